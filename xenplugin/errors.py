@@ -1,0 +1,99 @@
+"""Every way to fail: one tree, one exit code each (DESIGN: exit codes; docs/exit-codes in xenplugin(1)).
+
+An error's text is one sentence for the administrator; `hint`, where there is one, says what to do.
+Faults of this host and faults that the other side reported are told apart by `remote`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class XenpluginError(Exception):
+    """Base of all expected failures. `code` is the process's exit code."""
+
+    code: ClassVar[int] = 13
+
+    def __init__(self, message: str, *, hint: str | None = None, remote: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.remote = remote
+
+    def __str__(self) -> str:
+        return f"far side: {self.message}" if self.remote else self.message
+
+
+class UsageError(XenpluginError):
+    """The command line makes no sense."""
+
+    code = 2
+
+
+class ConfigError(XenpluginError):
+    """The configuration file or a key file cannot be used."""
+
+    code = 10
+
+
+class PeerError(XenpluginError):
+    """The far side is missing, of another version, or breaks the protocol."""
+
+    code = 11
+
+
+class TamperError(XenpluginError):
+    """Wrong key, or the stream was changed, cut, reordered or replayed."""
+
+    code = 12
+
+
+class ImageError(XenpluginError):
+    """Reading or writing an image failed, or its content is not what was sent."""
+
+    code = 13
+
+
+class LinkError(XenpluginError):
+    """The link was lost; starting again goes on where it was."""
+
+    code = 14
+
+
+class RefusedError(XenpluginError):
+    """It could be done, but data could be lost: the target is in use, too large, of another format."""
+
+    code = 15
+
+
+class OwnershipError(XenpluginError):
+    """It is undecided which host owns the guest; `xenplugin recover` on both settles it."""
+
+    code = 20
+
+
+class Interrupted(XenpluginError):
+    """The user pressed ctrl-C or the process was asked to end (128 + SIGINT)."""
+
+    code = 130
+
+
+BY_CODE: dict[int, type[XenpluginError]] = {
+    kind.code: kind
+    for kind in (
+        UsageError,
+        ConfigError,
+        PeerError,
+        TamperError,
+        ImageError,
+        LinkError,
+        RefusedError,
+        OwnershipError,
+        Interrupted,
+    )
+}
+
+
+def from_code(code: int, message: str, *, hint: str | None = None) -> XenpluginError:
+    """The error that the far side reported as `code`; unknown codes become PeerError."""
+    return BY_CODE.get(code, PeerError)(message, hint=hint, remote=True)
