@@ -1,0 +1,144 @@
+"""Keys and AEAD of the sealed stream (docs/wire-format.md, sections 3 and 5).
+
+All cryptography is `cryptography`'s (OpenSSL). Newer versions seal into a buffer of ours, which spares a
+copy; Debian 12's (38) returns bytes. A (key, nonce) pair never repeats: every connection and direction
+has its own key, derived from fresh randomness of both sides, and the nonce counts frames.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes, hmac
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from xenplugin.errors import ConfigError, TamperError
+from xenplugin.wire.frames import Buffer
+from xenplugin.wire.preamble import Cipher, Preamble
+
+SECRET_BYTES = 32
+FILE_RANDOM = bytes(32)
+_TAG = 16
+_KEY_BYTES = {Cipher.AES_128_GCM: 16, Cipher.AES_256_GCM: 32, Cipher.CHACHA20_POLY1305: 32}
+CIPHERS = tuple(cipher.label for cipher in Cipher)
+
+
+def new_secret() -> bytes:
+    """32 fresh random bytes."""
+    return secrets.token_bytes(SECRET_BYTES)
+
+
+def cipher_named(label: str | None) -> Cipher:
+    """The cipher that users call `label`; None picks AES-128-GCM, or ChaCha20-Poly1305 on a CPU without
+    AES instructions. Raises ConfigError for an unknown name."""
+    if label is None:
+        return Cipher.AES_128_GCM if cpu_has_aes() else Cipher.CHACHA20_POLY1305
+    for cipher in Cipher:
+        if cipher.label == label:
+            return cipher
+    raise ConfigError(f"unknown cipher {label!r}", hint=f"one of {', '.join(CIPHERS)}")
+
+
+def cpu_has_aes(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU has AES instructions; True where it does not say."""
+    try:
+        text = cpuinfo.read_text()
+    except OSError:
+        return True
+    lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
+    return not lines or "aes" in lines[0].split()
+
+
+class Keys:
+    """What a session's keys are derived from. Not printable on purpose."""
+
+    def __init__(self, secret: bytes, acceptor_random: bytes) -> None:
+        if len(secret) != SECRET_BYTES or len(acceptor_random) != 32:
+            raise ConfigError("a secret must have 32 bytes")
+        extract = hmac.HMAC(acceptor_random, hashes.SHA256())  # HKDF-Extract, RFC 5869 section 2.2
+        extract.update(secret)
+        self._prk = extract.finalize()
+
+    def __repr__(self) -> str:
+        return "Keys(...)"
+
+    def forward(self, preamble: Preamble) -> Aead:
+        """The AEAD of the direction initiator to acceptor on the connection that `preamble` begins."""
+        return self._derive(b"forward", preamble)
+
+    def backward(self, preamble: Preamble) -> Aead:
+        """The AEAD of the direction acceptor to initiator."""
+        return self._derive(b"backward", preamble)
+
+    def _derive(self, direction: bytes, preamble: Preamble) -> Aead:
+        info = b"xenplugin 1 " + direction + b"\0" + preamble.pack()
+        length = _KEY_BYTES[preamble.cipher]
+        key = HKDFExpand(algorithm=hashes.SHA256(), length=length, info=info).derive(self._prk)
+        return Aead(preamble.cipher, key)
+
+
+class Aead:
+    """Seals and opens frames of one direction of one connection."""
+
+    def __init__(self, cipher: Cipher, key: bytes) -> None:
+        self._aead = (ChaCha20Poly1305 if cipher is Cipher.CHACHA20_POLY1305 else AESGCM)(key)
+        self._into = getattr(self._aead, "encrypt_into", None)
+
+    def seal(self, counter: int, header: bytes, parts: list[Buffer]) -> Buffer:
+        """The parts joined and sealed, tag last."""
+        plaintext = b"".join(parts)
+        nonce = counter.to_bytes(12, "big")
+        if self._into is None:
+            return self._aead.encrypt(nonce, plaintext, header)
+        sealed = bytearray(len(plaintext) + _TAG)
+        self._into(nonce, plaintext, header, sealed)
+        return sealed
+
+    def open(self, counter: int, header: bytes, sealed: memoryview) -> Buffer:
+        """The plaintext. Raises TamperError if anything is not as it was sealed."""
+        data = sealed if self._into else bytes(sealed)  # Debian 12's takes bytes only
+        try:
+            return self._aead.decrypt(counter.to_bytes(12, "big"), data, header)
+        except InvalidTag:
+            raise TamperError(
+                "the sealed stream does not open: wrong key, or it was changed on its way"
+            ) from None
+
+
+def read_key_file(path: str) -> bytes:
+    """The secret in a key file: 64 hexadecimal digits. Raises ConfigError, also if others may read it."""
+    try:
+        with open(path, encoding="ascii") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(200).strip()
+    except FileNotFoundError:
+        raise ConfigError(f"no key file {path}", hint="`xenplugin seal --key-file` makes one") from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"cannot read the key file {path}: {exc}") from None
+    if mode & 0o077:
+        raise ConfigError(f"the key file {path} can be read by others", hint=f"chmod 600 {path}")
+    try:
+        secret = bytes.fromhex(text)
+    except ValueError:
+        secret = b""
+    if len(secret) != SECRET_BYTES:
+        raise ConfigError(f"{path} is not a key file (64 hexadecimal digits)")
+    return secret
+
+
+def make_key_file(path: str) -> bytes:
+    """Write a fresh secret to a new file that only its owner can read. Raises ConfigError."""
+    secret = new_secret()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secret.hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as exc:
+        raise ConfigError(f"cannot make the key file {path}: {exc.strerror}") from None
+    return secret

@@ -1,0 +1,67 @@
+"""Which frame may come when: one table per direction and carrier. Pure.
+
+A row is (state, frame type) -> next state. What is not in the table is a PeerError. The picture in
+docs/architecture.md is drawn from these tables.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TypeAlias
+
+from xenplugin.errors import PeerError
+from xenplugin.wire.frames import Type
+
+
+class State(Enum):
+    START = auto()  #: nothing yet but the preamble
+    FLOW = auto()  #: introduced itself; work flows
+    ENDED = auto()  #: said its last word
+    FAILED = auto()  #: reported an error
+
+
+Table: TypeAlias = dict[tuple[State, Type], State]
+
+_DATA: Table = {
+    (State.START, Type.IMAGE): State.FLOW,
+    (State.FLOW, Type.CHUNK): State.FLOW,
+    (State.FLOW, Type.ZEROS): State.FLOW,
+}
+_ERRORS: Table = {
+    (State.START, Type.ERROR): State.FAILED,
+    (State.FLOW, Type.ERROR): State.FAILED,
+    (State.ENDED, Type.ERROR): State.FAILED,
+}
+_PINGS: Table = {(State.FLOW, Type.PING): State.FLOW, (State.ENDED, Type.PING): State.ENDED}
+_END: Table = {(State.FLOW, Type.END): State.ENDED}
+
+FORWARD_FILE: Table = {**_DATA, **_END}
+FORWARD_DATA: Table = {**_DATA, **_PINGS, **_ERRORS}
+FORWARD_CONTROL: Table = {**_DATA, **_END, **_PINGS, **_ERRORS}
+BACKWARD_DATA: Table = {
+    (State.START, Type.WELCOME): State.FLOW,
+    (State.FLOW, Type.ACK): State.FLOW,
+    **_PINGS,
+    **_ERRORS,
+}
+BACKWARD_CONTROL: Table = {
+    **BACKWARD_DATA,
+    (State.FLOW, Type.INDEX): State.FLOW,
+    (State.FLOW, Type.INDEX_RUN): State.FLOW,
+    (State.FLOW, Type.DONE): State.ENDED,
+}
+
+
+class Machine:
+    """Walks one table. `state` is where it is."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self.state = State.START
+
+    def step(self, kind: Type) -> None:
+        """Take the frame of type `kind`. Raises PeerError if it may not come now."""
+        following = self._table.get((self.state, kind))
+        if following is None:
+            raise PeerError(f"a {kind.name} frame in state {self.state.name}")
+        self.state = following
