@@ -1,0 +1,276 @@
+"""Proof from the wire: what was captured between two hosts gives nothing of the guest away.
+
+`check_capture` reads a capture once, with memory that does not grow with it. Each TCP direction is put in
+order, searched for the canaries in every spelling and through every decompressor, and judged window by
+window: sealed bytes have a flat histogram; plain ones, and even compressed ones, do not. Every packet is
+booked under a protocol and port, and what nobody expected is reported, as is every hole in a stream. A
+check that finds nothing proves something only if it is able to find: run it on a plain transfer too.
+
+`python -m lab.capture record IFACE FILE` writes such a capture (root; ends on SIGTERM or SIGINT), and
+`python -m lab.capture check FILE --canaries FILE` checks one: exit 0 secret, 1 not, 2 cannot tell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from lab.canary import Needle, Scanner, needles
+from lab.flows import CaptureError, Order, Packet, parse, read
+
+__all__ = ["CaptureError", "Finding", "Hit", "check_capture", "record"]
+
+WINDOW = 1 << 16  # bytes judged at once for being noise
+SHORTEST = 1 << 12  # a shorter rest is not judged
+# Chi-square over 256 bins: noise gives 255 +- 23, so 450 is beyond all chance; zstd's output gives thousands.
+NOISE = 450.0
+SSH_OPENING = 1 << 13  # ssh negotiates in the clear first: searched, but not judged
+MAX_FLOWS = 4096  # directions kept open at once; the oldest is closed for a new one
+_PIECE = 1 << 18  # bytes collected before a stream is searched
+
+_SOL_PACKET, _PACKET_STATISTICS, _SO_RCVBUFFORCE, _ETH_P_ALL = 263, 6, 33, 3
+_ARPHRD_ETHERNET = (1, 772)  # Ethernet, loopback; anything else here has no link header
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Canary number `canary` was readable: how, in which stream, at which byte."""
+
+    canary: int
+    spelling: str
+    flow: str
+    offset: int
+
+
+@dataclass
+class Finding:
+    """What `check_capture` saw. `kinds` is kind -> [packets, bytes on the wire]."""
+
+    packets: int = 0
+    wire_bytes: int = 0
+    payload_bytes: int = 0
+    kinds: dict[str, list[int]] = field(default_factory=dict)
+    strangers: dict[str, int] = field(default_factory=dict)  # packets of kinds that were not expected
+    truncated: int = 0  # packets that the capture holds only in part
+    missing_bytes: int = 0  # holes in TCP streams
+    repeated_bytes: int = 0  # retransmitted
+    judged: int = 0  # windows
+    not_noise: int = 0  # windows among them
+    worst: float = 0.0  # the largest chi-square of a window
+    hits: list[Hit] = field(default_factory=list)
+
+    @property
+    def secret(self) -> bool:
+        """No canary was seen, and all that was judged looks like noise."""
+        return not self.hits and not self.not_noise
+
+    @property
+    def complete(self) -> bool:
+        """The capture holds everything, and nothing that was not expected."""
+        return self.packets > 0 and not (self.strangers or self.truncated or self.missing_bytes)
+
+    @property
+    def spellings(self) -> set[str]:
+        """The ways in which canaries were readable."""
+        return {hit.spelling for hit in self.hits}
+
+
+def _chi_square(window: bytes) -> float:
+    try:
+        import numpy
+    except ImportError as error:
+        raise CaptureError("checking a capture needs numpy: pip install 'xenplugin[lab]'") from error
+    counts = numpy.bincount(numpy.frombuffer(window, numpy.uint8), minlength=256)
+    expected = len(window) / 256
+    return float(((counts - expected) ** 2).sum() / expected)
+
+
+class _Stream:
+    """One direction of a flow: searched and judged (a `flows.Sink`)."""
+
+    def __init__(self, name: str, wanted: list[Needle], finding: Finding) -> None:
+        self._name = name
+        self._finding = finding
+        self._scanner = Scanner(wanted)
+        self._pending = bytearray()
+        self._unjudged = bytearray()
+        self._opening: int | None = None  # bytes still to be passed over; None: nothing came yet
+        self._seen: set[tuple[int, str]] = set()
+
+    def add(self, data: bytes) -> None:
+        self._finding.payload_bytes += len(data)
+        self._pending += data
+        if len(self._pending) >= _PIECE:
+            self._search()
+
+    def _search(self) -> None:
+        data = bytes(self._pending)
+        self._pending.clear()
+        for canary, spelling, offset in self._scanner.feed(data):
+            if (canary, spelling) not in self._seen:
+                self._seen.add((canary, spelling))
+                self._finding.hits.append(Hit(canary, spelling, self._name, offset))
+        if self._opening is None and data:
+            self._opening = SSH_OPENING if data.startswith(b"SSH-2.0-") else 0
+        skip = min(self._opening or 0, len(data))
+        self._opening = (self._opening or 0) - skip if data else self._opening
+        self._unjudged += data[skip:]
+        whole = len(self._unjudged) // WINDOW * WINDOW
+        for start in range(0, whole, WINDOW):
+            self._judge(bytes(self._unjudged[start : start + WINDOW]))
+        del self._unjudged[:whole]
+
+    def _judge(self, window: bytes) -> None:
+        worth = _chi_square(window)
+        self._finding.judged += 1
+        self._finding.not_noise += worth > NOISE
+        self._finding.worst = max(self._finding.worst, worth)
+
+    def close(self) -> None:
+        self._search()
+        if len(self._unjudged) >= SHORTEST:
+            self._judge(bytes(self._unjudged))
+        self._unjudged.clear()
+
+
+class _Check:
+    """Books each packet and leads its payload to its stream."""
+
+    def __init__(self, canaries: list[bytes], expected: Collection[str] | None) -> None:
+        self.finding = Finding()
+        self._wanted = needles(canaries)
+        self._expected = expected
+        self._services: set[int] = set()
+        self._flows: dict[str, Order] = {}
+
+    def packet(self, packet: Packet, held: int, length: int) -> None:
+        finding = self.finding
+        finding.packets += 1
+        finding.wire_bytes += length
+        finding.truncated += held < length
+        if packet.opens and packet.ports:
+            self._services.add(packet.ports[1])
+        kind = self._kind(packet)
+        tally = finding.kinds.setdefault(kind, [0, 0])
+        tally[0] += 1
+        tally[1] += length
+        if self._expected is not None and kind not in self._expected:
+            finding.strangers[kind] = finding.strangers.get(kind, 0) + 1
+        if packet.payload or packet.syn:
+            order = self._flows.pop(packet.flow, None) or self._open(packet.flow)
+            self._flows[packet.flow] = order  # the last used is the last to be closed
+            order.segment(packet.number, packet.syn, packet.payload)
+
+    def _kind(self, packet: Packet) -> str:
+        """protocol/port: the service's port is one that was seen to be called, else the lower."""
+        if not packet.ports:
+            return packet.protocol
+        known = [port for port in packet.ports if port in self._services]
+        return f"{packet.protocol}/{known[0] if len(known) == 1 else min(packet.ports)}"
+
+    def _open(self, flow: str) -> Order:
+        while len(self._flows) >= MAX_FLOWS:
+            self._close(self._flows.pop(next(iter(self._flows))))
+        return Order(_Stream(flow, self._wanted, self.finding))
+
+    def _close(self, order: Order) -> None:
+        order.close()
+        self.finding.missing_bytes += order.missing
+        self.finding.repeated_bytes += order.repeated
+
+    def close(self) -> Finding:
+        for order in self._flows.values():
+            self._close(order)
+        return self.finding
+
+
+def check_capture(path: Path, canaries: list[bytes], expected: Collection[str] | None = None) -> Finding:
+    """Search the capture `path` (pcap or pcapng) for `canaries` and judge its payload.
+
+    `expected` names the kinds that may appear ("tcp/22", "icmp"); None accepts any, and books them still.
+    Raises CaptureError if the file cannot be read or scapy or numpy are missing, ValueError for a canary
+    too short to be told from noise.
+    """
+    check = _Check(canaries, expected)
+    for captured in read(path):
+        check.packet(parse(captured), len(captured.data), captured.length)
+    return check.close()
+
+
+def record(interface: str, path: Path) -> dict[str, int]:
+    """Write every packet of `interface` to a pcap until SIGTERM or SIGINT; {"packets", "dropped"}.
+
+    Segments that the kernel has not cut yet are written as they are, up to 64 KiB each.
+    """
+    ended = float("inf")  # seconds of the monotonic clock
+
+    def end(*_: object) -> None:
+        nonlocal ended
+        ended = time.monotonic()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    try:
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # nothing before bind
+        tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 26)
+        tap.bind((interface, _ETH_P_ALL))
+        link = 1 if tap.getsockname()[3] in _ARPHRD_ETHERNET else 101
+    except OSError as error:
+        raise CaptureError(f"cannot record {interface}: {error.strerror}") from error
+    tap.settimeout(0.2)
+    room = bytearray(1 << 17)
+    view = memoryview(room)
+    packets = 0
+    with tap, path.open("wb", buffering=1 << 20) as out:
+        out.write(struct.pack("=LHHlLLL", 0xA1B23C4D, 2, 4, 0, 0, 1 << 17, link))
+        out.flush()
+        print("recording", flush=True)
+        while time.monotonic() < ended + 2:
+            try:
+                length = tap.recv_into(room)
+            except TimeoutError:  # silence: everything from before the signal is written
+                if time.monotonic() >= ended:
+                    break
+                continue
+            seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+            out.write(struct.pack("=LLLL", seconds, nanoseconds, length, length))
+            out.write(view[:length])
+            packets += 1
+        _, dropped = struct.unpack("=LL", tap.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+    return {"packets": packets, "dropped": dropped}
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m lab.capture", description=__doc__.split("\n", 1)[0])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    recording = verbs.add_parser("record", help="write the packets of an interface to a pcap file")
+    recording.add_argument("interface")
+    recording.add_argument("file", type=Path)
+    checking = verbs.add_parser("check", help="search a capture for canaries and judge its payload")
+    checking.add_argument("file", type=Path)
+    checking.add_argument("--canaries", type=Path, required=True, help="file with one canary a line")
+    checking.add_argument("--expect", action="append", metavar="KIND", help="tcp/PORT, icmp, ...")
+    options = parser.parse_args()
+    try:
+        if options.verb == "record":
+            print(json.dumps(record(options.interface, options.file)))
+            return 0
+        canaries = options.canaries.read_bytes().split()
+        finding = check_capture(options.file, canaries, options.expect)
+    except (CaptureError, OSError, ValueError) as error:
+        print(f"capture: error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(asdict(finding) | {"secret": finding.secret, "complete": finding.complete}, indent=2))
+    return 0 if finding.secret and finding.complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

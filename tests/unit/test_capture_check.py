@@ -1,0 +1,134 @@
+"""check_capture on captures made by hand: order, holes, kinds, noise."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("scapy", reason="scapy is not installed")
+pytest.importorskip("numpy", reason="numpy is not installed")
+
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import ARP, Ether
+from scapy.utils import PcapNgWriter, PcapWriter
+
+from lab.canary import make_canaries
+from lab.capture import CaptureError, Finding, check_capture
+
+CANARIES = make_canaries(2, "test")
+A, B = "10.0.0.1", "10.0.0.2"
+TEXT = b"all work and no play makes jack a dull boy\n"
+
+
+def noise(length: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(length)
+
+
+def stream(data: bytes, size: int = 1400, start: int = 1000, port: int = 7000) -> list[IP]:
+    """A TCP connection from A to B:port that carries `data`."""
+    ends = {"sport": 40000, "dport": port}
+    packets = [IP(src=A, dst=B) / TCP(**ends, seq=(start - 1) % 2**32, flags="S")]
+    for at in range(0, len(data), size):
+        tcp = TCP(**ends, seq=(start + at) % 2**32, flags="PA")
+        packets.append(IP(src=A, dst=B) / tcp / data[at : at + size])
+    return packets
+
+
+def check(tmp_path: Path, packets: list, expected: set[str] | None = None) -> Finding:
+    path = tmp_path / "test.pcap"
+    link = 1 if isinstance(packets[0], Ether) else 101
+    with PcapWriter(str(path), linktype=link, sync=True) as writer:
+        writer.write(packets)
+    return check_capture(path, CANARIES, expected)
+
+
+def test_noise_is_secret_and_complete(tmp_path: Path) -> None:
+    finding = check(tmp_path, stream(noise(300_000)), {"tcp/7000"})
+    assert finding.secret and finding.complete
+    assert finding.payload_bytes == 300_000 and finding.judged == 5
+    assert list(finding.kinds) == ["tcp/7000"] and finding.kinds["tcp/7000"][0] == finding.packets
+
+
+@pytest.mark.parametrize("start", [1000, 2**32 - 5000])
+def test_canary_across_packets_out_of_order_and_repeated(tmp_path: Path, start: int) -> None:
+    packets = stream(noise(9_000) + CANARIES[1] + noise(9_000, 2), size=20, start=start)
+    head, rest = packets[:1], packets[1:]
+    random.Random(3).shuffle(rest)
+    finding = check(tmp_path, head + rest + rest[::7])
+    assert [(hit.canary, hit.spelling) for hit in finding.hits] == [(1, "raw")]
+    assert finding.missing_bytes == 0 and finding.payload_bytes == 18_048
+    assert finding.repeated_bytes == sum(len(packet[TCP].payload) for packet in rest[::7])
+    assert not finding.secret
+
+
+def test_hole_is_counted_and_what_follows_still_searched(tmp_path: Path) -> None:
+    packets = stream(noise(10_000) + CANARIES[0])
+    del packets[3]
+    finding = check(tmp_path, packets)
+    assert finding.missing_bytes == 1400
+    assert not finding.complete and finding.spellings == {"raw"}
+
+
+def test_compressed_and_plain_are_not_noise(tmp_path: Path) -> None:
+    words = b"".join(b"%d %s" % (n * n, TEXT) for n in range(60_000))
+    for data in (TEXT * 4000, zlib.compress(words)):
+        finding = check(tmp_path, stream(data))
+        assert finding.not_noise == finding.judged > 0
+        assert not finding.secret
+
+
+def test_ssh_may_open_in_the_clear(tmp_path: Path) -> None:
+    opening = b"SSH-2.0-OpenSSH_9.2\r\n" + (TEXT * 100)[:4000]
+    assert check(tmp_path, stream(opening + noise(200_000))).secret
+    assert not check(tmp_path, stream(b"FTP " + (TEXT * 400) + noise(200_000))).secret
+
+
+def test_every_packet_is_booked_and_strangers_are_named(tmp_path: Path) -> None:
+    packets = [
+        Ether() / ARP(),
+        Ether() / IP(src=A, dst=B) / ICMP(),
+        Ether() / IP(src=A, dst=B) / UDP(sport=4000, dport=53) / (b"xx" + CANARIES[0]),
+        Ether() / IPv6(src="fd::1", dst="fd::2") / TCP(sport=5, dport=7000),
+        Ether() / IP(src=A, dst=B, proto=50) / noise(100),
+        Ether(type=0x1234) / b"what is this",
+        *(Ether() / packet for packet in stream(noise(100))),
+    ]
+    finding = check(tmp_path, packets, {"tcp/7000", "icmp"})
+    assert sum(tally[0] for tally in finding.kinds.values()) == finding.packets == len(packets)
+    assert {"arp", "icmp", "udp/53", "tcp/7000", "ether"} <= set(finding.kinds)
+    assert finding.strangers.keys() == finding.kinds.keys() - {"tcp/7000", "icmp"}
+    assert [hit.flow for hit in finding.hits] == ["10.0.0.1:4000 > 10.0.0.2:53 udp"]
+
+
+def test_truncated_packets_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "short.pcap"
+    with PcapWriter(str(path), linktype=101, snaplen=60, sync=True) as writer:
+        writer.write_header(None)
+        writer.write_packet(bytes(stream(noise(500))[1])[:60], wirelen=540, caplen=60)
+    finding = check_capture(path, CANARIES)
+    assert finding.truncated == 1 and not finding.complete
+
+
+def test_pcapng_is_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "test.pcapng"
+    with PcapNgWriter(str(path)) as writer:
+        writer.write([Ether() / packet for packet in stream(CANARIES[0])])
+    assert check_capture(path, CANARIES).spellings == {"raw"}
+
+
+def test_no_capture_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "junk").write_bytes(b"no capture at all, but long enough")
+    for name in ("junk", "missing"):
+        with pytest.raises(CaptureError):
+            check_capture(tmp_path / name, CANARIES)
+
+
+def test_empty_capture_proves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "empty.pcap"
+    with PcapWriter(str(path), linktype=101, sync=True) as writer:
+        writer.write_header(None)
+    assert not check_capture(path, CANARIES).complete
