@@ -1,0 +1,262 @@
+"""Two hosts on one machine, an ocean apart: two namespaces and a link between them, and all of it cleaned up.
+
+    with TwoHosts(Profile.parse(rtt="120ms", rate="200mbit")) as world:
+        world.b.popen(["iperf3", "-s"])
+        world.a.run(["iperf3", "-c", world.b.address], check=True)
+        print(world.stats()["a_to_b"])
+
+Whatever was made is removed when the block ends: at exceptions, ctrl-C and SIGTERM too. Only SIGKILL leaves
+the two namespaces behind (the emulator sees its stdin end and goes); their names carry our pid, so `netem
+clean` can tell those of the dead from those of the living.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, TypeVar
+
+from netem import netns
+from netem.emulator.tun import NAME as DEVICE
+from netem.errors import WorldError
+from netem.guard import SigtermGuard, signals_wait
+from netem.profile import MTU, Profile
+
+T = TypeVar("T")
+GSO_WITH_RATE = 16000  # bytes; a burst of 64 KiB would sit in a rate limit as one lump
+QUEUED_FRAMES = 10000  # how many frames the TUN device holds while the emulator is not scheduled
+_READY_SECONDS = 30.0
+_GRACE_SECONDS = 2.0
+_SERIAL = itertools.count(1)
+
+
+class Host:
+    """One side. `name` is its namespace, `address`/`address6` what the other side reaches it by."""
+
+    def __init__(self, name: str, address: str, address6: str) -> None:
+        self.name = name
+        self.address = address
+        self.address6 = address6
+        self._children: list[subprocess.Popen[Any]] = []
+
+    def command(self, words: Sequence[str]) -> list[str]:
+        """The command line that runs `words` on this host."""
+        return ["ip", "netns", "exec", self.name, *words]
+
+    def run(self, words: Sequence[str], **kwargs: Any) -> subprocess.CompletedProcess[Any]:
+        """subprocess.run on this host; the keywords are its own."""
+        return subprocess.run(self.command(words), **kwargs)
+
+    def popen(self, words: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
+        """subprocess.Popen on this host; what still runs when the world ends is terminated then."""
+        child = subprocess.Popen(self.command(words), **kwargs)
+        self._children.append(child)
+        return child
+
+    def call(self, function: Callable[[], T]) -> T:
+        """`function()` in a thread of this process that is on this host: sockets made by it belong to the
+        host.
+        """
+        return netns.call(self.name, function)
+
+    def end_processes(self) -> None:
+        """Ends what runs here: first what popen() started, then what that left behind in the namespace."""
+        for child in self._children:
+            if child.poll() is None:
+                child.terminate()
+        deadline = time.monotonic() + _GRACE_SECONDS
+        for child in self._children:
+            try:
+                child.wait(max(deadline - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        self._children.clear()
+        for pid in netns.pids(self.name):
+            if pid != os.getpid():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+class TwoHosts:
+    """Namespaces `<prefix>-a-<pid>` and `<prefix>-b-<pid>`, joined by an emulated link. Needs root.
+
+    profile: the link, changeable by `change`.
+    name_prefix: letters, digits, `_`; for names of several worlds of one process a number is appended.
+    subnet, subnet6: first three parts of the IPv4 addresses (`10.77.0`) and the /64 of the IPv6 ones
+    (`fd77:6e65::`).
+    sysctls: settings written in both namespaces, e.g. {"net.ipv4.tcp_congestion_control": "cubic"}.
+
+    Raises WorldError on entering when something cannot be made, after removing what was.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        name_prefix: str = "xp",
+        *,
+        subnet: str = "10.77.0",
+        subnet6: str = "fd77:6e65::",
+        sysctls: Mapping[str, str] | None = None,
+    ) -> None:
+        if not name_prefix.replace("_", "").isalnum():
+            raise WorldError(f"{name_prefix!r} cannot begin a namespace's name: letters, digits and _ only")
+        serial = next(_SERIAL)
+        tail = f"{os.getpid()}" if serial == 1 else f"{os.getpid()}-{serial}"
+        self.profile = profile
+        self.a = Host(f"{name_prefix}-a-{tail}", f"{subnet}.1", f"{subnet6}1")
+        self.b = Host(f"{name_prefix}-b-{tail}", f"{subnet}.2", f"{subnet6}2")
+        self._sysctls = dict(sysctls or {})
+        self._emulator: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+        self._guard = SigtermGuard()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> TwoHosts:
+        if os.geteuid() != 0:
+            raise WorldError(
+                "network namespaces need root", hint="netem.relay delays TCP connections without it"
+            )
+        self._guard.set()
+        try:
+            for host in (self.a, self.b):
+                netns.add(host.name)
+            self._start_emulator()
+            for host in (self.a, self.b):
+                self._configure(host)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Removes everything; harmless when repeated. Signals wait until it is done."""
+        with signals_wait(), contextlib.ExitStack() as stack:  # each step runs even if another one fails
+            for host in (self.a, self.b):
+                stack.callback(netns.delete, host.name)
+            stack.callback(self._stop_emulator)
+            for host in (self.a, self.b):
+                stack.callback(host.end_processes)
+        self._guard.restore()
+
+    def stats(self) -> dict[str, Any]:
+        """The emulator's counters since the start or the last change (docs/netem.md). Raises WorldError."""
+        return self._ask({"stats": True})
+
+    def change(self, profile: Profile) -> None:
+        """Another link between the same hosts, from now on. Counters and packet numbers start at 0; packets
+        in flight arrive when they were due. Connections live on. Raises WorldError.
+        """
+        self._ask({"profile": profile.as_dict()})
+        self.profile = profile
+        for host in (self.a, self.b):
+            netns.ip_batch(host.name, [f"link set dev {DEVICE} gso_max_size {self._gso()}"])
+
+    def _gso(self) -> int:
+        return 65536 if self.profile.rate is None else GSO_WITH_RATE
+
+    def _configure(self, host: Host) -> None:
+        other = self.b if host is self.a else self.a
+        netns.ip_batch(
+            host.name,
+            [
+                "link set dev lo up",
+                # Nothing but the hosts' own packets on the link: losses are replayed by packet number.
+                f"link set dev {DEVICE} addrgenmode none multicast off",
+                f"link set dev {DEVICE} mtu {MTU} txqueuelen {QUEUED_FRAMES} gso_max_size {self._gso()}",
+                f"address add {host.address}/24 dev {DEVICE}",
+                f"address add {host.address6}/64 dev {DEVICE} nodad",
+                f"link set dev {DEVICE} up",
+                f"route get {other.address}",
+            ],
+        )
+        if self._sysctls:
+            host.call(self._write_sysctls)
+
+    def _write_sysctls(self) -> None:
+        for key, value in self._sysctls.items():
+            try:
+                Path("/proc/sys", key.replace(".", "/")).write_text(value, encoding="ascii")
+            except OSError as error:
+                raise WorldError(f"sysctl {key} = {value}: {error.strerror}") from None
+
+    def _start_emulator(self) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _stop_emulator
+        words = ["--ns-a", self.a.name, "--ns-b", self.b.name, "--control", *self.profile.options()]
+        root = str(Path(__file__).resolve().parent.parent)
+        self._emulator = subprocess.Popen(
+            [sys.executable, "-m", "netem.emulator", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))},
+        )
+        self._hear()
+
+    def _stop_emulator(self) -> None:
+        child, self._emulator = self._emulator, None
+        if child is not None:
+            assert child.stdin is not None and child.stdout is not None
+            with contextlib.suppress(BrokenPipeError):
+                child.stdin.close()
+            try:
+                child.wait(_GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+            child.stdout.close()
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None
+
+    def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            if self._emulator is None:
+                raise WorldError("the link is down: the world was not entered, or is closed")
+            assert self._emulator.stdin is not None
+            try:
+                self._emulator.stdin.write(json.dumps(question).encode() + b"\n")
+                self._emulator.stdin.flush()
+            except BrokenPipeError:
+                raise self._gone() from None
+            return self._hear()
+
+    def _hear(self) -> dict[str, Any]:
+        """The emulator's next line."""
+        assert self._emulator is not None and self._emulator.stdout is not None
+        if not select.select([self._emulator.stdout], [], [], _READY_SECONDS)[0]:
+            raise WorldError(f"the emulator did not answer for {_READY_SECONDS:g} s")
+        line = self._emulator.stdout.readline()
+        if not line:
+            raise self._gone()
+        message: dict[str, Any] = json.loads(line)
+        if "error" in message:
+            raise WorldError(f"the emulator refused: {message['error']}")
+        return message
+
+    def _gone(self) -> WorldError:
+        assert self._emulator is not None and self._errors is not None
+        code = self._emulator.wait(_READY_SECONDS)
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        return WorldError(
+            said[-1].removeprefix("netem: error: ") if said else f"the emulator ended with code {code}"
+        )
