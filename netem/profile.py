@@ -16,6 +16,7 @@ from netem import units
 from netem.errors import ProfileError
 
 LONGEST_RTT = 600.0  # seconds; beyond it somebody forgot a unit
+FASTEST = 10**14  # bits per second
 SMALLEST_QUEUE = 256 * 1024  # bytes; below it a single TCP burst is dropped on any link
 MTU = 1500  # bytes
 
@@ -61,6 +62,8 @@ class Profile:
             raise ProfileError(f"loss is {self.loss!r}: a probability is 1 at most")
         if self.rate is not None and self.rate < 1:
             raise ProfileError(f"rate is {self.rate!r} bit/s: a link must carry something")
+        if self.rate is not None and self.rate > FASTEST:
+            raise ProfileError(f"rate is {units.format_rate(self.rate)}: no link is that fast")
         if self.queue is not None and self.queue < MTU:
             raise ProfileError(
                 f"queue is {self.queue!r} bytes: a full packet ({MTU} bytes) never fits, nothing gets through"

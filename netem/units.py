@@ -100,13 +100,12 @@ def _decimal(value: float) -> Decimal:
 
 
 def _format(value: Decimal, units: Mapping[str, Decimal]) -> str:
-    """In the unit that needs the fewest characters, the larger unit of two equally short ones."""
-    if not value:
-        return "0"
-    texts = [
-        _plain(value / scale) + unit for unit, scale in units.items() if (value / scale) * scale == value
-    ]
-    return min(texts, key=len)
+    """In the largest unit of which it is a whole number, else in the one that needs the fewest characters."""
+    exact = [(value / scale, unit) for unit, scale in units.items() if value / scale * scale == value]
+    for count, unit in exact:
+        if count == count.to_integral_value():
+            return _plain(count) + unit
+    return min((_plain(count) + unit for count, unit in exact), key=len)
 
 
 def _plain(value: Decimal) -> str:

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeVar
 
-from netem import netns
+from netem import netns, sysctl
 from netem.emulator.tun import NAME as DEVICE
 from netem.errors import WorldError
 from netem.guard import SigtermGuard, signals_wait
@@ -187,15 +187,7 @@ class TwoHosts:
                 f"route get {other.address}",
             ],
         )
-        if self._sysctls:
-            host.call(self._write_sysctls)
-
-    def _write_sysctls(self) -> None:
-        for key, value in self._sysctls.items():
-            try:
-                Path("/proc/sys", key.replace(".", "/")).write_text(value, encoding="ascii")
-            except OSError as error:
-                raise WorldError(f"sysctl {key} = {value}: {error.strerror}") from None
+        sysctl.write_in(host.name, self._sysctls)
 
     def _start_emulator(self) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _stop_emulator

@@ -25,7 +25,9 @@ class Line:
 
     def __init__(self, direction: int, profile: Profile) -> None:
         self.direction = direction
-        self.flying: deque[tuple[int, bytes]] = deque()  # (due, frame), due never descends
+        self.flying: deque[tuple[int, bytes, int, int]] = (
+            deque()
+        )  # due (never descends), frame, packets, bytes
         self.change(profile)
 
     def change(self, profile: Profile) -> None:
@@ -56,9 +58,7 @@ class Line:
         if end > self._watch:
             self._arrive_some(now, frame, first, count)
         elif self._rate is None:
-            self._fly(now, frame, first)
-            self.delivered_packets += count
-            self.delivered_bytes += size
+            self._fly(now, frame, first, count, size)
         else:
             self._enqueue(now, frame, first, count, size)
 
@@ -94,18 +94,22 @@ class Line:
                 frame = cut(frame, 0, fits)
                 count, size = measure(frame)
             self._free = sent = start + -(-size * 8 * _NS // self._rate)
-        self._fly(sent, frame, first)
-        self.delivered_packets += count
-        self.delivered_bytes += size
+        self._fly(sent, frame, first, count, size)
 
-    def _fly(self, sent: int, frame: bytes, number: int) -> None:
+    def _fly(self, sent: int, frame: bytes, number: int, count: int, size: int) -> None:
         due = sent + self._delay
         if self._jitter:
             due += int(self._jitter * chance.wobble(self.profile.seed, self.direction, number))
         if due < self._last:
             due = self._last
         self._last = due
-        self.flying.append((due, frame))
+        self.flying.append((due, frame, count, size))
+
+    def landed(self, now: int, due: int, packets: int, size: int) -> None:
+        """A frame of `flying` that was due at `due` was handed over at `now`."""
+        self.delivered_packets += packets
+        self.delivered_bytes += size
+        self.lateness.add(now - due)
 
     def as_dict(self) -> dict[str, Any]:
         """Counts since the last change; `packets` and `bytes` arrived, of them `lost` and `dropped` packets

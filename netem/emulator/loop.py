@@ -168,21 +168,20 @@ class Emulator:
 
     def _deliver(self, fd: int, line: Line) -> bool:
         """Hands over what is due; True when there may be more."""
-        clock, write = time.monotonic_ns, os.write
-        flying, late = line.flying, line.lateness.add
+        clock, write, flying, landed = time.monotonic_ns, os.write, line.flying, line.landed
         now = clock()
         for _ in range(_BATCH):
             if not flying or flying[0][0] > now:
                 return False
-            due, frame = flying.popleft()
+            due, frame, packets, size = flying.popleft()
             try:
                 write(fd, frame)
+                now = clock()
+                landed(now, due, packets, size)
             except OSError as error:
                 if error.errno == errno.EBADFD:
                     raise WorldError("the TUN device is gone") from None
-                self.undeliverable[line.direction] += 1
-            now = clock()
-            late(now - due)
+                self.undeliverable[line.direction] += packets
         return True
 
     def _obey(self) -> None:
