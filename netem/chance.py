@@ -36,9 +36,7 @@ def lost_between(seed: int, direction: int, loss: float, first: int, end: int) -
     found = []
     for block in range(first // BLOCK, -(-end // BLOCK)):
         base = block * BLOCK
-        found += [
-            base + index for index in _lost_in(seed, direction, limit, block) if first <= base + index < end
-        ]
+        found += [base + index for index in _lost_in(seed, direction, limit, block) if first <= base + index < end]
     return found
 
 

@@ -50,9 +50,7 @@ class Profile:
             if not isfinite(value) or value < 0:
                 raise ProfileError(f"{name} is {value!r}: it must be a number that is not negative")
         if self.rtt > LONGEST_RTT:
-            raise ProfileError(
-                f"rtt is {self.rtt:g} s: more than {LONGEST_RTT:g} s is taken for a slip of the pen"
-            )
+            raise ProfileError(f"rtt is {self.rtt:g} s: more than {LONGEST_RTT:g} s is taken for a slip of the pen")
         if self.jitter > self.rtt / 2:
             raise ProfileError(
                 f"jitter is {units.format_time(self.jitter)}: more than half the rtt",

@@ -14,21 +14,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
-import select
 import signal
 import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from netem import netns, sysctl
+from netem.child import Child
 from netem.emulator.tun import NAME as DEVICE
 from netem.errors import WorldError
 from netem.guard import SigtermGuard, signals_wait
@@ -37,7 +32,6 @@ from netem.profile import MTU, Profile
 T = TypeVar("T")
 GSO_WITH_RATE = 16000  # bytes; a burst of 64 KiB would sit in a rate limit as one lump
 QUEUED_FRAMES = 10000  # how many frames the TUN device holds while the emulator is not scheduled
-_READY_SECONDS = 30.0
 _GRACE_SECONDS = 2.0
 _SERIAL = itertools.count(1)
 
@@ -119,21 +113,18 @@ class TwoHosts:
         self.a = Host(f"{name_prefix}-a-{tail}", f"{subnet}.1", f"{subnet6}1")
         self.b = Host(f"{name_prefix}-b-{tail}", f"{subnet}.2", f"{subnet6}2")
         self._sysctls = dict(sysctls or {})
-        self._emulator: subprocess.Popen[bytes] | None = None
-        self._errors: IO[bytes] | None = None
+        self._emulator: Child | None = None
         self._guard = SigtermGuard()
-        self._lock = threading.Lock()
 
     def __enter__(self) -> TwoHosts:
         if os.geteuid() != 0:
-            raise WorldError(
-                "network namespaces need root", hint="netem.relay delays TCP connections without it"
-            )
+            raise WorldError("network namespaces need root", hint="netem.relay delays TCP connections without it")
         self._guard.set()
         try:
             for host in (self.a, self.b):
                 netns.add(host.name)
-            self._start_emulator()
+            words = ["--ns-a", self.a.name, "--ns-b", self.b.name, *self.profile.options()]
+            self._emulator = Child("netem.emulator", words)
             for host in (self.a, self.b):
                 self._configure(host)
         except BaseException:
@@ -151,23 +142,29 @@ class TwoHosts:
         with signals_wait(), contextlib.ExitStack() as stack:  # each step runs even if another one fails
             for host in (self.a, self.b):
                 stack.callback(netns.delete, host.name)
-            stack.callback(self._stop_emulator)
+            if self._emulator is not None:
+                stack.callback(self._emulator.stop)
             for host in (self.a, self.b):
                 stack.callback(host.end_processes)
         self._guard.restore()
 
     def stats(self) -> dict[str, Any]:
         """The emulator's counters since the start or the last change (docs/netem.md). Raises WorldError."""
-        return self._ask({"stats": True})
+        return self._link().ask({"stats": True})
 
     def change(self, profile: Profile) -> None:
         """Another link between the same hosts, from now on. Counters and packet numbers start at 0; packets
         in flight arrive when they were due. Connections live on. Raises WorldError.
         """
-        self._ask({"profile": profile.as_dict()})
+        self._link().ask({"profile": profile.as_dict()})
         self.profile = profile
         for host in (self.a, self.b):
             netns.ip_batch(host.name, [f"link set dev {DEVICE} gso_max_size {self._gso()}"])
+
+    def _link(self) -> Child:
+        if self._emulator is None:
+            raise WorldError("the link is down: the world was not entered yet")
+        return self._emulator
 
     def _gso(self) -> int:
         return 65536 if self.profile.rate is None else GSO_WITH_RATE
@@ -188,67 +185,3 @@ class TwoHosts:
             ],
         )
         sysctl.write_in(host.name, self._sysctls)
-
-    def _start_emulator(self) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _stop_emulator
-        words = ["--ns-a", self.a.name, "--ns-b", self.b.name, "--control", *self.profile.options()]
-        root = str(Path(__file__).resolve().parent.parent)
-        self._emulator = subprocess.Popen(
-            [sys.executable, "-m", "netem.emulator", *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=os.environ
-            | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))},
-        )
-        self._hear()
-
-    def _stop_emulator(self) -> None:
-        child, self._emulator = self._emulator, None
-        if child is not None:
-            assert child.stdin is not None and child.stdout is not None
-            with contextlib.suppress(BrokenPipeError):
-                child.stdin.close()
-            try:
-                child.wait(_GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-            child.stdout.close()
-        if self._errors is not None:
-            self._errors.close()
-            self._errors = None
-
-    def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        with self._lock:
-            if self._emulator is None:
-                raise WorldError("the link is down: the world was not entered, or is closed")
-            assert self._emulator.stdin is not None
-            try:
-                self._emulator.stdin.write(json.dumps(question).encode() + b"\n")
-                self._emulator.stdin.flush()
-            except BrokenPipeError:
-                raise self._gone() from None
-            return self._hear()
-
-    def _hear(self) -> dict[str, Any]:
-        """The emulator's next line."""
-        assert self._emulator is not None and self._emulator.stdout is not None
-        if not select.select([self._emulator.stdout], [], [], _READY_SECONDS)[0]:
-            raise WorldError(f"the emulator did not answer for {_READY_SECONDS:g} s")
-        line = self._emulator.stdout.readline()
-        if not line:
-            raise self._gone()
-        message: dict[str, Any] = json.loads(line)
-        if "error" in message:
-            raise WorldError(f"the emulator refused: {message['error']}")
-        return message
-
-    def _gone(self) -> WorldError:
-        assert self._emulator is not None and self._errors is not None
-        code = self._emulator.wait(_READY_SECONDS)
-        self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip().splitlines()
-        return WorldError(
-            said[-1].removeprefix("netem: error: ") if said else f"the emulator ended with code {code}"
-        )

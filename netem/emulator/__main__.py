@@ -16,9 +16,7 @@ def main() -> int:
     parser.add_argument("--ns-b", required=True, help="namespace of side b")
     for name in ("rtt", "rate", "jitter", "loss", "queue", "seed"):
         parser.add_argument(f"--{name}", default=Profile().texts()[name])
-    parser.add_argument(
-        "--control", action="store_true", help="JSON commands on stdin; its end ends the emulator"
-    )
+    parser.add_argument("--control", action="store_true", help="JSON commands on stdin; its end ends the emulator")
     parser.add_argument("--status", metavar="FILE", help="statistics as JSON at SIGUSR1 and at the end")
     words = vars(parser.parse_args())
     ns_a, ns_b = words.pop("ns_a"), words.pop("ns_b")

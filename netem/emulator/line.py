@@ -25,9 +25,7 @@ class Line:
 
     def __init__(self, direction: int, profile: Profile) -> None:
         self.direction = direction
-        self.flying: deque[tuple[int, bytes, int, int]] = (
-            deque()
-        )  # due (never descends), frame, packets, bytes
+        self.flying: deque[tuple[int, bytes, int, int]] = deque()  # due (never descends), frame, packets, bytes
         self.change(profile)
 
     def change(self, profile: Profile) -> None:

@@ -27,9 +27,7 @@ from netem.emulator.tun import NAME, open_in
 from netem.errors import NetemError, WorldError
 from netem.profile import Profile
 
-_BATCH = (
-    4  # frames read or written before the others get their turn; small, so that they stay in the CPU's cache
-)
+_BATCH = 4  # frames read or written before the others get their turn; small, so that they stay in the CPU's cache
 _BUSY = 8  # frames in flight from which on wake-ups are bundled
 _LONGEST_NAP = 250e-6  # seconds
 _FRAME = 10 + 65535

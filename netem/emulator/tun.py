@@ -32,9 +32,7 @@ def _open(name: str) -> int:
     try:
         fd = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise WorldError(
-            f"{DEVICE}: {error.strerror}", hint="the emulator needs root and the tun module"
-        ) from None
+        raise WorldError(f"{DEVICE}: {error.strerror}", hint="the emulator needs root and the tun module") from None
     try:
         flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
