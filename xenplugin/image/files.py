@@ -1,0 +1,138 @@
+"""What the standard library lacks around files: errors in an administrator's words, holes, safe renames.
+
+Strategy: every OSError that leaves image/ becomes an ImageError here, in one place. fallocate and renameat2 are
+called through ctypes where the C library has them, with a plain way around where the file system does not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from xenplugin.errors import ImageError
+
+_HINTS = {
+    errno.ENOSPC: "free some space and start it again; what has arrived is kept",
+    errno.EDQUOT: "raise the quota or free some space and start it again; what has arrived is kept",
+    errno.EIO: "the kernel log (dmesg) says more; the disk may be failing",
+    errno.EACCES: "run it as a user who may, usually root",
+    errno.EPERM: "run it as a user who may, usually root",
+    errno.ENOENT: "check the path",
+    errno.EFBIG: "that file system cannot hold a file of this size",
+    errno.EROFS: "it is mounted read-only, or the device is",
+}
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+_RENAME_NOREPLACE = 1
+_AT_FDCWD = -100
+_UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# 64-bit offsets on every machine: glibc's name for it, else musl's.
+_fallocate = getattr(_libc, "fallocate64", None) or getattr(_libc, "fallocate", None)
+
+
+def image_error(error: OSError, doing: str, path: str, offset: int | None = None) -> ImageError:
+    """The ImageError for `error`, met while `doing` (an infinitive) at `path`, at byte `offset`."""
+    where = "" if offset is None else f" at byte {offset}"
+    text = error.strerror or str(error)
+    return ImageError(f"cannot {doing} {path}{where}: {text}", hint=_HINTS.get(error.errno or 0))
+
+
+@contextmanager
+def os_errors(doing: str, path: str) -> Iterator[None]:
+    """Turn an OSError inside into an ImageError."""
+    try:
+        yield
+    except OSError as error:
+        raise image_error(error, doing, path) from error
+
+
+def read_at(fd: int, view: memoryview, offset: int) -> int:
+    """Fill `view` from `offset` (bytes); returns how many there were before the end. Raises OSError."""
+    got = os.preadv(fd, [view], offset)
+    while 0 < got < len(view):
+        more = os.preadv(fd, [view[got:]], offset + got)
+        if not more:
+            break
+        got += more
+    return got
+
+
+def write_at(fd: int, parts: list[memoryview], offset: int) -> None:
+    """Write `parts` one after the other from `offset` (bytes) on. Raises OSError."""
+    while parts:
+        batch, parts = parts[:512], parts[512:]
+        want = sum(map(len, batch))
+        done = os.pwritev(fd, batch, offset)
+        offset += done
+        while done < want:  # a signal or a nearly full disk: what is left, part by part
+            left, batch = done, batch[:]
+            while left >= len(batch[0]):
+                left -= len(batch.pop(0))
+            batch[0] = batch[0][left:]
+            want -= done
+            done = os.pwritev(fd, batch, offset)
+            offset += done
+
+
+def punch(fd: int, offset: int, length: int) -> bool:
+    """Make `length` bytes from `offset` on read as zeros and give their space back.
+
+    Works for files and block devices. False where it is not supported. Raises OSError.
+    """
+    if _fallocate is None:
+        return False
+    while True:
+        result = _fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length))
+        if result == 0:
+            return True
+        code = ctypes.get_errno()
+        if code in _UNSUPPORTED:
+            return False
+        if code != errno.EINTR:
+            raise OSError(code, os.strerror(code))
+
+
+def has_data(fd: int, offset: int, length: int) -> bool:
+    """Whether a file has anything but a hole in that range (True where the file system cannot tell)."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA) < offset + length
+    except OSError as error:
+        return error.errno != errno.ENXIO
+
+
+def rename_new(source: str, target: str) -> None:
+    """Rename, but never over an existing target: FileExistsError. Raises OSError."""
+    try:
+        call = _libc.renameat2
+    except AttributeError:  # a C library older than 2.28
+        code = errno.ENOSYS
+    else:
+        if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) == 0:
+            return
+        code = ctypes.get_errno()
+    if code not in _UNSUPPORTED:
+        raise OSError(code, os.strerror(code), target)
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    os.rename(source, target)
+
+
+def sync_directory(path: str) -> None:
+    """Make renames, new names and removals in directory `path` durable. Raises OSError."""
+    fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: str) -> None:
+    """Remove `path` if it is there. Raises OSError."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,332 @@
+"""A regular file as target: written beside the old image, renamed over it when complete.
+
+What is on disk at each instant, for a target NAME in directory D:
+
+1. before: D/NAME, if there was one. It is never written to.
+2. opened: D/.NAME.xenplugin-part, empty, of the image's full size, mode 0600, locked; fsynced. Then
+   D/.NAME.xenplugin-journal, naming the partial's inode; fsynced with D. A crash between the two leaves a partial
+   without a journal that knows it: it is started afresh.
+3. while chunks come: the partial has anything; the journal names chunks that were durable before it named them.
+   Resuming reads them again and hashes what is there; it believes the journal only in what to look at.
+4. commit: partial synced, "done" in the journal, mode and owner as the old image's, partial fsynced, renamed
+   to NAME, D fsynced, journal removed. Before the rename a crash leaves 3 with everything durable, after it the
+   new image and a journal without a partial, which the next copy removes.
+
+The lock (flock) is on the partial; a second copy to the same target finds it locked.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from xenplugin.errors import ImageError, RefusedError
+from xenplugin.geometry import CHUNK
+from xenplugin.image import journal
+from xenplugin.image.buffers import Buffer
+from xenplugin.image.chunkset import ChunkSet
+from xenplugin.image.files import (
+    has_data,
+    image_error,
+    os_errors,
+    punch,
+    read_at,
+    remove,
+    rename_new,
+    sync_directory,
+    write_at,
+)
+from xenplugin.image.inuse import refuse_if_used
+from xenplugin.image.journal import Journal
+from xenplugin.image.scan import ZEROS, data_extents, gaps
+from xenplugin.image.source import Run, Source, chunk_runs, open_source
+from xenplugin.image.target import Attached, Target, Write, refuse_attached
+
+_ZEROS = memoryview(ZEROS)
+
+
+def partial_name(path: str) -> str:
+    """The partial file of target `path`."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}.xenplugin-part")
+
+
+def journal_name(path: str) -> Path:
+    """The journal of target file `path`."""
+    directory, name = os.path.split(path)
+    return Path(directory, f".{name}.xenplugin-journal")
+
+
+class FileTarget(Target):
+    """The partial of a file, open and locked."""
+
+    def __init__(
+        self, path: str, size: int, fd: int, log: Journal, kept: ChunkSet, replaced: Source | None, base: bool
+    ) -> None:
+        super().__init__(path, size, fd, log, kept)
+        self._fresh = not kept
+        self._replaced = replaced
+        self._replaced_state = os.fstat(replaced.fileno()) if replaced else None
+        self.old = replaced if base else None
+        self.state_dir: Path | None = None
+
+    def runs(self, first: int, stop: int) -> Iterator[Run]:
+        with os_errors("find the data of", self.path):
+            yield from chunk_runs(self.fd, first, stop)
+
+    def write(self, what: Write, scratch: Buffer) -> None:
+        if what.again or not self._fresh:
+            self._clear(what)
+        pieces: list[tuple[int, memoryview]] = []
+        at = 0
+        for start, stop in what.data:
+            shift = start - at
+            for a, b in data_extents(what.payload, at, at + stop - start):
+                pieces.append((a + shift, what.payload[a:b]))
+            at += stop - start
+        for start, stop in what.copy:
+            self._copy(what.offset, start, stop, scratch)
+            pieces += [(a, scratch.view[a:b]) for a, b in data_extents(scratch.view, start, stop)]
+        if what.copy and what.data:
+            pieces.sort(key=lambda piece: piece[0])
+        parts: list[memoryview] = []
+        begin = end = 0
+        for a, part in pieces:
+            if parts and a != end:
+                write_at(self.fd, parts, what.offset + begin)
+                parts = []
+            if not parts:
+                begin = a
+            parts.append(part)
+            end = a + len(part)
+        write_at(self.fd, parts, what.offset + begin)
+
+    def _copy(self, offset: int, start: int, stop: int, scratch: Buffer) -> None:
+        assert self.old is not None
+        view = scratch.view[start:stop]
+        got = read_at(self.old.fileno(), view, offset + start)
+        if got < len(view):
+            view[got:] = bytes(len(view) - got)
+
+    def _clear(self, what: Write) -> None:
+        """Make a hole of everything that is not kept, if there may be old bytes: then write as if afresh."""
+        if not has_data(self.fd, what.offset, what.length):
+            return
+        for start, stop in gaps(what.keep, what.length):
+            self._zero(what.offset + start, stop - start)
+
+    def _zero(self, offset: int, length: int) -> None:
+        if punch(self.fd, offset, length):
+            return
+        stop = offset + length
+        while offset < stop:  # holes cannot be made here: zeros, but only over data
+            try:
+                offset = max(offset, os.lseek(self.fd, offset, os.SEEK_DATA))
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                if error.errno != errno.EINVAL:
+                    raise
+            part = min(CHUNK, stop - offset)
+            if part > 0:
+                write_at(self.fd, [_ZEROS[:part]], offset)
+                offset += part
+
+    def zeros(self, first: int, count: int, again: bool) -> None:
+        offset = first * CHUNK
+        length = min(self.size, (first + count) * CHUNK) - offset
+        if (again or not self._fresh) and has_data(self.fd, offset, length):
+            self._zero(offset, length)
+
+    def finish(self, attached: Attached) -> None:
+        part = partial_name(self.path)
+        refuse_attached(attached, self.path)
+        if self._replaced is not None:
+            self._refuse_changed(self._replaced)
+            refuse_if_used(self.path, self._replaced.fileno())
+        self.journal.done()
+        with os_errors("complete", self.path):
+            if self._replaced is not None:
+                _take_over(self._replaced.fileno(), self.fd)
+            os.fsync(self.fd)
+            if self._replaced is not None:
+                os.rename(part, self.path)
+            else:
+                self._rename_new(part)
+            sync_directory(os.path.dirname(self.path))
+        self.journal.remove()
+        self._unlink()
+
+    def _refuse_changed(self, replaced: Source) -> None:
+        old, now = self._replaced_state, None
+        with suppress(FileNotFoundError), os_errors("look at", self.path):
+            now = os.lstat(self.path)
+        if old is None or now is None or not os.path.samestat(old, now) or not _same(old, now):
+            raise RefusedError(
+                f"{self.path} was changed or replaced while the new image was written",
+                hint=f"the new image is kept in {partial_name(self.path)}; start again to put it in place",
+            )
+
+    def _rename_new(self, part: str) -> None:
+        try:
+            rename_new(part, self.path)
+        except FileExistsError as error:
+            raise RefusedError(
+                f"{self.path} was created by somebody else while it was copied",
+                hint=f"the new image is kept in {part}; start again to replace the other",
+            ) from error
+
+    def discard(self) -> None:
+        self.journal.remove()
+        with os_errors("remove", partial_name(self.path)):
+            remove(partial_name(self.path))
+            sync_directory(os.path.dirname(self.path))
+        self._unlink()
+
+    def _unlink(self) -> None:
+        if self.state_dir is not None:
+            journal.unlink(self.state_dir, self.path)
+
+    def close(self) -> None:
+        super().close()
+        if self._replaced is not None:
+            self._replaced.close()
+
+
+def _same(a: os.stat_result, b: os.stat_result) -> bool:
+    return (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
+
+
+def _take_over(old: int, new: int) -> None:
+    """Give `new` the owner, mode and extended attributes (ACL, SELinux label) of `old`, as far as we may."""
+    status = os.fstat(old)
+    try:
+        os.fchown(new, status.st_uid, status.st_gid)
+    except PermissionError:
+        with suppress(PermissionError):
+            os.fchown(new, -1, status.st_gid)
+    os.fchmod(new, stat.S_IMODE(status.st_mode) & 0o777)
+    with suppress(OSError):
+        for name in os.listxattr(old):
+            with suppress(OSError):
+                os.setxattr(new, name, os.getxattr(old, name))
+
+
+def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_base: bool) -> FileTarget:
+    """Open the partial of the file `path` (symbolic links resolved), new or to be continued.
+
+    Raises RefusedError, ImageError; nothing new is left behind then.
+    """
+    replaced = _open_replaced(path, size)
+    fd = -1
+    created = False
+    try:
+        fd, created = _lock_partial(path, replaced)
+        if replaced is not None:
+            refuse_if_used(path, replaced.fileno())
+        refuse_attached(attached, path)
+        log, kept = _prepare(path, size, fd, created)
+    except BaseException:
+        if created:
+            with suppress(OSError):
+                remove(partial_name(path))
+        if fd >= 0:
+            os.close(fd)
+        if replaced is not None:
+            replaced.close()
+        raise
+    target = FileTarget(path, size, fd, log, kept, replaced, use_base)
+    target.state_dir = state_dir
+    journal.link(state_dir, path, journal_name(path))
+    return target
+
+
+def _open_replaced(path: str, size: int) -> Source | None:
+    if not os.path.lexists(path):
+        return None
+    replaced = open_source(path, raw=True)
+    if replaced.size > size:
+        replaced.close()
+        raise RefusedError(
+            f"{path} is larger ({replaced.size} bytes) than the image to be written ({size} bytes)",
+            hint="remove it first if it is not needed any more",
+        )
+    return replaced
+
+
+def _lock_partial(path: str, replaced: Source | None) -> tuple[int, bool]:
+    """The locked partial of `path`, and whether it was made now."""
+    part = partial_name(path)
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    with os_errors("open", part):
+        while True:
+            created = False
+            try:
+                fd = os.open(part, flags)
+            except FileNotFoundError:
+                try:
+                    fd = os.open(part, flags | os.O_CREAT | os.O_EXCL, 0o600)
+                    created = True
+                except FileExistsError:  # somebody was faster
+                    continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                status = os.fstat(fd)
+                # Whoever had the lock may have renamed or removed the file that we opened.
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(status, os.lstat(part)):
+                        _refuse_foreign(part, status, replaced)
+                        return fd, created
+            except BlockingIOError:
+                os.close(fd)
+                raise RefusedError(f"another copy to {path} is running", hint="wait for it, or stop it") from None
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+
+
+def _refuse_foreign(part: str, status: os.stat_result, replaced: Source | None) -> None:
+    """A partial that others could have prepared, to read along, is not continued."""
+    owners = {os.geteuid()}
+    if replaced is not None:
+        owners.add(os.fstat(replaced.fileno()).st_uid)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or status.st_uid not in owners:
+        raise RefusedError(f"{part} is not a partial image of ours", hint="remove it and start again")
+
+
+def _prepare(path: str, size: int, fd: int, created: bool) -> tuple[Journal, ChunkSet]:
+    """Bring partial and journal to step 2, or find out what of step 3 can be kept."""
+    status = os.fstat(fd)
+    name = journal_name(path)
+    state = None if created else journal.read(name)
+    kept = ChunkSet()
+    if state and (state.kind, state.inode, state.size) == ("file", status.st_ino, status.st_size):
+        # Where the size changes, the chunk that was or will be the short last one is not kept.
+        stop = state.durable.runs(0, None if state.size == size else min(state.size, size) // CHUNK)
+        for first, count in stop:
+            kept.add(first, count)
+        if kept and state.size == size:
+            return Journal.reopen(state), kept
+    try:
+        os.fchmod(fd, 0o600)
+        if not kept:
+            os.ftruncate(fd, 0)
+            os.ftruncate(fd, size)
+            os.fsync(fd)
+    except OSError as error:
+        raise image_error(error, "make", partial_name(path)) from error
+    log = Journal.create(name, target=path, size=size, kind="file", inode=status.st_ino, durable=kept)
+    try:
+        with os_errors("resize", partial_name(path)):
+            os.ftruncate(fd, size)
+            os.fsync(fd)
+    except ImageError:
+        log.close()
+        raise
+    return log, kept

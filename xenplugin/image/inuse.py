@@ -1,0 +1,230 @@
+"""Is a target used by anyone else, and by whom?
+
+Strategy: ask the kernel first, name the holder second. A block device is claimed with O_EXCL, which fails while
+it is mounted, swapped on or part of a dm, md or bcache device; a write lease on a file fails while any other
+open file refers to it, in any name space. What neither can see (a device opened without a claim, as
+QEMU does; a file when we are not its owner) is looked for in /proc/*/fd and /sys/block/loop*. Unprivileged, the
+search sees the user's own processes only; the kernel's answers hold all the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable, Iterator
+from glob import glob
+
+from xenplugin.errors import RefusedError
+from xenplugin.image.files import os_errors
+
+#: Seconds to wait for those who open a device for a moment only (udev, blkid).
+GRACE = 2.0
+
+
+def refuse_if_used(path: str, fd: int, *, claimed: bool = False) -> None:
+    """Raise RefusedError if the file or block device open as `fd` is used by anybody but this descriptor.
+
+    `path` is for messages, and to open a device once more; `claimed`: `fd` came from claim_device(). Raises
+    ImageError if it cannot be examined.
+    """
+    with os_errors("look at", path):
+        status = os.fstat(fd)
+        if stat.S_ISBLK(status.st_mode):
+            _refuse_used_device(path, fd, status, claimed)
+        elif stat.S_ISREG(status.st_mode):
+            _refuse_used_file(path, fd, status)
+
+
+def claim_device(path: str, flags: int) -> int:
+    """Open block device `path` with `flags` and O_EXCL: nobody else may claim or mount it while it is open.
+
+    Raises RefusedError naming the holder, ImageError for other failures.
+    """
+    with os_errors("open", path):
+        try:
+            return os.open(path, flags | os.O_EXCL | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise _refused(path, device_holder(path) or opener(os.stat(path), -1)) from error
+
+
+def _refused(path: str, holder: str | None) -> RefusedError:
+    return RefusedError(
+        f"{path} is in use: {holder or 'the kernel does not say by whom'}",
+        hint="stop what uses it, or choose another target",
+    )
+
+
+def _refuse_used_device(path: str, fd: int, status: os.stat_result, claimed: bool) -> None:
+    holder = device_holder(path)
+    if holder:
+        raise _refused(path, holder)
+    if not claimed:
+        os.close(claim_device(path, os.O_RDONLY))
+    deadline = time.monotonic() + GRACE
+    while holder := opener(status, fd):
+        if time.monotonic() > deadline:
+            raise _refused(path, holder)
+        time.sleep(0.05)
+
+
+def _refuse_used_file(path: str, fd: int, status: os.stat_result) -> None:
+    loop = _loop_on(lambda other: os.path.samestat(other, status))
+    if loop:
+        raise _refused(path, loop)
+    if _lease(fd) is True:
+        return
+    holder = opener(status, fd)
+    if holder or _lease(fd) is False:
+        raise _refused(path, holder)
+
+
+def _lease(fd: int) -> bool | None:
+    """Whether no other open file refers to the inode; None where leases cannot tell (not owner, NFS)."""
+    try:
+        # Should somebody open it in between, the lease's signal must not be one that ends the process.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError as error:
+        return False if error.errno in (errno.EAGAIN, errno.EBUSY) else None
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return True
+
+
+def device_holder(path: str) -> str | None:
+    """What in the kernel uses block device `path`: a mount, swap, a device mapped on it, a loop device."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    numbers = {status.st_rdev}
+    base = _sysfs(status.st_rdev)
+    for part in glob(f"{base}/*/partition"):
+        numbers.add(_device_number(os.path.dirname(part)))
+    for source, where in _mounts(numbers):
+        return f"{source} is mounted at {where}"
+    for name in _swaps(numbers):
+        return f"{name} is swap space"
+    for holder in glob(f"{base}/holders/*") + glob(f"{base}/*/holders/*"):
+        return f"it is part of {_mapped_name(holder)}"
+    return _loop_on(lambda other: stat.S_ISBLK(other.st_mode) and other.st_rdev in numbers)
+
+
+def _sysfs(rdev: int) -> str:
+    return f"/sys/dev/block/{os.major(rdev)}:{os.minor(rdev)}"
+
+
+def _device_number(directory: str) -> int:
+    with open(os.path.join(directory, "dev")) as file:
+        major, minor = file.read().split(":")
+    return os.makedev(int(major), int(minor))
+
+
+def _mounts(numbers: set[int]) -> Iterator[tuple[str, str]]:
+    """(source, mount point) of the mounts of these devices in this mount name space."""
+    try:
+        with open("/proc/self/mountinfo", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        fields = line.split(" ")
+        major, minor = fields[2].split(":")
+        source = fields[fields.index("-") + 2]
+        # btrfs and the like show a number of their own; their source is the device's name.
+        if os.makedev(int(major), int(minor)) in numbers or _is_device(source, numbers):
+            yield source, fields[4].encode().decode("unicode_escape", "replace")
+
+
+def _is_device(name: str, numbers: set[int]) -> bool:
+    if not name.startswith("/"):
+        return False
+    try:
+        status = os.stat(name)
+    except OSError:
+        return False
+    return stat.S_ISBLK(status.st_mode) and status.st_rdev in numbers
+
+
+def _swaps(numbers: set[int]) -> Iterator[str]:
+    try:
+        with open("/proc/swaps") as file:
+            names = [line.split()[0] for line in file.read().splitlines()[1:]]
+    except OSError:
+        return
+    yield from (name for name in names if _is_device(name, numbers))
+
+
+def _mapped_name(holder: str) -> str:
+    """How users know the device behind a sysfs directory: /dev/mapper/NAME or /dev/mdN."""
+    try:
+        with open(os.path.join(holder, "dm", "name")) as file:
+            return "/dev/mapper/" + file.read().strip()
+    except OSError:
+        return "/dev/" + os.path.basename(holder)
+
+
+def _loop_on(same: Callable[[os.stat_result], bool]) -> str | None:
+    """The loop device whose backing file is meant by `same`, and where that is mounted."""
+    for name in glob("/sys/block/loop*/loop/backing_file"):
+        try:
+            with open(name, errors="surrogateescape") as file:
+                backing = os.stat(file.read().rstrip("\n"))
+            if not same(backing):
+                continue
+            directory = name.removesuffix("/loop/backing_file")
+            device = "/dev/" + os.path.basename(directory)
+            numbers = {_device_number(directory)}
+            numbers.update(_device_number(os.path.dirname(p)) for p in glob(f"{directory}/*/partition"))
+        except OSError:
+            continue
+        for _, where in _mounts(numbers):
+            return f"{device} is set up on it and mounted at {where}"
+        return f"{device} is set up on it"
+    return None
+
+
+def opener(status: os.stat_result, own: int) -> str | None:
+    """The process that has the file or device of `status` open, other than as our descriptor `own`."""
+    me = os.getpid()
+    for pid, number in _open_files(status):
+        if pid != me:
+            return f"process {pid} ({_command(pid)}) has it open"
+        if number != own:
+            return "this very command has it open already"
+    return None
+
+
+def _open_files(status: os.stat_result) -> Iterator[tuple[int, int]]:
+    """(pid, descriptor) of every open file that is the one of `status`, as far as we may see."""
+    block = stat.S_ISBLK(status.st_mode)
+    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+        try:
+            numbers = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        for number in numbers:
+            link = f"/proc/{pid}/fd/{number}"
+            try:
+                # Names first: stat() on a file of a dead network file system would hang.
+                if not os.readlink(link).startswith("/dev/" if block else "/"):
+                    continue
+                other = os.stat(link)
+            except OSError:
+                continue
+            same = other.st_rdev == status.st_rdev and stat.S_ISBLK(other.st_mode)
+            if same if block else os.path.samestat(other, status):
+                yield pid, int(number)
+
+
+def _command(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return "gone"

@@ -1,0 +1,355 @@
+"""Writing an image: chunks in any order from any thread, each verified after it was written.
+
+Strategy: a chunk is written to its place, read back, hashed and compared with the digest that came with it. What
+is on disk at each instant, and why a crash at any of them is harmless, stands at the head of filetarget.py and
+devicetarget.py. The rule: nothing is trusted that was not fsynced; nothing counts that was not verified; the
+old image is there, whole, until the new one is.
+
+Order between index() and put(): put() enters a chunk in `_started` before it touches it; index() reads the
+chunk and then looks whether it is in `_started`. So content that put() may have touched is never reported
+as base: such a chunk is IndexNone. A base that ends within a chunk is continued with zeros.
+
+A put() that fails leaves its chunk not done, and it may be put again. After a failed sync (the kernel then
+forgets what it could not write) the sink refuses to commit; what was durable before stays in the journal.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+
+from xenplugin.errors import ImageError, PeerError, RefusedError
+from xenplugin.geometry import CHUNK, MAX_IMAGE, chunk_count
+from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.chunkset import ChunkSet
+from xenplugin.image.devicetarget import open_device
+from xenplugin.image.digest import chunk_digest, leaves
+from xenplugin.image.files import image_error, os_errors
+from xenplugin.image.filetarget import open_file
+from xenplugin.image.index import IndexItem, IndexLeaves, IndexNone, IndexZeros, joined
+from xenplugin.image.maps import check_put, check_zeros
+from xenplugin.image.nullsink import NullSink
+from xenplugin.image.scan import byte_runs, nonzero_blocks
+from xenplugin.image.source import refuse_kind
+from xenplugin.image.target import Attached, Target, Write, refuse_attached
+
+
+def make_scratch() -> Buffer:
+    """What put() works in; one per thread."""
+    return aligned(CHUNK)
+
+
+__all__ = ["IndexItem", "IndexLeaves", "IndexNone", "IndexZeros", "NullSink", "Sink", "make_scratch", "open_sink"]
+
+
+class _Closed(Exception):
+    """The sink was closed while index() was at work."""
+
+
+class Sink:
+    """An open target of `size` bytes. `resumed`: bytes kept of an earlier session; `in_place`: a device."""
+
+    def __init__(self, target: Target, attached: Attached) -> None:
+        self.size = target.size
+        self.resumed = target.resumed
+        self.in_place = target.in_place
+        self.path = target.path
+        self._target = target
+        self._attached = attached
+        self._chunks = chunk_count(self.size)
+        self._idle = threading.Condition()
+        self._busy = 0
+        self._closing = False
+        self._closed = False
+        self._broken: str | None = None
+        self._syncing = threading.Lock()
+        self._started = ChunkSet()
+        self._done = ChunkSet()
+        self._unsynced = ChunkSet()
+        #: Chunks of a target in place that index() found zero.
+        self._zero = ChunkSet()
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @staticmethod
+    def make_scratch() -> Buffer:
+        """What put() works in; one per thread."""
+        return make_scratch()
+
+    def _begin(self, first: int, count: int) -> bool:
+        """Enter chunks as started; returns whether some were already. Raises ImageError once closed."""
+        with self._idle:
+            if self._closing:
+                raise ImageError(f"{self.path} is closed")
+            self._busy += 1
+            again = self._started.add(first, count) < count
+            if again:
+                self._done.discard(first, count)
+                self._unsynced.discard(first, count)
+            return again
+
+    def _end(self, first: int, count: int, good: bool) -> None:
+        with self._idle:
+            if good:
+                self._done.add(first, count)
+                self._unsynced.add(first, count)
+            self._busy -= 1
+            if not self._busy:
+                self._idle.notify_all()
+
+    def put(
+        self,
+        index: int,
+        data_map: int,
+        known_map: int,
+        payload: memoryview,
+        digest: bytes,
+        scratch: Buffer,
+    ) -> None:
+        """Write chunk `index` and verify it; from any thread, but one chunk from one thread at a time.
+
+        Bit i of `data_map` says that block i is in `payload` (the blocks concatenated), of `known_map` that it
+        is as in the base; all others are zero. Raises PeerError if the arguments make no sense, ImageError if
+        it cannot be written or is not what `digest` says.
+        """
+        length = check_put(self.size, index, data_map, known_map, payload, digest)
+        target = self._target
+        known = byte_runs(known_map, length)
+        keep = known if known and target.keeps(index) else ()
+        if known and not keep and not target.copies(index):
+            raise PeerError(f"chunk {index} refers to a base that there is not")
+        offset = index * CHUNK
+        good = False
+        again = self._begin(index, 1)
+        try:
+            data = byte_runs(data_map, length)
+            copy = () if keep else known
+            target.write(Write(offset, length, data, payload, copy, keep, again), scratch)
+            target.read(index, scratch.view[:length])
+            found = leaves(scratch.view, length, nonzero_blocks(scratch, length))
+            good = chunk_digest(found) == digest
+        except OSError as error:
+            raise image_error(error, "write", self.path, offset) from error
+        finally:
+            self._end(index, 1, good)
+        if not good:
+            raise ImageError(
+                f"{self.path}: the chunk at byte {offset} is not what was sent, after it was written",
+                hint="the disk may be failing (see dmesg), or the source was written to",
+            )
+
+    def put_zeros(self, first: int, count: int) -> None:
+        """Make `count` chunks from `first` on zero. Raises PeerError, ImageError."""
+        check_zeros(self.size, first, count)
+        stop = first + count
+        good = False
+        again = self._begin(first, count)
+        try:
+            with self._idle:
+                zero = [] if again else list(self._zero.runs(first, stop))
+            at = first
+            for begin, n in (*zero, (stop, 0)):
+                if at < begin:
+                    self._target.zeros(at, begin - at, again)
+                at = begin + n
+            good = True
+        except OSError as error:
+            raise image_error(error, "write zeros to", self.path, first * CHUNK) from error
+        finally:
+            self._end(first, count, good)
+
+    def index(self) -> Iterator[IndexItem]:
+        """What is known of the base, every chunk once, in order; ends early if the sink is closed.
+
+        To be called once, from any one thread, while put() goes on in others. Raises ImageError.
+        """
+        return joined(self._items())
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Keep the target open meanwhile. Raises _Closed."""
+        with self._idle:
+            if self._closing:
+                raise _Closed
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._busy -= 1
+                if not self._busy:
+                    self._idle.notify_all()
+
+    def _items(self) -> Iterator[IndexItem]:
+        buffer = aligned(CHUNK)
+        runs = self._target.base_runs()
+        try:
+            while True:
+                with self._working():
+                    found = next(runs, None)
+                if found is None:
+                    return
+                run, here = found
+                if here is None:
+                    yield IndexNone(run.first, run.count)
+                elif run.hole:
+                    with self._idle:
+                        parts = list(self._started.split(run.first, run.count))
+                    for first, count, gone in parts:
+                        yield IndexNone(first, count) if gone else IndexZeros(first, count)
+                else:
+                    for index in range(run.first, run.first + run.count):
+                        yield self._item(index, here, buffer)
+        except _Closed:
+            return
+
+    def _item(self, index: int, here: bool, buffer: Buffer) -> IndexItem:
+        with self._working():
+            if self._gone(index):
+                return IndexNone(index, 1)
+            try:
+                length = self._target.read_base(index, here, buffer)
+            except (OSError, ImageError):  # a base that cannot be read is no base
+                return IndexNone(index, 1)
+        mask = nonzero_blocks(buffer, length)
+        found = leaves(buffer.view, length, mask) if mask else b""
+        if self._gone(index):
+            return IndexNone(index, 1)
+        if mask:
+            return IndexLeaves(index, found)
+        if here:
+            with self._idle:
+                self._zero.add(index)
+        return IndexZeros(index, 1)
+
+    def _gone(self, index: int) -> bool:
+        with self._idle:
+            return index in self._started
+
+    def checkpoint(self) -> None:
+        """Make durable what is complete, then note it in the journal. Raises ImageError."""
+        try:
+            with self._working():
+                self._checkpoint()
+        except _Closed:
+            raise ImageError(f"{self.path} is closed") from None
+
+    def _checkpoint(self) -> None:
+        with self._syncing:
+            if self._broken:
+                raise ImageError(f"{self.path} cannot be trusted any more: {self._broken}")
+            with self._idle:
+                taken, self._unsynced = self._unsynced, ChunkSet()
+            try:
+                self._target.sync()
+            except OSError as error:
+                failure = image_error(error, "make durable", self.path)
+                self._broken = str(failure)
+                raise failure from error
+            if taken:
+                self._target.journal.durable(taken.runs())
+
+    def missing(self) -> int:
+        """How many chunks were not put yet."""
+        return self._chunks - len(self._done)
+
+    def commit(self) -> None:
+        """Make the target the image: everything durable, old image replaced, journal gone.
+
+        Raises ImageError if chunks are missing or cannot be made durable, RefusedError if the target came into
+        use meanwhile; then the sink can still be suspended or discarded.
+        """
+        if self._closed:
+            raise ImageError(f"{self.path} is closed")
+        if self.missing():
+            raise ImageError(f"{self.path} is not complete: {self.missing()} chunks are missing")
+        self._stop()
+        self._checkpoint()
+        self._target.finish(self._attached)
+        self._close()
+
+    def suspend(self) -> None:
+        """Close it so that it can be resumed; what is complete is made durable if that can be done."""
+        if self._closed:
+            return
+        self._stop()
+        try:
+            if not self._broken:
+                self._checkpoint()
+        finally:
+            self._close()
+
+    def discard(self) -> None:
+        """Remove what was written; a device keeps the journal that calls it incomplete. Raises ImageError."""
+        if self._closed:
+            return
+        self._stop()
+        try:
+            self._target.discard()
+        finally:
+            self._close()
+
+    def close(self) -> None:
+        """Close it as a crash would leave it. More than once does no harm."""
+        if not self._closed:
+            self._stop()
+            self._close()
+
+    def _stop(self) -> None:
+        """Let no more work begin, and wait for what goes on."""
+        with self._idle:
+            self._closing = True
+            while self._busy:
+                self._idle.wait()
+
+    def _close(self) -> None:
+        self._closed = True
+        with os_errors("close", self.path):
+            self._target.close()
+
+
+def open_sink(
+    path: str | PathLike[str],
+    size: int,
+    *,
+    state_dir: Path,
+    attached: Attached,
+    use_base: bool = True,
+) -> Sink:
+    """Open `path`, a regular file (present or not) or a block device, as target of an image of `size` bytes.
+
+    Symbolic links are followed. `attached` says which guest has a path attached; `use_base` whether the present
+    content may serve as base. Raises RefusedError where data could be lost, ImageError.
+    """
+    name = os.path.abspath(os.fspath(path))
+    real = os.path.realpath(name)
+    if not 0 <= size <= MAX_IMAGE:
+        raise PeerError(f"an image cannot have {size} bytes")
+    with os_errors("look at", name):
+        try:
+            mode = os.stat(real).st_mode
+        except FileNotFoundError:
+            mode = 0
+    refuse_attached(attached, name, real)
+    if mode:
+        refuse_kind(name, mode)
+        if stat.S_ISBLK(mode):
+            return Sink(
+                open_device(name, size, state_dir=state_dir, attached=attached, use_base=use_base), attached
+            )
+    elif real.startswith("/dev/") and not real.startswith("/dev/shm/"):
+        raise RefusedError(f"there is no block device {name}", hint="create the volume first")
+    elif not os.path.isdir(os.path.dirname(real)):
+        raise RefusedError(
+            f"the directory of {name} does not exist", hint=f"create it with: mkdir -p {os.path.dirname(real)}"
+        )
+    return Sink(open_file(real, size, state_dir=state_dir, attached=attached, use_base=use_base), attached)
