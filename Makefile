@@ -1,0 +1,38 @@
+# make demo      a disk image crosses an emulated ocean, the paper's way and ours (demo/report.html)
+# make test      everything: lint, types, all tests, and the unit tests on Debian's own packages
+# make test-fast the same without what needs minutes
+# Each makes its own virtual environment in .venv and says what it lacks.
+
+PY := .venv/bin/python
+
+.PHONY: demo test test-fast lint debian bench clean
+
+demo: .venv/ready
+	@packaging/prepare.sh tools demo
+	@$(PY) -m demo
+
+test: .venv/ready
+	@packaging/prepare.sh tools test
+	@$(MAKE) --no-print-directory lint
+	$(PY) -m pytest
+	@$(MAKE) --no-print-directory debian
+
+test-fast: .venv/ready lint
+	$(PY) -m pytest -m "not slow and not lab"
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+# What runs in dom0 must work with Debian 12's own versions of what it imports.
+debian:
+	@packaging/prepare.sh debian-tests
+
+bench: .venv/ready
+	$(PY) -m benchmarks
+
+.venv/ready: pyproject.toml packaging/prepare.sh
+	@packaging/prepare.sh venv
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache demo/report.html demo/times.png

@@ -1,0 +1,71 @@
+#!/bin/sh
+# Sets up what the Makefile's targets need, or says in one line what is lacking and what is done instead.
+#   prepare.sh venv           .venv with this project and what its tests and demo import
+#   prepare.sh tools WHAT     the programs that `make WHAT` uses
+#   prepare.sh debian-tests   the unit tests under Debian's own Python packages
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf 'xenplugin: %s\n' "$*" >&2; }
+root() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
+
+apt() {
+    root || return 1
+    # One update a day is enough, and an up-to-date list is not worth failing for.
+    [ -n "$(find /var/lib/apt/lists -name '*_Packages*' -mtime -1 2>/dev/null | head -n 1)" ] ||
+        apt-get update -q >/dev/null 2>&1 || true
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >/dev/null 2>&1
+}
+
+# need PROGRAM PACKAGE SUBSTITUTE: install it as root, else say what is done without it.
+need() {
+    PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null && return 0
+    apt "$2" && return 0
+    say "no $1 (Debian package $2): $3"
+}
+
+case "${1:-}" in
+venv)
+    if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        say "Python 3.11 or newer is needed: install python3 (Debian 12 has it)"
+        exit 1
+    fi
+    if ! python3 -c 'import venv, ensurepip' 2>/dev/null && ! apt python3-venv; then
+        say "python3 cannot make virtual environments: ask root for 'apt-get install python3-venv'"
+        exit 1
+    fi
+    say "making .venv"
+    python3 -m venv .venv
+    .venv/bin/python -m pip install -q --disable-pip-version-check -e '.[lab,dev]'
+    touch .venv/ready
+    ;;
+tools)
+    need ip iproute2 "tests and demo that need network namespaces are left out"
+    need ssh openssh-client "what goes over ssh is left out"
+    need sshd openssh-server "what goes over ssh is left out"
+    need rsync rsync "rsync is left out of the comparison"
+    need zstd zstd "zstd | ssh is left out of the comparison"
+    need openssl openssl "the paper's way is left out of the comparison"
+    need mkfs.ext4 e2fsprogs "no file system image can be built"
+    if [ "${2:-}" = demo ]; then
+        need mmdebstrap mmdebstrap "the image is made of this machine's /usr instead of a fresh Debian"
+    fi
+    ;;
+debian-tests)
+    packages="python3-click python3-cryptography python3-hypothesis python3-pytest python3-pyxs
+        python3-rich python3-zstandard"
+    # shellcheck disable=SC2086
+    if ! /usr/bin/python3 -c 'import click, cryptography, hypothesis, pytest, pyxs, rich, zstandard' 2>/dev/null &&
+        ! apt $packages; then
+        say "Debian's own Python packages are not installed: their test run is left out ($packages)"
+        exit 0
+    fi
+    # -S and the like would hide them: it is the plain system Python, with nothing of .venv
+    env -u PYTHONPATH PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -q -p no:cacheprovider \
+        tests/unit tests/property tests/vectors tests/cli -m "not slow and not lab"
+    ;;
+*)
+    sed -n '2,5p' "$0" >&2
+    exit 2
+    ;;
+esac

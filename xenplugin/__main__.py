@@ -1,0 +1,5 @@
+"""`python -m xenplugin`."""
+
+from xenplugin.cli import main
+
+main()

@@ -1,0 +1,212 @@
+"""`xenplugin bench`: what this host can do, each step alone, and which of them bounds a copy.
+
+Every step is called as the engine calls it, on one thread, over the same chunks, and counted in CPU seconds
+of that thread (wall time lies on a shared host); the loopback alone is wall time. Rates are MB/s (10^6 bytes) of
+image data, so that they can be added: a copy costs the sum of its steps' CPU seconds, over the host's cores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from xenplugin import events
+from xenplugin.codec.compress import RUNGS, STORE, Packer, Unpacker
+from xenplugin.codec.seal import Keys, cipher_named, new_secret
+from xenplugin.errors import ImageError
+from xenplugin.geometry import CHUNK
+from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.digest import leaves
+from xenplugin.image.scan import nonzero_blocks
+from xenplugin.image.source import open_source
+from xenplugin.wire.frames import Codec
+from xenplugin.wire.preamble import Carrier, Cipher, Preamble
+
+_CHUNKS = 24
+_HEADER = bytes(4)
+
+
+def run(image: str | None, emit: events.Emit) -> dict[str, Any]:
+    """Measure. `image`: take data chunks from it; None: made-up data of ordinary compressibility. Returns
+    {"cores", "cipher", "mb_per_cpu_second": {step: MB/s}, "zstd": {level: {"mb_per_cpu_second", "ratio"}},
+    "copy": [...]}. Raises XenpluginError."""
+    if image is None:
+        with tempfile.NamedTemporaryFile(prefix="xenplugin-bench-", dir=_scratch_folder()) as file:
+            _make_up(file.name)
+            return _run(file.name, True, emit)
+    return _run(image, False, emit)
+
+
+def _run(path: str, made_up: bool, emit: events.Emit) -> dict[str, Any]:
+    emit(events.Phase("read"))
+    figures: dict[str, float] = {}
+    with open_source(path, raw=True) as source:
+        chunks: list[Buffer] = []
+        for item in source.runs():
+            for index in range(item.first, item.first + item.count):
+                if item.hole or len(chunks) == _CHUNKS or (index + 1) * CHUNK > source.size:
+                    break
+                buffer = aligned(CHUNK)
+                source.read(index, buffer)
+                if nonzero_blocks(buffer, CHUNK):
+                    chunks.append(buffer)
+        if not chunks:
+            raise ImageError(f"{path} holds no data to measure with", hint="leave out --image")
+        spare = aligned(CHUNK)
+        figures["read"] = _cpu(chunks, lambda _: source.read(0, spare))
+    zeros = aligned(CHUNK)
+    figures["zero scan"] = _cpu([zeros] * len(chunks), lambda b: nonzero_blocks(b, CHUNK))
+    figures["digest"] = _cpu(chunks, lambda b: leaves(b.view, CHUNK))
+    emit(events.Phase("zstd"))
+    packer, unpacker = Packer(), Unpacker()
+    levels: dict[str, dict[str, float]] = {}
+    packed: list[tuple[Codec, Any]] = []
+    for level in RUNGS:
+        if level == STORE:
+            continue
+        packed.clear()
+        speed = _cpu(chunks, lambda b, n=level: packed.append(packer.pack(b.view, n)))  # type: ignore[misc]
+        ratio = CHUNK * len(packed) / sum(len(p) for _, p in packed)
+        levels[str(level)] = {"mb_per_cpu_second": round(speed), "ratio": round(ratio, 2)}
+    figures["unpack"] = _cpu(packed, lambda p: unpacker.unpack(p[0], p[1], CHUNK))
+    emit(events.Phase("seal"))
+    ciphers = {cipher.label: _seal_speed(cipher, chunks) for cipher in Cipher}
+    chosen = cipher_named(None)
+    emit(events.Phase("loopback"))
+    figures["loopback"] = _loopback(chunks)
+    with tempfile.TemporaryFile(dir=_scratch_folder()) as file:
+        figures["write"] = _cpu(chunks, lambda b: os.pwrite(file.fileno(), b.view, 0))
+    cores = len(os.sched_getaffinity(0))
+    return {
+        "cores": cores,
+        "data": "made up" if made_up else path,
+        "cipher": chosen.label,
+        "mb_per_cpu_second": {name: round(value) for name, value in figures.items()},
+        "ciphers": ciphers,
+        "zstd": levels,
+        "copy": _copies(figures, levels, ciphers[chosen.label], cores),
+    }
+
+
+def _copies(
+    figures: dict[str, float], levels: dict[str, dict[str, float]], seal: float, cores: int
+) -> list[dict[str, Any]]:
+    """What a copy at each level comes to: MB/s of data that this host can send, the link rate in Mbit/s
+    from which on the host and no longer the link is the bound, and its costliest step."""
+    rows = []
+    for level in [str(STORE), *levels]:
+        stored = level == str(STORE)
+        ratio = 1.0 if stored else levels[level]["ratio"]
+        costs = {
+            "read": 1 / figures["read"],
+            "digest": 1 / figures["digest"],
+            "seal": 1 / seal / ratio,
+            "send": 1 / figures["loopback"] / ratio,
+        }
+        if not stored:
+            costs["zstd"] = 1 / levels[level]["mb_per_cpu_second"]
+        rate = cores / sum(costs.values())
+        rows.append(
+            {
+                "level": "stored" if stored else level,
+                "ratio": ratio,
+                "mb_per_second": round(rate),
+                "link_mbit": round(rate * 8 / ratio),
+                "bound": max(costs, key=lambda step: costs[step]),
+            }
+        )
+    return rows
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Print the figures for a person."""
+    console = Console(highlight=False)
+    steps = Table(title=f"each step alone, MB/s per core ({figures['data']} data)", title_justify="left")
+    steps.add_column("step")
+    steps.add_column("MB/s", justify="right")
+    for name, value in figures["mb_per_cpu_second"].items():
+        steps.add_row(name, f"{value:,}")
+    for name, value in figures["ciphers"].items():
+        steps.add_row(f"seal {name}" + ("  (chosen)" if name == figures["cipher"] else ""), f"{value:,}")
+    copies = Table(title=f"a copy from this host, {figures['cores']} cores", title_justify="left")
+    for title in ("level", "packs", "data MB/s", "fills a link of", "costliest step"):
+        copies.add_column(title, justify="left" if title == "costliest step" else "right")
+    for row in figures["copy"]:
+        copies.add_row(
+            str(row["level"]),
+            f"{row['ratio']:.1f}x",
+            f"{row['mb_per_second']:,}",
+            f"{row['link_mbit']:,} Mbit/s",
+            row["bound"],
+        )
+    console.print(steps)
+    console.print(copies)
+    best = max((r for r in figures["copy"]), key=lambda r: r["mb_per_second"])
+    console.print(
+        f"On links slower than these the link bounds a copy, and the level rises by itself; on faster ones this"
+        f" host does: at most {best['mb_per_second']:,} MB/s, bound by {best['bound']}."
+    )
+
+
+def _cpu(items: list[Any], step: Callable[[Any], Any], at_least: float = 0.3) -> float:
+    """MB/s of thread CPU time over chunks of CHUNK bytes, for `at_least` seconds."""
+    step(items[0])
+    count = 0
+    start = time.thread_time()
+    while (spent := time.thread_time() - start) < at_least:
+        for item in items:
+            step(item)
+        count += len(items)
+    return count * CHUNK / spent / 1e6
+
+
+def _seal_speed(cipher: Cipher, chunks: list[Buffer]) -> int:
+    preamble = Preamble(cipher, Carrier.FILE, 0, bytes(16), os.urandom(32))
+    aead = Keys(new_secret(), bytes(32)).forward(preamble)
+    return round(_cpu(chunks, lambda b: aead.seal(0, _HEADER, [b.view]), 0.2))
+
+
+def _loopback(chunks: list[Buffer]) -> float:
+    """MB/s of CPU time of both ends together."""
+    left, right = socket.socketpair()
+    space = bytearray(CHUNK)
+
+    def drain() -> None:
+        while right.recv_into(space):
+            pass
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    start, count = time.process_time(), 0
+    while (spent := time.process_time() - start) < 0.3:
+        for chunk in chunks:
+            left.sendall(chunk.view)
+        count += len(chunks)
+    left.close()
+    reader.join()
+    right.close()
+    return count * CHUNK / spent / 1e6
+
+
+def _scratch_folder() -> str | None:
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def _make_up(path: str) -> None:
+    """Text-like data that zstd packs about threefold, the same each time."""
+    chance = random.Random(1)
+    words = [hashlib.sha256(b"%d" % n).hexdigest()[: 3 + n % 9].encode() for n in range(20000)]
+    with open(path, "wb") as file:
+        for _ in range(_CHUNKS):
+            file.write(b" ".join(chance.choices(words, k=CHUNK // 5))[:CHUNK])
+

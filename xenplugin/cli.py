@@ -1,0 +1,301 @@
+"""The verbs. Each reads its options, wires a few objects together and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from xenplugin import __version__, events
+from xenplugin.config import Config, load
+from xenplugin.errors import Interrupted, UsageError, XenpluginError
+
+F = TypeVar("F", bound=Callable[..., Any])
+Ui = Any
+
+
+class Context:
+    """What all verbs share: the configuration in force and where events go."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        from xenplugin.ui.jsonl import JsonLines
+        from xenplugin.ui.text import TextUi
+
+        self.json = options.pop("json", False)
+        log_json, progress = options.pop("log_json", False), options.pop("progress", None)
+        quiet, verbose = options.pop("quiet", False), options.pop("verbose", False)
+        self.dry_run = options.pop("dry_run", False)
+        self.ui: Ui = (
+            JsonLines(sys.stderr)
+            if log_json
+            else TextUi(sys.stderr, progress=progress, quiet=quiet or self.json, verbose=verbose)
+        )
+        config_file = options.pop("config", None)
+        self._options = {key: value for key, value in options.items() if value is not None}
+        self._config_file = Path(config_file) if config_file else None
+
+    def config(self) -> Config:
+        """Raises ConfigError; a bad option is a usage error."""
+        return load(self._config_file).with_values(self._options, "command line")
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Show the result of a moving verb."""
+        self.ui(events.Finished(result))
+        if self.json:
+            print(json.dumps(result), flush=True)
+
+
+def _shared(*names: str) -> Callable[[F], F]:
+    """The options of Config called `names`, built from its fields, and those every verb has."""
+
+    def decorate(command: F) -> F:
+        decorated: Any = command
+        for option in (
+            click.option("--config", metavar="FILE", help="Configuration file (TOML)."),
+            click.option("-v", "--verbose", is_flag=True, help="Say more."),
+            click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong."),
+            click.option("--progress/--no-progress", default=None, help="Progress (default: on a terminal)."),
+            click.option("--log-json", is_flag=True, help="Events as JSON lines on standard error."),
+            click.option("--json", is_flag=True, help="The result as JSON on standard output."),
+        ):
+            decorated = option(decorated)
+        for setting in reversed(fields(Config)):
+            flag = setting.metadata["flag"]
+            if setting.name in names:
+                flag_kind: dict[str, Any] = {"is_flag": True, "default": None} if setting.type == "bool" else {}
+                decorated = click.option(
+                    flag, setting.name, help=setting.metadata["help"], **flag_kind
+                )(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+LINK = ("ssh", "remote_program", "rate", "level", "cipher", "streams", "congestion", "address", "whole")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="xenplugin")
+def cli() -> None:
+    """Moves Xen guests and their disks: sealed end to end, compressed, resumable."""
+
+
+def split_target(text: str) -> tuple[str | None, str]:
+    """'[HOST:]PATH' -> (HOST or None, PATH). As in scp, a colon after a slash belongs to the path, and an
+    IPv6 address is written in brackets."""
+    match = re.match(r"(\[[^\]/]+\]|[^:/\[\]]*[^:/]):(.*)$", text, re.DOTALL)
+    if match is None:
+        return None, text
+    return match[1], match[2]
+
+
+@cli.command()
+@_shared(*LINK)
+@click.option("-N", "--dry-run", is_flag=True, help="Check what can be checked here, move nothing.")
+@click.option("--raw", is_flag=True, help="SRC is a raw image, whatever its first bytes say.")
+@click.argument("src")
+@click.argument("dst")
+def copy(src: str, dst: str, raw: bool, **options: Any) -> None:
+    """Copy the image or block device SRC to [HOST:]DST.
+
+    What DST holds already is the base of a difference. Interrupted, the same command goes on.
+    """
+    context = Context(options)
+
+    def work() -> None:
+        from xenplugin.image.source import open_source
+        from xenplugin.transfer.outgoing import Outgoing, Target
+
+        config = context.config()
+        host, path = split_target(dst)
+        if not path:
+            raise UsageError(f"{dst!r} names no file on the far host")
+        if path.endswith("/"):
+            path += os.path.basename(os.path.abspath(src))
+        if host is None:
+            path = os.path.abspath(path)
+        host = host.strip("[]") if host else host
+        with open_source(src, raw=raw) as source:
+            target = Target(host, path)
+            context.ui(events.Started("copy", src, str(target), source.size))
+            if context.dry_run:
+                return
+            context.finish(Outgoing(source, target, config, context.ui).run())
+
+    _run(context, work)
+
+
+@cli.command()
+@_shared("rate", "level", "cipher")
+@click.option("--key-file", required=True, metavar="KEY", help="Key file; made (mode 600) if there is none.")
+@click.option("--raw", is_flag=True, help="SRC is a raw image, whatever its first bytes say.")
+@click.argument("src")
+@click.argument("file")
+def seal(src: str, file: str, key_file: str, raw: bool, **options: Any) -> None:
+    """Seal the image SRC into FILE, to be carried by any means."""
+    context = Context(options)
+
+    def work() -> None:
+        from xenplugin.codec.seal import make_key_file, read_key_file
+        from xenplugin.image.source import open_source
+        from xenplugin.transfer import archive
+
+        config = context.config()
+        with open_source(src, raw=raw) as source:
+            if os.path.lexists(key_file):
+                secret = read_key_file(key_file)
+            else:
+                secret = make_key_file(key_file)
+                context.ui(events.Notice(f"a new key is in {key_file}: carry it apart from {file}"))
+            context.ui(events.Started("seal", src, file, source.size))
+            context.finish(archive.seal(source, file, secret, config, context.ui))
+
+    _run(context, work)
+
+
+@cli.command("open")
+@_shared()
+@click.option("--key-file", required=True, metavar="KEY", help="The key file it was sealed with.")
+@click.argument("file")
+@click.argument("dst")
+def open_(file: str, dst: str, key_file: str, **options: Any) -> None:
+    """Open the sealed FILE into the image DST."""
+    _unseal(Context(options), file, dst, key_file)
+
+
+@cli.command()
+@_shared()
+@click.option("--key-file", required=True, metavar="KEY", help="The key file it was sealed with.")
+@click.argument("file")
+def verify(file: str, key_file: str, **options: Any) -> None:
+    """Check the sealed FILE to its last byte, write nothing."""
+    _unseal(Context(options), file, None, key_file)
+
+
+def _unseal(context: Context, file: str, dst: str | None, key_file: str) -> None:
+    def work() -> None:
+        from xenplugin.codec.seal import read_key_file
+        from xenplugin.transfer import archive
+        from xenplugin.xen.store import attached
+
+        config = context.config()
+        secret = read_key_file(key_file)
+        context.finish(archive.unseal(file, dst, secret, config, attached, context.ui))
+
+    _run(context, work)
+
+
+@cli.command()
+@_shared()
+@click.option("--image", metavar="FILE", help="Measure with this image's content (default: made-up data).")
+def bench(image: str | None, **options: Any) -> None:
+    """Measure this host's ceilings and say which one bounds a copy."""
+    context = Context(options)
+
+    def work() -> None:
+        from xenplugin import bench as measure
+
+        figures = measure.run(image, context.ui)
+        if context.json:
+            print(json.dumps(figures))
+        else:
+            measure.show(figures)
+
+    _run(context, work)
+
+
+@cli.command(hidden=True)
+@click.option("--config", metavar="FILE")
+def receive(config: str | None) -> None:
+    """Started by the source at the far side; speaks over standard input and output."""
+    context = Context({"config": config, "quiet": True})
+
+    def work() -> None:
+        from xenplugin.link.endpoint import PipeEndpoint
+        from xenplugin.link.remote import ready_line
+        from xenplugin.transfer.incoming import Incoming
+        from xenplugin.xen.store import attached
+
+        settings = context.config()
+        # Nothing else may ever write to the channel: what prints goes to standard error.
+        source, sink = os.dup(0), os.dup(1)
+        os.dup2(2, 1)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        random = os.urandom(32)
+        channel = PipeEndpoint(source, sink)
+        channel.send(ready_line(random))
+        incoming = Incoming(channel, random, settings, attached)
+        try:
+            incoming.run()
+        except XenpluginError as exc:
+            if incoming.told:  # the source shows it
+                sys.exit(exc.code)
+            raise
+
+    _run(context, work)
+
+
+def _run(context: Context, work: Callable[[], None]) -> None:
+    """Do it; every expected failure becomes a message and an exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    error: XenpluginError
+    try:
+        try:
+            work()
+            return
+        finally:
+            with suppress(KeyboardInterrupt):
+                context.ui.close()
+    except XenpluginError as exc:
+        error = exc
+    except KeyboardInterrupt:
+        error = Interrupted("interrupted")
+    except BrokenPipeError:
+        error = Interrupted("nobody reads the output")
+    except Exception as exc:
+        error = _bug(exc)
+    context.ui(events.Failed(error.code, str(error), error.hint))
+    sys.stderr.flush()
+    # Threads that wait for the network or a disk must not hold up the end.
+    os._exit(error.code)
+
+
+def _bug(exc: Exception) -> XenpluginError:
+    """An error nobody foresaw, in one line with its place."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
+    return XenpluginError(f"internal error at {place}: {exc!r}", hint="please report this line")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        cli.main(prog_name="xenplugin", standalone_mode=False)
+    except click.ClickException as exc:
+        print(f"xenplugin: error: {exc.format_message()}", file=sys.stderr)
+        print("xenplugin: hint: xenplugin --help", file=sys.stderr)
+        sys.exit(2)
+    except click.Abort:
+        sys.exit(130)
+    except XenpluginError as exc:
+        print(f"xenplugin: error: {exc}", file=sys.stderr)
+        sys.exit(exc.code)

@@ -1,0 +1,167 @@
+"""Every setting once: its key in the configuration file, its option, its help and its default.
+
+`/etc/xen/xenplugin.conf` is TOML with the keys of `Config`; options of a verb win over it. The command
+line is built from the same fields (cli.py), so neither can drift from the other.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from xenplugin.codec.compress import LEVELS, STORE
+from xenplugin.codec.seal import cipher_named
+from xenplugin.errors import ConfigError
+from xenplugin.link.tcp import MAX_STREAMS
+
+CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
+_RATE_UNITS = {"": 1, "bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
+
+
+def parse_rate(text: str | int) -> int:
+    """'200mbit' -> 200000000 bits/s; 0 is no limit. Raises ValueError."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*?)(?:/s|ps)?", str(text).strip().lower())
+    if match is None or match[2] not in _RATE_UNITS:
+        raise ValueError("a rate is a number with kbit, mbit or gbit, as 200mbit")
+    rate = int(float(match[1]) * _RATE_UNITS[match[2]])
+    if 0 < rate < 8000:
+        raise ValueError("a rate below 8 kbit is too low to move an image")
+    return rate
+
+
+def parse_level(text: str | int) -> int | None:
+    """'auto' -> None (adaptive), 'store' -> no compression, a number -> that zstd level."""
+    if text == "auto":
+        return None
+    if text == "store":
+        return STORE
+    level = int(text)
+    if level not in LEVELS:
+        raise ValueError(f"a level is auto, store, or {LEVELS.start} to {LEVELS.stop - 1}")
+    return level
+
+
+def parse_ports(text: str | int) -> str:
+    """'49300-49399', one port, or '0' (do not listen: the data goes through ssh)."""
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(text).strip())
+    low, high = (int(match[1]), int(match[2] or match[1])) if match else (-1, -1)
+    if not 0 <= low <= high <= 65535:
+        raise ValueError("ports are a range as 49300-49399, one port, or 0")
+    return f"{low}-{high}"
+
+
+def _parse_streams(text: str | int) -> int:
+    if text == "auto":
+        return 0
+    if not 0 <= int(text) <= MAX_STREAMS:
+        raise ValueError(f"streams are auto or 1 to {MAX_STREAMS}")
+    return int(text)
+
+
+def _parse_cipher(text: str) -> str | None:
+    return None if text == "auto" else cipher_named(text).label
+
+
+def _parse_address(text: str) -> str:
+    return str(ipaddress.ip_address(text))
+
+
+def _parse_seconds(text: str | float) -> float:
+    seconds = float(text)
+    if not 1 <= seconds <= 86400:
+        raise ValueError("a time is 1 to 86400 seconds")
+    return seconds
+
+
+def _setting(default: Any, help: str, parse: Callable[[Any], Any], flag: str | None = None) -> Any:
+    """A field of Config; `flag` names its option, None where only the file has it."""
+    return field(default=default, metadata={"help": help, "parse": parse, "flag": flag})
+
+
+def _default_state_dir() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/xen/xenplugin")
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(base) / "xenplugin"
+
+
+_STATE_DIR = _default_state_dir()
+
+
+@dataclass(frozen=True)
+class Config:
+    """Times in seconds, rate in bits/s."""
+
+    ssh: str = _setting("ssh", "Command that reaches the far host; '' makes HOST the whole command.", str, "-s")
+    remote_program: str = _setting(
+        "xenplugin", "How the far host starts this program.", str, "--remote-program"
+    )
+    rate: int = _setting(0, "Send at most this much, e.g. 200mbit (0: no limit).", parse_rate, "--rate")
+    level: int | None = _setting(
+        None, "zstd level -7..19, 'store', or 'auto': follows the link.", parse_level, "--level"
+    )
+    cipher: str | None = _setting(
+        None, "aes-128-gcm, aes-256-gcm, chacha20-poly1305 or auto.", _parse_cipher, "--cipher"
+    )
+    streams: int = _setting(0, "TCP connections, 1-32, or auto: by the RTT.", _parse_streams, "--streams")
+    congestion: str | None = _setting(
+        None, "TCP congestion control (default: bbr on long paths).", str, "--congestion"
+    )
+    address: str | None = _setting(
+        None, "Address of the far host for the data (default: found out).", _parse_address, "--address"
+    )
+    ports: str = _setting(
+        "49300-49399", "Ports to receive on, at the far host; 0: data goes through ssh.", parse_ports
+    )
+    whole: bool = _setting(
+        False, "Send everything, whatever the target holds already.", bool, "--whole"
+    )
+    connect_timeout: float = _setting(10.0, "Seconds to try to open a connection.", _parse_seconds)
+    silence: float = _setting(30.0, "Seconds of silence after which a connection is lost.", _parse_seconds)
+    patience: float = _setting(120.0, "Seconds without any connection before giving up.", _parse_seconds)
+    state_dir: Path = _setting(_STATE_DIR, "Where journals are kept.", Path)
+
+    @property
+    def port_range(self) -> range:
+        """The ports to listen on, in order; empty for '0'."""
+        low, high = map(int, self.ports.split("-"))
+        return range(low, high + 1) if low else range(0)
+
+    def with_values(self, values: Mapping[str, Any], where: str) -> Config:
+        """This configuration with `values` (unparsed, by key). Raises ConfigError naming `where`."""
+        known = {f.name: f for f in fields(self)}
+        parsed: dict[str, Any] = {}
+        for key, value in values.items():
+            if key not in known:
+                raise ConfigError(f"{where}: unknown setting {key!r}", hint=f"one of {', '.join(known)}")
+            try:
+                parsed[key] = known[key].metadata["parse"](value)
+            except ConfigError:
+                raise
+            except (ValueError, TypeError) as exc:
+                raise ConfigError(f"{where}: {key} = {value!r}: {exc}") from None
+        return replace(self, **parsed)
+
+
+def load(path: Path | None) -> Config:
+    """The configuration in `path`, or in the usual file if there is one. Raises ConfigError."""
+    where = path or CONFIG_FILE
+    try:
+        text = where.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path is None:
+            return Config()
+        raise ConfigError(f"no configuration file {where}") from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"cannot read {where}: {exc}") from None
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{where}: {exc}") from None
+    return Config().with_values(values, str(where))

@@ -1,0 +1,89 @@
+"""What happens, as frozen values. The engine emits, user interfaces subscribe; neither knows the other.
+
+`to_json` gives the public form: one object with the key `event` and the fields below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+
+@dataclass(frozen=True)
+class Started:
+    """`verb` began; `image` and `target` as the user wrote them, `bytes_image` the virtual size."""
+
+    verb: str
+    image: str
+    target: str
+    bytes_image: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of the work begins: connect, transfer, finish."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Linked:
+    """The data's way is settled. `rtt` seconds; `streams` TCP connections (0: the control channel)."""
+
+    address: str
+    rtt: float
+    streams: int
+    congestion: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`bytes_done` of `bytes_total` bytes (holes do not count) are dealt with; `bytes_wire` were sent; `level` is
+    zstd's at this moment (-99: stored); `seconds` since the start of the transfer."""
+
+    bytes_done: int
+    bytes_total: int
+    bytes_data: int
+    bytes_wire: int
+    level: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the administrator should know; the work goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Far:
+    """A line the far side (or ssh) wrote to its standard error."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The verb failed; `code` is the exit code."""
+
+    code: int
+    error: str
+    hint: str | None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The verb is done; `result` is the result object of DESIGN."""
+
+    result: dict[str, Any]
+
+
+Event: TypeAlias = Started | Phase | Linked | Progress | Notice | Far | Failed | Finished
+Emit: TypeAlias = Callable[[Event], None]
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """The event as a JSON object: {"event": "progress", ...}."""
+    return {"event": type(event).__name__.lower(), **asdict(event)}

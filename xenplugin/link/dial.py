@@ -1,0 +1,157 @@
+"""Opens data connections: finds the address that works, then connects again and again.
+
+The far side names its addresses, the user may name one, ssh knows another. All are tried side by side
+(the likeliest first, the next a moment later); the first over which the far side *proves itself* by a
+WELCOME that opens wins, so a stranger behind the same private address is never taken for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from xenplugin.codec.seal import Keys
+from xenplugin.errors import LinkError, XenpluginError
+from xenplugin.link import tcp
+from xenplugin.link.endpoint import Endpoint, SocketEndpoint
+from xenplugin.link.line import Line
+from xenplugin.link.rate import Pacer
+from xenplugin.wire import states
+from xenplugin.wire.frames import Image, Welcome
+from xenplugin.wire.preamble import Carrier, Cipher, Preamble
+from xenplugin.wire.session import Reader, Writer
+
+_STAGGER = 0.25
+
+
+@dataclass(frozen=True)
+class Session:
+    """What every connection of a session shares. `size` of the image, bytes."""
+
+    keys: Keys
+    identity: bytes
+    cipher: Cipher
+    size: int
+
+    def line(self, number: int, endpoint: Endpoint, backward: states.Table) -> Line:
+        """A new connection's sending and receiving side."""
+        random = secrets.token_bytes(32)
+        preamble = Preamble(self.cipher, Carrier.CONNECTION, number, self.identity, random)
+        writer = Writer(self.keys.forward(preamble))
+        reader = Reader(backward, opener=self.keys.backward(preamble), size=self.size)
+        return Line(number, endpoint, writer, reader, preamble.pack())
+
+
+class Dialer:
+    """`timeout` seconds for a connection; `silence` seconds after which one is lost; `congestion` None:
+    chosen by the RTT."""
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        timeout: float,
+        silence: float,
+        congestion: str | None = None,
+        pacer: Pacer | None = None,
+    ) -> None:
+        self._session = session
+        self.port = 0  #: the far side's; set before `first`
+        self._timeout = timeout
+        self._silence = silence
+        self._congestion = congestion
+        self._pacer = pacer
+        self._numbers = count(1)
+        self._lock = threading.Lock()
+        self.address: str | None = None
+        self.rtt = 0.0
+        self.congestion = ""
+
+    def first(self, addresses: Sequence[str]) -> Line | None:
+        """A connection to the first of `addresses` that proves itself; None if none does in time."""
+        answers: queue.SimpleQueue[tuple[str, Line | None]] = queue.SimpleQueue()
+        stop = threading.Event()
+
+        def attempt(address: str, delay: float) -> None:
+            if stop.wait(delay):
+                answers.put((address, None))
+                return
+            line = None
+            with contextlib.suppress(OSError, XenpluginError, StopIteration):
+                line = self._proven(address)
+            answers.put((address, line))
+
+        for place, address in enumerate(addresses):
+            threading.Thread(target=attempt, args=(address, place * _STAGGER), daemon=True).start()
+        deadline = time.monotonic() + self._timeout + _STAGGER * len(addresses)
+        winner: Line | None = None
+        left = len(addresses)
+        while left and winner is None:
+            try:
+                address, winner = answers.get(timeout=max(0.01, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            left -= 1
+        stop.set()
+        threading.Thread(target=_close_others, args=(answers, left), daemon=True).start()
+        if winner is not None:
+            self.address = address
+        return winner
+
+    def again(self) -> Line:
+        """Another connection to the address that `first` found. Raises OSError, LinkError."""
+        if self.address is None:
+            raise LinkError("no address was found yet")
+        line = self._open(self.address)
+        line.send(Image(self._session.size))
+        return line
+
+    def _open(self, address: str) -> Line:
+        sock = socket.create_connection((address, self.port), timeout=self._timeout)
+        try:
+            sock.settimeout(None)
+            measured = tcp.measure(sock)
+            tcp.tune(sock, self._silence, self._congestion or tcp.choose_congestion(measured.rtt))
+            seconds = int(self._silence).to_bytes(8, "little") + bytes(8)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+            overhead = 1 + 52 / max(measured.mss, 500)  # IPv4 and TCP headers with timestamps
+            with self._lock:
+                number = next(self._numbers)
+                self.rtt = measured.rtt
+                self.congestion = tcp.congestion_of(sock)
+            endpoint = SocketEndpoint(sock, self._pacer, overhead)
+            return self._session.line(number, endpoint, states.BACKWARD_DATA)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _proven(self, address: str) -> Line:
+        line = self._open(address)
+        try:
+            line.send(Image(self._session.size))
+            assert isinstance(line.endpoint, SocketEndpoint)
+            line.endpoint.sock.settimeout(self._timeout)
+            frame = next(line.receive())
+            if not isinstance(frame, Welcome):
+                raise LinkError("no welcome")
+            line.endpoint.sock.settimeout(None)
+        except BaseException:
+            line.abandon()
+            raise
+        return line
+
+
+def _close_others(answers: queue.SimpleQueue[tuple[str, Line | None]], left: int) -> None:
+    """Close the connections that came too late."""
+    for _ in range(left):
+        line = answers.get()[1]
+        if line is not None:
+            line.abandon()
+

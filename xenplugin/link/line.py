@@ -1,0 +1,67 @@
+"""One connection as the initiator sees it: what was sent on it, and what of that is acknowledged."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+from xenplugin.link.endpoint import Endpoint
+from xenplugin.wire.frames import Chunk, Frame, Zeros
+from xenplugin.wire.session import Reader, Writer
+
+
+class Line:
+    """`number` is the connection's. `head` (the preamble) goes out before the first frame."""
+
+    def __init__(self, number: int, endpoint: Endpoint, writer: Writer, reader: Reader, head: bytes) -> None:
+        self.number = number
+        self.endpoint = endpoint
+        self.lost: Exception | None = None
+        self.bytes_wire = 0  #: sealed bytes, both ways
+        self._reader = reader
+        self._writer = writer
+        self._head = head
+        self._acked = 0
+        self._unacked: deque[Chunk | Zeros] = deque()
+        self._lock = threading.Lock()  # of writing
+        self._book = threading.Lock()  # of the unacknowledged
+
+    def send(self, frame: Frame) -> None:
+        """Seal and write one frame. Raises OSError."""
+        with self._lock:
+            if isinstance(frame, Chunk | Zeros):
+                # Written down before it leaves: a frame that is lost half-way must be sent again. The
+                # payload is not kept: what must go again is read again.
+                mark = Chunk(frame.index, frame.codec, 0, 0, b"", b"") if isinstance(frame, Chunk) else frame
+                with self._book:
+                    self._unacked.append(mark)
+            header, sealed = self._writer.pack(frame)
+            if self._head:
+                header, self._head = self._head + header, b""
+            self.endpoint.send(header, sealed)
+            self.bytes_wire += len(header) + len(sealed)
+
+    def receive(self) -> Iterator[Frame]:
+        """Frames from the far side until it closes. Raises OSError, TamperError, PeerError."""
+        while count := self.endpoint.receive_into(self._reader.space()):
+            self.bytes_wire += count
+            yield from self._reader.advance(count)
+
+    def acknowledged(self, frames: int) -> None:
+        """The first `frames` of those sent are written at the far side. Raises ValueError if there are
+        not that many."""
+        with self._book:
+            while self._acked < frames:
+                if not self._unacked:
+                    raise ValueError("more acknowledged than sent")
+                self._unacked.popleft()
+                self._acked += 1
+
+    def abandon(self) -> list[Chunk | Zeros]:
+        """Close it. What was sent and not acknowledged, once."""
+        self.endpoint.close()
+        with self._book:
+            rest = list(self._unacked)
+            self._unacked.clear()
+        return rest

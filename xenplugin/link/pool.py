@@ -1,0 +1,202 @@
+"""N data connections that share one queue of frames, and heal.
+
+Each connection has a thread that takes frames from the queue, seals and sends them, and one that reads
+acknowledgements. A connection that is lost gives back what was not acknowledged (`redo`) and is dialled
+again with growing pauses; only when none was alive for `patience` seconds the pool fails.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from xenplugin.errors import LinkError, PeerError, XenpluginError, from_code
+from xenplugin.link import tcp
+from xenplugin.link.endpoint import SocketEndpoint
+from xenplugin.link.line import Line
+from xenplugin.link.queue import SendQueue
+from xenplugin.wire.frames import Ack, Chunk, Error, Frame, Ping, Welcome, Zeros
+
+PING_EVERY = 5.0
+_CAPACITY = 16 << 20
+
+
+class Pool:
+    """`dial()` opens a data connection; `redo(frames)` takes back what a lost one had not delivered;
+    `failed(error)` is called once when there is no way on."""
+
+    def __init__(
+        self,
+        dial: Callable[[], Line],
+        redo: Callable[[list[Chunk | Zeros]], None],
+        failed: Callable[[XenpluginError], None],
+        notice: Callable[[str], None],
+        *,
+        patience: float,
+    ) -> None:
+        self.queue = SendQueue(_CAPACITY)
+        self._dial = dial
+        self._redo = redo
+        self._failed = failed
+        self._notice = notice
+        self._patience = patience
+        self._lines: set[Line] = set()
+        self._past_bytes = 0
+        self._alive_at = time.monotonic()
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._watched: tuple[Line, tcp.Measured] | None = None
+
+    def add(self, line: Line) -> None:
+        """Send over `line` from now on; its acknowledgements are read here."""
+        self._enlist(line)
+        threading.Thread(target=self._run, args=(line,), daemon=True).start()
+
+    def open(self, count: int) -> None:
+        """Dial `count` more connections, side by side."""
+        for _ in range(count):
+            threading.Thread(target=self._run, args=(None,), daemon=True).start()
+
+    def share(self, line: Line) -> None:
+        """Send over `line` as well, whose frames somebody else reads (the control channel)."""
+        self._enlist(line, reads=False)
+        threading.Thread(target=self._run, args=(line,), daemon=True).start()
+
+    @property
+    def bytes_wire(self) -> int:
+        """Sealed bytes sent and received."""
+        with self._lock:
+            return self._past_bytes + sum(line.bytes_wire for line in self._lines)
+
+    @property
+    def size(self) -> int:
+        """Connections alive."""
+        with self._lock:
+            return len(self._lines)
+
+    def grow(self) -> int:
+        """Add connections if the windows of those there are hold it back (call once a second). Returns
+        how many were added."""
+        with self._lock:
+            lines = [line for line in self._lines if isinstance(line.endpoint, SocketEndpoint)]
+            before, self._watched = self._watched, None
+        if not lines:
+            return 0
+        line = before[0] if before and before[0] in lines else min(lines, key=lambda line: line.number)
+        assert isinstance(line.endpoint, SocketEndpoint)
+        try:
+            now = tcp.measure(line.endpoint.sock)
+        except OSError:
+            return 0
+        self._watched = (line, now)
+        if before is None or before[0] is not line:
+            return 0
+        more = tcp.more_streams(len(lines), before[1], now)
+        self.open(more)
+        return more
+
+    def close(self) -> None:
+        """End all connections."""
+        self._closed.set()
+        self.queue.close()
+        with self._lock:
+            lines = list(self._lines)
+        for line in lines:
+            if line.number:
+                line.abandon()
+
+    def _enlist(self, line: Line, reads: bool = True) -> None:
+        with self._lock:
+            self._lines.add(line)
+            self._alive_at = time.monotonic()
+        if reads:
+            threading.Thread(target=self._read, args=(line,), daemon=True).start()
+
+    def _strike(self, line: Line) -> None:
+        with self._lock:
+            if line in self._lines:
+                self._lines.remove(line)
+                self._past_bytes += line.bytes_wire
+                self._alive_at = time.monotonic() if not self._lines else self._alive_at
+        self._redo(line.abandon())
+
+    def _run(self, line: Line | None) -> None:
+        while not self._closed.is_set():
+            if line is None:
+                line = self._redial()
+                if line is None:
+                    return
+                self._enlist(line)
+            try:
+                self._drive(line)
+            except OSError as exc:
+                line.lost = line.lost or exc
+            except XenpluginError as exc:
+                self._fail(exc)
+            if self._closed.is_set():
+                return
+            self._strike(line)
+            if line.number == 0:
+                return  # the control channel's end is the session's, which its reader notices
+            self._notice(f"connection {line.number} was lost ({line.lost}); opening another")
+            line = None
+
+    def _drive(self, line: Line) -> None:
+        """Send until it is lost (its reader says so in `line.lost`) or the pool is closed."""
+        while not self._closed.is_set() and line.lost is None:
+            frame: Frame | None = self.queue.get(lambda: line.lost is not None, PING_EVERY)
+            if frame is not None:
+                line.send(frame)
+            elif line.lost is None and not self._closed.is_set():
+                line.send(Ping())
+
+    def _read(self, line: Line) -> None:
+        try:
+            for frame in line.receive():
+                take(line, frame)
+            line.lost = line.lost or ConnectionError("closed by the far side")
+        except BlockingIOError:
+            line.lost = line.lost or ConnectionError("nothing heard for too long")
+        except OSError as exc:
+            line.lost = line.lost or exc
+        except XenpluginError as exc:
+            self._fail(exc)
+        self.queue.wake()
+        if line.lost is not None:
+            line.endpoint.close()
+
+    def _redial(self) -> Line | None:
+        pause = 0.1
+        while not self._closed.is_set():
+            try:
+                return self._dial()
+            except (OSError, LinkError) as exc:
+                with self._lock:
+                    hopeless = time.monotonic() - self._alive_at > self._patience
+                    alone = not self._lines
+                if hopeless:
+                    if alone:
+                        self._fail(LinkError(f"the link was lost for {self._patience:.0f} s ({exc})"))
+                    return None
+            self._closed.wait(pause)
+            pause = min(2 * pause, 5.0)
+        return None
+
+    def _fail(self, error: XenpluginError) -> None:
+        if not self._closed.is_set():
+            self._failed(error)
+
+
+def take(line: Line, frame: Frame) -> None:
+    """Handle a backward frame that any connection may carry. Raises PeerError, or the error reported."""
+    if isinstance(frame, Ack):
+        try:
+            line.acknowledged(frame.frames)
+        except ValueError as exc:
+            raise PeerError(f"connection {line.number}: {exc}") from None
+    elif isinstance(frame, Error):
+        raise from_code(frame.code, frame.text)
+    elif not isinstance(frame, Ping | Welcome):
+        raise PeerError(f"an unexpected {frame.type.name} frame on connection {line.number}")
+

@@ -1,0 +1,199 @@
+"""Starts the far side as xl does, and opens the control channel over its standard input and output.
+
+    sh -c "exec SSHCMD HOST xenplugin receive"
+
+With SSHCMD '' the HOST is the whole command; without a HOST the far side is a child of this process.
+What a login banner or a shell start-up file writes before our line is skipped; nothing secret is sent
+before our line came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from xenplugin import __version__
+from xenplugin.errors import LinkError, PeerError, UsageError
+from xenplugin.link.endpoint import PipeEndpoint
+from xenplugin.link.rate import Pacer
+from xenplugin.wire.preamble import VERSION
+
+MARK = b"XENPLUGIN-RECEIVE "
+_NOISE = 64 << 10
+_LINE = 4096
+
+
+def ready_line(random: bytes) -> bytes:
+    """The acceptor's line (docs/wire-format.md, section 4)."""
+    fields = json.dumps({"random": random.hex(), "version": __version__})
+    return MARK + f"{VERSION} {fields}\n".encode()
+
+
+def far_command(ssh: str, host: str | None, program: str) -> list[str]:
+    """The argument vector that starts the far side. Raises UsageError for a HOST that ssh would take as
+    an option."""
+    if host is None:
+        return [sys.executable, "-m", "xenplugin", "receive"]
+    if not ssh.strip():
+        return ["sh", "-c", f"exec {host}"]
+    if host.startswith("-"):
+        raise UsageError(f"a host must not begin with '-': {host}")
+    return ["sh", "-c", f'exec {ssh} "$@"', "sh", host, *shlex.split(program), "receive"]
+
+
+def ssh_address(ssh: str, host: str) -> str | None:
+    """The address behind an ssh alias (`ssh -G`); None where it goes through a proxy or is no ssh."""
+    words = shlex.split(ssh)
+    if not words or os.path.basename(words[0]) != "ssh":
+        return None
+    try:
+        done = subprocess.run(
+            [*words, "-G", host], capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    fields = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+    if fields.get("proxyjump", "none") != "none" or fields.get("proxycommand", "none") != "none":
+        return None
+    return fields.get("hostname")
+
+
+class Far:
+    """The far side's process. `random` is the acceptor's; `channel()` the bytes after its line."""
+
+    def __init__(self, command: list[str], name: str, on_stderr: Callable[[str], None]) -> None:
+        self._name = name
+        self._last: deque[str] = deque(maxlen=20)
+        self._noise = b""
+        self._rest = b""
+        own_group = command[0] == sys.executable  # ctrl-C must reach ssh (it may be asking), not our child
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                process_group=0 if own_group else None,
+                bufsize=0,
+            )
+        except OSError as exc:
+            raise PeerError(f"cannot start {command[0]}: {exc.strerror}") from None
+        self._stderr = threading.Thread(target=self._relay, args=(on_stderr,), daemon=True)
+        self._stderr.start()
+        self.random = b""
+
+    def await_ready(self, timeout: float) -> None:
+        """Read up to the acceptor's line. Raises PeerError (it is not there, or of another version) or
+        LinkError (the host cannot be reached, nothing came for `timeout` seconds)."""
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + timeout
+        seen = b""
+        while True:
+            start = seen.find(MARK)
+            stop = seen.find(b"\n", start) if start >= 0 else -1
+            if stop >= 0:
+                break
+            if len(seen) > _NOISE + _LINE:
+                raise PeerError(
+                    f"{self._name} writes on and on instead of starting xenplugin",
+                    hint="make its shell start-up files quiet for non-interactive logins",
+                )
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
+                raise LinkError(f"{self._name} did not answer within {timeout:.0f} s")
+            piece = os.read(self._process.stdout.fileno(), 65536)
+            if not piece:
+                raise self._never_ready(seen)
+            seen += piece
+        self._noise, line, self._rest = seen[:start], seen[start:stop], seen[stop + 1 :]
+        self._parse(line[len(MARK) :])
+
+    def _parse(self, line: bytes) -> None:
+        number, _, fields = line.partition(b" ")
+        if number != str(VERSION).encode():
+            raise PeerError(
+                f"{self._name} speaks version {number.decode(errors='replace')[:20]} of the sealed stream,"
+                f" this side {VERSION}",
+                hint="install the same version of xenplugin on both sides",
+            )
+        try:
+            self.random = bytes.fromhex(json.loads(fields)["random"])
+        except (ValueError, KeyError, TypeError):
+            raise PeerError(f"{self._name} introduced itself in a way this version cannot read") from None
+        if len(self.random) != 32:
+            raise PeerError(f"{self._name} gave a random of {len(self.random)} bytes")
+
+    def _never_ready(self, seen: bytes) -> PeerError | LinkError:
+        code = self._wait(5)
+        self._stderr.join(2)
+        said = "; ".join(list(self._last)[-3:]) or seen[-200:].decode(errors="replace").strip()
+        tail = f": {said}" if said else ""
+        if code == 255:
+            return LinkError(f"cannot reach {self._name}{tail}")
+        hint = None
+        if code in (126, 127):
+            hint = "install xenplugin there, or say where it is with --remote-program"
+        return PeerError(f"xenplugin did not start on {self._name} (exit status {code}){tail}", hint=hint)
+
+    def channel(self, pacer: Pacer | None) -> PipeEndpoint:
+        """The control channel, after `await_ready`. Own its closing."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        write = os.dup(self._process.stdin.fileno())
+        self._process.stdin.close()
+        return PipeEndpoint(self._process.stdout.fileno(), write, self._rest, pacer)
+
+    def why_gone(self) -> str:
+        """What is known of a far side whose channel ended."""
+        code = self._wait(5)
+        self._stderr.join(2)
+        said = f": {self._last[-1]}" if self._last else ""
+        how = "did not end" if code is None else f"killed by {_signal(-code)}" if code < 0 else f"status {code}"
+        return f"{self._name} is gone ({how}){said}"
+
+    def end(self, patience: float) -> int | None:
+        """Wait up to `patience` seconds for its end, then end it. Its exit status."""
+        code = self._wait(patience)
+        if code is None:
+            self._process.terminate()
+            code = self._wait(5)
+        if code is None:
+            self._process.kill()
+            code = self._wait(5)
+        self._stderr.join(2)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        return code
+
+    def _wait(self, seconds: float) -> int | None:
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def _relay(self, on_stderr: Callable[[str], None]) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as pipe:
+            for raw in iter(lambda: pipe.readline(_LINE), b""):
+                line = raw.decode(errors="replace").rstrip()
+                if line:
+                    self._last.append(line)
+                    on_stderr(line)
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,78 @@
+"""TCP as a long fat link needs it: options, what the kernel measured, how many connections.
+
+How many: a connection's window is bounded by the kernel's buffers, and slow start doubles from ten
+segments per round trip, so a long path needs several connections to fill soon; and at the far side each
+connection is a thread that unpacks and writes, so even a short path wants two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from dataclasses import dataclass
+
+MAX_STREAMS = 32
+_TCP_NOTSENT_LOWAT = 25
+#: Bytes that may wait in the kernel unsent: enough to keep a connection busy, too few to hide the queue.
+_NOTSENT = 128 << 10
+_RTT_STREAMS = ((0.090, 16), (0.040, 12), (0.010, 8), (0.002, 4))
+_FEW = 2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """From TCP_INFO: `rtt` seconds (smoothed), `mss` bytes, `held` seconds that sending waited for
+    window or buffer space, `busy` seconds it had something to send."""
+
+    rtt: float
+    mss: int
+    held: float
+    busy: float
+
+
+def measure(sock: socket.socket) -> Measured:
+    """What the kernel knows of a connection (Linux, struct tcp_info)."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+    (mss,) = struct.unpack_from("=I", info, 16)
+    (rtt,) = struct.unpack_from("=I", info, 68)
+    busy, receiver, buffer = struct.unpack_from("=QQQ", info, 168) if len(info) >= 192 else (0, 0, 0)
+    return Measured(rtt / 1e6, mss, (receiver + buffer) / 1e6, busy / 1e6)
+
+
+def choose_streams(rtt: float) -> int:
+    """Connections to begin with at `rtt` seconds."""
+    return next((count for floor, count in _RTT_STREAMS if rtt >= floor), _FEW)
+
+
+def more_streams(now: int, before: Measured, after: Measured) -> int:
+    """Connections to add to `now`, from two measurements of a busy connection: as many again when it was
+    held by its window for more than a quarter of the time (the rate times RTT is beyond the buffers)."""
+    busy = after.busy - before.busy
+    if busy <= 0 or (after.held - before.held) < 0.25 * busy:
+        return 0
+    return min(now, MAX_STREAMS - now)
+
+
+def choose_congestion(rtt: float) -> str | None:
+    """Congestion control to ask for at `rtt` seconds: BBR on a long path, where a loss that is no
+    congestion would halve CUBIC's rate for many round trips; None: the system's."""
+    return "bbr" if rtt >= 0.010 else None
+
+
+def tune(sock: socket.socket, dead_after: float, congestion: str | None) -> None:
+    """Set what each data connection needs. `dead_after` seconds without an acknowledgement it is lost.
+    A congestion control that this host does not allow is left out."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_after * 1000))
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT)
+    if congestion:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
+
+
+def congestion_of(sock: socket.socket) -> str:
+    """The congestion control in force."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()

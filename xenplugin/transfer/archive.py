@@ -1,0 +1,277 @@
+"""The sealed stream as a file: seal, open, verify. The same frames as between two hosts, one direction."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from xenplugin import events
+from xenplugin.codec.compress import Ladder, Unpacker
+from xenplugin.codec.seal import FILE_RANDOM, Aead, Keys, cipher_named
+from xenplugin.config import Config
+from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, TamperError, XenpluginError
+from xenplugin.image.digest import ImageDigest, text
+from xenplugin.image.sink import NullSink, Sink, make_scratch, open_sink
+from xenplugin.image.source import Source
+from xenplugin.link.rate import Pacer
+from xenplugin.transfer.packing import Packing, allocated
+from xenplugin.transfer.plan import Plan
+from xenplugin.wire import states
+from xenplugin.wire.frames import Chunk, End, Frame, Image, Zeros
+from xenplugin.wire.preamble import Carrier, Preamble
+from xenplugin.wire.session import Reader, Writer
+
+_TICK = 0.1
+#: A file has no link to follow: a level that packs well at a rate most disks keep up with.
+FILE_LEVEL = 3
+
+
+def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.Emit) -> dict[str, Any]:
+    """Write `source` as a sealed stream to `path` (whole, or not at all). Returns the result object.
+    Raises XenpluginError."""
+    if os.path.exists(path):
+        raise RefusedError(f"{path} exists already", hint="remove it, or choose another name")
+    began = time.monotonic()
+    emit(events.Phase("transfer"))
+    folder = os.path.dirname(path) or "."
+    try:
+        descriptor, partial = tempfile.mkstemp(prefix=".xenplugin-", dir=folder)
+    except OSError as exc:
+        raise ImageError(f"cannot write in {folder}: {exc.strerror}") from None
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            sealing = _Sealing(source, file, secret, config)
+            root = sealing.run(emit)
+            source.finish()
+            os.fsync(file.fileno())
+        os.link(partial, path)  # fails if it exists meanwhile, as rename would not
+        _sync_folder(folder)
+    except FileExistsError:
+        raise RefusedError(f"{path} exists already") from None
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted") from None
+    except OSError as exc:
+        raise ImageError(f"cannot write {path}: {exc.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+    seconds = time.monotonic() - began
+    return {
+        "seconds": round(seconds, 3),
+        "bytes_image": source.size,
+        "bytes_data": sealing.packing.tally.data,
+        "bytes_wire": sealing.written,
+        "phases": {"transfer": round(seconds, 3)},
+        "downtime": None,
+        "cipher": sealing.cipher.label,
+        "level": sealing.ladder.level,
+        "streams": 0,
+        "resumed": 0,
+        "sha256": text(root),
+    }
+
+
+class _Sealing:
+    """Workers pack side by side; who has packed a chunk writes it, one at a time."""
+
+    def __init__(self, source: Source, file: BinaryIO, secret: bytes, config: Config) -> None:
+        self.cipher = cipher_named(config.cipher)
+        self.ladder = Ladder(FILE_LEVEL if config.level is None else config.level)
+        self.written = 0
+        self._allocated = allocated(source)
+        self._file = file
+        self._failure: XenpluginError | None = None
+        self._lock = threading.Lock()
+        self._pacer = Pacer(config.rate / 8) if config.rate else None
+        preamble = Preamble(self.cipher, Carrier.FILE, 0, secrets.token_bytes(16), secrets.token_bytes(32))
+        self._writer = Writer(Keys(secret, FILE_RANDOM).forward(preamble))
+        self._write(preamble.pack())
+        self._plan = Plan(source.runs())
+        self._put(Image(source.size))
+        self.packing = Packing(source, self._plan, None, self.ladder, self._put, self._fail)
+
+    def run(self, emit: events.Emit) -> bytes:
+        """All of it. Returns the image digest."""
+        began = time.monotonic()
+        self.packing.start(wait=False)
+        try:
+            while not self._plan.wait_covered(_TICK):
+                self._report(emit, began)
+        finally:
+            self._plan.close()
+            self.packing.join()
+        self._report(emit, began)
+        root = self.packing.digest.root()
+        self._put(End(root))
+        return root
+
+    def _report(self, emit: events.Emit, began: float) -> None:
+        if self._failure is not None:
+            raise self._failure
+        tally, seconds = self.packing.tally, time.monotonic() - began
+        emit(
+            events.Progress(
+                tally.done, self._allocated, tally.data, self.written, self.ladder.level, seconds
+            )
+        )
+
+    def _put(self, frame: Frame) -> None:
+        try:
+            with self._lock:
+                self._write(*self._writer.pack(frame))
+        except OSError as exc:
+            raise ImageError(f"cannot write the sealed file: {exc.strerror}") from None
+
+    def _write(self, *parts: Any) -> None:
+        for part in parts:
+            view = memoryview(part)
+            if self._pacer:
+                self._pacer.wait(len(view))
+            while len(view):
+                count = self._file.write(view)
+                self.written += count
+                view = view[count:]
+
+    def _fail(self, error: XenpluginError) -> None:
+        self._failure = self._failure or error
+        self._plan.close()
+
+
+def unseal(
+    path: str,
+    target: str | None,
+    secret: bytes,
+    config: Config,
+    attached: Callable[[str], str | None],
+    emit: events.Emit,
+) -> dict[str, Any]:
+    """Write the image in the sealed file `path` to `target`; None: only check it. Returns the result
+    object. Raises XenpluginError; then nothing is left at the target."""
+    began = time.monotonic()
+    emit(events.Phase("transfer"))
+    try:
+        with open(path, "rb", buffering=0) as file:
+            total = os.fstat(file.fileno()).st_size
+            return _Opening(file, total, target, secret, config, attached).run(emit, began)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted") from None
+    except OSError as exc:
+        raise ImageError(f"cannot read {path}: {exc.strerror}") from None
+
+
+class _Opening:
+    def __init__(
+        self,
+        file: BinaryIO,
+        total: int,
+        target: str | None,
+        secret: bytes,
+        config: Config,
+        attached: Callable[[str], str | None],
+    ) -> None:
+        self._file = file
+        self._total = total
+        self._target = target
+        self._config = config
+        self._attached = attached
+        self._keys = Keys(secret, FILE_RANDOM)
+        self._read = 0
+        self._sink: Sink | NullSink | None = None
+
+    def run(self, emit: events.Emit, began: float) -> dict[str, Any]:
+        reader = Reader(states.FORWARD_FILE, accept=self._accept)
+        try:
+            return self._run(reader, emit, began)
+        except BaseException:
+            if self._sink is not None:
+                with contextlib.suppress(XenpluginError):
+                    self._sink.discard()
+            raise
+
+    def _run(self, reader: Reader, emit: events.Emit, began: float) -> dict[str, Any]:
+        frames = self._frames(reader)
+        image = next(frames, None)
+        if not isinstance(image, Image):
+            reader.finish()
+            raise TamperError("the sealed stream is cut off")
+        sink = self._sink = self._open(image.size)
+        digest = ImageDigest(image.size)
+        unpacker, scratch = Unpacker(), make_scratch()
+        data, end = 0, None
+        reported = began
+        for frame in frames:
+            if isinstance(frame, Chunk):
+                if frame.known_map:
+                    raise PeerError("a sealed file that refers to blocks it does not hold")
+                length = frame.payload_length(image.size)
+                payload = unpacker.unpack(frame.codec, frame.payload, length) if frame.data_map else b""
+                sink.put(frame.index, frame.data_map, 0, memoryview(payload), frame.digest, scratch)
+                digest.add(frame.index, frame.digest)
+                data += length
+            elif isinstance(frame, Zeros):
+                sink.put_zeros(frame.first, frame.count)
+                digest.add_zeros(frame.first, frame.count)
+            elif isinstance(frame, End):
+                end = frame.digest
+            if time.monotonic() - reported > _TICK:
+                reported = time.monotonic()
+                emit(events.Progress(self._read, self._total, data, self._read, 0, reported - began))
+        reader.finish()
+        if not digest.complete:
+            raise TamperError(f"{digest.missing()} chunks are missing from the sealed file")
+        if digest.root() != end:
+            raise ImageError("the image in the sealed file is not the one that was sealed")
+        emit(events.Phase("finish"))
+        assert reader.preamble is not None
+        sink.commit()
+        self._sink = None
+        seconds = time.monotonic() - began
+        return {
+            "seconds": round(seconds, 3),
+            "bytes_image": image.size,
+            "bytes_data": data,
+            "bytes_wire": self._total,
+            "phases": {"transfer": round(seconds, 3)},
+            "downtime": None,
+            "cipher": reader.preamble.cipher.label,
+            "level": None,
+            "streams": 0,
+            "resumed": 0,
+            "sha256": text(end),
+        }
+
+    def _accept(self, preamble: Preamble) -> Aead:
+        if preamble.carrier is not Carrier.FILE:
+            raise PeerError("the record of a connection, not a sealed file")
+        return self._keys.forward(preamble)
+
+    def _frames(self, reader: Reader) -> Iterator[Frame]:
+        while count := self._file.readinto(reader.space()):  # type: ignore[attr-defined]
+            self._read += count
+            yield from reader.advance(count)
+
+    def _open(self, size: int) -> Sink | NullSink:
+        if self._target is None:
+            return NullSink(size)
+        return open_sink(
+            self._target,
+            size,
+            state_dir=self._config.state_dir,
+            attached=self._attached,
+            use_base=False,
+        )
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(Path(folder), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,439 @@
+"""The destination side of one transfer: what `xenplugin receive` does.
+
+Threads: the caller, who waits for the outcome; a reader of the control channel; one reader per data
+connection, which opens, unpacks, writes and checks; one that describes the base (index); one that keeps
+quiet connections alive; one that makes what came durable now and then (checkpoint). The first failure
+decides: it is told to the source, and the partial image is kept if the link was lost, removed otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from xenplugin.codec.compress import Unpacker
+from xenplugin.codec.seal import Aead, Keys, cipher_named
+from xenplugin.config import Config
+from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, XenpluginError, from_code
+from xenplugin.geometry import BLOCK, MAX_IMAGE, block_count, chunk_length
+from xenplugin.image.digest import ZERO_LEAF, ImageDigest
+from xenplugin.image.sink import IndexLeaves, IndexZeros, Sink, make_scratch, open_sink
+from xenplugin.link import listener, tcp
+from xenplugin.link.endpoint import Endpoint, PipeEndpoint, SocketEndpoint
+from xenplugin.link.pool import PING_EVERY
+from xenplugin.transfer.base import INDEX_AHEAD
+from xenplugin.wire import states
+from xenplugin.wire.frames import (
+    INDEX_CHUNKS,
+    LEAF,
+    Ack,
+    Chunk,
+    Done,
+    End,
+    Error,
+    Frame,
+    Image,
+    Index,
+    IndexRun,
+    Ping,
+    Welcome,
+    Zeros,
+)
+from xenplugin.wire.preamble import Carrier, Cipher, Preamble
+from xenplugin.wire.session import Reader, Writer
+
+_CHECKPOINT_EVERY = 10.0
+_ACK_EVERY = 4
+
+#: Name of the guest that has a path as its disk, or None (xen.store.attached).
+Attached = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the source asks for (docs/wire-format.md, section 4)."""
+
+    secret: bytes
+    session: bytes
+    cipher: Cipher
+    size: int
+    path: str
+    whole: bool
+    local: bool
+
+    @classmethod
+    def parse(cls, line: bytes) -> Job:
+        """Raises PeerError."""
+        try:
+            fields = json.loads(line)
+            if fields["protocol"] != 1:
+                raise PeerError(f"the source speaks version {fields['protocol']!r} of the sealed stream")
+            job = cls(
+                bytes.fromhex(fields["secret"]),
+                bytes.fromhex(fields["session"]),
+                cipher_named(str(fields["cipher"])),
+                int(fields["size"]),
+                str(fields["path"]),
+                bool(fields["whole"]),
+                bool(fields["local"]),
+            )
+        except (ValueError, KeyError, TypeError):
+            raise PeerError("a job that cannot be read") from None
+        if len(job.session) != 16 or not 0 <= job.size <= MAX_IMAGE or not job.path or "\0" in job.path:
+            raise PeerError("a job that makes no sense")
+        return job
+
+
+class _Line:
+    """One connection as the acceptor sees it; writing is safe from any thread."""
+
+    def __init__(self, number: int, endpoint: Endpoint, writer: Writer) -> None:
+        self.number = number
+        self.endpoint = endpoint
+        self._writer = writer
+        self._lock = threading.Lock()
+
+    def send(self, frame: Frame) -> None:
+        """Raises OSError."""
+        with self._lock:
+            self.endpoint.send(*self._writer.pack(frame))
+
+
+class Incoming:
+    """Receives over `channel`; `random` is what the ready line said, `attached(path)` names the guest that
+    has it as a disk. `run()` once."""
+
+    def __init__(self, channel: PipeEndpoint, random: bytes, config: Config, attached: Attached) -> None:
+        self._channel = channel
+        self._random = random
+        self._config = config
+        self._attached = attached
+        self._job: Job | None = None
+        self._sink: Sink | None = None
+        self._digest = ImageDigest(0)
+        self._end: bytes | None = None
+        self._failure: XenpluginError | None = None
+        self._happened = threading.Event()
+        self._over = threading.Event()
+        self.told = False  #: the source knows of the failure
+        self._highest = 0
+        self._moved = threading.Condition()
+        self._lines: dict[int, _Line] = {}
+        self._numbers = {0}
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        """Receive one image. Raises XenpluginError after the source was told."""
+        job = self._job = Job.parse(self._read_job())
+        self._keys = Keys(job.secret, self._random)
+        reader = Reader(states.FORWARD_CONTROL, accept=self._accept_control, size=job.size)
+        frames = self._receive(self._channel, reader)
+        control: _Line | None = None
+        door: listener.Listener | None = None
+        try:
+            first = next(frames, None)
+            if not isinstance(first, Image) or reader.preamble is None:
+                raise LinkError("the source went away")
+            control = _Line(0, self._channel, Writer(self._keys.backward(reader.preamble)))
+            self._digest = ImageDigest(job.size)
+            self._sink = self._open(job)
+            self._lines[0] = control
+            door = self._listen(job)
+            welcome = {
+                "port": door.port if door else 0,
+                "addresses": ["127.0.0.1"] if job.local else listener.addresses(),
+                "resumed": self._sink.resumed,
+            }
+            control.send(Welcome(json.dumps(welcome)))
+            for task in (self._describe_base, self._keep_alive, self._checkpoint):
+                threading.Thread(target=task, daemon=True).start()
+            threading.Thread(target=self._control, args=(control, frames), daemon=True).start()
+            self._await()
+            self._finish(control)
+        except BaseException as exc:
+            error = _expected(exc)
+            if control is not None and not error.remote:
+                with contextlib.suppress(OSError):
+                    control.send(Error(error.code, error.message + _hint(error)))
+                    self.told = True
+            self.told = self.told or error.remote
+            self._give_up(error)
+            raise error from None
+        finally:
+            self._over.set()
+            with self._moved:
+                self._moved.notify_all()
+            if door:
+                door.close()
+            for line in list(self._lines.values()):
+                if line.number:
+                    line.endpoint.close()
+
+    def _read_job(self) -> bytes:
+        line = bytearray()
+        byte = bytearray(1)
+        while not line.endswith(b"\n"):
+            if len(line) > 65536:
+                raise PeerError("a job line without an end")
+            try:
+                if not self._channel.receive_into(memoryview(byte)):
+                    raise LinkError("the source went away")
+            except OSError as exc:
+                raise LinkError(f"the control channel failed: {exc.strerror}") from None
+            line += byte
+        return bytes(line)
+
+    def _accept_control(self, preamble: Preamble) -> Aead:
+        if preamble.number != 0:
+            raise PeerError("the control channel must be connection 0")
+        return self._accept(preamble)
+
+    def _accept(self, preamble: Preamble) -> Aead:
+        job = self._job
+        assert job is not None
+        if preamble.session != job.session or preamble.carrier is not Carrier.CONNECTION:
+            raise PeerError("a connection of another session")
+        if preamble.cipher is not job.cipher:
+            raise PeerError("a connection with another cipher than was agreed")
+        return self._keys.forward(preamble)
+
+    def _open(self, job: Job) -> Sink:
+        config = self._config
+        return open_sink(
+            job.path,
+            job.size,
+            state_dir=config.state_dir,
+            attached=self._attached,
+            use_base=not job.whole,
+        )
+
+    def _listen(self, job: Job) -> listener.Listener | None:
+        sock = listener.bind(self._config.port_range, job.local)
+        return listener.Listener(sock, self._stranger) if sock else None
+
+    # -- data ---------------------------------------------------------------------------------
+
+    def _receive(self, endpoint: Endpoint, reader: Reader) -> Iterator[Frame]:
+        while count := endpoint.receive_into(reader.space()):
+            yield from reader.advance(count)
+
+    def _stranger(self, sock: socket.socket) -> None:
+        """A connection that must first prove itself."""
+        endpoint = SocketEndpoint(sock)
+        preambles: list[Preamble] = []
+
+        def accept(preamble: Preamble) -> Aead:
+            preambles.append(preamble)
+            with self._lock:
+                if preamble.number in self._numbers:
+                    raise PeerError(f"connection number {preamble.number} again")
+                opener = self._accept(preamble)
+                self._numbers.add(preamble.number)
+            return opener
+
+        line: _Line | None = None
+        try:
+            assert self._job is not None
+            reader = Reader(states.FORWARD_DATA, accept=accept, size=self._job.size)
+            sock.settimeout(listener.STRANGER_SECONDS)
+            frames = self._receive(endpoint, reader)
+            if next(frames, None) is None:
+                return
+            line = _Line(preambles[0].number, endpoint, Writer(self._keys.backward(preambles[0])))
+            sock.settimeout(None)
+            tcp.tune(sock, self._config.silence, None)
+            silence = struct.pack("=QQ", int(self._config.silence), 0)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
+            with self._lock:
+                self._lines[line.number] = line
+            line.send(Welcome("{}"))
+            self._serve(line, frames)
+        except OSError:
+            pass  # lost: the source notices as well, and comes again under a new number
+        except XenpluginError as exc:
+            # What a stranger sends does not touch the session. But who knows its name and then sends what
+            # does not open sits on the path and changes the stream.
+            if line is not None or self._tampered(preambles):
+                self._fail(exc)
+        finally:
+            if line is not None:
+                with self._lock:
+                    self._lines.pop(line.number, None)
+            endpoint.close()
+
+    def _tampered(self, preambles: list[Preamble]) -> bool:
+        return bool(preambles) and self._job is not None and preambles[0].session == self._job.session
+
+    def _control(self, control: _Line, frames: Iterator[Frame]) -> None:
+        try:
+            self._serve(control, frames)
+            self._fail(LinkError("the control channel ended"))
+        except OSError as exc:
+            self._fail(LinkError(f"the control channel failed: {exc}"))
+        except XenpluginError as exc:
+            self._fail(exc)
+
+    def _serve(self, line: _Line, frames: Iterator[Frame]) -> None:
+        """Handle a connection's frames to its end."""
+        unpacker = Unpacker()
+        scratch = make_scratch()
+        sink = self._sink
+        assert sink is not None and self._job is not None
+        written = told = 0
+        for frame in frames:
+            if isinstance(frame, Chunk):
+                length = frame.payload_length(self._job.size)
+                payload = unpacker.unpack(frame.codec, frame.payload, length) if frame.data_map else b""
+                sink.put(
+                    frame.index, frame.data_map, frame.known_map, memoryview(payload), frame.digest, scratch
+                )
+                self._digest.add(frame.index, frame.digest)
+                self._reached(frame.index + 1)
+            elif isinstance(frame, Zeros):
+                sink.put_zeros(frame.first, frame.count)
+                self._digest.add_zeros(frame.first, frame.count)
+                self._reached(frame.first + frame.count)
+            elif isinstance(frame, End):
+                self._end = frame.digest
+                self._check_complete()
+                continue
+            elif isinstance(frame, Error):
+                raise from_code(frame.code, frame.text)
+            else:
+                continue
+            written += 1
+            if written - told >= _ACK_EVERY or self._end is not None:
+                told = written
+                line.send(Ack(written))
+            self._check_complete()
+
+    def _reached(self, stop: int) -> None:
+        if stop > self._highest:
+            with self._moved:
+                self._highest = max(self._highest, stop)
+                self._moved.notify_all()
+
+    # -- the other threads -----------------------------------------------------------------------
+
+    def _describe_base(self) -> None:
+        """Send the index, not further ahead than the source may keep."""
+        try:
+            batch: list[tuple[int, bytes]] = []
+            first = 0
+            assert self._sink is not None and self._job is not None
+            for item in self._sink.index():
+                if self._over.is_set():
+                    return
+                if isinstance(item, IndexLeaves):
+                    if not batch:
+                        first = item.first
+                    batch.append(_without_zeros(item.leaves, chunk_length(self._job.size, item.first)))
+                    if len(batch) == INDEX_CHUNKS:
+                        self._send_index(Index(first, tuple(batch)))
+                        batch = []
+                    continue
+                if batch:
+                    self._send_index(Index(first, tuple(batch)))
+                    batch = []
+                self._send_index(IndexRun(item.first, item.count, isinstance(item, IndexZeros)))
+            if batch:
+                self._send_index(Index(first, tuple(batch)))
+        except OSError:
+            return  # the control channel's reader says so
+        except XenpluginError as exc:
+            self._fail(exc)
+
+    def _send_index(self, frame: Index | IndexRun) -> None:
+        with self._moved:
+            self._moved.wait_for(lambda: frame.first < self._highest + INDEX_AHEAD or self._over.is_set())
+        if not self._over.is_set():
+            self._lines[0].send(frame)
+
+    def _keep_alive(self) -> None:
+        while not self._over.wait(PING_EVERY):
+            with self._lock:
+                lines = list(self._lines.values())
+            for line in lines:
+                with contextlib.suppress(OSError):
+                    line.send(Ping())
+
+    def _checkpoint(self) -> None:
+        while not self._over.wait(_CHECKPOINT_EVERY):
+            try:
+                assert self._sink is not None
+                self._sink.checkpoint()
+            except XenpluginError as exc:
+                self._fail(exc)
+                return
+
+    # -- the outcome ---------------------------------------------------------------------------
+
+    def _check_complete(self) -> None:
+        if self._end is not None and self._digest.complete:
+            self._happened.set()
+
+    def _fail(self, error: XenpluginError) -> None:
+        if self._failure is None and not self._over.is_set():
+            self._failure = error
+        self._happened.set()
+
+    def _await(self) -> None:
+        while True:
+            self._happened.wait()
+            self._happened.clear()
+            if self._failure is not None:
+                raise self._failure
+            if self._end is not None and self._digest.complete:
+                return
+
+    def _finish(self, control: _Line) -> None:
+        assert self._sink is not None
+        root = self._digest.root()
+        if root != self._end:
+            raise ImageError("the image that arrived is not the one that was sent")
+        self._sink.commit()
+        self._sink = None
+        with contextlib.suppress(OSError):
+            control.send(Done(root))
+
+    def _give_up(self, error: XenpluginError) -> None:
+        self._over.set()
+        if self._sink is None:
+            return
+        with contextlib.suppress(XenpluginError):
+            if isinstance(error, LinkError | Interrupted):
+                self._sink.suspend()
+            else:
+                self._sink.discard()
+
+
+def _without_zeros(leaves: bytes, length: int) -> tuple[int, bytes]:
+    """(zero map, the other leaves); a short last block is never said to be zero."""
+    zero_map, others = 0, []
+    for block in range(block_count(length)):
+        leaf = leaves[block * LEAF : (block + 1) * LEAF]
+        if leaf == ZERO_LEAF and length - block * BLOCK >= BLOCK:
+            zero_map |= 1 << block
+        else:
+            others.append(leaf)
+    return zero_map, b"".join(others)
+
+
+def _expected(exc: BaseException) -> XenpluginError:
+    if isinstance(exc, XenpluginError):
+        return exc
+    if isinstance(exc, KeyboardInterrupt):
+        return Interrupted("interrupted")
+    if isinstance(exc, OSError):
+        return LinkError(f"the control channel failed: {exc.strerror}")
+    return ImageError(f"internal error while receiving: {exc!r}")
+
+
+def _hint(error: XenpluginError) -> str:
+    return f" ({error.hint})" if error.hint else ""
+

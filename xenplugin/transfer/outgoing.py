@@ -1,0 +1,296 @@
+"""The source side of one transfer: starts the far side, opens the data's way, sends, awaits the receipt.
+
+Threads: workers (packing), a sender and a reader per data connection (link.pool), one reader of the
+control channel, and the caller, who waits, reports progress and takes ctrl-C. The first failure of
+any of them decides; it is told to the far side and everything is closed.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from xenplugin import events
+from xenplugin.codec.compress import Ladder
+from xenplugin.codec.seal import Keys, cipher_named, new_secret
+from xenplugin.config import Config
+from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, XenpluginError
+from xenplugin.image.digest import text
+from xenplugin.image.source import Source
+from xenplugin.link import tcp
+from xenplugin.link.dial import Dialer, Session
+from xenplugin.link.line import Line
+from xenplugin.link.pool import PING_EVERY, Pool, take
+from xenplugin.link.rate import Pacer
+from xenplugin.link.remote import Far, far_command, ssh_address
+from xenplugin.transfer.base import Base
+from xenplugin.transfer.packing import Packing, allocated
+from xenplugin.transfer.plan import Plan
+from xenplugin.wire import states
+from xenplugin.wire.frames import Chunk, Done, End, Error, Image, Index, IndexRun, Ping, Welcome, Zeros
+
+_TICK = 0.1
+
+
+@dataclass(frozen=True)
+class Target:
+    """`host` None: a child process on this machine."""
+
+    host: str | None
+    path: str
+
+    def __str__(self) -> str:
+        return self.path if self.host is None else f"{self.host}:{self.path}"
+
+
+class Outgoing:
+    """One transfer of `source` to `target`. `run()` once."""
+
+    def __init__(self, source: Source, target: Target, config: Config, emit: events.Emit) -> None:
+        self._source = source
+        self._target = target
+        self._config = config
+        self._emit = emit
+        self._allocated = allocated(source)
+        self._failure: XenpluginError | None = None
+        self._happened = threading.Event()  # welcome, done or failure
+        self._over = threading.Event()
+        self._welcome: dict[str, Any] | None = None
+        self._done: bytes | None = None
+        self._phases: dict[str, float] = {}
+        pace = config.rate
+        self._pacer = Pacer(pace / 8) if pace else None
+
+    def run(self) -> dict[str, Any]:
+        """Move it. Returns the result object of DESIGN. Raises XenpluginError."""
+        config = self._config
+        began = time.monotonic()
+        self._emit(events.Phase("connect"))
+        name = self._target.host or "the far side"
+        command = far_command(config.ssh, self._target.host, config.remote_program)
+        far = Far(command, name, lambda line: self._emit(events.Far(line)))
+        try:
+            far.await_ready(config.patience)
+            return self._converse(far, began)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted", hint="the same command again goes on where it was"
+            ) from None
+        finally:
+            far.end(patience=5 if self._done else 2)
+
+    def _converse(self, far: Far, began: float) -> dict[str, Any]:
+        config = self._config
+        secret = new_secret()
+        identity = new_secret()[:16]
+        session = Session(Keys(secret, far.random), identity, cipher_named(config.cipher), self._source.size)
+        channel = far.channel(self._pacer)
+        job = {
+            "protocol": 1,
+            "secret": secret.hex(),
+            "session": identity.hex(),
+            "cipher": session.cipher.label,
+            "size": session.size,
+            "path": self._target.path,
+            "whole": config.whole,
+            "local": self._target.host is None,
+        }
+        control = session.line(0, channel, states.BACKWARD_CONTROL)
+        try:
+            channel.send((json.dumps(job) + "\n").encode())
+            control.send(Image(session.size))
+        except OSError:
+            raise LinkError(far.why_gone()) from None
+        base = Base(session.size)
+        plan = Plan(self._source.runs())
+        dialer = Dialer(
+            session,
+            timeout=config.connect_timeout,
+            silence=config.silence,
+            congestion=config.congestion,
+            pacer=self._pacer,
+        )
+        pool = Pool(dialer.again, plan.redo, self._fail, self._notice, patience=config.patience)
+        ladder = Ladder(config.level)
+
+        def put(frame: Chunk | Zeros) -> None:
+            pool.queue.put(frame)
+            ladder.observe(*pool.queue.observe())
+
+        packing = Packing(self._source, plan, base, ladder, put, self._fail)
+        threading.Thread(target=self._listen, args=(control, base, far), daemon=True).start()
+        threading.Thread(target=self._keep_alive, args=(control,), daemon=True).start()
+        try:
+            packing.start()
+            self._await(lambda: self._welcome is not None)
+            streams = self._connect(dialer, pool, control)
+            connected = time.monotonic()
+            self._phases["connect"] = connected - began
+            self._transfer(plan, packing, pool, ladder, connected, grow=not config.streams and streams > 0)
+            moved = time.monotonic()
+            self._phases["transfer"] = moved - connected
+            self._emit(events.Phase("finish"))
+            self._source.finish()
+            root = packing.digest.root()
+            control.send(End(root))
+            self._await(lambda: self._done is not None)
+            if self._done != root:
+                raise ImageError("the far side's receipt is for another image")
+            ended = time.monotonic()
+            self._phases["finish"] = ended - moved
+            tally = packing.tally
+            return {
+                "seconds": round(ended - began, 3),
+                "bytes_image": session.size,
+                "bytes_data": tally.data,
+                "bytes_wire": pool.bytes_wire + (control.bytes_wire if streams else 0),
+                "phases": {phase: round(seconds, 3) for phase, seconds in self._phases.items()},
+                "downtime": None,
+                "cipher": session.cipher.label,
+                "level": ladder.level,
+                "streams": max(streams, pool.size),
+                "resumed": (self._welcome or {}).get("resumed", 0),
+                "sha256": text(root),
+            }
+        except OSError:
+            raise self._failure or LinkError(far.why_gone()) from None
+        except (XenpluginError, KeyboardInterrupt) as exc:
+            _tell(control, exc)
+            raise
+        finally:
+            self._over.set()
+            plan.close()
+            base.close()
+            pool.close()
+            channel.close()
+
+    def _connect(self, dialer: Dialer, pool: Pool, control: Line) -> int:
+        """Open the data's way. Returns the number of TCP connections; 0: the control channel."""
+        welcome = self._welcome or {}
+        config = self._config
+        addresses = self._addresses(welcome)
+        dialer.port = welcome.get("port", 0)
+        line = dialer.first(addresses) if dialer.port and addresses else None
+        if line is None:
+            if dialer.port:
+                tried = ", ".join(addresses)
+                self._notice(f"no way to port {dialer.port} of {tried}: the data goes through ssh")
+            else:
+                self._notice("the far side has no free port: the data goes through ssh")
+            pool.share(control)
+            self._emit(events.Linked("control channel", 0.0, 0, ""))
+            return 0
+        count = config.streams or tcp.choose_streams(dialer.rtt)
+        pool.add(line)
+        pool.open(count - 1)
+        self._emit(events.Linked(dialer.address or "", dialer.rtt, count, dialer.congestion))
+        return count
+
+    def _addresses(self, welcome: dict[str, Any]) -> list[str]:
+        config = self._config
+        if config.address:
+            return [config.address]
+        found: list[str] = []
+        if self._target.host is not None:
+            named = ssh_address(config.ssh, self._target.host)
+            found += [named] if named else []
+        found += [a for a in welcome.get("addresses", []) if isinstance(a, str)]
+        return list(dict.fromkeys(found))[:16]
+
+    def _transfer(
+        self, plan: Plan, packing: Packing, pool: Pool, ladder: Ladder, began: float, grow: bool
+    ) -> None:
+        self._emit(events.Phase("transfer"))
+        tick = 0
+        while not plan.wait_covered(_TICK):
+            self._check()
+            tick += 1
+            if grow and tick % 10 == 0:
+                pool.grow()
+            self._report(packing, pool, ladder, began)
+        self._check()
+        self._report(packing, pool, ladder, began)
+
+    def _report(self, packing: Packing, pool: Pool, ladder: Ladder, began: float) -> None:
+        tally = packing.tally
+        self._emit(
+            events.Progress(
+                tally.done,
+                self._allocated,
+                tally.data,
+                pool.bytes_wire,
+                ladder.level,
+                time.monotonic() - began,
+            )
+        )
+
+    def _listen(self, control: Line, base: Base, far: Far) -> None:
+        try:
+            for frame in control.receive():
+                if isinstance(frame, Welcome):
+                    self._welcome = _object(frame.text)
+                    self._happened.set()
+                elif isinstance(frame, Index | IndexRun):
+                    base.feed(frame)
+                elif isinstance(frame, Done):
+                    self._done = frame.digest
+                    self._happened.set()
+                else:
+                    take(control, frame)
+            if self._done is None:
+                self._fail(LinkError(far.why_gone(), hint="the same command again goes on where it was"))
+        except OSError as exc:
+            self._fail(LinkError(f"the control channel failed: {exc}"))
+        except XenpluginError as exc:
+            self._fail(exc)
+
+    def _keep_alive(self, control: Line) -> None:
+        while not self._over.wait(PING_EVERY):
+            try:
+                control.send(Ping())
+            except OSError:
+                return
+
+    def _fail(self, error: XenpluginError) -> None:
+        if self._failure is None:
+            self._failure = error
+        self._happened.set()
+
+    def _notice(self, text: str) -> None:
+        self._emit(events.Notice(text))
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _await(self, reached: Any) -> None:
+        while not reached():
+            self._check()
+            self._happened.wait(_TICK)
+            self._happened.clear()
+        self._check()
+
+
+def _object(welcome: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(welcome)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict) or not isinstance(fields.get("port", 0), int):
+        raise PeerError("a welcome that cannot be read")
+    return fields
+
+
+def _tell(control: Line, error: BaseException) -> None:
+    """Tell the far side why it ends, if it still listens."""
+    if isinstance(error, XenpluginError) and error.remote:
+        return
+    code = error.code if isinstance(error, XenpluginError) else Interrupted.code
+    message = error.message if isinstance(error, XenpluginError) else "interrupted"
+    try:
+        control.send(Error(code, message))
+    except (OSError, XenpluginError):
+        return

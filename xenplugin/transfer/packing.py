@@ -1,0 +1,126 @@
+"""The source's workers: read a chunk, drop its zeros and what the far side has, compress the rest.
+
+One worker per core and one more, so that one reads while the others compress. What they make goes to
+`put`, which may block: that is how a slow link slows the reading.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from xenplugin.codec.compress import STORE, Ladder, Packer
+from xenplugin.errors import ImageError, XenpluginError
+from xenplugin.geometry import CHUNK, chunk_length
+from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.digest import ImageDigest, chunk_digest, leaves
+from xenplugin.image.scan import byte_runs, mapped_bytes, nonzero_blocks
+from xenplugin.image.source import Source
+from xenplugin.transfer.base import Base
+from xenplugin.transfer.plan import Plan
+from xenplugin.wire.frames import Chunk, Codec, Zeros
+
+
+def allocated(source: Source) -> int:
+    """Bytes of the image that must be read: without a file's holes."""
+    return source.size if source.device else min(source.size, os.fstat(source.fileno()).st_blocks * 512)
+
+
+class Tally:
+    """What the workers have done, for progress and the result, in bytes of the image: `done` were read and
+    dealt with (holes of the file are not read), `data` of these are not zero, `known` of these were not
+    sent because the far side has them."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.data = 0
+        self.known = 0
+        self._lock = threading.Lock()
+
+    def add(self, done: int, data: int, known: int) -> None:
+        with self._lock:
+            self.done += done
+            self.data += data
+            self.known += known
+
+
+class Packing:
+    """`base` None: the far side has nothing. `failed` is called with the first error."""
+
+    def __init__(
+        self,
+        source: Source,
+        plan: Plan,
+        base: Base | None,
+        ladder: Ladder,
+        put: Callable[[Chunk | Zeros], None],
+        failed: Callable[[XenpluginError], None],
+    ) -> None:
+        self.tally = Tally()
+        self.digest = ImageDigest(source.size)
+        self._source = source
+        self._plan = plan
+        self._base = base
+        self._ladder = ladder
+        self._put = put
+        self._failed = failed
+        self._threads: list[threading.Thread] = []
+
+    def start(self, wait: bool = True) -> None:
+        """Start the workers; they end with the plan (`wait`: when it is closed, else when it is empty)."""
+        for number in range(len(os.sched_getaffinity(0)) + 1):
+            thread = threading.Thread(target=self._work, args=(wait,), name=f"pack-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def join(self) -> None:
+        """Wait for the workers' end."""
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, wait: bool) -> None:
+        buffer = aligned(CHUNK)
+        packer = Packer()
+        try:
+            while (item := self._plan.take(wait)) is not None:
+                if isinstance(item, Zeros):
+                    self._zeros(item)
+                else:
+                    self._chunk(item, buffer, packer)
+                self._plan.finished()
+        except XenpluginError as exc:
+            self._failed(exc)
+        except Exception as exc:  # a bug must end the session, not hang it
+            self._failed(ImageError(f"internal error while packing: {exc!r}"))
+
+    def _zeros(self, run: Zeros) -> None:
+        if self._base:
+            self._base.forget(run.first, run.count)
+        self.digest.add_zeros(run.first, run.count)
+        self._put(run)
+
+    def _chunk(self, index: int, buffer: Buffer, packer: Packer) -> None:
+        self._source.ahead(index)
+        view = self._source.read(index, buffer)
+        length = chunk_length(self._source.size, index)
+        mask = nonzero_blocks(buffer, length)
+        if not mask:
+            self._zeros(Zeros(index, 1))
+            self.tally.add(length, 0, 0)
+            return
+        chunk_leaves = leaves(view, length, mask)
+        digest = chunk_digest(chunk_leaves)
+        known = self._base.known(index, chunk_leaves) if self._base else 0
+        data = mask & ~known
+        codec, payload = Codec.STORED, b""
+        if data:
+            pieces = [view[start:stop] for start, stop in byte_runs(data, length)]
+            level = self._ladder.level
+            whole = pieces[0] if len(pieces) == 1 and level != STORE else b"".join(pieces)
+            codec, packed = packer.pack(whole, level)
+            payload = packed if isinstance(packed, bytes) else bytes(packed)
+        fresh = self.digest.add(index, digest)
+        self._put(Chunk(index, codec, data, known, digest, payload))
+        if fresh:
+            self.tally.add(length, mapped_bytes(mask, length), mapped_bytes(known & mask, length))

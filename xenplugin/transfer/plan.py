@@ -1,0 +1,80 @@
+"""What is still to be sent, handed out to the workers. Thread-safe.
+
+First every run of the image in order, then whatever a lost connection gives back. A plan is *covered*
+when each chunk was handed out and finished at least once; it stays open for more until it is closed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from xenplugin.image.source import Run
+from xenplugin.wire.frames import Chunk, Zeros
+
+
+class Plan:
+    """`runs` covers the image in order; it is read lazily."""
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self._items = self._in_order(runs)
+        self._again: deque[int | Zeros] = deque()
+        self._busy = 0
+        self._ended = False
+        self._closed = False
+        self._changed = threading.Condition()
+
+    @staticmethod
+    def _in_order(runs: Iterable[Run]) -> Iterator[int | Zeros]:
+        for run in runs:
+            if run.hole:
+                yield Zeros(run.first, run.count)
+            else:
+                yield from range(run.first, run.first + run.count)
+
+    def take(self, wait: bool = True) -> int | Zeros | None:
+        """The next chunk (its index) or run of zeros; waits for one unless `wait` is false. None when there
+        is nothing (more) to do. Each item taken must be `finished`. May raise what reading the runs raises."""
+        with self._changed:
+            while not self._closed:
+                if self._again:
+                    self._busy += 1
+                    return self._again.popleft()
+                if not self._ended:
+                    item = next(self._items, None)
+                    if item is not None:
+                        self._busy += 1
+                        return item
+                    self._ended = True
+                    self._changed.notify_all()
+                if not wait:
+                    return None
+                self._changed.wait()
+            return None
+
+    def finished(self) -> None:
+        """One item that was taken is dealt with."""
+        with self._changed:
+            self._busy -= 1
+            if not self._busy:
+                self._changed.notify_all()
+
+    def redo(self, frames: Iterable[Chunk | Zeros]) -> None:
+        """What these frames described must be sent again."""
+        with self._changed:
+            self._again.extend(frame.index if isinstance(frame, Chunk) else frame for frame in frames)
+            self._changed.notify_all()
+
+    def wait_covered(self, timeout: float) -> bool:
+        """Whether all was handed out and finished, waiting up to `timeout` seconds for it."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self._closed or (self._ended and not self._busy and not self._again), timeout
+            )
+
+    def close(self) -> None:
+        """Nothing more is handed out."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -1,0 +1,118 @@
+"""Events for a person: a line for each thing that happened and, on a terminal, one line that moves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from xenplugin import events
+from xenplugin.codec.compress import STORE
+from xenplugin.ui import units
+
+#: Without a terminal, --progress writes a line this often (seconds).
+_LINE_EVERY = 10.0
+
+
+class TextUi:
+    """Writes to `out`. `progress`: None shows it on a terminal only, True also elsewhere, False never."""
+
+    def __init__(self, out: TextIO, *, progress: bool | None, quiet: bool, verbose: bool) -> None:
+        self._console = Console(file=out, highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        moving = self._console.is_terminal if progress is None else progress
+        self._moving = moving and self._console.is_terminal and not quiet
+        self._lines = bool(progress) and not self._console.is_terminal
+        self._quiet = quiet
+        self._verbose = verbose
+        self._last_line = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self, event: events.Event) -> None:
+        with self._lock:
+            self._show(event)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _show(self, event: events.Event) -> None:
+        if isinstance(event, events.Progress):
+            self._progress(event)
+        elif isinstance(event, events.Far):
+            self._say(f"far side: {units.printable(event.text)}", "yellow")
+        elif isinstance(event, events.Notice):
+            self._say(units.printable(event.text), "yellow")
+        elif isinstance(event, events.Failed):
+            self.close()
+            self._say(f"xenplugin: error: {units.printable(event.error)}", "bold red")
+            if event.hint:
+                self._say(f"xenplugin: hint: {units.printable(event.hint)}")
+        elif self._quiet:
+            return
+        elif isinstance(event, events.Started):
+            self._say(f"{event.image} -> {event.target}  ({units.size(event.bytes_image)})", "bold")
+        elif isinstance(event, events.Linked):
+            self._linked(event)
+        elif isinstance(event, events.Phase):
+            if self._verbose:
+                self._say(f"phase: {event.name}", "dim")
+            if event.name == "finish":
+                self.close()
+        elif isinstance(event, events.Finished):
+            self.close()
+            self._finished(event)
+
+    def _say(self, line: str, style: str = "") -> None:
+        (self._bar.console if self._bar else self._console).print(Text(line, style))
+
+    def _linked(self, event: events.Linked) -> None:
+        if event.streams:
+            streams = f"{event.streams} stream{'s' * (event.streams > 1)}"
+            self._say(f"  linked to {event.address}, RTT {event.rtt * 1000:.1f} ms, {streams} ({event.congestion})")
+
+    def _progress(self, event: events.Progress) -> None:
+        share = min(1.0, event.bytes_done / event.bytes_total) if event.bytes_total else 1.0
+        left = event.seconds / share - event.seconds if share > 0.01 else None
+        pace = units.rate(event.bytes_wire / event.seconds) if event.seconds > 0.2 else "..."
+        level = "stored" if event.level == STORE else f"zstd {event.level}"
+        tail = f"{units.size(event.bytes_done)} of {units.size(event.bytes_total)}  {pace}  {level}"
+        remaining = f"{units.seconds(left)} left" if left is not None else ""
+        if self._moving:
+            if self._bar is None:
+                self._bar = Progress(
+                    BarColumn(24),
+                    TextColumn("{task.percentage:>3.0f} %"),
+                    TextColumn("{task.fields[tail]}"),
+                    TextColumn("{task.fields[remaining]}", style="dim"),
+                    console=self._console,
+                    transient=True,
+                )
+                self._task = self._bar.add_task("", total=1.0, tail="", remaining="")
+                self._bar.start()
+            assert self._task is not None
+            self._bar.update(self._task, completed=share, tail=tail, remaining=remaining)
+        elif self._lines and time.monotonic() - self._last_line > _LINE_EVERY:
+            self._last_line = time.monotonic()
+            self._say(f"{100 * share:3.0f} %  {tail}  {remaining}")
+
+    def _finished(self, event: events.Finished) -> None:
+        result = event.result
+        less = result["bytes_image"] / max(result["bytes_wire"], 1)
+        self._say(f"done in {units.seconds(result['seconds'])}", "bold green")
+        rows = {
+            "image": f"{units.size(result['bytes_image'])}, of it data {units.size(result['bytes_data'])}",
+            "sealed": f"{units.size(result['bytes_wire'])} ({less:.1f}x less), {result['cipher']}",
+            "digest": result["sha256"],
+        }
+        if result["resumed"]:
+            rows["resumed"] = f"{units.size(result['resumed'])} were there from an earlier try"
+        for name, value in rows.items():
+            self._say(f"  {name:<8} {value}")
