@@ -70,6 +70,9 @@ class FileTarget(Target):
     ) -> None:
         super().__init__(path, size, fd, log, kept)
         self._fresh = not kept
+        # Reading back must not read ahead: that would fill the page cache with the holes that follow.
+        with suppress(OSError):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
         self._replaced = replaced
         self._replaced_state = os.fstat(replaced.fileno()) if replaced else None
         self.old = replaced if base else None
