@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from xenplugin import events
-from xenplugin.codec.compress import RUNGS, STORE, Packer, Unpacker
+from xenplugin.codec.compress import STORE, Packer, Unpacker
+from xenplugin.codec.ladder import RUNGS
 from xenplugin.codec.seal import Keys, cipher_named, new_secret
 from xenplugin.errors import ImageError
 from xenplugin.geometry import CHUNK

@@ -1,14 +1,10 @@
 """zstd with a level that follows the link, and the opposite.
 
-`Ladder` decides: when the send queue is full the link is the bottleneck and more compression helps; when
-senders starve the CPU is, and less helps, down to none. It is pure: observations in, a level out.
-`Packer` (one per worker thread) packs a chunk's data blocks at that level; what does not shrink is
-stored, and after such a chunk the next is first tried at the cheapest level.
+`Packer` (one per worker thread) packs a chunk's data blocks; what does not shrink is stored, and after
+such a chunk the next is first tried at a cheap level. Which level is decided in ladder.py.
 """
 
 from __future__ import annotations
-
-import threading
 
 import zstandard
 
@@ -16,45 +12,9 @@ from xenplugin.errors import ImageError, PeerError
 from xenplugin.wire.frames import Buffer, Codec
 
 STORE = -99  #: "no compression" on the ladder
-RUNGS = (STORE, -1, 1, 3, 6, 9)
 LEVELS = range(-7, 20)
-_START = RUNGS.index(3)
 #: A chunk that keeps more than this share of its size is stored: unpacking it would cost more than it saves.
 _WORTH = 0.97
-
-
-class Ladder:
-    """The level for the next chunk. Thread-safe. `fixed` (a zstd level or STORE) switches adapting off.
-
-    `observe(fill, starved)` is called for each chunk put into the queue: `fill` is the queue's share
-    in use (0..1), `starved` whether a sender found it empty since the last call.
-    """
-
-    def __init__(self, fixed: int | None = None, settle: int = 8) -> None:
-        self._rung = _START
-        self._fixed = fixed
-        self._settle = settle
-        self._seen = 0
-        self._full = 0
-        self._empty = 0
-        self._lock = threading.Lock()
-
-    @property
-    def level(self) -> int:
-        return RUNGS[self._rung] if self._fixed is None else self._fixed
-
-    def observe(self, fill: float, starved: bool) -> None:
-        with self._lock:
-            self._seen += 1
-            self._full += fill > 0.75
-            self._empty += starved and fill < 0.25
-            if self._seen < self._settle:
-                return
-            if self._full > 0.7 * self._seen and self._rung + 1 < len(RUNGS):
-                self._rung += 1
-            elif self._empty > 0.7 * self._seen and self._rung:
-                self._rung -= 1
-            self._seen = self._full = self._empty = 0
 
 
 class Packer:

@@ -20,6 +20,8 @@ from xenplugin.wire.frames import Ack, Chunk, Error, Frame, Ping, Welcome, Zeros
 
 PING_EVERY = 5.0
 _CAPACITY = 16 << 20
+#: Seconds in which the receipt overtakes the end of a connection.
+_LAST_WORD = 2.0
 
 
 class Pool:
@@ -36,6 +38,7 @@ class Pool:
         patience: float,
     ) -> None:
         self.queue = SendQueue(_CAPACITY)
+        self.ending = False  #: the far side may close connections now, having received everything
         self._dial = dial
         self._redo = redo
         self._failed = failed
@@ -134,7 +137,7 @@ class Pool:
                 line.lost = line.lost or exc
             except XenpluginError as exc:
                 self._fail(exc)
-            if self._closed.is_set():
+            if self._closed.wait(_LAST_WORD if self.ending else 0):
                 return
             self._strike(line)
             if line.number == 0:

@@ -1,6 +1,6 @@
 """The frames that wait to be sent: bounded in bytes, shared by all connections.
 
-Its fill is what the compression level follows (codec.compress.Ladder), so `fill` and `starved` are
+The compression level follows how fast it empties and whether it runs dry (codec.ladder), which is
 measured here.
 """
 
@@ -28,6 +28,7 @@ class SendQueue:
         self._capacity = capacity
         self._frames: deque[Chunk | Zeros] = deque()
         self._bytes = 0
+        self._left = 0
         self._starved = False
         self._closed = False
         self._lock = threading.Lock()
@@ -56,14 +57,15 @@ class SendQueue:
                 return None
             frame = self._frames.popleft()
             self._bytes -= cost(frame)
+            self._left += cost(frame)
             self._drained.notify()
             return frame
 
-    def observe(self) -> tuple[float, bool]:
-        """(share in use, whether a sender found it empty since the last call)."""
+    def observe(self) -> tuple[int, bool]:
+        """(bytes that have left it in all, whether a sender found it empty since the last call)."""
         with self._lock:
             starved, self._starved = self._starved, False
-            return self._bytes / self._capacity, starved
+            return self._left, starved
 
     def wake(self) -> None:
         """Let those who wait in `get` look at `gone` again."""

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from xenplugin import events
-from xenplugin.codec.compress import Ladder, Unpacker
+from xenplugin.codec.compress import Unpacker
+from xenplugin.codec.ladder import Ladder
 from xenplugin.codec.seal import FILE_RANDOM, Aead, Keys, cipher_named
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, TamperError, XenpluginError
 from xenplugin.image.digest import ImageDigest, text
-from xenplugin.image.sink import NullSink, Sink, make_scratch, open_sink
+from xenplugin.image.nullsink import NullSink
+from xenplugin.image.sink import Sink, make_scratch, open_sink
 from xenplugin.image.source import Source
 from xenplugin.link.rate import Pacer
-from xenplugin.transfer.packing import Packing, allocated
+from xenplugin.transfer.packing import WORKERS, Packing, allocated
 from xenplugin.transfer.plan import Plan
 from xenplugin.wire import states
 from xenplugin.wire.frames import Chunk, End, Frame, Image, Zeros
@@ -83,7 +85,7 @@ class _Sealing:
 
     def __init__(self, source: Source, file: BinaryIO, secret: bytes, config: Config) -> None:
         self.cipher = cipher_named(config.cipher)
-        self.ladder = Ladder(FILE_LEVEL if config.level is None else config.level)
+        self.ladder = Ladder(FILE_LEVEL if config.level is None else config.level, WORKERS)
         self.written = 0
         self._allocated = allocated(source)
         self._file = file

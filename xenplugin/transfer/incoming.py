@@ -22,7 +22,8 @@ from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, XenpluginError, from_code
 from xenplugin.geometry import BLOCK, MAX_IMAGE, block_count, chunk_length
 from xenplugin.image.digest import ZERO_LEAF, ImageDigest
-from xenplugin.image.sink import IndexLeaves, IndexZeros, Sink, make_scratch, open_sink
+from xenplugin.image.index import IndexLeaves, IndexZeros
+from xenplugin.image.sink import Sink, make_scratch, open_sink
 from xenplugin.link import listener, tcp
 from xenplugin.link.endpoint import Endpoint, PipeEndpoint, SocketEndpoint
 from xenplugin.link.pool import PING_EVERY

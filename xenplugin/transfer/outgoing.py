@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xenplugin import events
-from xenplugin.codec.compress import Ladder
+from xenplugin.codec.ladder import Ladder
 from xenplugin.codec.seal import Keys, cipher_named, new_secret
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, XenpluginError
@@ -24,15 +24,19 @@ from xenplugin.link import tcp
 from xenplugin.link.dial import Dialer, Session
 from xenplugin.link.line import Line
 from xenplugin.link.pool import PING_EVERY, Pool, take
+from xenplugin.link.queue import SendQueue
 from xenplugin.link.rate import Pacer
 from xenplugin.link.remote import Far, far_command, ssh_address
 from xenplugin.transfer.base import Base
-from xenplugin.transfer.packing import Packing, allocated
+from xenplugin.transfer.packing import WORKERS, Packing, allocated
 from xenplugin.transfer.plan import Plan
 from xenplugin.wire import states
 from xenplugin.wire.frames import Chunk, Done, End, Error, Image, Index, IndexRun, Ping, Welcome, Zeros
 
 _TICK = 0.1
+_GAUGE = 0.1
+#: RTT (seconds) from which on a full window, not a busy far side, is what holds a connection back.
+_LONG = 0.005
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,26 @@ class Target:
 
     def __str__(self) -> str:
         return self.path if self.host is None else f"{self.host}:{self.path}"
+
+
+class _Gauge:
+    """Reads the queue for the ladder, every `_GAUGE` seconds at most."""
+
+    def __init__(self, queue: SendQueue, ladder: Ladder) -> None:
+        self._queue = queue
+        self._ladder = ladder
+        self._at = time.monotonic()
+        self._left = 0
+        self._lock = threading.Lock()
+
+    def read(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._at < _GAUGE:
+                return
+            left, starved = self._queue.observe()
+            self._ladder.drained(left - self._left, now - self._at, starved)
+            self._at, self._left = now, left
 
 
 class Outgoing:
@@ -114,11 +138,12 @@ class Outgoing:
             pacer=self._pacer,
         )
         pool = Pool(dialer.again, plan.redo, self._fail, self._notice, patience=config.patience)
-        ladder = Ladder(config.level)
+        ladder = Ladder(config.level, WORKERS)
+        gauge = _Gauge(pool.queue, ladder)
 
         def put(frame: Chunk | Zeros) -> None:
             pool.queue.put(frame)
-            ladder.observe(*pool.queue.observe())
+            gauge.read()
 
         packing = Packing(self._source, plan, base, ladder, put, self._fail)
         threading.Thread(target=self._listen, args=(control, base, far), daemon=True).start()
@@ -129,12 +154,13 @@ class Outgoing:
             streams = self._connect(dialer, pool, control)
             connected = time.monotonic()
             self._phases["connect"] = connected - began
-            self._transfer(plan, packing, pool, ladder, connected, grow=not config.streams and streams > 0)
+            self._transfer(plan, packing, pool, ladder, connected, grow=not config.streams and dialer.rtt > _LONG)
             moved = time.monotonic()
             self._phases["transfer"] = moved - connected
             self._emit(events.Phase("finish"))
             self._source.finish()
             root = packing.digest.root()
+            pool.ending = True
             control.send(End(root))
             self._await(lambda: self._done is not None)
             if self._done != root:

@@ -1,6 +1,6 @@
 """The source's workers: read a chunk, drop its zeros and what the far side has, compress the rest.
 
-One worker per core and one more, so that one reads while the others compress. What they make goes to
+WORKERS: one per core and one more, so that one reads while the others compress. What they make goes to
 `put`, which may block: that is how a slow link slows the reading.
 """
 
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 
-from xenplugin.codec.compress import STORE, Ladder, Packer
+from xenplugin.codec.compress import STORE, Packer
+from xenplugin.codec.ladder import Ladder
 from xenplugin.errors import ImageError, XenpluginError
 from xenplugin.geometry import CHUNK, chunk_length
 from xenplugin.image.buffers import Buffer, aligned
@@ -20,6 +22,8 @@ from xenplugin.image.source import Source
 from xenplugin.transfer.base import Base
 from xenplugin.transfer.plan import Plan
 from xenplugin.wire.frames import Chunk, Codec, Zeros
+
+WORKERS = len(os.sched_getaffinity(0)) + 1
 
 
 def allocated(source: Source) -> int:
@@ -69,7 +73,7 @@ class Packing:
 
     def start(self, wait: bool = True) -> None:
         """Start the workers; they end with the plan (`wait`: when it is closed, else when it is empty)."""
-        for number in range(len(os.sched_getaffinity(0)) + 1):
+        for number in range(WORKERS):
             thread = threading.Thread(target=self._work, args=(wait,), name=f"pack-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -101,7 +105,8 @@ class Packing:
         self._put(run)
 
     def _chunk(self, index: int, buffer: Buffer, packer: Packer) -> None:
-        self._source.ahead(index)
+        began = time.monotonic()
+        self._source.ahead(index + WORKERS)
         view = self._source.read(index, buffer)
         length = chunk_length(self._source.size, index)
         mask = nonzero_blocks(buffer, length)
@@ -118,8 +123,10 @@ class Packing:
             pieces = [view[start:stop] for start, stop in byte_runs(data, length)]
             level = self._ladder.level
             whole = pieces[0] if len(pieces) == 1 and level != STORE else b"".join(pieces)
+            hashed = time.monotonic()
             codec, packed = packer.pack(whole, level)
             payload = packed if isinstance(packed, bytes) else bytes(packed)
+            self._ladder.packed(level, len(whole), len(payload), time.monotonic() - hashed, hashed - began)
         fresh = self.digest.add(index, digest)
         self._put(Chunk(index, codec, data, known, digest, payload))
         if fresh:
