@@ -1,0 +1,115 @@
+"""python -m demo: build the image, make the two hosts, run each way, show what came of it.
+
+Exit codes: 0 all ways arrived whole and secret, 1 one did not, 2 the demo could not be run, 130 ctrl-C.
+DEMO_RTT and DEMO_RATE change the link: `DEMO_RTT=20 DEMO_RATE=1gbit make demo`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from tempfile import mkdtemp
+
+from rich.text import Text
+
+from demo import DemoError, facts, page
+from demo.bench import Bench, Outcome
+from demo.image import Image, cache, obtain, sha256sum
+from demo.screen import Terminal
+from demo.ways import all_ways, change, ours_again
+from demo.wire import Proof, looker, prove
+from demo.world import World, link_profile, world
+from netem.guard import SigtermGuard
+from netem.profile import Profile
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    terminal = Terminal()
+    guard = SigtermGuard()
+    guard.set()
+    try:
+        return _run(terminal)
+    except DemoError as error:
+        terminal.console.show_cursor()
+        print(f"demo: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        terminal.console.show_cursor()
+        print("demo: error: stopped; nothing is left behind", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"demo: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(terminal: Terminal) -> int:
+    profile = link_profile()
+    terminal.title(page.link_words(profile))
+    image = obtain(terminal.say)
+    folder = Path(mkdtemp(prefix=f"run-{os.getpid()}-", dir=cache()))
+    try:
+        with world(profile, folder) as hosts:
+            terminal.facts(image, hosts)
+            bench = Bench(hosts, image, folder, terminal)
+            outcomes, proof = _compare(terminal, bench)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _show(terminal, profile, image, hosts, outcomes, proof)
+    good = all(outcome.whole for outcome in outcomes if not outcome.left_out)
+    secret = all(outcome.finding is None or outcome.finding.secret for outcome in outcomes)
+    return 0 if good and secret and not (proof and proof.missed) else 1
+
+
+def _compare(terminal: Terminal, bench: Bench) -> tuple[list[Outcome], Proof | None]:
+    look = looker(bench.image.canaries)
+    outcomes = []
+    for outcome, way in all_ways():
+        terminal.head(outcome)
+        outcomes.append(outcome)
+        last = outcome.key == "xenplugin"
+        if not outcome.left_out:
+            bench.run(outcome, way, look=look, keep=last)
+            if last:
+                outcomes.append(_difference(terminal, bench))
+    if not bench.world.can_record:
+        terminal.say("without root no packet can be captured: nobody looked at what is readable on the wire")
+        return outcomes, None
+    terminal.head(Outcome("plain TCP", "pieces of the image in the clear: the check must find them"))
+    return outcomes, prove(bench)
+
+
+def _difference(terminal: Terminal, bench: Bench) -> Outcome:
+    """The image after a day's use goes over its old copy, which the last way left on host b."""
+    again = Outcome("xenplugin, again", "xenplugin copy of the changed image", key="xenplugin-again", extra=True)
+    terminal.head(again)
+    changed = change(bench)
+    return bench.run(again, ours_again(changed), expected=sha256sum(changed), look=looker(bench.image.canaries))
+
+
+def _show(
+    terminal: Terminal,
+    profile: Profile,
+    image: Image,
+    hosts: World,
+    outcomes: list[Outcome],
+    proof: Proof | None,
+) -> None:
+    terminal.table(outcomes, proof)
+    for line in facts.doubts(outcomes):
+        terminal.say(line, "yellow")
+    report = page.write(HERE, profile, image, hosts.kind, outcomes, proof)
+    for path in report:
+        terminal.console.print(Text.assemble(("  wrote  ", "dim"), _short(path)))
+    terminal.console.print()
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path) if len(os.path.relpath(path)) < len(str(path)) else str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

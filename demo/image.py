@@ -1,0 +1,230 @@
+"""The disk image that is moved: a real Debian on ext4, without a partition table, mostly holes.
+
+The strategy: the recipe is hashed, and the image is kept in the user's cache under that name. It is built in
+a directory beside the cache's entries and renamed into place when it is whole, so a build that is interrupted
+leaves only a directory that the next build removes. mmdebstrap runs in mount and process namespaces of its
+own: what it mounts in the tree, or starts there, can never be there when the tree is deleted. Canaries (see
+lab.canary) are planted in files; where they came to lie in the image is kept with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from demo import DemoError
+from demo.process import output, pipeline
+from lab.canary import make_canaries
+
+SIZE = 2 << 30  # bytes, of the image
+_VERSION = 1  # to be raised when what is built changes without one of the following
+_SUITE = "bookworm"
+_MIRROR = "deb http://deb.debian.org/debian bookworm main"
+_PACKAGES = "openssh-server,python3,nginx-light,git,linux-image-cloud-amd64"
+_TREE = 480_000_000  # bytes, of a tree that is taken from /usr
+_LARGEST = 40_000_000  # bytes; a larger file would crowd out the rest
+_UUID = "6d6f7665-2061-4d61-8368-696e652e2e2e"
+_EPOCH = "1700000000"  # every time in the file system, so that the same tree makes the same image
+_NEEDED = 7 << 30  # bytes: the image, its tree and two arrived copies
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A disk image and what is known of it. Sizes in bytes; `canary_at` is each canary's first offset."""
+
+    path: Path
+    content: str
+    size: int
+    allocated: int
+    sha256: str
+    canaries: list[bytes]
+    canary_at: list[int]
+
+
+def cache() -> Path:
+    """Where images are kept. Raises DemoError if it cannot be made or has no room."""
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xenplugin"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path).free
+    except OSError as error:
+        raise DemoError(f"{path}: {error.strerror}") from error
+    if free < _NEEDED:
+        raise DemoError(f"{path} has {free >> 30} GiB free, {_NEEDED >> 30} are needed (set XDG_CACHE_HOME)")
+    return path
+
+
+def obtain(say: Say) -> Image:
+    """The image, from the cache or newly built; `say` is told what goes on. Raises DemoError."""
+    home = cache()
+    _remove_ruins(home)
+    if os.geteuid() != 0:
+        return _cached_or_built(home, "usr", say, "not root")
+    if shutil.which("mmdebstrap") is None:
+        return _cached_or_built(home, "usr", say, "mmdebstrap is not installed")
+    try:
+        return _cached_or_built(home, "debian", say, "")
+    except DemoError as error:
+        return _cached_or_built(home, "usr", say, str(error))
+
+
+def _cached_or_built(home: Path, kind: str, say: Say, why: str) -> Image:
+    if why:
+        say(f"no Debian from the archive ({why}): files of this machine's /usr are taken instead")
+    recipe = [_VERSION, SIZE, _SUITE, _MIRROR, _PACKAGES, _TREE, _UUID, _EPOCH]
+    key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
+    entry = home / f"{kind}-{key}"
+    if entry.is_dir():
+        say(f"from the cache: {entry.name}")
+        return _load(entry)
+    work = home / f"building-{os.getpid()}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    try:
+        _build(work, kind, key, say)
+        try:
+            work.rename(entry)
+        except OSError:  # somebody else was faster; theirs is the same
+            if not entry.is_dir():
+                raise
+    except OSError as error:
+        raise DemoError(f"building the image: {error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return _load(entry)
+
+
+def _remove_ruins(home: Path) -> None:
+    """Directories of builds and runs whose process is gone."""
+    for path in [*home.glob("building-*"), *home.glob("run-*")]:
+        pid = path.name.split("-")[1]
+        if not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _load(entry: Path) -> Image:
+    try:
+        about = json.loads((entry / "about.json").read_text(encoding="utf-8"))
+        about["canaries"] = [text.encode() for text in about["canaries"]]
+        image = Image(path=entry / "disk.img", **about)
+        if image.path.stat().st_size != image.size:
+            raise ValueError("its size is not what it was")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DemoError(f"{entry} cannot be used ({error}): delete it and start again") from error
+    return image
+
+
+def _build(work: Path, kind: str, key: str, say: Say) -> None:
+    tree, disk = work / "tree", work / "disk.img"
+    canaries = make_canaries(4, f"xenplugin demo {key}")
+    if kind == "debian":
+        content = "Debian 12 (mmdebstrap)"
+        _debootstrap(tree, say)
+    else:
+        content = "files of /usr"
+        _take_from_usr(tree, say)
+    _plant(tree, canaries)
+    with disk.open("wb") as file:
+        file.truncate(SIZE)
+    say("packing it as ext4")
+    options = f"hash_seed={_UUID},lazy_itable_init=1,lazy_journal_init=1"
+    # Debian keeps it in /sbin, which is not in everybody's PATH.
+    mkfs = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if mkfs is None:
+        raise DemoError("mkfs.ext4 is not installed (package e2fsprogs)")
+    words = [mkfs, "-q", "-F", "-U", _UUID, "-L", "demo", "-E", options, "-d", str(tree), str(disk)]
+    pipeline([(_with_epoch, words)])
+    shutil.rmtree(tree)
+    say("hashing it")
+    about = Image(
+        disk,
+        content,
+        SIZE,
+        disk.stat().st_blocks * 512,
+        sha256sum(disk),
+        canaries,
+        list(_find(disk, canaries)),
+    )
+    words_about = asdict(about) | {"canaries": [canary.decode() for canary in canaries]}
+    del words_about["path"]
+    (work / "about.json").write_text(json.dumps(words_about, indent=1), encoding="utf-8")
+    os.sync()
+
+
+def _with_epoch(words: list[str], **kwargs: object) -> subprocess.Popen[bytes]:
+    times = {"SOURCE_DATE_EPOCH": _EPOCH, "E2FSPROGS_FAKE_TIME": _EPOCH}
+    return subprocess.Popen(words, env=os.environ | times, **kwargs)  # type: ignore[call-overload,no-any-return]
+
+
+def _debootstrap(tree: Path, say: Say) -> None:
+    say("fetching Debian 12 with mmdebstrap; half a minute on a fast line")
+    words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
+    words += ["mmdebstrap", "--quiet", "--mode=root", "--variant=important", f"--include={_PACKAGES}"]
+    pipeline([(_with_epoch, [*words, _SUITE, str(tree), _MIRROR])])
+
+
+def _take_from_usr(tree: Path, say: Say) -> None:
+    """About 500 MB of /usr. Files in the order of a hash of their path: every part of it is represented."""
+    say("copying files of /usr")
+    (tree / "root").mkdir(parents=True)
+    taken = 0
+    for path in sorted(_files(Path("/usr")), key=lambda path: hashlib.sha256(os.fsencode(path)).digest()):
+        if taken > _TREE:
+            return
+        try:
+            length = path.stat().st_size
+            if not 0 < length <= _LARGEST:
+                continue
+            target = tree / path.relative_to("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+            taken += length
+        except OSError:  # not for us to read, or gone
+            continue
+
+
+def _files(top: Path) -> Iterator[Path]:
+    for folder, _, names in os.walk(top):
+        for name in names:
+            path = Path(folder, name)
+            if path.is_file() and not path.is_symlink():
+                yield path
+
+
+def _plant(tree: Path, canaries: list[bytes]) -> None:
+    """A letter with each canary, and a log in which all of them appear now and then."""
+    home = tree / "root" / "secrets"
+    home.mkdir(parents=True)
+    chance = random.Random(7)
+    for number, canary in enumerate(canaries):
+        (home / f"letter-{number}.txt").write_bytes(b"The password is " + canary + b". Tell nobody.\n")
+    lines = []
+    for number in range(40_000):
+        canary = canaries[number // 1000 % len(canaries)] if number % 1000 == 500 else b""
+        code = chance.randrange(16**8)
+        lines.append(b"%06d session %08x opened for user root %s\n" % (number, code, canary))
+    (home / "log").write_bytes(b"".join(lines))
+
+
+def _find(disk: Path, canaries: list[bytes]) -> Iterator[int]:
+    with disk.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        for canary in canaries:
+            at = view.find(canary)
+            if at < 0:
+                raise DemoError("a canary is not in the image: mkfs.ext4 lost it")
+            yield at
+
+
+def sha256sum(path: Path) -> str:
+    """What the program sha256sum says of a file. Raises DemoError."""
+    return output(["sha256sum", str(path)]).split()[0].removeprefix("\\")

@@ -1,0 +1,145 @@
+"""Commands as children of the demo: run one or a pipeline, show how far it is, never leave one behind.
+
+The CPU time of a command and of all its descendants becomes ours when we wait for it; `cpu_seconds` is that
+sum, and the difference of two readings is what ran in between. So nothing is measured that is not reaped.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from demo import DemoError
+
+_POLL = 0.1  # seconds
+_GRACE = 3.0  # seconds between asking and forcing
+
+Opener = Callable[..., "subprocess.Popen[Any]"]
+Source = IO[Any] | int | None
+
+
+def cpu_seconds() -> float:
+    """User and system time of every child that was waited for, and of theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def stop(child: subprocess.Popen[Any]) -> None:
+    """End one child: ask it, then force it. Harmless when it has ended."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+    child.wait()
+
+
+@contextmanager
+def _ended(children: list[subprocess.Popen[Any]]) -> Iterator[None]:
+    """Whatever happens inside, no child outlives the block."""
+    try:
+        yield
+    finally:
+        for child in children:
+            stop(child)
+
+
+def pipeline(
+    commands: Sequence[tuple[Opener, Sequence[str]]],
+    *,
+    stdin: Source = None,
+    stdout: Source = None,
+    watch: Callable[[], None] = lambda: None,
+) -> float:
+    """Run `commands`, each reading what the one before wrote, and return the wall time in seconds.
+
+    Each is an opener (Popen of the host it runs on) and its words. `watch` is called about ten times a
+    second. Raises DemoError with the last line that the failing command said.
+    """
+    children: list[subprocess.Popen[Any]] = []
+    said = [tempfile.TemporaryFile() for _ in commands]  # noqa: SIM115
+    started = time.perf_counter()
+    try:
+        with _ended(children):
+            reader: Source = subprocess.DEVNULL if stdin is None else stdin
+            for number, (opener, words) in enumerate(commands):
+                last = number == len(commands) - 1
+                target = (stdout if stdout is not None else subprocess.DEVNULL) if last else subprocess.PIPE
+                children.append(opener(words, stdin=reader, stdout=target, stderr=said[number]))
+                if number and reader is not None and not isinstance(reader, int):
+                    reader.close()  # the reader's copy is its own; ours would hide a broken pipe
+                reader = children[-1].stdout
+            _wait(children, watch)
+            taken = time.perf_counter() - started
+        for child, log, (_, words) in zip(children, said, commands, strict=True):
+            # A writer whose reader went away first is not the one to blame.
+            if child.returncode not in (0, -signal.SIGPIPE):
+                raise DemoError(f"{Path(words[0]).name}: {_last_line(log) or f'exit code {child.returncode}'}")
+        return taken
+    finally:
+        for log in said:
+            log.close()
+
+
+def _wait(children: list[subprocess.Popen[Any]], watch: Callable[[], None]) -> None:
+    """Until all have ended, or one has failed."""
+    while any(child.poll() is None for child in children):
+        if any(child.returncode not in (None, 0) for child in children):
+            return
+        watch()
+        try:
+            children[-1].wait(_POLL)
+        except subprocess.TimeoutExpired:
+            continue
+        time.sleep(0.005)  # the last one is through, the others are about to be
+
+
+def _last_line(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def output(words: Sequence[str], opener: Opener = subprocess.Popen) -> str:
+    """What a short command prints on stdout. Raises DemoError."""
+    with tempfile.TemporaryFile() as out:
+        pipeline([(opener, words)], stdout=out)
+        out.seek(0)
+        return out.read().decode(errors="replace").strip()
+
+
+def wait_for_children_of(pid: int, limit: float) -> None:
+    """Until process `pid` has reaped its own children, `limit` seconds at most."""
+    deadline = time.monotonic() + limit
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    while time.monotonic() < deadline:
+        try:
+            if not path.read_text().strip():
+                return
+        except OSError:
+            return
+        time.sleep(0.02)
+
+
+def allocated(path: Path) -> int:
+    """Bytes that files under `path` occupy; files that come and go meanwhile do not matter."""
+    total = 0
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                try:
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                except FileNotFoundError:
+                    continue
+    except FileNotFoundError:
+        return 0
+    return total

@@ -1,0 +1,176 @@
+"""What the newcomer sees in the terminal: who and where, a bar for each phase, one table at the end.
+
+On a terminal the bars move; into a file or a pipe goes one line for each phase that is through. The table is
+made to fit 80 columns, and gains a picture of the times where there is room for one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from demo import seconds, size
+from demo.bench import Outcome
+from demo.image import Image
+from demo.wire import Proof
+from demo.world import World
+
+_PICTURE = 20  # columns
+_ROOM = 106  # columns from which on there is a picture
+GOOD, BAD, FAINT, OURS = "green", "bold red", "dim", "bold cyan"
+
+
+class _Bar:
+    """A bar of rich; keeps the rate over the last seconds."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+        self._last: list[tuple[float, int]] = []
+
+    def update(self, done: int, wire: int) -> None:
+        """`done` bytes are through, `wire` bytes were carried by the link so far."""
+        now = time.monotonic()
+        self._last = [entry for entry in self._last if entry[0] > now - 2] + [(now, wire)]
+        span, carried = now - self._last[0][0], wire - self._last[0][1]
+        rate = carried * 8 / span / 1e6 if span > 0.3 else 0.0
+        text = f"{rate:.0f} Mbit/s" if rate >= 1 else ""
+        total = self._progress.tasks[self._task].total or 0
+        self._progress.update(self._task, completed=min(done, total), amount=size(min(done, total)), rate=text)
+
+
+class Terminal:
+    """The console of a run (a `bench.Screen`)."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+
+    def say(self, text: str, style: str = FAINT) -> None:
+        """One line under what is going on."""
+        self.console.print(Text(f"  {text}", style))
+
+    def title(self, link: str) -> None:
+        """The first thing that is seen."""
+        words = Text.assemble(
+            ("xenplugin", OURS),
+            f"  moves a guest's disk over a long link: {link}\n",
+            ("the same image, four ways, each measured and checked in the same way", FAINT),
+        )
+        self.console.print()
+        self.console.print(Panel(words, box=box.ROUNDED, border_style="cyan", expand=False, padding=(0, 2)))
+
+    def facts(self, image: Image, world: World) -> None:
+        """What is moved, and between what."""
+        used = f"{image.size / 2**30:.0f} GiB, {size(image.allocated)} in use"
+        self.console.print(f"  image  {image.content} on ext4, {used}")
+        self.console.print(f"  hosts  {world.kind}\n")
+
+    def head(self, outcome: Outcome) -> None:
+        """A way begins."""
+        self.console.print(Text.assemble((f"  {outcome.title}", "bold"), ("  " + outcome.words, FAINT)))
+        if outcome.left_out:
+            self.say(f"  left out: {outcome.left_out}", "yellow")
+
+    @contextmanager
+    def bar(self, name: str, total: int) -> Iterator[_Bar]:
+        """A bar while the block runs; it stays, full, when it is through."""
+        columns = (
+            TextColumn("    {task.description:<11}"),
+            BarColumn(30, style="bright_black", complete_style="cyan", finished_style="green"),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[amount]:>7}", style=FAINT),
+            TextColumn("{task.fields[rate]:>11}", style=FAINT),
+            TimeElapsedColumn(),
+        )
+        moving = self.console.is_terminal
+        started = time.perf_counter()
+        with Progress(*columns, console=self.console, disable=not moving, refresh_per_second=8) as progress:
+            yield _Bar(progress, progress.add_task(name, total=total, amount="", rate=""))
+        if not moving:
+            self.say(f"  {name:<12} {seconds(time.perf_counter() - started):>8}", "")
+
+    def table(self, outcomes: list[Outcome], proof: Proof | None) -> None:
+        """The end: all ways side by side."""
+        roomy = self.console.width >= _ROOM
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1))
+        table.add_column("way", no_wrap=True, min_width=17)
+        table.add_column("time", justify="right", no_wrap=True, min_width=6)
+        table.add_column("sooner", justify="right", no_wrap=True, min_width=6)
+        if roomy:
+            table.add_column("", no_wrap=True, min_width=_PICTURE)
+        table.add_column("wire", justify="right", no_wrap=True, min_width=7)
+        table.add_column("CPU a + b", justify="right", no_wrap=True, min_width=11)
+        table.add_column("sha256", no_wrap=True, min_width=6)
+        table.add_column("readable", no_wrap=True, min_width=8)
+        run = [outcome for outcome in outcomes if not outcome.left_out]
+        slowest = max((outcome.seconds for outcome in run), default=1.0)
+        for outcome in run:
+            table.add_row(*_cells(outcome, run[0], slowest, roomy))
+        if proof is not None:
+            blank = [""] * (6 if roomy else 5)
+            table.add_row(Text("plain TCP (proof)", FAINT), *blank, _readable_plain(proof))
+        self.console.print(Padding(Group(Text(), table), (0, 2)))
+
+    def notes(self, lines: list[RenderableType]) -> None:
+        """Small print."""
+        for line in lines:
+            self.console.print(Padding(line, (0, 2)))
+        self.console.print()
+
+
+def sooner(outcome: Outcome, first: Outcome) -> str:
+    """How many times sooner than the first way, `6.2 x`; nothing for the first itself and for extras."""
+    if outcome is first or outcome.extra:
+        return ""
+    return f"{first.seconds / outcome.seconds:.1f} x"
+
+
+def readable(outcome: Outcome) -> tuple[str, bool | None]:
+    """What the capture gives away, and whether that is good; None: nobody looked."""
+    finding = outcome.finding
+    if finding is None:
+        return "?", None
+    if finding.hits:
+        return "SECRETS", False
+    if finding.not_noise:
+        return "patterns", False
+    return ("nothing", True) if finding.packets else ("?", None)
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
+
+
+def _readable_plain(proof: Proof) -> Text:
+    if proof.missed:
+        return Text(f"missed: {', '.join(sorted(proof.missed))}", BAD)
+    return Text("all of it", BAD)
+
+
+def _cells(outcome: Outcome, first: Outcome, slowest: float, roomy: bool) -> list[Text]:
+    style = OURS if outcome.ours else ""
+    words, good = readable(outcome)
+    traffic = outcome.traffic
+    picture = []
+    if roomy:
+        eighths = max(1, round(outcome.seconds / slowest * _PICTURE * 8))
+        picture = [Text("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip(), style or "bright_black")]
+    return [
+        Text(outcome.title, style),
+        Text(seconds(outcome.seconds), style),
+        Text(sooner(outcome, first), style),
+        *picture,
+        Text(size(traffic.wire_bytes) if traffic else "-", style),
+        Text(f"{_short(outcome.cpu_here)} + {_short(outcome.cpu_there)} s", style),
+        Text("same", GOOD) if outcome.whole else Text("DIFFERS", BAD),
+        Text(words, FAINT if good is None else GOOD if good else BAD),
+    ]
