@@ -21,10 +21,11 @@ import time
 from typing import Any
 
 from netem import netns
+from netem.control import STDIN, Control
 from netem.emulator.line import Line
 from netem.emulator.stats import Steal, transmit_drops
 from netem.emulator.tun import NAME, open_in
-from netem.errors import NetemError, WorldError
+from netem.errors import WorldError
 from netem.profile import Profile
 
 _BATCH = 4  # frames read or written before the others get their turn; small, so that they stay in the CPU's cache
@@ -43,8 +44,7 @@ class Emulator:
         self.profile = profile
         self.lines = (Line(0, profile), Line(1, profile))
         self.undeliverable = [0, 0]
-        self._control: int | None = None
-        self._pending = b""
+        self._control: Control | None = None
         self._stop = False
         self._nap = _nap(profile)
         self._dump_wanted = False
@@ -94,16 +94,15 @@ class Emulator:
         stdout when `control` is set and the link works. Raises WorldError when a device goes away.
         """
         if control:
-            self._control = 0
-            os.set_blocking(0, False)
+            self._control = Control()
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for whoever started us: stdin will end
         else:
             signal.signal(signal.SIGINT, lambda *_: self._end())
         signal.signal(signal.SIGTERM, lambda *_: self._end())
         signal.signal(signal.SIGUSR1, lambda *_: self._want_dump())
         _be_punctual()
-        if control:
-            _say({"ready": True})
+        if self._control is not None:
+            self._control.say({"ready": True})
         try:
             self._loop(status)
         finally:
@@ -124,7 +123,8 @@ class Emulator:
     def _loop(self, status: str | None) -> None:
         fd_a, fd_b = self.fds
         line_ab, line_ba = self.lines
-        watched = [fd_a, fd_b] + ([] if self._control is None else [self._control])
+        control = self._control
+        watched = [fd_a, fd_b] + ([] if control is None else [STDIN])
         clock = time.monotonic_ns
         flying_ab, flying_ba = line_ab.flying, line_ba.flying
         while not self._stop:
@@ -142,8 +142,9 @@ class Emulator:
                 behind |= self._deliver(fd_b, line_ab)
             if flying_ba:
                 behind |= self._deliver(fd_a, line_ba)
-            if self._control in ready:
-                self._obey()
+            if control is not None and STDIN in ready:
+                control.obey(self._answer)
+                self._stop |= not control.open
             if self._dump_wanted:
                 self._dump_wanted = False
                 if status:
@@ -182,26 +183,12 @@ class Emulator:
                 self.undeliverable[line.direction] += packets
         return True
 
-    def _obey(self) -> None:
-        """Commands on stdin: {"stats": true} or {"profile": {...}}; each is answered by one line."""
-        try:
-            data = os.read(0, 65536)
-        except BlockingIOError:
-            return
-        if not data:
-            self._stop = True
-            return
-        *commands, self._pending = (self._pending + data).split(b"\n")
-        for command in commands:
-            try:
-                words = json.loads(command)
-                if "profile" in words:
-                    self.change(Profile.from_dict(words["profile"]))
-                    _say({"changed": True})
-                else:
-                    _say(self.stats())
-            except (NetemError, ValueError, TypeError) as error:
-                _say({"error": str(error)})
+    def _answer(self, command: dict[str, Any]) -> dict[str, Any]:
+        """{"stats": true} or {"profile": {...}}."""
+        if "profile" in command:
+            self.change(Profile.from_dict(command["profile"]))
+            return {"changed": True}
+        return self.stats()
 
 
 def _nap(profile: Profile) -> float:
@@ -210,12 +197,6 @@ def _nap(profile: Profile) -> float:
     CPU time at 200 Mbit/s.
     """
     return min(_LONGEST_NAP, profile.one_way / 200)
-
-
-def _say(message: dict[str, Any]) -> None:
-    data = (json.dumps(message) + "\n").encode()
-    while data:
-        data = data[os.write(1, data) :]
 
 
 def _be_punctual() -> None:
