@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from netem.errors import NetemError, ProfileError
 from netem.profile import Profile
@@ -13,7 +14,7 @@ from netem.relay import Target, check
 from netem.relay.engine import Engine
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="netem.relay", description=__doc__)
     parser.add_argument("--listen", metavar="PORT", type=int, help="port of 127.0.0.1 to listen on, with --to")
     parser.add_argument("--to", metavar="HOST:PORT", help="where connections to --listen go")
@@ -24,7 +25,7 @@ def main() -> int:
     parser.add_argument("--jitter", default="0", help=argparse.SUPPRESS)
     parser.add_argument("--seed", default="1", help=argparse.SUPPRESS)
     parser.add_argument("--control", action="store_true", help="JSON commands on stdin; its end ends the relay")
-    words = parser.parse_args()
+    words = parser.parse_args(arguments)
     if (words.listen is None) != (words.to is None):
         parser.error("--listen and --to go together")
     maps = words.map + ([] if words.to is None else [f"{words.listen}:{words.to}"])

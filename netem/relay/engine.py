@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any
 
 from netem.control import STDIN, Control
+from netem.emulator.stats import Steal
 from netem.errors import WorldError
 from netem.profile import Profile
 from netem.relay.flow import Flow, Link, Way
@@ -50,6 +51,7 @@ class Engine:
         self._numbers = itertools.count()
         self._stop = False
         self._cpu = time.process_time()
+        self._steal = Steal()
 
     def listen(self, port: int, host: str, to: int) -> int:
         """Relays connections to 127.0.0.1:`port` (0: any) to `host`:`to`; the port. Raises WorldError."""
@@ -74,6 +76,7 @@ class Engine:
             "time": time.monotonic(),
             "cpu_seconds": time.process_time() - self._cpu,
             "profile": self.profile.as_dict(),
+            "steal": self._steal.as_dict(),
             "accepted": self.accepted,
             "connections": len(self.links),
             "out": self.ways[0].as_dict(),
@@ -137,6 +140,8 @@ class Engine:
             self.profile = Profile.from_dict(command["profile"])
             for way in self.ways:
                 way.change(self.profile)
+            self._cpu = time.process_time()
+            self._steal = Steal()
             return {"changed": True}
         return self.stats()
 

@@ -1,0 +1,68 @@
+"""A calibration as a table for people: what was asked, what was measured, one line each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from netem import units
+from netem.profile import Profile
+
+Row = tuple[str, str, str]
+
+
+def rows(result: dict[str, Any]) -> list[Row]:
+    """(what, asked, measured) of a result of calibrate()."""
+    profile = Profile.from_dict(result["profile"])
+    asked = profile.texts()
+    rtt, late = result["rtt"], result["lateness"]
+    table = [
+        ("round trip, median", _ms(profile.rtt), _ms(rtt["median"])),
+        (f"round trip, p99 of {rtt['rounds']}", "", _ms(rtt["p99"])),
+        (f"rate, {result['connections']} connections", _rate(profile.rate), _rate(result["rate"])),
+    ]
+    for way, counts in result.get("loss", {}).items():
+        if profile.loss:
+            expected = f"{asked['loss']}: {counts['predicted']} of {counts['packets']}"
+            table.append((f"lost {_name(way)}", expected, f"{counts['lost']} packets"))
+    if profile.rate is not None and "dropped" in result:
+        table.append(("dropped by the queue", "", f"{result['dropped']} packets"))
+    if result.get("overrun"):
+        table.append(("dropped before the emulator", "0", f"{result['overrun']} frames"))
+    for way, values in late.items():
+        text = f"{_ms(values['p50'])} / {_ms(values['p99'])} / {_ms(values['max'])}"
+        table.append((f"late {_name(way)}, p50 / p99 / max", "", text))
+    per_gb = result["cpu"]["seconds_per_gb"]
+    cost = f"{result['cpu']['share']:.2f} CPU" + ("" if per_gb is None else f", {per_gb:.2f} s per GB")
+    table.append(("emulator's own cost", "", cost))
+    table.append(("stolen by the hypervisor", "", f"{result['steal']['share'] * 100:.1f} %"))
+    return table
+
+
+def render(result: dict[str, Any]) -> Table:
+    """The rows as a rich table, with the verdict below."""
+    profile = Profile.from_dict(result["profile"])
+    method = {"tun": "namespaces and TUN", "relay": "TCP relay"}[result["method"]]
+    verdict = "" if result["believable"] else "late or robbed of CPU: repeat this run, do not believe it"
+    table = Table(title=f"{profile} ({method})", caption=verdict or None, title_justify="left")
+    table.add_column("")
+    table.add_column("asked", justify="right")
+    table.add_column("measured", justify="right")
+    for row in rows(result):
+        table.add_row(*row)
+    return table
+
+
+def _name(way: str) -> str:
+    return way.replace("_", " ")
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.2f} ms"
+
+
+def _rate(rate: float | None) -> str:
+    if rate is None:
+        return units.format_rate(None)
+    return f"{rate / 1e9:.2f} Gbit/s" if rate >= 1e9 else f"{rate / 1e6:.2f} Mbit/s"
