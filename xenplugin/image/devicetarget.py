@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xenplugin.errors import ImageError, RefusedError
-from xenplugin.geometry import CHUNK, PAGE
+from xenplugin.geometry import CHUNK
 from xenplugin.image import journal
 from xenplugin.image.buffers import Buffer, aligned
 from xenplugin.image.chunkset import ChunkSet
@@ -31,7 +31,7 @@ from xenplugin.image.files import os_errors, punch, read_at, write_at
 from xenplugin.image.inuse import claim_device, refuse_if_used
 from xenplugin.image.journal import Journal
 from xenplugin.image.scan import gaps, nonzero_blocks
-from xenplugin.image.source import Run, sector_size
+from xenplugin.image.source import Run, refuse_odd_device
 from xenplugin.image.target import Attached, Target, Write, refuse_attached
 
 #: Chunks zeroed by one system call (1 GiB), so that a signal is not kept waiting.
@@ -46,20 +46,13 @@ class DeviceTarget(Target):
         self.keeps_all = base
         self.in_place = True
         self._zeros = aligned(CHUNK)
-        # O_DIRECT cannot reach a last sector that is not whole: the chunk with it goes through the cache.
-        self._tail_fd = -1
-        if size % min(sector_size(fd), PAGE):
-            self._tail_fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-
-    def _fd(self, index: int) -> int:
-        return self._tail_fd if self._tail_fd >= 0 and index == self.chunks - 1 else self.fd
 
     def runs(self, first: int, stop: int) -> Iterator[Run]:
         if first < stop:
             yield Run(first, stop - first, False)
 
     def read(self, index: int, view: memoryview) -> None:
-        if read_at(self._fd(index), view, index * CHUNK) < len(view):
+        if read_at(self.fd, view, index * CHUNK) < len(view):
             raise OSError(errno.EIO, "the device ends early")
 
     def write(self, what: Write, scratch: Buffer) -> None:
@@ -70,9 +63,8 @@ class DeviceTarget(Target):
             at += stop - start
         for start, stop in gaps(sorted((*what.data, *what.keep)), what.length):
             view[start:stop] = self._zeros.view[: stop - start]
-        fd = self._fd(what.offset // CHUNK)
         for start, stop in gaps(what.keep, what.length):
-            write_at(fd, [view[start:stop]], what.offset + start)
+            write_at(self.fd, [view[start:stop]], what.offset + start)
 
     def zeros(self, first: int, count: int, again: bool) -> None:
         stop = first + count
@@ -85,7 +77,7 @@ class DeviceTarget(Target):
             else:
                 for index in range(first, first + part):
                     size = min(CHUNK, self.size - index * CHUNK)
-                    write_at(self._fd(index), [self._zeros.view[:size]], index * CHUNK)
+                    write_at(self.fd, [self._zeros.view[:size]], index * CHUNK)
                     self._probe_zero({index})
             first += part
 
@@ -97,23 +89,12 @@ class DeviceTarget(Target):
             if nonzero_blocks(buffer, size):
                 raise OSError(errno.EIO, "the device does not keep zeros")
 
-    def sync(self) -> None:
-        os.fdatasync(self.fd)
-        if self._tail_fd >= 0:
-            os.fdatasync(self._tail_fd)
-
     def finish(self, attached: Attached) -> None:
         self.journal.done()
         self.journal.remove()
 
     def discard(self) -> None:
         """The old content is gone: the journal stays and says so."""
-
-    def close(self) -> None:
-        super().close()
-        if self._tail_fd >= 0:
-            os.close(self._tail_fd)
-            self._tail_fd = -1
 
 
 def open_device(path: str, size: int, *, state_dir: Path, attached: Attached, use_base: bool) -> DeviceTarget:
@@ -131,6 +112,7 @@ def open_device(path: str, size: int, *, state_dir: Path, attached: Attached, us
         refuse_if_used(path, fd, claimed=True)
         with os_errors("look at", path):
             has = os.lseek(fd, 0, os.SEEK_END)
+            refuse_odd_device(path, fd, has)
         if has != size:
             raise RefusedError(
                 f"{path} is {'larger' if has > size else 'too small'}: it has {has} bytes, the image {size}",

@@ -26,7 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from xenplugin.errors import ImageError, RefusedError
-from xenplugin.geometry import CHUNK
+from xenplugin.geometry import CHUNK, PAGE
 from xenplugin.image import journal
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
@@ -124,7 +124,9 @@ class FileTarget(Target):
             self._zero(what.offset + start, stop - start)
 
     def _zero(self, offset: int, length: int) -> None:
-        if punch(self.fd, offset, length):
+        # A last page that is not whole is freed only if the hole reaches over the end of the file.
+        rest = -self.size % PAGE if offset + length == self.size else 0
+        if punch(self.fd, offset, length + rest):
             return
         stop = offset + length
         while offset < stop:  # holes cannot be made here: zeros, but only over data

@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from os import PathLike
 
 from xenplugin.errors import ImageError, RefusedError
-from xenplugin.geometry import CHUNK, MAX_IMAGE, chunk_count, chunk_length
+from xenplugin.geometry import CHUNK, MAX_IMAGE, PAGE, chunk_count, chunk_length
 from xenplugin.image.buffers import Buffer, aligned
 from xenplugin.image.files import image_error, os_errors, read_at
 from xenplugin.image.formats import HEAD, TAIL, detect, refuse_format
 
 _BLKSSZGET = 0x1268
-_SECTOR = 4096
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,14 @@ def _seek(fd: int, offset: int, whence: int) -> int | None:
         raise
 
 
-def sector_size(fd: int) -> int:
-    """Logical sector size (bytes) of a block device: the alignment that O_DIRECT wants."""
-    return int.from_bytes(fcntl.ioctl(fd, _BLKSSZGET, bytes(4)), "little")
+def refuse_odd_device(path: str, fd: int, size: int) -> None:
+    """Raise RefusedError for a device that direct I/O cannot reach the end of (a loop device set up so)."""
+    sector = int.from_bytes(fcntl.ioctl(fd, _BLKSSZGET, bytes(4)), "little")
+    if size % sector or sector > PAGE:
+        raise RefusedError(
+            f"{path} has {size} bytes in sectors of {sector}, which cannot all be read and written",
+            hint="for a loop device: losetup --sector-size 512",
+        )
 
 
 class Source:
@@ -88,11 +92,8 @@ class Source:
         self.size = size
         self.device = device
         self._fd = fd
-        self._tail_fd = -1
         self._state = os.fstat(fd)
         self.chunks = chunk_count(size)
-        if device and size % min(sector_size(fd), _SECTOR):
-            self._tail_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __enter__(self) -> Source:
         return self
@@ -106,10 +107,9 @@ class Source:
 
     def close(self) -> None:
         """Close it; more than once does no harm. No other thread may be reading."""
-        for fd in (self._fd, self._tail_fd):
-            if fd >= 0:
-                os.close(fd)
-        self._fd = self._tail_fd = -1
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def runs(self, first: int = 0, stop: int | None = None) -> Iterator[Run]:
         """All chunks (or those from `first` to `stop`), each once, in order, found as they are asked for."""
@@ -133,11 +133,7 @@ class Source:
         view = buffer.view[:length]
         got = 0
         try:
-            if self._tail_fd >= 0 and index == self.chunks - 1:
-                os.posix_fadvise(self._tail_fd, offset, length, os.POSIX_FADV_DONTNEED)
-                got = read_at(self._tail_fd, view, offset)
-            else:
-                got = read_at(self._fd, view, offset)
+            got = read_at(self._fd, view, offset)
         except OSError as error:
             raise image_error(error, "read", self.path, offset) from error
         if got < length:
@@ -222,6 +218,7 @@ def _source_of(fd: int, name: str) -> Source:
     flags = fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_NONBLOCK
     fcntl.fcntl(fd, fcntl.F_SETFL, flags)
     if device:
+        refuse_odd_device(name, fd, size)
         try:
             fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
         except OSError as error:  # a driver without direct I/O has no other way past the cache
