@@ -6,12 +6,24 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
 from netem.errors import NetemError
 
 STDIN = 0
+
+
+def signal_pipe() -> int:
+    """A descriptor that becomes readable when a signal arrives: select() goes on sleeping after a Python
+    handler (PEP 475), so a loop that wants to see its flags at once must watch this, and read it empty.
+    """
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    return reader
 
 
 class Control:

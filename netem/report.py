@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from netem import units
@@ -31,8 +32,8 @@ def rows(result: dict[str, Any]) -> list[Row]:
     if result.get("overrun"):
         table.append(("dropped before the emulator", "0", f"{result['overrun']} frames"))
     for way, values in late.items():
-        text = f"{_ms(values['p50'])} / {_ms(values['p99'])} / {_ms(values['max'])}"
-        table.append((f"late {_name(way)}, p50 / p99 / max", "", text))
+        text = f"p50 {_ms(values['p50'])}, p99 {_ms(values['p99'])}"
+        table.append((f"late {_name(way)}", "", text))
     per_gb = result["cpu"]["seconds_per_gb"]
     cost = f"{result['cpu']['share']:.2f} CPU" + ("" if per_gb is None else f", {per_gb:.2f} s per GB")
     table.append(("emulator's own cost", "", cost))
@@ -45,10 +46,10 @@ def render(result: dict[str, Any]) -> Table:
     profile = Profile.from_dict(result["profile"])
     method = {"tun": "namespaces and TUN", "relay": "TCP relay"}[result["method"]]
     verdict = "" if result["believable"] else "late or robbed of CPU: repeat this run, do not believe it"
-    table = Table(title=f"{profile} ({method})", caption=verdict or None, title_justify="left")
-    table.add_column("")
-    table.add_column("asked", justify="right")
-    table.add_column("measured", justify="right")
+    table = Table(box=SIMPLE_HEAD, title=f"{profile} ({method})", caption=verdict or None, title_justify="left")
+    table.add_column("", no_wrap=True)
+    table.add_column("asked", justify="right", no_wrap=True)
+    table.add_column("measured", justify="right", no_wrap=True)
     for row in rows(result):
         table.add_row(*row)
     return table

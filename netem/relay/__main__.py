@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (words.listen is None) != (words.to is None):
         parser.error("--listen and --to go together")
     maps = words.map + ([] if words.to is None else [f"{words.listen}:{words.to}"])
-    if not maps:
+    if not maps and not words.control:
         parser.error("nothing to relay: give --listen and --to, or --map")
     try:
         profile = Profile.parse(words.rtt, words.rate, words.jitter, words.loss, words.queue, words.seed)

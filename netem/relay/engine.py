@@ -12,6 +12,7 @@ import errno
 import gc
 import heapq
 import itertools
+import os
 import select
 import signal
 import socket
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from netem.control import STDIN, Control
+from netem.control import STDIN, Control, signal_pipe
 from netem.emulator.stats import Steal
 from netem.errors import WorldError
 from netem.profile import Profile
@@ -94,16 +95,19 @@ class Engine:
         gc.disable()
         if commands is not None:
             commands.say({"ready": True, "ports": self.ports})
+        signals = signal_pipe()
         while not self._stop:
-            self._round(commands)
+            self._round(commands, signals)
 
     def _end(self) -> None:
         self._stop = True
 
-    def _round(self, control: Control | None) -> None:
+    def _round(self, control: Control | None, signals: int) -> None:
         now = time.monotonic_ns()
         wake = now + _NS
-        watched: list[Any] = [self._accepting, self._writable] + ([] if control is None else [STDIN])
+        watched: list[Any] = [self._accepting, self._writable, signals]
+        if control is not None:
+            watched.append(STDIN)
         for way, epoll in zip(self.ways, self._readable, strict=True):
             room = way.full_until()
             if room <= now:
@@ -131,6 +135,8 @@ class Engine:
         if control is not None and STDIN in ready:
             control.obey(self._answer)
             self._stop |= not control.open
+        if signals in ready:
+            os.read(signals, 64)
 
     def _answer(self, command: dict[str, Any]) -> dict[str, Any]:
         """{"stats": true}, {"profile": {...}} or {"map": [port, host, to]}."""

@@ -99,8 +99,7 @@ class Flow:
         return bool(self._due)
 
     def push(self, data: bytes) -> None:
-        """`data` is due: keeps it in order, and writes what the target takes. Raises OSError when it is gone.
-        """
+        """`data` is due: keeps it in order, and writes what the target takes. Raises OSError when it is gone."""
         self._due.append(data)
         self.write()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -251,13 +252,25 @@ def test_the_emulator_writes_its_status_file(tmp_path: Path) -> None:
         while not up(names[1]):
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        time.sleep(0.1)  # the device is there before the signal handlers are
+        while not file.exists():
+            if handles(child.pid, signal.SIGUSR1):
+                child.send_signal(signal.SIGUSR1)
+            time.sleep(0.01)
+            assert time.monotonic() < deadline
+        assert child.poll() is None
+        file.unlink()
         child.terminate()
         assert child.wait(PATIENCE) == 0
         assert '"rtt": 0.005' in file.read_text()
     finally:
         for name in names:
             netns.delete(name)
+
+
+def handles(pid: int, number: signal.Signals) -> bool:
+    """Whether a process catches a signal (proc(5): SigCgt)."""
+    caught = re.search(r"SigCgt:\s+([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text())
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def up(name: str) -> bool:
