@@ -90,6 +90,7 @@ class DeviceTarget(Target):
                 raise OSError(errno.EIO, "the device does not keep zeros")
 
     def finish(self, attached: Attached) -> None:
+        refuse_attached(attached, self.path, os.path.realpath(self.path))
         self.journal.done()
         self.journal.remove()
 

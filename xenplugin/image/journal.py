@@ -21,6 +21,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -186,9 +187,16 @@ class Journal:
         data = memoryview(b"".join(map(_line, records)))
         if not data:
             return
-        while data:
-            data = data[os.write(self._fd, data) :]
-        os.fsync(self._fd)
+        good = os.fstat(self._fd).st_size
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+            os.fsync(self._fd)
+        except OSError:
+            # Half a line (the disk is full) would hide all lines after it.
+            with suppress(OSError):
+                os.ftruncate(self._fd, good)
+            raise
 
     def close(self) -> None:
         """Close it; it stays where it is. More than once does no harm."""

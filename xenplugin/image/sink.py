@@ -19,7 +19,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 
@@ -255,8 +255,13 @@ class Sink:
                 failure = image_error(error, "make durable", self.path)
                 self._broken = str(failure)
                 raise failure from error
-            if taken:
+            try:
                 self._target.journal.durable(taken.runs())
+            except ImageError:
+                with self._idle:  # durable, but not on record: the next checkpoint may have more luck
+                    for first, count in taken.runs():
+                        self._unsynced.add(first, count)
+                raise
 
     def missing(self) -> int:
         """How many chunks were not put yet."""
@@ -283,7 +288,7 @@ class Sink:
             return
         self._stop()
         try:
-            if not self._broken:
+            with suppress(ImageError):
                 self._checkpoint()
         finally:
             self._close()
