@@ -58,7 +58,11 @@ class Outcome:
 class Bar(Protocol):
     """One bar on the screen; both in bytes."""
 
-    def update(self, done: int, wire: int) -> None: ...
+    def update(self, done: int, wire: int) -> None:
+        """So far."""
+
+    def finish(self, done: int, wire: int) -> None:
+        """At the end."""
 
 
 class Screen(Protocol):
@@ -117,7 +121,7 @@ class Bench:
 
     @contextmanager
     def _recording(self, outcome: Outcome, look: Callable[[Path, Outcome], None] | None) -> Iterator[None]:
-        if look is None or not self.world.can_record:
+        if look is None:
             yield
             return
         with self.world.recording(self.capture) as counts:
@@ -149,7 +153,7 @@ class Bench:
 
             run = [(opener or self.world.here, words) for words in commands]
             taken = pipeline(run, stdin=stdin, stdout=stdout, watch=watch)
-            bar.update(total, self.world.carried() - before)
+            bar.finish(total, self.world.carried() - before)
         self.outcome.phases.append((name, taken))
 
     def clear(self) -> None:

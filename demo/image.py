@@ -69,18 +69,18 @@ def obtain(say: Say) -> Image:
     home = cache()
     _remove_ruins(home)
     if os.geteuid() != 0:
-        return _cached_or_built(home, "usr", say, "not root")
+        return _cached_or_built(home, "usr", say, "without root")
     if shutil.which("mmdebstrap") is None:
         return _cached_or_built(home, "usr", say, "mmdebstrap is not installed")
     try:
         return _cached_or_built(home, "debian", say, "")
     except DemoError as error:
-        return _cached_or_built(home, "usr", say, str(error))
+        return _cached_or_built(home, "usr", say, f"mmdebstrap failed ({error})")
 
 
 def _cached_or_built(home: Path, kind: str, say: Say, why: str) -> Image:
     if why:
-        say(f"no Debian from the archive ({why}): files of this machine's /usr are taken instead")
+        say(f"{why}: the image holds files of this machine's /usr, not a fresh Debian")
     recipe = [_VERSION, SIZE, _SUITE, _MIRROR, _PACKAGES, _TREE, _UUID, _EPOCH]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
     entry = home / f"{kind}-{key}"
@@ -167,7 +167,7 @@ def _with_epoch(words: list[str], **kwargs: object) -> subprocess.Popen[bytes]:
 
 
 def _debootstrap(tree: Path, say: Say) -> None:
-    say("fetching Debian 12 with mmdebstrap; half a minute on a fast line")
+    say("fetching Debian 12 (mmdebstrap): once, half a minute on a fast line")
     words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
     words += ["mmdebstrap", "--quiet", "--mode=root", "--variant=important", f"--include={_PACKAGES}"]
     pipeline([(_with_epoch, [*words, _SUITE, str(tree), _MIRROR])])

@@ -7,9 +7,11 @@ the looks (light or dark, as the reader's system is) in page.css; here is only w
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from demo import chart, facts, seconds, size
 from demo.bench import Outcome
@@ -38,7 +40,7 @@ def write(
     image: Image,
     world: str,
     outcomes: list[Outcome],
-    proof: Proof | None,
+    proof: Proof,
 ) -> list[Path]:
     """Write report.html and, with matplotlib, times.png into `folder`; the paths written."""
     run = [outcome for outcome in outcomes if not outcome.left_out]
@@ -48,15 +50,9 @@ def write(
         "The link": _link(profile),
         "The machine": facts.host(),
         "Programs": facts.programs(),
-        "The run": _run(image, world, run),
+        "The run": _run(image, world),
     }
-    parts |= {
-        f"{outcome.title}, in its own words": {
-            key: str(value) for key, value in outcome.detail.items() if not isinstance(value, dict)
-        }
-        for outcome in run
-        if outcome.detail
-    }
+    parts |= {f"{each.title}, in its own words": _own_words(each.detail) for each in run if each.detail}
     page = Template((_HERE / "page.html").read_text(encoding="utf-8")).substitute(
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         claim=_claim(run),
@@ -66,6 +62,7 @@ def write(
         ways="".join(_way(outcome, run[0]) for outcome in run) + _control(proof),
         canaries=_NUMBERS.get(len(image.canaries), str(len(image.canaries))),
         secrecy=_secrecy(run, proof),
+        punctuality=_punctuality(run),
         doubts=_items(facts.doubts(run), "doubts"),
         conditions="".join(f"<div><h3>{escape(title)}</h3>{_pairs(pairs)}</div>" for title, pairs in parts.items()),
         command=escape(f"DEMO_RTT={format_time(profile.rtt)} DEMO_RATE={format_rate(profile.rate)} make demo"),
@@ -80,7 +77,8 @@ def _claim(run: list[Outcome]) -> str:
     ours = next((outcome for outcome in run if outcome.key == "xenplugin"), None)
     if ours is None or ours is run[0]:
         return "A disk image over a long link"
-    return f"There <strong>{sooner(ours, run[0]).removesuffix(' x')}</strong> times sooner"
+    times = sooner(ours, run[0]).removesuffix(" x")
+    return f"<strong>{times}</strong> times sooner than {escape(run[0].title)}"
 
 
 def _way(outcome: Outcome, first: Outcome) -> str:
@@ -102,9 +100,7 @@ def _way(outcome: Outcome, first: Outcome) -> str:
     )
 
 
-def _control(proof: Proof | None) -> str:
-    if proof is None:
-        return ""
+def _control(proof: Proof) -> str:
     text = f"missed: {', '.join(sorted(proof.missed))}" if proof.missed else "all of it"
     return (
         '<tr><th scope="row">plain TCP<small>pieces of the image, to prove the check</small></th>'
@@ -117,12 +113,8 @@ def _verdict(text: str, good: bool | None) -> str:
     return f'<td class="{kind}">{sign} {escape(text)}</td>'
 
 
-def _secrecy(run: list[Outcome], proof: Proof | None) -> str:
-    if proof is None:
-        return '<p class="bad">Nobody looked: without root no packet can be captured.</p>'
-    heads = (
-        "way, packets, payload, kinds (packets), texts found as, windows of noise, worst chi², bytes not captured"
-    )
+def _secrecy(run: list[Outcome], proof: Proof) -> str:
+    heads = ("packets", "payload", "kinds (packets)", "texts found as", "noise", "worst chi²", "bytes missed")
     checked = [(outcome.title, outcome.finding, outcome.unrecorded) for outcome in run]
     rows = []
     for title, finding, lost in [*checked, ("plain TCP", proof.finding, 0)]:
@@ -137,12 +129,16 @@ def _secrecy(run: list[Outcome], proof: Proof | None) -> str:
             f"{finding.worst:.0f}",
             f"{finding.missing_bytes}" + (f" and {lost} packets" if lost else ""),
         ]
-        rows.append(
-            f'<tr><th scope="row">{escape(title)}</th>'
-            + "".join(f"<td>{escape(text)}</td>" for text in cells)
-            + "</tr>"
-        )
-    head = "".join(f'<th scope="col">{text}</th>' for text in heads.split(", "))
+        rows.append(_row(title, cells))
+    return _grid(heads, rows)
+
+
+def _row(title: str, cells: list[str]) -> str:
+    return f'<tr><th scope="row">{escape(title)}</th>' + "".join(f"<td>{escape(c)}</td>" for c in cells) + "</tr>"
+
+
+def _grid(heads: Sequence[str], rows: list[str]) -> str:
+    head = "".join(f'<th scope="col">{text}</th>' for text in ("way", *heads))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -150,20 +146,33 @@ def _link(profile: Profile) -> dict[str, str]:
     return profile.texts() | {"queue": size(profile.queue_bytes) if profile.queue_bytes else "none"}
 
 
-def _run(image: Image, world: str, run: list[Outcome]) -> dict[str, str]:
-    late = [
-        f"{outcome.title} {outcome.traffic.late_p50 * 1000:.1f} / {outcome.traffic.late_p99 * 1000:.1f} ms"
-        for outcome in run
-        if outcome.traffic and outcome.traffic.late_p50 is not None and outcome.traffic.late_p99 is not None
-    ]
-    dropped = [f"{outcome.title} {outcome.traffic.dropped}" for outcome in run if outcome.traffic]
+def _run(image: Image, world: str) -> dict[str, str]:
     return {
         "hosts": world,
-        "packets late (half / 99 %)": ", ".join(late) or "not measured",
-        "packets dropped": ", ".join(dropped),
-        "CPU time stolen": ", ".join(f"{outcome.title} {outcome.steal:.0%}" for outcome in run),
-        "sha256 of the image": image.sha256,
         "date": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
+        "sha256 of the image": image.sha256,
+    }
+
+
+def _punctuality(run: list[Outcome]) -> str:
+    """How far each way's link was from what it should have been."""
+    rows = []
+    for outcome in run:
+        traffic = outcome.traffic
+        if traffic is None:
+            continue
+        late = [f"{value * 1000:.1f} ms" for value in (traffic.late_p50, traffic.late_p99) if value is not None]
+        rows.append(_row(outcome.title, [*(late or ["-", "-"]), str(traffic.dropped), f"{outcome.steal:.1%}"]))
+    return _grid(("half of the packets late by", "1 % late by more than", "dropped", "CPU time stolen"), rows)
+
+
+def _own_words(detail: dict[str, Any]) -> dict[str, str]:
+    """What xenplugin's result says of itself; what is shown elsewhere is left out."""
+    elsewhere = ("seconds", "phases", "sha256", "bytes_image")
+    return {
+        key: size(value) if key.startswith("bytes_") else str(value)
+        for key, value in detail.items()
+        if key not in elsewhere and value is not None
     }
 
 

@@ -99,8 +99,8 @@ class Remote:
         return ["ssh", "-F", str(self.config)]
 
     @contextmanager
-    def serving(self, popen: Opener, call: Callable[[Callable[[], bool]], bool]) -> Iterator[None]:
-        """sshd runs while the block does. `popen` starts it on the far host, `call` looks there if it is up."""
+    def serving(self, popen: Opener, listens: Callable[[], bool]) -> Iterator[None]:
+        """sshd runs while the block does. `popen` starts it on the far host, `listens` looks if it is up."""
         made = os.geteuid() == 0 and not _PRIVSEP.exists()
         if made:
             _PRIVSEP.mkdir(mode=0o755)
@@ -112,7 +112,7 @@ class Remote:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
             )
-            self._wait_until_it_listens(child, call)
+            self._wait_until_it_listens(child, listens)
             yield
             wait_for_children_of(child.pid, _SESSIONS_END)
         finally:
@@ -123,11 +123,9 @@ class Remote:
             if made:
                 _PRIVSEP.rmdir()
 
-    def _wait_until_it_listens(
-        self, child: subprocess.Popen[Any], call: Callable[[Callable[[], bool]], bool]
-    ) -> None:
+    def _wait_until_it_listens(self, child: subprocess.Popen[Any], listens: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _START
-        while not call(self._listens):
+        while not listens():
             if child.poll() is not None:
                 assert child.stderr is not None
                 said = child.stderr.read().decode(errors="replace").strip().splitlines()
@@ -136,7 +134,8 @@ class Remote:
                 raise DemoError(f"sshd did not listen within {_START:.0f} s")
             time.sleep(0.05)
 
-    def _listens(self) -> bool:
+    def listens(self) -> bool:
+        """Whether it takes connections, as seen from the calling thread's network namespace."""
         try:
             socket.create_connection((self.listen, self.port), 1).close()
         except OSError:

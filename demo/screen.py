@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -35,17 +35,24 @@ class _Bar:
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress = progress
         self._task = task
+        self._started = time.monotonic()
         self._last: list[tuple[float, int]] = []
 
     def update(self, done: int, wire: int) -> None:
         """`done` bytes are through, `wire` bytes were carried by the link so far."""
         now = time.monotonic()
         self._last = [entry for entry in self._last if entry[0] > now - 2] + [(now, wire)]
-        span, carried = now - self._last[0][0], wire - self._last[0][1]
+        self._show(done, wire - self._last[0][1], now - self._last[0][0])
+
+    def finish(self, done: int, wire: int) -> None:
+        """It is through; what stays is the mean rate."""
+        self._show(done, wire, time.monotonic() - self._started)
+
+    def _show(self, done: int, carried: int, span: float) -> None:
         rate = carried * 8 / span / 1e6 if span > 0.3 else 0.0
         text = f"{rate:.0f} Mbit/s" if rate >= 1 else ""
-        total = self._progress.tasks[self._task].total or 0
-        self._progress.update(self._task, completed=min(done, total), amount=size(min(done, total)), rate=text)
+        done = min(done, int(self._progress.tasks[self._task].total or 0))
+        self._progress.update(self._task, completed=done, amount=size(done), rate=text)
 
 
 class Terminal:
@@ -56,14 +63,14 @@ class Terminal:
 
     def say(self, text: str, style: str = FAINT) -> None:
         """One line under what is going on."""
-        self.console.print(Text(f"  {text}", style))
+        self.console.print(Padding(Text(text, style), (0, 2)))
 
     def title(self, link: str) -> None:
         """The first thing that is seen."""
         words = Text.assemble(
             ("xenplugin", OURS),
-            f"  moves a guest's disk over a long link: {link}\n",
-            ("the same image, four ways, each measured and checked in the same way", FAINT),
+            f"  a guest's disk over a long link\n{link}\n",
+            ("one image, four ways, each measured and checked alike", FAINT),
         )
         self.console.print()
         self.console.print(Panel(words, box=box.ROUNDED, border_style="cyan", expand=False, padding=(0, 2)))
@@ -71,8 +78,7 @@ class Terminal:
     def facts(self, image: Image, world: World) -> None:
         """What is moved, and between what."""
         used = f"{image.size / 2**30:.0f} GiB, {size(image.allocated)} in use"
-        self.console.print(f"  image  {image.content} on ext4, {used}")
-        self.console.print(f"  hosts  {world.kind}\n")
+        self.console.print(f"  image  {image.content} on ext4, {used}\n  hosts  {world.kind}\n")
 
     def head(self, outcome: Outcome) -> None:
         """A way begins."""
@@ -98,7 +104,7 @@ class Terminal:
         if not moving:
             self.say(f"  {name:<12} {seconds(time.perf_counter() - started):>8}", "")
 
-    def table(self, outcomes: list[Outcome], proof: Proof | None) -> None:
+    def table(self, outcomes: list[Outcome], proof: Proof) -> None:
         """The end: all ways side by side."""
         roomy = self.console.width >= _ROOM
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1))
@@ -115,15 +121,10 @@ class Terminal:
         slowest = max((outcome.seconds for outcome in run), default=1.0)
         for outcome in run:
             table.add_row(*_cells(outcome, run[0], slowest, roomy))
-        if proof is not None:
-            blank = [""] * (6 if roomy else 5)
-            table.add_row(Text("plain TCP (proof)", FAINT), *blank, _readable_plain(proof))
-        self.console.print(Padding(Group(Text(), table), (0, 2)))
-
-    def notes(self, lines: list[RenderableType]) -> None:
-        """Small print."""
-        for line in lines:
-            self.console.print(Padding(line, (0, 2)))
+        blank = [""] * (6 if roomy else 5)
+        table.add_row(Text("plain TCP (proof)", FAINT), *blank, _readable_plain(proof))
+        words = "sooner: than the first line; a sends, b receives; readable: by who listens on the wire"
+        self.console.print(Padding(Group(Text(), table, Text(words, FAINT)), (0, 2)))
         self.console.print()
 
 
@@ -143,7 +144,7 @@ def readable(outcome: Outcome) -> tuple[str, bool | None]:
         return "SECRETS", False
     if finding.not_noise:
         return "patterns", False
-    return ("nothing", True) if finding.packets else ("?", None)
+    return ("nothing", True) if finding.complete and not outcome.unrecorded else ("unsure", None)
 
 
 def _short(value: float) -> str:

@@ -24,7 +24,6 @@ from lab.capture import CaptureError, Finding, check_capture
 
 _PLAIN = 16 << 20  # bytes of the image that go in the clear
 _PIECE = 64 << 10  # bytes of it in each other spelling
-_PORT = 9000
 _SLICE = 1 << 16
 
 
@@ -59,12 +58,13 @@ def prove(bench: Bench) -> Proof:
     before = bench.world.carried()
     sent = 0
     with bench.world.recording(bench.capture), bench.screen.bar("plain copy", total) as bar:
-        with bench.world.call_there(lambda: socket.create_server((bench.world.address, _PORT))) as server:
+        server, connect = bench.world.plain()
+        with server:
             for data in spelled.values():
-                for start in _sent(bench, server, data):
+                for start in _sent(server, connect, data):
                     bar.update(sent + start, bench.world.carried() - before)
                 sent += len(data)
-        bar.update(total, bench.world.carried() - before)
+        bar.finish(total, bench.world.carried() - before)
     finding = _check(bench.capture, bench.image.canaries)
     bench.capture.unlink()
     return Proof(finding, frozenset(spelled) - finding.spellings)
@@ -88,9 +88,9 @@ def _spellings(bench: Bench) -> dict[str, bytes]:
     }
 
 
-def _sent(bench: Bench, server: socket.socket, data: bytes) -> Iterator[int]:
+def _sent(server: socket.socket, connect: Callable[[], socket.socket], data: bytes) -> Iterator[int]:
     """Sends `data` over a connection of its own; yields how far it is."""
-    with bench.world.call_here(lambda: socket.create_connection((bench.world.address, _PORT), 10)) as client:
+    with connect() as client:
         drain = threading.Thread(target=_drain, args=(server.accept()[0],), daemon=True)
         drain.start()
         try:

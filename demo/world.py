@@ -1,8 +1,7 @@
 """Two hosts and the long link between them, with or without root.
 
 As root: two network namespaces joined by netem's emulator, real interfaces, a recorder at one of them.
-Without: processes of the user on loopback, and netem's relay, which delays and limits TCP connections; nothing
-can be captured then. Everything is gone when the `with` block ends, however it ends.
+Without: see demo.loopback. Everything is gone when the `with` block ends, however it ends.
 """
 
 from __future__ import annotations
@@ -11,25 +10,25 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from demo import DemoError
 from demo.process import Opener, stop
 from demo.remote import Remote
 from netem.emulator.tun import NAME as DEVICE
-from netem.errors import NetemError
+from netem.errors import NetemError, WorldError
 from netem.profile import Profile
 from netem.world import TwoHosts
 
-_SSH_PORT = 22
+_SSH_PORT, _PLAIN_PORT = 22, 9000  # in host b's namespace, where nobody else listens
 _REPOSITORY = str(Path(__file__).resolve().parent.parent)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,74 +58,55 @@ def link_profile() -> Profile:
         raise DemoError(f"DEMO_RTT={rtt} DEMO_RATE={rate}: {error}{hint}") from error
 
 
-class World:
+class World(ABC):
     """The hosts: `here` sends, `there` receives; both are openers like subprocess.Popen."""
 
     kind: str
-    can_record: bool
-    address: str  # of host b, as host a calls it
     remote: Remote
     here: Opener
     there: Opener
     xenplugin_settings: Sequence[str] = ()  # lines of its configuration
 
+    @abstractmethod
     def reset(self) -> None:
         """Counts from here on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def traffic(self) -> Traffic:
         """What came of the counting."""
-        raise NotImplementedError
 
+    @abstractmethod
     def carried(self) -> int:
         """Bytes that the link has carried so far, cheap enough to be asked ten times a second."""
-        raise NotImplementedError
 
-    def call_here(self, function: Callable[[], T]) -> T:
-        """`function()` on host a: sockets that it makes belong there."""
-        raise NotImplementedError
+    @abstractmethod
+    def plain(self) -> tuple[socket.socket, Callable[[], socket.socket]]:
+        """A listening socket on host b, and what connects to it from host a, over the link."""
 
-    def call_there(self, function: Callable[[], T]) -> T:
-        """`function()` on host b."""
-        raise NotImplementedError
+    @abstractmethod
+    def listens(self) -> bool:
+        """Whether sshd answers, asked on host b."""
 
     @contextmanager
     def serving(self) -> Iterator[None]:
         """sshd listens on host b while the block runs; then its CPU time is ours."""
-        with self.remote.serving(self.there, self.call_there):
+        with self.remote.serving(self.there, self.listens):
             yield
 
-    @contextmanager
-    def recording(self, path: Path) -> Iterator[dict[str, int]]:
-        """Captures host a's packets into `path`; the dict has "packets" and "dropped" after the block."""
-        words = [sys.executable, "-m", "lab.capture", "record", DEVICE, str(path)]
-        recorder = self.here(words, cwd=_REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert recorder.stdout is not None and recorder.stderr is not None
-        counts: dict[str, int] = {}
-        try:
-            if recorder.stdout.readline().strip() != "recording":
-                said = recorder.stderr.read().strip().splitlines()
-                raise DemoError(f"no capture: {said[-1] if said else 'the recorder ended'}")
-            yield counts
-            recorder.send_signal(signal.SIGTERM)
-            counts.update(json.loads(recorder.communicate(timeout=30)[0]))
-        finally:
-            stop(recorder)
-            recorder.stdout.close()
-            recorder.stderr.close()
+    @abstractmethod
+    def recording(self, path: Path) -> AbstractContextManager[dict[str, int]]:
+        """Captures what passes host a into `path`; the dict has "packets" and "dropped" after the block."""
 
 
 class _Namespaces(World):
     """Two network namespaces and the emulator."""
 
     kind = "two network namespaces, link emulated"
-    can_record = True
 
     def __init__(self, hosts: TwoHosts, folder: Path) -> None:
         self._hosts = hosts
-        self.address = hosts.b.address
         self.here, self.there = hosts.a.popen, hosts.b.popen
-        self.remote = Remote(folder, self.address, _SSH_PORT, self.address, _SSH_PORT)
+        self.remote = Remote(folder, hosts.b.address, _SSH_PORT, hosts.b.address, _SSH_PORT)
         # Opened inside the namespace once; read again and again from here.
         self._counters = hosts.a.call(Path("/proc/thread-self/net/dev").open)
 
@@ -149,36 +129,55 @@ class _Namespaces(World):
                 return int(words[0]) + int(words[8])
         return 0
 
-    def call_here(self, function: Callable[[], T]) -> T:
-        return self._hosts.a.call(function)
+    def plain(self) -> tuple[socket.socket, Callable[[], socket.socket]]:
+        place = (self._hosts.b.address, _PLAIN_PORT)
+        server = self._hosts.b.call(lambda: socket.create_server(place))
+        return server, lambda: self._hosts.a.call(lambda: socket.create_connection(place, 10))
 
-    def call_there(self, function: Callable[[], T]) -> T:
-        return self._hosts.b.call(function)
+    def listens(self) -> bool:
+        return self._hosts.b.call(self.remote.listens)
+
+    @contextmanager
+    def recording(self, path: Path) -> Iterator[dict[str, int]]:
+        words = [sys.executable, "-m", "lab.capture", "record", DEVICE, str(path)]
+        recorder = self.here(words, cwd=_REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert recorder.stdout is not None and recorder.stderr is not None
+        counts: dict[str, int] = {}
+        try:
+            if recorder.stdout.readline().strip() != "recording":
+                said = recorder.stderr.read().strip().splitlines()
+                raise DemoError(f"no capture: {said[-1] if said else 'the recorder ended'}")
+            yield counts
+            recorder.send_signal(signal.SIGTERM)
+            counts.update(json.loads(recorder.communicate(timeout=30)[0]))
+        finally:
+            stop(recorder)
+            recorder.stdout.close()
+            recorder.stderr.close()
 
     def close(self) -> None:
         self._counters.close()
 
 
 @contextmanager
-def world(profile: Profile, folder: Path) -> Iterator[World]:
+def world(profile: Profile, folder: Path, say: Callable[[str], None]) -> Iterator[World]:
     """The best world that this user can have; `folder` is for keys and configuration. Raises DemoError."""
-    try:
-        if os.geteuid() == 0:
-            with TwoHosts(profile) as hosts:
-                here = _Namespaces(hosts, folder)
-                try:
-                    yield here
-                finally:
-                    here.close()
+    from demo.loopback import loopback
+
+    with ExitStack() as stack:
+        try:
+            hosts = stack.enter_context(TwoHosts(profile))
+        except WorldError as error:  # no root, or a root that may not make namespaces
+            say(f"{error}: loopback and a relay instead")
+            yield stack.enter_context(loopback(profile, folder))
         else:
-            with _user_world(profile, folder) as there:
-                yield there
-    except NetemError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        raise DemoError(f"{error}{hint}") from error
+            yield stack.enter_context(_namespaces(hosts, folder))
 
 
 @contextmanager
-def _user_world(profile: Profile, folder: Path) -> Iterator[World]:
-    raise DemoError("without root there is nothing yet")
-    yield
+def _namespaces(hosts: TwoHosts, folder: Path) -> Iterator[World]:
+    both = _Namespaces(hosts, folder)
+    try:
+        yield both
+    finally:
+        both.close()
