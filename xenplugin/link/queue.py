@@ -10,13 +10,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from xenplugin.wire.frames import Chunk, Zeros
+from xenplugin.wire.frames import Chunk, End, Zeros
 
 #: What a frame costs beside its payload, so that a flood of empty frames is bounded as well.
 _FLAT = 256
 
 
-def cost(frame: Chunk | Zeros) -> int:
+def cost(frame: Chunk | End | Zeros) -> int:
     """Bytes of memory that `frame` stands for."""
     return _FLAT + (len(frame.payload) if isinstance(frame, Chunk) else 0)
 
@@ -26,7 +26,7 @@ class SendQueue:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._frames: deque[Chunk | Zeros] = deque()
+        self._frames: deque[Chunk | End | Zeros] = deque()
         self._bytes = 0
         self._left = 0
         self._starved = False
@@ -34,8 +34,9 @@ class SendQueue:
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
         self._drained = threading.Condition(self._lock)
+        self._emptied = threading.Condition(self._lock)
 
-    def put(self, frame: Chunk | Zeros) -> bool:
+    def put(self, frame: Chunk | End | Zeros) -> bool:
         """Waits while the queue is full. False if it was closed (the frame is dropped)."""
         with self._lock:
             while self._bytes >= self._capacity and not self._closed:
@@ -47,7 +48,7 @@ class SendQueue:
             self._filled.notify()
             return True
 
-    def get(self, gone: Callable[[], bool], timeout: float) -> Chunk | Zeros | None:
+    def get(self, gone: Callable[[], bool], timeout: float) -> Chunk | End | Zeros | None:
         """The next frame; None after `timeout` seconds, when closed, or when `gone()` after a `wake`."""
         with self._lock:
             if not self._frames:
@@ -59,7 +60,14 @@ class SendQueue:
             self._bytes -= cost(frame)
             self._left += cost(frame)
             self._drained.notify()
+            if not self._frames:
+                self._emptied.notify_all()
             return frame
+
+    def wait_empty(self, timeout: float) -> bool:
+        """Whether all frames were given to a connection, waiting up to `timeout` seconds for it."""
+        with self._lock:
+            return self._emptied.wait_for(lambda: not self._frames or self._closed, timeout)
 
     def observe(self) -> tuple[int, bool]:
         """(bytes that have left it in all, whether a sender found it empty since the last call)."""
@@ -78,3 +86,4 @@ class SendQueue:
             self._closed = True
             self._filled.notify_all()
             self._drained.notify_all()
+            self._emptied.notify_all()

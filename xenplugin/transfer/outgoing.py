@@ -161,7 +161,10 @@ class Outgoing:
             self._source.finish()
             root = packing.digest.root()
             pool.ending = True
-            control.send(End(root))
+            if streams:
+                control.send(End(root))
+            else:  # behind the last chunk, which may not have left yet
+                pool.queue.put(End(root))
             self._await(lambda: self._done is not None)
             if self._done != root:
                 raise ImageError("the far side's receipt is for another image")
@@ -231,7 +234,7 @@ class Outgoing:
     ) -> None:
         self._emit(events.Phase("transfer"))
         tick = 0
-        while not plan.wait_covered(_TICK):
+        while not (plan.wait_covered(_TICK) and pool.queue.wait_empty(_TICK)):
             self._check()
             tick += 1
             if grow and tick % 10 == 0:
