@@ -66,19 +66,15 @@ def addresses() -> list[str]:
 
 
 class Listener:
-    """Accepts on `sock` and calls `welcome(connection)` in a thread of its own for each."""
+    """Accepts on `sock` and calls `welcome(connection, known)` in a thread of its own for each; `known()` says
+    that the stranger proved himself, which makes room for another."""
 
-    def __init__(self, sock: socket.socket, welcome: Callable[[socket.socket], None]) -> None:
+    def __init__(self, sock: socket.socket, welcome: Callable[[socket.socket, Callable[[], None]], None]) -> None:
         self._sock = sock
         self._welcome = welcome
         self._places = threading.BoundedSemaphore(STRANGERS)
         self.port: int = sock.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
-
-    def known(self) -> None:
-        """A stranger proved himself (or left): his place is free again."""
-        with contextlib.suppress(ValueError):
-            self._places.release()
 
     def close(self) -> None:
         """Accept no more."""
@@ -95,4 +91,16 @@ class Listener:
             if not self._places.acquire(blocking=False):
                 connection.close()
                 continue
-            threading.Thread(target=self._welcome, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._host, args=(connection,), daemon=True).start()
+
+    def _host(self, connection: socket.socket) -> None:
+        place = [self._places]  # taken from the list by whoever gives it back first
+
+        def known() -> None:
+            while place:
+                place.pop().release()
+
+        try:
+            self._welcome(connection, known)
+        finally:
+            known()

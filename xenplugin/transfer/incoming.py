@@ -223,7 +223,7 @@ class Incoming:
         while count := endpoint.receive_into(reader.space()):
             yield from reader.advance(count)
 
-    def _stranger(self, sock: socket.socket) -> None:
+    def _stranger(self, sock: socket.socket, known: Callable[[], None]) -> None:
         """A connection that must first prove itself."""
         endpoint = SocketEndpoint(sock)
         preambles: list[Preamble] = []
@@ -245,6 +245,7 @@ class Incoming:
             frames = self._receive(endpoint, reader)
             if next(frames, None) is None:
                 return
+            known()
             line = _Line(preambles[0].number, endpoint, Writer(self._keys.backward(preambles[0])))
             sock.settimeout(None)
             tcp.tune(sock, self._config.silence, None)
