@@ -90,9 +90,12 @@ def cli() -> None:
     """Moves Xen guests and their disks: sealed end to end, compressed, resumable."""
 
 
-def split_target(text: str) -> tuple[str | None, str]:
+def split_target(text: str, command: bool = False) -> tuple[str | None, str]:
     """'[HOST:]PATH' -> (HOST or None, PATH). As in scp, a colon after a slash belongs to the path, and an
-    IPv6 address is written in brackets."""
+    IPv6 address is written in brackets. `command`: HOST is a whole command, which ends at the last colon."""
+    if command and ":" in text:
+        host, _, path = text.rpartition(":")
+        return host, path
     match = re.match(r"(\[[^\]/]+\]|[^:/\[\]]*[^:/]):(.*)$", text, re.DOTALL)
     if match is None:
         return None, text
@@ -117,14 +120,14 @@ def copy(src: str, dst: str, raw: bool, **options: Any) -> None:
         from xenplugin.transfer.outgoing import Outgoing, Target
 
         config = context.config()
-        host, path = split_target(dst)
+        host, path = split_target(dst, command=not config.ssh.strip())
         if not path:
             raise UsageError(f"{dst!r} names no file on the far host")
         if path.endswith("/"):
             path += os.path.basename(os.path.abspath(src))
         if host is None:
             path = os.path.abspath(path)
-        host = host.strip("[]") if host else host
+        host = host.strip("[]") if host and config.ssh.strip() else host
         with open_source(src, raw=raw) as source:
             target = Target(host, path)
             context.ui(events.Started("copy", src, str(target), source.size))
