@@ -1,0 +1,181 @@
+"""Fixtures of the tests that drive the real program (tests/cli, tests/faults)."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.images import names_in
+from helpers.program import Done, Program, Running
+from helpers.proxy import Change, Proxy, free_ports
+
+SSH = Path(__file__).parent / "helpers" / "ssh.py"
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Program]:
+    """Runs xenplugin; the test fails if anything it started is left running."""
+    made = Program(tmp_path, uuid.uuid4().hex)
+    yield made
+    left = made.close()
+    assert not left, f"left running: {left}"
+
+
+class Sides:
+    """A source and a far side that are set up apart from each other, with a stand-in for ssh between them.
+
+    The target's directory, `there`, is empty at first."""
+
+    def __init__(self, program: Program, folder: Path) -> None:
+        self.program = program
+        self.folder = folder
+        self.there = folder / "there"
+        self.there.mkdir()
+        self.target = self.there / "disk.img"
+        self.state = folder / "far-state"
+        self.ports = free_ports()
+        self.near: dict[str, Any] = {"state_dir": str(folder / "near-state")}
+        self.far: dict[str, Any] = {
+            "state_dir": str(self.state),
+            "ports": f"{self.ports.start}-{self.ports.stop - 1}",
+        }
+        self.ssh_options: list[str] = []
+        self.ssh: str | None = None  #: another command than the stand-in
+
+    def words(self, source: Path, *options: str | Path, target: Path | None = None) -> list[str | Path]:
+        """The arguments that copy `source` over the stand-in."""
+        near, far = self.folder / "near.toml", self.folder / "far.toml"
+        for path, values in ((near, self.near), (far, self.far)):
+            path.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in values.items()))
+        ssh = self.ssh
+        if ssh is None:
+            ssh = shlex.join([sys.executable, str(SSH), "--config", str(far), *self.ssh_options])
+        return ["copy", "--config", near, "-s", ssh, *options, source, f"far:{target or self.target}"]
+
+    def start(self, source: Path, *options: str | Path, **more: Any) -> Running:
+        """Copy it, to be watched by events."""
+        return self.program.start(*self.words(source, "--log-json", "--json", *options), **more)
+
+    def copy(self, source: Path, *options: str | Path, code: int = 0, target: Path | None = None) -> Done:
+        """Copy it to the end."""
+        return self.program.run(
+            *self.words(source, "--log-json", "--json", *options, target=target), code=code
+        )
+
+    def left(self) -> set[str]:
+        """What is in the target's directory beside the target."""
+        return names_in(self.there) - {self.target.name}
+
+    def assert_clean(self) -> None:
+        """Nothing but the target is there, no journal, and nothing runs."""
+        self.program.await_none()
+        assert self.left() == set()
+        assert not self.state.exists() or names_in(self.state) == set()
+
+    def assert_kept(self) -> None:
+        """A partial image with its journal is there, and nothing runs."""
+        self.program.await_none()
+        name = self.target.name
+        assert self.left() == {f".{name}.xenplugin-part", f".{name}.xenplugin-journal"}
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else f'"{value}"'
+
+
+@pytest.fixture
+def sides(program: Program, tmp_path: Path) -> Sides:
+    return Sides(program, tmp_path)
+
+
+@pytest.fixture
+def proxied(sides: Sides) -> Iterator[Callable[..., Proxy]]:
+    """Puts a proxy into the way of the data connections of `sides`."""
+    made: list[Proxy] = []
+
+    def make(change: Change | None = None) -> Proxy:
+        proxy = Proxy(sides.ports, change)
+        made.append(proxy)
+        sides.near["address"] = proxy.address
+        sides.ssh_options.append("--local")
+        return proxy
+
+    yield make
+    for proxy in made:
+        proxy.close()
+
+
+# -- what needs root ------------------------------------------------------------------------------
+
+
+def _missing(*tools: str) -> str | None:
+    if os.geteuid() != 0:
+        return "needs root"
+    lacking = [tool for tool in tools if shutil.which(tool, path="/usr/sbin:/sbin:/usr/bin:/bin") is None]
+    return f"needs {', '.join(lacking)}" if lacking else None
+
+
+def _call(*words: str | Path) -> str:
+    return subprocess.run(
+        [os.fspath(word) for word in words], check=True, capture_output=True, text=True, timeout=60
+    ).stdout.strip()
+
+
+@pytest.fixture
+def loop_device() -> Iterator[Callable[[Path], Path]]:
+    """Makes a file a block device."""
+    reason = _missing("losetup")
+    if reason or not os.path.exists("/dev/loop-control"):
+        pytest.skip(reason or "no loop devices on this machine")
+    made: list[str] = []
+
+    def attach(path: Path) -> Path:
+        made.append(_call("losetup", "--find", "--show", path))
+        return Path(made[-1])
+
+    yield attach
+    for name in made:
+        subprocess.run(["losetup", "--detach", name], check=False, timeout=60)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a tmpfs of so many MiB; returns its directory."""
+    reason = _missing("mount", "umount")
+    if reason:
+        pytest.skip(reason)
+    mounted: list[Path] = []
+
+    def mount(mib: int) -> Path:
+        folder = tmp_path / f"small{len(mounted)}"
+        folder.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", folder], capture_output=True, timeout=60
+        )
+        if done.returncode:
+            pytest.skip("tmpfs cannot be mounted here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", folder], check=False, timeout=60)
+
+
+@pytest.fixture
+def nobody() -> list[str]:
+    """The words before a command that run it as an ordinary user."""
+    reason = _missing("setpriv")
+    if reason:
+        pytest.skip(reason)
+    return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]

@@ -1,0 +1,122 @@
+"""A TCP proxy on loopback between source and far side: what a hostile or a broken network does to connections.
+
+It listens on 127.0.0.2 on each port that the far side may choose, and connects to the same port of 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import threading
+from collections.abc import Callable
+
+NEAR, FAR = "127.0.0.2", "127.0.0.1"
+#: change(connection number from 0, forward, place of the piece in its direction, piece) -> piece
+Change = Callable[[int, bool, int, bytes], bytes]
+
+
+def free_ports(count: int = 4) -> range:
+    """Ports that nobody listens on, below those that the kernel gives away."""
+    while True:
+        first = random.randrange(15000, 32000)
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+                        sock = stack.enter_context(socket.socket(family))
+                        if family == socket.AF_INET6:
+                            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                        sock.bind((address, port))
+                return range(first, first + count)
+            except OSError:
+                continue
+
+
+class Proxy:
+    """Runs from its making to `close()`. `made` counts the connections that came."""
+
+    def __init__(self, ports: range, change: Change | None = None) -> None:
+        self.address = NEAR
+        self.made = 0
+        self.refuse = False
+        self.forwarded = 0  #: bytes, forward
+        self._change = change
+        self._closed = False
+        self._flows: list[tuple[socket.socket, socket.socket]] = []
+        self._going = threading.Event()
+        self._going.set()
+        self._lock = threading.Lock()
+        self._doors = [socket.create_server((NEAR, port), backlog=64) for port in ports]
+        for door in self._doors:
+            threading.Thread(target=self._accept, args=(door,), daemon=True).start()
+
+    def drop(self) -> int:
+        """Break all connections there are (RST); returns how many."""
+        with self._lock:
+            flows, self._flows = self._flows, []
+        for flow in flows:
+            _break(*flow)
+        return len(flows)
+
+    def silence(self) -> None:
+        """Forward nothing any more; connections stay, and new ones are taken."""
+        self._going.clear()
+
+    def speak(self) -> None:
+        """Forward again."""
+        self._going.set()
+
+    def close(self) -> None:
+        self._closed = True
+        for door in self._doors:
+            with contextlib.suppress(OSError):
+                door.shutdown(socket.SHUT_RDWR)
+            door.close()
+        self.drop()
+        self._going.set()
+
+    def _accept(self, door: socket.socket) -> None:
+        port = door.getsockname()[1]
+        while True:
+            try:
+                near, _ = door.accept()
+            except OSError:
+                return
+            if self.refuse or self._closed:
+                _break(near)
+                continue
+            try:
+                far = socket.create_connection((FAR, port))
+            except OSError:
+                _break(near)
+                continue
+            with self._lock:
+                number, self.made = self.made, self.made + 1
+                self._flows.append((near, far))
+            for source, sink, forward in ((near, far, True), (far, near, False)):
+                threading.Thread(
+                    target=self._pump, args=(number, source, sink, forward), daemon=True
+                ).start()
+
+    def _pump(self, number: int, source: socket.socket, sink: socket.socket, forward: bool) -> None:
+        place = 0
+        with contextlib.suppress(OSError):
+            while piece := source.recv(1 << 16):
+                self._going.wait()
+                if forward:
+                    self.forwarded += len(piece)
+                sink.sendall(self._change(number, forward, place, piece) if self._change else piece)
+                place += len(piece)
+        for sock in (source, sink):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+def _break(*socks: socket.socket) -> None:
+    for sock in socks:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        sock.close()
