@@ -83,7 +83,7 @@ def pipeline(
         for child, log, (_, words) in zip(children, said, commands, strict=True):
             # A writer whose reader went away first is not the one to blame.
             if child.returncode not in (0, -signal.SIGPIPE):
-                raise DemoError(f"{Path(words[0]).name}: {_last_line(log) or f'exit code {child.returncode}'}")
+                raise DemoError(_complaint(Path(words[0]).name, log) or f"{words[0]}: exit code {child.returncode}")
         return taken
     finally:
         for log in said:
@@ -103,10 +103,14 @@ def _wait(children: list[subprocess.Popen[Any]], watch: Callable[[], None]) -> N
         time.sleep(0.005)  # the last one is through, the others are about to be
 
 
-def _last_line(log: IO[bytes]) -> str:
+def _complaint(program: str, log: IO[bytes]) -> str:
+    """The line in which `program` says what went wrong: its last, but an error before a hint."""
     log.seek(0)
     lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    line = next((line for line in reversed(lines) if "error:" in line), lines[-1] if lines else "")
+    if not line:
+        return ""
+    return f"{program}: {line.removeprefix(f'{program}: ').removeprefix('error: ')}"
 
 
 def output(words: Sequence[str], opener: Opener = subprocess.Popen) -> str:

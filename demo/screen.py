@@ -25,7 +25,7 @@ from demo.wire import Proof
 from demo.world import World
 
 _PICTURE = 20  # columns
-_ROOM = 106  # columns from which on there is a picture
+_ROOM = 100  # columns from which on there is a picture
 GOOD, BAD, FAINT, OURS = "green", "bold red", "dim", "bold cyan"
 
 
@@ -107,15 +107,15 @@ class Terminal:
     def table(self, outcomes: list[Outcome], proof: Proof) -> None:
         """The end: all ways side by side."""
         roomy = self.console.width >= _ROOM
-        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1))
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
         table.add_column("way", no_wrap=True, min_width=17)
-        table.add_column("time", justify="right", no_wrap=True, min_width=6)
+        table.add_column("time", justify="right", no_wrap=True, min_width=7)
         table.add_column("sooner", justify="right", no_wrap=True, min_width=6)
         if roomy:
             table.add_column("", no_wrap=True, min_width=_PICTURE)
         table.add_column("wire", justify="right", no_wrap=True, min_width=7)
-        table.add_column("CPU a + b", justify="right", no_wrap=True, min_width=11)
-        table.add_column("sha256", no_wrap=True, min_width=6)
+        table.add_column("CPU s a+b", justify="right", no_wrap=True, min_width=9)
+        table.add_column("sha256", no_wrap=True, min_width=7)
         table.add_column("readable", no_wrap=True, min_width=8)
         run = [outcome for outcome in outcomes if not outcome.left_out]
         slowest = max((outcome.seconds for outcome in run), default=1.0)
@@ -123,8 +123,8 @@ class Terminal:
             table.add_row(*_cells(outcome, run[0], slowest, roomy))
         blank = [""] * (6 if roomy else 5)
         table.add_row(Text("plain TCP (proof)", FAINT), *blank, _readable_plain(proof))
-        words = "sooner: than the first line; a sends, b receives; readable: by who listens on the wire"
-        self.console.print(Padding(Group(Text(), table, Text(words, FAINT)), (0, 2)))
+        words = "sooner: than the first line; a sends, b receives; readable: on the wire"
+        self.console.print(Padding(Group(Text(), table, Padding(Text(words, FAINT), (0, 0, 0, 1))), (0, 0, 0, 1)))
         self.console.print()
 
 
@@ -147,8 +147,8 @@ def readable(outcome: Outcome) -> tuple[str, bool | None]:
     return ("nothing", True) if finding.complete and not outcome.unrecorded else ("unsure", None)
 
 
-def _short(value: float) -> str:
-    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
+def _short(value: float, below: int = 10) -> str:
+    return f"{value:.1f}" if value < below - 0.05 else f"{value:.0f}"
 
 
 def _readable_plain(proof: Proof) -> Text:
@@ -167,11 +167,11 @@ def _cells(outcome: Outcome, first: Outcome, slowest: float, roomy: bool) -> lis
         picture = [Text("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip(), style or "bright_black")]
     return [
         Text(outcome.title, style),
-        Text(seconds(outcome.seconds), style),
+        Text(f"{_short(outcome.seconds, 100)} s", style),
         Text(sooner(outcome, first), style),
         *picture,
         Text(size(traffic.wire_bytes) if traffic else "-", style),
-        Text(f"{_short(outcome.cpu_here)} + {_short(outcome.cpu_there)} s", style),
+        Text(f"{_short(outcome.cpu_here)} + {_short(outcome.cpu_there)}", style),
         Text("same", GOOD) if outcome.whole else Text("DIFFERS", BAD),
         Text(words, FAINT if good is None else GOOD if good else BAD),
     ]
