@@ -117,14 +117,14 @@ class Dialer:
         sock = socket.create_connection((address, self.port), timeout=self._timeout)
         try:
             sock.settimeout(None)
-            measured = tcp.measure(sock)
-            tcp.tune(sock, self._silence, self._congestion or tcp.choose_congestion(measured.rtt))
+            rtt, mss = tcp.measure(sock)
+            tcp.tune(sock, self._silence, self._congestion or tcp.choose_congestion(rtt))
             seconds = int(self._silence).to_bytes(8, "little") + bytes(8)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
-            overhead = 1 + 52 / max(measured.mss, 500)  # IPv4 and TCP headers with timestamps
+            overhead = 1 + 52 / max(mss, 500)  # IPv4 and TCP headers with timestamps
             with self._lock:
                 number = next(self._numbers)
-                self.rtt = measured.rtt
+                self.rtt = rtt if not self.rtt else min(self.rtt, rtt)
                 self.congestion = tcp.congestion_of(sock)
             endpoint = SocketEndpoint(sock, self._pacer, overhead)
             return self._session.line(number, endpoint, states.BACKWARD_DATA)

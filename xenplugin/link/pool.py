@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 from xenplugin.errors import LinkError, PeerError, XenpluginError, from_code
 from xenplugin.link import tcp
-from xenplugin.link.endpoint import SocketEndpoint
 from xenplugin.link.line import Line
 from xenplugin.link.queue import SendQueue
 from xenplugin.wire.frames import Ack, Chunk, Error, Frame, Ping, Welcome, Zeros
@@ -49,15 +48,17 @@ class Pool:
         self._alive_at = time.monotonic()
         self._closed = threading.Event()
         self._lock = threading.Lock()
-        self._watched: tuple[Line, tcp.Measured] | None = None
+        self._wanted = 0  # connections that were asked for
 
     def add(self, line: Line) -> None:
         """Send over `line` from now on; its acknowledgements are read here."""
+        self._wanted += 1
         self._enlist(line)
         threading.Thread(target=self._run, args=(line,), daemon=True).start()
 
     def open(self, count: int) -> None:
         """Dial `count` more connections, side by side."""
+        self._wanted += count
         for _ in range(count):
             threading.Thread(target=self._run, args=(None,), daemon=True).start()
 
@@ -78,26 +79,10 @@ class Pool:
         with self._lock:
             return len(self._lines)
 
-    def grow(self) -> int:
-        """Add connections if the windows of those there are hold it back (call once a second). Returns
-        how many were added."""
-        with self._lock:
-            lines = [line for line in self._lines if isinstance(line.endpoint, SocketEndpoint)]
-            before, self._watched = self._watched, None
-        if not lines:
-            return 0
-        line = before[0] if before and before[0] in lines else min(lines, key=lambda line: line.number)
-        assert isinstance(line.endpoint, SocketEndpoint)
-        try:
-            now = tcp.measure(line.endpoint.sock)
-        except OSError:
-            return 0
-        self._watched = (line, now)
-        if before is None or before[0] is not line:
-            return 0
-        more = tcp.more_streams(len(lines), before[1], now)
+    def grow(self, rate: float, rtt: float) -> None:
+        """Add connections if `rate` (bytes/s) over `rtt` (seconds) is near what those there can hold."""
+        more = tcp.more_streams(self._wanted, rate, rtt, tcp.largest_window())
         self.open(more)
-        return more
 
     def close(self) -> None:
         """End all connections."""

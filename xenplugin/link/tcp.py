@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from dataclasses import dataclass
+from pathlib import Path
 
 MAX_STREAMS = 32
 _TCP_NOTSENT_LOWAT = 25
@@ -20,24 +20,12 @@ _RTT_STREAMS = ((0.090, 16), (0.040, 12), (0.010, 8), (0.002, 4))
 _FEW = 2
 
 
-@dataclass(frozen=True)
-class Measured:
-    """From TCP_INFO: `rtt` seconds (smoothed), `mss` bytes, `held` seconds that sending waited for
-    window or buffer space, `busy` seconds it had something to send."""
-
-    rtt: float
-    mss: int
-    held: float
-    busy: float
-
-
-def measure(sock: socket.socket) -> Measured:
-    """What the kernel knows of a connection (Linux, struct tcp_info)."""
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+def measure(sock: socket.socket) -> tuple[float, int]:
+    """(RTT in seconds, segment size in bytes) as the kernel measured them (Linux, struct tcp_info)."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     (mss,) = struct.unpack_from("=I", info, 16)
     (rtt,) = struct.unpack_from("=I", info, 68)
-    busy, receiver, buffer = struct.unpack_from("=QQQ", info, 168) if len(info) >= 192 else (0, 0, 0)
-    return Measured(rtt / 1e6, mss, (receiver + buffer) / 1e6, busy / 1e6)
+    return rtt / 1e6, mss
 
 
 def choose_streams(rtt: float) -> int:
@@ -45,13 +33,21 @@ def choose_streams(rtt: float) -> int:
     return next((count for floor, count in _RTT_STREAMS if rtt >= floor), _FEW)
 
 
-def more_streams(now: int, before: Measured, after: Measured) -> int:
-    """Connections to add to `now`, from two measurements of a busy connection: as many again when it was
-    held by its window for more than a quarter of the time (the rate times RTT is beyond the buffers)."""
-    busy = after.busy - before.busy
-    if busy <= 0 or (after.held - before.held) < 0.25 * busy:
+def more_streams(now: int, rate: float, rtt: float, window: int) -> int:
+    """Connections to add to `now` when together they move `rate` bytes/s over `rtt` seconds, and `window`
+    bytes may be under way on each: as many again when more than half of what they could hold is needed."""
+    if rate * rtt < 0.5 * now * window:
         return 0
     return min(now, MAX_STREAMS - now)
+
+
+def largest_window(path: Path = Path("/proc/sys/net/ipv4/tcp_wmem")) -> int:
+    """Bytes that one connection may have under way: half of the largest send buffer, whose other half is the
+    kernel's book-keeping (tcp(7))."""
+    try:
+        return int(path.read_text().split()[2]) // 2
+    except (OSError, ValueError, IndexError):
+        return 2 << 20
 
 
 def choose_congestion(rtt: float) -> str | None:

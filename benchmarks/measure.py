@@ -1,0 +1,115 @@
+"""One measured run: wall seconds, CPU seconds of the process and all it waited for, steal while it ran.
+
+Figures are compared within one run of the benchmark only, run by run in turn, and their medians taken; a
+machine that steals half of the CPU then does so to everybody.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+XENPLUGIN = [sys.executable, "-m", "xenplugin"]
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass
+class Run:
+    """`wall` and `cpu` in seconds, `steal` as a share of all CPU time (0..1), `detail` a way's own figures."""
+
+    wall: float
+    cpu: float
+    steal: float
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+def timed(work: Callable[[], dict[str, Any] | None]) -> Run:
+    """Run `work`, which starts processes and waits for them."""
+    before, stolen = _cpu(), _steal()
+    start = time.monotonic()
+    detail = work() or {}
+    wall = time.monotonic() - start
+    total, steal = (new - old for new, old in zip(_steal(), stolen, strict=True))
+    return Run(round(wall, 3), round(_cpu() - before, 3), round(steal / max(total, 1), 3), detail)
+
+
+def copy(words: Sequence[str], prefix: Sequence[str] = ()) -> dict[str, Any]:
+    """`xenplugin copy --json WORDS`: its result, with `peak`, the largest resident size in bytes of the
+    processes on both sides."""
+    report = "import resource; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    script = f"import subprocess, sys; code = subprocess.run(sys.argv[1:]).returncode; {report}; sys.exit(code)"
+    command = [*prefix, sys.executable, "-c", script, *XENPLUGIN, "copy", "--json", "--no-progress", "-q", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"benchmarks: xenplugin copy failed ({done.returncode}): {done.stderr.strip()}")
+    lines = done.stdout.splitlines()
+    result: dict[str, Any] = json.loads(next(line for line in lines if line.startswith("{")))
+    # The copy's own far side is among what it waited for, so its peak is seen as well.
+    result["peak"] = int(next(line for line in lines if not line.startswith("{"))) * 1024
+    return result
+
+
+def median(runs: Sequence[Run], what: Callable[[Run], float] = lambda run: run.wall) -> float:
+    """The median of a figure of the runs."""
+    return statistics.median(what(run) for run in runs)
+
+
+def figure(name: str, value: float, limit: float, unit: str, more: bool = False) -> dict[str, Any]:
+    """A figure that was asked for: `value` against `limit`."""
+    return {
+        "figure": name,
+        "value": round(value, 3),
+        "asked": f"{'at least' if more else 'at most'} {limit:g}{unit}",
+        "reached": value >= limit if more else value <= limit,
+    }
+
+
+def save(name: str, settings: dict[str, Any], runs: dict[str, list[Run]], verdict: list[dict[str, Any]]) -> Path:
+    """Write benchmarks/results/NAME.json: host, settings, every run, and the figures asked for."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    result = {
+        "format": 1,
+        "benchmark": name,
+        "command": f"python -m benchmarks {name}",
+        "host": host(),
+        "settings": settings,
+        "verdict": verdict,
+        "runs": {way: [asdict(run) for run in several] for way, several in runs.items()},
+    }
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
+
+
+def host() -> dict[str, Any]:
+    """What the figures depend on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "")
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("cryptography", "zstandard")},
+    }
+
+
+def _cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _steal() -> tuple[int, int]:
+    fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    return sum(fields[:8]), fields[7]
