@@ -35,8 +35,8 @@ from xenplugin.wire.frames import Chunk, Done, End, Error, Image, Index, IndexRu
 
 _TICK = 0.1
 _GAUGE = 0.1
-#: RTT (seconds) from which on a full window, not a busy far side, is what holds a connection back.
-_LONG = 0.005
+#: Seconds between looks at whether more connections are needed.
+_LOOK_EVERY = 0.5
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Outgoing:
             streams = self._connect(dialer, pool, control)
             connected = time.monotonic()
             self._phases["connect"] = connected - began
-            self._transfer(plan, packing, pool, ladder, connected, grow=not config.streams and dialer.rtt > _LONG)
+            self._transfer(plan, packing, pool, ladder, connected, 0.0 if config.streams else dialer.rtt)
             moved = time.monotonic()
             self._phases["transfer"] = moved - connected
             self._emit(events.Phase("finish"))
@@ -230,15 +230,16 @@ class Outgoing:
         return list(dict.fromkeys(found))[:16]
 
     def _transfer(
-        self, plan: Plan, packing: Packing, pool: Pool, ladder: Ladder, began: float, grow: bool
+        self, plan: Plan, packing: Packing, pool: Pool, ladder: Ladder, began: float, rtt: float
     ) -> None:
         self._emit(events.Phase("transfer"))
-        tick = 0
+        looked, sent = began, pool.bytes_wire
         while not (plan.wait_covered(_TICK) and pool.queue.wait_empty(_TICK)):
             self._check()
-            tick += 1
-            if grow and tick % 10 == 0:
-                pool.grow()
+            now = time.monotonic()
+            if rtt and now - looked > _LOOK_EVERY:
+                pool.grow((pool.bytes_wire - sent) / (now - looked), rtt)
+                looked, sent = now, pool.bytes_wire
             self._report(packing, pool, ladder, began)
         self._check()
         self._report(packing, pool, ladder, began)
