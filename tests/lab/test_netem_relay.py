@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -171,17 +172,36 @@ def test_a_refused_target_closes_the_connection() -> None:
         assert relay.stats()["connections"] == 0
 
 
-def test_a_reset_is_passed_on(server: Server) -> None:
-    with Relay(Profile(rtt=0.01), [(0, "127.0.0.1", server.port)]) as relay:
-        end = connect(relay.ports[0])
-        end.sendall(b"x")
-        assert end.recv(1) == b"x"
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        end.close()
-        deadline = time.monotonic() + PATIENCE
-        while relay.stats()["connections"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+def test_a_reset_is_passed_on_as_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with Relay(Profile(rtt=0.01), [(0, *listener.getsockname())]) as relay:
+            end = connect(relay.ports[0])
+            far, _ = listener.accept()
+            far.settimeout(PATIENCE)
+            end.sendall(b"x")
+            assert far.recv(1) == b"x"
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            end.close()
+            with far, pytest.raises(ConnectionResetError):
+                far.recv(1)
+            assert relay.stats()["connections"] == 0
+
+
+def test_nothing_is_sent_ahead_while_the_connection_is_set_up() -> None:
+    """The first byte leaves after one RTT; the rate limit counts from there."""
+    rtt, rate, size = 0.1, 8_000_000, 100_000
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with Relay(Profile(rtt=rtt, rate=rate), [(0, *listener.getsockname())]) as relay:
+            start = time.monotonic()
+            with connect(relay.ports[0]) as end:
+                end.sendall(bytes(size))
+                far, _ = listener.accept()
+                with far:
+                    far.settimeout(PATIENCE)
+                    got = 0
+                    while got < size:
+                        got += len(far.recv(size))
+            assert time.monotonic() - start >= 1.5 * rtt + size * 8 / rate
 
 
 def test_targets_and_profile_can_change_while_it_runs(server: Server) -> None:

@@ -60,9 +60,7 @@ def test_profile_reads_back_from_text_and_json(profile: Profile) -> None:
 def test_ranges_agree_with_single_packets(seed: int, way: int, first: int, count: int, loss: float) -> None:
     found = chance.lost_between(seed, way, loss, first, first + count)
     sample = range(first, first + count, 97)
-    assert [n for n in sample if chance.lost(seed, way, n, loss)] == [
-        n for n in found if (n - first) % 97 == 0
-    ]
+    assert [n for n in sample if chance.lost(seed, way, n, loss)] == [n for n in found if (n - first) % 97 == 0]
     assert found == sorted(set(found))
 
 

@@ -262,6 +262,7 @@ def test_apply_and_undo_on_a_fresh_router(tmp_path: Path) -> None:
     assert "61 ms" in link.apply(PROFILE)[0]
     assert router.settings()["net.inet.ip.fw.one_pass"] == "1"
     assert router.settings()["net.inet.ip.forwarding"] == "1"
+    assert int(router.settings()["net.inet.ip.dummynet.pipe_byte_limit"]) >= 0.121 * 200e6 / 8
     lines = router.lines()
     for line in lines:
         if line.startswith("ipfw"):

@@ -38,9 +38,9 @@ def frame(data: bytes, *, six: bool, gso: bool, sequence: int, flags: int, ident
         bare = struct.pack(">BBHHHBBH", *fields, 0) + addresses
         head = struct.pack(">BBHHHBBH", *fields, ones_sum(bare) ^ 0xFFFF) + addresses
         pseudo = addresses + struct.pack(">HH", 6, tcp_length)
-    tcp = struct.pack(
-        ">HHIIBBHHH", 5001, 5002, sequence % 2**32, 7, 0x80, flags, 512, ones_sum(pseudo), 0
-    ) + bytes(range(12))
+    tcp = struct.pack(">HHIIBBHHH", 5001, 5002, sequence % 2**32, 7, 0x80, flags, 512, ones_sum(pseudo), 0) + bytes(
+        range(12)
+    )
     kind = (4 if six else 1) if gso else 0
     return struct.pack("=BBHHHH", 1, kind, 999, SIZE if gso else 0, ip, 16) + head + tcp + data
 
@@ -116,9 +116,7 @@ def test_loss_hits_segments_by_their_number() -> None:
     for _ in range(4):
         line.arrive(0, frame(data, six=False, gso=True, sequence=0, flags=ACK))
     got = b"".join(entry[1][VNET + 52 :] for entry in line.flying)
-    want = b"".join(
-        data[n % 50 * SIZE : (n % 50 + 1) * SIZE] for n in range(200) if not chance.lost(9, 1, n, 0.3)
-    )
+    want = b"".join(data[n % 50 * SIZE : (n % 50 + 1) * SIZE] for n in range(200) if not chance.lost(9, 1, n, 0.3))
     assert got == want
     assert line.lost == chance.count_lost(9, 1, 0.3, 200) > 0
 
