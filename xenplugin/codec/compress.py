@@ -53,7 +53,8 @@ class Unpacker:
 
     def unpack(self, codec: Codec, payload: Buffer, length: int) -> Buffer:
         """The payload's `length` bytes. Raises PeerError if it holds another number of bytes (checked
-        before anything is allocated), ImageError if zstd cannot read it."""
+        before anything is allocated) or does not say how many, ImageError if it is not one zstd frame that
+        can be read."""
         if codec is Codec.STORED:
             if len(payload) != length:
                 raise PeerError(f"a stored payload of {len(payload)} bytes where {length} were due")
@@ -62,7 +63,7 @@ class Unpacker:
             declared = zstandard.frame_content_size(payload)
             if declared != length:
                 raise PeerError(f"a packed payload of {declared} bytes where {length} were due")
-            data = self._decompressor.decompress(payload, max_output_size=length)
+            data = self._decompressor.decompress(payload, max_output_size=length, allow_extra_data=False)
         except zstandard.ZstdError as exc:
             raise ImageError(f"a chunk cannot be unpacked: {exc}") from None
         if len(data) != length:

@@ -252,6 +252,8 @@ class _Opening:
     def _accept(self, preamble: Preamble) -> Aead:
         if preamble.carrier is not Carrier.FILE:
             raise PeerError("the record of a connection, not a sealed file")
+        if preamble.number != 0:
+            raise PeerError(f"a sealed file with the number {preamble.number}")
         return self._keys.forward(preamble)
 
     def _frames(self, reader: Reader) -> Iterator[Frame]:

@@ -7,6 +7,7 @@ any of them decides; it is told to the far side and everything is closed.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import threading
 import time
@@ -305,12 +306,20 @@ class Outgoing:
 
 
 def _object(welcome: str) -> dict[str, Any]:
+    """The fields of a WELCOME, with what it leaves out. Raises PeerError."""
     try:
-        fields = json.loads(welcome)
-    except ValueError:
-        fields = None
-    if not isinstance(fields, dict) or not isinstance(fields.get("port", 0), int):
-        raise PeerError("a welcome that cannot be read")
+        fields = {"port": 0, "addresses": [], "resumed": 0, **json.loads(welcome)}
+        for address in fields["addresses"]:
+            ipaddress.ip_address(str(address))
+    except (ValueError, TypeError, RecursionError):
+        raise PeerError("a welcome that cannot be read") from None
+    if (
+        type(fields["port"]) is not int
+        or not 0 <= fields["port"] <= 65535
+        or type(fields["resumed"]) is not int
+        or type(fields["addresses"]) is not list
+    ):
+        raise PeerError("a welcome that makes no sense")
     return fields
 
 

@@ -198,6 +198,8 @@ def _decode_chunk(view: memoryview, _size: int | None) -> Chunk:
     payload = view[_CHUNK.size :]
     if bool(data_map) != bool(len(payload)):
         raise ValueError("payload and data map disagree")
+    if codec and not data_map:
+        raise ValueError("nothing, but packed")
     return Chunk(index, Codec(codec), data_map, known_map, digest, payload)
 
 
@@ -288,7 +290,8 @@ def _encode_index(frame: Index) -> list[Buffer]:
 
 
 def _encode_error(frame: Error) -> list[Buffer]:
-    text = frame.text.encode()[:MAX_TEXT].decode(errors="ignore").encode()
+    # A text may name a file whose name is no UTF-8 (surrogates): it must be told all the same.
+    text = frame.text.encode(errors="backslashreplace")[:MAX_TEXT].decode(errors="ignore").encode()
     return [frame.code.to_bytes(2, "big"), text]
 
 
