@@ -15,7 +15,7 @@ from tempfile import mkdtemp
 from rich.text import Text
 
 from demo import DemoError, facts, page
-from demo.bench import Bench, Outcome
+from demo.bench import Bench, Look, Outcome
 from demo.image import Image, cache, obtain, sha256sum
 from demo.screen import Terminal
 from demo.ways import all_ways, change, ours_again
@@ -70,7 +70,8 @@ def _run(terminal: Terminal) -> int:
 
 
 def _compare(terminal: Terminal, bench: Bench) -> tuple[list[Outcome], Proof]:
-    look = looker(bench.image.canaries)
+    # Where the keys themselves can be read, to look for the image would prove nothing.
+    look = looker(bench.image.canaries) if bench.world.remote.private else None
     outcomes = []
     for outcome, way in all_ways():
         terminal.head(outcome)
@@ -79,17 +80,17 @@ def _compare(terminal: Terminal, bench: Bench) -> tuple[list[Outcome], Proof]:
         if not outcome.left_out:
             bench.run(outcome, way, look=look, keep=last)
             if last:
-                outcomes.append(_difference(terminal, bench))
+                outcomes.append(_difference(terminal, bench, look))
     terminal.head(Outcome("plain TCP", "pieces of the image in the clear: the check must find them"))
     return outcomes, prove(bench)
 
 
-def _difference(terminal: Terminal, bench: Bench) -> Outcome:
+def _difference(terminal: Terminal, bench: Bench, look: Look | None) -> Outcome:
     """The image after a day's use goes over its old copy, which the last way left on host b."""
     again = Outcome("xenplugin, again", "xenplugin copy of the changed image", key="xenplugin-again", extra=True)
     terminal.head(again)
     changed = change(bench)
-    return bench.run(again, ours_again(changed), expected=sha256sum(changed), look=looker(bench.image.canaries))
+    return bench.run(again, ours_again(changed), expected=sha256sum(changed), look=look)
 
 
 def _show(

@@ -55,6 +55,9 @@ class Outcome:
         return self.key.startswith("xenplugin")
 
 
+Look = Callable[[Path, Outcome], None]
+
+
 class Bar(Protocol):
     """One bar on the screen; both in bytes."""
 
@@ -93,7 +96,7 @@ class Bench:
         *,
         expected: str = "",
         keep: bool = False,
-        look: Callable[[Path, Outcome], None] | None = None,
+        look: Look | None = None,
     ) -> Outcome:
         """Measure `way` and fill in `outcome`; raises DemoError if a command fails.
 
@@ -120,7 +123,7 @@ class Bench:
         return outcome
 
     @contextmanager
-    def _recording(self, outcome: Outcome, look: Callable[[Path, Outcome], None] | None) -> Iterator[None]:
+    def _recording(self, outcome: Outcome, look: Look | None) -> Iterator[None]:
         if look is None:
             yield
             return

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from demo.remote import Remote, free_port
+from demo.remote import free_port, remote
 from demo.tap import Tap
-from demo.world import Traffic, World
+from demo.world import Say, Traffic, World
 from netem.profile import Profile
 from netem.relay import Relay
 
@@ -29,11 +29,11 @@ class Loopback(World):
     kind = "loopback, link imitated by a relay"
     xenplugin_settings = ('ports = "0"',)
 
-    def __init__(self, relay: Relay, tap: Tap, port: int, folder: Path) -> None:
+    def __init__(self, relay: Relay, tap: Tap, port: int, folder: Path, say: Say) -> None:
         self._relay = relay
         self._tap = tap
         self.here = self.there = subprocess.Popen
-        self.remote = Remote(folder, _HOST, port, _HOST, tap.through(relay.ports[0]))
+        self.remote = remote(folder, _HOST, port, _HOST, tap.through(relay.ports[0]), say)
 
     def reset(self) -> None:
         self._relay.change(self._relay.profile)
@@ -61,12 +61,12 @@ class Loopback(World):
 
 
 @contextmanager
-def loopback(profile: Profile, folder: Path) -> Iterator[World]:
+def loopback(profile: Profile, folder: Path, say: Say) -> Iterator[World]:
     """Relay, tap and keys while the block runs. Raises NetemError, DemoError."""
     port = free_port()
     tap = Tap()
     with Relay(profile, [(0, _HOST, port)]) as relay:
         try:
-            yield Loopback(relay, tap, port, folder)
+            yield Loopback(relay, tap, port, folder, say)
         finally:
             tap.close()

@@ -125,7 +125,7 @@ def _secrecy(run: list[Outcome], proof: Proof) -> str:
             size(finding.payload_bytes),
             ", ".join(f"{kind} ({tally[0]})" for kind, tally in sorted(finding.kinds.items())),
             ", ".join(sorted(finding.spellings)) or "nothing",
-            f"{finding.judged - finding.not_noise} of {finding.judged}",
+            f"{finding.judged - finding.not_noise}/{finding.judged}",
             f"{finding.worst:.0f}",
             f"{finding.missing_bytes}" + (f" and {lost} packets" if lost else ""),
         ]

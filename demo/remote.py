@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import getpass
 import os
-import shutil
+import secrets
+import shlex
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from demo import DemoError
+from demo import DemoError, plainshell
 from demo.process import Opener, pipeline, stop, wait_for_children_of
 
 ALIAS = "hostb"
@@ -28,8 +30,8 @@ _PRIVSEP = Path("/run/sshd")
 _SERVER = """\
 Port {port}
 ListenAddress {listen}
-HostKey {folder}/host_key
-AuthorizedKeysFile {folder}/user_key.pub
+HostKey "{folder}/host_key"
+AuthorizedKeysFile "{folder}/user_key.pub"
 PidFile none
 StrictModes no
 UsePAM no
@@ -48,10 +50,10 @@ Host {alias}
     HostName {address}
     Port {port}
     User {user}
-    IdentityFile {folder}/user_key
+    IdentityFile "{folder}/user_key"
     IdentitiesOnly yes
     IdentityAgent none
-    UserKnownHostsFile {folder}/known_hosts
+    UserKnownHostsFile "{folder}/known_hosts"
     GlobalKnownHostsFile /dev/null
     HostKeyAlias {alias}
     StrictHostKeyChecking yes
@@ -63,51 +65,40 @@ Host {alias}
 
 
 class Remote:
-    """Keys and configuration in `folder`; sshd listens on `listen`:`port` of the far host.
+    """The way from host a to a shell on host b.
 
-    The client calls `address`:`call` (the same, unless there is a relay between). Raises DemoError.
+    `shell` is the command that reaches it, without the far host's name; `server` what runs there, listening on
+    `listen`:`port`. `private`: nobody on the way can read or change what passes.
     """
 
-    def __init__(self, folder: Path, listen: str, port: int, address: str, call: int) -> None:
-        self.port = port
-        self.listen = listen
-        self.config = folder / "ssh_config"
-        self._server_config = folder / "sshd_config"
-        # sshd starts itself again for each session and wants an absolute path.
-        self._sshd = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-        if self._sshd is None or shutil.which("ssh") is None:
-            raise DemoError("ssh and sshd are not installed (packages openssh-client, openssh-server)")
-        for name in ("host_key", "user_key"):
-            words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(folder / name)]
-            pipeline([(subprocess.Popen, words)])
-        public = (folder / "host_key.pub").read_text(encoding="ascii")
-        (folder / "known_hosts").write_text(f"{ALIAS} {public}", encoding="ascii")
-        names = {"folder": folder, "port": port, "listen": listen}
-        self._server_config.write_text(_SERVER.format(**names), encoding="utf-8")
-        client = {
-            "folder": folder,
-            "alias": ALIAS,
-            "address": address,
-            "port": call,
-            "user": getpass.getuser(),
-        }
-        self.config.write_text(_CLIENT.format(**client), encoding="utf-8")
+    def __init__(self, shell: list[str], server: list[str], listen: str, port: int, private: bool) -> None:
+        self.shell = shell
+        self.private = private
+        self._server = server
+        self._listen = listen
+        self._port = port
 
-    @property
-    def ssh(self) -> list[str]:
-        """The command that reaches the far host, without its name."""
-        return ["ssh", "-F", str(self.config)]
+    def run(self, command: str) -> list[str]:
+        """The words that run a shell command on host b."""
+        return [*self.shell, ALIAS, command]
+
+    def copy(self, source: Path, target: Path) -> list[str]:
+        """The words that copy a file to host b: scp, where it is ssh that leads there."""
+        if self.private:
+            return ["scp", *self.shell[1:], str(source), f"{ALIAS}:{target}"]
+        send = shlex.join(self.run(f"cat > {shlex.quote(str(target))}"))
+        return ["sh", "-c", f"{send} < {shlex.quote(str(source))}"]
 
     @contextmanager
     def serving(self, popen: Opener, listens: Callable[[], bool]) -> Iterator[None]:
-        """sshd runs while the block does. `popen` starts it on the far host, `listens` looks if it is up."""
-        made = os.geteuid() == 0 and not _PRIVSEP.exists()
+        """The server runs while the block does. `popen` starts it on the far host, `listens` looks if it is up."""
+        made = self.private and os.geteuid() == 0 and not _PRIVSEP.exists()
         if made:
             _PRIVSEP.mkdir(mode=0o755)
         child: subprocess.Popen[Any] | None = None
         try:
             child = popen(
-                [str(self._sshd), "-D", "-e", "-f", str(self._server_config)],
+                self._server,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -121,7 +112,8 @@ class Remote:
                 assert child.stderr is not None
                 child.stderr.close()
             if made:
-                _PRIVSEP.rmdir()
+                with suppress(OSError):
+                    _PRIVSEP.rmdir()
 
     def _wait_until_it_listens(self, child: subprocess.Popen[Any], listens: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _START
@@ -129,18 +121,51 @@ class Remote:
             if child.poll() is not None:
                 assert child.stderr is not None
                 said = child.stderr.read().decode(errors="replace").strip().splitlines()
-                raise DemoError(f"sshd did not start: {said[-1] if said else f'exit code {child.returncode}'}")
+                raise DemoError(f"no shell on host b: {said[-1] if said else f'exit code {child.returncode}'}")
             if time.monotonic() > deadline:
-                raise DemoError(f"sshd did not listen within {_START:.0f} s")
+                raise DemoError(f"the shell on host b did not listen within {_START:.0f} s")
             time.sleep(0.05)
 
     def listens(self) -> bool:
         """Whether it takes connections, as seen from the calling thread's network namespace."""
         try:
-            socket.create_connection((self.listen, self.port), 1).close()
+            socket.create_connection((self._listen, self._port), 1).close()
         except OSError:
             return False
         return True
+
+
+def remote(folder: Path, listen: str, port: int, address: str, call: int, say: Callable[[str], None]) -> Remote:
+    """A Remote with its keys and configuration in `folder`.
+
+    The server listens on `listen`:`port` of host b, the client calls `address`:`call` (the same, unless there is
+    a relay between). Without ssh or sshd a shell without protection takes their place, and `say` is told.
+    """
+    if plainshell.available():
+        return _ssh(folder, listen, port, address, call)
+    say("no ssh or sshd here: a shell in the clear instead, so only the times mean something")
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(16), encoding="ascii")
+    program = [sys.executable, plainshell.__file__]
+    shell = [*program, "call", address, str(call), str(token)]
+    return Remote(shell, [*program, "serve", listen, str(port), str(token)], listen, port, private=False)
+
+
+def _ssh(folder: Path, listen: str, port: int, address: str, call: int) -> Remote:
+    for name in ("host_key", "user_key"):
+        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(folder / name)]
+        pipeline([(subprocess.Popen, words)])
+    public = (folder / "host_key.pub").read_text(encoding="ascii")
+    (folder / "known_hosts").write_text(f"{ALIAS} {public}", encoding="ascii")
+    server, client = folder / "sshd_config", folder / "ssh_config"
+    names = {"folder": folder, "port": port, "listen": listen}
+    server.write_text(_SERVER.format(**names), encoding="utf-8")
+    names = {"folder": folder, "alias": ALIAS, "address": address, "port": call, "user": getpass.getuser()}
+    client.write_text(_CLIENT.format(**names), encoding="utf-8")
+    # sshd starts itself again for each session and wants an absolute path.
+    words = [str(plainshell.sshd()), "-D", "-e", "-f", str(server)]
+    return Remote(["ssh", "-F", str(client)], words, listen, port, private=True)
 
 
 def free_port() -> int:

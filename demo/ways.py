@@ -42,12 +42,11 @@ def paper(bench: Bench) -> None:
     words = [*openssl, "-pass", f"file:{key}", "-in", str(packed), "-out", str(sealed)]
     bench.phase("encrypt", words, total=length, done=lambda: _length(sealed))
     copy = there / sealed.name
-    scp = ["scp", "-F", str(bench.world.remote.config), str(sealed), f"{ALIAS}:{shlex.quote(str(copy))}"]
-    bench.phase("scp", scp, total=length, done=lambda: _length(copy))
+    bench.phase("scp", bench.world.remote.copy(sealed, copy), total=length, done=lambda: _length(copy))
     opened = there / packed.name
     words = [*openssl, "-d", "-pass", f"file:{there / 'key'}", "-in", str(copy), "-out", str(opened)]
-    bench.phase("decrypt", _ssh(bench, shlex.join(words)), total=length, done=lambda: _length(opened))
-    words = _ssh(bench, f"gunzip -c {shlex.quote(str(opened))} > {shlex.quote(str(bench.arrived))}")
+    bench.phase("decrypt", bench.world.remote.run(shlex.join(words)), total=length, done=lambda: _length(opened))
+    words = bench.world.remote.run(f"gunzip -c {shlex.quote(str(opened))} > {shlex.quote(str(bench.arrived))}")
     bench.phase("decompress", words, total=bench.image.size, done=lambda: _length(bench.arrived))
 
 
@@ -55,13 +54,13 @@ def pipe(bench: Bench) -> None:
     """zstd on both cores through ssh, holes restored."""
     far = f"zstd -q -d --sparse -f -o {shlex.quote(str(bench.arrived))}"
     with bench.image.path.open("rb") as source:
-        words = (["zstd", "-q", "-1", "-T0", "-c"], _ssh(bench, far))
+        words = (["zstd", "-q", "-1", "-T0", "-c"], bench.world.remote.run(far))
         bench.phase("copy", *words, total=bench.image.allocated, stdin=source)
 
 
 def rsync(bench: Bench) -> None:
     """rsync with zstd and sparse files."""
-    shell = shlex.join(bench.world.remote.ssh)
+    shell = shlex.join(bench.world.remote.shell)
     target = f"{ALIAS}:{bench.arrived}"
     words = ["rsync", "-S", "-z", "--zc=zstd", "-e", shell, str(bench.image.path), target]
     bench.phase("copy", words, total=bench.image.allocated)
@@ -102,7 +101,7 @@ def _xenplugin(bench: Bench, name: str, source: Path, total: int, done: Callable
     settings.write_text("\n".join(lines) + "\n", encoding="utf-8")
     far.write_text(f'#!/bin/sh\nexec {XENPLUGIN} "$@" --config {settings}\n', encoding="utf-8")
     far.chmod(0o700)
-    ssh = shlex.join(bench.world.remote.ssh)
+    ssh = shlex.join(bench.world.remote.shell)
     words = [str(XENPLUGIN), "copy", "-s", ssh, "--json", "--config", str(settings)]
     words += ["--remote-program", str(far), str(source), f"{ALIAS}:{bench.arrived}"]
     with result.open("w+b") as out:
@@ -112,10 +111,6 @@ def _xenplugin(bench: Bench, name: str, source: Path, total: int, done: Callable
             bench.outcome.detail = json.load(out)
         except ValueError as error:
             raise DemoError(f"xenplugin copy --json did not print a result: {error}") from error
-
-
-def _ssh(bench: Bench, command: str) -> list[str]:
-    return [*bench.world.remote.ssh, ALIAS, command]
 
 
 def _length(path: Path) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 import zstandard
 
 from demo import DemoError
-from demo.bench import Bench, Outcome
+from demo.bench import Bench, Look, Outcome
 from lab.capture import CaptureError, Finding, check_capture
 
 _PLAIN = 16 << 20  # bytes of the image that go in the clear
@@ -35,7 +35,7 @@ class Proof:
     missed: frozenset[str]
 
 
-def looker(canaries: list[bytes]) -> Callable[[Path, Outcome], None]:
+def looker(canaries: list[bytes]) -> Look:
     """What `Bench.run` is to do with a capture: search it for `canaries`. It raises DemoError."""
 
     def look(path: Path, outcome: Outcome) -> None:

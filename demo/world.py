@@ -21,7 +21,7 @@ from pathlib import Path
 
 from demo import DemoError
 from demo.process import Opener, stop
-from demo.remote import Remote
+from demo.remote import Remote, remote
 from netem.emulator.tun import NAME as DEVICE
 from netem.errors import NetemError, WorldError
 from netem.profile import Profile
@@ -29,6 +29,8 @@ from netem.world import TwoHosts
 
 _SSH_PORT, _PLAIN_PORT = 22, 9000  # in host b's namespace, where nobody else listens
 _REPOSITORY = str(Path(__file__).resolve().parent.parent)
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,10 @@ class _Namespaces(World):
 
     kind = "two network namespaces, link emulated"
 
-    def __init__(self, hosts: TwoHosts, folder: Path) -> None:
+    def __init__(self, hosts: TwoHosts, folder: Path, say: Say) -> None:
         self._hosts = hosts
         self.here, self.there = hosts.a.popen, hosts.b.popen
-        self.remote = Remote(folder, hosts.b.address, _SSH_PORT, hosts.b.address, _SSH_PORT)
+        self.remote = remote(folder, hosts.b.address, _SSH_PORT, hosts.b.address, _SSH_PORT, say)
         # Opened inside the namespace once; read again and again from here.
         self._counters = hosts.a.call(Path("/proc/thread-self/net/dev").open)
 
@@ -160,7 +162,7 @@ class _Namespaces(World):
 
 
 @contextmanager
-def world(profile: Profile, folder: Path, say: Callable[[str], None]) -> Iterator[World]:
+def world(profile: Profile, folder: Path, say: Say) -> Iterator[World]:
     """The best world that this user can have; `folder` is for keys and configuration. Raises DemoError."""
     from demo.loopback import loopback
 
@@ -169,14 +171,14 @@ def world(profile: Profile, folder: Path, say: Callable[[str], None]) -> Iterato
             hosts = stack.enter_context(TwoHosts(profile))
         except WorldError as error:  # no root, or a root that may not make namespaces
             say(f"{error}: loopback and a relay instead")
-            yield stack.enter_context(loopback(profile, folder))
+            yield stack.enter_context(loopback(profile, folder, say))
         else:
-            yield stack.enter_context(_namespaces(hosts, folder))
+            yield stack.enter_context(_namespaces(hosts, folder, say))
 
 
 @contextmanager
-def _namespaces(hosts: TwoHosts, folder: Path) -> Iterator[World]:
-    both = _Namespaces(hosts, folder)
+def _namespaces(hosts: TwoHosts, folder: Path, say: Say) -> Iterator[World]:
+    both = _Namespaces(hosts, folder, say)
     try:
         yield both
     finally:
