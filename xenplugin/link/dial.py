@@ -84,7 +84,7 @@ class Dialer:
                 answers.put((address, None))
                 return
             line = None
-            with contextlib.suppress(OSError, XenpluginError, StopIteration):
+            with contextlib.suppress(OSError, ValueError, XenpluginError, StopIteration):
                 line = self._proven(address)
             answers.put((address, line))
 

@@ -13,43 +13,59 @@ from typing import Protocol
 from xenplugin.link.rate import SLICE, Pacer
 from xenplugin.wire.frames import Buffer
 
+#: Bytes handed to the kernel at once without a rate; small enough that progress is seen on a slow link.
+_PIECE = 256 << 10
+
 
 class Endpoint(Protocol):
+    #: Bytes sent and received so far.
+    carried: int
+
     def receive_into(self, space: memoryview) -> int:
         """Bytes put into `space`; 0 at the end. Raises OSError."""
 
     def send(self, *parts: Buffer) -> None:
-        """All of the parts. Raises OSError."""
+        """All of the parts. One sender at a time. Raises OSError."""
 
     def close(self) -> None:
         """End it; idempotent."""
 
 
 class SocketEndpoint:
+    """`overhead`: bytes on the wire for each byte sent, which a `pacer` counts."""
+
     def __init__(self, sock: socket.socket, pacer: Pacer | None = None, overhead: float = 1.0) -> None:
         self.sock = sock
+        self.carried = 0
         self._pacer = pacer
         self._overhead = overhead
 
     def receive_into(self, space: memoryview) -> int:
-        return self.sock.recv_into(space)
+        count = self.sock.recv_into(space)
+        self.carried += count
+        return count
 
     def send(self, *parts: Buffer) -> None:
+        sent = 0
         if self._pacer is None:
-            sent = self.sock.sendmsg(parts)
-            for part in parts:
-                if sent >= len(part):
-                    sent -= len(part)
-                else:
-                    self.sock.sendall(memoryview(part)[sent:])
-                    sent = 0
-            return
+            # The header goes out with the first piece of what it heads.
+            sent = self.sock.sendmsg([memoryview(part)[:_PIECE] for part in parts[:2]])
+            self.carried += sent
         for part in parts:
             view = memoryview(part)
-            for start in range(0, len(view), SLICE):
-                piece = view[start : start + SLICE]
-                self._pacer.wait(int(len(piece) * self._overhead))
-                self.sock.sendall(piece)
+            skipped = min(sent, len(view))
+            sent -= skipped
+            view = view[skipped:]
+            while len(view):
+                piece = view[: _PIECE if self._pacer is None else SLICE]
+                if self._pacer is not None:
+                    self._pacer.wait(int(len(piece) * self._overhead))
+                    self.sock.sendall(piece)
+                    count = len(piece)
+                else:
+                    count = self.sock.send(piece)
+                self.carried += count
+                view = view[count:]
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -59,36 +75,42 @@ class SocketEndpoint:
 
 class PipeEndpoint:
     """`head` is what was already read from `source` and comes first. Closing ends `sink` only: the
-    reader sees its end when the other side ends."""
+    reader sees its end when the other side ends. `owner` is kept alive with it."""
 
-    def __init__(self, source: int, sink: int, head: bytes = b"", pacer: Pacer | None = None) -> None:
+    def __init__(
+        self, source: int, sink: int, head: bytes = b"", pacer: Pacer | None = None, owner: object = None
+    ) -> None:
+        self.carried = 0
         self._source = source
         self._sink = sink
         self._head = head
         self._pacer = pacer
-        self._open = True
+        self._owner = owner
 
     def receive_into(self, space: memoryview) -> int:
         if self._head:
             count = min(len(space), len(self._head))
             space[:count] = self._head[:count]
             self._head = self._head[count:]
-            return count
-        return os.readv(self._source, [space])
+        else:
+            count = os.readv(self._source, [space])
+        self.carried += count
+        return count
 
     def send(self, *parts: Buffer) -> None:
         for part in parts:
             view = memoryview(part)
-            step = SLICE if self._pacer else max(len(view), 1)
-            for start in range(0, len(view), step):
-                piece = view[start : start + step]
+            while len(view):
+                piece = view[: SLICE if self._pacer else _PIECE]
                 if self._pacer:
                     self._pacer.wait(len(piece))
-                while len(piece):
-                    piece = piece[os.write(self._sink, piece) :]
+                count = os.write(self._sink, piece)
+                self.carried += count
+                view = view[count:]
 
     def close(self) -> None:
-        if self._open:
-            self._open = False
-            with contextlib.suppress(OSError):
-                os.close(self._sink)
+        # Another thread may be writing. A closed descriptor's number could be some file's by then, so the
+        # number is kept, and leads nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, self._sink, inheritable=False)
+        os.close(nowhere)

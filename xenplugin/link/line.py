@@ -8,7 +8,10 @@ from collections.abc import Iterator
 
 from xenplugin.link.endpoint import Endpoint
 from xenplugin.wire.frames import Chunk, Frame, Zeros
-from xenplugin.wire.session import Reader, Writer
+from xenplugin.wire.session import MAX_FRAMES_PER_KEY, Reader, Writer
+
+#: Frames that a key keeps back for pings and an error.
+_RESERVE = 1024
 
 
 class Line:
@@ -18,14 +21,24 @@ class Line:
         self.number = number
         self.endpoint = endpoint
         self.lost: Exception | None = None
-        self.bytes_wire = 0  #: sealed bytes, both ways
         self._reader = reader
         self._writer = writer
         self._head = head
         self._acked = 0
         self._unacked: deque[Chunk | Zeros] = deque()
+        self._abandoned = False
         self._lock = threading.Lock()  # of writing
         self._book = threading.Lock()  # of the unacknowledged
+
+    @property
+    def spent(self) -> bool:
+        """Its key may not seal much more: go on over another."""
+        return self._writer.counter >= MAX_FRAMES_PER_KEY - _RESERVE
+
+    @property
+    def bytes_wire(self) -> int:
+        """Sealed bytes, both ways."""
+        return self.endpoint.carried
 
     def send(self, frame: Frame) -> None:
         """Seal and write one frame. Raises OSError."""
@@ -40,18 +53,18 @@ class Line:
             if self._head:
                 header, self._head = self._head + header, b""
             self.endpoint.send(header, sealed)
-            self.bytes_wire += len(header) + len(sealed)
 
     def receive(self) -> Iterator[Frame]:
         """Frames from the far side until it closes. Raises OSError, TamperError, PeerError."""
         while count := self.endpoint.receive_into(self._reader.space()):
-            self.bytes_wire += count
             yield from self._reader.advance(count)
 
     def acknowledged(self, frames: int) -> None:
         """The first `frames` of those sent are written at the far side. Raises ValueError if there are
         not that many."""
         with self._book:
+            if self._abandoned:
+                return  # its reader was still at it; all of it is sent again
             while self._acked < frames:
                 if not self._unacked:
                     raise ValueError("more acknowledged than sent")
@@ -64,4 +77,5 @@ class Line:
         with self._book:
             rest = list(self._unacked)
             self._unacked.clear()
+            self._abandoned = True
         return rest

@@ -47,6 +47,7 @@ class Pool:
         self._past_bytes = 0
         self._alive_at = time.monotonic()
         self._closed = threading.Event()
+        self._has_failed = False
         self._lock = threading.Lock()
         self._wanted = 0  # connections that were asked for
 
@@ -133,6 +134,8 @@ class Pool:
     def _drive(self, line: Line) -> None:
         """Send until it is lost (its reader says so in `line.lost`) or the pool is closed."""
         while not self._closed.is_set() and line.lost is None:
+            if line.spent and line.number:
+                raise ConnectionError("its key has sealed enough")
             frame: Frame | None = self.queue.get(lambda: line.lost is not None, PING_EVERY)
             if frame is not None:
                 line.send(frame)
@@ -160,20 +163,26 @@ class Pool:
             try:
                 return self._dial()
             except (OSError, LinkError) as exc:
-                with self._lock:
-                    hopeless = time.monotonic() - self._alive_at > self._patience
-                    alone = not self._lines
-                if hopeless:
-                    if alone:
-                        self._fail(LinkError(f"the link was lost for {self._patience:.0f} s ({exc})"))
+                if self._hopeless():
+                    self._fail(LinkError(f"the link was lost for {self._patience:.0f} s ({exc})"))
                     return None
             self._closed.wait(pause)
             pause = min(2 * pause, 5.0)
         return None
 
+    def _hopeless(self) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            if self._lines:
+                self._alive_at = now
+            return now - self._alive_at > self._patience
+
     def _fail(self, error: XenpluginError) -> None:
-        if not self._closed.is_set():
-            self._failed(error)
+        with self._lock:
+            if self._closed.is_set() or self._has_failed:
+                return
+            self._has_failed = True
+        self._failed(error)
 
 
 def take(line: Line, frame: Frame) -> None:

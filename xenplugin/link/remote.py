@@ -9,7 +9,6 @@ before our line came.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -53,12 +52,20 @@ def far_command(ssh: str, host: str | None, program: str) -> list[str]:
 
 def ssh_address(ssh: str, host: str) -> str | None:
     """The address behind an ssh alias (`ssh -G`); None where it goes through a proxy or is no ssh."""
-    words = shlex.split(ssh)
+    try:
+        words = shlex.split(ssh)
+    except ValueError:
+        return None
     if not words or os.path.basename(words[0]) != "ssh":
         return None
     try:
         done = subprocess.run(
-            [*words, "-G", host], capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL
+            [*words, "-G", host],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -128,7 +135,7 @@ class Far:
             )
         try:
             self.random = bytes.fromhex(json.loads(fields)["random"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise PeerError(f"{self._name} introduced itself in a way this version cannot read") from None
         if len(self.random) != 32:
             raise PeerError(f"{self._name} gave a random of {len(self.random)} bytes")
@@ -150,7 +157,7 @@ class Far:
         assert self._process.stdin is not None and self._process.stdout is not None
         write = os.dup(self._process.stdin.fileno())
         self._process.stdin.close()
-        return PipeEndpoint(self._process.stdout.fileno(), write, self._rest, pacer)
+        return PipeEndpoint(self._process.stdout.fileno(), write, self._rest, pacer, self._process.stdout)
 
     def why_gone(self) -> str:
         """What is known of a far side whose channel ended."""
@@ -170,10 +177,6 @@ class Far:
             self._process.kill()
             code = self._wait(5)
         self._stderr.join(2)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                with contextlib.suppress(OSError):
-                    pipe.close()
         return code
 
     def _wait(self, seconds: float) -> int | None:
