@@ -10,12 +10,15 @@ import bisect
 import threading
 
 from xenplugin.errors import PeerError
-from xenplugin.geometry import block_count, chunk_length
+from xenplugin.geometry import MAX_IMAGE, block_count, chunk_length
+from xenplugin.image.chunkset import Runs
 from xenplugin.image.digest import zero_leaf
 from xenplugin.wire.frames import LEAF, Index, IndexRun
 
 #: Chunks whose INDEX the acceptor may send beyond the last chunk it has received.
 INDEX_AHEAD = 16384
+#: Runs after which those that the index has passed are let go of.
+_MANY = 256
 
 
 class Base:
@@ -25,6 +28,7 @@ class Base:
         self._size = size
         self._frontier = 0
         self._leaves: dict[int, tuple[int, bytes]] = {}
+        self._needless = Runs()  # of chunks whose index is still to come
         self._zero_starts: list[int] = []
         self._zero_stops: list[int] = []
         self._closed = False
@@ -38,14 +42,20 @@ class Base:
             if isinstance(frame, Index):
                 if len(self._leaves) > 2 * INDEX_AHEAD:
                     raise PeerError("the index runs too far ahead")
-                for offset, leaves in enumerate(frame.chunks):
-                    self._leaves[frame.first + offset] = leaves
+                for index, leaves in enumerate(frame.chunks, frame.first):
+                    if index not in self._needless:
+                        self._leaves[index] = leaves
                 self._frontier += len(frame.chunks)
             else:
                 if frame.zeros:
                     self._zero_starts.append(frame.first)
                     self._zero_stops.append(frame.first + frame.count)
                 self._frontier += frame.count
+            if len(self._needless) > _MANY:
+                rest = Runs()
+                for run in self._needless.within(self._frontier, MAX_IMAGE):
+                    rest.add(*run)
+                self._needless = rest
             self._changed.notify_all()
 
     def known(self, index: int, leaves: bytes) -> int:
@@ -74,6 +84,7 @@ class Base:
     def forget(self, first: int, count: int) -> None:
         """Chunks that need no comparison: they are zeros at the source."""
         with self._changed:
+            self._needless.add(max(first, self._frontier), first + count)
             if count == 1:
                 self._leaves.pop(first, None)
             else:
