@@ -14,12 +14,12 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from xenplugin.codec.compress import Unpacker
-from xenplugin.codec.seal import Aead, Keys, cipher_named
+from xenplugin.codec.seal import SECRET_BYTES, Aead, Keys, cipher_named
 from xenplugin.config import Config
-from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, XenpluginError, from_code
+from xenplugin.errors import ConfigError, ImageError, Interrupted, LinkError, PeerError, XenpluginError, from_code
 from xenplugin.geometry import BLOCK, MAX_IMAGE, block_count, chunk_length
 from xenplugin.image.digest import ZERO_LEAF, ImageDigest
 from xenplugin.image.index import IndexLeaves, IndexZeros
@@ -59,7 +59,7 @@ Attached = Callable[[str], str | None]
 class Job:
     """What the source asks for (docs/wire-format.md, section 4)."""
 
-    secret: bytes
+    secret: bytes = field(repr=False)
     session: bytes
     cipher: Cipher
     size: int
@@ -71,21 +71,28 @@ class Job:
     def parse(cls, line: bytes) -> Job:
         """Raises PeerError."""
         try:
-            fields = json.loads(line)
-            if fields["protocol"] != 1:
-                raise PeerError(f"the source speaks version {fields['protocol']!r} of the sealed stream")
+            values = json.loads(line)
+            if values["protocol"] != 1:
+                raise PeerError(f"the source speaks version {values['protocol']!r} of the sealed stream")
             job = cls(
-                bytes.fromhex(fields["secret"]),
-                bytes.fromhex(fields["session"]),
-                cipher_named(str(fields["cipher"])),
-                int(fields["size"]),
-                str(fields["path"]),
-                bool(fields["whole"]),
-                bool(fields["local"]),
+                bytes.fromhex(values["secret"]),
+                bytes.fromhex(values["session"]),
+                cipher_named(str(values["cipher"])),
+                values["size"],
+                values["path"],
+                values["whole"],
+                values["local"],
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError, ConfigError):
             raise PeerError("a job that cannot be read") from None
-        if len(job.session) != 16 or not 0 <= job.size <= MAX_IMAGE or not job.path or "\0" in job.path:
+        kinds = [type(value) for value in (job.size, job.path, job.whole, job.local)]
+        if (
+            kinds != [int, str, bool, bool]
+            or (len(job.secret), len(job.session)) != (SECRET_BYTES, 16)
+            or not 0 <= job.size <= MAX_IMAGE
+            or not job.path
+            or "\0" in job.path
+        ):
             raise PeerError("a job that makes no sense")
         return job
 
@@ -251,9 +258,9 @@ class Incoming:
             tcp.tune(sock, self._config.silence, None)
             silence = struct.pack("=QQ", int(self._config.silence), 0)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
+            line.send(Welcome("{}"))  # before another thread may send a ping
             with self._lock:
                 self._lines[line.number] = line
-            line.send(Welcome("{}"))
             self._serve(line, frames)
         except OSError:
             pass  # lost: the source notices as well, and comes again under a new number
