@@ -192,7 +192,7 @@ class TestRefused:
     def test_mounted(self, tmp_path: Path, state: Path) -> None:
         disk = make_image(tmp_path / "fs", 8 * CHUNK, [])
         subprocess.run(["mkfs.ext4", "-q", str(disk)], check=True)
-        where = tmp_path / "a mount point"
+        where = tmp_path / "ein Mount-Püñkt"
         where.mkdir()
         with loop_device(disk) as device:
             subprocess.run(["mount", str(device), str(where)], check=True)

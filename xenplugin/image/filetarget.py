@@ -8,8 +8,8 @@ What is on disk at each instant, for a target NAME in directory D:
    without a journal that knows it: it is started afresh.
 3. while chunks come: the partial has anything; the journal names chunks that were durable before it named them.
    Resuming reads them again and hashes what is there; it believes the journal only in what to look at.
-4. commit: partial synced, "done" in the journal, mode and owner as the old image's, partial fsynced, renamed
-   to NAME, D fsynced, journal removed. Before the rename a crash leaves 3 with everything durable, after it the
+4. commit: mode and owner as the old image's, partial fsynced, "done" in the journal, partial renamed to NAME,
+   D fsynced, journal removed. Before the rename a crash leaves 3 with everything durable, after it the
    new image and a journal without a partial, which the next copy removes.
 
 The lock (flock) is on the partial; a second copy to the same target finds it locked.
@@ -154,11 +154,12 @@ class FileTarget(Target):
         if self._replaced is not None:
             self._refuse_changed(self._replaced)
             refuse_if_used(self.path, self._replaced.fileno())
-        self.journal.done()
         with os_errors("complete", self.path):
             if self._replaced is not None:
                 _take_over(self._replaced.fileno(), self.fd)
             os.fsync(self.fd)
+        self.journal.done()
+        with os_errors("complete", self.path):
             if self._replaced is not None:
                 os.rename(part, self.path)
             else:

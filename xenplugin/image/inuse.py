@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import signal
 import stat
 import time
@@ -138,7 +139,7 @@ def _mounts(numbers: set[int]) -> Iterator[tuple[str, str]]:
         source = fields[fields.index("-") + 2]
         # btrfs and the like show a number of their own; their source is the device's name.
         if os.makedev(int(major), int(minor)) in numbers or _is_device(source, numbers):
-            yield source, fields[4].encode().decode("unicode_escape", "replace")
+            yield source, re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
 
 
 def _is_device(name: str, numbers: set[int]) -> bool:

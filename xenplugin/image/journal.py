@@ -48,6 +48,7 @@ class State:
     kind: str
     inode: int
     durable: ChunkSet = field(default_factory=ChunkSet)
+    #: Everything was verified and durable: what is missing, if the target is not there, is the rename.
     done: bool = False
     #: Bytes of the journal that check; anything after them is dropped before it is continued.
     length: int = 0

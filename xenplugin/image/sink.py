@@ -249,6 +249,8 @@ class Sink:
                 raise ImageError(f"{self.path} cannot be trusted any more: {self._broken}")
             with self._idle:
                 taken, self._unsynced = self._unsynced, ChunkSet()
+            if not taken:
+                return
             try:
                 self._target.sync()
             except OSError as error:
@@ -279,7 +281,11 @@ class Sink:
             raise ImageError(f"{self.path} is not complete: {self.missing()} chunks are missing")
         self._stop()
         self._checkpoint()
-        self._target.finish(self._attached)
+        try:
+            self._target.finish(self._attached)
+        except ImageError as error:
+            self._broken = str(error)
+            raise
         self._close()
 
     def suspend(self) -> None:
