@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -178,11 +179,14 @@ def _bulk(listener: socket.socket, connect: Callable[[], socket.socket], connect
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        for end in sockets:
+        for end in sockets:  # a reset: nobody waits for what is still buffered
             with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 end.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join(1.0)
+        for end in sockets:
+            end.close()
 
 
 def _window(

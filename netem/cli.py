@@ -101,9 +101,12 @@ def relay(words: tuple[str, ...]) -> int:
 
 @cli.command()
 @click.option("-N", "--dry-run", is_flag=True, help="only say what would be removed")
-def clean(dry_run: bool) -> int:
+@click.option(
+    "--prefix", "prefixes", multiple=True, default=("xp", "nc"), show_default=True, help="of the namespaces' names"
+)
+def clean(dry_run: bool, prefixes: tuple[str, ...]) -> int:
     """Removes namespaces that killed runs left behind; those of living processes stay."""
-    for prefix in ("xp", "nc"):
+    for prefix in prefixes:
         for name in leftovers.find(prefix) if dry_run else leftovers.clean(prefix):
             click.echo(name)
     return 0

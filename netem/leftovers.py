@@ -27,6 +27,6 @@ def clean(name_prefix: str = "xp") -> list[str]:
     """Removes them and the processes inside; returns what was removed. Raises WorldError."""
     names = find(name_prefix)
     for name in names:
-        Host(name, "", "").end_processes()
+        Host(name, "", "").end_all()
         netns.delete(name)
     return names

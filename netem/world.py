@@ -65,8 +65,9 @@ class Host:
         """
         return netns.call(self.name, function)
 
-    def end_processes(self) -> None:
-        """Ends what runs here: first what popen() started, then what that left behind in the namespace."""
+    def end_all(self) -> None:
+        """Ends what runs here: what popen() started, what that left behind in the namespace, and connections.
+        """
         for child in self._children:
             if child.poll() is None:
                 child.terminate()
@@ -82,6 +83,7 @@ class Host:
             if pid != os.getpid():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        netns.drop_connections(self.name)
 
 
 class TwoHosts:
@@ -145,7 +147,7 @@ class TwoHosts:
             if self._emulator is not None:
                 stack.callback(self._emulator.stop)
             for host in (self.a, self.b):
-                stack.callback(host.end_processes)
+                stack.callback(host.end_all)
         self._guard.restore()
 
     def stats(self) -> dict[str, Any]:

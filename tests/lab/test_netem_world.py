@@ -189,6 +189,34 @@ def test_an_exception_leaves_nothing_behind() -> None:
         world.stats()
 
 
+def test_unsent_data_does_not_outlive_the_world() -> None:
+    """Else its buffers would count against the memory of all TCP connections of this machine."""
+    with TwoHosts(Profile(), "nt") as world:
+        listener = world.b.call(lambda: socket.create_server((world.b.address, 0)))
+        near = world.a.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        near.connect(listener.getsockname())
+        far, _ = listener.accept()
+        near.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                near.send(bytes(1 << 16))
+        space = os.open(netns.path(world.a.name), os.O_RDONLY)
+        near.close()
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while "\nTCP: inuse 0 " not in netns.call(f"/proc/self/fd/{space}", sockstat):
+            assert time.monotonic() < deadline, "the connection lives on"
+            time.sleep(0.05)
+    finally:
+        os.close(space)
+        far.close()
+        listener.close()
+
+
+def sockstat() -> str:
+    return Path("/proc/thread-self/net/sockstat").read_text()
+
+
 def test_a_dead_emulator_is_reported_not_waited_for() -> None:
     with TwoHosts(Profile(), "nt") as world:
         assert world._emulator is not None
