@@ -18,7 +18,7 @@ import click
 
 from xenplugin import __version__, events
 from xenplugin.config import Config, load
-from xenplugin.errors import Interrupted, UsageError, XenpluginError
+from xenplugin.errors import ConfigError, Interrupted, UsageError, XenpluginError
 
 F = TypeVar("F", bound=Callable[..., Any])
 Ui = Any
@@ -46,7 +46,11 @@ class Context:
 
     def config(self) -> Config:
         """Raises ConfigError; a bad option is a usage error."""
-        return load(self._config_file).with_values(self._options, "command line")
+        config = load(self._config_file)
+        try:
+            return config.with_values(self._options, "command line")
+        except ConfigError as exc:
+            raise UsageError(exc.message, hint=exc.hint) from None
 
     def finish(self, result: dict[str, Any]) -> None:
         """Show the result of a moving verb."""
@@ -96,7 +100,7 @@ def split_target(text: str, command: bool = False) -> tuple[str | None, str]:
     if command and ":" in text:
         host, _, path = text.rpartition(":")
         return host, path
-    match = re.match(r"(\[[^\]/]+\]|[^:/\[\]]*[^:/]):(.*)$", text, re.DOTALL)
+    match = re.match(r"((?:[^:/\[\]]+@)?\[[^\]/]+\]|[^:/\[\]]+):(.*)$", text, re.DOTALL)
     if match is None:
         return None, text
     return match[1], match[2]
@@ -127,7 +131,8 @@ def copy(src: str, dst: str, raw: bool, **options: Any) -> None:
             path += os.path.basename(os.path.abspath(src))
         if host is None:
             path = os.path.abspath(path)
-        host = host.strip("[]") if host and config.ssh.strip() else host
+        if host and config.ssh.strip():
+            host = host.replace("[", "").replace("]", "")  # ssh wants none, and none are in names
         with open_source(src, raw=raw) as source:
             target = Target(host, path)
             context.ui(events.Started("copy", src, str(target), source.size))

@@ -7,6 +7,7 @@ line is built from the same fields (cli.py), so neither can drift from the other
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import re
 import tomllib
@@ -26,7 +27,7 @@ _RATE_UNITS = {"": 1, "bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 
 def parse_rate(text: str | int) -> int:
     """'200mbit' -> 200000000 bits/s; 0 is no limit. Raises ValueError."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*?)(?:/s|ps)?", str(text).strip().lower())
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]+)?)\s*([a-z]*?)(?:/s|ps)?", str(text).strip().lower())
     if match is None or match[2] not in _RATE_UNITS:
         raise ValueError("a rate is a number with kbit, mbit or gbit, as 200mbit")
     rate = int(float(match[1]) * _RATE_UNITS[match[2]])
@@ -41,17 +42,24 @@ def parse_level(text: str | int) -> int | None:
         return None
     if text == "store":
         return STORE
-    level = int(text)
+    level = _whole_number(text)
     if level not in LEVELS:
         raise ValueError(f"a level is auto, store, or {LEVELS.start} to {LEVELS.stop - 1}")
     return level
 
 
+def _whole_number(text: str | int) -> int | None:
+    """None for anything else; a configuration file also has booleans and fractions."""
+    if type(text) is int:
+        return text
+    return int(text) if isinstance(text, str) and re.fullmatch(r"[+-]?[0-9]{1,9}", text.strip()) else None
+
+
 def parse_ports(text: str | int) -> str:
     """'49300-49399', one port, or '0' (do not listen: the data goes through ssh)."""
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(text).strip())
+    match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", str(text).strip())
     low, high = (int(match[1]), int(match[2] or match[1])) if match else (-1, -1)
-    if not 0 <= low <= high <= 65535:
+    if not 0 <= low <= high <= 65535 or low == 0 < high:
         raise ValueError("ports are a range as 49300-49399, one port, or 0")
     return f"{low}-{high}"
 
@@ -59,9 +67,22 @@ def parse_ports(text: str | int) -> str:
 def _parse_streams(text: str | int) -> int:
     if text == "auto":
         return 0
-    if not 0 <= int(text) <= MAX_STREAMS:
+    streams = _whole_number(text)
+    if streams is None or not 0 <= streams <= MAX_STREAMS:
         raise ValueError(f"streams are auto or 1 to {MAX_STREAMS}")
-    return int(text)
+    return streams
+
+
+def _parse_text(text: str) -> str:
+    if not isinstance(text, str) or not text.isprintable():
+        raise ValueError("not a text")
+    return text
+
+
+def _parse_flag(value: bool) -> bool:
+    if type(value) is not bool:
+        raise ValueError("it is true or false")
+    return value
 
 
 def _parse_cipher(text: str) -> str | None:
@@ -69,11 +90,11 @@ def _parse_cipher(text: str) -> str | None:
 
 
 def _parse_address(text: str) -> str:
-    return str(ipaddress.ip_address(text))
+    return str(ipaddress.ip_address(_parse_text(text)))
 
 
 def _parse_seconds(text: str | float) -> float:
-    seconds = float(text)
+    seconds = math.nan if isinstance(text, bool) else float(text)
     if not 1 <= seconds <= 86400:
         raise ValueError("a time is 1 to 86400 seconds")
     return seconds
@@ -98,9 +119,11 @@ _STATE_DIR = _default_state_dir()
 class Config:
     """Times in seconds, rate in bits/s."""
 
-    ssh: str = _setting("ssh", "Command that reaches the far host; '' makes HOST the whole command.", str, "-s")
+    ssh: str = _setting(
+        "ssh", "Command that reaches the far host; '' makes HOST the whole command.", _parse_text, "-s"
+    )
     remote_program: str = _setting(
-        "xenplugin", "How the far host starts this program.", str, "--remote-program"
+        "xenplugin", "How the far host starts this program.", _parse_text, "--remote-program"
     )
     rate: int = _setting(0, "Send at most this much, e.g. 200mbit (0: no limit).", parse_rate, "--rate")
     level: int | None = _setting(
@@ -111,7 +134,7 @@ class Config:
     )
     streams: int = _setting(0, "TCP connections, 1-32, or auto: by the RTT.", _parse_streams, "--streams")
     congestion: str | None = _setting(
-        None, "TCP congestion control (default: bbr on long paths).", str, "--congestion"
+        None, "TCP congestion control (default: bbr on long paths).", _parse_text, "--congestion"
     )
     address: str | None = _setting(
         None, "Address of the far host for the data (default: found out).", _parse_address, "--address"
@@ -120,7 +143,7 @@ class Config:
         "49300-49399", "Ports to receive on, at the far host; 0: data goes through ssh.", parse_ports
     )
     whole: bool = _setting(
-        False, "Send everything, whatever the target holds already.", bool, "--whole"
+        False, "Send everything, whatever the target holds already.", _parse_flag, "--whole"
     )
     connect_timeout: float = _setting(10.0, "Seconds to try to open a connection.", _parse_seconds)
     silence: float = _setting(30.0, "Seconds of silence after which a connection is lost.", _parse_seconds)
@@ -142,8 +165,8 @@ class Config:
                 raise ConfigError(f"{where}: unknown setting {key!r}", hint=f"one of {', '.join(known)}")
             try:
                 parsed[key] = known[key].metadata["parse"](value)
-            except ConfigError:
-                raise
+            except ConfigError as exc:
+                raise ConfigError(f"{where}: {exc.message}", hint=exc.hint) from None
             except (ValueError, TypeError) as exc:
                 raise ConfigError(f"{where}: {key} = {value!r}: {exc}") from None
         return replace(self, **parsed)
