@@ -7,12 +7,14 @@ again with growing pauses; only when none was alive for `patience` seconds the p
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 
 from xenplugin.errors import LinkError, PeerError, XenpluginError, from_code
 from xenplugin.link import tcp
+from xenplugin.link.endpoint import SocketEndpoint
 from xenplugin.link.line import Line
 from xenplugin.link.queue import SendQueue
 from xenplugin.wire.frames import Ack, Chunk, Error, Frame, Ping, Welcome, Zeros
@@ -49,6 +51,7 @@ class Pool:
         self._closed = threading.Event()
         self._has_failed = False
         self._lock = threading.Lock()
+        self._losses: dict[int, tuple[int, int]] = {}
         self._wanted = 0  # connections that were asked for
 
     def add(self, line: Line) -> None:
@@ -82,8 +85,28 @@ class Pool:
 
     def grow(self, rate: float, rtt: float) -> None:
         """Add connections if `rate` (bytes/s) over `rtt` (seconds) is near what those there can hold."""
-        more = tcp.more_streams(self._wanted, rate, rtt, tcp.largest_window())
-        self.open(more)
+        self.open(tcp.more_streams(self._wanted, rate, rtt, tcp.largest_window()))
+
+    def retransmitted(self) -> tuple[int, int]:
+        """(segments sent, of these again) since the last call, on the connections that lived through it."""
+        sent = again = 0
+        with self._lock:
+            for line in self._lines:
+                if isinstance(line.endpoint, SocketEndpoint) and line.lost is None:
+                    with contextlib.suppress(OSError):
+                        now = tcp.losses(line.endpoint.sock)
+                        before = self._losses.get(line.number, now)
+                        self._losses[line.number] = now
+                        sent += now[0] - before[0]
+                        again += now[1] - before[1]
+        return sent, again
+
+    def set_congestion(self, name: str) -> None:
+        """Use this congestion control on the connections there are."""
+        with self._lock:
+            for line in self._lines:
+                if isinstance(line.endpoint, SocketEndpoint):
+                    tcp.set_congestion(line.endpoint.sock, name)
 
     def close(self) -> None:
         """End all connections."""

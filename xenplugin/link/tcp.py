@@ -18,6 +18,11 @@ _TCP_NOTSENT_LOWAT = 25
 _NOTSENT = 128 << 10
 _RTT_STREAMS = ((0.090, 16), (0.040, 12), (0.010, 8), (0.002, 4))
 _FEW = 2
+#: RTT in seconds from which on a path is long.
+_LONG = 0.010
+#: Share of retransmissions that no queue explains, and the segments it takes to tell.
+_LOSSY = 0.003
+_SAMPLE = 500
 
 
 def measure(sock: socket.socket) -> tuple[float, int]:
@@ -51,9 +56,29 @@ def largest_window(path: Path = Path("/proc/sys/net/ipv4/tcp_wmem")) -> int:
 
 
 def choose_congestion(rtt: float) -> str | None:
-    """Congestion control to ask for at `rtt` seconds: BBR on a long path, where a loss that is no
-    congestion would halve CUBIC's rate for many round trips; None: the system's."""
-    return "bbr" if rtt >= 0.010 else None
+    """Congestion control to begin with at `rtt` seconds: CUBIC on a long path, which fills a clean link evenly
+    also on a busy host (BBR's estimate can stay low for many round trips there); None: the system's."""
+    return "cubic" if rtt >= _LONG else None
+
+
+def is_lossy(sent: int, again: int) -> bool:
+    """Whether `again` retransmitted of `sent` segments are more than a full queue explains. On such a path
+    CUBIC takes every loss for congestion, and BBR does not."""
+    return sent >= _SAMPLE and again > _LOSSY * sent
+
+
+def losses(sock: socket.socket) -> tuple[int, int]:
+    """(segments sent, of these again) on a connection so far (Linux, struct tcp_info)."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)
+    (again,) = struct.unpack_from("=I", info, 100)
+    (sent,) = struct.unpack_from("=I", info, 136)
+    return sent, again
+
+
+def set_congestion(sock: socket.socket, name: str) -> None:
+    """Change the congestion control, also while it is in use; left as it is if this host does not allow it."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
 
 
 def tune(sock: socket.socket, dead_after: float, congestion: str | None) -> None:
@@ -65,8 +90,7 @@ def tune(sock: socket.socket, dead_after: float, congestion: str | None) -> None
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT)
     if congestion:
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
+        set_congestion(sock, congestion)
 
 
 def congestion_of(sock: socket.socket) -> str:

@@ -36,8 +36,10 @@ from xenplugin.wire.frames import Chunk, Done, End, Error, Image, Index, IndexRu
 
 _TICK = 0.1
 _GAUGE = 0.1
-#: Seconds between looks at whether more connections are needed.
+#: Seconds between looks at whether the connections fit the path.
 _LOOK_EVERY = 0.5
+#: Congestion control for a path that loses packets without being congested.
+_PATIENT = "bbr"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,34 @@ class _Gauge:
             left, starved = self._queue.observe()
             self._ladder.drained(left - self._left, now - self._at, starved)
             self._at, self._left = now, left
+
+
+class _Tending:
+    """Fits connections and congestion control to what the path turns out to be, unless they are set."""
+
+    def __init__(self, config: Config, dialer: Dialer, pool: Pool) -> None:
+        self._config = config
+        self._dialer = dialer
+        self._pool = pool
+        self._at = time.monotonic()
+        self._sent = pool.bytes_wire
+        self._lossy = 0
+
+    def look(self) -> None:
+        """Call often; looks every `_LOOK_EVERY` seconds."""
+        now = time.monotonic()
+        rtt, seconds = self._dialer.rtt, now - self._at
+        if not rtt or seconds < max(_LOOK_EVERY, 5 * rtt):
+            return
+        if not self._config.streams:
+            self._pool.grow((self._pool.bytes_wire - self._sent) / seconds, rtt)
+        self._at, self._sent = now, self._pool.bytes_wire
+        if self._config.congestion or tcp.choose_congestion(rtt) is None or self._dialer.wanted == _PATIENT:
+            return
+        self._lossy = self._lossy + 1 if tcp.is_lossy(*self._pool.retransmitted()) else 0
+        if self._lossy == 2:  # twice on end: not the queue that slow start filled
+            self._dialer.wanted = _PATIENT
+            self._pool.set_congestion(_PATIENT)
 
 
 class Outgoing:
@@ -155,7 +185,7 @@ class Outgoing:
             streams = self._connect(dialer, pool, control)
             connected = time.monotonic()
             self._phases["connect"] = connected - began
-            self._transfer(plan, packing, pool, ladder, connected, 0.0 if config.streams else dialer.rtt)
+            self._transfer(plan, packing, pool, ladder, connected, _Tending(config, dialer, pool))
             moved = time.monotonic()
             self._phases["transfer"] = moved - connected
             self._emit(events.Phase("finish"))
@@ -231,16 +261,12 @@ class Outgoing:
         return list(dict.fromkeys(found))[:16]
 
     def _transfer(
-        self, plan: Plan, packing: Packing, pool: Pool, ladder: Ladder, began: float, rtt: float
+        self, plan: Plan, packing: Packing, pool: Pool, ladder: Ladder, began: float, tending: _Tending
     ) -> None:
         self._emit(events.Phase("transfer"))
-        looked, sent = began, pool.bytes_wire
         while not (plan.wait_covered(_TICK) and pool.queue.wait_empty(_TICK)):
             self._check()
-            now = time.monotonic()
-            if rtt and now - looked > _LOOK_EVERY:
-                pool.grow((pool.bytes_wire - sent) / (now - looked), rtt)
-                looked, sent = now, pool.bytes_wire
+            tending.look()
             self._report(packing, pool, ladder, began)
         self._check()
         self._report(packing, pool, ladder, began)
