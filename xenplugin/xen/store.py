@@ -1,19 +1,24 @@
 """xenstore, the only place that imports pyxs (a test holds this).
 
-pyxs has not changed since 2019, and its payloads are limited to 4096 bytes: everything about it stays behind
-the few functions here.
+pyxs has not changed since 2019, its payloads are limited to 4096 bytes, and its own router waits for ever for a
+xenstored that hangs up or does not answer: everything about it stays behind the few functions here.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pyxs
+from pyxs.connection import UnixSocketConnection
 
 from xenplugin.errors import RefusedError
 
 SOCKET = "/var/run/xenstored/socket"
+#: Seconds in which each request must be answered.
+PATIENCE = 10.0
 _BACKENDS = ("vbd", "vbd3", "qdisk", "9pfs")
 
 
@@ -29,7 +34,7 @@ def attached(path: str) -> str | None:
         return None
     wanted = _identity(path)
     try:
-        with pyxs.Client(unix_socket_path=socket_path()) as client:
+        with pyxs.Client(router=_Router(socket_path())) as client:
             for domain, params in _disks(client):
                 if _identity(params) == wanted:
                     return _text(client.read(f"/local/domain/{domain}/name".encode(), domain.encode()))
@@ -39,6 +44,32 @@ def attached(path: str) -> str | None:
             hint="run this as root, or see whether xenstored runs",
         ) from None
     return None
+
+
+class _Router:
+    """What pyxs.Client sends its requests through: one at a time, in the caller's thread, with a time limit."""
+
+    def __init__(self, path: str) -> None:
+        self.connection = UnixSocketConnection(path)
+
+    def start(self) -> None:
+        self.connection.connect()
+        self.connection.transport.sock.settimeout(PATIENCE)
+
+    def send(self, packet: Any) -> _Reply:
+        self.connection.send(packet)
+        return _Reply(self.connection.recv())
+
+    def terminate(self) -> None:
+        self.connection.close()
+
+
+class _Reply:
+    def __init__(self, packet: Any) -> None:
+        self._packet = packet
+
+    def get(self) -> Any:
+        return self._packet
 
 
 def _disks(client: pyxs.Client) -> Iterator[tuple[str, str]]:
@@ -56,8 +87,10 @@ def _disks(client: pyxs.Client) -> Iterator[tuple[str, str]]:
 def _list(client: pyxs.Client, path: str) -> list[str]:
     try:
         return [_text(name) for name in client.list(path.encode())]
-    except pyxs.PyXSError:
-        return []  # ENOENT: no such backend
+    except pyxs.PyXSError as exc:
+        if exc.args[0] == errno.ENOENT:
+            return []  # no such backend
+        raise  # it must not pass for one that serves nothing
 
 
 def _text(value: bytes | str) -> str:
