@@ -63,7 +63,7 @@ class Terminal:
 
     def say(self, text: str, style: str = FAINT) -> None:
         """One line under what is going on."""
-        self.console.print(Padding(Text(text, style), (0, 2)))
+        self.console.print(Padding(Text(text, style), (0, 2), expand=False))
 
     def title(self, link: str) -> None:
         """The first thing that is seen."""
@@ -123,8 +123,10 @@ class Terminal:
             table.add_row(*_cells(outcome, run[0], slowest, roomy))
         blank = [""] * (6 if roomy else 5)
         table.add_row(Text("plain TCP (proof)", FAINT), *blank, _readable_plain(proof))
-        words = "sooner: than the first line; a sends, b receives; readable: on the wire"
-        self.console.print(Padding(Group(Text(), table, Padding(Text(words, FAINT), (0, 0, 0, 1))), (0, 0, 0, 1)))
+        words = Padding(
+            Text("sooner: than the first line; a sends, b receives; readable: on the wire", FAINT), (0, 1)
+        )
+        self.console.print(Padding(Group(Text(), table, words), (0, 1), expand=False))
         self.console.print()
 
 
