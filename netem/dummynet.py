@@ -160,8 +160,7 @@ def apply_script(router: Router, profile: Profile, state: str = STATE) -> str:
 
 
 def undo_script(router: Router, state: str = STATE) -> str:
-    """The script that takes away what `apply_script` made and brings the old settings back; may be repeated.
-    """
+    """The script that takes away what `apply_script` made and brings the old settings back; may be repeated."""
     return "\n".join(["#!/bin/sh", "# Takes netem's Dummynet link away.", _undo_function(router, state), "undo\n"])
 
 

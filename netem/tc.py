@@ -109,8 +109,7 @@ class Tc:
         return notes(profile, self.devices, seeded=seeded)
 
     def undo(self) -> None:
-        """Takes the link away from every device, whatever happens at one. Raises BackendError for the first.
-        """
+        """Takes the link away from every device, whatever happens at one. Raises BackendError for the first."""
         errors = []
         for device, command in zip(reversed(self.devices), undo_commands(self.devices), strict=True):
             done = self._run(command, "")

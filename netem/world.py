@@ -66,8 +66,7 @@ class Host:
         return netns.call(self.name, function)
 
     def end_all(self) -> None:
-        """Ends what runs here: what popen() started, what that left behind in the namespace, and connections.
-        """
+        """Ends what runs here: what popen() started, what that left behind in the namespace, and connections."""
         for child in self._children:
             if child.poll() is None:
                 child.terminate()

@@ -202,8 +202,15 @@ def _nap(profile: Profile) -> float:
 
 
 def _be_punctual() -> None:
-    """No timer slack, no garbage collector, and before its hosts when they want the same CPU."""
+    """No timer slack, no garbage collector, and ahead of everything else that wants the CPU: a link does not
+    wait for its hosts. With two busy processes beside it, p99 of the lateness was 100-300 ms by priority
+    (nice) and below 20 ms as a real-time process; the kernel leaves 5 % of the CPU to others
+    (sched_rt_runtime_us).
+    """
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     gc.disable()
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -10)
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, -10)
