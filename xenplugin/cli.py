@@ -19,6 +19,7 @@ import click
 from xenplugin import __version__, events
 from xenplugin.config import Config, load
 from xenplugin.errors import ConfigError, Interrupted, UsageError, XenpluginError
+from xenplugin.memory import keep_buffers
 
 F = TypeVar("F", bound=Callable[..., Any])
 Ui = Any
@@ -260,6 +261,7 @@ def _run(context: Context, work: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     error: XenpluginError
+    keep_buffers()
     try:
         try:
             work()
