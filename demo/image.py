@@ -80,7 +80,7 @@ def obtain(say: Say) -> Image:
 
 def _cached_or_built(home: Path, kind: str, say: Say, why: str) -> Image:
     if why:
-        say(f"{why}: the image holds files of this machine's /usr, not a fresh Debian")
+        say(f"{why}: the image is made of this machine's /usr")
     recipe = [_VERSION, SIZE, _SUITE, _MIRROR, _PACKAGES, _TREE, _UUID, _EPOCH]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
     entry = home / f"{kind}-{key}"

@@ -77,6 +77,19 @@ def test_cpu_time_of_grandchildren_counts() -> None:
     assert process.cpu_seconds() - before >= 0.2
 
 
+def test_waiting_for_the_children_of_another() -> None:
+    parent = subprocess.Popen(["sh", "-c", "sleep 0.3; read line"], stdin=subprocess.PIPE)
+    try:
+        started = time.monotonic()
+        process.wait_for_children_of(parent.pid, 0.1)  # it gives up
+        process.wait_for_children_of(parent.pid, 60)
+        assert 0.1 < time.monotonic() - started < 30
+    finally:
+        process.stop(parent)
+        assert parent.stdin is not None
+        parent.stdin.close()
+
+
 def test_allocated_counts_blocks_not_length(tmp_path: Path) -> None:
     path = tmp_path / "sparse"
     with path.open("wb") as file:
