@@ -80,7 +80,7 @@ def plain_root(size: int, digests: list[bytes]) -> bytes:
 
 
 @given(
-    size=st.integers(0, 5000 * CHUNK),
+    size=st.integers(0, 5000 * CHUNK) | st.sampled_from([n * CHUNKS_PER_GROUP * CHUNK for n in (1, 2, 4)]),
     data=st.lists(st.integers(0, 5000), max_size=40),
     dense=st.booleans(),
     seed=st.integers(0, 9),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from xenplugin.geometry import BLOCK, CHUNK, block_count
+from xenplugin.geometry import BLOCK, CHUNK, PAGE, block_count
 from xenplugin.image.buffers import aligned
 from xenplugin.image.digest import LEAF, ZERO_LEAF, ImageDigest, chunk_digest, leaves
 from xenplugin.image.index import IndexItem, IndexLeaves, IndexNone, IndexZeros
@@ -130,8 +130,18 @@ def copy(source: Path, target: Path, **options: object) -> Sent:
 
 
 def allocated(path: Path) -> int:
-    """Bytes that a file takes on the disk."""
-    return path.stat().st_blocks * 512
+    """Bytes in pages of a file that are not holes (st_blocks would count the file system's own trees as well)."""
+    total = at = 0
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        while at < os.fstat(file.fileno()).st_size:
+            try:
+                begin = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                break
+            at = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
+            total += -(-at // PAGE) * PAGE - begin
+    return total
 
 
 def leftovers(directory: Path) -> list[str]:

@@ -76,3 +76,10 @@ def test_a_huge_set_of_chunks_is_cheap() -> None:
         (3 << 10, 1, False),
         ((3 << 10) + 1, (1 << 30) - (3 << 10) - 1, True),
     ]
+
+
+def test_a_set_filled_one_by_one_is_as_cheap() -> None:
+    chunks = ChunkSet()
+    for index in range(4 * 1024 - 1, -1, -1):
+        chunks.add(index)
+    assert list(chunks.runs()) == [(0, 4096)] and not chunks._masks and len(chunks._whole) == 1
