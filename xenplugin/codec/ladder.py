@@ -5,7 +5,8 @@ min(S, D * R). Speeds and ratios of levels stand in a usual proportion to each o
 images); what is learnt is how this host and this content compare with the usual, one factor each, because
 content changes from chunk to chunk far more than the proportions do. D is what left the send queue while
 it was never empty; when senders starved it is supposed to be more than was seen, so that a faster level is
-tried. The level with the highest estimate wins, the cheaper one of near equals.
+tried; but not again and again more than the link took when it was last full, or a host that packs more slowly
+than its link drains would keep trying levels that pack less. The level with the highest estimate wins, the cheaper one of near equals.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _CHUNK_WEIGHT = 0.06
 _DRAIN_WEIGHT = 0.4
 #: How much more a link that starved is supposed to take, each time.
 _HOPE = 1.3
+#: How much more than when it was last full, each time.
+_DOUBT = 1.02
 #: A costlier level must promise this much more.
 _BETTER = 1.04
 
@@ -46,6 +49,7 @@ class Ladder:
         self._density = 1.0  # log of the ratio, in usual logs
         self._other = 0.0  # seconds per byte a worker spends on reading and hashing
         self._drain: float | None = None
+        self._full: float | None = None  # what the link took when it was last full, and a little more since
         self._lock = threading.Lock()
 
     @property
@@ -72,10 +76,15 @@ class Ladder:
             rate = count / seconds
             if starved:
                 self._drain = max(self._drain or 0.0, rate) * _HOPE
+                if self._full is not None:
+                    self._full = max(self._full * _DOUBT, rate)
+                    self._drain = min(self._drain, self._full)
             elif self._drain is None or rate < self._drain / 2:
                 self._drain = rate
             else:
                 self._drain = _mean(self._drain, rate, _DRAIN_WEIGHT)
+            if not starved:
+                self._full = self._drain
             self._level = self._best(self._drain)
 
     def _best(self, drain: float) -> int:
