@@ -9,6 +9,7 @@ before our line came.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -22,7 +23,16 @@ from collections import deque
 from collections.abc import Callable
 
 from xenplugin import __version__
-from xenplugin.errors import LinkError, PeerError, UsageError
+from xenplugin.errors import (
+    ImageError,
+    LinkError,
+    PeerError,
+    RefusedError,
+    TamperError,
+    UsageError,
+    XenpluginError,
+    from_code,
+)
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.link.rate import Pacer
 from xenplugin.wire.preamble import VERSION
@@ -30,6 +40,9 @@ from xenplugin.wire.preamble import VERSION
 MARK = b"XENPLUGIN-RECEIVE "
 _NOISE = 64 << 10
 _LINE = 4096
+_ERROR = "xenplugin: error: "
+#: Exit statuses that tell what went wrong at a far side that had no sealed channel to say it.
+_TELLING = {kind.code for kind in (PeerError, TamperError, ImageError, RefusedError)}
 
 
 def ready_line(random: bytes) -> bytes:
@@ -159,16 +172,25 @@ class Far:
         self._process.stdin.close()
         return PipeEndpoint(self._process.stdout.fileno(), write, self._rest, pacer, self._process.stdout)
 
-    def why_gone(self) -> str:
-        """What is known of a far side whose channel ended."""
+    def failure(self) -> XenpluginError:
+        """Why a far side whose channel ended is gone: its own failure if it named one, else the link's."""
         code = self._wait(5)
         self._stderr.join(2)
+        said = [line.removeprefix(_ERROR) for line in self._last if line.startswith(_ERROR)]
+        if code in _TELLING and said:
+            return from_code(code, said[-1])
+        return LinkError(self._why_gone(code), hint="the same command again goes on where it was")
+
+    def _why_gone(self, code: int | None) -> str:
         said = f": {self._last[-1]}" if self._last else ""
         how = "did not end" if code is None else f"killed by {_signal(-code)}" if code < 0 else f"status {code}"
         return f"{self._name} is gone ({how}){said}"
 
     def end(self, patience: float) -> int | None:
         """Wait up to `patience` seconds for its end, then end it. Its exit status."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()  # one that still waits for the job sees that none comes
         code = self._wait(patience)
         if code is None:
             self._process.terminate()

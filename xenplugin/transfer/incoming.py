@@ -50,6 +50,9 @@ from xenplugin.wire.session import Reader, Writer
 
 _CHECKPOINT_EVERY = 10.0
 _ACK_EVERY = 4
+_TICK = 1.0
+#: Seconds to tell the source why this side ends.
+_LAST_WORD = 2.0
 
 #: Name of the guest that has a path as its disk, or None (xen.store.attached).
 Attached = Callable[[str], str | None]
@@ -129,6 +132,8 @@ class Incoming:
         self._happened = threading.Event()
         self._over = threading.Event()
         self.told = False  #: the source knows of the failure
+        self._deaf = 0.0  #: seconds that the control channel's reader has waited for the source
+        self._listening = False
         self._highest = 0
         self._moved = threading.Condition()
         self._lines: dict[int, _Line] = {}
@@ -140,7 +145,7 @@ class Incoming:
         job = self._job = Job.parse(self._read_job())
         self._keys = Keys(job.secret, self._random)
         reader = Reader(states.FORWARD_CONTROL, accept=self._accept_control, size=job.size)
-        frames = self._receive(self._channel, reader)
+        frames = self._receive_control(reader)
         control: _Line | None = None
         door: listener.Listener | None = None
         try:
@@ -166,9 +171,7 @@ class Incoming:
         except BaseException as exc:
             error = _expected(exc)
             if control is not None and not error.remote:
-                with contextlib.suppress(OSError):
-                    control.send(Error(error.code, error.message + _hint(error)))
-                    self.told = True
+                self._tell(control, error)
             self.told = self.told or error.remote
             self._give_up(error)
             raise error from None
@@ -228,6 +231,15 @@ class Incoming:
 
     def _receive(self, endpoint: Endpoint, reader: Reader) -> Iterator[Frame]:
         while count := endpoint.receive_into(reader.space()):
+            yield from reader.advance(count)
+
+    def _receive_control(self, reader: Reader) -> Iterator[Frame]:
+        while True:
+            self._deaf, self._listening = 0.0, True
+            count = self._channel.receive_into(reader.space())
+            self._listening = False
+            if not count:
+                return
             yield from reader.advance(count)
 
     def _stranger(self, sock: socket.socket, known: Callable[[], None]) -> None:
@@ -392,9 +404,14 @@ class Incoming:
         self._happened.set()
 
     def _await(self) -> None:
+        patience = max(self._config.patience, 3 * PING_EVERY)
         while True:
-            self._happened.wait()
+            # A source behind a link that died unnoticed must not keep the target locked for ever.
+            if not self._happened.wait(_TICK) and self._listening:
+                self._deaf += _TICK
             self._happened.clear()
+            if self._deaf > patience:
+                raise LinkError(f"nothing was heard from the source for {patience:.0f} s")
             if self._failure is not None:
                 raise self._failure
             if self._end is not None and self._digest.complete:
@@ -409,6 +426,17 @@ class Incoming:
         self._sink = None
         with contextlib.suppress(OSError):
             control.send(Done(root))
+
+    def _tell(self, control: _Line, error: XenpluginError) -> None:
+        def send() -> None:
+            with contextlib.suppress(OSError):
+                control.send(Error(error.code, error.message + _hint(error)))
+                self.told = True
+
+        # A channel that is stuck must not hold up the end.
+        thread = threading.Thread(target=send, daemon=True)
+        thread.start()
+        thread.join(_LAST_WORD)
 
     def _give_up(self, error: XenpluginError) -> None:
         self._over.set()

@@ -36,6 +36,8 @@ from xenplugin.wire.frames import Chunk, Done, End, Error, Image, Index, IndexRu
 
 _TICK = 0.1
 _GAUGE = 0.1
+#: Seconds to tell the far side why this one ends.
+_LAST_WORD = 2.0
 #: Seconds between looks at whether the connections fit the path.
 _LOOK_EVERY = 0.5
 #: Congestion control for a path that loses packets without being congested.
@@ -113,6 +115,8 @@ class Outgoing:
         self._failure: XenpluginError | None = None
         self._happened = threading.Event()  # welcome, done or failure
         self._over = threading.Event()
+        self._deaf = 0.0  #: seconds since the far side was heard on the control channel
+        self._looked = 0.0
         self._welcome: dict[str, Any] | None = None
         self._done: bytes | None = None
         self._phases: dict[str, float] = {}
@@ -158,7 +162,7 @@ class Outgoing:
             channel.send((json.dumps(job) + "\n").encode())
             control.send(Image(session.size))
         except OSError:
-            raise LinkError(far.why_gone()) from None
+            raise far.failure() from None
         base = Base(session.size)
         plan = Plan(self._source.runs())
         dialer = Dialer(
@@ -179,6 +183,7 @@ class Outgoing:
         packing = Packing(self._source, plan, base, ladder, put, self._fail)
         threading.Thread(target=self._listen, args=(control, base, far), daemon=True).start()
         threading.Thread(target=self._keep_alive, args=(control,), daemon=True).start()
+        self._looked = time.monotonic()
         try:
             packing.start()
             self._await(lambda: self._welcome is not None)
@@ -216,7 +221,7 @@ class Outgoing:
                 "sha256": text(root),
             }
         except OSError:
-            raise self._failure or LinkError(far.why_gone()) from None
+            raise self._failure or far.failure() from None
         except (XenpluginError, KeyboardInterrupt) as exc:
             _tell(control, exc)
             raise
@@ -287,6 +292,7 @@ class Outgoing:
     def _listen(self, control: Line, base: Base, far: Far) -> None:
         try:
             for frame in control.receive():
+                self._deaf = 0.0
                 if isinstance(frame, Welcome):
                     self._welcome = _object(frame.text)
                     self._happened.set()
@@ -298,7 +304,7 @@ class Outgoing:
                 else:
                     take(control, frame)
             if self._done is None:
-                self._fail(LinkError(far.why_gone(), hint="the same command again goes on where it was"))
+                self._fail(far.failure())
         except OSError as exc:
             self._fail(LinkError(f"the control channel failed: {exc}"))
         except XenpluginError as exc:
@@ -322,6 +328,16 @@ class Outgoing:
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
+        now = time.monotonic()
+        # A moment only for each look: time in which this process itself stood still does not count.
+        self._deaf += min(now - self._looked, 1.0)
+        self._looked = now
+        patience = max(self._config.patience, 3 * PING_EVERY)
+        if self._deaf > patience:
+            raise LinkError(
+                f"nothing was heard from the far side for {patience:.0f} s",
+                hint="the same command again goes on where it was",
+            )
 
     def _await(self, reached: Any) -> None:
         while not reached():
@@ -355,7 +371,14 @@ def _tell(control: Line, error: BaseException) -> None:
         return
     code = error.code if isinstance(error, XenpluginError) else Interrupted.code
     message = error.message if isinstance(error, XenpluginError) else "interrupted"
-    try:
-        control.send(Error(code, message))
-    except (OSError, XenpluginError):
-        return
+
+    def send() -> None:
+        try:
+            control.send(Error(code, message))
+        except (OSError, XenpluginError):
+            return
+
+    # A channel that is stuck must not hold up the end.
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    thread.join(_LAST_WORD)
