@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from helpers.images import names_in
-from helpers.program import Done, Program, Running
+from helpers.program import Done, Program, Running, processes_with
 from helpers.proxy import Change, Proxy, free_ports
 
 SSH = Path(__file__).parent / "helpers" / "ssh.py"
@@ -69,6 +69,10 @@ class Sides:
         return self.program.run(
             *self.words(source, "--log-json", "--json", *options, target=target), code=code
         )
+
+    def program_pids(self) -> list[int]:
+        """Whatever of this test runs."""
+        return list(processes_with(self.program.token))
 
     def left(self) -> set[str]:
         """What is in the target's directory beside the target."""

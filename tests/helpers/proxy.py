@@ -11,6 +11,8 @@ import socket
 import threading
 from collections.abc import Callable
 
+from helpers.program import wait_until
+
 NEAR, FAR = "127.0.0.2", "127.0.0.1"
 #: change(connection number from 0, forward, place of the piece in its direction, piece) -> piece
 Change = Callable[[int, bool, int, bytes], bytes]
@@ -41,7 +43,7 @@ class Proxy:
         self.made = 0
         self.refuse = False
         self.forwarded = 0  #: bytes, forward
-        self._change = change
+        self.change = change
         self._closed = False
         self._flows: list[tuple[socket.socket, socket.socket]] = []
         self._going = threading.Event()
@@ -50,6 +52,10 @@ class Proxy:
         self._doors = [socket.create_server((NEAR, port), backlog=64) for port in ports]
         for door in self._doors:
             threading.Thread(target=self._accept, args=(door,), daemon=True).start()
+
+    def await_forwarded(self, count: int) -> None:
+        """Wait until `count` bytes went forward in all."""
+        wait_until(lambda: self.forwarded >= count, f"{count} bytes forward")
 
     def drop(self) -> int:
         """Break all connections there are (RST); returns how many."""
@@ -106,7 +112,7 @@ class Proxy:
                 self._going.wait()
                 if forward:
                     self.forwarded += len(piece)
-                sink.sendall(self._change(number, forward, place, piece) if self._change else piece)
+                sink.sendall(self.change(number, forward, place, piece) if self.change else piece)
                 place += len(piece)
         for sock in (source, sink):
             with contextlib.suppress(OSError):
