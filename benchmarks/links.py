@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import images, measure
 from benchmarks.measure import XENPLUGIN, Run, copy, figure, median, timed
-from demo.remote import ALIAS, Remote
+from demo.remote import ALIAS, remote
 from netem.profile import Profile
 from netem.world import TwoHosts
 
@@ -59,14 +59,14 @@ def _runs(title: str, rate: int | None, rtts: tuple[float, ...], repeat: int, ss
         folder, target = Path(name), Path(name) / "arrived.img"
         program = " ".join(XENPLUGIN)
         with TwoHosts(Profile(rtt=0.0, rate=rate)) as hosts:
-            remote = Remote(folder, hosts.b.address, 22, hosts.b.address, 22)
-            with remote.serving(hosts.b.popen, lambda: hosts.b.call(remote.listens)):
+            far_host = remote(folder, hosts.b.address, 22, hosts.b.address, 22, print)
+            with far_host.serving(hosts.b.popen, lambda: hosts.b.call(far_host.listens)):
                 for _ in range(repeat):
                     for rtt in rtts:
                         hosts.change(Profile(rtt=rtt, rate=rate))
                         ways = {_name(rtt): ["-s", "ip netns exec"]}
                         if ssh:
-                            ways[f"{_name(rtt)}, ssh"] = ["-s", " ".join(remote.ssh)]
+                            ways[f"{_name(rtt)}, ssh"] = ["-s", " ".join(far_host.shell)]
                         for way, how in ways.items():
                             far = ALIAS if "ssh" in way else hosts.b.name
                             words = [*how, "--remote-program", program, str(image), f"{far}:{target}"]

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks import images, measure
 from benchmarks.measure import Run, copy, figure, median, timed
-from demo.remote import ALIAS, Remote, free_port
+from demo.remote import Remote, free_port, remote
 from xenplugin.codec.compress import Packer, Unpacker
 from xenplugin.codec.seal import Keys, cipher_named, new_secret
 from xenplugin.geometry import CHUNK
@@ -38,18 +38,18 @@ def run(repeat: int, paper_repeat: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(dir=images.cache()) as name:
         folder = Path(name)
         port = free_port()
-        remote = Remote(folder, "127.0.0.1", port, "127.0.0.1", port)
-        with remote.serving(subprocess.Popen, remote.listens):
+        far = remote(folder, "127.0.0.1", port, "127.0.0.1", port, print)
+        with far.serving(subprocess.Popen, far.listens):
             target = folder / "arrived.img"
             for turn in range(repeat):
                 ways = {
                     "ours": lambda: copy([str(image), str(target)]),
                     "ours level 1": lambda: copy(["--level", str(_LEVEL), str(image), str(target)]),
-                    "zstd over ssh": lambda: _zstd(remote, image, target),
+                    "zstd over ssh": lambda: _zstd(far, image, target),
                     "codec": lambda: _codec(image),
                 }
                 if turn < paper_repeat:
-                    ways["paper"] = lambda: _paper(remote, image, folder, target)
+                    ways["paper"] = lambda: _paper(far, image, folder, target)
                 for way, work in ways.items():
                     images.warm(image)
                     os.sync()
@@ -74,18 +74,18 @@ def run(repeat: int, paper_repeat: int) -> list[dict[str, Any]]:
     return verdict
 
 
-def _zstd(remote: Remote, image: Path, target: Path) -> dict[str, Any]:
+def _zstd(far: Remote, image: Path, target: Path) -> dict[str, Any]:
     with image.open("rb") as source:
         pack = subprocess.Popen(["zstd", "-q", "-1", "-c"], stdin=source, stdout=subprocess.PIPE)
         command = f"zstd -q -d --sparse -f -o {target}"
-        subprocess.run([*remote.ssh, ALIAS, command], stdin=pack.stdout, check=True)
+        subprocess.run(far.run(command), stdin=pack.stdout, check=True)
         assert pack.stdout is not None
         pack.stdout.close()
         pack.wait()
     return {}
 
 
-def _paper(remote: Remote, image: Path, folder: Path, target: Path) -> dict[str, Any]:
+def _paper(far: Remote, image: Path, folder: Path, target: Path) -> dict[str, Any]:
     key = folder / "key"
     key.write_text(secrets.token_hex(16))
     packed, sealed, arrived = folder / "p.gz", folder / "p.enc", folder / "q.enc"
@@ -100,7 +100,7 @@ def _paper(remote: Remote, image: Path, folder: Path, target: Path) -> dict[str,
 
     step("compress", ["gzip", "-c"], image, packed)
     step("encrypt", [*openssl, "-in", str(packed), "-out", str(sealed)])
-    step("scp", ["scp", "-q", "-F", str(remote.config), str(sealed), f"{ALIAS}:{arrived}"])
+    step("scp", far.copy(sealed, arrived))
     step("decrypt", [*openssl, "-d", "-in", str(arrived), "-out", str(packed)])
     step("decompress", ["gunzip", "-c"], packed, target)
     for path in (packed, sealed, arrived):
