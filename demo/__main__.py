@@ -17,6 +17,7 @@ from rich.text import Text
 from demo import DemoError, facts, page
 from demo.bench import Bench, Look, Outcome
 from demo.image import Image, cache, obtain, sha256sum
+from demo.process import adopt_orphans
 from demo.screen import Terminal
 from demo.ways import all_ways, change, ours_again
 from demo.wire import Proof, looker, prove
@@ -30,6 +31,7 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> int:
     terminal = Terminal()
+    adopt_orphans()
     guard = SigtermGuard()
     guard.set()
     try:

@@ -6,6 +6,7 @@ sum, and the difference of two readings is what ran in between. So nothing is me
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -13,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,7 @@ from demo import DemoError
 
 _POLL = 0.1  # seconds
 _GRACE = 3.0  # seconds between asking and forcing
+_PR_SET_CHILD_SUBREAPER = 36
 
 Opener = Callable[..., "subprocess.Popen[Any]"]
 Source = IO[Any] | int | None
@@ -121,23 +123,41 @@ def output(words: Sequence[str], opener: Opener = subprocess.Popen) -> str:
         return out.read().decode(errors="replace").strip()
 
 
-def wait_for_children_of(pid: int, limit: float) -> None:
-    """Until process `pid` has reaped its own children, `limit` seconds at most."""
-    deadline = time.monotonic() + limit
-    while _has_children(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
+def adopt_orphans() -> None:
+    """From now on a descendant whose parent has ended is this process's child, not init's; see `reap_orphans`."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _has_children(pid: int) -> bool:
+def children_of(pid: int) -> set[int]:
     """Looks at everybody's parent: /proc/PID/task/PID/children is closed to us where sshd hides from tracing."""
+    children = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(path.read_bytes().rpartition(b")")[2].split()[1])
         except OSError:  # it has gone meanwhile
             continue
         if parent == pid:
-            return True
-    return False
+            children.add(int(path.parent.name))
+    return children
+
+
+def wait_for_children_of(pid: int, limit: float) -> None:
+    """Until process `pid` has reaped its own children, `limit` seconds at most."""
+    deadline = time.monotonic() + limit
+    while children_of(pid) and time.monotonic() < deadline:
+        time.sleep(_POLL)
+
+
+def reap_orphans(known: set[int], limit: float) -> None:
+    """Take the CPU time of adopted children as they end, `limit` seconds at most; those in `known` are others."""
+    deadline = time.monotonic() + limit
+    while orphans := children_of(os.getpid()) - known:
+        for pid in orphans:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(_POLL)
 
 
 def allocated(path: Path) -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import DemoError, plainshell
-from demo.process import Opener, pipeline, stop, wait_for_children_of
+from demo.process import Opener, children_of, pipeline, reap_orphans, stop, wait_for_children_of
 
 ALIAS = "hostb"
 _START = 15.0  # seconds that sshd may take to listen
@@ -95,6 +95,7 @@ class Remote:
         made = self.private and os.geteuid() == 0 and not _PRIVSEP.exists()
         if made:
             _PRIVSEP.mkdir(mode=0o755)
+        others = children_of(os.getpid())
         child: subprocess.Popen[Any] | None = None
         try:
             child = popen(
@@ -106,6 +107,8 @@ class Remote:
             self._wait_until_it_listens(child, listens)
             yield
             wait_for_children_of(child.pid, _SESSIONS_END)
+            stop(child)
+            reap_orphans(others, _SESSIONS_END)  # an sshd without root leaves its sessions to init
         finally:
             if child is not None:
                 stop(child)

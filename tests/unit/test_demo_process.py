@@ -90,6 +90,22 @@ def test_waiting_for_the_children_of_another() -> None:
         parent.stdin.close()
 
 
+def test_cpu_time_of_orphans_counts() -> None:
+    script = """
+import os, subprocess, sys
+from demo import process
+process.adopt_orphans()
+known = process.children_of(os.getpid())
+work = "import time\\nwhile time.process_time() < 0.2: pass"
+subprocess.run(["sh", "-c", '"$0" -c "$1" & exit', sys.executable, work], check=True)
+process.reap_orphans(known, 60)
+assert process.children_of(os.getpid()) == known
+print(process.cpu_seconds())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert float(done.stdout) >= 0.2, done.stderr
+
+
 def test_allocated_counts_blocks_not_length(tmp_path: Path) -> None:
     path = tmp_path / "sparse"
     with path.open("wb") as file:
