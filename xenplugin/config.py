@@ -100,6 +100,13 @@ def _parse_seconds(text: str | float) -> float:
     return seconds
 
 
+def _parse_silence(text: str | float) -> float:
+    seconds = _parse_seconds(text)
+    if seconds <= 5:  # a quiet connection gives a sign every 5 s (docs/wire-format.md, PING)
+        raise ValueError("must be more than the 5 seconds between two signs of life")
+    return seconds
+
+
 def _setting(default: Any, help: str, parse: Callable[[Any], Any], flag: str | None = None) -> Any:
     """A field of Config; `flag` names its option, None where only the file has it."""
     return field(default=default, metadata={"help": help, "parse": parse, "flag": flag})
@@ -146,7 +153,7 @@ class Config:
         False, "Send everything, whatever the target holds already.", _parse_flag, "--whole"
     )
     connect_timeout: float = _setting(10.0, "Seconds to try to open a connection.", _parse_seconds)
-    silence: float = _setting(30.0, "Seconds of silence after which a connection is lost.", _parse_seconds)
+    silence: float = _setting(30.0, "Seconds of silence after which a connection is lost.", _parse_silence)
     patience: float = _setting(120.0, "Seconds without any connection before giving up.", _parse_seconds)
     state_dir: Path = _setting(_STATE_DIR, "Where journals are kept.", Path)
 
