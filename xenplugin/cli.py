@@ -161,12 +161,11 @@ def seal(src: str, file: str, key_file: str, raw: bool, **options: Any) -> None:
 
         config = context.config()
         with open_source(src, raw=raw) as source:
-            if os.path.lexists(key_file):
-                secret = read_key_file(key_file)
-            else:
-                secret = make_key_file(key_file)
-                context.ui(events.Notice(f"a new key is in {key_file}: carry it apart from {file}"))
+            known = os.path.lexists(key_file)
+            secret = read_key_file(key_file) if known else make_key_file(key_file)
             context.ui(events.Started("seal", src, file, source.size))
+            if not known:
+                context.ui(events.Notice(f"a new key is in {key_file}: carry it apart from {file}"))
             context.finish(archive.seal(source, file, secret, config, context.ui))
 
     _run(context, work)

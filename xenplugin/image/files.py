@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from xenplugin.errors import ImageError
 
 _HINTS = {
-    errno.ENOSPC: "free some space and start it again; what has arrived is kept",
-    errno.EDQUOT: "raise the quota or free some space and start it again; what has arrived is kept",
+    errno.ENOSPC: "free some space and start it again",
+    errno.EDQUOT: "raise the quota or free some space and start it again",
     errno.EIO: "the kernel log (dmesg) says more; the disk may be failing",
     errno.EACCES: "run it as a user who may, usually root",
     errno.EPERM: "run it as a user who may, usually root",
