@@ -81,7 +81,7 @@ def test_strangers_come_and_go(sides: Sides, image: Path, proxied: Proxied) -> N
 
 
 def test_lost_for_good(sides: Sides, image: Path, proxied: Proxied) -> None:
-    sides.near["patience"] = 1
+    sides.near["patience"] = 5
     sides.target.write_bytes(b"old content")
     proxy = proxied()
     running = sides.start(image, *HELD)
@@ -102,7 +102,7 @@ def test_lost_for_good(sides: Sides, image: Path, proxied: Proxied) -> None:
 @pytest.mark.slow
 def test_gone_silent(sides: Sides, image: Path, proxied: Proxied) -> None:
     """Nothing comes any more: noticed after `silence`, given up after `patience`."""
-    sides.near |= {"silence": 7, "patience": 1, "connect_timeout": 1}
+    sides.near |= {"silence": 7, "patience": 5, "connect_timeout": 1}
     proxy = proxied()
     running = sides.start(image, *HELD)
     proxy.await_forwarded(3 * MIB)
@@ -143,7 +143,7 @@ def test_silent_for_a_while(sides: Sides, image: Path, proxied: Proxied) -> None
 def test_a_silent_control_channel_that_carries_the_data(sides: Sides, image: Path) -> None:
     """ssh does not notice a dead link for long; the source does."""
     sides.far["ports"] = "0"
-    sides.near["patience"] = 1
+    sides.near["patience"] = 10
     running = sides.start(image, *HELD)
     running.await_sent(MIB)
     (pid,) = sides.program.receivers()
@@ -158,7 +158,7 @@ def test_a_silent_control_channel_that_carries_the_data(sides: Sides, image: Pat
 @pytest.mark.slow
 def test_a_source_that_is_silent_is_left(sides: Sides, image: Path) -> None:
     """A source behind a dead link must not keep the target locked for ever."""
-    sides.far |= {"patience": 1, "silence": 1}
+    sides.far |= {"patience": 1}
     running = sides.start(image, *HELD)
     running.await_sent(3 * MIB)
     os.kill(running.pid, signal.SIGSTOP)
