@@ -22,6 +22,7 @@ class Plan:
         self._again: deque[int | Zeros] = deque()
         self._busy = 0
         self._ended = False
+        self._broken: Exception | None = None
         self._closed = False
         self._changed = threading.Condition()
 
@@ -41,8 +42,15 @@ class Plan:
                 if self._again:
                     self._busy += 1
                     return self._again.popleft()
+                if self._broken is not None:
+                    raise self._broken
                 if not self._ended:
-                    item = next(self._items, None)
+                    try:
+                        item = next(self._items, None)
+                    except Exception as exc:
+                        self._broken = exc  # or its end would look like the image's
+                        self._changed.notify_all()
+                        raise
                     if item is not None:
                         self._busy += 1
                         return item
