@@ -6,7 +6,8 @@ images); what is learnt is how this host and this content compare with the usual
 content changes from chunk to chunk far more than the proportions do. D is what left the send queue while
 it was never empty; when senders starved it is supposed to be more than was seen, so that a faster level is
 tried; but not again and again more than the link took when it was last full, or a host that packs more slowly
-than its link drains would keep trying levels that pack less. The level with the highest estimate wins, the cheaper one of near equals.
+than its link drains would keep trying levels that pack less. The level with the highest estimate wins, the
+cheaper one of near equals.
 """
 
 from __future__ import annotations

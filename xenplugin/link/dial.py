@@ -66,7 +66,7 @@ class Dialer:
         self.port = 0  #: the far side's; set before `first`
         self._timeout = timeout
         self._silence = silence
-        self.wanted = congestion
+        self.wanted = congestion or tcp.CLEAN
         self._pacer = pacer
         self._numbers = count(1)
         self._lock = threading.Lock()
@@ -118,7 +118,7 @@ class Dialer:
         try:
             sock.settimeout(None)
             rtt, mss = tcp.measure(sock)
-            tcp.tune(sock, self._silence, self.wanted or tcp.choose_congestion(rtt))
+            tcp.tune(sock, self._silence, self.wanted)
             seconds = int(self._silence).to_bytes(8, "little") + bytes(8)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
             overhead = 1 + 52 / max(mss, 500)  # IPv4 and TCP headers with timestamps

@@ -51,7 +51,7 @@ class Pool:
         self._closed = threading.Event()
         self._has_failed = False
         self._lock = threading.Lock()
-        self._losses: dict[int, tuple[int, int]] = {}
+        self._courses: dict[int, tcp.Course] = {}
         self._wanted = 0  # connections that were asked for
 
     def add(self, line: Line) -> None:
@@ -87,19 +87,16 @@ class Pool:
         """Add connections if `rate` (bytes/s) over `rtt` (seconds) is near what those there can hold."""
         self.open(tcp.more_streams(self._wanted, rate, rtt, tcp.largest_window()))
 
-    def retransmitted(self) -> tuple[int, int]:
-        """(segments sent, of these again) since the last call, on the connections that lived through it."""
-        sent = again = 0
+    def is_lossy(self) -> bool:
+        """Whether the path has lost packets without being congested since the last call."""
+        before, self._courses = self._courses, {}
         with self._lock:
             for line in self._lines:
                 if isinstance(line.endpoint, SocketEndpoint) and line.lost is None:
                     with contextlib.suppress(OSError):
-                        now = tcp.losses(line.endpoint.sock)
-                        before = self._losses.get(line.number, now)
-                        self._losses[line.number] = now
-                        sent += now[0] - before[0]
-                        again += now[1] - before[1]
-        return sent, again
+                        self._courses[line.number] = tcp.look(line.endpoint.sock)
+        both = sorted(before.keys() & self._courses.keys())
+        return tcp.is_lossy([before[n] for n in both], [self._courses[n] for n in both])
 
     def set_congestion(self, name: str) -> None:
         """Use this congestion control on the connections there are."""

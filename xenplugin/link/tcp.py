@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 MAX_STREAMS = 32
@@ -18,10 +20,10 @@ _TCP_NOTSENT_LOWAT = 25
 _NOTSENT = 128 << 10
 _RTT_STREAMS = ((0.090, 16), (0.040, 12), (0.010, 8), (0.002, 4))
 _FEW = 2
-#: RTT in seconds from which on a path is long.
-_LONG = 0.010
-#: Share of retransmissions that no queue explains, and the segments it takes to tell.
-_LOSSY = 0.003
+#: Share of segments sent again, and RTT over least RTT, that together no queue explains.
+_LOSS = 0.003
+_NO_QUEUE = 1.15
+#: Segments it takes to tell.
 _SAMPLE = 500
 
 
@@ -55,24 +57,43 @@ def largest_window(path: Path = Path("/proc/sys/net/ipv4/tcp_wmem")) -> int:
         return 2 << 20
 
 
-def choose_congestion(rtt: float) -> str | None:
-    """Congestion control to begin with at `rtt` seconds: CUBIC on a long path, which fills a clean link evenly
-    also on a busy host (BBR's estimate can stay low for many round trips there); None: the system's."""
-    return "cubic" if rtt >= _LONG else None
+#: Congestion control to begin with: it fills a clean link evenly, and backs off before a short queue drops
+#: much (BBR keeps 5 % of its packets dropped there).
+CLEAN = "cubic"
+#: Congestion control for a path that loses packets without being congested: it does not take every loss for
+#: congestion.
+LOSSY = "bbr"
 
 
-def is_lossy(sent: int, again: int) -> bool:
-    """Whether `again` retransmitted of `sent` segments are more than a full queue explains. On such a path
-    CUBIC takes every loss for congestion, and BBR does not."""
-    return sent >= _SAMPLE and again > _LOSSY * sent
+@dataclass(frozen=True)
+class Course:
+    """Of a connection so far: segments `sent`, of these `again`; `rtt` now and the least seen, seconds."""
+
+    sent: int
+    again: int
+    rtt: float
+    least: float
 
 
-def losses(sock: socket.socket) -> tuple[int, int]:
-    """(segments sent, of these again) on a connection so far (Linux, struct tcp_info)."""
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)
+def is_lossy(before: Sequence[Course], now: Sequence[Course]) -> bool:
+    """Whether the path loses packets that no queue dropped, from two looks at the same connections: many
+    are sent again although the RTT says that the queue is short."""
+    sent = sum(b.sent - a.sent for a, b in zip(before, now, strict=True))
+    again = sum(b.again - a.again for a, b in zip(before, now, strict=True))
+    if sent < _SAMPLE or again < _LOSS * sent:
+        return False
+    waits = sorted(path.rtt / path.least for path in now if path.least > 0)
+    return bool(waits) and waits[len(waits) // 2] < _NO_QUEUE
+
+
+def look(sock: socket.socket) -> Course:
+    """How the connection fares (Linux, struct tcp_info). Raises OSError."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 152)
+    (rtt,) = struct.unpack_from("=I", info, 68)
     (again,) = struct.unpack_from("=I", info, 100)
     (sent,) = struct.unpack_from("=I", info, 136)
-    return sent, again
+    (least,) = struct.unpack_from("=I", info, 148)
+    return Course(sent, again, rtt / 1e6, least / 1e6)
 
 
 def set_congestion(sock: socket.socket, name: str) -> None:

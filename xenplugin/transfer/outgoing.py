@@ -40,8 +40,6 @@ _GAUGE = 0.1
 _LAST_WORD = 2.0
 #: Seconds between looks at whether the connections fit the path.
 _LOOK_EVERY = 0.5
-#: Congestion control for a path that loses packets without being congested.
-_PATIENT = "bbr"
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,6 @@ class _Tending:
         self._pool = pool
         self._at = time.monotonic()
         self._sent = pool.bytes_wire
-        self._lossy = 0
 
     def look(self) -> None:
         """Call often; looks every `_LOOK_EVERY` seconds."""
@@ -95,12 +92,9 @@ class _Tending:
         if not self._config.streams:
             self._pool.grow((self._pool.bytes_wire - self._sent) / seconds, rtt)
         self._at, self._sent = now, self._pool.bytes_wire
-        if self._config.congestion or tcp.choose_congestion(rtt) is None or self._dialer.wanted == _PATIENT:
-            return
-        self._lossy = self._lossy + 1 if tcp.is_lossy(*self._pool.retransmitted()) else 0
-        if self._lossy == 2:  # twice on end: not the queue that slow start filled
-            self._dialer.wanted = _PATIENT
-            self._pool.set_congestion(_PATIENT)
+        if not self._config.congestion and self._dialer.wanted == tcp.CLEAN and self._pool.is_lossy():
+            self._dialer.wanted = tcp.LOSSY
+            self._pool.set_congestion(tcp.LOSSY)
 
 
 class Outgoing:
