@@ -47,14 +47,14 @@ class TextUi:
         if isinstance(event, events.Progress):
             self._progress(event)
         elif isinstance(event, events.Far):
-            self._say(f"far side: {units.printable(event.text)}", "yellow")
+            self._say(f"far side: {event.text}", "yellow")
         elif isinstance(event, events.Notice):
-            self._say(units.printable(event.text), "yellow")
+            self._say(event.text, "yellow")
         elif isinstance(event, events.Failed):
             self.close()
-            self._say(f"xenplugin: error: {units.printable(event.error)}", "bold red")
+            self._say(f"xenplugin: error: {event.error}", "bold red")
             if event.hint:
-                self._say(f"xenplugin: hint: {units.printable(event.hint)}")
+                self._say(f"xenplugin: hint: {event.hint}")
         elif self._quiet:
             return
         elif isinstance(event, events.Started):
@@ -71,7 +71,8 @@ class TextUi:
             self._finished(event)
 
     def _say(self, line: str, style: str = "") -> None:
-        (self._bar.console if self._bar else self._console).print(Text(line, style))
+        # Much of it comes from elsewhere, file names too: nothing of it may steer the terminal.
+        (self._bar.console if self._bar else self._console).print(Text(units.printable(line), style))
 
     def _linked(self, event: events.Linked) -> None:
         if event.streams:

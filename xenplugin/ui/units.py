@@ -24,7 +24,7 @@ def rate(bytes_per_second: float) -> str:
 
 def seconds(value: float) -> str:
     """A duration: 0.4 s, 12.3 s, 2 min 05 s, 1 h 02 min."""
-    if value < 60:
+    if value < 59.95:
         return f"{value:.1f} s"
     whole = round(value)
     if whole < 3600:
