@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import os
 import subprocess
@@ -169,10 +170,9 @@ class TestRefused:
         make_image(target, SIZE, [])
         link = tmp_path / "link"
         link.symlink_to(target)
-        names = {str(target): "g1"}
-        for path in (target, link):
+        for path, named in ((target, target), (link, target), (link, link)):
             with pytest.raises(RefusedError, match="attached to guest g1"):
-                sink_for(path, SIZE, attached=names.get)
+                sink_for(path, SIZE, attached={str(named): "g1"}.get)
         assert leftovers(target.parent) == []
 
     def test_a_second_copy(self, target: Path) -> None:
@@ -182,6 +182,23 @@ class TestRefused:
             assert len(leftovers(target.parent)) == 2  # the first one's are still there
             sink.discard()
         sink_for(target, SIZE).discard()
+
+    def test_a_copy_that_ended_while_this_one_began(self, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The partial that was opened is the target by the time it is locked: never write into that."""
+        partial = Path(filetarget.partial_name(str(target)))
+        partial.write_bytes(b"complete")
+        real = fcntl.flock
+
+        def late(fd: int, how: int) -> None:
+            if partial.exists() and not target.exists():
+                partial.rename(target)
+            real(fd, how)
+
+        monkeypatch.setattr(fcntl, "flock", late)
+        with sink_for(target, SIZE) as sink:
+            put(sink, 0, b"x" * CHUNK)
+            sink.discard()
+        assert target.read_bytes() == b"complete"
 
     @pytest.mark.parametrize("mode", ["rb", "r+b"])
     def test_open_in_another_process(self, target: Path, mode: str) -> None:

@@ -228,6 +228,7 @@ def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_
 
     Raises RefusedError, ImageError; nothing new is left behind then.
     """
+    refuse_attached(attached, path)
     replaced = _open_replaced(path, size)
     fd = -1
     created = False
@@ -235,7 +236,6 @@ def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_
         fd, created = _lock_partial(path, replaced)
         if replaced is not None:
             refuse_if_used(path, replaced.fileno())
-        refuse_attached(attached, path)
         log, kept = _prepare(path, size, fd, created)
     except BaseException:
         if created:

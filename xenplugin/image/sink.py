@@ -36,7 +36,7 @@ from xenplugin.image.maps import check_put, check_zeros
 from xenplugin.image.nullsink import NullSink
 from xenplugin.image.scan import byte_runs, nonzero_blocks
 from xenplugin.image.source import refuse_kind
-from xenplugin.image.target import Attached, Target, Write, refuse_attached
+from xenplugin.image.target import Attached, Target, Write
 
 
 def make_scratch() -> Buffer:
@@ -343,6 +343,10 @@ def open_sink(
     """
     name = os.path.abspath(os.fspath(path))
     real = os.path.realpath(name)
+
+    def by_any_name(_: str) -> str | None:
+        return attached(name) or attached(real)
+
     if not 0 <= size <= MAX_IMAGE:
         raise PeerError(f"an image cannot have {size} bytes")
     with os_errors("look at", name):
@@ -350,17 +354,16 @@ def open_sink(
             mode = os.stat(real).st_mode
         except FileNotFoundError:
             mode = 0
-    refuse_attached(attached, name, real)
     if mode:
         refuse_kind(name, mode)
         if stat.S_ISBLK(mode):
-            return Sink(
-                open_device(name, size, state_dir=state_dir, attached=attached, use_base=use_base), attached
-            )
+            device = open_device(name, size, state_dir=state_dir, attached=by_any_name, use_base=use_base)
+            return Sink(device, by_any_name)
     elif real.startswith("/dev/") and not real.startswith("/dev/shm/"):
         raise RefusedError(f"there is no block device {name}", hint="create the volume first")
     elif not os.path.isdir(os.path.dirname(real)):
         raise RefusedError(
             f"the directory of {name} does not exist", hint=f"create it with: mkdir -p {os.path.dirname(real)}"
         )
-    return Sink(open_file(real, size, state_dir=state_dir, attached=attached, use_base=use_base), attached)
+    file = open_file(real, size, state_dir=state_dir, attached=by_any_name, use_base=use_base)
+    return Sink(file, by_any_name)

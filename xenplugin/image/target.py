@@ -144,11 +144,10 @@ class Target(ABC):
             self.fd = -1
 
 
-def refuse_attached(attached: Attached, *paths: str) -> None:
-    """Raise RefusedError if a guest has one of `paths` attached."""
-    for path in dict.fromkeys(paths):
-        domain = attached(path)
-        if domain:
-            raise RefusedError(
-                f"{path} is attached to guest {domain}", hint="shut the guest down or detach the disk first"
-            )
+def refuse_attached(attached: Attached, path: str) -> None:
+    """Raise RefusedError if a guest has `path` attached."""
+    domain = attached(path)
+    if domain:
+        raise RefusedError(
+            f"{path} is attached to guest {domain}", hint="shut the guest down or detach the disk first"
+        )
