@@ -114,7 +114,16 @@ def _verdict(text: str, good: bool | None) -> str:
 
 
 def _secrecy(run: list[Outcome], proof: Proof) -> str:
-    heads = ("packets", "payload", "kinds (packets)", "texts found as", "noise", "worst chi²", "bytes missed")
+    heads = (
+        "packets",
+        "payload",
+        "kinds (packets)",
+        "texts found as",
+        "noise",
+        "worst chi²",
+        "in the clear",
+        "missed",
+    )
     checked = [(outcome.title, outcome.finding, outcome.unrecorded) for outcome in run]
     rows = []
     for title, finding, lost in [*checked, ("plain TCP", proof.finding, 0)]:
@@ -127,7 +136,8 @@ def _secrecy(run: list[Outcome], proof: Proof) -> str:
             ", ".join(sorted(finding.spellings)) or "nothing",
             f"{finding.judged - finding.not_noise}/{finding.judged}",
             f"{finding.worst:.0f}",
-            f"{finding.missing_bytes}" + (f" and {lost} packets" if lost else ""),
+            size(finding.clear_bytes),
+            f"{finding.missing_bytes} B" + (f" and {lost} packets" if lost else ""),
         ]
         rows.append(_row(title, cells))
     return _grid(heads, rows)

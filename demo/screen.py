@@ -144,9 +144,9 @@ def readable(outcome: Outcome) -> tuple[str, bool | None]:
         return "?", None
     if finding.hits:
         return "SECRETS", False
-    if finding.not_noise:
-        return "patterns", False
-    return ("nothing", True) if finding.complete and not outcome.unrecorded else ("unsure", None)
+    if outcome.unrecorded or not finding.complete:
+        return "unsure", None
+    return ("nothing", True) if finding.secret else ("patterns", False)
 
 
 def _short(value: float, below: int = 10) -> str:

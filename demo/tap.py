@@ -39,9 +39,10 @@ class Tap:
         """Bytes that have passed so far."""
         return sum(self._bytes)
 
-    def through(self, port: int) -> int:
-        """A new port of 127.0.0.1 from which everything goes on to `port`."""
-        door = socket.create_server(("127.0.0.1", 0))
+    def through(self, port: int, at: tuple[str, int] = ("127.0.0.1", 0)) -> int:
+        """A new port of this machine from which everything goes on to `port`. Raises OSError."""
+        family = socket.AF_INET6 if ":" in at[0] else socket.AF_INET
+        door = socket.create_server(at, family=family)
         self._doors.append(door)
         threading.Thread(target=self._accept, args=(door, port), daemon=True).start()
         return int(door.getsockname()[1])

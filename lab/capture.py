@@ -2,7 +2,7 @@
 
 `check_capture` reads a capture once, with memory that does not grow with it. Each TCP direction is put in
 order, searched for the canaries in every spelling and through every decompressor, and judged window by
-window: sealed bytes have a flat histogram; plain ones, and even compressed ones, do not. Every packet is
+window (lab.noise): sealed bytes have a flat histogram; plain and even compressed ones do not. Every packet is
 booked under a protocol and port, and what nobody expected is reported, as is every hole in a stream. A
 check that finds nothing proves something only if it is able to find: run it on a plain transfer too.
 
@@ -24,15 +24,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lab.canary import Needle, Scanner, needles
-from lab.flows import CaptureError, Order, Packet, parse, read
+from lab.flows import CaptureError, Order, Packet, parse, read, reverse
+from lab.noise import Judge, begins_sealed
 
 __all__ = ["CaptureError", "Finding", "Hit", "check_capture", "record"]
 
-WINDOW = 1 << 16  # bytes judged at once for being noise
-SHORTEST = 1 << 12  # a shorter rest is not judged
-# Chi-square over 256 bins: noise gives 255 +- 23, so 450 is beyond all chance; zstd's output gives thousands.
-NOISE = 450.0
-SSH_OPENING = 1 << 13  # ssh negotiates in the clear first: searched, but not judged
 MAX_FLOWS = 4096  # directions kept open at once; the oldest is closed for a new one
 _PIECE = 1 << 18  # bytes collected before a stream is searched
 
@@ -62,7 +58,10 @@ class Finding:
     truncated: int = 0  # packets that the capture holds only in part
     missing_bytes: int = 0  # holes in TCP streams
     repeated_bytes: int = 0  # retransmitted
-    judged: int = 0  # windows
+    clear_bytes: int = 0  # ssh's opening, a sealed stream's preamble and lengths: clear by design
+    unjudged_bytes: int = 0  # rests of streams that are too short to be judged
+    unframed: list[str] = field(default_factory=list)  # sealed streams whose lengths lead nowhere
+    judged: int = 0  # windows of 64 KiB
     not_noise: int = 0  # windows among them
     worst: float = 0.0  # the largest chi-square of a window
     hits: list[Hit] = field(default_factory=list)
@@ -70,7 +69,7 @@ class Finding:
     @property
     def secret(self) -> bool:
         """No canary was seen, and all that was judged looks like noise."""
-        return not self.hits and not self.not_noise
+        return not (self.hits or self.not_noise or self.unframed)
 
     @property
     def complete(self) -> bool:
@@ -83,30 +82,24 @@ class Finding:
         return {hit.spelling for hit in self.hits}
 
 
-def _chi_square(window: bytes) -> float:
-    try:
-        import numpy
-    except ImportError as error:
-        raise CaptureError("checking a capture needs numpy: pip install 'xenplugin[lab]'") from error
-    counts = numpy.bincount(numpy.frombuffer(window, numpy.uint8), minlength=256)
-    expected = len(window) / 256
-    return float(((counts - expected) ** 2).sum() / expected)
-
-
 class _Stream:
     """One direction of a flow: searched and judged (a `flows.Sink`)."""
 
-    def __init__(self, name: str, wanted: list[Needle], finding: Finding) -> None:
+    def __init__(self, name: str, wanted: list[Needle], finding: Finding, sealed: set[str]) -> None:
         self._name = name
         self._finding = finding
         self._scanner = Scanner(wanted)
+        self._sealed = sealed  # flows that began as sealed streams
+        self._judge: Judge | None = None  # until the first bytes came
         self._pending = bytearray()
-        self._unjudged = bytearray()
-        self._opening: int | None = None  # bytes still to be passed over; None: nothing came yet
         self._seen: set[tuple[int, str]] = set()
 
     def add(self, data: bytes) -> None:
         self._finding.payload_bytes += len(data)
+        if self._judge is None:
+            if begins_sealed(data):
+                self._sealed.add(self._name)
+            self._judge = Judge(answer=reverse(self._name) in self._sealed)
         self._pending += data
         if len(self._pending) >= _PIECE:
             self._search()
@@ -118,27 +111,23 @@ class _Stream:
             if (canary, spelling) not in self._seen:
                 self._seen.add((canary, spelling))
                 self._finding.hits.append(Hit(canary, spelling, self._name, offset))
-        if self._opening is None and data:
-            self._opening = SSH_OPENING if data.startswith(b"SSH-2.0-") else 0
-        skip = min(self._opening or 0, len(data))
-        self._opening = (self._opening or 0) - skip if data else self._opening
-        self._unjudged += data[skip:]
-        whole = len(self._unjudged) // WINDOW * WINDOW
-        for start in range(0, whole, WINDOW):
-            self._judge(bytes(self._unjudged[start : start + WINDOW]))
-        del self._unjudged[:whole]
-
-    def _judge(self, window: bytes) -> None:
-        worth = _chi_square(window)
-        self._finding.judged += 1
-        self._finding.not_noise += worth > NOISE
-        self._finding.worst = max(self._finding.worst, worth)
+        if self._judge is not None:
+            self._judge.add(data)
 
     def close(self) -> None:
         self._search()
-        if len(self._unjudged) >= SHORTEST:
-            self._judge(bytes(self._unjudged))
-        self._unjudged.clear()
+        judge, self._judge = self._judge, None
+        if judge is None:
+            return
+        judge.close()
+        finding = self._finding
+        finding.judged += judge.windows
+        finding.not_noise += judge.not_noise
+        finding.worst = max(finding.worst, judge.worst)
+        finding.clear_bytes += judge.clear
+        finding.unjudged_bytes += judge.unjudged
+        if judge.unframed:
+            finding.unframed.append(self._name)
 
 
 class _Check:
@@ -150,6 +139,7 @@ class _Check:
         self._expected = expected
         self._services: set[int] = set()
         self._flows: dict[str, Order] = {}
+        self._sealed: set[str] = set()
 
     def packet(self, packet: Packet, held: int, length: int) -> None:
         finding = self.finding
@@ -179,7 +169,7 @@ class _Check:
     def _open(self, flow: str) -> Order:
         while len(self._flows) >= MAX_FLOWS:
             self._close(self._flows.pop(next(iter(self._flows))))
-        return Order(_Stream(flow, self._wanted, self.finding))
+        return Order(_Stream(flow, self._wanted, self.finding, self._sealed))
 
     def _close(self, order: Order) -> None:
         order.close()

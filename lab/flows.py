@@ -45,10 +45,11 @@ class Packet(NamedTuple):
 def read(path: Path) -> Iterator[Captured]:
     """Each packet of a pcap or pcapng file. CaptureError if it cannot be read or scapy is missing."""
     try:
+        import numpy  # noqa: F401  (lab.noise needs it; better to say so now than in the middle)
         from scapy.error import Scapy_Exception
         from scapy.utils import RawPcapReader
     except ImportError as error:
-        raise CaptureError("checking a capture needs scapy: pip install 'xenplugin[lab]'") from error
+        raise CaptureError("checking a capture needs scapy and numpy: pip install 'xenplugin[lab]'") from error
     try:
         with RawPcapReader(str(path)) as reader:
             for data, meta in reader:
@@ -56,6 +57,12 @@ def read(path: Path) -> Iterator[Captured]:
                 yield Captured(link, data, meta.wirelen)
     except (OSError, EOFError, Scapy_Exception) as error:
         raise CaptureError(f"{path}: {error}") from error
+
+
+def reverse(flow: str) -> str:
+    """The name of the other direction of a TCP flow."""
+    source, _, target = flow.partition(" > ")
+    return f"{target} > {source}"
 
 
 def parse(captured: Captured) -> Packet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 import zlib
 from pathlib import Path
 
@@ -28,14 +29,20 @@ def noise(length: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(length)
 
 
-def stream(data: bytes, size: int = 1400, start: int = 1000, port: int = 7000) -> list[IP]:
-    """A TCP connection from A to B:port that carries `data`."""
-    ends = {"sport": 40000, "dport": port}
-    packets = [IP(src=A, dst=B) / TCP(**ends, seq=(start - 1) % 2**32, flags="S")]
+def stream(data: bytes, size: int = 1400, start: int = 1000, port: int = 7000, back: bool = False) -> list[IP]:
+    """One direction of a TCP connection from A to B:port; `back`: the other one."""
+    ends = {"sport": port, "dport": 40000} if back else {"sport": 40000, "dport": port}
+    ip = IP(src=B, dst=A) if back else IP(src=A, dst=B)
+    packets = [ip / TCP(**ends, seq=(start - 1) % 2**32, flags="SA" if back else "S")]
     for at in range(0, len(data), size):
         tcp = TCP(**ends, seq=(start + at) % 2**32, flags="PA")
-        packets.append(IP(src=A, dst=B) / tcp / data[at : at + size])
+        packets.append(ip / tcp / data[at : at + size])
     return packets
+
+
+def frames(*lengths: int) -> bytes:
+    """Frames of a sealed stream (docs/wire-format.md, section 5)."""
+    return b"".join(struct.pack(">L", length) + noise(length, n) for n, length in enumerate(lengths))
 
 
 def check(tmp_path: Path, packets: list, expected: set[str] | None = None) -> Finding:
@@ -85,6 +92,28 @@ def test_ssh_may_open_in_the_clear(tmp_path: Path) -> None:
     opening = b"SSH-2.0-OpenSSH_9.2\r\n" + (TEXT * 100)[:4000]
     assert check(tmp_path, stream(opening + noise(200_000))).secret
     assert not check(tmp_path, stream(b"FTP " + (TEXT * 400) + noise(200_000))).secret
+
+
+def test_a_sealed_stream_may_show_preambles_and_lengths(tmp_path: Path) -> None:
+    preamble = b"\x89XPS\r\n\x1a\n" + bytes([1, 1, 1, 0, 0, 0, 0, 1]) + noise(48)
+    packets = stream(preamble + frames(25, 1_000_000, 30_000)) + stream(frames(*[25] * 8000), back=True)
+    finding = check(tmp_path, packets, {"tcp/7000"})
+    assert finding.secret and finding.complete
+    assert finding.clear_bytes == 64 + 4 * 3 + 4 * 8000
+    assert finding.judged == 16 + 3 and finding.unjudged_bytes == 200_000 % 65536
+    assert finding.payload_bytes == finding.clear_bytes + 1_030_025 + 200_000
+
+
+@pytest.mark.parametrize("bad", [0, 16, 1 << 21, 0x68656C6C])
+def test_lengths_that_lead_nowhere_are_reported(tmp_path: Path, bad: int) -> None:
+    preamble = b"\x89XPS\r\n\x1a\n" + noise(56)
+    finding = check(tmp_path, stream(preamble + frames(100) + struct.pack(">L", bad) + TEXT * 200))
+    assert len(finding.unframed) == 1
+    assert not finding.secret and finding.not_noise == 1
+
+
+def test_small_frames_outside_of_a_sealed_stream_are_no_noise(tmp_path: Path) -> None:
+    assert not check(tmp_path, stream(frames(*[25] * 3000))).secret
 
 
 def test_every_packet_is_booked_and_strangers_are_named(tmp_path: Path) -> None:
