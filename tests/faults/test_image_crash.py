@@ -19,7 +19,7 @@ from test_image_kit import base_of, copy, leftovers, loop_device, make_image, ne
 
 from xenplugin.errors import ImageError
 from xenplugin.geometry import BLOCK, CHUNK
-from xenplugin.image import filetarget, journal
+from xenplugin.image import journal, partial
 from xenplugin.image.sink import open_sink
 from xenplugin.image.source import open_source
 
@@ -87,15 +87,15 @@ def test_killed_at_any_moment_it_is_resumed_with_what_was_durable(tmp_path: Path
     for _ in range(3):
         before = old.read_bytes()
         kill(start(image, old, tmp_path / "state"), rng.uniform(0, 0.25))
-        state = journal.read(filetarget.journal_name(str(old)))
-        partial = Path(filetarget.partial_name(str(old)))
-        if not partial.exists():  # it was faster
+        state = journal.read(partial.journal_name(str(old)))
+        part = Path(partial.partial_name(str(old)))
+        if not part.exists():  # it was faster
             assert old.read_bytes() == image.read_bytes()
             continue
         if state is None:
             continue
         assert old.read_bytes() == before
-        with open(partial, "r+b") as file, open(image, "rb") as wanted:
+        with open(part, "r+b") as file, open(image, "rb") as wanted:
             for first, count, durable in state.durable.split(0, 41):
                 for index in range(first, first + count):
                     length = min(CHUNK, size - index * CHUNK)
@@ -202,7 +202,7 @@ def test_a_journal_that_cannot_be_written_is_whole_all_the_same(
                 sink.checkpoint()
         put(sink, 2, b"x" * CHUNK)
         sink.checkpoint()
-    state = journal.read(filetarget.journal_name(str(target)))
+    state = journal.read(partial.journal_name(str(target)))
     assert state is not None and list(state.durable.runs()) == [(0, 3)]
 
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from test_image_kit import allocated, base_of, copy, leftovers, make_image, send, sink_for
 
 from xenplugin.geometry import BLOCK, CHUNK, PAGE
-from xenplugin.image import filetarget, journal
+from xenplugin.image import journal, partial
 from xenplugin.image.digest import digest_file
 from xenplugin.image.source import open_source
 
@@ -85,12 +85,12 @@ def interrupt(image: Path, target: Path, stop: int, synced: int) -> None:
 
 def lose_power(target: Path, seed: int) -> None:
     """What was not durable may be anything after a crash: make it so."""
-    partial = Path(filetarget.partial_name(str(target)))
-    state = journal.read(filetarget.journal_name(str(target)))
+    part = Path(partial.partial_name(str(target)))
+    state = journal.read(partial.journal_name(str(target)))
     assert state is not None
     rng = random.Random(seed)
     chunks = -(-state.size // CHUNK)
-    with open(partial, "r+b") as file:
+    with open(part, "r+b") as file:
         for first, count, durable in state.durable.split(0, chunks):
             for index in range(first, first + count):
                 if not durable and rng.random() < 0.7:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,7 +30,7 @@ from test_image_kit import (
 
 from xenplugin.errors import ImageError, PeerError, RefusedError
 from xenplugin.geometry import BLOCK, CHUNK
-from xenplugin.image import filetarget, journal
+from xenplugin.image import filetarget, journal, partial
 from xenplugin.image.digest import chunk_digest, digest_file, leaves
 from xenplugin.image.index import IndexNone, IndexZeros
 from xenplugin.image.sink import NullSink, make_scratch
@@ -93,8 +94,8 @@ def test_the_old_image_is_whole_until_the_new_one_is(image: Path, target: Path) 
         send(source, sink, base_of(sink.index(), source.chunks))
         sink.checkpoint()
         assert target.read_bytes() == old
-        partial = Path(filetarget.partial_name(str(target)))
-        assert partial.stat().st_mode & 0o777 == 0o600
+        part = Path(partial.partial_name(str(target)))
+        assert part.stat().st_mode & 0o777 == 0o600
         sink.commit()
     assert target.read_bytes() == image.read_bytes()
     assert target.stat().st_mode & 0o777 == 0o640
@@ -185,13 +186,13 @@ class TestRefused:
 
     def test_a_copy_that_ended_while_this_one_began(self, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The partial that was opened is the target by the time it is locked: never write into that."""
-        partial = Path(filetarget.partial_name(str(target)))
-        partial.write_bytes(b"complete")
+        part = Path(partial.partial_name(str(target)))
+        part.write_bytes(b"complete")
         real = fcntl.flock
 
         def late(fd: int, how: int) -> None:
-            if partial.exists() and not target.exists():
-                partial.rename(target)
+            if part.exists() and not target.exists():
+                part.rename(target)
             real(fd, how)
 
         monkeypatch.setattr(fcntl, "flock", late)
@@ -223,7 +224,7 @@ class TestRefused:
     def test_a_partial_that_is_not_ours(self, target: Path, tmp_path: Path, kind: str) -> None:
         victim = tmp_path / "victim"
         victim.write_bytes(b"precious")
-        part = filetarget.partial_name(str(target))
+        part = partial.partial_name(str(target))
         {"symlink": os.symlink, "hardlink": os.link, "fifo": lambda _, to: os.mkfifo(to)}[kind](victim, part)
         with pytest.raises((RefusedError, ImageError)):
             sink_for(target, SIZE)
@@ -427,6 +428,31 @@ def test_many_threads(target: Path) -> None:
     assert target.read_bytes() == b"".join(chunks)
 
 
+def test_a_chunk_that_two_threads_bring_is_written_by_one_after_the_other(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, inside, most = os.pwritev, [0], [0]
+
+    def slow(fd: int, parts: Sequence[memoryview], offset: int) -> int:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.01)
+        inside[0] -= 1
+        return real(fd, parts, offset)
+
+    monkeypatch.setattr(os, "pwritev", slow)
+    contents = [bytes([i]) * CHUNK for i in range(4)]
+    with sink_for(target, CHUNK) as sink:
+        threads = [threading.Thread(target=put, args=(sink, 0, content)) for content in contents]
+        threads.append(threading.Thread(target=sink.put_zeros, args=(0, 1)))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        sink.commit()
+    assert most == [1] and target.read_bytes() in [bytes(CHUNK), *contents]
+
+
 class TestResume:
     def start(self, image: Path, target: Path, stop: int) -> None:
         with open_source(image) as source, sink_for(target, SIZE) as sink:
@@ -475,14 +501,14 @@ class TestResume:
         self, image: Path, target: Path, lost: str
     ) -> None:
         self.start(image, target, 10)
-        partial = Path(filetarget.partial_name(str(target)))
+        part = Path(partial.partial_name(str(target)))
         if lost == "journal":
-            filetarget.journal_name(str(target)).unlink()
+            partial.journal_name(str(target)).unlink()
         elif lost == "partial":
-            partial.unlink()
+            part.unlink()
         else:
-            partial.rename(partial.with_name("x"))
-            make_image(partial, SIZE, [(0, SIZE)], seed=9)
+            part.rename(part.with_name("x"))
+            make_image(part, SIZE, [(0, SIZE)], seed=9)
         with sink_for(target, SIZE) as sink:
             assert sink.resumed == 0 and list(sink.index()) == [IndexNone(0, 10)]
             sink.close()
@@ -492,7 +518,7 @@ class TestResume:
 
     def test_a_crash_between_rename_and_the_end(self, image: Path, target: Path) -> None:
         self.start(image, target, 10)
-        os.rename(filetarget.partial_name(str(target)), target)
+        os.rename(partial.partial_name(str(target)), target)
         assert copy(image, target).data == 0
         assert target.read_bytes() == image.read_bytes() and leftovers(target.parent) == []
 

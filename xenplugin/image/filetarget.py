@@ -18,21 +18,19 @@ The lock (flock) is on the partial; a second copy to the same target finds it lo
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from xenplugin.errors import ImageError, RefusedError
+from xenplugin.errors import RefusedError
 from xenplugin.geometry import CHUNK, PAGE
 from xenplugin.image import journal
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import (
     has_data,
-    image_error,
     os_errors,
     punch,
     read_at,
@@ -43,23 +41,12 @@ from xenplugin.image.files import (
 )
 from xenplugin.image.inuse import refuse_if_used
 from xenplugin.image.journal import Journal
+from xenplugin.image.partial import journal_name, lock_partial, open_replaced, partial_name, prepare
 from xenplugin.image.scan import ZEROS, data_extents, gaps
-from xenplugin.image.source import Run, Source, chunk_runs, open_source
+from xenplugin.image.source import Run, Source, chunk_runs
 from xenplugin.image.target import Attached, Target, Write, refuse_attached
 
 _ZEROS = memoryview(ZEROS)
-
-
-def partial_name(path: str) -> str:
-    """The partial file of target `path`."""
-    directory, name = os.path.split(path)
-    return os.path.join(directory, f".{name}.xenplugin-part")
-
-
-def journal_name(path: str) -> Path:
-    """The journal of target file `path`."""
-    directory, name = os.path.split(path)
-    return Path(directory, f".{name}.xenplugin-journal")
 
 
 class FileTarget(Target):
@@ -229,14 +216,14 @@ def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_
     Raises RefusedError, ImageError; nothing new is left behind then.
     """
     refuse_attached(attached, path)
-    replaced = _open_replaced(path, size)
+    replaced = open_replaced(path, size)
     fd = -1
     created = False
     try:
-        fd, created = _lock_partial(path, replaced)
+        fd, created = lock_partial(path, replaced)
         if replaced is not None:
             refuse_if_used(path, replaced.fileno())
-        log, kept = _prepare(path, size, fd, created)
+        log, kept = prepare(path, size, fd, created)
     except BaseException:
         if created:
             with suppress(OSError):
@@ -250,89 +237,3 @@ def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_
     target.state_dir = state_dir
     journal.link(state_dir, path, journal_name(path))
     return target
-
-
-def _open_replaced(path: str, size: int) -> Source | None:
-    if not os.path.lexists(path):
-        return None
-    replaced = open_source(path, raw=True)
-    if replaced.size > size:
-        replaced.close()
-        raise RefusedError(
-            f"{path} is larger ({replaced.size} bytes) than the image to be written ({size} bytes)",
-            hint="remove it first if it is not needed any more",
-        )
-    return replaced
-
-
-def _lock_partial(path: str, replaced: Source | None) -> tuple[int, bool]:
-    """The locked partial of `path`, and whether it was made now."""
-    part = partial_name(path)
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    with os_errors("open", part):
-        while True:
-            created = False
-            try:
-                fd = os.open(part, flags)
-            except FileNotFoundError:
-                try:
-                    fd = os.open(part, flags | os.O_CREAT | os.O_EXCL, 0o600)
-                    created = True
-                except FileExistsError:  # somebody was faster
-                    continue
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                status = os.fstat(fd)
-                # Whoever had the lock may have renamed or removed the file that we opened.
-                with suppress(FileNotFoundError):
-                    if os.path.samestat(status, os.lstat(part)):
-                        _refuse_foreign(part, status, replaced)
-                        return fd, created
-            except BlockingIOError:
-                os.close(fd)
-                raise RefusedError(f"another copy to {path} is running", hint="wait for it, or stop it") from None
-            except BaseException:
-                os.close(fd)
-                raise
-            os.close(fd)
-
-
-def _refuse_foreign(part: str, status: os.stat_result, replaced: Source | None) -> None:
-    """A partial that others could have prepared, to read along, is not continued."""
-    owners = {os.geteuid()}
-    if replaced is not None:
-        owners.add(os.fstat(replaced.fileno()).st_uid)
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or status.st_uid not in owners:
-        raise RefusedError(f"{part} is not a partial image of ours", hint="remove it and start again")
-
-
-def _prepare(path: str, size: int, fd: int, created: bool) -> tuple[Journal, ChunkSet]:
-    """Bring partial and journal to step 2, or find out what of step 3 can be kept."""
-    status = os.fstat(fd)
-    name = journal_name(path)
-    state = None if created else journal.read(name)
-    kept = ChunkSet()
-    if state and (state.kind, state.inode, state.size) == ("file", status.st_ino, status.st_size):
-        # Where the size changes, the chunk that was or will be the short last one is not kept.
-        stop = state.durable.runs(0, None if state.size == size else min(state.size, size) // CHUNK)
-        for first, count in stop:
-            kept.add(first, count)
-        if kept and state.size == size:
-            return Journal.reopen(state), kept
-    try:
-        os.fchmod(fd, 0o600)
-        if not kept:
-            os.ftruncate(fd, 0)
-            os.ftruncate(fd, size)
-            os.fsync(fd)
-    except OSError as error:
-        raise image_error(error, "make", partial_name(path)) from error
-    log = Journal.create(name, target=path, size=size, kind="file", inode=status.st_ino, durable=kept)
-    try:
-        with os_errors("resize", partial_name(path)):
-            os.ftruncate(fd, size)
-            os.fsync(fd)
-    except ImageError:
-        log.close()
-        raise
-    return log, kept

@@ -5,9 +5,9 @@ is on disk at each instant, and why a crash at any of them is harmless, stands a
 devicetarget.py. The rule: nothing is trusted that was not fsynced; nothing counts that was not verified; the
 old image is there, whole, until the new one is.
 
-Order between index() and put(): put() enters a chunk in `_started` before it touches it; index() reads the
-chunk and then looks whether it is in `_started`. So content that put() may have touched is never reported
-as base: such a chunk is IndexNone. A base that ends within a chunk is continued with zeros.
+Order between index() and put(): put() enters a chunk in the ledger as started before it touches it; index() reads
+the chunk and then looks whether it was started. So content that put() may have touched is never reported as base:
+such a chunk is IndexNone. A base that ends within a chunk is continued with zeros.
 
 A put() that fails leaves its chunk not done, and it may be put again. After a failed sync (the kernel then
 forgets what it could not write) the sink refuses to commit; what was durable before stays in the journal.
@@ -19,19 +19,19 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
 from xenplugin.errors import ImageError, PeerError, RefusedError
-from xenplugin.geometry import CHUNK, MAX_IMAGE, chunk_count
+from xenplugin.geometry import CHUNK, MAX_IMAGE
 from xenplugin.image.buffers import Buffer, aligned
-from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.devicetarget import open_device
 from xenplugin.image.digest import chunk_digest, leaves
 from xenplugin.image.files import image_error, os_errors
 from xenplugin.image.filetarget import open_file
-from xenplugin.image.index import IndexItem, IndexLeaves, IndexNone, IndexZeros, joined
+from xenplugin.image.index import IndexItem, IndexLeaves, IndexNone, IndexZeros, base_items, joined
+from xenplugin.image.ledger import Closed, Ledger
 from xenplugin.image.maps import check_put, check_zeros
 from xenplugin.image.nullsink import NullSink
 from xenplugin.image.scan import byte_runs, nonzero_blocks
@@ -47,10 +47,6 @@ def make_scratch() -> Buffer:
 __all__ = ["IndexItem", "IndexLeaves", "IndexNone", "IndexZeros", "NullSink", "Sink", "make_scratch", "open_sink"]
 
 
-class _Closed(Exception):
-    """The sink was closed while index() was at work."""
-
-
 class Sink:
     """An open target of `size` bytes. `resumed`: bytes kept of an earlier session; `in_place`: a device."""
 
@@ -61,18 +57,10 @@ class Sink:
         self.path = target.path
         self._target = target
         self._attached = attached
-        self._chunks = chunk_count(self.size)
-        self._idle = threading.Condition()
-        self._busy = 0
-        self._closing = False
+        self._ledger = Ledger()
         self._closed = False
         self._broken: str | None = None
         self._syncing = threading.Lock()
-        self._started = ChunkSet()
-        self._done = ChunkSet()
-        self._unsynced = ChunkSet()
-        #: Chunks of a target in place that index() found zero.
-        self._zero = ChunkSet()
 
     def __enter__(self) -> Sink:
         return self
@@ -86,25 +74,10 @@ class Sink:
         return make_scratch()
 
     def _begin(self, first: int, count: int) -> bool:
-        """Enter chunks as started; returns whether some were already. Raises ImageError once closed."""
-        with self._idle:
-            if self._closing:
-                raise ImageError(f"{self.path} is closed")
-            self._busy += 1
-            again = self._started.add(first, count) < count
-            if again:
-                self._done.discard(first, count)
-                self._unsynced.discard(first, count)
-            return again
-
-    def _end(self, first: int, count: int, good: bool) -> None:
-        with self._idle:
-            if good:
-                self._done.add(first, count)
-                self._unsynced.add(first, count)
-            self._busy -= 1
-            if not self._busy:
-                self._idle.notify_all()
+        try:
+            return self._ledger.begin(first, count)
+        except Closed:
+            raise ImageError(f"{self.path} is closed") from None
 
     def put(
         self,
@@ -115,7 +88,7 @@ class Sink:
         digest: bytes,
         scratch: Buffer,
     ) -> None:
-        """Write chunk `index` and verify it; from any thread, but one chunk from one thread at a time.
+        """Write chunk `index` and verify it; from any thread.
 
         Bit i of `data_map` says that block i is in `payload` (the blocks concatenated), of `known_map` that it
         is as in the base; all others are zero. Raises PeerError if the arguments make no sense, ImageError if
@@ -140,7 +113,7 @@ class Sink:
         except OSError as error:
             raise image_error(error, "write", self.path, offset) from error
         finally:
-            self._end(index, 1, good)
+            self._ledger.end(index, 1, good)
         if not good:
             raise ImageError(
                 f"{self.path}: the chunk at byte {offset} is not what was sent, after it was written",
@@ -150,105 +123,38 @@ class Sink:
     def put_zeros(self, first: int, count: int) -> None:
         """Make `count` chunks from `first` on zero. Raises PeerError, ImageError."""
         check_zeros(self.size, first, count)
-        stop = first + count
         good = False
         again = self._begin(first, count)
         try:
-            with self._idle:
-                zero = [] if again else list(self._zero.runs(first, stop))
-            at = first
-            for begin, n in (*zero, (stop, 0)):
-                if at < begin:
-                    self._target.zeros(at, begin - at, again)
-                at = begin + n
+            for begin, n, zero in self._ledger.split_zero(first, count):
+                if again or not zero:
+                    self._target.zeros(begin, n, again)
             good = True
         except OSError as error:
             raise image_error(error, "write zeros to", self.path, first * CHUNK) from error
         finally:
-            self._end(first, count, good)
+            self._ledger.end(first, count, good)
 
     def index(self) -> Iterator[IndexItem]:
         """What is known of the base, every chunk once, in order; ends early if the sink is closed.
 
         To be called once, from any one thread, while put() goes on in others. Raises ImageError.
         """
-        return joined(self._items())
-
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        """Keep the target open meanwhile. Raises _Closed."""
-        with self._idle:
-            if self._closing:
-                raise _Closed
-            self._busy += 1
-        try:
-            yield
-        finally:
-            with self._idle:
-                self._busy -= 1
-                if not self._busy:
-                    self._idle.notify_all()
-
-    def _items(self) -> Iterator[IndexItem]:
-        buffer = aligned(CHUNK)
-        runs = self._target.base_runs()
-        try:
-            while True:
-                with self._working():
-                    found = next(runs, None)
-                if found is None:
-                    return
-                run, here = found
-                if here is None:
-                    yield IndexNone(run.first, run.count)
-                elif run.hole:
-                    with self._idle:
-                        parts = list(self._started.split(run.first, run.count))
-                    for first, count, gone in parts:
-                        yield IndexNone(first, count) if gone else IndexZeros(first, count)
-                else:
-                    for index in range(run.first, run.first + run.count):
-                        yield self._item(index, here, buffer)
-        except _Closed:
-            return
-
-    def _item(self, index: int, here: bool, buffer: Buffer) -> IndexItem:
-        with self._working():
-            if self._gone(index):
-                return IndexNone(index, 1)
-            try:
-                length = self._target.read_base(index, here, buffer)
-            except (OSError, ImageError):  # a base that cannot be read is no base
-                return IndexNone(index, 1)
-        mask = nonzero_blocks(buffer, length)
-        found = leaves(buffer.view, length, mask) if mask else b""
-        if self._gone(index):
-            return IndexNone(index, 1)
-        if mask:
-            return IndexLeaves(index, found)
-        if here:
-            with self._idle:
-                self._zero.add(index)
-        return IndexZeros(index, 1)
-
-    def _gone(self, index: int) -> bool:
-        with self._idle:
-            return index in self._started
+        return joined(base_items(self._target, self._ledger))
 
     def checkpoint(self) -> None:
         """Make durable what is complete, then note it in the journal. Raises ImageError."""
         try:
-            with self._working():
+            with self._ledger.working():
                 self._checkpoint()
-        except _Closed:
+        except Closed:
             raise ImageError(f"{self.path} is closed") from None
 
     def _checkpoint(self) -> None:
         with self._syncing:
             if self._broken:
                 raise ImageError(f"{self.path} cannot be trusted any more: {self._broken}")
-            with self._idle:
-                taken, self._unsynced = self._unsynced, ChunkSet()
+            taken = self._ledger.take_unsynced()
             if not taken:
                 return
             try:
@@ -260,14 +166,12 @@ class Sink:
             try:
                 self._target.journal.durable(taken.runs())
             except ImageError:
-                with self._idle:  # durable, but not on record: the next checkpoint may have more luck
-                    for first, count in taken.runs():
-                        self._unsynced.add(first, count)
+                self._ledger.give_back(taken)  # durable, but not on record
                 raise
 
     def missing(self) -> int:
         """How many chunks were not put yet."""
-        return self._chunks - len(self._done)
+        return self._target.chunks - self._ledger.done()
 
     def commit(self) -> None:
         """Make the target the image: everything durable, old image replaced, journal gone.
@@ -279,7 +183,7 @@ class Sink:
             raise ImageError(f"{self.path} is closed")
         if self.missing():
             raise ImageError(f"{self.path} is not complete: {self.missing()} chunks are missing")
-        self._stop()
+        self._ledger.stop()
         self._checkpoint()
         try:
             self._target.finish(self._attached)
@@ -292,7 +196,7 @@ class Sink:
         """Close it so that it can be resumed; what is complete is made durable if that can be done."""
         if self._closed:
             return
-        self._stop()
+        self._ledger.stop()
         try:
             with suppress(ImageError):
                 self._checkpoint()
@@ -303,7 +207,7 @@ class Sink:
         """Remove what was written; a device keeps the journal that calls it incomplete. Raises ImageError."""
         if self._closed:
             return
-        self._stop()
+        self._ledger.stop()
         try:
             self._target.discard()
         finally:
@@ -312,15 +216,8 @@ class Sink:
     def close(self) -> None:
         """Close it as a crash would leave it. More than once does no harm."""
         if not self._closed:
-            self._stop()
+            self._ledger.stop()
             self._close()
-
-    def _stop(self) -> None:
-        """Let no more work begin, and wait for what goes on."""
-        with self._idle:
-            self._closing = True
-            while self._busy:
-                self._idle.wait()
 
     def _close(self) -> None:
         self._closed = True
