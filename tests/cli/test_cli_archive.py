@@ -33,7 +33,8 @@ def test_round_trip(program: Program, image: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [("--cipher", "chacha20-poly1305"), ("--cipher", "aes-256-gcm", "--level", "store"), ("--level", "-7")]
+    "options",
+    [("--cipher", "chacha20-poly1305"), ("--cipher", "aes-256-gcm", "--level", "store"), ("--level", "-7")],
 )
 def test_round_trip_with_options(program: Program, image: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     program.run("seal", *options, "--key-file", "key", image, "sealed")
@@ -86,6 +87,7 @@ def test_a_key_that_others_can_read_is_not_used(program: Program, image: Path, t
     assert "sealed2" not in names_in(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "hello", 63 * "0", 66 * "0", 64 * "x"])
 def test_what_is_no_key(program: Program, image: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "key").write_text(text)
@@ -135,6 +137,7 @@ def test_opening_into_what_is_in_use(program: Program, image: Path, tmp_path: Pa
     assert content(target) == b"old content"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_while_sealing(program: Program, tmp_path: Path, number: signal.Signals) -> None:
     image = dense_image(tmp_path / "dense.img", 6)

@@ -105,6 +105,7 @@ def end_early(frames: Frames) -> Frames:
     return [*frames[:2], frames[-1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [cut, reorder, replay, leave_out, end_twice, end_early])
 def test_frames_that_are_not_as_they_were(
     program: Program, sealed: Path, change: Callable[[Frames], Frames]
@@ -113,6 +114,7 @@ def test_frames_that_are_not_as_they_were(
     check(program, data[:PREAMBLE] + b"".join(change(frames_of(data))), 12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [0, 10, PREAMBLE, PREAMBLE + 2, PREAMBLE + 29, MIB, -1])
 def test_cut_off_anywhere(program: Program, sealed: Path, length: int) -> None:
     check(program, content(sealed)[:length], 12, opens=length == MIB)

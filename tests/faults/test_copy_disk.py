@@ -83,6 +83,7 @@ def test_target_through_a_symbolic_link(sides: Sides, image: Path) -> None:
     sides.assert_clean()
 
 
+@pytest.mark.slow
 def test_two_copies_to_one_target(sides: Sides, image: Path) -> None:
     first = sides.start(image, *HELD)
     first.await_sent(MIB)
@@ -104,6 +105,7 @@ def test_a_target_that_comes_into_use_meanwhile(sides: Sides, image: Path) -> No
     assert content(sides.target) == b"new work"
 
 
+@pytest.mark.slow
 def test_a_target_that_appears_meanwhile(sides: Sides, image: Path) -> None:
     running = sides.start(image, *HELD)
     running.await_sent(MIB)
@@ -290,6 +292,7 @@ def test_a_source_that_changes(sides: Sides, image: Path) -> None:
     sides.assert_clean()
 
 
+@pytest.mark.slow
 def test_a_source_that_grows(sides: Sides, image: Path) -> None:
     running = sides.start(image, *HELD)
     running.await_sent(MIB)
@@ -300,6 +303,7 @@ def test_a_source_that_grows(sides: Sides, image: Path) -> None:
     sides.assert_clean()
 
 
+@pytest.mark.slow
 def test_the_partial_is_private(sides: Sides, image: Path) -> None:
     running = sides.start(image, *HELD)
     part = wait_until(lambda: next(iter(sides.there.glob(".*-part")), None), "a partial")

@@ -116,6 +116,7 @@ def test_interrupted_before_the_far_side_is_ready(sides: Sides, image: Path) -> 
     assert not sides.target.exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_terminal_reaches_both(sides: Sides, image: Path) -> None:
     """ctrl-C goes to the whole foreground group, and thus to the stand-in for ssh too."""
     running = sides.start(image, *HELD, start_new_session=True)
@@ -126,6 +127,7 @@ def test_ctrl_c_on_a_terminal_reaches_both(sides: Sides, image: Path) -> None:
     go_on(sides, image)
 
 
+@pytest.mark.slow
 def test_a_far_side_on_this_machine_is_interrupted_too(sides: Sides, image: Path, tmp_path: Path) -> None:
     """Without a HOST: the child is in a group of its own, and is told by the source."""
     program = sides.program
@@ -140,6 +142,7 @@ def test_a_far_side_on_this_machine_is_interrupted_too(sides: Sides, image: Path
     assert content(sides.target) == content(image) and done.result["resumed"] > 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_far_side_hangs(sides: Sides, image: Path) -> None:
     """The control channel carries the data and is full: telling the far side must not hold up the end."""
     sides.far["ports"] = "0"
@@ -160,6 +163,7 @@ def test_ctrl_c_while_the_far_side_hangs(sides: Sides, image: Path) -> None:
     assert not sides.target.exists()
 
 
+@pytest.mark.slow
 def test_killed_while_finishing(sides: Sides, image: Path) -> None:
     """At any moment around the end the target has the old content or the new, whole."""
     old = b"old content"

@@ -53,6 +53,7 @@ def test_connections_are_lost_again_and_again(sides: Sides, image: Path, proxied
     sides.assert_clean()
 
 
+@pytest.mark.slow
 def test_strangers_come_and_go(sides: Sides, image: Path, proxied: Proxied) -> None:
     """More than there are places for at once; afterwards the source still finds one."""
     proxy = proxied()
@@ -80,6 +81,7 @@ def test_strangers_come_and_go(sides: Sides, image: Path, proxied: Proxied) -> N
     assert "was lost" in done.notices()
 
 
+@pytest.mark.slow
 def test_lost_for_good(sides: Sides, image: Path, proxied: Proxied) -> None:
     sides.near["patience"] = 5
     sides.target.write_bytes(b"old content")
@@ -148,9 +150,8 @@ def test_a_silent_control_channel_that_carries_the_data(sides: Sides, image: Pat
     running.await_sent(MIB)
     (pid,) = sides.program.receivers()
     os.kill(pid, signal.SIGSTOP)
-    done = running.end()
-    os.kill(pid, signal.SIGCONT)
-    assert done.code == 14, done.err
+    done = running.end()  # which ends its ssh, as it would not end by itself
+    assert done.code == 14 and "nothing was heard" in done.error, done.err
     assert not sides.target.exists()
     sides.assert_kept()
 

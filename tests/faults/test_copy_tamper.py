@@ -62,6 +62,7 @@ def test_a_bit_of_an_acknowledgement(sides: Sides, tmp_path: Path, proxied: Prox
     sides.assert_clean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "forward"), [(3, True), (8, True), (9, True), (13, True), (20, True), (10, False)]
 )
