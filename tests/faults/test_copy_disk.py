@@ -94,6 +94,7 @@ def test_two_copies_to_one_target(sides: Sides, image: Path) -> None:
     sides.assert_clean()
 
 
+@pytest.mark.slow
 def test_a_target_that_comes_into_use_meanwhile(sides: Sides, image: Path) -> None:
     """Somebody writes to the old image while the new one is on its way: his work is not replaced."""
     sides.target.write_bytes(b"old content")
@@ -228,6 +229,7 @@ def test_a_mounted_device(sides: Sides, image: Path, loop_device: Attach) -> Non
     subprocess.run(["fsck.ext4", "-fn", backing], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_a_device_is_gone_on_with(sides: Sides, image: Path, loop_device: Attach) -> None:
     """A device holds a mixture after it was interrupted: its journal stays until a copy completes."""

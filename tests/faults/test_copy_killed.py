@@ -58,6 +58,7 @@ def test_the_source_is_killed(sides: Sides, image: Path) -> None:
     go_on(sides, image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGKILL, 14)])
 def test_the_far_side_is_ended(sides: Sides, image: Path, number: signal.Signals, code: int) -> None:
     sides.target.write_bytes(b"old content")

@@ -23,6 +23,7 @@ def image(tmp_path: Path) -> Path:
     return dense_image(tmp_path / "source.img", 6)
 
 
+@pytest.mark.slow
 def test_all_connections_are_lost_once(sides: Sides, image: Path, proxied: Proxied) -> None:
     proxy = proxied()
     running = sides.start(image, *HELD)

@@ -55,6 +55,7 @@ def test_a_bit_of_a_data_connection(
     sides.assert_clean()
 
 
+@pytest.mark.slow
 def test_a_bit_of_an_acknowledgement(sides: Sides, tmp_path: Path, proxied: Proxied) -> None:
     proxied(flip(60, forward=False))
     sides.copy(dense_image(tmp_path / "larger.img", 10), "--streams", "1", "--rate", "80mbit", code=12)
@@ -83,6 +84,7 @@ def test_connections_that_cannot_prove_themselves_are_not_used(
     sides.assert_clean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "place", "code"),
     [
