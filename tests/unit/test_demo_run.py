@@ -26,6 +26,7 @@ from lab.capture import check_capture
 from netem.profile import Profile
 
 CANARIES = make_canaries(4, "demo run")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Bars:
@@ -73,6 +74,27 @@ def test_a_way_is_measured_whole_and_secret(bench: Bench, key: str) -> None:
     assert outcome.finding is not None and outcome.finding.complete
     # What the paper's way and ssh seal stays sealed; without ssh the check sees it.
     assert outcome.finding.secret == (key == "paper" or bench.world.remote.private)
+    assert list(bench.there.iterdir()) == []
+
+
+def test_xenplugin_and_then_only_the_difference(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "xenplugin"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m xenplugin "$@"\n')
+    program.chmod(0o700)
+    monkeypatch.setattr(ways, "XENPLUGIN", program)
+    monkeypatch.setattr(ways, "_CHANGED", 3)
+    look = looker(CANARIES)
+    first = bench.run(Outcome("first", ""), ways.ours, look=look, keep=True)
+    changed = ways.change(bench)
+    again = bench.run(Outcome("again", ""), ways.ours_again(changed), look=look, expected=sha256sum(changed))
+    for outcome in (first, again):
+        assert outcome.whole
+        assert outcome.finding is not None and outcome.finding.secret and outcome.finding.complete
+        assert outcome.detail["cipher"]
+    assert first.traffic is not None and again.traffic is not None
+    assert again.traffic.wire_bytes < first.traffic.wire_bytes / 2
     assert list(bench.there.iterdir()) == []
 
 
