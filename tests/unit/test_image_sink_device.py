@@ -25,6 +25,7 @@ from test_image_kit import (
 from xenplugin.errors import ImageError, PeerError, RefusedError
 from xenplugin.geometry import BLOCK, CHUNK
 from xenplugin.image import devicetarget, journal
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.digest import leaves
 from xenplugin.image.index import IndexLeaves, IndexNone
 from xenplugin.image.sink import Sink, make_scratch, open_sink
@@ -130,6 +131,13 @@ def test_without_base(device: Path, state: Path) -> None:
             sink.put(0, 0, 1, memoryview(b""), b"0" * 32, make_scratch())
 
 
+def test_nobody_can_claim_the_device_meanwhile(device: Path, state: Path) -> None:
+    with sink_at(device, state):
+        with pytest.raises(OSError, match="busy"):
+            os.open(device, os.O_RDONLY | os.O_EXCL)
+    os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
+
+
 class TestRecord:
     def test_it_is_incomplete_until_it_is_committed(self, image: Path, device: Path, state: Path) -> None:
         with open_source(image) as source, sink_at(device, state) as sink:
@@ -231,6 +239,27 @@ class TestRefused:
         state.write_text("not a directory")
         with pytest.raises(ImageError, match="state directory"):
             sink_at(device, state)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_chunk_that_is_put_while_the_index_reads_it(
+    device: Path, state: Path, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sink_at(device, state) as sink:
+        real = sink._target.read_base
+
+        def meanwhile(index: int, here: bool, buffer: Buffer) -> int:
+            if index == 2 and when == "before":
+                put(sink, index, b"n" * CHUNK)
+            length = real(index, here, buffer)
+            if index == 2 and when == "after":
+                put(sink, index, b"n" * CHUNK)
+            return length
+
+        monkeypatch.setattr(sink._target, "read_base", meanwhile)
+        items = list(sink.index())
+    assert items[2] == IndexNone(2, 1)
+    assert all(isinstance(item, IndexLeaves) for item in items[:2] + items[3:])
 
 
 def test_the_index_never_reports_what_was_overwritten(backing: Path, device: Path, state: Path) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from xenplugin.geometry import BLOCK, CHUNK
 from xenplugin.image import filetarget, journal, partial
 from xenplugin.image.digest import chunk_digest, digest_file, leaves
 from xenplugin.image.index import IndexNone, IndexZeros
+from xenplugin.image.maps import check_put
 from xenplugin.image.sink import NullSink, make_scratch
 from xenplugin.image.source import open_source
 
@@ -252,6 +253,21 @@ def test_a_symbolic_link_is_written_through(image: Path, target: Path, tmp_path:
     assert leftovers(tmp_path) == [] and leftovers(target.parent) == []
 
 
+def test_what_belongs_together_is_written_at_once(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = os.urandom(CHUNK)
+    target.write_bytes(old)
+    new = bytearray(old)
+    for block in range(0, 16, 2):
+        new[block * BLOCK] ^= 1
+    calls = []
+    real = os.pwritev
+    monkeypatch.setattr(os, "pwritev", lambda *args: calls.append(args) or real(*args))
+    with sink_for(target, CHUNK) as sink:
+        sink.put(0, 0x5555, 0xAAAA, packed(bytes(new), 0x5555), digest_of(bytes(new)), make_scratch())
+        sink.commit()
+    assert target.read_bytes() == new and len(calls) == 1
+
+
 class TestCommit:
     def test_not_before_every_chunk_is_there(self, target: Path) -> None:
         with sink_for(target, 3 * CHUNK) as sink:
@@ -261,6 +277,50 @@ class TestCommit:
             sink.put_zeros(2, 1)
             sink.commit()
         assert target.stat().st_size == 3 * CHUNK
+
+    @pytest.mark.parametrize("replaces", [False, True])
+    def test_everything_is_durable_before_and_after_the_rename(
+        self, target: Path, replaces: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log: list[str] = []
+
+        def spy(module: object, name: str, where: Callable[..., str]) -> None:
+            real = getattr(module, name)
+
+            def call(*args: object) -> object:
+                log.append(f"{name} {where(*args)}")
+                return real(*args)
+
+            monkeypatch.setattr(module, name, call)
+
+        def path_of(fd: int, *_: object) -> str:
+            return os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+
+        if replaces:
+            target.write_bytes(b"old")
+        sink = sink_for(target, CHUNK)
+        put(sink, 0, b"x" * CHUNK)
+        for name in ("fsync", "fdatasync", "fchmod", "write"):
+            spy(os, name, path_of)
+        spy(os, "rename", lambda a, b: os.path.basename(b))
+        spy(filetarget, "rename_new", lambda a, b: os.path.basename(b))
+        spy(os, "unlink", os.path.basename)
+        sink.commit()
+        part, record, directory = ".disk.xenplugin-part", ".disk.xenplugin-journal", "there"
+        assert log.pop().startswith("unlink disk-")  # the link in the state directory
+        assert log == [
+            f"fdatasync {part}",
+            f"write {record}",
+            f"fsync {record}",
+            *([f"fchmod {part}"] if replaces else []),
+            f"fsync {part}",
+            f"write {record}",
+            f"fsync {record}",
+            "rename disk" if replaces else "rename_new disk",
+            f"fsync {directory}",
+            f"unlink {record}",
+            f"fsync {directory}",
+        ]
 
     def refused(self, target: Path, image: Path, spoil: object, **options: object) -> None:
         with open_source(image) as source, sink_for(target, SIZE, **options) as sink:
@@ -353,6 +413,16 @@ class TestVerify:
             sink.commit()
         assert target.read_bytes() == b"x" * CHUNK
 
+    def test_a_failure_on_the_second_time_is_not_called_durable(self, target: Path) -> None:
+        with sink_for(target, 2 * CHUNK) as sink:
+            put(sink, 0, b"x" * CHUNK)
+            put(sink, 1, b"x" * CHUNK)
+            with pytest.raises(ImageError):
+                sink.put(0, 0, 0, memoryview(b""), b"0" * 32, make_scratch())
+            sink.suspend()
+        with sink_for(target, 2 * CHUNK) as sink:
+            assert [item.first for item in sink.index()] == [0, 1] and sink.resumed == CHUNK
+
     def test_short_writes_are_continued(self, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         real, sizes = os.pwritev, itertools.cycle((1, 70_000, 4096, 500_000))
 
@@ -369,6 +439,13 @@ class TestVerify:
             sink.put(0, 0x00FD, 0xFF02, memoryview(payload), digest_of(mixed), make_scratch())
             sink.commit()
         assert target.read_bytes() == mixed
+
+
+def test_a_block_cannot_be_data_and_known() -> None:
+    content = b"x" * CHUNK
+    check_put(CHUNK, 0, 0x00FF, 0xFF00, packed(content, 0x00FF), b"0" * 32)
+    with pytest.raises(PeerError, match="block map"):
+        check_put(CHUNK, 0, 0x00FF, 0xFF80, packed(content, 0x00FF), b"0" * 32)
 
 
 @pytest.mark.parametrize(
@@ -478,6 +555,21 @@ class TestResume:
         self.start(image, target, 5)
         assert copy(image, target).data == 0
         assert target.read_bytes() == image.read_bytes()
+
+    def test_holes_that_were_put_meanwhile_are_not_zero_any_more(self, image: Path, target: Path) -> None:
+        make_image(image, SIZE, [])
+        self.start(image, target, 10)
+        with sink_for(target, SIZE) as sink:
+            put(sink, 4, b"x" * CHUNK)
+            sink.put_zeros(7, 2)
+            assert list(sink.index()) == [
+                IndexZeros(0, 4),
+                IndexNone(4, 1),
+                IndexZeros(5, 2),
+                IndexNone(7, 2),
+                IndexZeros(9, 1),
+            ]
+            sink.discard()
 
     def test_another_source(self, tmp_path: Path, image: Path, target: Path) -> None:
         self.start(image, target, 10)
