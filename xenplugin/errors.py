@@ -20,6 +20,10 @@ class XenpluginError(Exception):
         self.hint = hint
         self.remote = remote
 
+    def told(self) -> str:
+        """The text of an ERROR frame: the message and, on a second line, the hint."""
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
     def __str__(self) -> str:
         return f"far side: {self.message}" if self.remote else self.message
 
@@ -94,6 +98,7 @@ BY_CODE: dict[int, type[XenpluginError]] = {
 }
 
 
-def from_code(code: int, message: str, *, hint: str | None = None) -> XenpluginError:
-    """The error that the far side reported as `code`; unknown codes become PeerError."""
-    return BY_CODE.get(code, PeerError)(message, hint=hint, remote=True)
+def from_code(code: int, text: str) -> XenpluginError:
+    """The error that the far side reported as `code` with `told()`; unknown codes become PeerError."""
+    message, _, hint = text.partition("\n")
+    return BY_CODE.get(code, PeerError)(message, hint=hint or None, remote=True)

@@ -142,6 +142,7 @@ class Dialer:
             if not isinstance(frame, Welcome):
                 raise LinkError("no welcome")
             line.endpoint.sock.settimeout(None)
+            line.heard = True
         except BaseException:
             line.abandon()
             raise

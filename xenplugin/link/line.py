@@ -21,6 +21,7 @@ class Line:
         self.number = number
         self.endpoint = endpoint
         self.lost: Exception | None = None
+        self.heard = False  #: something came from the far side
         self._reader = reader
         self._writer = writer
         self._head = head
@@ -58,6 +59,11 @@ class Line:
         """Frames from the far side until it closes. Raises OSError, TamperError, PeerError."""
         while count := self.endpoint.receive_into(self._reader.space()):
             yield from self._reader.advance(count)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Frames sent of which the far side has not said that they are written."""
+        return len(self._unacked)
 
     def acknowledged(self, frames: int) -> None:
         """The first `frames` of those sent are written at the far side. Raises ValueError if there are

@@ -78,6 +78,12 @@ class Pool:
             return self._past_bytes + sum(line.bytes_wire for line in self._lines)
 
     @property
+    def waiting(self) -> int:
+        """Chunks and runs that wait to be sent, or for their acknowledgement."""
+        with self._lock:
+            return len(self.queue) + sum(line.unacknowledged for line in self._lines)
+
+    @property
     def size(self) -> int:
         """Connections alive."""
         with self._lock:
@@ -118,7 +124,6 @@ class Pool:
     def _enlist(self, line: Line, reads: bool = True) -> None:
         with self._lock:
             self._lines.add(line)
-            self._alive_at = time.monotonic()
         if reads:
             threading.Thread(target=self._read, args=(line,), daemon=True).start()
 
@@ -127,7 +132,8 @@ class Pool:
             if line in self._lines:
                 self._lines.remove(line)
                 self._past_bytes += line.bytes_wire
-                self._alive_at = time.monotonic() if not self._lines else self._alive_at
+                if line.heard:
+                    self._alive_at = time.monotonic()
         self._redo(line.abandon())
 
     def _run(self, line: Line | None) -> None:
@@ -165,6 +171,7 @@ class Pool:
     def _read(self, line: Line) -> None:
         try:
             for frame in line.receive():
+                line.heard = True
                 take(line, frame)
             line.lost = line.lost or ConnectionError("closed by the far side")
         except BlockingIOError:
@@ -179,21 +186,30 @@ class Pool:
 
     def _redial(self) -> Line | None:
         pause = 0.1
+        why = "nothing comes back"
         while not self._closed.is_set():
+            if self._hopeless():
+                self._fail(
+                    LinkError(
+                        f"the link was lost for {self._patience:.0f} s ({why})",
+                        hint="the same command again goes on where it was",
+                    )
+                )
+                return None
             try:
                 return self._dial()
             except (OSError, LinkError) as exc:
-                if self._hopeless():
-                    self._fail(LinkError(f"the link was lost for {self._patience:.0f} s ({exc})"))
-                    return None
+                why = str(exc)
             self._closed.wait(pause)
             pause = min(2 * pause, 5.0)
         return None
 
     def _hopeless(self) -> bool:
+        """Whether nothing was heard on any connection for `patience` seconds: that one can be opened says
+        nothing, a box on the way may take it and lead nowhere."""
         now = time.monotonic()
         with self._lock:
-            if self._lines:
+            if any(line.heard for line in self._lines):
                 self._alive_at = now
             return now - self._alive_at > self._patience
 

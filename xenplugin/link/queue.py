@@ -36,6 +36,9 @@ class SendQueue:
         self._drained = threading.Condition(self._lock)
         self._emptied = threading.Condition(self._lock)
 
+    def __len__(self) -> int:
+        return len(self._frames)
+
     def put(self, frame: Chunk | End | Zeros) -> bool:
         """Waits while the queue is full. False if it was closed (the frame is dropped)."""
         with self._lock:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from xenplugin import events
@@ -43,18 +43,15 @@ def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.
     began = time.monotonic()
     emit(events.Phase("transfer"))
     folder = os.path.dirname(path) or "."
+    partial: str | None = None
     try:
-        descriptor, partial = tempfile.mkstemp(prefix=".xenplugin-", dir=folder)
-    except OSError as exc:
-        raise ImageError(f"cannot write in {folder}: {exc.strerror}") from None
-    try:
+        descriptor, partial = _nameless(folder)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             sealing = _Sealing(source, file, secret, config)
             root = sealing.run(emit)
             source.finish()
-            os.fsync(file.fileno())
-        os.link(partial, path)  # fails if it exists meanwhile, as rename would not
-        _sync_folder(folder)
+            os.fsync(descriptor)
+            _give_name(descriptor, partial, folder, path)
     except FileExistsError:
         raise RefusedError(f"{path} exists already") from None
     except KeyboardInterrupt:
@@ -62,8 +59,9 @@ def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.
     except OSError as exc:
         raise ImageError(f"cannot write {path}: {exc.strerror}") from None
     finally:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
+        if partial is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(partial)
     seconds = time.monotonic() - began
     return {
         "seconds": round(seconds, 3),
@@ -78,6 +76,28 @@ def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.
         "resumed": 0,
         "sha256": text(root),
     }
+
+
+def _nameless(folder: str) -> tuple[int, str | None]:
+    """A new file in `folder`, open for writing, without a name, so that nothing is left however this ends;
+    where the file system cannot do that, (descriptor, its name). Raises OSError."""
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600), None
+    except OSError as exc:
+        if exc.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+    return tempfile.mkstemp(prefix=".xenplugin-", dir=folder)
+
+
+def _give_name(descriptor: int, partial: str | None, folder: str, path: str) -> None:
+    """Let the finished file be `path`, durably. Raises FileExistsError (as rename would not), OSError."""
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Python follows the link in /proc only if a directory is given as well.
+        os.link(partial or f"/proc/self/fd/{descriptor}", path, src_dir_fd=None if partial else directory)
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 class _Sealing:
@@ -271,11 +291,3 @@ class _Opening:
             attached=self._attached,
             use_base=False,
         )
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(Path(folder), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -48,7 +48,8 @@ from xenplugin.wire.frames import (
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 from xenplugin.wire.session import Reader, Writer
 
-_CHECKPOINT_EVERY = 10.0
+#: Seconds to the first checkpoint, doubled for each further one up to the last figure.
+_CHECKPOINT_FIRST, _CHECKPOINT_EVERY = 2.0, 10.0
 _ACK_EVERY = 4
 _TICK = 1.0
 #: Seconds to tell the source why this side ends.
@@ -126,6 +127,7 @@ class Incoming:
         self._attached = attached
         self._job: Job | None = None
         self._sink: Sink | None = None
+        self._settled = False  # the sink is committed: whatever fails now, the image is there
         self._digest = ImageDigest(0)
         self._end: bytes | None = None
         self._failure: XenpluginError | None = None
@@ -384,7 +386,9 @@ class Incoming:
                     line.send(Ping())
 
     def _checkpoint(self) -> None:
-        while not self._over.wait(_CHECKPOINT_EVERY):
+        pause = _CHECKPOINT_FIRST
+        while not self._over.wait(pause):
+            pause = min(2 * pause, _CHECKPOINT_EVERY)
             try:
                 assert self._sink is not None
                 self._sink.checkpoint()
@@ -423,14 +427,14 @@ class Incoming:
         if root != self._end:
             raise ImageError("the image that arrived is not the one that was sent")
         self._sink.commit()
-        self._sink = None
+        self._settled = True
         with contextlib.suppress(OSError):
             control.send(Done(root))
 
     def _tell(self, control: _Line, error: XenpluginError) -> None:
         def send() -> None:
             with contextlib.suppress(OSError):
-                control.send(Error(error.code, error.message + _hint(error)))
+                control.send(Error(error.code, error.told()))
                 self.told = True
 
         # A channel that is stuck must not hold up the end.
@@ -440,7 +444,7 @@ class Incoming:
 
     def _give_up(self, error: XenpluginError) -> None:
         self._over.set()
-        if self._sink is None:
+        if self._sink is None or self._settled:
             return
         with contextlib.suppress(XenpluginError):
             if isinstance(error, LinkError | Interrupted):
@@ -469,8 +473,4 @@ def _expected(exc: BaseException) -> XenpluginError:
     if isinstance(exc, OSError):
         return LinkError(f"the control channel failed: {exc.strerror}")
     return ImageError(f"internal error while receiving: {exc!r}")
-
-
-def _hint(error: XenpluginError) -> str:
-    return f" ({error.hint})" if error.hint else ""
 

@@ -19,6 +19,7 @@ from xenplugin.codec.ladder import Ladder
 from xenplugin.codec.seal import Keys, cipher_named, new_secret
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, XenpluginError
+from xenplugin.geometry import CHUNK
 from xenplugin.image.digest import text
 from xenplugin.image.source import Source
 from xenplugin.link import tcp
@@ -274,7 +275,8 @@ class Outgoing:
         tally = packing.tally
         self._emit(
             events.Progress(
-                tally.done,
+                # Holes are frames as well, so this can be too little for a moment, never too much.
+                min(max(0, tally.done - pool.waiting * CHUNK), self._allocated),
                 self._allocated,
                 tally.data,
                 pool.bytes_wire,
@@ -363,12 +365,11 @@ def _tell(control: Line, error: BaseException) -> None:
     """Tell the far side why it ends, if it still listens."""
     if isinstance(error, XenpluginError) and error.remote:
         return
-    code = error.code if isinstance(error, XenpluginError) else Interrupted.code
-    message = error.message if isinstance(error, XenpluginError) else "interrupted"
+    expected = error if isinstance(error, XenpluginError) else Interrupted("interrupted")
 
     def send() -> None:
         try:
-            control.send(Error(code, message))
+            control.send(Error(expected.code, expected.told()))
         except (OSError, XenpluginError):
             return
 
