@@ -131,7 +131,7 @@ def test_a_source_that_cannot_be_read_leaves_the_plan_uncovered() -> None:
     plan.finished()
     for _ in range(2):  # whoever asks is told, not only the first
         with pytest.raises(ImageError):
-            plan.take()
+            plan.take(wait=False)
     assert not plan.wait_covered(0)
 
 

@@ -28,6 +28,9 @@ SIZE = 1 << 40
 SESSION = Session(KEYS, bytes(16), Cipher.AES_128_GCM, SIZE)
 PATIENT = 60  #: seconds after which a test gives up
 
+#: A thread that dies of an error nobody foresaw would leave others waiting.
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+
 
 def chunk(index: int) -> Chunk:
     return Chunk(index, Codec.STORED, 1, 0, bytes(32), b"payload")
@@ -486,8 +489,14 @@ def test_those_who_lost_are_hung_up_on(addresses: Addresses) -> None:
 
     slow = addresses.serve("127.0.0.2", late)
     right = addresses.serve("127.0.0.9", addresses.acceptor(KEYS))
-    line = dialer(addresses).first([slow, right])
+
+    def liar(connection: socket.socket) -> None:
+        addresses.acceptor(Keys(bytes(32), bytes(32)))(connection)
+        gone.put(connection.recv(1))
+
+    line = dialer(addresses).first([slow, addresses.serve("127.0.0.3", liar), right])
     assert line is not None
+    assert gone.get(timeout=PATIENT) == b""
     go.set()
     assert gone.get(timeout=PATIENT) == b""
     line.abandon()

@@ -158,6 +158,7 @@ def test_on_a_terminal_one_line_moves_and_is_taken_away() -> None:
     seen = on_a_terminal(*EVENTS)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
     assert " 50 %" in plain and "zstd 3" in plain and "done in 1 min 01 s" in plain
+    assert "\x1b[2K" in seen[seen.rindex("zstd 3") :], "its last state is wiped"
     assert seen.count("\x1b[?25l") == seen.count("\x1b[?25h") == 1, "the cursor comes back"
     assert " 50 %" not in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen[seen.rindex("\x1b[?25h") :])
 

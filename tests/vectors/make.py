@@ -365,6 +365,8 @@ def damage() -> None:
         sealer = Seal(derive(SECRET, stream.acceptor, "forward", head), head[9])
         sealer.counter = 1
         add(f"{where}: counter begins at 1", stream, data=head + b"".join(map(sealer, WHOLE)), good=0, error=TAMPER)
+        empty = Stream([BODY[0], b""], head=head)
+        add(f"{where}: a frame without a type", empty, good=1, error=TAMPER)
         sealer.counter = 0
         plain = sealer.aead.encrypt(bytes(12), WHOLE[0], None)
         data = head + struct.pack(">I", len(plain)) + plain
@@ -590,7 +592,7 @@ def backward() -> None:
     bad("INDEX from beyond the end", index_(3, (0, leaves)))
     bad("INDEX from 2^64-1", index_((1 << 64) - 1, (0xFFFF, b"")))
     bad("INDEX beyond the end", index_(2, zero_and_tail, full))
-    bad("INDEX: a zero block beyond the end", index_(2, (0b111, b"")))
+    bad("INDEX: a zero block beyond the end", index_(2, (0b100, sha(TAIL))))
     bad("INDEX: half a map", index_(0, full) + b"\0")
     bad("INDEX: leaves are missing", index_(0, (0xFFFB, leaves)))
     bad("INDEX: a byte of a leaf is missing", index_(0, full)[:-1])
