@@ -252,7 +252,8 @@ def test_a_link_that_comes_back_in_time_is_used(world: World, clockwork: Clockwo
 
 def test_patience_is_without_end_while_another_connection_lives(world: World, clockwork: Clockwork) -> None:
     other = world.line()
-    world.pool._enlist(other)
+    world.pool._enlist(other, reads=False)
+    other.heard = True
     clockwork.now += 10_000  # a long transfer so far
     world.refuse = 200
     assert world.pool._redial() is not None
@@ -263,6 +264,13 @@ def test_patience_is_without_end_while_another_connection_lives(world: World, cl
     before = clockwork.now
     assert world.pool._redial() is None
     assert clockwork.now - before > 120 and isinstance(world.failures.get(timeout=PATIENT), LinkError)
+
+
+def test_a_connection_that_never_says_anything_is_not_alive(world: World, clockwork: Clockwork) -> None:
+    world.pool._enlist(world.line(), reads=False)  # a box on the way took it
+    world.refuse = -1
+    assert world.pool._redial() is None
+    assert isinstance(world.failures.get(timeout=PATIENT), LinkError)
 
 
 @pytest.mark.parametrize(
