@@ -23,7 +23,7 @@ _RTTS = (0.0, 0.060, 0.120, 0.200)
 
 def limited(repeat: int) -> list[dict[str, Any]]:
     """200 Mbit/s at 0 to 200 ms."""
-    runs = _runs("200mbit", _RATE, _RTTS, repeat, ssh=True)
+    runs = _runs("200mbit", _RATE, _RTTS, repeat, {"ssh": []})
     verdict = []
     for rtt in _RTTS:
         name = _name(rtt)
@@ -39,9 +39,13 @@ def limited(repeat: int) -> list[dict[str, Any]]:
 
 def unlimited(repeat: int) -> list[dict[str, Any]]:
     """No rate limit, 0 and 200 ms."""
-    runs = _runs("unlimited", None, (0.0, 0.200), repeat, ssh=False)
+    runs = _runs("unlimited", None, (0.0, 0.200), repeat, {"level 1": ["--level", "1"]})
     ratio = median(runs[_name(0.2)]) / median(runs[_name(0.0)])
-    verdict = [figure("time at 200 ms over time at 0 ms, no rate limit", ratio, 1.5, "x")]
+    level1 = median(runs[f"{_name(0.2)}, level 1"]) / median(runs[f"{_name(0.0)}, level 1"])
+    verdict = [
+        figure("time at 200 ms over time at 0 ms, no rate limit", ratio, 1.5, "x"),
+        figure("the same at a fixed level 1", level1, 1.5, "x"),
+    ]
     measure.save("unlimited", {"rate": None, "repeat": repeat}, runs, verdict)
     return verdict
 
@@ -50,7 +54,10 @@ def _name(rtt: float) -> str:
     return f"{rtt * 1000:.0f} ms"
 
 
-def _runs(title: str, rate: int | None, rtts: tuple[float, ...], repeat: int, ssh: bool) -> dict[str, list[Run]]:
+def _runs(
+    title: str, rate: int | None, rtts: tuple[float, ...], repeat: int, more: dict[str, list[str]]
+) -> dict[str, list[Run]]:
+    """`more`: a suffix of the way's name and its options; "ssh" starts the far side through ssh."""
     image = images.image(4 * images.GIB, 10**9)
     images.warm(image)
     want = images.sha256(image)
@@ -65,8 +72,9 @@ def _runs(title: str, rate: int | None, rtts: tuple[float, ...], repeat: int, ss
                     for rtt in rtts:
                         hosts.change(Profile(rtt=rtt, rate=rate))
                         ways = {_name(rtt): ["-s", "ip netns exec"]}
-                        if ssh:
-                            ways[f"{_name(rtt)}, ssh"] = ["-s", " ".join(far_host.shell)]
+                        for suffix, options in more.items():
+                            shell = " ".join(far_host.shell) if suffix == "ssh" else "ip netns exec"
+                            ways[f"{_name(rtt)}, {suffix}"] = ["-s", shell, *options]
                         for way, how in ways.items():
                             far = ALIAS if "ssh" in way else hosts.b.name
                             words = [*how, "--remote-program", program, str(image), f"{far}:{target}"]
