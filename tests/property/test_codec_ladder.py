@@ -14,7 +14,7 @@ from xenplugin.codec.ladder import RUNGS, USUAL, Ladder
 from xenplugin.codec.seal import Aead, Keys
 from xenplugin.errors import ConfigError, ImageError, PeerError, TamperError
 from xenplugin.link.dial import Session
-from xenplugin.transfer.incoming import Job
+from xenplugin.transfer.job import Job
 from xenplugin.wire.frames import Codec
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 

@@ -12,7 +12,7 @@ from xenplugin.codec import seal
 from xenplugin.codec.seal import CIPHERS, cipher_named, cpu_has_aes, make_key_file, new_secret, read_key_file
 from xenplugin.errors import ConfigError, PeerError
 from xenplugin.geometry import MAX_IMAGE
-from xenplugin.transfer.incoming import Job
+from xenplugin.transfer.job import Job
 from xenplugin.wire.preamble import Cipher
 
 KEY = "0123456789abcdef" * 4

@@ -13,18 +13,18 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from xenplugin import events
-from xenplugin.codec.compress import Unpacker
 from xenplugin.codec.ladder import Ladder
 from xenplugin.codec.seal import FILE_RANDOM, Aead, Keys, cipher_named
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, TamperError, XenpluginError
-from xenplugin.image.digest import ImageDigest, text
+from xenplugin.image.digest import text
 from xenplugin.image.nullsink import NullSink
-from xenplugin.image.sink import Sink, make_scratch, open_sink
+from xenplugin.image.sink import Sink, open_sink
 from xenplugin.image.source import Source
 from xenplugin.link.rate import Pacer
 from xenplugin.transfer.packing import WORKERS, Packing, allocated
 from xenplugin.transfer.plan import Plan
+from xenplugin.transfer.writing import Hand, Writing
 from xenplugin.wire import states
 from xenplugin.wire.frames import Chunk, End, Frame, Image, Zeros
 from xenplugin.wire.preamble import Carrier, Preamble
@@ -205,16 +205,16 @@ class _Opening:
         self._attached = attached
         self._keys = Keys(secret, FILE_RANDOM)
         self._read = 0
-        self._sink: Sink | NullSink | None = None
+        self._writing: Writing | None = None
 
     def run(self, emit: events.Emit, began: float) -> dict[str, Any]:
         reader = Reader(states.FORWARD_FILE, accept=self._accept)
         try:
             return self._run(reader, emit, began)
         except BaseException:
-            if self._sink is not None:
+            if self._writing is not None and not self._writing.settled:
                 with contextlib.suppress(XenpluginError):
-                    self._sink.discard()
+                    self._writing.sink.discard()
             raise
 
     def _run(self, reader: Reader, emit: events.Emit, began: float) -> dict[str, Any]:
@@ -223,37 +223,26 @@ class _Opening:
         if not isinstance(image, Image):
             reader.finish()
             raise TamperError("the sealed stream is cut off")
-        sink = self._sink = self._open(image.size)
-        digest = ImageDigest(image.size)
-        unpacker, scratch = Unpacker(), make_scratch()
-        data, end = 0, None
+        writing = self._writing = Writing(self._open(image.size))
+        hand = Hand(writing)
+        data = 0
         reported = began
         for frame in frames:
-            if isinstance(frame, Chunk):
-                if frame.known_map:
-                    raise PeerError("a sealed file that refers to blocks it does not hold")
-                length = frame.payload_length(image.size)
-                payload = unpacker.unpack(frame.codec, frame.payload, length) if frame.data_map else b""
-                sink.put(frame.index, frame.data_map, 0, memoryview(payload), frame.digest, scratch)
-                digest.add(frame.index, frame.digest)
-                data += length
-            elif isinstance(frame, Zeros):
-                sink.put_zeros(frame.first, frame.count)
-                digest.add_zeros(frame.first, frame.count)
+            if isinstance(frame, Chunk) and frame.known_map:
+                raise PeerError("a sealed file that refers to blocks it does not hold")
+            if isinstance(frame, Chunk | Zeros):
+                data += hand.write(frame)
             elif isinstance(frame, End):
-                end = frame.digest
+                writing.end = frame.digest
             if time.monotonic() - reported > _TICK:
                 reported = time.monotonic()
                 emit(events.Progress(self._read, self._total, data, self._read, 0, reported - began))
         reader.finish()
-        if not digest.complete:
-            raise TamperError(f"{digest.missing()} chunks are missing from the sealed file")
-        if digest.root() != end:
-            raise ImageError("the image in the sealed file is not the one that was sealed")
+        if not writing.complete:
+            raise TamperError(f"{writing.digest.missing()} chunks are missing from the sealed file")
         emit(events.Phase("finish"))
         assert reader.preamble is not None
-        sink.commit()
-        self._sink = None
+        root = writing.settle()
         seconds = time.monotonic() - began
         return {
             "seconds": round(seconds, 3),
@@ -266,7 +255,7 @@ class _Opening:
             "level": None,
             "streams": 0,
             "resumed": 0,
-            "sha256": text(end),
+            "sha256": text(root),
         }
 
     def _accept(self, preamble: Preamble) -> Aead:

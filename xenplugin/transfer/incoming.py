@@ -14,24 +14,19 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
-from xenplugin.codec.compress import Unpacker
-from xenplugin.codec.seal import SECRET_BYTES, Aead, Keys, cipher_named
+from xenplugin.codec.seal import Aead, Keys
 from xenplugin.config import Config
-from xenplugin.errors import ConfigError, ImageError, Interrupted, LinkError, PeerError, XenpluginError, from_code
-from xenplugin.geometry import BLOCK, MAX_IMAGE, block_count, chunk_length
-from xenplugin.image.digest import ZERO_LEAF, ImageDigest
-from xenplugin.image.index import IndexLeaves, IndexZeros
-from xenplugin.image.sink import Sink, make_scratch, open_sink
+from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, XenpluginError, from_code
+from xenplugin.image.sink import Sink, open_sink
 from xenplugin.link import listener, tcp
 from xenplugin.link.endpoint import Endpoint, PipeEndpoint, SocketEndpoint
 from xenplugin.link.pool import PING_EVERY
-from xenplugin.transfer.base import INDEX_AHEAD
+from xenplugin.transfer.describing import Describing
+from xenplugin.transfer.job import Job
+from xenplugin.transfer.writing import Hand, Writing
 from xenplugin.wire import states
 from xenplugin.wire.frames import (
-    INDEX_CHUNKS,
-    LEAF,
     Ack,
     Chunk,
     Done,
@@ -39,13 +34,11 @@ from xenplugin.wire.frames import (
     Error,
     Frame,
     Image,
-    Index,
-    IndexRun,
     Ping,
     Welcome,
     Zeros,
 )
-from xenplugin.wire.preamble import Carrier, Cipher, Preamble
+from xenplugin.wire.preamble import Carrier, Preamble
 from xenplugin.wire.session import Reader, Writer
 
 #: Seconds to the first checkpoint, doubled for each further one up to the last figure.
@@ -57,48 +50,6 @@ _LAST_WORD = 2.0
 
 #: Name of the guest that has a path as its disk, or None (xen.store.attached).
 Attached = Callable[[str], str | None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the source asks for (docs/wire-format.md, section 4)."""
-
-    secret: bytes = field(repr=False)
-    session: bytes
-    cipher: Cipher
-    size: int
-    path: str
-    whole: bool
-    local: bool
-
-    @classmethod
-    def parse(cls, line: bytes) -> Job:
-        """Raises PeerError."""
-        try:
-            values = json.loads(line)
-            if values["protocol"] != 1:
-                raise PeerError(f"the source speaks version {values['protocol']!r} of the sealed stream")
-            job = cls(
-                bytes.fromhex(values["secret"]),
-                bytes.fromhex(values["session"]),
-                cipher_named(str(values["cipher"])),
-                values["size"],
-                values["path"],
-                values["whole"],
-                values["local"],
-            )
-        except (ValueError, KeyError, TypeError, RecursionError, ConfigError):
-            raise PeerError("a job that cannot be read") from None
-        kinds = [type(value) for value in (job.size, job.path, job.whole, job.local)]
-        if (
-            kinds != [int, str, bool, bool]
-            or (len(job.secret), len(job.session)) != (SECRET_BYTES, 16)
-            or not 0 <= job.size <= MAX_IMAGE
-            or not job.path
-            or "\0" in job.path
-        ):
-            raise PeerError("a job that makes no sense")
-        return job
 
 
 class _Line:
@@ -127,17 +78,14 @@ class Incoming:
         self._attached = attached
         self._job: Job | None = None
         self._sink: Sink | None = None
-        self._settled = False  # the sink is committed: whatever fails now, the image is there
-        self._digest = ImageDigest(0)
-        self._end: bytes | None = None
+        self._writing: Writing | None = None
+        self._describing: Describing | None = None
         self._failure: XenpluginError | None = None
         self._happened = threading.Event()
         self._over = threading.Event()
         self.told = False  #: the source knows of the failure
         self._deaf = 0.0  #: seconds that the control channel's reader has waited for the source
         self._listening = False
-        self._highest = 0
-        self._moved = threading.Condition()
         self._lines: dict[int, _Line] = {}
         self._numbers = {0}
         self._lock = threading.Lock()
@@ -155,8 +103,9 @@ class Incoming:
             if not isinstance(first, Image) or reader.preamble is None:
                 raise LinkError("the source went away")
             control = _Line(0, self._channel, Writer(self._keys.backward(reader.preamble)))
-            self._digest = ImageDigest(job.size)
             self._sink = self._open(job)
+            self._writing = Writing(self._sink)
+            self._describing = Describing(self._sink, control.send)
             self._lines[0] = control
             door = self._listen(job)
             welcome = {
@@ -165,7 +114,7 @@ class Incoming:
                 "resumed": self._sink.resumed,
             }
             control.send(Welcome(json.dumps(welcome)))
-            for task in (self._describe_base, self._keep_alive, self._checkpoint):
+            for task in (self._describe, self._keep_alive, self._checkpoint):
                 threading.Thread(target=task, daemon=True).start()
             threading.Thread(target=self._control, args=(control, frames), daemon=True).start()
             self._await()
@@ -179,8 +128,8 @@ class Incoming:
             raise error from None
         finally:
             self._over.set()
-            with self._moved:
-                self._moved.notify_all()
+            if self._describing:
+                self._describing.close()
             if door:
                 door.close()
             for line in list(self._lines.values()):
@@ -283,6 +232,8 @@ class Incoming:
             # does not open sits on the path and changes the stream.
             if line is not None or self._tampered(preambles):
                 self._fail(exc)
+        except Exception as exc:  # a bug must end the session, not hang it
+            self._fail(_expected(exc))
         finally:
             if line is not None:
                 with self._lock:
@@ -300,29 +251,23 @@ class Incoming:
             self._fail(LinkError(f"the control channel failed: {exc}"))
         except XenpluginError as exc:
             self._fail(exc)
+        except Exception as exc:  # a bug must end the session, not hang it
+            self._fail(_expected(exc))
 
     def _serve(self, line: _Line, frames: Iterator[Frame]) -> None:
         """Handle a connection's frames to its end."""
-        unpacker = Unpacker()
-        scratch = make_scratch()
-        sink = self._sink
-        assert sink is not None and self._job is not None
+        writing, describing = self._writing, self._describing
+        assert writing is not None and describing is not None
+        hand = Hand(writing)
         written = told = 0
         for frame in frames:
-            if isinstance(frame, Chunk):
-                length = frame.payload_length(self._job.size)
-                payload = unpacker.unpack(frame.codec, frame.payload, length) if frame.data_map else b""
-                sink.put(
-                    frame.index, frame.data_map, frame.known_map, memoryview(payload), frame.digest, scratch
+            if isinstance(frame, Chunk | Zeros):
+                hand.write(frame)
+                describing.reached(
+                    frame.index + 1 if isinstance(frame, Chunk) else frame.first + frame.count
                 )
-                self._digest.add(frame.index, frame.digest)
-                self._reached(frame.index + 1)
-            elif isinstance(frame, Zeros):
-                sink.put_zeros(frame.first, frame.count)
-                self._digest.add_zeros(frame.first, frame.count)
-                self._reached(frame.first + frame.count)
             elif isinstance(frame, End):
-                self._end = frame.digest
+                writing.end = frame.digest
                 self._check_complete()
                 continue
             elif isinstance(frame, Error):
@@ -330,52 +275,21 @@ class Incoming:
             else:
                 continue
             written += 1
-            if written - told >= _ACK_EVERY or self._end is not None:
+            if written - told >= _ACK_EVERY or writing.end is not None:
                 told = written
                 line.send(Ack(written))
             self._check_complete()
 
-    def _reached(self, stop: int) -> None:
-        if stop > self._highest:
-            with self._moved:
-                self._highest = max(self._highest, stop)
-                self._moved.notify_all()
-
     # -- the other threads -----------------------------------------------------------------------
 
-    def _describe_base(self) -> None:
-        """Send the index, not further ahead than the source may keep."""
+    def _describe(self) -> None:
+        assert self._describing is not None
         try:
-            batch: list[tuple[int, bytes]] = []
-            first = 0
-            assert self._sink is not None and self._job is not None
-            for item in self._sink.index():
-                if self._over.is_set():
-                    return
-                if isinstance(item, IndexLeaves):
-                    if not batch:
-                        first = item.first
-                    batch.append(_without_zeros(item.leaves, chunk_length(self._job.size, item.first)))
-                    if len(batch) == INDEX_CHUNKS:
-                        self._send_index(Index(first, tuple(batch)))
-                        batch = []
-                    continue
-                if batch:
-                    self._send_index(Index(first, tuple(batch)))
-                    batch = []
-                self._send_index(IndexRun(item.first, item.count, isinstance(item, IndexZeros)))
-            if batch:
-                self._send_index(Index(first, tuple(batch)))
+            self._describing.run()
         except OSError:
             return  # the control channel's reader says so
         except XenpluginError as exc:
             self._fail(exc)
-
-    def _send_index(self, frame: Index | IndexRun) -> None:
-        with self._moved:
-            self._moved.wait_for(lambda: frame.first < self._highest + INDEX_AHEAD or self._over.is_set())
-        if not self._over.is_set():
-            self._lines[0].send(frame)
 
     def _keep_alive(self) -> None:
         while not self._over.wait(PING_EVERY):
@@ -399,7 +313,7 @@ class Incoming:
     # -- the outcome ---------------------------------------------------------------------------
 
     def _check_complete(self) -> None:
-        if self._end is not None and self._digest.complete:
+        if self._writing is not None and self._writing.complete:
             self._happened.set()
 
     def _fail(self, error: XenpluginError) -> None:
@@ -418,16 +332,12 @@ class Incoming:
                 raise LinkError(f"nothing was heard from the source for {patience:.0f} s")
             if self._failure is not None:
                 raise self._failure
-            if self._end is not None and self._digest.complete:
+            if self._writing is not None and self._writing.complete:
                 return
 
     def _finish(self, control: _Line) -> None:
-        assert self._sink is not None
-        root = self._digest.root()
-        if root != self._end:
-            raise ImageError("the image that arrived is not the one that was sent")
-        self._sink.commit()
-        self._settled = True
+        assert self._writing is not None
+        root = self._writing.settle()
         with contextlib.suppress(OSError):
             control.send(Done(root))
 
@@ -444,25 +354,14 @@ class Incoming:
 
     def _give_up(self, error: XenpluginError) -> None:
         self._over.set()
-        if self._sink is None or self._settled:
+        if self._writing is None or self._writing.settled:
             return
+        assert self._sink is not None
         with contextlib.suppress(XenpluginError):
             if isinstance(error, LinkError | Interrupted):
                 self._sink.suspend()
             else:
                 self._sink.discard()
-
-
-def _without_zeros(leaves: bytes, length: int) -> tuple[int, bytes]:
-    """(zero map, the other leaves); a short last block is never said to be zero."""
-    zero_map, others = 0, []
-    for block in range(block_count(length)):
-        leaf = leaves[block * LEAF : (block + 1) * LEAF]
-        if leaf == ZERO_LEAF and length - block * BLOCK >= BLOCK:
-            zero_map |= 1 << block
-        else:
-            others.append(leaf)
-    return zero_map, b"".join(others)
 
 
 def _expected(exc: BaseException) -> XenpluginError:

@@ -26,21 +26,19 @@ from xenplugin.link import tcp
 from xenplugin.link.dial import Dialer, Session
 from xenplugin.link.line import Line
 from xenplugin.link.pool import PING_EVERY, Pool, take
-from xenplugin.link.queue import SendQueue
 from xenplugin.link.rate import Pacer
 from xenplugin.link.remote import Far, far_command, ssh_address
 from xenplugin.transfer.base import Base
+from xenplugin.transfer.job import Job
 from xenplugin.transfer.packing import WORKERS, Packing, allocated
 from xenplugin.transfer.plan import Plan
+from xenplugin.transfer.tending import Gauge, Tending
 from xenplugin.wire import states
 from xenplugin.wire.frames import Chunk, Done, End, Error, Image, Index, IndexRun, Ping, Welcome, Zeros
 
 _TICK = 0.1
-_GAUGE = 0.1
 #: Seconds to tell the far side why this one ends.
 _LAST_WORD = 2.0
-#: Seconds between looks at whether the connections fit the path.
-_LOOK_EVERY = 0.5
 
 
 @dataclass(frozen=True)
@@ -52,50 +50,6 @@ class Target:
 
     def __str__(self) -> str:
         return self.path if self.host is None else f"{self.host}:{self.path}"
-
-
-class _Gauge:
-    """Reads the queue for the ladder, every `_GAUGE` seconds at most."""
-
-    def __init__(self, queue: SendQueue, ladder: Ladder) -> None:
-        self._queue = queue
-        self._ladder = ladder
-        self._at = time.monotonic()
-        self._left = 0
-        self._lock = threading.Lock()
-
-    def read(self) -> None:
-        with self._lock:
-            now = time.monotonic()
-            if now - self._at < _GAUGE:
-                return
-            left, starved = self._queue.observe()
-            self._ladder.drained(left - self._left, now - self._at, starved)
-            self._at, self._left = now, left
-
-
-class _Tending:
-    """Fits connections and congestion control to what the path turns out to be, unless they are set."""
-
-    def __init__(self, config: Config, dialer: Dialer, pool: Pool) -> None:
-        self._config = config
-        self._dialer = dialer
-        self._pool = pool
-        self._at = time.monotonic()
-        self._sent = pool.bytes_wire
-
-    def look(self) -> None:
-        """Call often; looks every `_LOOK_EVERY` seconds."""
-        now = time.monotonic()
-        rtt, seconds = self._dialer.rtt, now - self._at
-        if not rtt or seconds < max(_LOOK_EVERY, 5 * rtt):
-            return
-        if not self._config.streams:
-            self._pool.grow((self._pool.bytes_wire - self._sent) / seconds, rtt)
-        self._at, self._sent = now, self._pool.bytes_wire
-        if not self._config.congestion and self._dialer.wanted == tcp.CLEAN and self._pool.is_lossy():
-            self._dialer.wanted = tcp.LOSSY
-            self._pool.set_congestion(tcp.LOSSY)
 
 
 class Outgoing:
@@ -142,19 +96,18 @@ class Outgoing:
         identity = new_secret()[:16]
         session = Session(Keys(secret, far.random), identity, cipher_named(config.cipher), self._source.size)
         channel = far.channel(self._pacer)
-        job = {
-            "protocol": 1,
-            "secret": secret.hex(),
-            "session": identity.hex(),
-            "cipher": session.cipher.label,
-            "size": session.size,
-            "path": self._target.path,
-            "whole": config.whole,
-            "local": self._target.host is None,
-        }
+        job = Job(
+            secret,
+            identity,
+            session.cipher,
+            session.size,
+            self._target.path,
+            whole=config.whole,
+            local=self._target.host is None,
+        )
         control = session.line(0, channel, states.BACKWARD_CONTROL)
         try:
-            channel.send((json.dumps(job) + "\n").encode())
+            channel.send(job.line())
             control.send(Image(session.size))
         except OSError:
             raise far.failure() from None
@@ -169,7 +122,7 @@ class Outgoing:
         )
         pool = Pool(dialer.again, plan.redo, self._fail, self._notice, patience=config.patience)
         ladder = Ladder(config.level, WORKERS)
-        gauge = _Gauge(pool.queue, ladder)
+        gauge = Gauge(pool.queue, ladder)
 
         def put(frame: Chunk | Zeros) -> None:
             pool.queue.put(frame)
@@ -185,7 +138,7 @@ class Outgoing:
             streams = self._connect(dialer, pool, control)
             connected = time.monotonic()
             self._phases["connect"] = connected - began
-            self._transfer(plan, packing, pool, ladder, connected, _Tending(config, dialer, pool))
+            self._transfer(plan, packing, pool, ladder, connected, Tending(config, dialer, pool))
             moved = time.monotonic()
             self._phases["transfer"] = moved - connected
             self._emit(events.Phase("finish"))
@@ -261,7 +214,7 @@ class Outgoing:
         return list(dict.fromkeys(found))[:16]
 
     def _transfer(
-        self, plan: Plan, packing: Packing, pool: Pool, ladder: Ladder, began: float, tending: _Tending
+        self, plan: Plan, packing: Packing, pool: Pool, ladder: Ladder, began: float, tending: Tending
     ) -> None:
         self._emit(events.Phase("transfer"))
         while not (plan.wait_covered(_TICK) and pool.queue.wait_empty(_TICK)):

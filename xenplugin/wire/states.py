@@ -27,28 +27,28 @@ _DATA: Table = {
     (State.FLOW, Type.CHUNK): State.FLOW,
     (State.FLOW, Type.ZEROS): State.FLOW,
 }
-_ERRORS: Table = {
+_ALWAYS: Table = {
     (State.START, Type.ERROR): State.FAILED,
     (State.FLOW, Type.ERROR): State.FAILED,
-    (State.ENDED, Type.ERROR): State.FAILED,
+    (State.FLOW, Type.PING): State.FLOW,
 }
-_PINGS: Table = {(State.FLOW, Type.PING): State.FLOW, (State.ENDED, Type.PING): State.ENDED}
+_AFTER: Table = {(State.ENDED, Type.ERROR): State.FAILED, (State.ENDED, Type.PING): State.ENDED}
 _END: Table = {(State.FLOW, Type.END): State.ENDED}
 
 FORWARD_FILE: Table = {**_DATA, **_END}
-FORWARD_DATA: Table = {**_DATA, **_PINGS, **_ERRORS}
-FORWARD_CONTROL: Table = {**_DATA, **_END, **_PINGS, **_ERRORS}
+FORWARD_DATA: Table = {**_DATA, **_ALWAYS}
+FORWARD_CONTROL: Table = {**_DATA, **_END, **_ALWAYS, **_AFTER}
 BACKWARD_DATA: Table = {
     (State.START, Type.WELCOME): State.FLOW,
     (State.FLOW, Type.ACK): State.FLOW,
-    **_PINGS,
-    **_ERRORS,
+    **_ALWAYS,
 }
 BACKWARD_CONTROL: Table = {
     **BACKWARD_DATA,
     (State.FLOW, Type.INDEX): State.FLOW,
     (State.FLOW, Type.INDEX_RUN): State.FLOW,
     (State.FLOW, Type.DONE): State.ENDED,
+    **_AFTER,
 }
 
 

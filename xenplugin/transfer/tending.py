@@ -1,0 +1,62 @@
+"""Fitting a running transfer to its link: what the queue says goes to the ladder, what the path turns out to be
+goes to the connections."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from xenplugin.codec.ladder import Ladder
+from xenplugin.config import Config
+from xenplugin.link import tcp
+from xenplugin.link.dial import Dialer
+from xenplugin.link.pool import Pool
+from xenplugin.link.queue import SendQueue
+
+_GAUGE = 0.1
+#: Seconds between looks at whether the connections fit the path.
+_LOOK_EVERY = 0.5
+
+
+class Gauge:
+    """Reads the queue for the ladder, every `_GAUGE` seconds at most."""
+
+    def __init__(self, queue: SendQueue, ladder: Ladder) -> None:
+        self._queue = queue
+        self._ladder = ladder
+        self._at = time.monotonic()
+        self._left = 0
+        self._lock = threading.Lock()
+
+    def read(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._at < _GAUGE:
+                return
+            left, starved = self._queue.observe()
+            self._ladder.drained(left - self._left, now - self._at, starved)
+            self._at, self._left = now, left
+
+
+class Tending:
+    """Fits connections and congestion control to what the path turns out to be, unless they are set."""
+
+    def __init__(self, config: Config, dialer: Dialer, pool: Pool) -> None:
+        self._config = config
+        self._dialer = dialer
+        self._pool = pool
+        self._at = time.monotonic()
+        self._sent = pool.bytes_wire
+
+    def look(self) -> None:
+        """Call often; looks every `_LOOK_EVERY` seconds."""
+        now = time.monotonic()
+        rtt, seconds = self._dialer.rtt, now - self._at
+        if not rtt or seconds < max(_LOOK_EVERY, 5 * rtt):
+            return
+        if not self._config.streams:
+            self._pool.grow((self._pool.bytes_wire - self._sent) / seconds, rtt)
+        self._at, self._sent = now, self._pool.bytes_wire
+        if not self._config.congestion and self._dialer.wanted == tcp.CLEAN and self._pool.is_lossy():
+            self._dialer.wanted = tcp.LOSSY
+            self._pool.set_congestion(tcp.LOSSY)
