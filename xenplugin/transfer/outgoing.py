@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xenplugin import events
+from xenplugin.codec.compress import STORE
 from xenplugin.codec.ladder import Ladder
 from xenplugin.codec.seal import Keys, cipher_named, new_secret
 from xenplugin.config import Config
@@ -121,7 +122,9 @@ class Outgoing:
             pacer=self._pacer,
         )
         pool = Pool(dialer.again, plan.redo, self._fail, self._notice, patience=config.patience)
-        ladder = Ladder(config.level, WORKERS)
+        # On one machine no link is to be relieved: packing would only take the CPU from the writing side.
+        level = STORE if config.level is None and job.local else config.level
+        ladder = Ladder(level, WORKERS)
         gauge = Gauge(pool.queue, ladder)
 
         def put(frame: Chunk | Zeros) -> None:
