@@ -134,7 +134,10 @@ class Config:
     )
     rate: int = _setting(0, "Send at most this much, e.g. 200mbit (0: no limit).", parse_rate, "--rate")
     level: int | None = _setting(
-        None, "zstd level -7..19, 'store', or 'auto': follows the link (none on one machine).", parse_level, "--level"
+        None,
+        "zstd level -7..19, 'store', or 'auto': follows the link (none on one machine).",
+        parse_level,
+        "--level",
     )
     cipher: str | None = _setting(
         None, "aes-128-gcm, aes-256-gcm, chacha20-poly1305 or auto.", _parse_cipher, "--cipher"
