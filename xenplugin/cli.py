@@ -18,7 +18,7 @@ import click
 
 from xenplugin import __version__, events
 from xenplugin.config import Config, load
-from xenplugin.errors import ConfigError, Interrupted, UsageError, XenpluginError
+from xenplugin.errors import ConfigError, Interrupted, RefusedError, UsageError, XenpluginError
 from xenplugin.memory import keep_buffers
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -134,6 +134,7 @@ def copy(src: str, dst: str, raw: bool, **options: Any) -> None:
             path = os.path.abspath(path)
         if host and config.ssh.strip():
             host = host.replace("[", "").replace("]", "")  # ssh wants none, and none are in names
+        _refuse_attached(src)
         with open_source(src, raw=raw) as source:
             target = Target(host, path)
             context.ui(events.Started("copy", src, str(target), source.size))
@@ -188,6 +189,15 @@ def open_(file: str, dst: str, key_file: str, **options: Any) -> None:
 def verify(file: str, key_file: str, **options: Any) -> None:
     """Check the sealed FILE to its last byte, write nothing."""
     _unseal(Context(options), file, None, key_file)
+
+
+def _refuse_attached(src: str) -> None:
+    """A disk that a guest writes to meanwhile would arrive torn, and nobody would notice."""
+    from xenplugin.xen.store import attached
+
+    domain = attached(src)
+    if domain is not None:
+        raise RefusedError(f"the guest {domain} has {src} as a disk", hint="shut it down first")
 
 
 def _unseal(context: Context, file: str, dst: str | None, key_file: str) -> None:

@@ -142,12 +142,15 @@ class Config:
     cipher: str | None = _setting(
         None, "aes-128-gcm, aes-256-gcm, chacha20-poly1305 or auto.", _parse_cipher, "--cipher"
     )
-    streams: int = _setting(0, "TCP connections, 1-32, or auto: by the RTT.", _parse_streams, "--streams")
+    streams: int = _setting(0, "TCP connections, 1-32, or auto: by RTT and rate.", _parse_streams, "--streams")
     congestion: str | None = _setting(
-        None, "TCP congestion control (default: bbr on long paths).", _parse_text, "--congestion"
+        None,
+        "TCP congestion control (default: cubic; bbr where packets are lost without congestion).",
+        _parse_text,
+        "--congestion",
     )
     address: str | None = _setting(
-        None, "Address of the far host for the data (default: found out).", _parse_address, "--address"
+        None, "IP address of the far host for the data (default: found out).", _parse_address, "--address"
     )
     ports: str = _setting(
         "49300-49399", "Ports to receive on, at the far host; 0: data goes through ssh.", parse_ports

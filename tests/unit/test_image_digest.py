@@ -70,16 +70,25 @@ def test_zeros_over_data_are_another_content() -> None:
         tree.add_zeros(0, 2048)
 
 
-def test_a_chunk_that_cannot_be_compared_any_more_is_refused() -> None:
+def test_a_chunk_that_cannot_be_compared_any_more_changes_nothing() -> None:
     groups = digest._REMEMBERED + 1
     tree = ImageDigest(groups * 1024 * CHUNK)
     for group in range(groups):
         tree.add_zeros(group * 1024 + 1, 1023)
         tree.add(group * 1024, b"1" * 32)
     assert not tree.add(1024, b"1" * 32)
-    with pytest.raises(ImageError, match="chunk 0 came twice"):
-        tree.add(0, b"1" * 32)
+    root = tree.root()
+    assert not tree.add(0, b"2" * 32) and tree.root() == root
+    with pytest.raises(ImageError, match="came twice"):
+        tree.add((groups - 1) * 1024, b"2" * 32)
     assert tree.complete
+
+
+def test_what_has_been_seen() -> None:
+    tree = ImageDigest(3 * 1024 * CHUNK)
+    tree.add(5, b"1" * 32)
+    tree.add_zeros(1024, 1024)
+    assert [tree.seen(index) for index in (4, 5, 6, 1024, 2047, 2048)] == [False, True, False, True, True, False]
 
 
 def test_zeros_that_come_in_pieces_are_not_stored() -> None:

@@ -274,9 +274,8 @@ class TestCommit:
             sink.put_zeros(0, 2)
             with pytest.raises(ImageError, match="1 chunks are missing"):
                 sink.commit()
-            sink.put_zeros(2, 1)
-            sink.commit()
-        assert target.stat().st_size == 3 * CHUNK
+            sink.suspend()
+        assert not target.exists()
 
     @pytest.mark.parametrize("replaces", [False, True])
     def test_everything_is_durable_before_and_after_the_rename(
@@ -409,9 +408,8 @@ class TestVerify:
                 sink.put(0, 0, 0, memoryview(b""), b"0" * 32, make_scratch())
             with pytest.raises(ImageError, match="missing"):
                 sink.commit()
-            put(sink, 0, b"x" * CHUNK)
-            sink.commit()
-        assert target.read_bytes() == b"x" * CHUNK
+            sink.suspend()
+        assert not target.exists()
 
     def test_a_failure_on_the_second_time_is_not_called_durable(self, target: Path) -> None:
         with sink_for(target, 2 * CHUNK) as sink:

@@ -133,7 +133,7 @@ def _journal(path: str, real: str, size: int, state_dir: Path) -> tuple[Journal,
     """The device's journal: an earlier one, under whatever name the device had, is continued."""
     with os_errors("make the state directory", str(state_dir)):
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for state in journal.list_journals(state_dir):
+    for state in journal.list_journals(state_dir, files=False):
         if state.kind == "device" and os.path.realpath(state.target) == real:
             if state.size == size and not state.done:
                 return Journal.reopen(state), state.durable

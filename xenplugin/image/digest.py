@@ -116,11 +116,10 @@ class ImageDigest:
         self._recent: OrderedDict[int, _Group] = OrderedDict()
 
     def add(self, index: int, digest: bytes) -> bool:
-        """Enter the digest of chunk `index`. False: it was there already.
+        """Enter the digest of chunk `index`. False: it was there already, and the first one counts.
 
-        Raises ImageError if another digest was there, or if the chunk comes again so late (64 GiB of other
-        chunks after its group was complete) that they cannot be compared any more; PeerError for a chunk
-        that the image does not have.
+        Raises ImageError if another digest was there, as far as that is still known (not of a group that was
+        complete _REMEMBERED groups ago); PeerError for a chunk that the image does not have.
         """
         if not 0 <= index < self._chunks or len(digest) != LEAF:
             raise PeerError(f"chunk {index} is not part of an image of {self.size} bytes")
@@ -138,7 +137,7 @@ class ImageDigest:
             if group is not None:
                 return group.put(slot, digest)
             if number in self._folded:
-                raise ValueError
+                return False
             group = self._open.get(number)
             if group is None:
                 group = self._open[number] = _Group(self._group_count(number))
@@ -152,6 +151,15 @@ class ImageDigest:
         if group.complete:
             self._fold(number, group)
         return True
+
+    def seen(self, index: int) -> bool:
+        """Whether chunk `index` has its digest."""
+        number, slot = divmod(index, CHUNKS_PER_GROUP)
+        with self._lock:
+            group = self._open.get(number)
+            if group is not None:
+                return bool(group.known >> slot & 1)
+            return number in self._folded or number in self._zero
 
     def add_zeros(self, first: int, count: int) -> None:
         """Enter `count` zero chunks from `first` on. Raises as add() does."""

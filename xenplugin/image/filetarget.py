@@ -162,7 +162,7 @@ class FileTarget(Target):
         if old is None or now is None or not os.path.samestat(old, now) or not _same(old, now):
             raise RefusedError(
                 f"{self.path} was changed or replaced while the new image was written",
-                hint=f"the new image is kept in {partial_name(self.path)}; start again to put it in place",
+                hint="see who changed it, then start again",
             )
 
     def _rename_new(self, part: str) -> None:
@@ -171,7 +171,7 @@ class FileTarget(Target):
         except FileExistsError as error:
             raise RefusedError(
                 f"{self.path} was created by somebody else while it was copied",
-                hint=f"the new image is kept in {part}; start again to replace the other",
+                hint="see who made it; started again, it becomes the base of a difference",
             ) from error
 
     def discard(self) -> None:

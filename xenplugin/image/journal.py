@@ -246,12 +246,14 @@ def unlink(state_dir: Path, target: str) -> None:
         pass
 
 
-def list_journals(state_dir: Path) -> list[State]:
+def list_journals(state_dir: Path, *, files: bool = True) -> list[State]:
     """The journals of all targets that are not complete, oldest first; dangling links are left out.
 
-    Raises ImageError if one cannot be read.
+    `files`: also those of files, which are links to journals beside the files, anywhere. Raises ImageError if
+    one cannot be read.
     """
     with os_errors("look into", str(state_dir)):
         names = sorted(state_dir.glob("*" + SUFFIX)) if state_dir.is_dir() else []
+        names = [name for name in names if files or (name.is_file() and not name.is_symlink())]
     states = [state for name in names if (state := read(name)) is not None]
     return sorted(states, key=lambda state: state.created)

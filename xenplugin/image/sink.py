@@ -181,9 +181,10 @@ class Sink:
         """
         if self._closed:
             raise ImageError(f"{self.path} is closed")
+        # First let no one in: a chunk that comes again is unfinished while it is written.
+        self._ledger.stop()
         if self.missing():
             raise ImageError(f"{self.path} is not complete: {self.missing()} chunks are missing")
-        self._ledger.stop()
         self._checkpoint()
         try:
             self._target.finish(self._attached)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 from xenplugin.codec.seal import Aead, Keys
 from xenplugin.config import Config
-from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, XenpluginError, from_code
+from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, RefusedError, XenpluginError, from_code
 from xenplugin.image.sink import Sink, open_sink
 from xenplugin.link import listener, tcp
 from xenplugin.link.endpoint import Endpoint, PipeEndpoint, SocketEndpoint
@@ -202,6 +202,7 @@ class Incoming:
             preambles.append(preamble)
             with self._lock:
                 if preamble.number in self._numbers:
+                    preambles.clear()  # anybody on the path can send a preamble again; that ends nothing
                     raise PeerError(f"connection number {preamble.number} again")
                 opener = self._accept(preamble)
                 self._numbers.add(preamble.number)
@@ -288,8 +289,8 @@ class Incoming:
             self._describing.run()
         except OSError:
             return  # the control channel's reader says so
-        except XenpluginError as exc:
-            self._fail(exc)
+        except Exception as exc:
+            self._fail(_expected(exc))
 
     def _keep_alive(self) -> None:
         while not self._over.wait(PING_EVERY):
@@ -306,8 +307,8 @@ class Incoming:
             try:
                 assert self._sink is not None
                 self._sink.checkpoint()
-            except XenpluginError as exc:
-                self._fail(exc)
+            except Exception as exc:
+                self._fail(_expected(exc))
                 return
 
     # -- the outcome ---------------------------------------------------------------------------
@@ -358,7 +359,7 @@ class Incoming:
             return
         assert self._sink is not None
         with contextlib.suppress(XenpluginError):
-            if isinstance(error, LinkError | Interrupted):
+            if isinstance(error, LinkError | Interrupted | RefusedError):
                 self._sink.suspend()
             else:
                 self._sink.discard()

@@ -6,7 +6,9 @@ xenstored that hangs up or does not answer: everything about it stays behind the
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import glob
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -32,11 +34,11 @@ def attached(path: str) -> str | None:
     is no dom0. Raises RefusedError if there is a xenstore but it does not answer: then nobody knows."""
     if not os.path.exists(socket_path()) or not os.path.exists(path):
         return None
-    wanted = _identity(path)
+    wanted = _overlapping(path)
     try:
         with pyxs.Client(router=_Router(socket_path())) as client:
             for domain, params in _disks(client):
-                if _identity(params) == wanted:
+                if _identity(params) in wanted:
                     return _text(client.read(f"/local/domain/{domain}/name".encode(), domain.encode()))
     except (pyxs.PyXSError, OSError) as exc:
         raise RefusedError(
@@ -97,7 +99,10 @@ def _text(value: bytes | str) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def _identity(path: str) -> tuple[str, int, int]:
+_Identity = tuple[str, int, int]
+
+
+def _identity(path: str) -> _Identity:
     """What makes two names the same disk: the device's number, or the file's inode."""
     try:
         info = os.stat(path)
@@ -106,3 +111,21 @@ def _identity(path: str) -> tuple[str, int, int]:
     if info.st_rdev:
         return ("device", info.st_rdev, 0)
     return ("file", info.st_dev, info.st_ino)
+
+
+def _overlapping(path: str) -> set[_Identity]:
+    """The disk `path` and, of a device, its partitions and the disk it is a partition of."""
+    identity = _identity(path)
+    found = {identity}
+    if identity[0] != "device":
+        return found
+    here = f"/sys/dev/block/{os.major(identity[1])}:{os.minor(identity[1])}"
+    around = [os.path.dirname(name) for name in glob.glob(f"{here}/*/partition")]
+    if os.path.exists(f"{here}/partition"):
+        around.append(os.path.dirname(os.path.realpath(here)))
+    for directory in around:
+        with contextlib.suppress(OSError, ValueError):
+            with open(f"{directory}/dev", encoding="ascii") as file:
+                major, minor = file.read().split(":")
+            found.add(("device", os.makedev(int(major), int(minor)), 0))
+    return found
