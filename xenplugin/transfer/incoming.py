@@ -212,13 +212,17 @@ class Incoming:
         try:
             assert self._job is not None
             reader = Reader(states.FORWARD_DATA, accept=accept, size=self._job.size)
-            sock.settimeout(listener.STRANGER_SECONDS)
+            patience = threading.Timer(listener.STRANGER_SECONDS, endpoint.close)
+            patience.daemon = True
+            patience.start()
             frames = self._receive(endpoint, reader)
-            if next(frames, None) is None:
-                return
+            try:
+                if next(frames, None) is None:
+                    return
+            finally:
+                patience.cancel()
             known()
             line = _Line(preambles[0].number, endpoint, Writer(self._keys.backward(preambles[0])))
-            sock.settimeout(None)
             tcp.tune(sock, self._config.silence, None)
             silence = struct.pack("=QQ", int(self._config.silence), 0)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
