@@ -75,7 +75,7 @@ def _shared(*names: str) -> Callable[[F], F]:
         ):
             decorated = option(decorated)
         for setting in reversed(fields(Config)):
-            flag = setting.metadata["flag"]
+            flag = setting.metadata.get("flag")
             if setting.name in names:
                 flag_kind: dict[str, Any] = {"is_flag": True, "default": None} if setting.type == "bool" else {}
                 decorated = click.option(
@@ -268,7 +268,8 @@ def receive(config: str | None) -> None:
 def _run(context: Context, work: Callable[[], None]) -> None:
     """Do it; every expected failure becomes a message and an exit code."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _interrupt)
     error: XenpluginError
     keep_buffers()
     try:

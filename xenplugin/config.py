@@ -161,6 +161,7 @@ class Config:
     connect_timeout: float = _setting(10.0, "Seconds to try to open a connection.", _parse_seconds)
     silence: float = _setting(30.0, "Seconds of silence after which a connection is lost.", _parse_silence)
     patience: float = _setting(120.0, "Seconds without any connection before giving up.", _parse_seconds)
+    file: Path | None = None  #: where these come from, if it was named
     state_dir: Path = _setting(_STATE_DIR, "Where journals are kept.", Path)
 
     @property
@@ -171,7 +172,7 @@ class Config:
 
     def with_values(self, values: Mapping[str, Any], where: str) -> Config:
         """This configuration with `values` (unparsed, by key). Raises ConfigError naming `where`."""
-        known = {f.name: f for f in fields(self)}
+        known = {f.name: f for f in fields(self) if f.metadata}
         parsed: dict[str, Any] = {}
         for key, value in values.items():
             if key not in known:
@@ -200,4 +201,4 @@ def load(path: Path | None) -> Config:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{where}: {exc}") from None
-    return Config().with_values(values, str(where))
+    return replace(Config().with_values(values, str(where)), file=path)

@@ -268,14 +268,14 @@ def test_a_source_that_cannot_be_read(sides: Sides, image: Path, loop_device: At
 @pytest.fixture
 def long_image(tmp_path: Path) -> Path:
     """Longer than what is read ahead of the sending: there is something left to be changed."""
-    return dense_image(tmp_path / "long.img", 32)
+    return dense_image(tmp_path / "long.img", 64)
 
 
 def test_a_source_that_shrinks(sides: Sides, long_image: Path) -> None:
     sides.target.write_bytes(b"old content")
     running = sides.start(long_image, "--rate", "20mbit", "--streams", "1")
     running.await_sent(MIB)
-    os.truncate(long_image, 25 * MIB)
+    os.truncate(long_image, 55 * MIB)
     done = running.end()
     assert done.code == 13 and "shorter" in done.error and done.hint
     assert content(sides.target) == b"old content"

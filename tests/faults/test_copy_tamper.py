@@ -36,17 +36,13 @@ def flip(at: int, *, forward: bool = True) -> Change:
 @pytest.mark.parametrize(
     ("place", "forward"),
     [
-        (40, True),  # its random
-        (IMAGE_AT + 10, True),
         (NEXT_AT, True),  # a length
         (NEXT_AT + 2, True),
         (NEXT_AT + 40, True),  # what a chunk is
         (MIB // 2, True),  # its content
     ],
 )
-def test_a_bit_of_a_data_connection(
-    sides: Sides, image: Path, proxied: Proxied, place: int, forward: bool
-) -> None:
+def test_a_bit_of_a_data_connection(sides: Sides, image: Path, proxied: Proxied, place: int, forward: bool) -> None:
     sides.target.write_bytes(b"old content")
     proxied(flip(place, forward=forward))
     done = sides.copy(image, "--streams", "1", code=12)
@@ -65,7 +61,17 @@ def test_a_bit_of_an_acknowledgement(sides: Sides, tmp_path: Path, proxied: Prox
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("place", "forward"), [(3, True), (8, True), (9, True), (13, True), (20, True), (10, False)]
+    ("place", "forward"),
+    [
+        (3, True),
+        (8, True),
+        (9, True),
+        (13, True),
+        (20, True),
+        (40, True),  # its random
+        (IMAGE_AT + 10, True),
+        (10, False),
+    ],
 )
 def test_connections_that_cannot_prove_themselves_are_not_used(
     sides: Sides, image: Path, proxied: Proxied, place: int, forward: bool
@@ -76,7 +82,7 @@ def test_connections_that_cannot_prove_themselves_are_not_used(
     proxy = proxied(flip(place, forward=forward))
     done = sides.program.start(*sides.words(image, "--log-json", "--json")).end()
     assert proxy.made
-    if done.code:  # whoever names the session right and then does not open is on the path
+    if done.code:  # what the far side sends back was changed
         assert done.code in (11, 12) and not sides.target.exists()
     else:
         assert done.event("linked")["streams"] == 0 and "through ssh" in done.notices()

@@ -277,3 +277,13 @@ def test_runs_that_the_index_has_passed_are_let_go_of() -> None:
         base.forget(index + 1, 1)
         base.feed(IndexRun(index, 4, False))
         assert len(base._needless) <= 300
+
+
+def test_who_wants_only_what_was_lost_is_given_nothing_else() -> None:
+    plan = Plan([Run(0, 3, False)])
+    assert plan.take() == 0
+    plan.finished()
+    plan.redo([Chunk(0, Codec.STORED, 0, 0, b"", b"")])
+    assert plan.take(fresh=False) == 0
+    assert plan.take(wait=False, fresh=False) is None
+    assert plan.take() == 1

@@ -166,7 +166,11 @@ def test_one_that_does_not_end_is_ended(start: Start) -> None:
 
 
 def test_without_a_host_it_is_a_child_of_the_same_python() -> None:
-    assert far_command("ssh", None, "ignored") == [sys.executable, "-m", "xenplugin", "receive"]
+    child = [sys.executable, "-P", "-m", "xenplugin", "receive"]
+    assert far_command("ssh", None, "ignored") == child
+    assert far_command("ssh", None, "ignored", Path("/x.conf")) == [*child, "--config", "/x.conf"]
+    with pytest.raises(UsageError):
+        far_command("ssh", "hostb", "xenplugin 'unbalanced")
 
 
 @pytest.mark.parametrize("ssh", ["", "  "])

@@ -139,6 +139,11 @@ def make_key_file(path: str) -> bytes:
             file.write(secret.hex() + "\n")
             file.flush()
             os.fsync(file.fileno())
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as exc:
         raise ConfigError(f"cannot make the key file {path}: {exc.strerror}") from None
     return secret

@@ -8,6 +8,7 @@ WELCOME that opens wins, so a stranger behind the same private address is never 
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import secrets
 import socket
@@ -102,7 +103,9 @@ class Dialer:
         stop.set()
         threading.Thread(target=_close_others, args=(answers, left), daemon=True).start()
         if winner is not None:
-            self.address = address
+            self.address, self.rtt = address, winner.rtt
+            assert isinstance(winner.endpoint, SocketEndpoint)
+            self.congestion = tcp.congestion_of(winner.endpoint.sock)
         return winner
 
     def again(self) -> Line:
@@ -110,6 +113,7 @@ class Dialer:
         if self.address is None:
             raise LinkError("no address was found yet")
         line = self._open(self.address)
+        self.rtt = min(self.rtt, line.rtt)
         line.send(Image(self._session.size))
         return line
 
@@ -119,15 +123,14 @@ class Dialer:
             sock.settimeout(None)
             rtt, mss = tcp.measure(sock)
             tcp.tune(sock, self._silence, self.wanted)
-            seconds = int(self._silence).to_bytes(8, "little") + bytes(8)
+            seconds = math.ceil(self._silence).to_bytes(8, "little") + bytes(8)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
             overhead = 1 + 52 / max(mss, 500)  # IPv4 and TCP headers with timestamps
             with self._lock:
                 number = next(self._numbers)
-                self.rtt = rtt if not self.rtt else min(self.rtt, rtt)
-                self.congestion = tcp.congestion_of(sock)
-            endpoint = SocketEndpoint(sock, self._pacer, overhead)
-            return self._session.line(number, endpoint, states.BACKWARD_DATA)
+            line = self._session.line(number, SocketEndpoint(sock, self._pacer, overhead), states.BACKWARD_DATA)
+            line.rtt = rtt
+            return line
         except BaseException:
             sock.close()
             raise

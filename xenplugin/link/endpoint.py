@@ -10,7 +10,7 @@ import os
 import socket
 from typing import Protocol
 
-from xenplugin.link.rate import SLICE, Pacer
+from xenplugin.link.rate import Pacer
 from xenplugin.wire.frames import Buffer
 
 #: Bytes handed to the kernel at once without a rate; small enough that progress is seen on a slow link.
@@ -57,7 +57,7 @@ class SocketEndpoint:
             sent -= skipped
             view = view[skipped:]
             while len(view):
-                piece = view[: _PIECE if self._pacer is None else SLICE]
+                piece = view[: _PIECE if self._pacer is None else self._pacer.slice]
                 if self._pacer is not None:
                     self._pacer.wait(int(len(piece) * self._overhead))
                     self.sock.sendall(piece)
@@ -101,7 +101,7 @@ class PipeEndpoint:
         for part in parts:
             view = memoryview(part)
             while len(view):
-                piece = view[: SLICE if self._pacer else _PIECE]
+                piece = view[: self._pacer.slice if self._pacer else _PIECE]
                 if self._pacer:
                     self._pacer.wait(len(piece))
                 count = os.write(self._sink, piece)

@@ -21,6 +21,7 @@ class Line:
         self.number = number
         self.endpoint = endpoint
         self.lost: Exception | None = None
+        self.rtt = 0.0  #: seconds, as measured when it was opened
         self.heard = False  #: something came from the far side
         self._reader = reader
         self._writer = writer

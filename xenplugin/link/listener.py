@@ -72,12 +72,14 @@ class Listener:
     def __init__(self, sock: socket.socket, welcome: Callable[[socket.socket, Callable[[], None]], None]) -> None:
         self._sock = sock
         self._welcome = welcome
+        self._closed = threading.Event()
         self._places = threading.BoundedSemaphore(STRANGERS)
         self.port: int = sock.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
         """Accept no more."""
+        self._closed.set()
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
@@ -87,7 +89,9 @@ class Listener:
             try:
                 connection, _ = self._sock.accept()
             except OSError:
-                return
+                if self._closed.wait(0.1):
+                    return
+                continue  # the error of one connection, or no descriptor is free for a moment
             if not self._places.acquire(blocking=False):
                 connection.close()
                 continue

@@ -23,6 +23,8 @@ PING_EVERY = 5.0
 _CAPACITY = 32 << 20
 #: Seconds in which the receipt overtakes the end of a connection.
 _LAST_WORD = 2.0
+#: Seconds to wait after a connection on which nothing was heard.
+_UNHEARD = 1.0
 
 
 class Pool:
@@ -155,6 +157,8 @@ class Pool:
             if line.number == 0:
                 return  # the control channel's end is the session's, which its reader notices
             self._notice(f"connection {line.number} was lost ({line.lost}); opening another")
+            if not line.heard:
+                self._closed.wait(_UNHEARD)  # something takes connections and leads nowhere
             line = None
 
     def _drive(self, line: Line) -> None:

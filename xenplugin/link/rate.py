@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 BURST = 0.02
-#: Bytes handed to the kernel at once while a rate is set.
+#: Most bytes handed to the kernel at once while a rate is set.
 SLICE = 16 << 10
 
 
@@ -20,6 +20,8 @@ class Pacer:
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
+        #: Bytes to hand to the kernel at once: no more than 50 ms, so that every connection gets its turn.
+        self.slice = max(512, min(SLICE, int(rate / 20)))
         self._clock = clock
         self._next = clock()
         self._lock = threading.Lock()

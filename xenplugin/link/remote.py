@@ -21,6 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 from xenplugin import __version__
 from xenplugin.errors import (
@@ -51,16 +52,22 @@ def ready_line(random: bytes) -> bytes:
     return MARK + f"{VERSION} {fields}\n".encode()
 
 
-def far_command(ssh: str, host: str | None, program: str) -> list[str]:
-    """The argument vector that starts the far side. Raises UsageError for a HOST that ssh would take as
-    an option."""
+def far_command(ssh: str, host: str | None, program: str, config: Path | None = None) -> list[str]:
+    """The argument vector that starts the far side; `config` is the configuration file of one on this machine.
+    Raises UsageError for a HOST that ssh would take as an option, or a PROGRAM that is no command."""
     if host is None:
-        return [sys.executable, "-m", "xenplugin", "receive"]
+        # -P: else Python would take modules from whatever directory this is started in
+        words = [sys.executable, "-P", "-m", "xenplugin", "receive"]
+        return words + (["--config", str(config)] if config else [])
     if not ssh.strip():
         return ["sh", "-c", f"exec {host}"]
     if host.startswith("-"):
         raise UsageError(f"a host must not begin with '-': {host}")
-    return ["sh", "-c", f'exec {ssh} "$@"', "sh", host, *shlex.split(program), "receive"]
+    try:
+        words = shlex.split(program)
+    except ValueError as exc:
+        raise UsageError(f"--remote-program {program!r}: {exc}") from None
+    return ["sh", "-c", f'exec {ssh} "$@"', "sh", host, *words, "receive"]
 
 
 def ssh_address(ssh: str, host: str) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import socket
 import struct
 import threading
@@ -114,11 +115,13 @@ class Incoming:
                 "resumed": self._sink.resumed,
             }
             control.send(Welcome(json.dumps(welcome)))
-            for task in (self._describe, self._keep_alive, self._checkpoint):
+            describer = threading.Thread(target=self._describe, daemon=True)
+            describer.start()
+            for task in (self._keep_alive, self._checkpoint):
                 threading.Thread(target=task, daemon=True).start()
             threading.Thread(target=self._control, args=(control, frames), daemon=True).start()
             self._await()
-            self._finish(control)
+            self._finish(control, describer)
         except BaseException as exc:
             error = _expected(exc)
             if control is not None and not error.remote:
@@ -202,7 +205,6 @@ class Incoming:
             preambles.append(preamble)
             with self._lock:
                 if preamble.number in self._numbers:
-                    preambles.clear()  # anybody on the path can send a preamble again; that ends nothing
                     raise PeerError(f"connection number {preamble.number} again")
                 opener = self._accept(preamble)
                 self._numbers.add(preamble.number)
@@ -224,7 +226,7 @@ class Incoming:
             known()
             line = _Line(preambles[0].number, endpoint, Writer(self._keys.backward(preambles[0])))
             tcp.tune(sock, self._config.silence, None)
-            silence = struct.pack("=QQ", int(self._config.silence), 0)
+            silence = struct.pack("=QQ", math.ceil(self._config.silence), 0)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
             line.send(Welcome("{}"))  # before another thread may send a ping
             with self._lock:
@@ -233,9 +235,8 @@ class Incoming:
         except OSError:
             pass  # lost: the source notices as well, and comes again under a new number
         except XenpluginError as exc:
-            # What a stranger sends does not touch the session. But who knows its name and then sends what
-            # does not open sits on the path and changes the stream.
-            if line is not None or self._tampered(preambles):
+            # What a stranger sends does not touch the session, though he may have seen its name on the path.
+            if line is not None:
                 self._fail(exc)
         except Exception as exc:  # a bug must end the session, not hang it
             self._fail(_expected(exc))
@@ -244,9 +245,6 @@ class Incoming:
                 with self._lock:
                     self._lines.pop(line.number, None)
             endpoint.close()
-
-    def _tampered(self, preambles: list[Preamble]) -> bool:
-        return bool(preambles) and self._job is not None and preambles[0].session == self._job.session
 
     def _control(self, control: _Line, frames: Iterator[Frame]) -> None:
         try:
@@ -340,9 +338,11 @@ class Incoming:
             if self._writing is not None and self._writing.complete:
                 return
 
-    def _finish(self, control: _Line) -> None:
-        assert self._writing is not None
+    def _finish(self, control: _Line, describer: threading.Thread) -> None:
+        assert self._writing is not None and self._describing is not None
         root = self._writing.settle()
+        self._describing.close()
+        describer.join()  # no INDEX may follow DONE
         with contextlib.suppress(OSError):
             control.send(Done(root))
 

@@ -7,6 +7,7 @@ any of them decides; it is told to the far side and everything is closed.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import threading
@@ -60,7 +61,12 @@ class Outgoing:
         self._source = source
         self._target = target
         self._config = config
-        self._emit = emit
+
+        def quietly(event: events.Event) -> None:
+            with contextlib.suppress(OSError):  # a terminal that is gone does not end a copy
+                emit(event)
+
+        self._emit = quietly
         self._allocated = allocated(source)
         self._failure: XenpluginError | None = None
         self._happened = threading.Event()  # welcome, done or failure
@@ -79,7 +85,7 @@ class Outgoing:
         began = time.monotonic()
         self._emit(events.Phase("connect"))
         name = self._target.host or "the far side"
-        command = far_command(config.ssh, self._target.host, config.remote_program)
+        command = far_command(config.ssh, self._target.host, config.remote_program, config.file)
         far = Far(command, name, lambda line: self._emit(events.Far(line)))
         try:
             far.await_ready(config.patience)
@@ -270,7 +276,7 @@ class Outgoing:
                 return
 
     def _fail(self, error: XenpluginError) -> None:
-        if self._failure is None:
+        if self._failure is None and self._done is None:  # nothing takes a receipt back
             self._failure = error
         self._happened.set()
 

@@ -33,20 +33,17 @@ def allocated(source: Source) -> int:
 
 class Tally:
     """What the workers have done, for progress and the result, in bytes of the image: `done` were read and
-    dealt with (holes of the file are not read), `data` of these are not zero, `known` of these were not
-    sent because the far side has them."""
+    dealt with (holes of the file are not read), `data` of these are not zero."""
 
     def __init__(self) -> None:
         self.done = 0
         self.data = 0
-        self.known = 0
         self._lock = threading.Lock()
 
-    def add(self, done: int, data: int, known: int) -> None:
+    def add(self, done: int, data: int) -> None:
         with self._lock:
             self.done += done
             self.data += data
-            self.known += known
 
 
 class Packing:
@@ -74,20 +71,27 @@ class Packing:
     def start(self, wait: bool = True) -> None:
         """Start the workers; they end with the plan (`wait`: when it is closed, else when it is empty)."""
         for number in range(WORKERS):
-            thread = threading.Thread(target=self._work, args=(wait,), name=f"pack-{number}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            self._start(f"pack-{number}", wait, True)
+        if self._base is not None and wait:
+            # The others may all be waiting for an index that comes only once something has arrived, and
+            # what was under way may have been lost. What was lost has had its index.
+            self._start("pack-lost", wait, False)
+
+    def _start(self, name: str, wait: bool, fresh: bool) -> None:
+        thread = threading.Thread(target=self._work, args=(wait, fresh), name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
     def join(self) -> None:
         """Wait for the workers' end."""
         for thread in self._threads:
             thread.join()
 
-    def _work(self, wait: bool) -> None:
+    def _work(self, wait: bool, fresh: bool) -> None:
         buffer = aligned(CHUNK)
         packer = Packer()
         try:
-            while (item := self._plan.take(wait)) is not None:
+            while (item := self._plan.take(wait, fresh)) is not None:
                 if isinstance(item, Zeros):
                     self._zeros(item)
                 else:
@@ -112,7 +116,7 @@ class Packing:
         mask = nonzero_blocks(buffer, length)
         if not mask:
             self._zeros(Zeros(index, 1))
-            self.tally.add(length, 0, 0)
+            self.tally.add(length, 0)
             return
         chunk_leaves = leaves(view, length, mask)
         digest = chunk_digest(chunk_leaves)
@@ -130,4 +134,4 @@ class Packing:
         fresh = self.digest.add(index, digest)
         self._put(Chunk(index, codec, data, known, digest, payload))
         if fresh:
-            self.tally.add(length, mapped_bytes(mask, length), mapped_bytes(known & mask, length))
+            self.tally.add(length, mapped_bytes(mask, length))

@@ -34,9 +34,10 @@ class Plan:
             else:
                 yield from range(run.first, run.first + run.count)
 
-    def take(self, wait: bool = True) -> int | Zeros | None:
+    def take(self, wait: bool = True, fresh: bool = True) -> int | Zeros | None:
         """The next chunk (its index) or run of zeros; waits for one unless `wait` is false. None when there
-        is nothing (more) to do. Each item taken must be `finished`. May raise what reading the runs raises."""
+        is nothing (more) to do. Not `fresh`: only what was handed out before and lost. Each item taken must be
+        `finished`. May raise what reading the runs raises."""
         with self._changed:
             while not self._closed:
                 if self._again:
@@ -44,7 +45,7 @@ class Plan:
                     return self._again.popleft()
                 if self._broken is not None:
                     raise self._broken
-                if not self._ended:
+                if fresh and not self._ended:
                     try:
                         item = next(self._items, None)
                     except Exception as exc:
