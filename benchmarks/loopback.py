@@ -37,10 +37,11 @@ def run(repeat: int, paper_repeat: int) -> list[dict[str, Any]]:
     """Raises SystemExit if a way fails."""
     image = images.image(4 * images.GIB, 10**9)
     images.warm(image)
-    runs: dict[str, list[Run]] = {"paper": [], "zstd over ssh": [], "ours": [], "ours level 1": [], "calls alone": []}
+    names = ("paper", "zstd over ssh", "ours", "ours level 1", "calls alone")
+    runs: dict[str, list[Run]] = {name: [] for name in names}
     want = images.sha256(image)
-    with tempfile.TemporaryDirectory(dir=images.cache()) as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(dir=images.cache()) as where:
+        folder = Path(where)
         port = free_port()
         far = remote(folder, "127.0.0.1", port, "127.0.0.1", port, print)
         with far.serving(subprocess.Popen, far.listens):
