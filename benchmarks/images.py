@@ -71,14 +71,8 @@ def old_copy(path: Path, target: Path, offsets: list[int], size: int) -> None:
 def data_blocks(path: Path, size: int) -> Iterator[int]:
     """Offsets of the blocks of `size` bytes that lie in the file's data."""
     with path.open("rb") as file:
-        fd, at = file.fileno(), 0
-        while True:
-            try:
-                start = os.lseek(fd, at, os.SEEK_DATA)
-            except OSError:
-                return
-            at = os.lseek(fd, start, os.SEEK_HOLE)
-            yield from range(-(-start // size) * size, at - size + 1, size)
+        for start, stop in _data(file.fileno()):
+            yield from range(-(-start // size) * size, stop - size + 1, size)
 
 
 def sha256(path: Path) -> str:
@@ -90,15 +84,21 @@ def sha256(path: Path) -> str:
 def warm(path: Path) -> None:
     """Have the file's data in the page cache."""
     with path.open("rb", buffering=0) as file:
-        fd, at = file.fileno(), 0
-        while True:
-            try:
-                start = os.lseek(fd, at, os.SEEK_DATA)
-            except OSError:
-                return
-            at = os.lseek(fd, start, os.SEEK_HOLE)
-            for offset in range(start, at, 1 << 20):
-                os.pread(fd, min(1 << 20, at - offset), offset)
+        for start, stop in _data(file.fileno()):
+            for offset in range(start, stop, 1 << 20):
+                os.pread(file.fileno(), min(1 << 20, stop - offset), offset)
+
+
+def _data(fd: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of each run of data in an open file."""
+    stop = 0
+    while True:
+        try:
+            start = os.lseek(fd, stop, os.SEEK_DATA)
+        except OSError:
+            return
+        stop = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, stop
 
 
 def _take(top: Path, tree: Path, budget: int) -> None:
