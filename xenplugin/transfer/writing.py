@@ -47,24 +47,18 @@ class Hand:
     def write(self, frame: Chunk | Zeros) -> int:
         """Write what `frame` describes. Returns the bytes of data it held. Raises PeerError, ImageError."""
         writing = self._writing
-        again = isinstance(frame, Chunk) or frame.count == 1
-        if again and writing.digest.seen(frame.index if isinstance(frame, Chunk) else frame.first):
-            # Its acknowledgement was lost. What was written and checked first is what the digest covers.
-            self._compare(frame)
-            return 0
+        # Where its acknowledgement was lost it comes again, and is compared only: what was written and checked
+        # first is what the digest covers.
         if isinstance(frame, Zeros):
-            writing.sink.put_zeros(frame.first, frame.count)
+            if frame.count > 1 or not writing.digest.seen(frame.first):
+                writing.sink.put_zeros(frame.first, frame.count)
             writing.digest.add_zeros(frame.first, frame.count)
             return 0
-        length = frame.payload_length(writing.sink.size)
-        payload = self._unpacker.unpack(frame.codec, frame.payload, length) if frame.data_map else b""
-        view = memoryview(payload)
-        writing.sink.put(frame.index, frame.data_map, frame.known_map, view, frame.digest, self._scratch)
+        length = 0
+        if not writing.digest.seen(frame.index):
+            length = frame.payload_length(writing.sink.size)
+            payload = self._unpacker.unpack(frame.codec, frame.payload, length) if frame.data_map else b""
+            view = memoryview(payload)
+            writing.sink.put(frame.index, frame.data_map, frame.known_map, view, frame.digest, self._scratch)
         writing.digest.add(frame.index, frame.digest)
         return length
-
-    def _compare(self, frame: Chunk | Zeros) -> None:
-        if isinstance(frame, Chunk):
-            self._writing.digest.add(frame.index, frame.digest)
-        else:
-            self._writing.digest.add_zeros(frame.first, frame.count)
