@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import difference, links, loopback, memory
+from benchmarks import ballast, difference, links, loopback, memory
 
 
 def main() -> None:
@@ -38,11 +38,12 @@ def main() -> None:
     table = Table(title="what was asked, what was reached", title_justify="left")
     for name, justify in (("figure", "left"), ("measured", "right"), ("asked", "left"), ("", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for name in options.names or all_of_them:
-        print(name, flush=True)
-        for row in all_of_them[name]():
-            mark = "[green]reached" if row["reached"] else "[red]missed"
-            table.add_row(row["figure"], f"{row['value']:g}", row["asked"], mark)
+    with ballast.held():
+        for name in options.names or all_of_them:
+            print(name, flush=True)
+            for row in all_of_them[name]():
+                mark = "[green]reached" if row["reached"] else "[red]missed"
+                table.add_row(row["figure"], f"{row['value']:g}", row["asked"], mark)
     Console(highlight=False, width=None if sys.stdout.isatty() else 110).print(table)
 
 

@@ -78,6 +78,7 @@ def _runs(
                         for way, how in ways.items():
                             far = ALIAS if "ssh" in way else hosts.b.name
                             words = [*how, "--remote-program", program, str(image), f"{far}:{target}"]
+                            images.warm(image)
                             before = _wire(hosts)
                             run = timed(lambda w=words: _in(hosts, w))  # type: ignore[misc]
                             wire = _wire(hosts) - before

@@ -56,8 +56,8 @@ def run(repeat: int, paper_repeat: int) -> list[dict[str, Any]]:
                 if turn < paper_repeat:
                     ways["paper"] = lambda: _paper(far, image, folder, target)
                 for way, work in ways.items():
-                    images.warm(image)
                     os.sync()
+                    images.warm(image)
                     run = timed(work)
                     if way == "calls alone":
                         run.cpu = run.detail["codec"] + run.detail["system"]

@@ -26,6 +26,7 @@ def run(repeat: int) -> list[dict[str, Any]]:
                 ("1 TiB, 32 streams", large, ["--streams", "32"]),
             ):
                 images.warm(image)
+                images.warm(image)
                 run = timed(lambda i=image, o=options: copy([*o, str(i), str(target)]))  # type: ignore[misc]
                 target.unlink()
                 runs[way].append(run)

@@ -207,7 +207,8 @@ def test_it_settles_on_the_best_level(
 ) -> None:
     looks = settle(link, workers, slowness, density, other)
     average = sum(rate for rate, _ in looks) / len(looks)
-    assert average >= 0.95 * looks[0][1]
+    # On a link near what the host can pack, it may stay with the cheaper of near equals.
+    assert average >= 0.9 * looks[0][1]
 
 
 @pytest.mark.parametrize("fixed", [STORE, -1, 1, 3, 9, 19])

@@ -429,6 +429,10 @@ def dialer(addresses: Addresses, timeout: float = PATIENT) -> Dialer:
     return made
 
 
+def alone(rtt: float) -> int:
+    return 1
+
+
 def test_the_one_that_proves_itself_wins(addresses: Addresses) -> None:
     right = addresses.serve("127.0.0.9", addresses.acceptor(KEYS))
     impostor = Keys(bytes(32), bytes(32))
@@ -444,7 +448,7 @@ def test_the_one_that_proves_itself_wins(addresses: Addresses) -> None:
         "x" * 300,
     ]
     made = dialer(addresses)
-    line = made.first([*others, right])
+    line = made.first([*others, right], alone)
     assert line is not None and made.address == right
     assert line.endpoint.sock.getpeername()[0] == right  # type: ignore[attr-defined]
     assert line.endpoint.sock.gettimeout() is None  # type: ignore[attr-defined]
@@ -458,7 +462,7 @@ def test_the_one_that_proves_itself_wins(addresses: Addresses) -> None:
 def test_each_connection_has_a_number_and_randomness_of_its_own(addresses: Addresses) -> None:
     right = addresses.serve("127.0.0.1", addresses.acceptor(KEYS))
     made = dialer(addresses)
-    lines = [made.first([right]), made.again(), made.again()]
+    lines = [made.first([right], alone), made.again(), made.again()]
     seen = [addresses.seen.get(timeout=PATIENT) for _ in lines]
     assert len({preamble.number for preamble in seen}) == len({preamble.random for preamble in seen}) == 3
     assert all(preamble.number > 0 and preamble.session == bytes(16) for preamble in seen)
@@ -475,15 +479,15 @@ def test_nobody_who_proves_himself_is_nobody(addresses: Addresses) -> None:
         "127.0.0.4",
     ]
     made = dialer(addresses)
-    assert made.first(wrong) is None and made.address is None
-    assert made.first([]) is None
+    assert made.first(wrong, alone) is None and made.address is None
+    assert made.first([], alone) is None
     with pytest.raises(LinkError):
         made.again()
 
 
 def test_who_says_nothing_is_not_waited_for_longer_than_agreed(addresses: Addresses) -> None:
     made = dialer(addresses, timeout=0.1)
-    assert made.first([addresses.serve("127.0.0.2", silent)]) is None
+    assert made.first([addresses.serve("127.0.0.2", silent)], alone) is None
 
 
 def test_those_who_lost_are_hung_up_on(addresses: Addresses) -> None:
@@ -502,11 +506,64 @@ def test_those_who_lost_are_hung_up_on(addresses: Addresses) -> None:
         addresses.acceptor(Keys(bytes(32), bytes(32)))(connection)
         gone.put(connection.recv(1))
 
-    line = dialer(addresses).first([slow, addresses.serve("127.0.0.3", liar), right])
+    line = dialer(addresses).first([slow, addresses.serve("127.0.0.3", liar), right], alone)
     assert line is not None
     assert gone.get(timeout=PATIENT) == b""
     go.set()
     assert gone.get(timeout=PATIENT) == b""
+    line.abandon()
+
+
+def test_the_others_are_dialled_while_the_first_proves_itself(addresses: Addresses) -> None:
+    waiting = threading.Semaphore(0)
+    there = threading.Event()
+
+    def patient(connection: socket.socket) -> None:
+        waiting.release()
+        there.wait(PATIENT)
+        addresses.acceptor(KEYS)(connection)
+
+    def count() -> None:
+        for _ in range(3):
+            waiting.acquire()
+        there.set()
+
+    threading.Thread(target=count, daemon=True).start()
+    right = addresses.serve("127.0.0.2", patient)
+    made = dialer(addresses)
+    line = made.first([right], lambda rtt: 3)
+    assert line is not None and there.is_set()
+    lines = [line, made.again(), made.again(), made.again()]
+    assert sorted(each.number for each in lines) == [1, 2, 3, 4]
+    for each in lines:
+        each.abandon()
+
+
+def test_those_dialled_ahead_to_a_stranger_are_hung_up_on(addresses: Addresses) -> None:
+    gone: queue.Queue[bytes] = queue.Queue()
+    dialled = threading.Semaphore(0)
+    go = threading.Event()
+
+    def stranger(connection: socket.socket) -> None:
+        dialled.release()
+        gone.put(connection.recv(1))
+
+    def right(connection: socket.socket) -> None:
+        for _ in range(3):
+            dialled.acquire()
+        addresses.acceptor(KEYS)(connection)
+        go.wait(PATIENT)
+
+    def wanted(rtt: float) -> int:
+        return 3
+
+    near, far = addresses.serve("127.0.0.2", stranger), addresses.serve("127.0.0.9", right)
+    made = dialer(addresses)
+    made._dial_ahead(near, wanted(0.0))  # as its first connection does, before the other's
+    line = made.first([far], wanted)
+    assert line is not None and made.address == "127.0.0.9"
+    assert [gone.get(timeout=PATIENT) for _ in range(3)] == [b""] * 3
+    go.set()
     line.abandon()
 
 

@@ -21,7 +21,8 @@ class Packer:
     """Packs payloads. Not thread-safe: one per worker."""
 
     def __init__(self) -> None:
-        self._compressors: dict[int, zstandard.ZstdCompressor] = {}
+        self._level = STORE
+        self._compressor = zstandard.ZstdCompressor()
         self._dull = False
 
     def pack(self, payload: Buffer, level: int) -> tuple[Codec, Buffer]:
@@ -37,12 +38,11 @@ class Packer:
         return (Codec.STORED, payload) if self._dull else (Codec.ZSTD, packed)
 
     def _compress(self, payload: Buffer, level: int) -> bytes:
-        compressor = self._compressors.get(level)
-        if compressor is None:
-            compressor = self._compressors[level] = zstandard.ZstdCompressor(
-                level=level, write_checksum=False, write_content_size=True
-            )
-        return compressor.compress(payload)
+        if level != self._level:  # one at a time: the tables of a high level take megabytes
+            self._level = level
+            self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=False, write_content_size=True)
+        # Copied: zstandard allocates for the worst case and gives the rest back, which splinters the heap.
+        return bytes(memoryview(self._compressor.compress(payload)))
 
 
 class Unpacker:

@@ -142,6 +142,11 @@ class Sink:
         """
         return joined(base_items(self._target, self._ledger))
 
+    def start_writing(self) -> None:
+        """Have what was put so far on its way to the disk, so that a checkpoint or the end need not wait long."""
+        with suppress(Closed), self._ledger.working():
+            self._target.start_writing()
+
     def checkpoint(self) -> None:
         """Make durable what is complete, then note it in the journal. Raises ImageError."""
         try:

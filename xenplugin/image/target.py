@@ -16,7 +16,7 @@ from xenplugin.errors import RefusedError
 from xenplugin.geometry import CHUNK, chunk_count, chunk_length
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
-from xenplugin.image.files import read_at
+from xenplugin.image.files import read_at, start_writing
 from xenplugin.image.journal import Journal
 from xenplugin.image.source import Run, Source
 
@@ -109,6 +109,10 @@ class Target(ABC):
         got = read_at(self.fd, view, index * CHUNK)
         if got < len(view):
             view[got:] = bytes(len(view) - got)
+
+    def start_writing(self) -> None:
+        """Have the kernel begin to write what waits in memory, so that sync() finds little left."""
+        start_writing(self.fd)
 
     def sync(self) -> None:
         """Make what was written durable. Raises OSError; then nothing written since the last one can be trusted."""

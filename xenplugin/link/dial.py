@@ -2,7 +2,9 @@
 
 The far side names its addresses, the user may name one, ssh knows another. All are tried side by side
 (the likeliest first, the next a moment later); the first over which the far side *proves itself* by a
-WELCOME that opens wins, so a stranger behind the same private address is never taken for it.
+WELCOME that opens wins, so a stranger behind the same private address is never taken for it. While the first
+address that can be reached proves itself, the connections that will be wanted there are dialled already,
+which spares a round trip; nothing is sent over them before.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -74,9 +76,13 @@ class Dialer:
         self.address: str | None = None
         self.rtt = 0.0
         self.congestion = ""
+        self._ahead: str | None = None  # the address that more connections were dialled to ahead
+        self._promised = 0  # how many of these nobody has asked for yet
+        self._dialled: queue.SimpleQueue[Line | OSError] = queue.SimpleQueue()
 
-    def first(self, addresses: Sequence[str]) -> Line | None:
-        """A connection to the first of `addresses` that proves itself; None if none does in time."""
+    def first(self, addresses: Sequence[str], wanted: Callable[[float], int]) -> Line | None:
+        """A connection to the first of `addresses` that proves itself; None if none does in time. `wanted` says how
+        many there will be at an RTT (seconds)."""
         answers: queue.SimpleQueue[tuple[str, Line | None]] = queue.SimpleQueue()
         stop = threading.Event()
 
@@ -86,14 +92,14 @@ class Dialer:
                 return
             line = None
             with contextlib.suppress(OSError, ValueError, XenpluginError, StopIteration):
-                line = self._proven(address)
+                line = self._proven(address, wanted)
             answers.put((address, line))
 
         for place, address in enumerate(addresses):
             threading.Thread(target=attempt, args=(address, place * _STAGGER), daemon=True).start()
         deadline = time.monotonic() + self._timeout + _STAGGER * len(addresses)
         winner: Line | None = None
-        left = len(addresses)
+        address, left = "", len(addresses)
         while left and winner is None:
             try:
                 address, winner = answers.get(timeout=max(0.01, deadline - time.monotonic()))
@@ -102,8 +108,13 @@ class Dialer:
             left -= 1
         stop.set()
         threading.Thread(target=_close_others, args=(answers, left), daemon=True).start()
+        self.address = address if winner is not None else None
+        if self.address is None or self.address != self._ahead:
+            with self._lock:
+                self._ahead, stray, self._promised = self.address or "", self._promised, 0
+            threading.Thread(target=self._drop, args=(stray,), daemon=True).start()
         if winner is not None:
-            self.address, self.rtt = address, winner.rtt
+            self.rtt = winner.rtt
             assert isinstance(winner.endpoint, SocketEndpoint)
             self.congestion = tcp.congestion_of(winner.endpoint.sock)
         return winner
@@ -112,10 +123,42 @@ class Dialer:
         """Another connection to the address that `first` found. Raises OSError, LinkError."""
         if self.address is None:
             raise LinkError("no address was found yet")
-        line = self._open(self.address)
+        line = self._take() or self._open(self.address)
         self.rtt = min(self.rtt, line.rtt)
         line.send(Image(self._session.size))
         return line
+
+    def _dial_ahead(self, address: str, count: int) -> None:
+        with self._lock:
+            if self._ahead is not None:
+                return
+            self._ahead, self._promised = address, count
+
+        def dial() -> None:
+            try:
+                self._dialled.put(self._open(address))
+            except OSError as exc:
+                self._dialled.put(exc)
+
+        for _ in range(count):
+            threading.Thread(target=dial, daemon=True).start()
+
+    def _take(self) -> Line | None:
+        """One that was dialled ahead; None if there is none left. Raises OSError."""
+        with self._lock:
+            if not self._promised:
+                return None
+            self._promised -= 1
+        line = self._dialled.get()
+        if isinstance(line, OSError):
+            raise line
+        return line
+
+    def _drop(self, count: int) -> None:
+        for _ in range(count):
+            line = self._dialled.get()
+            if isinstance(line, Line):
+                line.abandon()
 
     def _open(self, address: str) -> Line:
         sock = socket.create_connection((address, self.port), timeout=self._timeout)
@@ -135,8 +178,9 @@ class Dialer:
             sock.close()
             raise
 
-    def _proven(self, address: str) -> Line:
+    def _proven(self, address: str, wanted: Callable[[float], int]) -> Line:
         line = self._open(address)
+        self._dial_ahead(address, wanted(line.rtt) - 1)
         try:
             line.send(Image(self._session.size))
             assert isinstance(line.endpoint, SocketEndpoint)

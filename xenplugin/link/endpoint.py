@@ -41,7 +41,8 @@ class SocketEndpoint:
         self._overhead = overhead
 
     def receive_into(self, space: memoryview) -> int:
-        count = self.sock.recv_into(space)
+        # All of it at once: else each packet would wake a thread, and the thread take the interpreter's lock.
+        count = self.sock.recv_into(space, len(space), socket.MSG_WAITALL)
         self.carried += count
         return count
 

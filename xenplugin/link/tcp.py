@@ -18,7 +18,7 @@ MAX_STREAMS = 32
 _TCP_NOTSENT_LOWAT = 25
 #: Bytes that may wait in the kernel unsent: enough to keep a connection busy, too few to hide the queue.
 _NOTSENT = 512 << 10
-_RTT_STREAMS = ((0.090, 16), (0.040, 12), (0.010, 8), (0.002, 4))
+_RTT_STREAMS = ((0.090, 32), (0.040, 16), (0.010, 8), (0.002, 4))
 _FEW = 2
 #: Share of segments sent again, and RTT over least RTT, that together no queue explains.
 _LOSS = 0.003

@@ -14,6 +14,7 @@ import math
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from xenplugin.codec.seal import Aead, Keys
@@ -25,7 +26,7 @@ from xenplugin.link.endpoint import Endpoint, PipeEndpoint, SocketEndpoint
 from xenplugin.link.pool import PING_EVERY
 from xenplugin.transfer.describing import Describing
 from xenplugin.transfer.job import Job
-from xenplugin.transfer.writing import Hand, Writing
+from xenplugin.transfer.writing import Hands, Writing
 from xenplugin.wire import states
 from xenplugin.wire.frames import (
     Ack,
@@ -44,6 +45,8 @@ from xenplugin.wire.session import Reader, Writer
 
 #: Seconds to the first checkpoint, doubled for each further one up to the last figure.
 _CHECKPOINT_FIRST, _CHECKPOINT_EVERY = 2.0, 10.0
+#: Seconds after which the kernel is told to write what came, so that no checkpoint has much to wait for.
+_WRITE_EVERY = 0.25
 _ACK_EVERY = 4
 _TICK = 1.0
 #: Seconds to tell the source why this side ends.
@@ -80,6 +83,7 @@ class Incoming:
         self._job: Job | None = None
         self._sink: Sink | None = None
         self._writing: Writing | None = None
+        self._hands: Hands | None = None
         self._describing: Describing | None = None
         self._failure: XenpluginError | None = None
         self._happened = threading.Event()
@@ -106,6 +110,7 @@ class Incoming:
             control = _Line(0, self._channel, Writer(self._keys.backward(reader.preamble)))
             self._sink = self._open(job)
             self._writing = Writing(self._sink)
+            self._hands = Hands(self._writing)
             self._describing = Describing(self._sink, control.send)
             self._lines[0] = control
             door = self._listen(job)
@@ -259,13 +264,12 @@ class Incoming:
 
     def _serve(self, line: _Line, frames: Iterator[Frame]) -> None:
         """Handle a connection's frames to its end."""
-        writing, describing = self._writing, self._describing
-        assert writing is not None and describing is not None
-        hand = Hand(writing)
+        writing, hands, describing = self._writing, self._hands, self._describing
+        assert writing is not None and hands is not None and describing is not None
         written = told = 0
         for frame in frames:
             if isinstance(frame, Chunk | Zeros):
-                hand.write(frame)
+                hands.write(frame)
                 describing.reached(
                     frame.index + 1 if isinstance(frame, Chunk) else frame.first + frame.count
                 )
@@ -303,15 +307,20 @@ class Incoming:
                     line.send(Ping())
 
     def _checkpoint(self) -> None:
+        assert self._sink is not None
         pause = _CHECKPOINT_FIRST
-        while not self._over.wait(pause):
+        due = time.monotonic() + pause
+        while not self._over.wait(_WRITE_EVERY):
+            self._sink.start_writing()
+            if time.monotonic() < due:
+                continue
             pause = min(2 * pause, _CHECKPOINT_EVERY)
             try:
-                assert self._sink is not None
                 self._sink.checkpoint()
             except Exception as exc:
                 self._fail(_expected(exc))
                 return
+            due = time.monotonic() + pause
 
     # -- the outcome ---------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from xenplugin.link.rate import Pacer
 from xenplugin.link.remote import Far, far_command, ssh_address
 from xenplugin.transfer.base import Base
 from xenplugin.transfer.job import Job
-from xenplugin.transfer.packing import WORKERS, Packing, allocated
+from xenplugin.transfer.packing import CORES, Packing, allocated
 from xenplugin.transfer.plan import Plan
 from xenplugin.transfer.tending import Gauge, Tending
 from xenplugin.wire import states
@@ -130,7 +130,7 @@ class Outgoing:
         pool = Pool(dialer.again, plan.redo, self._fail, self._notice, patience=config.patience)
         # On one machine no link is to be relieved: packing would only take the CPU from the writing side.
         level = STORE if config.level is None and job.local else config.level
-        ladder = Ladder(level, WORKERS)
+        ladder = Ladder(level, CORES)
         gauge = Gauge(pool.queue, ladder)
 
         def put(frame: Chunk | Zeros) -> None:
@@ -147,6 +147,7 @@ class Outgoing:
             streams = self._connect(dialer, pool, control)
             connected = time.monotonic()
             self._phases["connect"] = connected - began
+            gauge.connected(dialer.rtt)
             self._transfer(plan, packing, pool, ladder, connected, Tending(config, dialer, pool))
             moved = time.monotonic()
             self._phases["transfer"] = moved - connected
@@ -195,7 +196,11 @@ class Outgoing:
         config = self._config
         addresses = self._addresses(welcome)
         dialer.port = welcome.get("port", 0)
-        line = dialer.first(addresses) if dialer.port and addresses else None
+
+        def wanted(rtt: float) -> int:
+            return config.streams or tcp.choose_streams(rtt)
+
+        line = dialer.first(addresses, wanted) if dialer.port and addresses else None
         if line is None:
             if dialer.port:
                 tried = ", ".join(addresses)
@@ -205,7 +210,7 @@ class Outgoing:
             pool.share(control)
             self._emit(events.Linked("control channel", 0.0, 0, ""))
             return 0
-        count = config.streams or tcp.choose_streams(dialer.rtt)
+        count = wanted(dialer.rtt)
         pool.add(line)
         pool.open(count - 1)
         self._emit(events.Linked(dialer.address or "", dialer.rtt, count, dialer.congestion))

@@ -23,7 +23,8 @@ from xenplugin.transfer.base import Base
 from xenplugin.transfer.plan import Plan
 from xenplugin.wire.frames import Chunk, Codec, Zeros
 
-WORKERS = len(os.sched_getaffinity(0)) + 1
+CORES = len(os.sched_getaffinity(0))
+WORKERS = CORES + 1
 
 
 def allocated(source: Source) -> int:
@@ -109,7 +110,7 @@ class Packing:
         self._put(run)
 
     def _chunk(self, index: int, buffer: Buffer, packer: Packer) -> None:
-        began = time.monotonic()
+        began = time.thread_time()
         self._source.ahead(index + WORKERS)
         view = self._source.read(index, buffer)
         length = chunk_length(self._source.size, index)
@@ -127,10 +128,10 @@ class Packing:
             pieces = [view[start:stop] for start, stop in byte_runs(data, length)]
             level = self._ladder.level
             whole = pieces[0] if len(pieces) == 1 and level != STORE else b"".join(pieces)
-            hashed = time.monotonic()
+            hashed = time.thread_time()
             codec, packed = packer.pack(whole, level)
             payload = packed if isinstance(packed, bytes) else bytes(packed)
-            self._ladder.packed(level, len(whole), len(payload), time.monotonic() - hashed, hashed - began)
+            self._ladder.packed(level, len(whole), len(payload), time.thread_time() - hashed, hashed - began)
         fresh = self.digest.add(index, digest)
         self._put(Chunk(index, codec, data, known, digest, payload))
         if fresh:

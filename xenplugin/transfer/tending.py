@@ -3,6 +3,7 @@ goes to the connections."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
@@ -14,6 +15,8 @@ from xenplugin.link.pool import Pool
 from xenplugin.link.queue import SendQueue
 
 _GAUGE = 0.1
+#: Round trips in which slow start, not the link, decides what leaves.
+_RAMP = 8
 #: Seconds between looks at whether the connections fit the path.
 _LOOK_EVERY = 0.5
 
@@ -21,12 +24,18 @@ _LOOK_EVERY = 0.5
 class Gauge:
     """Reads the queue for the ladder, every `_GAUGE` seconds at most."""
 
+
     def __init__(self, queue: SendQueue, ladder: Ladder) -> None:
         self._queue = queue
         self._ladder = ladder
         self._at = time.monotonic()
         self._left = 0
+        self._link_from = math.inf
         self._lock = threading.Lock()
+
+    def connected(self, rtt: float) -> None:
+        """Connections were opened just now over a path of `rtt` seconds."""
+        self._link_from = time.monotonic() + _RAMP * rtt
 
     def read(self) -> None:
         with self._lock:
@@ -34,7 +43,8 @@ class Gauge:
             if now - self._at < _GAUGE:
                 return
             left, starved = self._queue.observe()
-            self._ladder.drained(left - self._left, now - self._at, starved)
+            if self._at >= self._link_from:
+                self._ladder.drained(left - self._left, now - self._at, starved)
             self._at, self._left = now, left
 
 

@@ -1,15 +1,21 @@
 """Frames into an image: unpack, write, check, and see whether all is there. For connections and files alike.
 
-Several threads write side by side, each with a Hand of its own.
+Several threads write side by side, each with a Hand of its own; connections share a few of them.
 """
 
 from __future__ import annotations
+
+import os
+import queue
 
 from xenplugin.codec.compress import Unpacker
 from xenplugin.errors import ImageError
 from xenplugin.image.digest import ImageDigest
 from xenplugin.image.sink import NullSink, Sink, make_scratch
 from xenplugin.wire.frames import Chunk, Zeros
+
+#: Hands beyond one for each core, that wait for a disk.
+_WAITING = 2
 
 
 class Writing:
@@ -62,3 +68,21 @@ class Hand:
             writing.sink.put(frame.index, frame.data_map, frame.known_map, view, frame.digest, self._scratch)
         writing.digest.add(frame.index, frame.digest)
         return length
+
+
+class Hands:
+    """A few hands for many connections: one for each would have more threads at work than there are cores, and
+    each other's buffers driven out of their caches."""
+
+    def __init__(self, writing: Writing) -> None:
+        self._free: queue.LifoQueue[Hand] = queue.LifoQueue()
+        for _ in range(len(os.sched_getaffinity(0)) + _WAITING):
+            self._free.put(Hand(writing))
+
+    def write(self, frame: Chunk | Zeros) -> int:
+        """As Hand.write, once a hand is free."""
+        hand = self._free.get()
+        try:
+            return hand.write(frame)
+        finally:
+            self._free.put(hand)

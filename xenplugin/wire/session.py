@@ -62,8 +62,8 @@ class Reader:
         return self._machine.state
 
     def space(self) -> memoryview:
-        """Where the next bytes go: the rest of what is being read and the header that follows it."""
-        return memoryview(self._buffer)[self._have : self._need() + HEADER]
+        """Where the next bytes go: the rest of what is being read, no more, so that one may wait for it."""
+        return memoryview(self._buffer)[self._have : self._need()]
 
     def advance(self, count: int) -> Iterator[frames.Frame]:
         """`count` bytes were put into `space()`. Yields the frames they complete. Raises TamperError or
