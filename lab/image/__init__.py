@@ -1,0 +1,1 @@
+"""The lab's disk images, built from Debian packages and kept in the user's cache."""

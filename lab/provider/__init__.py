@@ -1,0 +1,1 @@
+"""Where a lab's machines come from. Three providers under one interface (base.py)."""
