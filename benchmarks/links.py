@@ -8,6 +8,7 @@ eight round trips more pass before it begins (the rows "ssh").
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def _runs(
                             words = [*how, "--remote-program", program, str(image), f"{far}:{target}"]
                             images.warm(image)
                             before = _wire(hosts)
-                            run = timed(lambda w=words: _in(hosts, w))  # type: ignore[misc]
+                            run = timed(partial(_in, hosts, words))
                             wire = _wire(hosts) - before
                             if images.sha256(target) != want:
                                 raise SystemExit("benchmarks: what arrived is not the image")

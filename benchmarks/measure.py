@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 XENPLUGIN = [sys.executable, "-m", "xenplugin"]
+#: A HOST for `-s ''`: the far side on this machine, and treated as if it were not.
+FAR = f"{sys.executable} -m xenplugin receive"
 RESULTS = Path(__file__).resolve().parent / "results"
 
 

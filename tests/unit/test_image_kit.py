@@ -16,7 +16,7 @@ from xenplugin.image.buffers import aligned
 from xenplugin.image.digest import LEAF, ZERO_LEAF, ImageDigest, chunk_digest, leaves
 from xenplugin.image.index import IndexItem, IndexLeaves, IndexNone, IndexZeros
 from xenplugin.image.scan import byte_runs, nonzero_blocks
-from xenplugin.image.sink import Sink, open_sink
+from xenplugin.image.sink import Sink, make_scratch, open_sink
 from xenplugin.image.source import Source, open_source
 
 needs_root = [
@@ -61,7 +61,7 @@ def whole_map(content: bytes) -> int:
 def put(sink: Sink, index: int, content: bytes) -> None:
     """Put a chunk with all of its content as data."""
     full = whole_map(content)
-    sink.put(index, full, 0, packed(content, full), digest_of(content), sink.make_scratch())
+    sink.put(index, full, 0, packed(content, full), digest_of(content), make_scratch())
 
 
 class Sent:
@@ -94,7 +94,7 @@ def base_of(items: Iterator[IndexItem], chunks: int) -> dict[int, bytes]:
 def send(source: Source, sink: Sink, base: dict[int, bytes], *, stop: int | None = None) -> Sent:
     """Send what differs from `base`, chunks before `stop` only."""
     sent = Sent(source.size)
-    buffer, scratch = aligned(CHUNK), sink.make_scratch()
+    buffer, scratch = aligned(CHUNK), make_scratch()
     for run in source.runs(0, stop):
         if run.hole:
             sink.put_zeros(run.first, run.count)

@@ -470,7 +470,7 @@ def test_nonsense_from_the_network(
     sink = NullSink(size) if null else sink_for(target, size)
     with sink:
         with pytest.raises(PeerError):
-            sink.put(index, data, known, memoryview(bytes(length)), b"0" * 32, sink.make_scratch())
+            sink.put(index, data, known, memoryview(bytes(length)), b"0" * 32, make_scratch())
         for first, count in ((-1, 2), (0, 4), (3, 1), (0, 0)):
             with pytest.raises(PeerError):
                 sink.put_zeros(first, count)
@@ -703,10 +703,10 @@ def test_the_null_sink_checks_digests() -> None:
     assert list(sink.index()) == [IndexNone(0, 3)]
     content = bytes(3 * BLOCK) + b"x" * BLOCK + bytes(CHUNK - 4 * BLOCK)
     good = chunk_digest(leaves(memoryview(content), CHUNK))
-    sink.put(0, 0b1000, 0, packed(content, 0b1000), good, sink.make_scratch())
+    sink.put(0, 0b1000, 0, packed(content, 0b1000), good, make_scratch())
     with pytest.raises(ImageError):
-        sink.put(1, 0b0100, 0, packed(content, 0b1000), good, sink.make_scratch())
-    sink.put(2, 1, 0, memoryview(b"y" * 100), digest_of(b"y" * 100), sink.make_scratch())
+        sink.put(1, 0b0100, 0, packed(content, 0b1000), good, make_scratch())
+    sink.put(2, 1, 0, memoryview(b"y" * 100), digest_of(b"y" * 100), make_scratch())
     with pytest.raises(ImageError, match="1 chunks are missing"):
         sink.commit()
     sink.put_zeros(1, 1)

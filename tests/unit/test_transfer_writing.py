@@ -12,7 +12,7 @@ from xenplugin.geometry import CHUNK
 from xenplugin.image.buffers import aligned
 from xenplugin.image.digest import chunk_digest, leaves
 from xenplugin.image.sink import Sink, make_scratch, open_sink
-from xenplugin.transfer.writing import Hand, Writing
+from xenplugin.transfer.writing import Hand, Hands, Writing
 from xenplugin.wire.frames import Chunk, Codec, Zeros
 
 
@@ -79,3 +79,27 @@ def test_a_put_that_begins_while_the_image_is_finished_cannot_spoil_it(
     releaser.join()
     assert failed and not (tmp_path / "target").exists()
     sink.discard()
+
+
+def test_hands_are_shared_and_given_back(sink: Sink, tmp_path: Path) -> None:
+    writing = Writing(sink)
+    hands = Hands(writing)
+    wrong = chunk(0, b"a")
+    for _ in range(2 * hands._free.qsize()):  # one that is not given back after a failure would be missed here
+        with pytest.raises(ImageError):
+            hands.write(Chunk(0, Codec.ZSTD, 0xFFFF, 0, wrong.digest, b"no zstd"))
+    threads = [threading.Thread(target=hands.write, args=(chunk(n, b"%d" % n),)) for n in range(3) for _ in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    writing.end = writing.digest.root()
+    writing.settle()
+    assert (tmp_path / "target").read_bytes() == b"0" * CHUNK + b"1" * CHUNK + b"2" * CHUNK
+
+
+def test_what_was_put_is_on_its_way_before_it_is_waited_for(sink: Sink, tmp_path: Path) -> None:
+    Hand(Writing(sink)).write(chunk(0, b"a"))
+    sink.start_writing()
+    sink.suspend()
+    sink.start_writing()  # closed by now: nothing

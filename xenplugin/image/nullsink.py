@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from xenplugin.errors import ImageError, PeerError
 from xenplugin.geometry import BLOCK, chunk_count
-from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.digest import LEAF, chunk_digest, leaves
 from xenplugin.image.index import IndexItem, IndexNone
@@ -33,11 +33,6 @@ class NullSink:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @staticmethod
-    def make_scratch() -> Buffer:
-        """What put() is handed; nothing is written into it here."""
-        return aligned(1)
 
     def index(self) -> Iterator[IndexItem]:
         """Nothing is known of any chunk."""

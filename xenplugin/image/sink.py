@@ -68,11 +68,6 @@ class Sink:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @staticmethod
-    def make_scratch() -> Buffer:
-        """What put() works in; one per thread."""
-        return make_scratch()
-
     def _begin(self, first: int, count: int) -> bool:
         try:
             return self._ledger.begin(first, count)

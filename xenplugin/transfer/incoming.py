@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 
-from xenplugin.codec.seal import Aead, Keys
+from xenplugin.codec.seal import Keys
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, RefusedError, XenpluginError, from_code
 from xenplugin.image.sink import Sink, open_sink
-from xenplugin.link import listener, tcp
-from xenplugin.link.endpoint import Endpoint, PipeEndpoint, SocketEndpoint
+from xenplugin.link import listener
+from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.link.pool import PING_EVERY
 from xenplugin.transfer.describing import Describing
 from xenplugin.transfer.job import Job
+from xenplugin.transfer.lines import Line, Lines
 from xenplugin.transfer.writing import Hands, Writing
 from xenplugin.wire import states
 from xenplugin.wire.frames import (
@@ -36,12 +34,10 @@ from xenplugin.wire.frames import (
     Error,
     Frame,
     Image,
-    Ping,
     Welcome,
     Zeros,
 )
-from xenplugin.wire.preamble import Carrier, Preamble
-from xenplugin.wire.session import Reader, Writer
+from xenplugin.wire.session import Reader
 
 #: Seconds to the first checkpoint, doubled for each further one up to the last figure.
 _CHECKPOINT_FIRST, _CHECKPOINT_EVERY = 2.0, 10.0
@@ -54,21 +50,6 @@ _LAST_WORD = 2.0
 
 #: Name of the guest that has a path as its disk, or None (xen.store.attached).
 Attached = Callable[[str], str | None]
-
-
-class _Line:
-    """One connection as the acceptor sees it; writing is safe from any thread."""
-
-    def __init__(self, number: int, endpoint: Endpoint, writer: Writer) -> None:
-        self.number = number
-        self.endpoint = endpoint
-        self._writer = writer
-        self._lock = threading.Lock()
-
-    def send(self, frame: Frame) -> None:
-        """Raises OSError."""
-        with self._lock:
-            self.endpoint.send(*self._writer.pack(frame))
 
 
 class Incoming:
@@ -91,29 +72,28 @@ class Incoming:
         self.told = False  #: the source knows of the failure
         self._deaf = 0.0  #: seconds that the control channel's reader has waited for the source
         self._listening = False
-        self._lines: dict[int, _Line] = {}
-        self._numbers = {0}
-        self._lock = threading.Lock()
+        self._lines: Lines | None = None
 
     def run(self) -> None:
         """Receive one image. Raises XenpluginError after the source was told."""
         job = self._job = Job.parse(self._read_job())
-        self._keys = Keys(job.secret, self._random)
-        reader = Reader(states.FORWARD_CONTROL, accept=self._accept_control, size=job.size)
+        lines = self._lines = Lines(
+            job, Keys(job.secret, self._random), self._config.silence, self._serve, self._fail
+        )
+        reader = Reader(states.FORWARD_CONTROL, accept=lines.accept_control, size=job.size)
         frames = self._receive_control(reader)
-        control: _Line | None = None
+        control: Line | None = None
         door: listener.Listener | None = None
         try:
             first = next(frames, None)
             if not isinstance(first, Image) or reader.preamble is None:
                 raise LinkError("the source went away")
-            control = _Line(0, self._channel, Writer(self._keys.backward(reader.preamble)))
+            control = lines.add_control(self._channel, reader.preamble)
             self._sink = self._open(job)
             self._writing = Writing(self._sink)
             self._hands = Hands(self._writing)
             self._describing = Describing(self._sink, control.send)
-            self._lines[0] = control
-            door = self._listen(job)
+            door = self._listen(job, lines)
             welcome = {
                 "port": door.port if door else 0,
                 "addresses": ["127.0.0.1"] if job.local else listener.addresses(),
@@ -140,9 +120,7 @@ class Incoming:
                 self._describing.close()
             if door:
                 door.close()
-            for line in list(self._lines.values()):
-                if line.number:
-                    line.endpoint.close()
+            lines.close()
 
     def _read_job(self) -> bytes:
         line = bytearray()
@@ -158,20 +136,6 @@ class Incoming:
             line += byte
         return bytes(line)
 
-    def _accept_control(self, preamble: Preamble) -> Aead:
-        if preamble.number != 0:
-            raise PeerError("the control channel must be connection 0")
-        return self._accept(preamble)
-
-    def _accept(self, preamble: Preamble) -> Aead:
-        job = self._job
-        assert job is not None
-        if preamble.session != job.session or preamble.carrier is not Carrier.CONNECTION:
-            raise PeerError("a connection of another session")
-        if preamble.cipher is not job.cipher:
-            raise PeerError("a connection with another cipher than was agreed")
-        return self._keys.forward(preamble)
-
     def _open(self, job: Job) -> Sink:
         config = self._config
         return open_sink(
@@ -182,15 +146,11 @@ class Incoming:
             use_base=not job.whole,
         )
 
-    def _listen(self, job: Job) -> listener.Listener | None:
+    def _listen(self, job: Job, lines: Lines) -> listener.Listener | None:
         sock = listener.bind(self._config.port_range, job.local)
-        return listener.Listener(sock, self._stranger) if sock else None
+        return listener.Listener(sock, lines.welcome) if sock else None
 
     # -- data ---------------------------------------------------------------------------------
-
-    def _receive(self, endpoint: Endpoint, reader: Reader) -> Iterator[Frame]:
-        while count := endpoint.receive_into(reader.space()):
-            yield from reader.advance(count)
 
     def _receive_control(self, reader: Reader) -> Iterator[Frame]:
         while True:
@@ -201,68 +161,16 @@ class Incoming:
                 return
             yield from reader.advance(count)
 
-    def _stranger(self, sock: socket.socket, known: Callable[[], None]) -> None:
-        """A connection that must first prove itself."""
-        endpoint = SocketEndpoint(sock)
-        preambles: list[Preamble] = []
-
-        def accept(preamble: Preamble) -> Aead:
-            preambles.append(preamble)
-            with self._lock:
-                if preamble.number in self._numbers:
-                    raise PeerError(f"connection number {preamble.number} again")
-                opener = self._accept(preamble)
-                self._numbers.add(preamble.number)
-            return opener
-
-        line: _Line | None = None
-        try:
-            assert self._job is not None
-            reader = Reader(states.FORWARD_DATA, accept=accept, size=self._job.size)
-            patience = threading.Timer(listener.STRANGER_SECONDS, endpoint.close)
-            patience.daemon = True
-            patience.start()
-            frames = self._receive(endpoint, reader)
-            try:
-                if next(frames, None) is None:
-                    return
-            finally:
-                patience.cancel()
-            known()
-            line = _Line(preambles[0].number, endpoint, Writer(self._keys.backward(preambles[0])))
-            tcp.tune(sock, self._config.silence, None)
-            silence = struct.pack("=QQ", math.ceil(self._config.silence), 0)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
-            line.send(Welcome("{}"))  # before another thread may send a ping
-            with self._lock:
-                self._lines[line.number] = line
-            self._serve(line, frames)
-        except OSError:
-            pass  # lost: the source notices as well, and comes again under a new number
-        except XenpluginError as exc:
-            # What a stranger sends does not touch the session, though he may have seen its name on the path.
-            if line is not None:
-                self._fail(exc)
-        except Exception as exc:  # a bug must end the session, not hang it
-            self._fail(_expected(exc))
-        finally:
-            if line is not None:
-                with self._lock:
-                    self._lines.pop(line.number, None)
-            endpoint.close()
-
-    def _control(self, control: _Line, frames: Iterator[Frame]) -> None:
+    def _control(self, control: Line, frames: Iterator[Frame]) -> None:
         try:
             self._serve(control, frames)
             self._fail(LinkError("the control channel ended"))
         except OSError as exc:
             self._fail(LinkError(f"the control channel failed: {exc}"))
-        except XenpluginError as exc:
-            self._fail(exc)
         except Exception as exc:  # a bug must end the session, not hang it
-            self._fail(_expected(exc))
+            self._fail(exc)
 
-    def _serve(self, line: _Line, frames: Iterator[Frame]) -> None:
+    def _serve(self, line: Line, frames: Iterator[Frame]) -> None:
         """Handle a connection's frames to its end."""
         writing, hands, describing = self._writing, self._hands, self._describing
         assert writing is not None and hands is not None and describing is not None
@@ -296,15 +204,12 @@ class Incoming:
         except OSError:
             return  # the control channel's reader says so
         except Exception as exc:
-            self._fail(_expected(exc))
+            self._fail(exc)
 
     def _keep_alive(self) -> None:
+        assert self._lines is not None
         while not self._over.wait(PING_EVERY):
-            with self._lock:
-                lines = list(self._lines.values())
-            for line in lines:
-                with contextlib.suppress(OSError):
-                    line.send(Ping())
+            self._lines.ping()
 
     def _checkpoint(self) -> None:
         assert self._sink is not None
@@ -318,7 +223,7 @@ class Incoming:
             try:
                 self._sink.checkpoint()
             except Exception as exc:
-                self._fail(_expected(exc))
+                self._fail(exc)
                 return
             due = time.monotonic() + pause
 
@@ -328,9 +233,9 @@ class Incoming:
         if self._writing is not None and self._writing.complete:
             self._happened.set()
 
-    def _fail(self, error: XenpluginError) -> None:
+    def _fail(self, error: BaseException) -> None:
         if self._failure is None and not self._over.is_set():
-            self._failure = error
+            self._failure = _expected(error)
         self._happened.set()
 
     def _await(self) -> None:
@@ -347,7 +252,7 @@ class Incoming:
             if self._writing is not None and self._writing.complete:
                 return
 
-    def _finish(self, control: _Line, describer: threading.Thread) -> None:
+    def _finish(self, control: Line, describer: threading.Thread) -> None:
         assert self._writing is not None and self._describing is not None
         root = self._writing.settle()
         self._describing.close()
@@ -355,7 +260,7 @@ class Incoming:
         with contextlib.suppress(OSError):
             control.send(Done(root))
 
-    def _tell(self, control: _Line, error: XenpluginError) -> None:
+    def _tell(self, control: Line, error: XenpluginError) -> None:
         def send() -> None:
             with contextlib.suppress(OSError):
                 control.send(Error(error.code, error.told()))

@@ -1,0 +1,63 @@
+"""What the ladder is told of the link, and when."""
+
+from __future__ import annotations
+
+import pytest
+
+from xenplugin.codec.ladder import Ladder
+from xenplugin.link.queue import SendQueue
+from xenplugin.transfer import tending
+from xenplugin.transfer.tending import Gauge
+from xenplugin.wire.frames import Chunk, Codec
+
+
+class Told(Ladder):
+    def __init__(self) -> None:
+        super().__init__(None, 2)
+        self.drains: list[tuple[int, float]] = []
+
+    def drained(self, count: int, seconds: float, starved: bool) -> None:
+        self.drains.append((count, round(seconds, 3)))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(tending.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_slow_start_is_not_taken_for_the_link(clock: list[float]) -> None:
+    queue, ladder = SendQueue(1 << 20), Told()
+    gauge = Gauge(queue, ladder)
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            queue.put(Chunk(0, Codec.STORED, 1, 0, bytes(32), bytes(744)))
+            queue.get(lambda: False, 0.0)
+
+    gauge.read()
+    gauge.connected(0.125)
+    for _ in range(8):  # eight round trips of 0.125 s
+        clock[0] += 0.125
+        send(1)
+        gauge.read()
+    assert ladder.drains == []
+    clock[0] += 0.125
+    send(50)
+    gauge.read()
+    clock[0] += 0.25
+    send(70)
+    gauge.read()
+    clock[0] += 0.05
+    gauge.read()
+    assert ladder.drains[-1] == (70_000, 0.25)
+    assert sum(count for count, _ in ladder.drains) <= 120_000
+
+
+def test_before_there_is_a_connection_nothing_is_told(clock: list[float]) -> None:
+    ladder = Told()
+    gauge = Gauge(SendQueue(1 << 20), ladder)
+    clock[0] += 10.0
+    gauge.read()
+    assert ladder.drains == []
