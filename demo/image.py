@@ -27,7 +27,6 @@ from lab.canary import make_canaries
 SIZE = 2 << 30  # bytes, of the image
 _VERSION = 1  # to be raised when what is built changes without one of the following
 _SUITE = "bookworm"
-_MIRROR = "deb http://deb.debian.org/debian bookworm main"
 _PACKAGES = "openssh-server,python3,nginx-light,git,linux-image-cloud-amd64"
 _TREE = 480_000_000  # bytes, of a tree that is taken from /usr
 _LARGEST = 40_000_000  # bytes; a larger file would crowd out the rest
@@ -81,7 +80,7 @@ def obtain(say: Say) -> Image:
 def _cached_or_built(home: Path, kind: str, say: Say, why: str) -> Image:
     if why:
         say(f"{why}: the image is made of this machine's /usr")
-    recipe = [_VERSION, SIZE, _SUITE, _MIRROR, _PACKAGES, _TREE, _UUID, _EPOCH]
+    recipe = [_VERSION, SIZE, _SUITE, _PACKAGES, _TREE, _UUID, _EPOCH]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
     entry = home / f"{kind}-{key}"
     if entry.is_dir():
@@ -170,7 +169,7 @@ def _debootstrap(tree: Path, say: Say) -> None:
     say("fetching Debian 12 (mmdebstrap): once, half a minute on a fast line")
     words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
     words += ["mmdebstrap", "--quiet", "--mode=root", "--variant=important", f"--include={_PACKAGES}"]
-    pipeline([(_with_epoch, [*words, _SUITE, str(tree), _MIRROR])])
+    pipeline([(_with_epoch, [*words, _SUITE, str(tree)])])
 
 
 def _take_from_usr(tree: Path, say: Say) -> None:
