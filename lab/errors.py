@@ -1,4 +1,4 @@
-"""Ways in which a lab can fail: one tree, one exit code each; a sentence for the user, a hint where there is one."""
+"""Ways in which a lab can fail: one tree, one exit code each; a sentence for the user, a hint if any."""
 
 from __future__ import annotations
 

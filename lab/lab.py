@@ -78,7 +78,8 @@ class Lab:
         for note in self.provider.set_link(self.spec.link):
             self._say(f"note: {note}")
         measured = router.measure(self.provider)
-        self._say(f"round trip host-a to host-b: {measured * 1000:.1f} ms (asked: {self.spec.link.rtt * 1000:g} ms)")
+        asked = self.spec.link.rtt
+        self._say(f"round trip host-a to host-b: {measured * 1000:.1f} ms (asked: {asked * 1000:g} ms)")
 
     def _tunnel(self) -> None:
         ipsec.establish(self.provider, self.spec)
