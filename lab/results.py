@@ -1,0 +1,110 @@
+"""Results of runs: one JSON file each, with a version, that says all that its figures depend on.
+
+    {"format": 1, "kind": "existing", "when": "2026-11-23T04:05:06+00:00",
+     "host":     {"cpu", "cores", "memory", "kernel", "python", "steal"},
+     "lab":      the Spec (link, suite, versions asked for),
+     "versions": {"xen", "dom0", "strongswan", "qemu", ...},
+     "figures":  {...}}
+
+Seconds and bytes throughout. A file is written beside and renamed, and never changed afterwards: tables and figures
+are made from it and not by hand. `steal` is the share of CPU time (0..1) that the hypervisor below took during the
+run; a run with much of it should be repeated, not believed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lab.errors import LabError
+from lab.spec import Spec
+
+FORMAT = 1
+
+
+@dataclass
+class Result:
+    """One run. `steal` counts from the moment this is made until `as_dict`."""
+
+    kind: str
+    spec: Spec
+    versions: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._when = datetime.now(UTC)
+        self._began = _cpu_times()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it is kept."""
+        total, stolen = (now - then for now, then in zip(_cpu_times(), self._began, strict=True))
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "when": self._when.isoformat(timespec="seconds"),
+            "host": {**host(), "steal": round(stolen / max(total, 1), 4)},
+            "lab": self.spec.as_dict(),
+            "versions": self.versions,
+            "figures": self.figures,
+        }
+
+    def save(self, folder: Path) -> Path:
+        """Write it into `folder` under a name of its own: kind, RTT, suite and time. Raises LabError."""
+        rtt = f"{self.spec.link.rtt * 1000:g}ms"
+        stamp = self._when.strftime("%Y%m%dT%H%M%S")
+        path = folder / f"{self.kind}-{rtt}-{self.spec.ipsec}-{stamp}.json"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            new = path.with_suffix(".new")
+            new.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
+            try:
+                os.link(new, path)  # never over another run's
+            finally:
+                new.unlink()
+        except OSError as error:
+            raise LabError(f"cannot write {path}: {error.strerror}") from None
+        return path
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A result that was saved. Raises LabError for what is none, or of another format."""
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise LabError(f"{path} has format {values['format']}, this program reads {FORMAT}")
+        missing = {"kind", "when", "host", "lab", "versions", "figures"} - values.keys()
+    except OSError as error:
+        raise LabError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise LabError(f"{path} is not a result: {error}") from None
+    if missing:
+        raise LabError(f"{path} is not a result: it has no {', '.join(sorted(missing))}")
+    return values
+
+
+def host() -> dict[str, Any]:
+    """The machine that all of it ran on. `memory` in bytes."""
+    cpu = next((line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if "model name" in line), "")
+    memory = next((int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if "MemTotal" in line), 0)
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "memory": memory,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text(encoding="utf-8").splitlines()
+
+
+def _cpu_times() -> tuple[int, int]:
+    """(all, stolen) in clock ticks since boot."""
+    ticks = [int(word) for word in _lines("/proc/stat")[0].split()[1:]]
+    return sum(ticks[:8]), ticks[7]
