@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import uuid
@@ -16,6 +17,11 @@ import pytest
 from helpers.images import names_in
 from helpers.program import Done, Program, Running, processes_with
 from helpers.proxy import Change, Proxy, free_ports
+
+# A shell starts what is to run in the background with ctrl-C ignored, and children inherit it: the programs under
+# test are to hear it all the same.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SSH = Path(__file__).parent / "helpers" / "ssh.py"
 
