@@ -1,0 +1,131 @@
+"""A disk that a PC's BIOS boots, made from a file system, without mounting anything and without root.
+
+    sector 0      partition table, and GRUB's first 440 bytes
+    sector 1...   the rest of GRUB (grub-mkimage)
+    1 MiB...      the file system, with /boot/grub/grub.cfg
+
+The file system is changed by debugfs before it is put in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from lab.errors import BuildError, MissingError
+
+SECTOR = 512
+START = 1 << 20  # bytes: where the partition begins, as everywhere
+GRUB = Path("/usr/lib/grub/i386-pc")
+MODULES = "biosdisk part_msdos ext2 normal test linux multiboot2 smbios serial terminal"
+_CODE = 440  # bytes of the first sector that are a boot loader's
+_NO_CYLINDERS = b"\xfe\xff\xff"  # "see the sector numbers"
+_LINUX = 0x83
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class File:
+    """To be put into a file system at `path`; folders above it are made (0755), and are its owner's, but for the
+    first."""
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+    owner: int = 0
+
+
+def first_sector(code: bytes, size: int, serial: int) -> bytes:
+    """The partition table, behind the boot loader's `code`: one bootable Linux partition of `size` bytes.
+    `serial` is the disk's own number. Raises BuildError."""
+    if size % SECTOR or size // SECTOR >= 1 << 32:
+        raise BuildError(f"a partition of {size} bytes cannot stand in this kind of table")
+    entry = struct.pack("<B3sB3sII", 0x80, _NO_CYLINDERS, _LINUX, _NO_CYLINDERS, START // SECTOR, size // SECTOR)
+    return code[:_CODE].ljust(_CODE, b"\0") + struct.pack("<I2x", serial) + entry.ljust(64, b"\0") + b"\x55\xaa"
+
+
+def make(disk: Path, filesystem: Path, serial: int) -> None:
+    """Write `disk` (raw, sparse). Raises BuildError, MissingError, OSError."""
+    if not (GRUB / "boot.img").exists():
+        raise MissingError("GRUB for BIOS is not there", hint="apt-get install grub-pc-bin grub-common")
+    core = disk.with_suffix(".core")
+    run("grub-mkimage", "-O", "i386-pc", "-o", str(core), "-p", "(hd0,msdos1)/boot/grub", *MODULES.split())
+    loader = core.read_bytes()
+    core.unlink()
+    if SECTOR + len(loader) > START:
+        raise BuildError(f"GRUB is {len(loader)} bytes long: it does not fit before the partition")
+    size = filesystem.stat().st_size
+    with disk.open("wb") as target, filesystem.open("rb") as source:
+        target.write(first_sector((GRUB / "boot.img").read_bytes(), size, serial))
+        target.write(loader)
+        target.truncate(START + size)
+        _copy_data(source, target, size)
+
+
+def add(filesystem: Path, files: Sequence[File]) -> None:
+    """Put `files` into an ext4 file system that is not mounted; what is there of that name is replaced. Raises
+    BuildError."""
+    folder = filesystem.with_suffix(".files")
+    folder.mkdir()
+    try:
+        script = []
+        for number, file in enumerate(files):
+            local = folder / str(number)
+            local.write_bytes(file.content)
+            above = [str(each) for each in Path(file.path).parents][-2::-1]
+            script += [f"mkdir {each}" for each in above]  # says so where it is there, and goes on
+            script += [f"rm {file.path}", f"write {local} {file.path}"]
+            script += [f"sif {file.path} mode 0{0o100000 | file.mode:o}"]
+            script += [f"sif {file.path} {each} {file.owner}" for each in ("uid", "gid")]
+            if file.owner:
+                script += [f"sif {each} {kind} {file.owner}" for each in above[1:] for kind in ("uid", "gid")]
+        run("debugfs", "-w", "-f", "-", str(filesystem), stdin="\n".join(script) + "\n")
+        # debugfs says nothing by its exit code.
+        for file in files:
+            if content(filesystem, file.path) != file.content:
+                raise BuildError(f"{file.path} could not be put into {filesystem.name}")
+    finally:
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+
+
+def content(filesystem: Path, path: str) -> bytes:
+    """What file `path` of an ext4 file system holds; nothing where there is none. Raises BuildError."""
+    return run("debugfs", "-R", f"cat {path}", str(filesystem))
+
+
+def run(*words: str, stdin: str = "") -> bytes:
+    """Run a tool here; its standard output. Raises BuildError, MissingError."""
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    try:
+        done = subprocess.run(
+            words, input=stdin.encode(), capture_output=True, check=False, env=os.environ | {"PATH": path}
+        )
+    except FileNotFoundError:
+        raise MissingError(
+            f"there is no {words[0]}", hint="apt-get install grub-common grub-pc-bin e2fsprogs qemu-utils"
+        ) from None
+    if done.returncode:
+        raise BuildError(f"{words[0]}: {done.stderr.decode(errors='replace').strip()[-500:]}")
+    return done.stdout
+
+
+def _copy_data(source: IO[bytes], target: IO[bytes], size: int) -> None:
+    """The file system to its place; holes stay holes."""
+    offset = 0
+    while offset < size:
+        try:
+            begin = os.lseek(source.fileno(), offset, os.SEEK_DATA)
+        except OSError:  # ENXIO: nothing but a hole to the end
+            return
+        offset = os.lseek(source.fileno(), begin, os.SEEK_HOLE)
+        source.seek(begin)
+        target.seek(START + begin)
+        for position in range(begin, offset, _PIECE):
+            target.write(source.read(min(_PIECE, offset - position)))

@@ -1,0 +1,174 @@
+"""What the Vagrantfile is to make, from XENLAB_... in the environment: one JSON object on standard output.
+
+    XENLAB_RTT=120ms      XENLAB_RATE=100mbit     the link (netem's units); none by default
+    XENLAB_ROUTER         freebsd (Dummynet) or linux (tc netem)
+    XENLAB_IPSEC          off, aes128-sha1 or aes128gcm16
+    XENLAB_BOX            box file of `xenlab box`, or the name of a Debian box
+    XENLAB_FREEBSD_BOX    box file or name
+    XENLAB_DRIVER         kvm, or qemu where there is no KVM (software emulation)
+    XENLAB_NAME           tells labs of one user apart
+
+Vagrant reads its file at every command, so this must be quick and needs nothing but Python's own library. What
+is in doubt is refused here, in one line, before Vagrant starts anything.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import topology
+from lab.errors import LabError, LabUsageError
+from lab.provider import vagrant_scripts as scripts
+from lab.spec import Spec, Suite
+from lab.topology import Machine, Role
+from netem.errors import NetemError
+from netem.profile import Profile
+
+DEBIAN_BOX = "generic/debian12"
+FREEBSD_BOX = "generic/freebsd14"
+#: Boxes of `xenlab box` are called so: they have all that a Xen host needs.
+OWN = "xenlab-"
+# Without AVX, XSAVE, SMAP and SMEP: emulated Xen crashes or corrupts vector registers with them.
+EMULATED_CPU = "max,-smap,-smep,-xsave,-avx,-avx2,-fma,-f16c"
+_FREEBSD_MEMORY = 1024  # MiB
+
+
+@dataclass(frozen=True)
+class Box:
+    """`url` None: Vagrant has it already, or knows where boxes of that name are. `own`: of `xenlab box`."""
+
+    name: str
+    url: str | None = None
+
+    @property
+    def own(self) -> bool:
+        return self.name.startswith(OWN)
+
+    @classmethod
+    def parse(cls, text: str) -> Box:
+        """From a file's path or a name. Raises LabUsageError."""
+        path = Path(text)
+        if path.is_file():
+            return cls(path.stem, path.resolve().as_uri())
+        if path.suffix == ".box":
+            raise LabUsageError(f"there is no box {text}", hint="`xenlab box` makes one")
+        return cls(text)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The environment, understood. `freebsd`: the router runs FreeBSD. `emulated`: no KVM."""
+
+    name: str
+    link: Profile
+    ipsec: Suite
+    box: Box
+    freebsd: Box | None
+    emulated: bool
+
+    @classmethod
+    def parse(cls, env: Mapping[str, str]) -> Settings:
+        """From XENLAB_... variables. Raises LabUsageError."""
+
+        def choice(variable: str, *values: str) -> str:
+            value = env.get(variable) or values[0]
+            if value not in values:
+                raise LabUsageError(f"{variable}={value}: it is one of {', '.join(values)}")
+            return value
+
+        def text(variable: str, default: str) -> str:
+            return env.get(variable) or default
+
+        try:
+            link = Profile.parse(rtt=text("XENLAB_RTT", "0"), rate=text("XENLAB_RATE", "unlimited"))
+        except NetemError as error:
+            raise LabUsageError(f"XENLAB_RTT, XENLAB_RATE: {error.message}", hint=error.hint) from None
+        freebsd = choice("XENLAB_ROUTER", "freebsd", "linux") == "freebsd"
+        return cls(
+            name=Spec(name=text("XENLAB_NAME", "lab")).name,
+            link=link,
+            ipsec=Suite(choice("XENLAB_IPSEC", *Suite)),
+            box=Box.parse(text("XENLAB_BOX", DEBIAN_BOX)),
+            freebsd=Box.parse(text("XENLAB_FREEBSD_BOX", FREEBSD_BOX)) if freebsd else None,
+            emulated=choice("XENLAB_DRIVER", "kvm", "qemu") == "qemu",
+        )
+
+
+def plan(settings: Settings, source: Path) -> dict[str, Any]:
+    """All that the Vagrantfile needs. `source`: the project's folder. Raises LabUsageError."""
+    return {
+        "prefix": f"xenlab-{settings.name}-",
+        "driver": "qemu" if settings.emulated else "kvm",
+        "cpu": EMULATED_CPU if settings.emulated else None,
+        "boot_timeout": 3600 if settings.emulated else 600,  # seconds
+        # Nothing of the project's own box needs to reach further than this machine.
+        "outside": settings.freebsd is not None or not settings.box.own,
+        "machines": [_machine(settings, machine, source) for machine in topology.MACHINES],
+    }
+
+
+def _machine(settings: Settings, machine: Machine, source: Path) -> dict[str, Any]:
+    freebsd = settings.freebsd if machine.role is Role.ROUTER else None
+    box = freebsd or settings.box
+    return {
+        "name": machine.name,
+        "role": machine.role,
+        "guest": "freebsd" if freebsd else "debian",
+        "box": box.name,
+        "box_url": box.url,
+        "memory": _FREEBSD_MEMORY if freebsd else machine.memory,
+        "nics": [{"network": each.network, "address": each.address, "mac": each.mac} for each in machine.nics],
+        "steps": list(_steps(settings, machine, box, source)),
+    }
+
+
+def _steps(settings: Settings, machine: Machine, box: Box, source: Path) -> list[dict[str, Any]]:
+    """What is done on it, in order: `name`, `run` (once, or always: at each start), and `send` (files, from and to)
+    or `script`, after which it may be started again (`reboot`)."""
+    steps: list[dict[str, Any]] = []
+
+    def step(name: str, script: str, run: str = "once", reboot: bool = False) -> None:
+        steps.append({"name": name, "run": run, "script": script, "reboot": reboot})
+
+    try:
+        if machine.role is Role.ROUTER and settings.freebsd:
+            step("loader", scripts.freebsd_loader())
+            step("site", scripts.freebsd_site(machine), "always")
+            step("link", scripts.freebsd_link(settings.link), "always")
+        elif machine.role is Role.ROUTER:
+            step("site", scripts.linux_site(machine), "always")
+            step("link", scripts.linux_link(machine, settings.link), "always")
+        else:
+            if not box.own:
+                step("xen", scripts.debian_xen(machine.memory), reboot=True)
+                steps.append(
+                    {"name": "files", "run": "once", "send": [str(source / "xenplugin"), "/tmp/xenplugin"]}
+                )
+                step("plugin", scripts.plugin())
+            step("site", scripts.linux_site(machine), "always")
+    except NetemError as error:
+        raise LabUsageError(f"the link cannot be had: {error.message}", hint=error.hint) from None
+    return steps
+
+
+def main(env: Mapping[str, str]) -> int:
+    """Print the plan, or the error as Vagrant's user is to read it; the exit code."""
+    try:
+        print(json.dumps(plan(Settings.parse(env), Path(__file__).resolve().parents[2])))
+    except LabError as error:
+        print(f"xenlab: error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"xenlab: hint: {error.hint}", file=sys.stderr)
+        return error.code
+    return 0
+
+
+if __name__ == "__main__":
+    import os
+
+    sys.exit(main(os.environ))
