@@ -100,6 +100,11 @@ class Provider(ABC):
     def console(self, name: str) -> Path | None:
         """Where the console of machine `name` is written; None where there is none."""
 
+    def details(self) -> dict[str, dict[str, Any]]:
+        """Of each machine that runs, what a user may want to know: `pid`, `port` (where its ssh is, on 127.0.0.1),
+        `seconds` since it was started; those that there are."""
+        return {}
+
     @abstractmethod
     def down(self) -> None:
         """End everything of this lab and remove what it made outside the folder: after a crash too, at whatever
