@@ -141,12 +141,14 @@ def _build(image: HostImage, keys: str, work: Path, box: Path, say: Say) -> None
     filesystem, disk, packed = work / "root.ext4", work / "disk.raw", work / "box.img"
     say("box: copying the image")
     vagrant_disk.run("cp", "--sparse=always", "--reflink=auto", str(image.disk), str(filesystem))
-    accounts = [vagrant_disk.content(filesystem, f"/etc/{each}").decode() for each in ("passwd", "shadow", "group")]
+    passwd, shadow, group = (
+        vagrant_disk.content(filesystem, f"/etc/{each}").decode() for each in ("passwd", "shadow", "group")
+    )
     boot = [
         File(f"/boot/lab/{name}", path.read_bytes())
         for name, path in (("xen", image.xen), ("vmlinuz", image.kernel), ("initrd", image.initrd))
     ]
-    vagrant_disk.add(filesystem, [*additions(*accounts, keys), *boot])
+    vagrant_disk.add(filesystem, [*additions(passwd, shadow, group, keys), *boot])
     vagrant_disk.run("e2fsck", "-f", "-n", str(filesystem))
     say("box: making the disk")
     vagrant_disk.make(disk, filesystem, int(_digest(image, keys)[:8], 16))

@@ -15,16 +15,20 @@ is in doubt is refused here, in one line, before Vagrant starts anything.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from lab import topology
 from lab.errors import LabError, LabUsageError
+from lab.image.identity import Keys, identity, make_keys
 from lab.provider import vagrant_scripts as scripts
-from lab.spec import Spec, Suite
+from lab.role import swan
+from lab.spec import Auth, Spec, Suite
 from lab.topology import Machine, Role
 from netem.errors import NetemError
 from netem.profile import Profile
@@ -99,7 +103,27 @@ class Settings:
         )
 
 
-def plan(settings: Settings, source: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Secrets:
+    """What the lab's machines know and no box does. Made once, in a folder of the lab's."""
+
+    keys: Keys
+    shared: str
+
+    @classmethod
+    def of(cls, folder: Path) -> Secrets:
+        """Those in `folder`, made where there are none. Raises LabError, OSError."""
+        keys = make_keys(folder / "keys")
+        path = folder / "shared"
+        if not path.exists():
+            new = folder / f"shared.{os.getpid()}"
+            new.touch(0o600)
+            new.write_text(f"0x{token_hex(32)}", encoding="ascii")
+            new.rename(path)
+        return cls(keys, path.read_text(encoding="ascii"))
+
+
+def plan(settings: Settings, source: Path, secrets: Secrets) -> dict[str, Any]:
     """All that the Vagrantfile needs. `source`: the project's folder. Raises LabUsageError."""
     return {
         "prefix": f"xenlab-{settings.name}-",
@@ -108,11 +132,11 @@ def plan(settings: Settings, source: Path) -> dict[str, Any]:
         "boot_timeout": 3600 if settings.emulated else 600,  # seconds
         # Nothing of the project's own box needs to reach further than this machine.
         "outside": settings.freebsd is not None or not settings.box.own,
-        "machines": [_machine(settings, machine, source) for machine in topology.MACHINES],
+        "machines": [_machine(settings, machine, source, secrets) for machine in topology.MACHINES],
     }
 
 
-def _machine(settings: Settings, machine: Machine, source: Path) -> dict[str, Any]:
+def _machine(settings: Settings, machine: Machine, source: Path, secrets: Secrets) -> dict[str, Any]:
     freebsd = settings.freebsd if machine.role is Role.ROUTER else None
     box = freebsd or settings.box
     return {
@@ -123,11 +147,11 @@ def _machine(settings: Settings, machine: Machine, source: Path) -> dict[str, An
         "box_url": box.url,
         "memory": _FREEBSD_MEMORY if freebsd else machine.memory,
         "nics": [{"network": each.network, "address": each.address, "mac": each.mac} for each in machine.nics],
-        "steps": list(_steps(settings, machine, box, source)),
+        "steps": _steps(settings, machine, box, source, secrets),
     }
 
 
-def _steps(settings: Settings, machine: Machine, box: Box, source: Path) -> list[dict[str, Any]]:
+def _steps(settings: Settings, machine: Machine, box: Box, source: Path, secrets: Secrets) -> list[dict[str, Any]]:
     """What is done on it, in order: `name`, `run` (once, or always: at each start), and `send` (files, from and to)
     or `script`, after which it may be started again (`reboot`)."""
     steps: list[dict[str, Any]] = []
@@ -151,15 +175,31 @@ def _steps(settings: Settings, machine: Machine, box: Box, source: Path) -> list
                 )
                 step("plugin", scripts.plugin())
             step("site", scripts.linux_site(machine), "always")
+            step("keys", scripts.linux_keys(identity(machine, secrets.keys)))
+            step("ipsec", scripts.linux_ipsec(_connection(settings, machine, secrets)), "always")
     except NetemError as error:
         raise LabUsageError(f"the link cannot be had: {error.message}", hint=error.hint) from None
     return steps
 
 
+def _connection(settings: Settings, machine: Machine, secrets: Secrets) -> str | None:
+    """swanctl.conf of a host; None where IPsec is off."""
+    if settings.ipsec is Suite.OFF:
+        return None
+    here, there = sorted(swan.ends("transport"), key=lambda end: end.name != machine.name)
+    return swan.connection(settings.ipsec, Auth.PSK, "transport", here, there, secrets.shared)
+
+
 def main(env: Mapping[str, str]) -> int:
     """Print the plan, or the error as Vagrant's user is to read it; the exit code."""
+    source = Path(__file__).resolve().parents[2]
+    data = Path(env.get("VAGRANT_DOTFILE_PATH") or source / ".vagrant")
     try:
-        print(json.dumps(plan(Settings.parse(env), Path(__file__).resolve().parents[2])))
+        settings = Settings.parse(env)
+        print(json.dumps(plan(settings, source, Secrets.of(data / "xenlab"))))
+    except OSError as error:
+        print(f"xenlab: error: {error.strerror}: {error.filename}", file=sys.stderr)
+        return LabError.code
     except LabError as error:
         print(f"xenlab: error: {error.message}", file=sys.stderr)
         if error.hint:
@@ -169,6 +209,4 @@ def main(env: Mapping[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    import os
-
     sys.exit(main(os.environ))

@@ -8,10 +8,13 @@ configuration is off: it would restart what it must not, and wants D-Bus for a h
 from __future__ import annotations
 
 import base64
+import gzip
 import ipaddress
+import posixpath
 import shlex
 
 from lab import topology
+from lab.role import swan
 from lab.topology import Machine
 from netem import dummynet, tc
 from netem.profile import Profile
@@ -126,10 +129,43 @@ def plugin() -> str:
     )
 
 
-def unpack(tar: bytes) -> str:
-    """`tar` unpacked at the root. It is in the script, for a file that Vagrant sends belongs to the wrong user."""
-    text = base64.encodebytes(tar).decode()
-    return _script(f"umask 077\nbase64 -d <<'TAR' | tar -C / -xf -\n{text}TAR")
+def linux_keys(tar: bytes) -> str:
+    """The keys among a machine's identity (lab.image.identity): its own for ssh, root's, and those it knows. In
+    the script itself, for a file that Vagrant sends is the wrong user's, and can be read, for a while."""
+    text = base64.encodebytes(gzip.compress(tar, mtime=0)).decode()
+    return _script(
+        "mkdir -p -m 700 /root/.ssh",
+        f"base64 -d <<'TAR' | tar -C / --no-same-owner -xzf - etc/ssh root\n{text}TAR",
+        "systemctl reload ssh",
+    )
+
+
+def linux_ipsec(connection: str | None) -> str:
+    """strongSwan with `connection` (swanctl.conf), or without any: ESP by the kernel, up with the first packet
+    between the hosts. What was there before ends."""
+    lines = [
+        "systemctl disable -q --now strongswan-starter 2>/dev/null || :",
+        "pid=$(cat /run/charon.pid 2>/dev/null || :)",
+        f'if [ "$pid" ] && [ "$(readlink "/proc/$pid/exe")" = {swan.CHARON} ]; then',
+        '    kill "$pid"',
+        '    while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done',
+        "fi",
+        f"rm -f {swan.CONNECTION} /run/charon.vici",
+        "ip xfrm policy flush; ip xfrm state flush",
+    ]
+    if connection is not None:
+        lines += [
+            f"mkdir -p {posixpath.dirname(swan.CONNECTION)}",
+            f"(umask 077; cat > {swan.CONNECTION}) <<'CONNECTION'\n{connection.rstrip()}\nCONNECTION",
+            f"setsid {swan.CHARON} < /dev/null > {swan.LOG} 2>&1 &",
+            "pid=$!",
+            "until [ -S /run/charon.vici ]; do",
+            f'    kill -0 "$pid" || {{ cat {swan.LOG} >&2; exit 1; }}',
+            "    sleep 0.2",
+            "done",
+            f"swanctl --load-all --noprompt --file {swan.CONNECTION}",
+        ]
+    return _script(*lines)
 
 
 def _hosts() -> list[str]:
