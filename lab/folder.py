@@ -61,6 +61,10 @@ class Folder:
         new.write_text(text + "\n", encoding="utf-8")
         new.replace(self.path / "lab.json")
 
+    def forget(self) -> None:
+        """There is no such lab any more."""
+        (self.path / "lab.json").unlink(missing_ok=True)
+
     def load(self) -> tuple[Spec, State] | None:
         """What was saved; None if there is no such lab. Raises LabError."""
         try:

@@ -7,14 +7,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from lab import ready
-from lab.errors import LabError, MissingError
+from lab.errors import LabError, LabUsageError, MissingError
 from lab.folder import Folder
 from lab.provider.base import Node, Provider, Say
 from lab.provider.choice import provider_of
 from lab.role import ipsec, router
-from lab.spec import Spec, Suite
+from lab.spec import PROVIDERS, Auth, Spec, Suite
 from lab.strategy import State, Strategy
+from lab.topology import HOSTS, MACHINES
 from netem.profile import Profile
+
+_FIXED = ("provider", "xen", "router_image")  # what a lab that runs cannot change
 
 
 class Lab:
@@ -39,8 +42,14 @@ class Lab:
         return self._strategy.state
 
     def up(self, wanted: State = State.READY) -> None:
-        """Bring it up. Raises LabError."""
+        """Bring it up, or what of it has ended. Raises LabError."""
+        if self.state >= State.BOOTED and self.gone():
+            self._strategy.back(State.BOOTED)
         self._strategy.up(wanted)
+
+    def gone(self) -> list[str]:
+        """The machines that should run and do not."""
+        return gone(self.provider)
 
     def down(self) -> None:
         """Take it down, whatever is left of it. Raises LabError."""
@@ -48,14 +57,29 @@ class Lab:
 
     def set_link(self, link: Profile) -> None:
         """Another link from now on. Raises LabError."""
-        self.spec = self.provider.spec = replace(self.spec, link=link)
-        self._strategy.back(State.ROUTED)
-        self.up()
+        self.become(replace(self.spec, link=link))
 
-    def set_ipsec(self, suite: Suite) -> None:
-        """IPsec on, off, or with another suite from now on. Raises LabError."""
-        self.spec = self.provider.spec = replace(self.spec, ipsec=suite)
-        self._strategy.back(State.TUNNELLED)
+    def set_ipsec(self, suite: Suite, auth: Auth | None = None) -> None:
+        """IPsec on, off, or with another suite or other proofs from now on. Raises LabError."""
+        self.become(replace(self.spec, ipsec=suite, auth=auth or self.spec.auth))
+
+    def become(self, wanted: Spec) -> None:
+        """Bring the lab up as `wanted`; only what differs is done again. Raises LabUsageError for what cannot be
+        changed while it runs, LabError.
+        """
+        old, self.spec = self.spec, wanted
+        for name in _FIXED:
+            if getattr(old, name) != getattr(wanted, name):
+                self.spec = old
+                raise LabUsageError(
+                    f"lab {old.name} runs with {name.replace('_', ' ')} {getattr(old, name)}",
+                    hint=f"xenlab down --name {old.name}, or another --name",
+                )
+        self.provider.spec = wanted
+        if (old.ipsec, old.auth) != (wanted.ipsec, wanted.auth):
+            self._strategy.back(State.TUNNELLED)
+        if old.link != wanted.link:
+            self._strategy.back(State.ROUTED)
         self.up()
 
     def node(self, name: str) -> Node:
@@ -91,18 +115,55 @@ class Lab:
         self._folder.save(self.spec, state)
 
 
+def gone(provider: Provider) -> list[str]:
+    """The machines that should run and do not. A lab without Xen has no machine for a router."""
+    running = provider.nodes()
+    return [each.name for each in (MACHINES if provider.abilities.xen else HOSTS) if each.name not in running]
+
+
 @contextmanager
 def open_lab(name: str, say: Say, wanted: Spec | None = None) -> Iterator[Lab]:
-    """The lab `name`, locked: as it is, or as `wanted` where there is none yet (or none that runs).
+    """The lab `name`, locked: as it is, or as `wanted` where there is none yet (or none that came up).
 
     Raises LabError, BusyError.
     """
     folder = Folder(name)
+    if wanted is None and not folder.path.is_dir():
+        raise LabError(f"there is no lab {name}", hint="xenlab up")
     with folder.locked():
         found = folder.load()
         spec, state = found or (None, State.OFF)
         if wanted is not None and (spec is None or state <= State.BUILT):
+            if spec is not None and any(getattr(spec, field) != getattr(wanted, field) for field in _FIXED):
+                provider_of(spec, folder.path, say).down()  # what it had begun to boot would be nobody's
             spec, state = wanted, State.OFF
         if spec is None:
             raise LabError(f"there is no lab {name}", hint="xenlab up")
         yield Lab(folder, spec, state, say)
+
+
+def look_at(name: str, say: Say) -> tuple[Spec, State, Provider]:
+    """The lab as it is, without its lock: for looking only. Raises LabError."""
+    folder = Folder(name)
+    found = folder.load()
+    if found is None:
+        raise LabError(f"there is no lab {name}", hint="xenlab up")
+    return *found, provider_of(found[0], folder.path, say)
+
+
+def take_down(name: str, say: Say) -> None:
+    """End lab `name`, whatever is left of it, even if nobody can read what it was. Raises LabError, BusyError."""
+    folder = Folder(name)
+    if not folder.path.is_dir():
+        return
+    with folder.locked():
+        try:
+            found = folder.load()
+        except LabError:
+            say(f"{folder.path / 'lab.json'} cannot be read: ending what any provider has there")
+            for provider in PROVIDERS:
+                provider_of(Spec(name=name, provider=provider), folder.path, say).down()
+            folder.forget()
+            return
+        if found is not None:
+            Lab(folder, *found, say).down()

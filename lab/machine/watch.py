@@ -25,8 +25,8 @@ _SHOWN_LINES = 12
 _TAIL_BYTES = 64 << 10
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[()][A-Z0-9]|[=>78cM])")
 _DEAD = re.compile(
-    r"^.*(?:Kernel panic - not syncing|Panic on CPU \d|xenlab: .* cannot be mounted|Unhandled: vec).*$", re.MULTILINE
-)
+    r"^.*(?:Kernel panic - not syncing|Panic on CPU \d|xenlab: .* be mounted|Unhandled: vec).*$", re.MULTILINE
+)  # the third is said by the image's own /init
 
 
 def text_of(console: Path) -> str:
@@ -37,7 +37,12 @@ def text_of(console: Path) -> str:
             data = file.read()
     except FileNotFoundError:
         return ""
-    text = _ESCAPES.sub("", data.decode(errors="replace")).replace("\r", "\n")
+    return readable(data)
+
+
+def readable(data: bytes) -> str:
+    """What a machine wrote, without what steers a terminal."""
+    text = _ESCAPES.sub("", data.decode(errors="replace")).replace("\r\n", "\n").replace("\r", "\n")
     return "".join(letter for letter in text if letter == "\n" or letter == "\t" or letter.isprintable())
 
 

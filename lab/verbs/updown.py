@@ -1,0 +1,91 @@
+"""build, up and down."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from lab.errors import LabUsageError
+from lab.folder import Folder, names
+from lab.lab import open_lab, take_down
+from lab.spec import PROVIDERS, Auth, Spec, Suite, Xen
+from lab.strategy import State
+from lab.verbs.common import name_option, progress
+from netem.errors import NetemError
+from netem.profile import Profile
+
+
+def _choice(values: Any) -> click.Choice:  # type: ignore[type-arg, unused-ignore]
+    return click.Choice([str(value.value) for value in values])
+
+
+@click.command()
+@click.option("--xen", type=_choice(Xen), default=Xen.V4_17.value, show_default=True, help="Version of Xen.")
+def build(xen: str) -> None:
+    """Build the image of the Xen hosts (or say that it is there)."""
+    from lab.image.build import cached, obtain
+
+    with progress() as say:
+        there = cached(Xen(xen)) is not None
+        image = obtain(Xen(xen), say)
+        say(f"{image.disk.parent}: Xen {xen} on Debian {image.release}{', as it was' if there else ''}")
+
+
+@click.command()
+@name_option
+@click.option("--provider", type=click.Choice(PROVIDERS), help="What the machines are (default: qemu).")
+@click.option("--rtt", metavar="TIME", help="Round trip between the hosts: 120ms (default: no delay).")
+@click.option("--rate", metavar="RATE", help="Of the link, each way: 100mbit (default: no limit).")
+@click.option("--ipsec", type=_choice(Suite), help="Between the hosts (default: off).")
+@click.option("--auth", type=_choice(Auth), help="How the hosts prove themselves for IPsec (default: psk).")
+@click.option("--xen", type=_choice(Xen), help="Version of Xen (default: 4.17).")
+@click.option("--router-image", metavar="FILE", help="A FreeBSD disk as router; beside it FILE.key, root's key.")
+def up(name: str, **options: str | None) -> None:
+    """Bring a lab up: two Xen hosts and a router between them.
+
+    Again, it does what is left to do; with another link or IPsec it changes the lab that runs. What is not
+    named stays as it is.
+    """
+    wanted = changed(name, options)
+    with progress() as say:
+        with open_lab(name, say, wanted) as lab:
+            if lab.state is State.READY and not lab.gone() and lab.spec == wanted:
+                say(f"lab {name} is there already")
+            lab.become(wanted)
+        say(f"lab {name} is up: {wanted.link}, IPsec {wanted.ipsec.value}. xenlab ssh host-a, xenlab down")
+
+
+def changed(name: str, options: dict[str, str | None]) -> Spec:
+    """The lab `name` with the options of `up` that were given; of those that were not, what it has. Raises
+    LabUsageError, LabError."""
+    given = {key: value for key, value in options.items() if value is not None}
+    found = Folder(name).load()
+    spec = found[0] if found else Spec(name=name)
+    link = {key: given.pop(key) for key in ("rtt", "rate") if key in given}
+    kinds: dict[str, Any] = {"ipsec": Suite, "auth": Auth, "xen": Xen, "router_image": os.path.abspath}
+    values = {key: kinds.get(key, str)(value) for key, value in given.items()}
+    try:
+        profile = Profile.parse(**{**spec.link.texts(), **link})
+    except NetemError as error:
+        raise LabUsageError(error.message, hint=error.hint) from None
+    return replace(spec, link=profile, **values)
+
+
+@click.command()
+@name_option
+@click.option("--all", "everything", is_flag=True, help="All labs of this user's.")
+def down(name: str, everything: bool) -> None:
+    """End a lab: its machines, their disks, its keys. What they said on their consoles is kept."""
+    with progress() as say:
+        wanted = names() if everything else [Spec(name=name).name]
+        for each in wanted:
+            if Folder(each).path.is_dir():
+                take_down(each, say)
+                say(f"lab {each} is down")
+            else:
+                say(f"there is no lab {each}: nothing to do")
+        if not wanted:
+            say("there are no labs")
