@@ -268,7 +268,7 @@ def test_a_source_that_cannot_be_read(sides: Sides, image: Path, loop_device: At
 @pytest.fixture
 def long_image(tmp_path: Path) -> Path:
     """Longer than what is read ahead of the sending: there is something left to be changed."""
-    return dense_image(tmp_path / "long.img", 64)
+    return dense_image(tmp_path / "long.img", 144)
 
 
 def test_a_source_that_shrinks(sides: Sides, long_image: Path) -> None:
