@@ -161,7 +161,7 @@ class NetnsProvider(Provider):
 
     def nodes(self) -> dict[str, Node]:
         note = self._noted()
-        if note is None or not _lives(note):
+        if note is None or not _lives(note) or not _emulators(note):
             return {}
         made = _namespaces(note)
         return {
@@ -180,7 +180,15 @@ class NetnsProvider(Provider):
         return self._ask({"stats": True})
 
     def console(self, name: str) -> Path | None:
+        """Namespaces have none."""
         return None
+
+    def details(self) -> dict[str, dict[str, Any]]:
+        note = self._noted()
+        if note is None:
+            return {}
+        seconds = round(time.time() - (self.folder / _NOTE).stat().st_mtime)
+        return {name: {"pid": note["pid"], "seconds": seconds} for name in self.nodes()}
 
     def down(self) -> None:
         note = self._noted()

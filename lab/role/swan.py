@@ -145,13 +145,16 @@ def parse_sas(printed: str) -> list[Sa]:
 def _child(values: Mapping[str, Any]) -> Sa:
     if values.get("encr-alg") and values.get("encr-keysize") != "128":
         raise SwanError(f"AES with {values.get('encr-keysize')} bits was not asked for")
+    counts = [values.get(key, "0") for key in ("bytes-in", "bytes-out")]
+    if not all(count.isdecimal() for count in counts):
+        raise SwanError(f"{counts} are no numbers of bytes")
     return Sa(
         state=values.get("state", ""),
         mode=values.get("mode", ""),
         cipher=values.get("encr-alg", ""),
         integrity=values.get("integ-alg"),
-        bytes_in=int(values.get("bytes-in", 0)),
-        bytes_out=int(values.get("bytes-out", 0)),
+        bytes_in=int(counts[0]),
+        bytes_out=int(counts[1]),
     )
 
 
@@ -161,13 +164,13 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value
 
 
-_TOKEN = re.compile(r"\s*(?:([^\s{}\[\]=]+)(=?)|([{}\[\]]))")
+_TOKEN = re.compile(r"\s*(?:([^\s{}\[\]=]+)(=?)([^\s{}\[\]]*)|([{}\[\]]))")
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str) -> dict[str, Any]:
     """vici's way of printing: {key=value key {section} key=[list]}, here from its opening brace on."""
     tokens: list[tuple[str, ...]] = [match.groups("") for match in _TOKEN.finditer(text)][::-1]
-    if not tokens or tokens.pop()[2] != "{":
+    if not tokens or tokens.pop()[3] != "{":
         raise SwanError(f"{text[:40]!r} is no section")
     try:
         return _inside(tokens)
@@ -178,20 +181,19 @@ def _parse(text: str) -> Any:
 def _inside(tokens: list[tuple[str, ...]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     while True:
-        word, equals, bracket = tokens.pop()
+        word, equals, value, bracket = tokens.pop()
         if bracket == "}":
             return values
         if not word:
             raise SwanError(f"{bracket!r} where a name should be")
-        following = tokens[-1][2]
+        following = tokens[-1][3]
         if not equals and following == "{":
             tokens.pop()
             values[word] = _inside(tokens)
-        elif equals and following == "[":
+        elif equals and not value and following == "[":
             tokens.pop()
             items = values[word] = []
-            while tokens[-1][2] != "]":
-                items.append(tokens.pop()[0])
-            tokens.pop()
+            while (token := tokens.pop())[3] != "]":
+                items.append(token[0])
         else:
-            values[word] = tokens.pop()[0] if equals and not following else ""
+            values[word] = value

@@ -151,6 +151,6 @@ def prove(provider: Provider, spec: Spec) -> dict[str, int]:
 def exchange(node: Node, address: str) -> None:
     """Packets from `node` to `address` and back, small and large ones. Raises CheckError when none returns."""
     for size in ("56", "1200"):
-        done = node.run(["ping", "-n", "-q", "-c", "3", "-i", "0.2", "-W", "20", "-s", size, address], timeout=60)
+        done = node.run(["ping", "-n", "-q", "-c", "3", "-i", "0.05", "-W", "20", "-s", size, address], timeout=60)
         if done.code:
             raise CheckError(f"{node.name} does not reach {address}: {done.said}")

@@ -1,0 +1,58 @@
+"""Labs for tests: brought up once, under a name of their own, and taken down at the end.
+
+A test is skipped with the reason where this machine lacks something. A lab that a killed test run leaves behind is
+seen by `xenlab status` and ended by `xenlab down --name`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from lab.folder import Folder
+from lab.lab import Lab, open_lab
+from lab.provider.choice import provider_class
+from lab.spec import Spec, Suite
+
+
+@pytest.fixture(scope="session")
+def xen_lab() -> Iterator[Lab]:
+    """Two Xen hosts and a router under QEMU, ready; no delay, IPsec off until a test asks for it."""
+    yield from _up("qemu")
+
+
+@pytest.fixture(scope="module")
+def netns_lab() -> Iterator[Lab]:
+    """Two namespaces with a link between them, ready; no delay, IPsec off until a test asks for it."""
+    yield from _up("netns")
+
+
+@pytest.fixture(scope="module")
+def netns_ipsec_lab(netns_lab: Lab) -> Lab:
+    """netns_lab, where IPsec can be turned on."""
+    _skip_if_missing(replace(netns_lab.spec, ipsec=Suite.TODAY))
+    return netns_lab
+
+
+def _skip_if_missing(spec: Spec) -> None:
+    lacking = provider_class(spec.provider).missing(spec)
+    if lacking:
+        pytest.skip(f"no {spec.provider} lab on this machine: {'; '.join(lacking)}")
+
+
+def _up(provider: str) -> Iterator[Lab]:
+    spec = Spec(name=f"test-{secrets.token_hex(4)}", provider=provider)
+    _skip_if_missing(spec)
+    try:
+        with open_lab(spec.name, lambda said: print(f"lab: {said}"), spec) as lab:
+            try:
+                lab.up()
+                yield lab
+            finally:
+                lab.down()
+    finally:
+        shutil.rmtree(Folder(spec.name).path, ignore_errors=True)
