@@ -19,9 +19,14 @@ apt() {
 
 # need PROGRAM PACKAGE SUBSTITUTE: install it as root, else say what is done without it.
 need() {
-    PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null && return 0
+    PATH="$PATH:/usr/sbin:/sbin:/usr/lib/ipsec" command -v "$1" >/dev/null && return 0
     apt "$2" && return 0
     say "no $1 (Debian package $2): $3"
+}
+
+# have FILE PACKAGE SUBSTITUTE: the same for what is no program.
+have() {
+    [ -e "$1" ] || apt "$2" || say "no $1 (Debian package $2): $3"
 }
 
 case "${1:-}" in
@@ -47,9 +52,21 @@ tools)
     need zstd zstd "zstd | ssh is left out of the comparison"
     need openssl openssl "the paper's way is left out of the comparison"
     need mkfs.ext4 e2fsprogs "no file system image can be built"
-    if [ "${2:-}" = demo ]; then
-        need mmdebstrap mmdebstrap "the image is made of this machine's /usr instead of a fresh Debian"
-    fi
+    case "${2:-}" in
+    demo) need mmdebstrap mmdebstrap "the image is made of this machine's /usr instead of a fresh Debian" ;;
+    lab)
+        need qemu-system-x86_64 qemu-system-x86 "no lab of real Xen hosts can run (xenlab doctor)"
+        need qemu-img qemu-utils "no lab of real Xen hosts can run (xenlab doctor)"
+        need mmdebstrap mmdebstrap "no image of a Xen host can be built"
+        need tcpdump tcpdump "what crosses a lab of namespaces cannot be captured"
+        need charon strongswan-charon "labs of namespaces have no IPsec"
+        need swanctl strongswan-swanctl "labs of namespaces have no IPsec"
+        have /usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so libcharon-extra-plugins \
+            "labs of namespaces have no IPsec"
+        have /usr/lib/ipsec/plugins/libstrongswan-openssl.so libstrongswan-standard-plugins \
+            "labs of namespaces have no IPsec"
+        ;;
+    esac
     ;;
 debian-tests)
     packages="python3-click python3-cryptography python3-hypothesis python3-pytest python3-pyxs

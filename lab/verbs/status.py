@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from lab.errors import LabError
 from lab.folder import names
@@ -16,6 +17,7 @@ from lab.provider.base import Provider
 from lab.strategy import State
 from lab.topology import MACHINES
 from lab.verbs.common import progress
+from netem.profile import Profile
 
 
 @click.command()
@@ -32,7 +34,8 @@ def status(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
     elif found:
-        Console().print(table(found))
+        for lab in found:
+            Console(highlight=False).print(shown(lab), soft_wrap=True)
     else:
         click.echo("there are no labs (xenlab up)")
 
@@ -54,39 +57,25 @@ def _state(state: State, provider: Provider, something_runs: bool) -> str:
     if state >= State.BOOTED:
         missing = gone(provider)
         return f"broken: {', '.join(missing)} ended" if missing else str(state)
-    return "half-way: machines boot, or their start was cut short" if something_runs else str(state)
+    return "booting, or cut short" if something_runs else str(state)
 
 
-def table(labs: list[dict[str, Any]]) -> Table:
-    """For people."""
-    shown = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("lab", "state", "link", "IPsec", "machine", "addresses", "ssh port", "pid", "up"):
-        shown.add_column(title)
-    for lab in labs:
-        what = lab.get("error") or f"{lab['state']} ({lab['provider']}, Xen {lab['xen']})"
-        first = [lab["name"], what, _link(lab.get("link")), str(lab.get("ipsec", ""))]
-        machines: dict[str, dict[str, Any]] = lab["machines"] or {"": {}}
-        for name, machine in machines.items():
-            seconds = machine.get("seconds")
-            shown.add_row(
-                *first,
-                name,
-                " ".join(machine.get("addresses", [])),
-                str(machine.get("port", "")),
-                str(machine.get("pid", "")),
-                "" if seconds is None else _duration(seconds),
-            )
-            first = ["", "", "", ""]
-    return shown
-
-
-def _link(values: dict[str, Any] | None) -> str:
-    from netem.profile import Profile
-
-    return "" if values is None else str(Profile.from_dict(values))
+def shown(lab: dict[str, Any]) -> Group:
+    """For people: a line about the lab, and a table of its machines."""
+    machines = Table(box=None, show_header=False, padding=(0, 2))
+    for name, machine in lab["machines"].items():
+        words = {"port": "ssh port", "pid": "pid"}
+        facts = [f"{word} {machine[key]}" if key in machine else "" for key, word in words.items()]
+        up = f"up {_duration(machine['seconds'])}" if "seconds" in machine else ""
+        machines.add_row(name, " ".join(machine["addresses"]), *facts, up)
+    if "error" in lab:
+        return Group(Text(f"{lab['name']}: {lab['error']}", style="bold red"))
+    link = Profile.from_dict(lab["link"])
+    what = f"{lab['state']} ({lab['provider']}, Xen {lab['xen']}; {link}; IPsec {lab['ipsec']})"
+    return Group(Text(f"{lab['name']}: {what}", style="bold"), *([machines] if lab["machines"] else []))
 
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    return f"{hours}:{minutes:02}:{rest:02}"

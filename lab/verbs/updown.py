@@ -64,11 +64,11 @@ def changed(name: str, options: dict[str, str | None]) -> Spec:
     given = {key: value for key, value in options.items() if value is not None}
     found = Folder(name).load()
     spec = found[0] if found else Spec(name=name)
-    link = {key: given.pop(key) for key in ("rtt", "rate") if key in given}
+    link = spec.link.texts() | {key: given.pop(key) for key in ("rtt", "rate") if key in given}
     kinds: dict[str, Any] = {"ipsec": Suite, "auth": Auth, "xen": Xen, "router_image": os.path.abspath}
     values = {key: kinds.get(key, str)(value) for key, value in given.items()}
     try:
-        profile = Profile.parse(**{**spec.link.texts(), **link})
+        profile = Profile.parse(**link)
     except NetemError as error:
         raise LabUsageError(error.message, hint=error.hint) from None
     return replace(spec, link=profile, **values)

@@ -1,0 +1,28 @@
+"""box: the lab's own host image for Vagrant."""
+
+from __future__ import annotations
+
+import click
+
+from lab.spec import Xen
+from lab.verbs.common import progress
+
+
+@click.command()
+@click.option(
+    "--xen",
+    type=click.Choice([each.value for each in Xen]),
+    default=Xen.V4_17.value,
+    show_default=True,
+    help="Version of Xen.",
+)
+def box(xen: str) -> None:
+    """Make a Vagrant box (libvirt) of the lab's own image, and print where it is.
+
+    XENLAB_BOX=$(xenlab box) vagrant up
+    """
+    from lab.provider.vagrant_box import obtain_box
+
+    with progress() as say:
+        path = obtain_box(Xen(xen), say)
+    click.echo(path)

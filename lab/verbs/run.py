@@ -1,0 +1,79 @@
+"""run: a way of migrating, measured in the lab."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from lab import existing
+from lab.lab import open_lab
+from lab.results import Result
+from lab.verbs.common import name_option, progress
+from lab.verbs.updown import changed
+from netem.units import format_time
+
+WAYS = {"existing": existing.run}
+
+
+@click.command()
+@click.argument("way", type=click.Choice(list(WAYS)))
+@name_option
+@click.option("--rtt", "rtts", multiple=True, metavar="TIME", help="Round trips to measure at, in turn: 120ms.")
+@click.option("--rate", metavar="RATE", help="Of the link, each way: 100mbit.")
+@click.option("--ipsec", metavar="SUITE", help="Between the hosts: off, aes128-sha1 (default), aes128gcm16.")
+@click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="results",
+    show_default=True,
+    help="Where the results are kept, a JSON file each.",
+)
+def run(way: str, name: str, rtts: tuple[str, ...], rate: str | None, ipsec: str | None, results: Path) -> None:
+    """Migrate a guest from host-a to host-b, and say how long it took and for how long it stood still.
+
+    WAY `existing` is plain xl migrate, through IPsec. The lab is brought up if it is not, and stays up.
+    """
+    found: list[Result] = []
+    with progress() as say:
+        for rtt in rtts or (None,):
+            given = {"rtt": _with_unit(rtt), "rate": rate, "ipsec": ipsec or "aes128-sha1"}
+            wanted = changed(name, given)
+            with open_lab(name, say, wanted) as lab:
+                lab.become(wanted)
+                result = WAYS[way](lab, say)
+                say(f"kept: {result.save(results)}")
+                found.append(result)
+    Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 110).print(table(found))
+
+
+def _with_unit(rtt: str | None) -> str | None:
+    """A bare number is milliseconds."""
+    return f"{rtt}ms" if rtt and rtt.replace(".", "", 1).isdigit() else rtt
+
+
+def table(results: list[Result]) -> Table:
+    """One row a run."""
+    made = Table(box=SIMPLE_HEAD)
+    for name in ("way", "RTT", "IPsec"):
+        made.add_column(name)
+    for name in ("xl migrate", "downtime", "at the router", "disk, before", "steal"):
+        made.add_column(name, justify="right")
+    for result in results:
+        values = result.as_dict()
+        figures = values["figures"]
+        made.add_row(
+            result.kind,
+            format_time(result.spec.link.rtt),
+            result.spec.ipsec.value,
+            f"{figures['seconds']:.1f} s",
+            f"{figures['downtime']:.1f} s",
+            f"{figures['router_bytes'] / 1e6:.0f} MB",
+            f"{figures['disk_seconds']:.1f} s",
+            f"{values['host']['steal']:.0%}",
+        )
+    return made
