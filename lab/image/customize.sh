@@ -1,0 +1,38 @@
+#!/bin/sh
+# Run inside the image's tree (chroot), once its packages and our own files are there. No network, no mounts.
+set -eu
+
+# The plugin, as long as it is no Debian package: its modules and a launcher.
+python3 -m compileall -q /usr/lib/python3/dist-packages/xenplugin
+printf '#!/bin/sh\nexec python3 -m xenplugin "$@"\n' >/usr/bin/xenplugin
+chmod 755 /usr/bin/xenplugin
+
+# Nothing of this machine may be the same on all of them.
+rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id
+: >/etc/machine-id
+echo xenlab >/etc/hostname
+: >/etc/resolv.conf
+: >/etc/fstab
+
+# Whatever a host of the lab does not need costs it seconds at each boot.
+systemctl -q mask \
+    e2scrub_reap.service e2scrub_all.timer fstrim.timer dpkg-db-backup.timer systemd-tmpfiles-clean.timer \
+    apt-daily.timer apt-daily-upgrade.timer logrotate.timer systemd-pcrphase.service \
+    systemd-pcrphase-sysinit.service systemd-pstore.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount \
+    systemd-random-seed.service systemd-update-utmp.service systemd-update-utmp-runlevel.service \
+    systemd-quotacheck.service systemd-machine-id-commit.service systemd-firstboot.service systemd-repart.service \
+    systemd-logind.service systemd-user-sessions.service systemd-hostnamed.service systemd-rfkill.socket \
+    systemd-rfkill.service systemd-journal-flush.service systemd-remount-fs.service systemd-fsck-root.service \
+    systemd-fsckd.socket systemd-ask-password-console.path systemd-ask-password-wall.path systemd-initctl.socket \
+    systemd-network-generator.service systemd-networkd-wait-online.service systemd-sysext.service \
+    getty.target serial-getty@.service getty@.service console-getty.service \
+    dev-hugepages.mount dev-mqueue.mount sys-fs-fuse-connections.mount sys-kernel-config.mount \
+    sys-kernel-debug.mount kmod-static-nodes.service \
+    lvm2-monitor.service lvm2-lvmpolld.socket dm-event.socket blk-availability.service \
+    xendomains.service rsync.service sudo.service ipsec.service strongswan-starter.service \
+    remote-fs.target hwclock.service
+systemctl -q enable systemd-networkd.service ssh.service xenlab-router.service
+systemctl -q disable systemd-networkd-wait-online.service systemd-timesyncd.service 2>/dev/null || true
+systemctl -q set-default multi-user.target
+rm -rf /var/log/*.log /var/log/apt /var/cache/apt/* /var/lib/apt/lists/* /var/cache/debconf/*-old
+mkdir -p /var/log/xen/console
