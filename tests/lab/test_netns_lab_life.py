@@ -102,7 +102,8 @@ def test_it_outlives_the_command_that_made_it(home: Path) -> None:
         "with open_lab('one', print, Spec(name='one', provider='netns')) as one: one.up()"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=PATIENCE)
-    prefix = note(home)["prefix"]
+    prefix, pid = note(home)["prefix"], int(str(note(home)["pid"]))
+    assert os.getsid(pid) == pid  # no terminal's ctrl-C or end concerns it
     with lab("one", wanted=False) as one:
         assert one.state is State.READY
         one.set_link(Profile(rtt=0.02))
@@ -184,10 +185,14 @@ def test_a_keeper_that_was_killed_leaves_nothing_after_down(home: Path) -> None:
         found = note(home)
         os.kill(int(str(found["pid"])), signal.SIGKILL)
         assert eventually(lambda: one.provider.nodes() == {})
-        assert [name for name in netns.names() if name.startswith(str(found["prefix"]))]
+        inside = [
+            pid for name in netns.names() if name.startswith(str(found["prefix"])) for pid in netns.pids(name)
+        ]
+        assert len(inside) >= (3 if strongswan else 1)
         with pytest.raises(LabError, match="keeper does not answer"):
             one.provider.set_link(Profile())
         one.down()
+    assert [pid for pid in inside if provider_module._birth(pid) is not None] == []
     nothing_left(home, found["prefix"])
 
 
