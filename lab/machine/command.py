@@ -54,7 +54,7 @@ def network_words(machine: Machine) -> list[str]:
 
 
 def boot_words(machine: Machine, xen: Path, kernel: Path, initrd: Path) -> list[str]:
-    """What the machine boots."""
+    """What the machine boots. `kernel`: an ELF file; a packed one takes ten seconds more under TCG."""
     if machine.role is Role.ROUTER:
         return ["-kernel", str(kernel), "-initrd", str(initrd), "-append", _ROUTER]
     modules = f"{_escaped(kernel)} {_DOM0.replace(',', ',,')},{_escaped(initrd)}"

@@ -171,7 +171,7 @@ class QemuProvider(Provider):
         if foreign is None:
             self._write(f"{each.name}.tar", identity(each, keys))
             disks.append(f"{command.drive(self._file(each.name, 'tar'), 'raw')},readonly=on")
-            boot = command.boot_words(each, image.xen, image.kernel, image.initrd)
+            boot = command.boot_words(each, image.xen, image.vmlinux, image.initrd)
         words = command.qemu_words(each, self.folder, self.spec.name, accelerator(), boot, disks)
         self._file(each.name, "console").unlink(missing_ok=True)
         process.start(words, self._file(each.name, "pid"), self._file(each.name, "log"), self.folder)

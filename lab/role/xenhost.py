@@ -106,5 +106,5 @@ def judge(name: str, said: str) -> None:
             " can be believed",
             hint="its emulated CPU must have no AVX and no XSAVE (docs/lab.md)",
         )
-    if set(state) & set("cds") or seconds == 0:
+    if set(state) & set("cds") or seconds < 1:
         raise CheckError(f"{name}: the guest that was to compute meanwhile did not (state {state}, {seconds} s)")
