@@ -31,7 +31,7 @@ from lab.spec import Xen
 USER, UID = "vagrant", 1000
 _KEYS = "/usr/share/rubygems-integration/all/gems/vagrant-*/keys/vagrant.pub*"
 _OTHER_KEYS = "/opt/vagrant/embedded/gems/gems/vagrant-*/keys/vagrant.pub*"
-_LINUX = "root=/dev/vda1 rw net.ifnames=0 quiet"
+_LINUX = "root=/dev/vda1 rw net.ifnames=0"
 
 GRUB_CONFIG = f"""\
 serial --unit=0 --speed=115200

@@ -40,23 +40,23 @@ def missing() -> list[str]:
 def sweep(prefix: str) -> None:
     """Remove the machines, disks and site networks of the lab whose names begin with `prefix`. Raises LabError."""
     machines = [prefix + each.name for each in topology.MACHINES]
-    domains = _names("list", "--all", "--name")
+    domains = names("list", "--all", "--name")
     for name in machines:
         if name in domains:
             _virsh("destroy", name)
             _virsh("undefine", name)
-    volumes = {line.split()[0] for line in _names("vol-list", POOL) if line.split()}
+    volumes = {line.split()[0] for line in names("vol-list", POOL) if line.split()}
     for name in machines:
         if f"{name}.img" in volumes:
             _virsh("vol-delete", f"{name}.img", "--pool", POOL)
-    networks = _names("net-list", "--all", "--name")
+    networks = names("net-list", "--all", "--name")
     for network in topology.NETWORKS:
         if prefix + network in networks:
             _virsh("net-destroy", prefix + network)
             _virsh("net-undefine", prefix + network)
-    left = [name for name in machines if name in _names("list", "--all", "--name")]
+    left = [name for name in machines if name in names("list", "--all", "--name")]
     left += [
-        name for name in map(prefix.__add__, topology.NETWORKS) if name in _names("net-list", "--all", "--name")
+        name for name in map(prefix.__add__, topology.NETWORKS) if name in names("net-list", "--all", "--name")
     ]
     if left:
         raise LabError(f"libvirt does not let go of {', '.join(left)}", hint="virsh -c qemu:///system list --all")
@@ -67,7 +67,8 @@ def _has_plugin() -> bool:
     return "vagrant-libvirt" in done.stdout
 
 
-def _names(*words: str) -> list[str]:
+def names(*words: str) -> list[str]:
+    """What a listing command of virsh prints, a line each. Raises LabError."""
     return [line.strip() for line in _virsh(*words).stdout.splitlines()]
 
 

@@ -173,6 +173,7 @@ def _hosts() -> list[str]:
     lines = [f"{topology.address(each.name)} {each.name}" for each in topology.MACHINES]
     names = "|".join(each.name for each in topology.MACHINES)
     return [
+        "[ -e /etc/hosts ] || echo '127.0.0.1 localhost' > /etc/hosts",
         # The box may have its own name there, on a loopback address.
         f"grep -v -E '[[:space:]]({names})( |$)' /etc/hosts > /etc/hosts.xenlab || :",
         f"printf '%s\\n' {' '.join(shlex.quote(line) for line in lines)} >> /etc/hosts.xenlab",
