@@ -22,12 +22,13 @@ _LARGEST = 4_000_000  # bytes: the guest checks one file at a time
 _PATTERN = 2 << 20  # bytes
 
 
-def install(tree: Path, work: Path) -> None:
-    """Make /srv/guests in `tree`; `work` is a folder for what is needed meanwhile. Raises BuildError."""
+def install(tree: Path, work: Path, kernel: Path) -> None:
+    """Make /srv/guests in `tree`, with `kernel`; `work` is a folder for what is needed meanwhile. Raises
+    BuildError."""
     home = tree / "srv/guests"
     home.mkdir(parents=True)
-    kernel = sorted((tree / "boot").glob("vmlinuz-*"))[-1]
-    (home / "vmlinuz").symlink_to(f"/boot/{kernel.name}")
+    # Unpacked, for xl takes it as well, and sooner.
+    ext4.copy_sparse(kernel, home / "vmlinuz")
     files = {
         "init": (GUEST / "init").read_bytes(),
         "sbin/poweroff": (GUEST / "poweroff").read_bytes(),

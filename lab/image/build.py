@@ -4,7 +4,7 @@
         4.17.lock               held (flock) by whoever builds; others wait
         building-4.17/          a build that goes on, or was interrupted: the next one removes it
         packages-4.17-HASH.tar  the packages' tree: what takes long, and seldom changes
-        host-4.17-HASH/         disk.img xen vmlinuz initrd about.json; its name is there when all of it is
+        host-4.17-HASH/         disk.img xen vmlinuz vmlinux initrd about.json; its name is there when all of it is
 
 The strategy: mmdebstrap installs the packages, in mount and process namespaces of its own, so that nothing it
 mounts or starts can outlive it or be there when a tree is deleted. The second part lays our files over that tree
@@ -28,7 +28,7 @@ from pathlib import Path
 
 from lab.errors import BuildError, MissingError
 from lab.guest import make as guests
-from lab.image import ext4, initramfs, recipe
+from lab.image import ext4, initramfs, kernel, recipe
 from lab.provider.base import Say
 from lab.spec import Xen
 
@@ -41,13 +41,15 @@ class HostImage:
     """What a machine of the lab boots from.
 
     disk: a raw ext4 file system, no partition table; only read, below overlays. xen: the hypervisor (ELF,
-    multiboot). kernel, initrd: of dom0, and of the router, which boots without Xen. release: Debian's name.
+    multiboot). kernel, initrd: of dom0, and of the router, which boots without Xen. vmlinux: the same kernel
+    unpacked (ELF), for Xen to start dom0 from sooner. release: Debian's name.
     digest: of the recipe. packages: name -> version of all that is installed.
     """
 
     disk: Path
     xen: Path
     kernel: Path
+    vmlinux: Path
     initrd: Path
     release: str
     digest: str
@@ -119,6 +121,7 @@ def _load(entry: Path) -> HostImage:
             disk=entry / "disk.img",
             xen=entry / "xen",
             kernel=entry / "vmlinuz",
+            vmlinux=entry / "vmlinux",
             initrd=entry / "initrd",
             release=about["release"],
             digest=about["digest"],
@@ -212,14 +215,15 @@ class _Build:
         shutil.copyfile(recipe.HERE / "customize.sh", script)
         self._command(["chroot", str(tree), "/bin/sh", "/customize.sh"], PATH="/usr/sbin:/usr/bin:/sbin:/bin")
         script.unlink()
-        self._say("the guests")
-        guests.install(tree, self._work)
         self._say("kernel, initramfs and hypervisor")
         init = (recipe.HERE / "init").read_bytes()
         (new / "initrd").write_bytes(initramfs.make(tree, recipe.HOST_MODULES, {"init": init}))
         boot = tree / "boot"
         shutil.copyfile(_only(boot, "vmlinuz-*"), new / "vmlinuz")
+        (new / "vmlinux").write_bytes(kernel.unpacked((new / "vmlinuz").read_bytes()))
         (new / "xen").write_bytes(gzip.decompress(_only(boot, f"xen-{self._xen.value}-amd64.gz").read_bytes()))
+        self._say("the guests")
+        guests.install(tree, self._work, new / "vmlinux")
         self._say("the file system")
         ext4.make(tree, new / "disk.img", size=recipe.SIZE, inodes=recipe.INODES, journal=32)
         about = {

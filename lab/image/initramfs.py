@@ -15,8 +15,8 @@ from lab.errors import BuildError
 
 #: What the two /init use.
 _APPLETS = (
-    *("[", "cat", "cp", "dd", "findfs", "grep", "head", "insmod", "md5sum", "mkdir", "mount", "mv", "sed", "sh"),
-    *("sleep", "stty", "switch_root", "tail", "tar", "tee", "ts", "umount", "usleep"),
+    *("[", "cat", "cp", "dd", "findfs", "head", "insmod", "md5sum", "mkdir", "mkfifo", "mount", "mv", "sed", "sh"),
+    *("stty", "switch_root", "tail", "tar", "tee", "umount", "usleep"),
 )
 _FOLDERS = ("bin", "dev", "modules", "proc", "root", "run", "sys", "tmp")
 
@@ -30,7 +30,7 @@ def make(tree: Path, modules: Iterable[str], files: Mapping[str, bytes]) -> byte
     order = []
     for path in in_order(modules_folder(tree), modules):
         name = PurePosixPath(path.name.removesuffix(".xz")).name
-        content[f"modules/{name}"] = (stat.S_IFREG | 0o644, _unpacked(path))
+        content[f"modules/{name}"] = (stat.S_IFREG | 0o644, _content(path))
         order.append(name)
     content["modules/order"] = (stat.S_IFREG | 0o644, "".join(f"{name}\n" for name in order).encode())
     for name, data in files.items():
@@ -111,6 +111,6 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
 
 
-def _unpacked(path: Path) -> bytes:
+def _content(path: Path) -> bytes:
     data = path.read_bytes()
     return lzma.decompress(data) if path.suffix == ".xz" else data

@@ -21,7 +21,7 @@ GUEST = HERE.parent / "guest"
 PLUGIN = HERE.parent.parent / "xenplugin"
 
 #: Modules that a machine needs before its root file system is there, and those a guest needs.
-HOST_MODULES = ("virtio_pci", "virtio_blk", "ext4")
+HOST_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
 GUEST_MODULES = ("xen-blkfront", "ext4")
 
 _PACKAGES = """
