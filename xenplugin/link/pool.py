@@ -20,7 +20,7 @@ from xenplugin.link.queue import SendQueue
 from xenplugin.wire.frames import Ack, Chunk, Error, Frame, Ping, Welcome, Zeros
 
 PING_EVERY = 5.0
-_CAPACITY = 96 << 20
+_CAPACITY = 80 << 20
 #: Seconds in which the receipt overtakes the end of a connection.
 _LAST_WORD = 2.0
 #: Seconds to wait after a connection on which nothing was heard.
