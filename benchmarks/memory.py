@@ -17,6 +17,7 @@ def run(repeat: int) -> list[dict[str, Any]]:
     """Raises SystemExit if a copy fails."""
     small = images.image(4 * images.GIB, 10**9)
     large = images.stretched(small, 1024 * images.GIB)
+    full = ["-s", "", "--streams", "32", "--rate", "400mbit"]
     runs: dict[str, list[Run]] = {}
     with tempfile.TemporaryDirectory(dir=images.cache()) as folder:
         target = Path(folder) / "arrived.img"
@@ -24,7 +25,8 @@ def run(repeat: int) -> list[dict[str, Any]]:
             for way, image, options in (
                 ("4 GiB", small, []),
                 ("1 TiB", large, []),
-                ("1 TiB, 32 streams, 400 Mbit/s", large, ["-s", "", "--streams", "32", "--rate", "400mbit"]),
+                ("1 TiB, full queue", large, full),
+                ("1 TiB, full queue, stored", large, [*full, "--level", "store"]),
             ):
                 images.warm(image)
                 where = f"{FAR}:{target}" if options else str(target)
