@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import tarfile
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from lab.spec import Xen
 USER, UID = "vagrant", 1000
 _KEYS = "/usr/share/rubygems-integration/all/gems/vagrant-*/keys/vagrant.pub*"
 _OTHER_KEYS = "/opt/vagrant/embedded/gems/gems/vagrant-*/keys/vagrant.pub*"
+_KEPT = 7 * 86400  # seconds: a box that nobody asked for so long goes when another is made
 _LINUX = "root=/dev/vda1 rw net.ifnames=0"
 
 GRUB_CONFIG = f"""\
@@ -124,6 +126,10 @@ def obtain_box(xen: Xen, say: Say) -> Path:
                 raise BuildError(f"the box cannot be made: {error}") from None
             finally:
                 shutil.rmtree(work, ignore_errors=True)
+            for old in home().glob(f"{OWN}{xen}-*.box"):
+                if old.stat().st_mtime < time.time() - _KEPT:
+                    old.unlink()
+        os.utime(box)  # it is in use
     return box
 
 

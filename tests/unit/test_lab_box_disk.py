@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import subprocess
 import tarfile
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -83,11 +85,18 @@ def test_a_file_that_does_not_fit_is_noticed(tmp_path: Path) -> None:
         vagrant_disk.add(filesystem(tmp_path), [File("/large", b"\1" * (40 << 20))])
 
 
+def host_image(folder: Path, digest: str, **files: Path) -> HostImage:
+    """One with the files that a box is made of; of no others is asked."""
+    named = {"disk": folder / "disk.img", "xen": folder / "xen", "kernel": folder / "vmlinuz"} | files
+    rest = {field.name: folder for field in fields(HostImage) if field.name not in named}
+    return HostImage(**{**rest, **named, "initrd": folder / "initrd", "digest": digest})  # type: ignore[arg-type]
+
+
 def image(folder: Path) -> HostImage:
     for name in ("xen", "vmlinuz", "initrd"):
         (folder / name).write_bytes(name.encode() * 1000)
     disk = filesystem(folder)
-    return HostImage(disk, folder / "xen", folder / "vmlinuz", folder / "initrd", "bookworm", "abc", {})
+    return host_image(folder, "abc", disk=disk)
 
 
 @pytest.fixture
@@ -101,7 +110,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HostImage:
 
 @needs_e2fsprogs
 @needs_grub
-def test_the_box_is_whole_and_kept(world: HostImage, tmp_path: Path) -> None:
+def test_the_box_is_whole_and_kept(world: HostImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     box = vagrant_box.obtain_box(Xen.V4_17, said.append)
     assert said and box.name.startswith("xenlab-4.17-")
@@ -123,6 +132,11 @@ def test_the_box_is_whole_and_kept(world: HostImage, tmp_path: Path) -> None:
     assert sorted(path.name for path in box.parent.iterdir()) == ["lock", box.name]
     said.clear()
     assert vagrant_box.obtain_box(Xen.V4_17, said.append) == box and not said
+    # One that was long not asked for goes when another is made.
+    os.utime(box, (0, 0))
+    monkeypatch.setattr(vagrant_box, "public_keys", lambda: "ssh-rsa BBBB another\n")
+    another = vagrant_box.obtain_box(Xen.V4_17, said.append)
+    assert sorted(path.name for path in box.parent.iterdir()) == ["lock", another.name]
     # The image itself is as it was.
     assert vagrant_disk.content(world.disk, "/boot/grub/grub.cfg") == b""
 
@@ -145,8 +159,7 @@ def test_an_interrupted_one_is_begun_anew(world: HostImage, monkeypatch: pytest.
 
 
 def test_another_image_or_key_is_another_box(tmp_path: Path) -> None:
-    one = HostImage(tmp_path, tmp_path, tmp_path, tmp_path, "bookworm", "one", {})
-    two = HostImage(tmp_path, tmp_path, tmp_path, tmp_path, "bookworm", "two", {})
+    one, two = host_image(tmp_path, "one"), host_image(tmp_path, "two")
     assert len({vagrant_box._digest(one, "k"), vagrant_box._digest(two, "k"), vagrant_box._digest(one, "l")}) == 3
 
 
