@@ -16,7 +16,7 @@ from typing import NoReturn
 import click
 
 from lab.errors import LabError
-from lab.verbs import doctor, machines, status, updown
+from lab.verbs import doctor, machines, run, status, updown
 from netem.errors import NetemError
 
 
@@ -31,6 +31,7 @@ for verb in (
     status.status,
     machines.ssh,
     machines.console,
+    run.run,
     updown.down,
     doctor.doctor,
 ):

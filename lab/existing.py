@@ -1,0 +1,200 @@
+"""The existing way, measured: a guest moved from host-a to host-b by plain `xl migrate`, through IPsec if it is on.
+
+xl moves no disks, it only demands that they are there. So the guest's disk is copied beforehand, with rsync over
+the same link, and the guest has it read-only from its start to its arrival: what was copied is what it finds. How
+long that took is told apart from how long `xl migrate` took. Everything that is measured is taken from outside:
+the time around the command, the bytes that the router's devices counted, and the guest's own ticks for its
+downtime (the longest gap between two of them, less the second there always is).
+
+A guest that was on the hosts before is ended first, and the one that was moved at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from lab.errors import CheckError, CommandError
+from lab.guest import trace
+from lab.lab import Lab
+from lab.progress import Moving
+from lab.provider.base import Node, Say
+from lab.results import Result
+from lab.topology import HOST_A, HOST_B, ROUTER, SITE_A
+
+GUEST = "g1"
+_CONFIG = f"/srv/guests/{GUEST}.cfg"
+_DISK = f"/srv/guests/{GUEST}.img"
+_LOG = f"/var/log/xen/console/guest-{GUEST}.log"
+#: Ticks that are waited for before and after, so that the guest is known to run.
+_TICKS = 5
+#: Seconds that the end of watching may take.
+_LAST_WORDS = 20.0
+#: Seconds of a quiet machine.
+_START, _COPY, _MIGRATE = 300.0, 1800.0, 1800.0
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Seconds and bytes. `router_bytes`: IP packets with their Ethernet headers, both directions, while xl ran."""
+
+    disk_seconds: float
+    disk_router_bytes: int
+    seconds: float
+    router_bytes: int
+    downtime: float
+    ticks: int
+    stopped_at: int
+    said: str
+
+
+def run(lab: Lab, say: Say) -> Result:
+    """Measure it once in the lab as it is (which must be up). Raises CommandError, CheckError."""
+    result = Result("existing", lab.spec)
+    source, target, router = lab.node(HOST_A.name), lab.node(HOST_B.name), lab.node(ROUTER.name)
+    result.versions = versions(source)
+    for node in (source, target):
+        destroy(node)
+    try:
+        with watching((source, target), say):
+            result.figures = vars(_move(source, target, router, say))
+    finally:
+        for node in (source, target):
+            destroy(node)
+    return result
+
+
+def _move(source: Node, target: Node, router: Node, say: Say) -> Moved:
+    begun = {node.name: _log_size(node) for node in (source, target)}
+    say(f"{source.name}: starting {GUEST}")
+    disk = f'disk=["format=raw,vdev=xvda,access=ro,target={_DISK}"]'
+    source.check(["xl", "create", "-q", _CONFIG, disk], timeout=_START)
+    before = _await_ticks(source, begun[source.name], say)
+    say(f"{source.name}: copying the disk of {GUEST} to {target.name} (rsync)")
+    target.check(["rm", "-f", _DISK])
+    start, bytes_start = time.monotonic(), _router_bytes(router)
+    source.check(["rsync", "-S", "-W", _DISK, f"{target.name}:{_DISK}"], timeout=_COPY)
+    disk_seconds, disk_bytes = time.monotonic() - start, _router_bytes(router) - bytes_start
+    say(f"{source.name}: xl migrate {GUEST} {target.name}")
+    start, bytes_start = time.monotonic(), _router_bytes(router)
+    done = source.run(["xl", "migrate", GUEST, target.name], timeout=_MIGRATE)
+    seconds, moved_bytes = time.monotonic() - start, _router_bytes(router) - bytes_start
+    if done.code:
+        raise CommandError(f"{source.name}: xl migrate failed ({done.code}): {done.said[-400:]}")
+    _check_where(source, target)
+    after = _await_ticks(target, begun[target.name], say)
+    seen = trace.parse("".join((_log(source, begun[source.name]), after)))
+    if seen.corrupt:
+        raise CheckError(f"{GUEST} found corruption: {seen.corrupt[0]}")
+    last = trace.parse(before).ticks[-1].number
+    return Moved(
+        disk_seconds=round(disk_seconds, 3),
+        disk_router_bytes=disk_bytes,
+        seconds=round(seconds, 3),
+        router_bytes=moved_bytes,
+        downtime=round(seen.downtime, 3),
+        ticks=len(seen.ticks),
+        stopped_at=last,
+        said=done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "",
+    )
+
+
+@contextmanager
+def watching(nodes: Iterable[Node], say: Say) -> Iterator[None]:
+    """Show what the guest says on each of `nodes`, as it says it."""
+
+    def follow(node: Node, tail: subprocess.Popen[bytes]) -> None:
+        assert tail.stdout is not None
+        for line in tail.stdout:
+            say(Moving(node.name, f"{GUEST} says: {line.decode(errors='replace').strip()}"))
+
+    tails = []
+    for node in nodes:
+        # Its end is the end of its standard input: ending ssh alone would leave it running there.
+        words = ["sh", "-c", f"tail -n 0 -F {_LOG} 2>/dev/null & cat >/dev/null; kill $!"]
+        tail = node.popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        threading.Thread(target=follow, args=(node, tail), daemon=True).start()
+        tails.append((node, tail))
+    try:
+        yield
+    finally:
+        for node, tail in tails:
+            tail.stdin.close()
+            try:
+                tail.wait(_LAST_WORDS)
+            except subprocess.TimeoutExpired:
+                tail.kill()
+                tail.wait()
+            say(Moving(node.name, ""))
+
+
+def destroy(node: Node) -> None:
+    """End the guest on `node`, under whatever name a migration left it."""
+    for name in (GUEST, f"{GUEST}--incoming", f"{GUEST}--migratedaway"):
+        node.run(["sh", "-c", 'xl domid "$1" >/dev/null 2>&1 && xl destroy "$1"', "sh", name], timeout=120)
+
+
+def domains(node: Node) -> list[str]:
+    """The names of the domains on `node`, dom0 left out. Raises CommandError."""
+    lines = node.check(["xl", "list"], timeout=120).splitlines()[1:]
+    return [line.split()[0] for line in lines if line.split() and line.split()[0] != "Domain-0"]
+
+
+def versions(node: Node) -> dict[str, str]:
+    """What the figures depend on, by name."""
+    found = {
+        "xen": node.check(["sh", "-c", "xl info xen_version"], timeout=120).strip(),
+        "dom0": node.check(["uname", "-r"]).strip(),
+    }
+    swan = node.run(["swanctl", "--version"])
+    if not swan.code:
+        found["strongswan"] = swan.stdout.strip().split("\n")[0]
+    try:
+        said = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=False)
+        found["qemu"] = said.stdout.split("\n")[0].removeprefix("QEMU emulator version ").strip()
+    except OSError:
+        pass  # a lab that needs none
+    return found
+
+
+def _check_where(source: Node, target: Node) -> None:
+    here, there = domains(source), domains(target)
+    if GUEST in here or GUEST not in there:
+        raise CheckError(f"after the migration {source.name} has {here or 'no guest'}, {target.name} {there}")
+
+
+def _log_size(node: Node) -> int:
+    return int(node.check(["sh", "-c", f"stat -c %s {_LOG} 2>/dev/null || echo 0"]).strip())
+
+
+def _log(node: Node, start: int) -> str:
+    return node.run(["tail", "-c", f"+{start + 1}", _LOG], timeout=120).stdout
+
+
+def _await_ticks(node: Node, start: int, say: Say) -> str:
+    """The guest's console on `node` since byte `start`, when it has ticked there. Raises CommandError."""
+    script = f"""
+        for try in $(seq {_START:.0f}); do
+            [ "$(tail -c +$(($1 + 1)) {_LOG} 2>/dev/null | grep -c ' tick ')" -lt $2 ] || exit 0
+            sleep 1
+        done
+        exit 1"""
+    done = node.run(["sh", "-c", script, "sh", str(start), str(_TICKS)], timeout=_START + 60)
+    text = _log(node, start)
+    if done.code:
+        raise CommandError(f"{GUEST} does not tick on {node.name}; its console ends: {text.strip()[-300:]!r}")
+    say(f"{node.name}: {GUEST} ticks")
+    return text
+
+
+def _router_bytes(router: Node) -> int:
+    """What the router's device towards host-a has carried, both ways."""
+    links = json.loads(router.check(["ip", "-j", "-s", "link"]))
+    mac = ROUTER.nic(SITE_A).mac
+    counts = next(link["stats64"] for link in links if link.get("address") == mac)
+    return int(counts["rx"]["bytes"]) + int(counts["tx"]["bytes"])

@@ -1,0 +1,36 @@
+"""The existing way on real Xen: a guest starts, is moved by plain xl migrate, and is whole afterwards."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab import existing
+from lab.existing import GUEST, domains
+from lab.lab import Lab
+from lab.spec import Suite
+from lab.topology import HOST_A, HOST_B
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
+
+
+def test_a_guest_moves_through_ipsec(xen_lab: Lab) -> None:
+    xen_lab.set_ipsec(Suite.PAPER)
+    said: list[str] = []
+    figures = existing.run(xen_lab, said.append).figures
+    # 256 MiB of memory were carried, most of them zero and sent as such or not at all
+    assert figures["router_bytes"] > 100e6
+    assert 0 < figures["downtime"] < figures["seconds"]
+    assert figures["ticks"] > figures["stopped_at"]
+    assert "Migration successful" in figures["said"]
+    assert any(GUEST in line and HOST_B.name in line for line in said)
+    for host in (HOST_A, HOST_B):
+        assert domains(xen_lab.node(host.name)) == []
+
+
+def test_what_a_failed_migration_leaves_is_ended(xen_lab: Lab) -> None:
+    source = xen_lab.node(HOST_A.name)
+    source.check(["xl", "create", "-q", f"/srv/guests/{GUEST}.cfg"], timeout=300)
+    source.check(["xl", "rename", GUEST, f"{GUEST}--migratedaway"], timeout=120)
+    assert domains(source) == [f"{GUEST}--migratedaway"]
+    existing.destroy(source)
+    assert domains(source) == []
