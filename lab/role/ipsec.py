@@ -1,14 +1,17 @@
 """IPsec between the hosts, on or off, and seen to be so.
 
-Turning it on: what leads out in the clear is stopped first where only a route can (user-space ESP), then charon
-starts on both hosts, traps are set, the SAs negotiated. Turning it off goes the other way round. At the end SAs
-are compared with what was asked, and a capture at the router judges (swan_proof). Everything is done by commands
-on the nodes, the same on a Xen host over ssh and in a namespace; fresh keys each time, in files of mode 600.
+Each host gets one script, both at the same time: what leads out in the clear is stopped first where only a route
+can (user-space ESP), an old charon is ended, files are written, charon started, traps set. Then the SAs are
+negotiated. At the end they are compared with what was asked, and a capture at the router judges (swan_proof). It
+is the same on a Xen host over ssh, where each command costs a second, and in a namespace. Keys are fresh each time,
+in files of mode 600.
 """
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from lab.errors import CheckError, CommandError, MissingError
 from lab.provider.base import Node, Provider
@@ -19,8 +22,16 @@ from lab.spec import Auth, Spec, Suite
 from netem.emulator.tun import NAME as LINK
 
 _PACKAGES = "strongswan-charon strongswan-swanctl libstrongswan-standard-plugins"
+_NO_STRONGSWAN = 77  # exit code of _NEED
+_SECONDS = 300.0
+_INITIATE_SECONDS = 170.0
+
+_NEED = f"[ -x {swan.CHARON} ] && command -v swanctl >/dev/null || exit {_NO_STRONGSWAN}"
 # Debian's unit would start charon again with a configuration of its own. Namespaces have no units.
-_UNIT_OFF = "! command -v systemctl >/dev/null || systemctl disable -q --now strongswan-starter 2>/dev/null || :"
+_UNIT_OFF = """
+if [ -e /lib/systemd/system/strongswan-starter.service ]; then
+    systemctl disable -q --now strongswan-starter 2>/dev/null || :
+fi"""
 # Ours is who runs charon's program in this network namespace: the number alone may be another's by now.
 _STOP = f"""
 ours() {{
@@ -35,19 +46,16 @@ fi
 rm -f /run/charon.pid /run/charon.vici {" ".join(swan.FILES)}
 # what a charon that was killed left in the kernel
 ip xfrm policy flush 2>/dev/null || :
-ip xfrm state flush 2>/dev/null || :
-"""
+ip xfrm state flush 2>/dev/null || :"""
 _START = f"""
 {swan.CHARON} </dev/null >{swan.LOG} 2>&1 &
 pid=$!
 for i in $(seq 300); do
-    [ ! -S /run/charon.vici ] || exit 0
-    kill -0 $pid 2>/dev/null || break
+    [ ! -S /run/charon.vici ] || break
+    kill -0 $pid 2>/dev/null || {{ tail -n 5 {swan.LOG} >&2; exit 1; }}
     sleep 0.2
 done
-tail -n 5 {swan.LOG} >&2
-exit 1
-"""
+swanctl --load-all --noprompt --file {swan.CONNECTION} || exit"""
 
 
 def establish(provider: Provider, spec: Spec) -> dict[str, int]:
@@ -56,28 +64,20 @@ def establish(provider: Provider, spec: Spec) -> dict[str, int]:
     esp = provider.abilities.esp
     a, b = swan.ends(esp)
     nodes = provider.nodes()
-    both = [(nodes[a.name], a, b), (nodes[b.name], b, a)]
-    if spec.ipsec is not Suite.OFF:
-        _need([node for node, _, _ in both])
-        if esp == "tunnel":
-            for node, _, there in both:
-                node.check(["ip", *swan.guard_route(there.name)])
-    for node, _, _ in both:
-        _withdraw(node, esp)
     if spec.ipsec is Suite.OFF:
-        if esp == "tunnel":
-            for node, here, there in both:
-                node.check(["ip", *swan.plain_route(here.name, there.name, LINK)])
+        _on_both(lambda here, there: _run(nodes[here.name], _off(esp, here, there)), a, b)
         return prove(provider, spec)
     secret = swan_keys.shared_secret() if spec.auth is Auth.PSK else None
     known = swan_keys.identities([a.name, b.name]) if spec.auth is Auth.CERT else {}
-    for node, here, there in both:
-        text = swan.connection(spec.ipsec, spec.auth, esp, here, there, secret)
-        _configure(node, text, known.get(here.name), esp)
-    _initiate(both[0][0])
+
+    def configure(here: End, there: End) -> None:
+        connection = swan.connection(spec.ipsec, spec.auth, esp, here, there, secret)
+        _run(nodes[here.name], _on(esp, there, _files(esp, connection, known.get(here.name))))
+
+    _on_both(configure, a, b)
+    _initiate(nodes[a.name])
     counts = prove(provider, spec)
-    for node, here, _ in both:
-        _check_sas(node, here, spec.ipsec, esp)
+    _on_both(lambda here, _: _check_sas(nodes[here.name], spec.ipsec, esp), a, b)
     return counts
 
 
@@ -89,43 +89,65 @@ def associations(node: Node) -> list[swan.Sa]:
         raise CheckError(f"{node.name}: swanctl: {error}") from error
 
 
-def _need(nodes: list[Node]) -> None:
-    for node in nodes:
-        if node.run(["sh", "-c", f"[ -x {swan.CHARON} ] && command -v swanctl"]).code:
-            raise MissingError(f"{node.name} has no strongSwan", hint=f"apt install {_PACKAGES}")
+def _on_both(work: Callable[[End, End], None], a: End, b: End) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(work, a, b), pool.submit(work, b, a)]:
+            done.result()
 
 
-def _withdraw(node: Node, esp: str) -> None:
-    """Ends charon there and removes what we configured; nothing happens where there is nothing."""
-    node.check(["sh", "-c", f"{_UNIT_OFF}\n{_STOP}" if esp == "transport" else _STOP], timeout=120)
+def _off(esp: str, here: End, there: End) -> str:
+    """The script that ends IPsec on host `here`; harmless where there is none. Last it opens the plain way."""
+    if esp == "transport":
+        return f"{_UNIT_OFF}{_STOP}"
+    return f"{_STOP}\nip {shlex.join(swan.plain_route(here.name, there.name, LINK))}"
 
 
-def _configure(node: Node, connection: str, identity: swan_keys.Identity | None, esp: str) -> None:
-    folders = sorted({path.rpartition("/")[0] for path in swan.FILES})
-    node.check(["mkdir", "-p", *folders])
-    node.put(connection.encode(), swan.CONNECTION, 0o600)
+def _on(esp: str, there: End, files: dict[str, tuple[bytes, int]]) -> str:
+    """The script that has charon wait for its peer `there`. `files`: path -> content and mode."""
+    if esp == "transport":
+        parts = [_NEED, _UNIT_OFF, _STOP]
+    else:
+        parts = [_NEED, f"ip {shlex.join(swan.guard_route(there.name))} || exit", _STOP]
+        parts.append(f"export STRONGSWAN_CONF={swan.DAEMON}")
+    for folder in sorted({path.rpartition("/")[0] for path in swan.FILES}):
+        parts.append(f"mkdir -p {folder}")
+    for path, (content, mode) in files.items():
+        parts.append(f"(umask 077 && cat >{path}) <<'XENLAB' && chmod {mode:o} {path} || exit")
+        parts.append(f"{content.decode().rstrip()}\nXENLAB")
+    return "\n".join([*parts, _START])
+
+
+def _files(esp: str, connection: str, identity: swan_keys.Identity | None) -> dict[str, tuple[bytes, int]]:
+    files = {swan.CONNECTION: (connection.encode(), 0o600)}
     if identity is not None:
-        node.put(identity.authority, swan.AUTHORITY)
-        node.put(identity.certificate, swan.CERTIFICATE)
-        node.put(identity.key, swan.KEY, 0o600)
-    start = _START
+        files[swan.AUTHORITY] = identity.authority, 0o644
+        files[swan.CERTIFICATE] = identity.certificate, 0o644
+        files[swan.KEY] = identity.key, 0o600
     if esp == "tunnel":
-        node.put(swan.daemon().encode(), swan.DAEMON)
-        start = f"export STRONGSWAN_CONF={shlex.quote(swan.DAEMON)}\n{_START}"
-    node.check(["sh", "-c", start], timeout=120)
-    node.check(["swanctl", "--load-all", "--noprompt", "--file", swan.CONNECTION], timeout=120)
+        files[swan.DAEMON] = swan.daemon().encode(), 0o644
+    return files
+
+
+def _run(node: Node, script: str) -> None:
+    """By stdin, so that no secret is on a command line; the shell has read all of it before the first line runs."""
+    done = node.run(["sh", "-s"], f"main() {{\n{script}\n}}\nmain\n", timeout=_SECONDS)
+    if done.code == _NO_STRONGSWAN:
+        raise MissingError(f"{node.name} has no strongSwan", hint=f"apt install {_PACKAGES}")
+    if done.code:
+        raise CommandError(f"{node.name}: IPsec: {done.said}")
 
 
 def _initiate(node: Node) -> None:
-    done = node.run(["swanctl", "--initiate", "--child", swan.NAME, "--timeout", "170"], timeout=180)
+    words = ["swanctl", "--initiate", "--child", swan.NAME, "--timeout", f"{_INITIATE_SECONDS:.0f}"]
+    done = node.run(words, timeout=_INITIATE_SECONDS + 10)
     if done.code:
         said = "\n".join([*done.stdout.strip().splitlines()[-5:], done.stderr.strip()])
         raise CommandError(f"{node.name}: IPsec does not come up: {said}")
 
 
-def _check_sas(node: Node, here: End, suite: Suite, esp: str) -> None:
+def _check_sas(node: Node, suite: Suite, esp: str) -> None:
     found = associations(node)
     if not found or not all(sa.fits(suite, esp) for sa in found):
-        raise CheckError(f"{here.name}: not the ESP that was asked for ({suite}, {esp}): {found or 'none'}")
+        raise CheckError(f"{node.name}: not the ESP that was asked for ({suite}, {esp}): {found or 'none'}")
     if not (sum(sa.bytes_in for sa in found) and sum(sa.bytes_out for sa in found)):
-        raise CheckError(f"{here.name}: its SAs carry nothing: {found}")
+        raise CheckError(f"{node.name}: its SAs carry nothing: {found}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
+import shlex
 import subprocess
 import tempfile
 import threading
@@ -26,15 +27,16 @@ _ETHERNET, _IPV4 = 1, b"\x08\x00"
 _ESP, _UDP = 50, 17
 _IKE, _IKE_NATT = 500, 4500
 _PATIENCE = 120.0  # seconds for tcpdump to start or to end
-# The device that leads to an address, on Linux and on FreeBSD.
-_DEVICE = (
-    "if command -v ip >/dev/null; then ip -o route get $0 | sed -n 's/.* dev \\([^ ]*\\).*/\\1/p';"
-    " else route -n get $0 | sed -n 's/.*interface: //p'; fi"
-)
-# Each packet at once (else the last second is lost at the end); written as root, not as a user of tcpdump's.
-_RECORD = (
-    'echo $$ >"$1".pid && exec tcpdump -i "$0" -n -U --immediate-mode -s 65549 -B 32768 -Z root -w "$1"'
-)
+# On the device that leads to an address, on Linux or FreeBSD. Each packet at once (else the last second is lost at
+# the end); written as root, not as a user of tcpdump's.
+_RECORD = """
+if command -v ip >/dev/null; then
+    device=$(ip -o route get "$0" | sed -n 's/.* dev \\([^ ]*\\).*/\\1/p')
+else
+    device=$(route -n get "$0" | sed -n 's/.*interface: //p')
+fi
+echo $$ >"$1".pid && exec tcpdump -i "$device" -n -U --immediate-mode -s 65549 -B 32768 -Z root -w "$1"
+"""
 # The number is used once: later it may be another process's.
 _END = 'pid=$(cat "$0".pid) && rm "$0".pid && kill -INT $pid'
 
@@ -79,13 +81,10 @@ def recording(provider: Provider, path: Path) -> Iterator[dict[str, int]]:
     a, b = ends(provider.abilities.esp)
     nodes = provider.nodes()
     node, towards = (nodes["router"], a.endpoint) if "router" in nodes else (nodes[a.name], b.endpoint)
-    device = node.check(["sh", "-c", _DEVICE, towards]).strip()
-    if not device:
-        raise CommandError(f"{node.name} knows no way to {towards}")
     # Where there is room; a namespace has only its /run to itself.
     capture = f"{'/var/tmp' if node.name == 'router' else '/run'}/xenlab.pcap"
     recorder = node.popen(
-        ["sh", "-c", _RECORD, device, capture],
+        ["sh", "-c", _RECORD, towards, capture],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -150,7 +149,8 @@ def prove(provider: Provider, spec: Spec) -> dict[str, int]:
 
 def exchange(node: Node, address: str) -> None:
     """Packets from `node` to `address` and back, small and large ones. Raises CheckError when none returns."""
-    for size in ("56", "1200"):
-        done = node.run(["ping", "-n", "-q", "-c", "3", "-i", "0.05", "-W", "20", "-s", size, address], timeout=60)
-        if done.code:
-            raise CheckError(f"{node.name} does not reach {address}: {done.said}")
+    words = ["-n", "-q", "-c", "3", "-i", "0.05", "-W", "20"]
+    script = " && ".join(shlex.join(["ping", *words, "-s", size, address]) for size in ("56", "1200"))
+    done = node.run(["sh", "-c", script], timeout=120)
+    if done.code:
+        raise CheckError(f"{node.name} does not reach {address}: {done.said}")
