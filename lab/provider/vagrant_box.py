@@ -26,7 +26,7 @@ from lab.image.build import HostImage
 from lab.provider import vagrant_disk, vagrant_scripts
 from lab.provider.base import Say
 from lab.provider.vagrant_disk import File
-from lab.provider.vagrant_plan import OWN
+from lab.provider.vagrant_plan import OWN, boxes
 from lab.spec import Xen
 
 USER, UID = "vagrant", 1000
@@ -102,22 +102,18 @@ def public_keys() -> str:
     return "".join(f"{line}\n" for line in sorted(lines))
 
 
-def home() -> Path:
-    """Where boxes are kept."""
-    return build.home() / "boxes"
-
-
 def obtain_box(xen: Xen, say: Say) -> Path:
     """The box file of the present image with that Xen; made when it is not there. Two at once: the second waits
     for the first. Raises BuildError, MissingError."""
     image = build.obtain(xen, say)
     keys = public_keys()
-    box = home() / f"{OWN}{xen}-{_digest(image, keys)}.box"
-    box.parent.mkdir(parents=True, exist_ok=True)
-    with (home() / "lock").open("w") as lock:
+    folder = boxes(os.environ)
+    folder.mkdir(parents=True, exist_ok=True)
+    box = folder / f"{OWN}{xen}-{_digest(image, keys)}.box"
+    with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not box.exists():
-            work = home() / "building"
+            work = folder / "building"
             shutil.rmtree(work, ignore_errors=True)  # of one that was interrupted
             work.mkdir()
             try:
@@ -126,7 +122,7 @@ def obtain_box(xen: Xen, say: Say) -> Path:
                 raise BuildError(f"the box cannot be made: {error}") from None
             finally:
                 shutil.rmtree(work, ignore_errors=True)
-            for old in home().glob(f"{OWN}{xen}-*.box"):
+            for old in folder.glob(f"{OWN}{xen}-*.box"):
                 if old.stat().st_mtime < time.time() - _KEPT:
                     old.unlink()
         os.utime(box)  # it is in use

@@ -3,7 +3,8 @@
     XENLAB_RTT=120ms      XENLAB_RATE=100mbit     the link (netem's units); none by default
     XENLAB_ROUTER         freebsd (Dummynet) or linux (tc netem)
     XENLAB_IPSEC          off, aes128-sha1 or aes128gcm16
-    XENLAB_BOX            box file of `xenlab box`, or the name of a Debian box
+    XENLAB_BOX            box file of `xenlab box`, or the name of a Debian box; with XENLAB_DRIVER=qemu the last
+                          that `xenlab box` made, if there is one
     XENLAB_FREEBSD_BOX    box file or name
     XENLAB_DRIVER         kvm, or qemu where there is no KVM (software emulation)
     XENLAB_NAME           tells labs of one user apart
@@ -92,15 +93,26 @@ class Settings:
             link = Profile.parse(rtt=text("XENLAB_RTT", "0"), rate=text("XENLAB_RATE", "unlimited"))
         except NetemError as error:
             raise LabUsageError(f"XENLAB_RTT, XENLAB_RATE: {error.message}", hint=error.hint) from None
+        emulated = choice("XENLAB_DRIVER", "kvm", "qemu") == "qemu"
         freebsd = choice("XENLAB_ROUTER", "freebsd", "linux") == "freebsd"
         return cls(
             name=Spec(name=text("XENLAB_NAME", "lab")).name,
             link=link,
             ipsec=Suite(choice("XENLAB_IPSEC", *Suite)),
-            box=Box.parse(text("XENLAB_BOX", DEBIAN_BOX)),
+            box=Box.parse(text("XENLAB_BOX", (_last_box(env) if emulated else None) or DEBIAN_BOX)),
             freebsd=Box.parse(text("XENLAB_FREEBSD_BOX", FREEBSD_BOX)) if freebsd else None,
-            emulated=choice("XENLAB_DRIVER", "kvm", "qemu") == "qemu",
+            emulated=emulated,
         )
+
+
+def boxes(env: Mapping[str, str]) -> Path:
+    """Where `xenlab box` keeps what it makes."""
+    return Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xenplugin" / "lab" / "boxes"
+
+
+def _last_box(env: Mapping[str, str]) -> str | None:
+    found = sorted(boxes(env).glob(f"{OWN}*.box"), key=lambda path: path.stat().st_mtime)
+    return str(found[-1]) if found else None
 
 
 @dataclass(frozen=True)

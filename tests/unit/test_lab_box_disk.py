@@ -18,6 +18,7 @@ from lab.errors import BuildError, MissingError
 from lab.image.build import HostImage
 from lab.provider import vagrant_box, vagrant_disk
 from lab.provider.vagrant_disk import File
+from lab.provider.vagrant_plan import boxes
 from lab.spec import Xen
 
 PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
@@ -149,13 +150,13 @@ def test_an_interrupted_one_is_begun_anew(world: HostImage, monkeypatch: pytest.
     monkeypatch.setattr(vagrant_disk, "make", interrupted)
     with pytest.raises(KeyboardInterrupt):
         vagrant_box.obtain_box(Xen.V4_17, lambda _: None)
-    assert [path.name for path in vagrant_box.home().iterdir()] == ["lock"]
+    assert [path.name for path in boxes(os.environ).iterdir()] == ["lock"]
     # One that was killed outright leaves its folder: it is no hindrance.
-    (vagrant_box.home() / "building").mkdir()
-    (vagrant_box.home() / "building" / "root.ext4").touch()
+    (boxes(os.environ) / "building").mkdir()
+    (boxes(os.environ) / "building" / "root.ext4").touch()
     with pytest.raises(KeyboardInterrupt):
         vagrant_box.obtain_box(Xen.V4_17, lambda _: None)
-    assert [path.name for path in vagrant_box.home().iterdir()] == ["lock"]
+    assert [path.name for path in boxes(os.environ).iterdir()] == ["lock"]
 
 
 def test_another_image_or_key_is_another_box(tmp_path: Path) -> None:

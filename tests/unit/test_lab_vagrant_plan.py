@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -221,6 +222,20 @@ def test_a_box_is_a_file_or_a_name(tmp_path: Path) -> None:
     file = tmp_path / "freebsd.box"
     file.touch()
     assert Box.parse(str(file)) == Box("freebsd", file.as_uri())
+
+
+def test_the_last_own_box_serves_where_nothing_else_is_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "xenplugin/lab/boxes"
+    folder.mkdir(parents=True)
+    env = {"XDG_CACHE_HOME": str(tmp_path), "XENLAB_DRIVER": "qemu"}
+    assert Settings.parse(env).box.name == DEBIAN_BOX
+    for age, name in ((2, "xenlab-4.17-old"), (1, "xenlab-4.17-new"), (3, "xenlab-4.20-other")):
+        (folder / f"{name}.box").touch()
+        os.utime(folder / f"{name}.box", (1e9 - age, 1e9 - age))
+    assert Settings.parse(env).box.name == "xenlab-4.17-new"
+    assert Settings.parse(env | {"XENLAB_BOX": "debian/bookworm64"}).box.name == "debian/bookworm64"
+    # VirtualBox could not use it.
+    assert Settings.parse({"XDG_CACHE_HOME": str(tmp_path)}).box.name == DEBIAN_BOX
 
 
 def test_keys_are_made_once(tmp_path: Path) -> None:
