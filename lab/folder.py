@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lab.errors import BusyError, LabError
-from lab.spec import Spec
+from lab.spec import Spec, check_name
 from lab.strategy import State
 
 
@@ -32,9 +32,10 @@ def names() -> list[str]:
 
 
 class Folder:
-    """The folder of lab `name`; made when it is first written to."""
+    """The folder of lab `name`; made when it is first written to. Raises LabUsageError for what is no name."""
 
     def __init__(self, name: str) -> None:
+        check_name(name)
         self.path = home() / name
 
     @contextlib.contextmanager

@@ -46,6 +46,12 @@ PROVIDERS = ("qemu", "netns", "vagrant")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,19}\Z")
 
 
+def check_name(name: str) -> None:
+    """Names become folders. Raises LabUsageError."""
+    if not _NAME.match(name):
+        raise LabUsageError(f"{name!r} is no name for a lab: small letters, digits and -, 20 at most")
+
+
 @dataclass(frozen=True)
 class Spec:
     """`name` tells labs of one user apart. `router_image`: a FreeBSD disk image for the router, which is then
@@ -60,8 +66,7 @@ class Spec:
     router_image: str | None = None
 
     def __post_init__(self) -> None:
-        if not _NAME.match(self.name):
-            raise LabUsageError(f"{self.name!r} is no name for a lab: small letters, digits and -, 20 at most")
+        check_name(self.name)
         if self.provider not in PROVIDERS:
             raise LabUsageError(f"no provider {self.provider!r}", hint=f"one of {', '.join(PROVIDERS)}")
 

@@ -80,7 +80,7 @@ def changed(name: str, options: dict[str, str | None]) -> Spec:
 def down(name: str, everything: bool) -> None:
     """End a lab: its machines, their disks, its keys. What they said on their consoles is kept."""
     with progress() as say:
-        wanted = names() if everything else [Spec(name=name).name]
+        wanted = names() if everything else [name]
         for each in wanted:
             if Folder(each).path.is_dir():
                 take_down(each, say)
