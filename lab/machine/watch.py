@@ -55,7 +55,7 @@ def failure(name: str, what: str, console: Path) -> BootError:
     """The error for a machine that does not come up, with what it last said."""
     lines = last_lines(console, _SHOWN_LINES) or ["(nothing)"]
     said = "\n".join(f"    {line}" for line in lines)
-    return BootError(f"{name} {what}; its console ends:\n{said}", hint=f"xenlab console {name}")
+    return BootError(f"{name} {what}; its console ends:\n{said}")
 
 
 def answers(port: int) -> bool:

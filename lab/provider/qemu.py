@@ -19,12 +19,12 @@ import shutil
 import subprocess
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError, MissingError
+from lab.errors import BootError, LabError, MissingError
 from lab.image import build
 from lab.image.build import HostImage
 from lab.image.identity import Keys, identity, make_keys
@@ -182,10 +182,10 @@ class QemuProvider(Provider):
         with ThreadPoolExecutor(len(MACHINES)) as pool:
             waits = [pool.submit(self._await_one, each.name, stop) for each in MACHINES]
             try:
-                for wait in waits:
+                for wait in as_completed(waits):
                     wait.result()
             finally:
-                stop.set()
+                stop.set()  # the others need not be waited for any more
 
     def _await_one(self, name: str, stop: threading.Event) -> None:
         log, console = self._file(name, "log"), command.console_file(self.folder, name)
@@ -214,9 +214,10 @@ class QemuProvider(Provider):
             )
             if not stop.is_set():
                 self.say(f"{name}: up after {seconds:.0f} s")
-        except BaseException:
-            stop.set()
-            raise
+        except BootError as error:
+            lab = self.spec.name
+            hint = f"xenlab console --name {lab} {name}, xenlab down --name {lab}"
+            raise BootError(error.message, hint=hint) from None
         finally:
             self.say(Moving(name, ""))
 
