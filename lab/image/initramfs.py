@@ -18,12 +18,13 @@ _APPLETS = (
     *("[", "cat", "cp", "dd", "findfs", "head", "insmod", "md5sum", "mkdir", "mkfifo", "mount", "mv", "sed", "sh"),
     *("stty", "switch_root", "tail", "tar", "tee", "umount", "usleep"),
 )
-_FOLDERS = ("bin", "dev", "modules", "proc", "root", "run", "sys", "tmp")
+_FOLDERS = ("bin", "dev", "modules", "proc", "run", "sbin", "sys", "tmp")
 
 
 def make(tree: Path, modules: Iterable[str], files: Mapping[str, bytes]) -> bytes:
     """A cpio archive (newc, not compressed) for the kernel of `tree`: its busybox, `modules` and `files` (by
-    path, without the leading /; all executable). Raises BuildError."""
+    path, without the leading /; in a folder that is
+    folder that is there; all executable). Raises BuildError."""
     content = dict.fromkeys(_FOLDERS, (stat.S_IFDIR | 0o755, b""))
     content["bin/busybox"] = (stat.S_IFREG | 0o755, (tree / "bin/busybox").read_bytes())
     content |= {f"bin/{name}": (stat.S_IFLNK | 0o777, b"busybox") for name in _APPLETS}

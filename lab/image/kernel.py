@@ -6,9 +6,9 @@ Source: Linux, Documentation/arch/x86/boot.rst (setup_sects, payload_offset, pay
 
 from __future__ import annotations
 
-import gzip
 import lzma
 import struct
+import zlib
 from collections.abc import Callable
 
 import zstandard
@@ -24,11 +24,15 @@ def _unzstd(data: bytes) -> bytes:
     return zstandard.ZstdDecompressor().decompressobj().decompress(data)
 
 
-# The kernel's build appends the unpacked length to the stream, so each must stop by itself.
+def _gunzip(data: bytes) -> bytes:
+    return zlib.decompressobj(31).decompress(data)
+
+
+# Each must stop by itself: the last four bytes are the unpacked length, of gzip or of the kernel's build.
 _FORMATS: list[tuple[bytes, Callable[[bytes], bytes]]] = [
     (b"\xfd7zXZ\0", _unxz),
     (b"\x28\xb5\x2f\xfd", _unzstd),
-    (b"\x1f\x8b", lambda data: gzip.decompress(data[:-4])),
+    (b"\x1f\x8b", _gunzip),
 ]
 
 
@@ -43,8 +47,17 @@ def unpacked(image: bytes) -> bytes:
         for magic, unpack in _FORMATS:
             if payload.startswith(magic):
                 elf = unpack(payload)
-                if elf.startswith(b"\x7fELF"):
+                if elf.startswith(b"\x7fELF") and len(elf) == int.from_bytes(payload[-4:], "little"):
                     return elf
+                raise ValueError("its payload is no whole ELF file")
         raise ValueError(f"its payload begins with {payload[:4].hex()}")
-    except (ValueError, IndexError, struct.error, lzma.LZMAError, zstandard.ZstdError, OSError) as error:
+    except (
+        ValueError,
+        IndexError,
+        struct.error,
+        lzma.LZMAError,
+        zlib.error,
+        zstandard.ZstdError,
+        OSError,
+    ) as error:
         raise BuildError(f"the kernel cannot be unpacked: {error}") from error
