@@ -1,18 +1,25 @@
 # make demo      a disk image crosses an emulated ocean, the paper's way and ours (demo/report.html)
+# make xen-demo  two real Xen hosts come up, a link of 120 ms and IPsec between them, and a guest moves (docs/lab.md)
 # make test      everything: lint, types, all tests, and the unit tests on Debian's own packages
 # make test-fast the same without what needs minutes
 # Each makes its own virtual environment in .venv and says what it lacks.
 
 PY := .venv/bin/python
 
-.PHONY: demo test test-fast lint debian bench clean
+.PHONY: demo xen-demo test test-fast lint debian bench clean
 
 demo: .venv/ready
 	@packaging/prepare.sh tools demo
 	@$(PY) -m demo
 
+xen-demo: .venv/ready
+	@packaging/prepare.sh tools lab
+	@.venv/bin/xenlab run existing --rtt 120ms
+	@echo 'The lab is still up: .venv/bin/xenlab status, .venv/bin/xenlab ssh host-a, .venv/bin/xenlab down'
+
 test: .venv/ready
 	@packaging/prepare.sh tools test
+	@packaging/prepare.sh tools lab
 	@$(MAKE) --no-print-directory lint
 	$(PY) -m pytest
 	@$(MAKE) --no-print-directory debian
