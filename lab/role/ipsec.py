@@ -1,10 +1,9 @@
 """IPsec between the hosts, on or off, and seen to be so.
 
-Each host gets one script, both at the same time: what leads out in the clear is stopped first where only a route
-can (user-space ESP), an old charon is ended, files are written, charon started, traps set. Then the SAs are
-negotiated. At the end they are compared with what was asked, and a capture at the router judges (swan_proof). It
-is the same on a Xen host over ssh, where each command costs a second, and in a namespace. Keys are fresh each time,
-in files of mode 600.
+Each host gets one script, both at the same time: a guard stops what would leave in the clear, an old charon is
+ended, files are written, charon started, traps set. Then the SAs are negotiated. At the end they are compared with
+what was asked, and a capture at the router judges (swan_proof). It is the same on a Xen host over ssh, where each
+command costs a second, and in a namespace. Keys are fresh each time, in files of mode 600.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ if pid=$(cat /run/charon.pid 2>/dev/null) && ours $pid; then
     ! ours $pid || kill -9 $pid
 fi
 rm -f /run/charon.pid /run/charon.vici {" ".join(swan.FILES)}
-# what a charon that was killed left in the kernel
-ip xfrm policy flush 2>/dev/null || :
+# what a charon that was killed left in the kernel; the guard blocks, it does not allow
+ip xfrm policy deleteall action allow 2>/dev/null || :
 ip xfrm state flush 2>/dev/null || :"""
 _START = f"""
 {swan.CHARON} </dev/null >{swan.LOG} 2>&1 &
@@ -72,7 +71,7 @@ def establish(provider: Provider, spec: Spec) -> dict[str, int]:
 
     def configure(here: End, there: End) -> None:
         connection = swan.connection(spec.ipsec, spec.auth, esp, here, there, secret)
-        _run(nodes[here.name], _on(esp, there, _files(esp, connection, known.get(here.name))))
+        _run(nodes[here.name], _on(esp, here, there, _files(esp, connection, known.get(here.name))))
 
     _on_both(configure, a, b)
     _initiate(nodes[a.name])
@@ -98,17 +97,14 @@ def _on_both(work: Callable[[End, End], None], a: End, b: End) -> None:
 def _off(esp: str, here: End, there: End) -> str:
     """The script that ends IPsec on host `here`; harmless where there is none. Last it opens the plain way."""
     if esp == "transport":
-        return f"{_UNIT_OFF}{_STOP}"
+        return f"{_UNIT_OFF}{_STOP}\nip xfrm policy flush"
     return f"{_STOP}\nip {shlex.join(swan.plain_route(here.name, there.name, LINK))}"
 
 
-def _on(esp: str, there: End, files: dict[str, tuple[bytes, int]]) -> str:
-    """The script that has charon wait for its peer `there`. `files`: path -> content and mode."""
-    if esp == "transport":
-        parts = [_NEED, _UNIT_OFF, _STOP]
-    else:
-        parts = [_NEED, f"ip {shlex.join(swan.guard_route(there.name))} || exit", _STOP]
-        parts.append(f"export STRONGSWAN_CONF={swan.DAEMON}")
+def _on(esp: str, here: End, there: End, files: dict[str, tuple[bytes, int]]) -> str:
+    """The script that has charon on `here` wait for its peer `there`. `files`: path -> content and mode."""
+    parts = [_NEED, f"ip {shlex.join(swan.guard(esp, here, there))} || exit"]
+    parts += [_UNIT_OFF, _STOP] if esp == "transport" else [_STOP, f"export STRONGSWAN_CONF={swan.DAEMON}"]
     for folder in sorted({path.rpartition("/")[0] for path in swan.FILES}):
         parts.append(f"mkdir -p {folder}")
     for path, (content, mode) in files.items():

@@ -1,8 +1,8 @@
 """strongSwan, as text: what its files say and what its program prints. No I/O.
 
 Two ways of ESP. "transport": the kernel's, directly between the hosts' addresses; a trap policy is in the kernel
-before the SA is, so that nothing leaves in the clear meanwhile. "tunnel": charon's own (kernel-libipsec), in UDP
-between the endpoints of an emulated link; its only guard is a route, so the plain way is replaced by a blackhole.
+before the SA is. "tunnel": charon's own (kernel-libipsec), in UDP between the endpoints of an emulated link. When
+charon ends, its policies and routes go, and packets would leave in the clear: a guard of our own stays.
 Sources: swanctl.conf(5), strongswan.conf(5), vici's list-sa message.
 """
 
@@ -100,9 +100,19 @@ def plain_route(here: str, there: str, device: str) -> list[str]:
     return ["route", "replace", _site(there), "dev", device, "src", topology.address(here)]
 
 
-def guard_route(there: str) -> list[str]:
-    """Words after `ip` that stop what no tunnel takes; the tunnel's own route comes first, in table 220."""
-    return ["route", "replace", "blackhole", _site(there)]
+def guard(esp: str, here: End, there: End) -> list[str]:
+    """Words after `ip` that stop what would go from `here` to `there` in the clear, charon or no charon.
+
+    "tunnel": the plain route becomes a blackhole; the tunnel's own route comes first, in table 220. "transport": a
+    blocking policy that comes after charon's own; its source is the site, for policies with the same selectors
+    replace each other. IKE's sockets are exempt.
+    """
+    if esp == "tunnel":
+        return ["route", "replace", "blackhole", _site(there.name)]
+    return [
+        *("xfrm", "policy", "update", "src", _site(here.name), "dst", f"{there.address}/32"),
+        *("dir", "out", "action", "block", "priority", "4000000000"),
+    ]
 
 
 def _site(name: str) -> str:
