@@ -129,20 +129,31 @@ class VagrantProvider(Provider):
         self._nodes = None
         if self._choices_file.exists():
             deadline = time.monotonic() + _LOCK_SECONDS * self._pace()
+            libvirt = self._choices()["provider"] == "libvirt"
             while True:
                 try:
                     self._call("destroy", lambda vagrant: vagrant.destroy())
                     break
                 except LabError:
-                    # A Vagrant that its `xenlab up` left behind has been told to end, and is doing so.
-                    if "locked" not in "".join(self._last_lines()) or time.monotonic() > deadline:
+                    # A Vagrant that its `xenlab up` left behind has been told to end, and may be doing so; and
+                    # one that was killed did not enter all that it had made.
+                    if time.monotonic() > deadline:
                         raise
+                    if libvirt and not self._said("locked"):
+                        vagrant_libvirt.sweep(self._prefix)
                     time.sleep(1)
-            if self._choices()["provider"] == "libvirt":
-                vagrant_libvirt.sweep(f"xenlab-{self.spec.name}-")
+            if libvirt:
+                vagrant_libvirt.sweep(self._prefix)
         for path in (self._choices_file, self._ssh_config):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.folder / "vagrant", ignore_errors=True)
+
+    @property
+    def _prefix(self) -> str:
+        return f"xenlab-{self.spec.name}-"
+
+    def _said(self, word: str) -> bool:
+        return any(word in line for line in self._last_lines())
 
     def _tick(self) -> None:
         """Start FreeBSD anew if its clock is too coarse: the provisioners have put a finer one into its loader."""

@@ -15,6 +15,8 @@ from lab.errors import LabError
 
 URI = "qemu:///system"
 POOL = "default"
+#: Networks that all labs share; Vagrant's way to the machines. The Vagrantfile names them.
+SHARED = ("xenlab-inside", "xenlab-outside")
 
 
 def missing() -> list[str]:
@@ -38,7 +40,8 @@ def missing() -> list[str]:
 
 
 def sweep(prefix: str) -> None:
-    """Remove the machines, disks and site networks of the lab whose names begin with `prefix`. Raises LabError."""
+    """Remove the machines, disks and site networks of the lab whose names begin with `prefix`, and the shared
+    networks if no machine is left that has a place on them. Raises LabError."""
     machines = [prefix + each.name for each in topology.MACHINES]
     domains = names("list", "--all", "--name")
     for name in machines:
@@ -50,10 +53,16 @@ def sweep(prefix: str) -> None:
         if f"{name}.img" in volumes:
             _virsh("vol-delete", f"{name}.img", "--pool", POOL)
     networks = names("net-list", "--all", "--name")
-    for network in topology.NETWORKS:
-        if prefix + network in networks:
-            _virsh("net-destroy", prefix + network)
-            _virsh("net-undefine", prefix + network)
+    used = {
+        word
+        for name in names("list", "--all", "--name")
+        if name
+        for word in _virsh("domiflist", name).stdout.split()
+    }
+    for network in [*(prefix + each for each in topology.NETWORKS), *(each for each in SHARED if each not in used)]:
+        if network in networks:
+            _virsh("net-destroy", network)
+            _virsh("net-undefine", network)
     left = [name for name in machines if name in names("list", "--all", "--name")]
     left += [
         name for name in map(prefix.__add__, topology.NETWORKS) if name in names("net-list", "--all", "--name")
