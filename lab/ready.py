@@ -20,6 +20,8 @@ def check(provider: Provider, say: Say) -> None:
     def one(node: Node) -> XenInfo:
         info = xenhost.answering(node)
         say(f"{node.name}: Xen {info.version} ({info.caps})")
+        if not info.migrates_pv:
+            say(f"note: {node.name}: this Xen has no shadow paging: no PV guest can be migrated from it")
         if xenhost.check_arithmetic(node):
             say(f"{node.name}: its CPU computes right while a guest runs")
         return info

@@ -68,10 +68,17 @@ echo "aes $aes ed25519 $ed guest $state"
 
 @dataclass(frozen=True)
 class XenInfo:
-    """From `xl info`. `caps`: what kinds of guests it runs (pv, hvm, hap ...)."""
+    """From `xl info`. `caps`: what kinds of guests it runs (pv, hvm, hap, shadow ...)."""
 
     version: str
     caps: str
+
+    @property
+    def migrates_pv(self) -> bool:
+        """Whether it can note what a running PV guest writes, without which none can be migrated. Debian's security
+        update of Xen 4.17 (4.17.7) is built without shadow paging and answers EINVAL ("Failed to enable logdirty").
+        """
+        return "shadow" in self.caps.split()
 
 
 def answering(node: Node) -> XenInfo:

@@ -184,6 +184,9 @@ def test_what_is_wrong_is_told(said: str, kind: type[LabError]) -> None:
 
 def test_xen_info_is_read() -> None:
     text = "host : host-a\nxen_version            : 4.17.5\nvirt_caps              : pv hvm hap shadow\n"
-    assert xenhost.answering(Fake({"sh -c": Done(0, text, "")})) == xenhost.XenInfo("4.17.5", "pv hvm hap shadow")
+    info = xenhost.answering(Fake({"sh -c": Done(0, text, "")}))
+    assert info == xenhost.XenInfo("4.17.5", "pv hvm hap shadow") and info.migrates_pv
+    text = text.replace(" shadow", " gnttab-v1")
+    assert not xenhost.answering(Fake({"sh -c": Done(0, text, "")})).migrates_pv
     with pytest.raises(CheckError):
         xenhost.answering(Fake({"sh -c": Done(0, "nothing", "")}))
