@@ -46,8 +46,8 @@ def build(xen: str) -> None:
 def up(name: str, **options: str | None) -> None:
     """Bring a lab up: two Xen hosts and a router between them.
 
-    Again, it does what is left to do; with another link or IPsec it changes the lab that runs. What is not
-    named stays as it is.
+    Again, it does what is left to do; with another link or IPsec it changes the lab that runs. Of a lab that
+    runs, what is not named stays as it is.
     """
     wanted = changed(name, options)
     with progress() as say:
@@ -59,11 +59,11 @@ def up(name: str, **options: str | None) -> None:
 
 
 def changed(name: str, options: dict[str, str | None]) -> Spec:
-    """The lab `name` with the options of `up` that were given; of those that were not, what it has. Raises
-    LabUsageError, LabError."""
+    """The lab `name` with the options of `up` that were given; of those that were not, what it has, unless it is
+    down: then it has nothing. Raises LabUsageError, LabError."""
     given = {key: value for key, value in options.items() if value is not None}
     found = Folder(name).load()
-    spec = found[0] if found else Spec(name=name)
+    spec = found[0] if found and found[1] is not State.OFF else Spec(name=name)
     link = spec.link.texts() | {key: given.pop(key) for key in ("rtt", "rate") if key in given}
     kinds: dict[str, Any] = {"ipsec": Suite, "auth": Auth, "xen": Xen, "router_image": os.path.abspath}
     values = {key: kinds.get(key, str)(value) for key, value in given.items()}

@@ -122,6 +122,10 @@ def test_what_up_does_not_name_stays_as_it_is() -> None:
     assert wanted.link == Profile.parse(rtt="20ms")
     assert (wanted.ipsec, wanted.auth, wanted.xen) == (Suite.OFF, Auth.PSK, Xen.V4_20)
     assert wanted.router_image == os.path.abspath("x")
+    Folder("lab").save(spec, State.BUILT)  # an `up` that was cut short goes on
+    assert changed("lab", {}) == spec
+    Folder("lab").save(spec, State.OFF)  # but what is down is no more
+    assert changed("lab", {}) == Spec()
 
 
 @pytest.mark.parametrize(
