@@ -181,7 +181,7 @@ def _steps(settings: Settings, machine: Machine, box: Box, source: Path, secrets
             step("link", scripts.linux_link(machine, settings.link), "always")
         else:
             if not box.own:
-                step("xen", scripts.debian_xen(machine.memory), reboot=True)
+                step("xen", scripts.debian_xen(), reboot=True)
                 steps.append(
                     {"name": "files", "run": "once", "send": [str(source / "xenplugin"), "/tmp/xenplugin"]}
                 )

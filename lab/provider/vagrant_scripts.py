@@ -103,10 +103,8 @@ def freebsd_link(profile: Profile) -> str:
     return _script(*parts)
 
 
-def debian_xen(memory: int) -> str:
-    """Xen on a plain Debian, to be booted from the next start on. `memory`: the machine's, MiB."""
-    if memory < 2048:
-        raise ValueError(f"{memory} MiB are too few for dom0 and a guest")
+def debian_xen() -> str:
+    """Xen on a plain Debian, to be booted from the next start on."""
     return _script(
         "export DEBIAN_FRONTEND=noninteractive",
         "apt-get update -q",

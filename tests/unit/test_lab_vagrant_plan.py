@@ -159,7 +159,7 @@ def all_scripts(keys: Keys) -> list[str]:
         scripts.freebsd_loader(),
         scripts.linux_link(topology.ROUTER, LINK),
         scripts.freebsd_link(LINK),
-        scripts.debian_xen(2048),
+        scripts.debian_xen(),
         scripts.plugin(),
         scripts.linux_keys(b"\0" * 512),
         scripts.linux_ipsec(None),
