@@ -21,6 +21,7 @@ systemctl -q mask \
     systemd-pcrphase-sysinit.service systemd-pstore.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount \
     systemd-random-seed.service systemd-update-utmp.service systemd-update-utmp-runlevel.service \
     systemd-quotacheck.service systemd-machine-id-commit.service systemd-firstboot.service systemd-repart.service \
+    systemd-udev-load-credentials.service systemd-hwdb-update.service systemd-networkd-persistent-storage.service \
     systemd-logind.service systemd-user-sessions.service systemd-hostnamed.service systemd-rfkill.socket \
     systemd-rfkill.service systemd-journal-flush.service systemd-remount-fs.service systemd-fsck-root.service \
     systemd-fsckd.socket systemd-ask-password-console.path systemd-ask-password-wall.path systemd-initctl.socket \
@@ -36,3 +37,5 @@ systemctl -q disable systemd-networkd-wait-online.service systemd-timesyncd.serv
 systemctl -q set-default multi-user.target
 rm -rf /var/log/*.log /var/log/apt /var/cache/apt/* /var/lib/apt/lists/* /var/cache/debconf/*-old
 mkdir -p /var/log/xen/console
+# Says to systemd that nothing in /usr is newer than what was made from it (catalogues, linker cache, users).
+touch -r /usr /etc/.updated /var/.updated
