@@ -2,11 +2,12 @@
 # make xen-demo  two real Xen hosts come up, a link of 120 ms and IPsec between them, and a guest moves (docs/lab.md)
 # make test      everything: lint, types, all tests, and the unit tests on Debian's own packages
 # make test-fast the same without what needs minutes
+# make test-lab  the tests on real Xen hosts: half an hour under software emulation
 # Each makes its own virtual environment in .venv and says what it lacks.
 
 PY := .venv/bin/python
 
-.PHONY: demo xen-demo test test-fast lint debian bench clean
+.PHONY: demo xen-demo test test-lab test-fast lint debian bench clean
 
 demo: .venv/ready
 	@packaging/prepare.sh tools demo
@@ -21,8 +22,12 @@ test: .venv/ready
 	@packaging/prepare.sh tools test
 	@packaging/prepare.sh tools lab
 	@$(MAKE) --no-print-directory lint
-	$(PY) -m pytest
+	$(PY) -m pytest -m "not (lab and slow)"
 	@$(MAKE) --no-print-directory debian
+
+test-lab: .venv/ready
+	@packaging/prepare.sh tools lab
+	$(PY) -m pytest -m "lab and slow"
 
 test-fast: .venv/ready lint
 	$(PY) -m pytest -m "not slow and not lab"
