@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("scapy", reason="scapy is not installed")
+pytest.importorskip("numpy", reason="numpy is not installed")
+
 from lab.role.swan_proof import count
 
 A, B, ROUTER = "10.71.1.10", "10.71.2.10", "10.71.1.1"
