@@ -33,7 +33,7 @@ from lab.provider.base import Say
 from lab.spec import Xen
 
 _NEEDED = 3 << 30  # bytes free, to build
-_KEPT = 7 * 86400  # seconds: an image that nobody asked for so long goes when another is built
+_KEPT = 86400  # seconds: an image that nobody asked for so long goes when another is built
 
 
 @dataclass(frozen=True)
