@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from xenplugin import __version__
 from xenplugin.errors import LinkError, PeerError, UsageError, XenpluginError
 from xenplugin.link import listener
-from xenplugin.link.remote import Far, far_command, ready_line, ssh_address
+from xenplugin.link.remote import Far, far_command, ready_line, ssh_address, undisturbed
 
 RANDOM = bytes(range(32))
 READY = ready_line(RANDOM).decode().rstrip("\n")
@@ -346,3 +348,14 @@ def test_addresses_the_one_ssh_came_to_first(monkeypatch: pytest.MonkeyPatch, tm
     (tmp_path / "ip").unlink()
     monkeypatch.setenv("SSH_CONNECTION", "203.0.113.1 1000 192.0.2.77 22")
     assert listener.addresses() == ["192.0.2.77"]
+
+
+def test_signals_wait_until_what_was_started_is_known() -> None:
+    known = False
+    with pytest.raises(KeyboardInterrupt):
+        with undisturbed():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0)  # where it would have been raised
+            known = True
+    assert known
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -20,8 +20,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 from xenplugin import __version__
 from xenplugin.errors import (
@@ -93,6 +94,27 @@ def ssh_address(ssh: str, host: str) -> str | None:
     if fields.get("proxyjump", "none") != "none" or fields.get("proxycommand", "none") != "none":
         return None
     return fields.get("hostname")
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Signals that this program handles wait for the end of the block. (In another thread than the main one, which
+    is the one that hears them, nothing need wait.)"""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    handled = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handled:
+        signal.signal(number, lambda caught, frame: came.append((caught, frame)))
+    try:
+        yield
+    finally:
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+    for caught, frame in came:
+        handled[signal.Signals(caught)](caught, frame)
 
 
 class Far:

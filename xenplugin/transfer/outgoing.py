@@ -29,7 +29,7 @@ from xenplugin.link.dial import Dialer, Session
 from xenplugin.link.line import Line
 from xenplugin.link.pool import PING_EVERY, Pool, take
 from xenplugin.link.rate import Pacer
-from xenplugin.link.remote import Far, far_command, ssh_address
+from xenplugin.link.remote import Far, far_command, ssh_address, undisturbed
 from xenplugin.transfer.base import Base
 from xenplugin.transfer.job import Job
 from xenplugin.transfer.packing import CORES, Packing, allocated
@@ -86,8 +86,10 @@ class Outgoing:
         self._emit(events.Phase("connect"))
         name = self._target.host or "the far side"
         command = far_command(config.ssh, self._target.host, config.remote_program, config.file)
-        far = Far(command, name, lambda line: self._emit(events.Far(line)))
+        far: Far | None = None
         try:
+            with undisturbed():  # else ctrl-C could come when it is started and nobody knows it yet
+                far = Far(command, name, lambda line: self._emit(events.Far(line)))
             far.await_ready(config.patience)
             return self._converse(far, began)
         except KeyboardInterrupt:
@@ -95,7 +97,8 @@ class Outgoing:
                 "interrupted", hint="the same command again goes on where it was"
             ) from None
         finally:
-            far.end(patience=5 if self._done else 2)
+            if far is not None:
+                far.end(patience=5 if self._done else 2)
 
     def _converse(self, far: Far, began: float) -> dict[str, Any]:
         config = self._config
