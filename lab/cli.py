@@ -16,7 +16,7 @@ from typing import NoReturn
 import click
 
 from lab.errors import LabError
-from lab.verbs import doctor, machines, run, status, updown
+from lab.verbs import box, doctor, machines, run, status, updown
 from netem.errors import NetemError
 
 
@@ -32,6 +32,7 @@ for verb in (
     machines.ssh,
     machines.console,
     run.run,
+    box.box,
     updown.down,
     doctor.doctor,
 ):

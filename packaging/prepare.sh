@@ -58,6 +58,8 @@ tools)
         need qemu-system-x86_64 qemu-system-x86 "no lab of real Xen hosts can run (xenlab doctor)"
         need qemu-img qemu-utils "no lab of real Xen hosts can run (xenlab doctor)"
         need mmdebstrap mmdebstrap "no image of a Xen host can be built"
+        need busybox busybox-static "no image of a Xen host can be built"
+        need ping iputils-ping "no link of a lab can be measured"
         need tcpdump tcpdump "what crosses a lab of namespaces cannot be captured"
         need charon strongswan-charon "labs of namespaces have no IPsec"
         need swanctl strongswan-swanctl "labs of namespaces have no IPsec"

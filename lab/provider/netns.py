@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -209,6 +210,7 @@ class NetnsProvider(Provider):
         try:
             for namespace in _namespaces(note):
                 Host(namespace, "", "").end_all()
+                _within(_STOP_SECONDS, partial(_deserted, namespace))  # what was killed ends a moment later
                 netns.delete(namespace)
         except NetemError as error:
             raise LabError(error.message, hint=error.hint) from error
@@ -259,6 +261,10 @@ def _lives(note: dict[str, Any]) -> bool:
 
 def _namespaces(note: dict[str, Any]) -> list[str]:
     return [name for name in netns.names() if name.startswith(f"{note['prefix']}-")]
+
+
+def _deserted(namespace: str) -> bool:
+    return not netns.pids(namespace)
 
 
 def _emulators(note: dict[str, Any]) -> list[int]:

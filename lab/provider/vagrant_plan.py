@@ -188,18 +188,15 @@ def _steps(settings: Settings, machine: Machine, box: Box, source: Path, secrets
                 step("plugin", scripts.plugin())
             step("site", scripts.linux_site(machine), "always")
             step("keys", scripts.linux_keys(identity(machine, secrets.keys)))
-            step("ipsec", scripts.linux_ipsec(_connection(settings, machine, secrets)), "always")
+            here, there = sorted(swan.ends("transport"), key=lambda end: end.name != machine.name)
+            connection = None
+            if settings.ipsec is not Suite.OFF:
+                connection = swan.connection(settings.ipsec, Auth.PSK, "transport", here, there, secrets.shared)
+            script = scripts.linux_ipsec(connection, swan.guard("transport", here, there))
+            step("ipsec", script, "always")
     except NetemError as error:
         raise LabUsageError(f"the link cannot be had: {error.message}", hint=error.hint) from None
     return steps
-
-
-def _connection(settings: Settings, machine: Machine, secrets: Secrets) -> str | None:
-    """swanctl.conf of a host; None where IPsec is off."""
-    if settings.ipsec is Suite.OFF:
-        return None
-    here, there = sorted(swan.ends("transport"), key=lambda end: end.name != machine.name)
-    return swan.connection(settings.ipsec, Auth.PSK, "transport", here, there, secrets.shared)
 
 
 def main(env: Mapping[str, str]) -> int:

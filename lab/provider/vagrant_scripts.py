@@ -12,6 +12,7 @@ import gzip
 import ipaddress
 import posixpath
 import shlex
+from collections.abc import Sequence
 
 from lab import topology
 from lab.role import swan
@@ -138,10 +139,12 @@ def linux_keys(tar: bytes) -> str:
     )
 
 
-def linux_ipsec(connection: str | None) -> str:
+def linux_ipsec(connection: str | None, guard: Sequence[str]) -> str:
     """strongSwan with `connection` (swanctl.conf), or without any: ESP by the kernel, up with the first packet
-    between the hosts. What was there before ends."""
-    lines = [
+    between the hosts. What was there before ends. `guard`: words after `ip` that stop what would leave in the clear
+    (swan.guard)."""
+    lines = [f"ip {shlex.join(guard)}"] if connection is not None else []
+    lines += [
         "systemctl disable -q --now strongswan-starter 2>/dev/null || :",
         "pid=$(cat /run/charon.pid 2>/dev/null || :)",
         f'if [ "$pid" ] && [ "$(readlink "/proc/$pid/exe")" = {swan.CHARON} ]; then',
@@ -149,8 +152,11 @@ def linux_ipsec(connection: str | None) -> str:
         '    while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done',
         "fi",
         f"rm -f {swan.CONNECTION} /run/charon.vici",
-        "ip xfrm policy flush; ip xfrm state flush",
+        # What a charon that was killed left in the kernel. The guard blocks, it does not allow.
+        "ip xfrm policy deleteall action allow; ip xfrm state flush",
     ]
+    if connection is None:
+        lines.append("ip xfrm policy deleteall action block")
     if connection is not None:
         lines += [
             f"mkdir -p {posixpath.dirname(swan.CONNECTION)}",

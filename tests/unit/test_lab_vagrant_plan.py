@@ -162,8 +162,8 @@ def all_scripts(keys: Keys) -> list[str]:
         scripts.debian_xen(),
         scripts.plugin(),
         scripts.linux_keys(b"\0" * 512),
-        scripts.linux_ipsec(None),
-        scripts.linux_ipsec("connections {\n}\n"),
+        scripts.linux_ipsec(None, ["xfrm"]),
+        scripts.linux_ipsec("connections {\n}\n", ["xfrm"]),
     ]
 
 
