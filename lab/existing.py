@@ -78,7 +78,7 @@ def _move(source: Node, target: Node, router: Node, say: Say) -> Moved:
     say(f"{source.name}: copying the disk of {GUEST} to {target.name} (rsync)")
     target.check(["rm", "-f", _DISK])
     start, bytes_start = time.monotonic(), _router_bytes(router)
-    source.check(["rsync", "-S", "-W", _DISK, f"{target.name}:{_DISK}"], timeout=_COPY)
+    source.check(["rsync", "-S", "-z", "-W", _DISK, f"{target.name}:{_DISK}"], timeout=_COPY)
     disk_seconds, disk_bytes = time.monotonic() - start, _router_bytes(router) - bytes_start
     say(f"{source.name}: xl migrate {GUEST} {target.name}")
     start, bytes_start = time.monotonic(), _router_bytes(router)
