@@ -30,7 +30,12 @@ from lab.topology import HOST_A, HOST_B, ROUTER, SITE_A
 GUEST = "g1"
 _CONFIG = f"/srv/guests/{GUEST}.cfg"
 _DISK = f"/srv/guests/{GUEST}.img"
-_LOG = f"/var/log/xen/console/guest-{GUEST}.log"
+#: What a guest says on the host where it was started, and where it was moved to: xenconsoled names the log after the
+#: domain as it first was.
+_LOGS = {
+    HOST_A.name: f"/var/log/xen/console/guest-{GUEST}.log",
+    HOST_B.name: f"/var/log/xen/console/guest-{GUEST}--incoming.log",
+}
 #: Ticks that are waited for before and after, so that the guest is known to run.
 _TICKS = 5
 #: Seconds that the end of watching may take.
@@ -116,7 +121,7 @@ def watching(nodes: Iterable[Node], say: Say) -> Iterator[None]:
     tails = []
     for node in nodes:
         # Its end is the end of its standard input: ending ssh alone would leave it running there.
-        words = ["sh", "-c", f"tail -n 0 -F {_LOG} 2>/dev/null & cat >/dev/null; kill $!"]
+        words = ["sh", "-c", f"tail -n 0 -F {_LOGS[node.name]} 2>/dev/null & cat >/dev/null; kill $!"]
         tail = node.popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         threading.Thread(target=follow, args=(node, tail), daemon=True).start()
         tails.append((node, tail))
@@ -169,18 +174,18 @@ def _check_where(source: Node, target: Node) -> None:
 
 
 def _log_size(node: Node) -> int:
-    return int(node.check(["sh", "-c", f"stat -c %s {_LOG} 2>/dev/null || echo 0"]).strip())
+    return int(node.check(["sh", "-c", f"stat -c %s {_LOGS[node.name]} 2>/dev/null || echo 0"]).strip())
 
 
 def _log(node: Node, start: int) -> str:
-    return node.run(["tail", "-c", f"+{start + 1}", _LOG], timeout=120).stdout
+    return node.run(["tail", "-c", f"+{start + 1}", _LOGS[node.name]], timeout=120).stdout
 
 
 def _await_ticks(node: Node, start: int, say: Say) -> str:
     """The guest's console on `node` since byte `start`, when it has ticked there. Raises CommandError."""
     script = f"""
         for try in $(seq {_START:.0f}); do
-            [ "$(tail -c +$(($1 + 1)) {_LOG} 2>/dev/null | grep -c ' tick ')" -lt $2 ] || exit 0
+            [ "$(tail -c +$(($1 + 1)) {_LOGS[node.name]} 2>/dev/null | grep -c ' tick ')" -lt $2 ] || exit 0
             sleep 1
         done
         exit 1"""
