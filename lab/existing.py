@@ -30,7 +30,7 @@ from lab.topology import HOST_A, HOST_B, ROUTER, SITE_A
 GUEST = "g1"
 _CONFIG = f"/srv/guests/{GUEST}.cfg"
 _DISK = f"/srv/guests/{GUEST}.img"
-#: What a guest says on the host where it was started, and where it was moved to: xenconsoled names the log after the
+#: What a guest says where it was started, and where it was moved to: xenconsoled names the log after the
 #: domain as it first was.
 _LOGS = {
     HOST_A.name: f"/var/log/xen/console/guest-{GUEST}.log",
