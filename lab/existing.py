@@ -54,7 +54,6 @@ class Moved:
     router_bytes: int
     downtime: float
     ticks: int
-    stopped_at: int
     said: str
 
 
@@ -79,7 +78,7 @@ def _move(source: Node, target: Node, router: Node, say: Say) -> Moved:
     say(f"{source.name}: starting {GUEST}")
     disk = f'disk=["format=raw,vdev=xvda,access=ro,target={_DISK}"]'
     source.check(["xl", "create", "-q", _CONFIG, disk], timeout=_START)
-    before = _await_ticks(source, begun[source.name], say)
+    _await_ticks(source, begun[source.name], say)
     say(f"{source.name}: copying the disk of {GUEST} to {target.name} (rsync)")
     target.check(["rm", "-f", _DISK])
     start, bytes_start = time.monotonic(), _router_bytes(router)
@@ -96,7 +95,6 @@ def _move(source: Node, target: Node, router: Node, say: Say) -> Moved:
     seen = trace.parse("".join((_log(source, begun[source.name]), after)))
     if seen.corrupt:
         raise CheckError(f"{GUEST} found corruption: {seen.corrupt[0]}")
-    last = trace.parse(before).ticks[-1].number
     return Moved(
         disk_seconds=round(disk_seconds, 3),
         disk_router_bytes=disk_bytes,
@@ -104,7 +102,6 @@ def _move(source: Node, target: Node, router: Node, say: Say) -> Moved:
         router_bytes=moved_bytes,
         downtime=round(seen.downtime, 3),
         ticks=len(seen.ticks),
-        stopped_at=last,
         said=done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "",
     )
 

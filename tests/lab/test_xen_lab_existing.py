@@ -20,7 +20,7 @@ def test_a_guest_moves_through_ipsec(xen_lab: Lab) -> None:
     # 256 MiB of memory were carried, most of them zero and sent as such or not at all
     assert figures["router_bytes"] > 100e6
     assert 0 < figures["downtime"] < figures["seconds"]
-    assert figures["ticks"] > figures["stopped_at"]
+    assert figures["ticks"] >= 10
     assert "Migration successful" in figures["said"]
     assert any(GUEST in line and HOST_B.name in line for line in said)
     for host in (HOST_A, HOST_B):
