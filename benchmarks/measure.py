@@ -7,8 +7,6 @@ machine that steals half of the CPU then does so to everybody.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -19,6 +17,9 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from lab import results
+from netem.emulator.stats import Steal
 
 XENPLUGIN = [sys.executable, "-m", "xenplugin"]
 #: A HOST for `-s ''`: the far side on this machine, and treated as if it were not.
@@ -38,12 +39,11 @@ class Run:
 
 def timed(work: Callable[[], dict[str, Any] | None]) -> Run:
     """Run `work`, which starts processes and waits for them."""
-    before, stolen = _cpu(), _steal()
+    before, steal = _cpu(), Steal()
     start = time.monotonic()
     detail = work() or {}
     wall = time.monotonic() - start
-    total, steal = (new - old for new, old in zip(_steal(), stolen, strict=True))
-    return Run(round(wall, 3), round(_cpu() - before, 3), round(steal / max(total, 1), 3), detail)
+    return Run(round(wall, 3), round(_cpu() - before, 3), round(steal.as_dict()["share"], 3), detail)
 
 
 def copy(words: Sequence[str], prefix: Sequence[str] = ()) -> dict[str, Any]:
@@ -96,22 +96,9 @@ def save(name: str, settings: dict[str, Any], runs: dict[str, list[Run]], verdic
 
 def host() -> dict[str, Any]:
     """What the figures depend on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "")
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("cryptography", "zstandard")},
-    }
+    return {**results.host(), **{name: version(name) for name in ("cryptography", "zstandard")}}
 
 
 def _cpu() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def _steal() -> tuple[int, int]:
-    fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
-    return sum(fields[:8]), fields[7]

@@ -126,6 +126,7 @@ def watching(nodes: Iterable[Node], say: Say) -> Iterator[None]:
         yield
     finally:
         for node, tail in tails:
+            assert tail.stdin is not None
             tail.stdin.close()
             try:
                 tail.wait(_LAST_WORDS)

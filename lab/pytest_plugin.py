@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -34,19 +35,20 @@ def netns_lab() -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def netns_ipsec_lab(netns_lab: Lab) -> Lab:
     """netns_lab, where IPsec can be turned on."""
-    _skip_if_missing(replace(netns_lab.spec, ipsec=Suite.TODAY))
+    skip_if_missing(replace(netns_lab.spec, ipsec=Suite.TODAY))
     return netns_lab
 
 
-def _skip_if_missing(spec: Spec) -> None:
+def skip_if_missing(spec: Spec) -> None:
+    """Skip the test where this machine lacks what a lab like `spec` needs."""
     lacking = provider_class(spec.provider).missing(spec)
     if lacking:
         pytest.skip(f"no {spec.provider} lab on this machine: {'; '.join(lacking)}")
 
 
-def _up(provider: str) -> Iterator[Lab]:
-    spec = Spec(name=f"test-{secrets.token_hex(4)}", provider=provider)
-    _skip_if_missing(spec)
+@contextmanager
+def brought_up(spec: Spec) -> Iterator[Lab]:
+    """The lab `spec`, ready; nothing of it is left at the end."""
     try:
         with open_lab(spec.name, lambda said: print(f"lab: {said}"), spec) as lab:
             try:
@@ -56,3 +58,10 @@ def _up(provider: str) -> Iterator[Lab]:
                 lab.down()
     finally:
         shutil.rmtree(Folder(spec.name).path, ignore_errors=True)
+
+
+def _up(provider: str) -> Iterator[Lab]:
+    spec = Spec(name=f"test-{secrets.token_hex(4)}", provider=provider)
+    skip_if_missing(spec)
+    with brought_up(spec) as lab:
+        yield lab

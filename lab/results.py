@@ -23,6 +23,7 @@ from typing import Any
 
 from lab.errors import LabError
 from lab.spec import Spec
+from netem.emulator.stats import Steal
 
 FORMAT = 1
 
@@ -38,16 +39,15 @@ class Result:
 
     def __post_init__(self) -> None:
         self._when = datetime.now(UTC)
-        self._began = _cpu_times()
+        self._steal = Steal()
 
     def as_dict(self) -> dict[str, Any]:
         """As it is kept."""
-        total, stolen = (now - then for now, then in zip(_cpu_times(), self._began, strict=True))
         return {
             "format": FORMAT,
             "kind": self.kind,
             "when": self._when.isoformat(timespec="seconds"),
-            "host": {**host(), "steal": round(stolen / max(total, 1), 4)},
+            "host": {**host(), "steal": round(self._steal.as_dict()["share"], 4)},
             "lab": self.spec.as_dict(),
             "versions": self.versions,
             "figures": self.figures,
@@ -102,9 +102,3 @@ def host() -> dict[str, Any]:
 
 def _lines(path: str) -> list[str]:
     return Path(path).read_text(encoding="utf-8").splitlines()
-
-
-def _cpu_times() -> tuple[int, int]:
-    """(all, stolen) in clock ticks since boot."""
-    ticks = [int(word) for word in _lines("/proc/stat")[0].split()[1:]]
-    return sum(ticks[:8]), ticks[7]

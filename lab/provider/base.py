@@ -6,6 +6,8 @@ must know in the lab's folder, so that another process can go on with the lab, o
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,9 @@ from lab.errors import CommandError
 from lab.spec import Spec
 from netem.execute import Done
 from netem.profile import Profile
+
+_COPY_SECONDS = 600.0
+_PUT = 'umask 077 && cat >"$0.new" && chmod "$1" "$0.new" && mv "$0.new" "$0"'
 
 #: Told, in a few words, what goes on.
 Say = Callable[[str], None]
@@ -31,7 +36,7 @@ class Abilities:
 
 
 class Node(ABC):
-    """One machine of a lab that runs."""
+    """One machine of a lab that runs. Its kind says how a command line reaches it; the rest is the same for all."""
 
     name: str
 
@@ -40,13 +45,18 @@ class Node(ABC):
         """The local command line that runs `words` there as root (no words: a shell)."""
 
     @abstractmethod
-    def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> Done:
-        """Run `words` there as root. `timeout` in seconds of a quiet machine; the provider scales it. Raises
-        CommandError when it takes too long or the machine cannot be reached; an exit code is not an error."""
+    def pace(self) -> float:
+        """What time-outs are multiplied by: how much slower than a quiet machine it may be."""
 
-    @abstractmethod
-    def popen(self, words: Sequence[str], **kwargs: Any) -> Any:
+    def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> Done:
+        """Run `words` there as root. `timeout` in seconds of a quiet machine. Raises CommandError when it takes too
+        long or the machine cannot be reached; an exit code is not an error."""
+        done = self._run(words, stdin.encode(), timeout)
+        return Done(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+    def popen(self, words: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
         """subprocess.Popen of `words` there; the keywords are its own. The lab's end ends it."""
+        return subprocess.Popen(self.command(words), **kwargs)
 
     def check(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> str:
         """As run; its standard output. Raises CommandError unless it succeeds."""
@@ -55,13 +65,41 @@ class Node(ABC):
             raise CommandError(f"{self.name}: {' '.join(words)}: {done.said}")
         return done.stdout
 
-    @abstractmethod
     def put(self, data: bytes | IO[bytes], path: str, mode: int = 0o644) -> None:
         """Write a file there. Raises CommandError."""
+        done = self._run(["sh", "-c", _PUT, path, f"{mode:o}"], data, _COPY_SECONDS)
+        if done.returncode:
+            raise CommandError(f"{self.name}: {path} cannot be written: {one_line(done.stderr)}")
 
-    @abstractmethod
     def get(self, path: str, target: Path) -> None:
         """Fetch a file from there. Raises CommandError."""
+        with target.open("wb") as out:
+            done = self._run(["cat", path], b"", _COPY_SECONDS, out)
+        if done.returncode:
+            raise CommandError(f"{self.name}: {path} cannot be read: {one_line(done.stderr)}")
+
+    def _run(
+        self, words: Sequence[str], data: bytes | IO[bytes], timeout: float, out: IO[bytes] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Raises CommandError when it takes too long, OSError when the local command cannot be run."""
+        given: dict[str, Any] = {"input": data} if isinstance(data, bytes) else {"stdin": data}
+        limit = timeout * self.pace()
+        try:
+            return subprocess.run(
+                self.command(words),
+                stdout=out or subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                timeout=limit,
+                check=False,
+                **given,
+            )
+        except subprocess.TimeoutExpired:
+            raise CommandError(f"{self.name}: {shlex.join(words)}: not finished after {limit:.0f} s") from None
+
+
+def one_line(said: bytes) -> str:
+    """What a command complained, for an error's text."""
+    return " ".join(said.decode(errors="replace").split()) or "no reason given"
 
 
 class Provider(ABC):

@@ -33,7 +33,6 @@ from lab.spec import Spec, Suite
 from netem import netns
 from netem.emulator.tun import DEVICE as TUN
 from netem.errors import NetemError
-from netem.execute import Done
 from netem.profile import Profile
 from netem.world import Host
 
@@ -63,44 +62,18 @@ class Namespace(Node):
         inner = list(words) or ["env", f"debian_chroot={self.name}", os.environ.get("SHELL") or "sh"]
         return ["ip", "netns", "exec", self.namespace, "sh", "-c", _ON_ITS_OWN, str(self._own), *inner]
 
-    def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> Done:
-        done = self._run(words, stdin.encode(), timeout)
-        return Done(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+    def pace(self) -> float:
+        return _PATIENCE
 
     def popen(self, words: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
         self._exists()
-        return subprocess.Popen(self.command(words), **kwargs)
-
-    def put(self, data: bytes | IO[bytes], path: str, mode: int = 0o644) -> None:
-        script = 'umask 077 && cat > "$0.new" && chmod "$1" "$0.new" && mv "$0.new" "$0"'
-        done = self._run(["sh", "-c", script, path, f"{mode:o}"], data)
-        if done.returncode:
-            raise CommandError(f"{self.name}: {path} cannot be written: {done.stderr.decode(errors='replace')}")
-
-    def get(self, path: str, target: Path) -> None:
-        with target.open("wb") as out:
-            done = self._run(["cat", path], b"", out=out)
-        if done.returncode:
-            raise CommandError(f"{self.name}: {path} cannot be read: {done.stderr.decode(errors='replace')}")
+        return super().popen(words, **kwargs)
 
     def _run(
-        self, words: Sequence[str], data: bytes | IO[bytes], timeout: float = 600.0, out: IO[bytes] | None = None
+        self, words: Sequence[str], data: bytes | IO[bytes], timeout: float, out: IO[bytes] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
         self._exists()
-        given: dict[str, Any] = {"input": data} if isinstance(data, bytes) else {"stdin": data}
-        try:
-            return subprocess.run(
-                self.command(words),
-                stdout=out or subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                timeout=timeout * _PATIENCE,
-                check=False,
-                **given,
-            )
-        except subprocess.TimeoutExpired:
-            raise CommandError(
-                f"{self.name}: {' '.join(words)}: not finished after {timeout * _PATIENCE:g} s"
-            ) from None
+        return super()._run(words, data, timeout, out)
 
     def _exists(self) -> None:
         if not netns.exists(self.namespace):

@@ -157,7 +157,7 @@ def linux_ipsec(connection: str | None, guard: Sequence[str]) -> str:
     ]
     if connection is None:
         lines.append("ip xfrm policy deleteall action block")
-    if connection is not None:
+    else:
         lines += [
             f"mkdir -p {posixpath.dirname(swan.CONNECTION)}",
             f"(umask 077; cat > {swan.CONNECTION}) <<'CONNECTION'\n{connection.rstrip()}\nCONNECTION",

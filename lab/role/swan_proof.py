@@ -104,6 +104,7 @@ def recording(provider: Provider, path: Path) -> Iterator[dict[str, int]]:
         if recorder.poll() is None:
             recorder.terminate()
         recorder.wait()
+        assert recorder.stderr is not None
         recorder.stderr.close()
 
 

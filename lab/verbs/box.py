@@ -5,17 +5,11 @@ from __future__ import annotations
 import click
 
 from lab.spec import Xen
-from lab.verbs.common import progress
+from lab.verbs.common import progress, xen_option
 
 
 @click.command()
-@click.option(
-    "--xen",
-    type=click.Choice([each.value for each in Xen]),
-    default=Xen.V4_17.value,
-    show_default=True,
-    help="Version of Xen.",
-)
+@xen_option
 def box(xen: str) -> None:
     """Make a Vagrant box (libvirt) of the lab's own image, and print where it is.
 

@@ -13,7 +13,8 @@ from rich.table import Table
 from lab import existing
 from lab.lab import open_lab
 from lab.results import Result
-from lab.verbs.common import name_option, progress
+from lab.spec import Suite
+from lab.verbs.common import choice, name_option, progress
 from lab.verbs.updown import changed
 from netem.units import format_time
 
@@ -25,7 +26,7 @@ WAYS = {"existing": existing.run}
 @name_option
 @click.option("--rtt", "rtts", multiple=True, metavar="TIME", help="Round trips to measure at, in turn: 120ms.")
 @click.option("--rate", metavar="RATE", help="Of the link, each way: 100mbit.")
-@click.option("--ipsec", metavar="SUITE", help="Between the hosts: off, aes128-sha1 (default), aes128gcm16.")
+@click.option("--ipsec", type=choice(Suite), default=Suite.PAPER.value, show_default=True, help="Between hosts.")
 @click.option(
     "--results",
     type=click.Path(file_okay=False, path_type=Path),
@@ -33,7 +34,7 @@ WAYS = {"existing": existing.run}
     show_default=True,
     help="Where the results are kept, a JSON file each.",
 )
-def run(way: str, name: str, rtts: tuple[str, ...], rate: str | None, ipsec: str | None, results: Path) -> None:
+def run(way: str, name: str, rtts: tuple[str, ...], rate: str | None, ipsec: str, results: Path) -> None:
     """Migrate a guest from host-a to host-b, and say how long it took and for how long it stood still.
 
     WAY `existing` is plain xl migrate, through IPsec. The lab is brought up if it is not, and stays up.
@@ -41,7 +42,7 @@ def run(way: str, name: str, rtts: tuple[str, ...], rate: str | None, ipsec: str
     found: list[Result] = []
     with progress() as say:
         for rtt in rtts or (None,):
-            given = {"rtt": _with_unit(rtt), "rate": rate, "ipsec": ipsec or "aes128-sha1"}
+            given = {"rtt": _with_unit(rtt), "rate": rate, "ipsec": ipsec}
             wanted = changed(name, given)
             with open_lab(name, say, wanted) as lab:
                 lab.become(wanted)

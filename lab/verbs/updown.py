@@ -13,17 +13,13 @@ from lab.folder import Folder, names
 from lab.lab import open_lab, take_down
 from lab.spec import PROVIDERS, Auth, Spec, Suite, Xen
 from lab.strategy import State
-from lab.verbs.common import name_option, progress
+from lab.verbs.common import choice, name_option, progress, xen_option
 from netem.errors import NetemError
 from netem.profile import Profile
 
 
-def _choice(values: Any) -> click.Choice:  # type: ignore[type-arg, unused-ignore]
-    return click.Choice([str(value.value) for value in values])
-
-
 @click.command()
-@click.option("--xen", type=_choice(Xen), default=Xen.V4_17.value, show_default=True, help="Version of Xen.")
+@xen_option
 def build(xen: str) -> None:
     """Build the image of the Xen hosts (or say that it is there)."""
     from lab.image.build import cached, obtain
@@ -39,9 +35,9 @@ def build(xen: str) -> None:
 @click.option("--provider", type=click.Choice(PROVIDERS), help="What the machines are (default: qemu).")
 @click.option("--rtt", metavar="TIME", help="Round trip between the hosts: 120ms (default: no delay).")
 @click.option("--rate", metavar="RATE", help="Of the link, each way: 100mbit (default: no limit).")
-@click.option("--ipsec", type=_choice(Suite), help="Between the hosts (default: off).")
-@click.option("--auth", type=_choice(Auth), help="How the hosts prove themselves for IPsec (default: psk).")
-@click.option("--xen", type=_choice(Xen), help="Version of Xen (default: 4.17).")
+@click.option("--ipsec", type=choice(Suite), help="Between the hosts (default: off).")
+@click.option("--auth", type=choice(Auth), help="How the hosts prove themselves for IPsec (default: psk).")
+@click.option("--xen", type=choice(Xen), help="Version of Xen (default: 4.17).")
 @click.option("--router-image", metavar="FILE", help="A FreeBSD disk as router; beside it FILE.key, root's key.")
 def up(name: str, **options: str | None) -> None:
     """Bring a lab up: two Xen hosts and a router between them.

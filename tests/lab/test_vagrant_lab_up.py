@@ -22,7 +22,7 @@ from lab import topology
 from lab.folder import Folder
 from lab.lab import Lab, open_lab
 from lab.provider import vagrant_libvirt
-from lab.provider.choice import provider_class
+from lab.pytest_plugin import brought_up, skip_if_missing
 from lab.role import router
 from lab.spec import Spec, Suite
 from netem.profile import Profile
@@ -56,21 +56,15 @@ def processes_of(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def spec() -> Iterator[Spec]:
     wanted = Spec(name=f"test-{secrets.token_hex(4)}", provider="vagrant", link=LINK)
-    missing = provider_class("vagrant").missing(wanted)
-    if missing:
-        pytest.skip(f"no vagrant lab on this machine: {'; '.join(missing)}")
+    skip_if_missing(wanted)
     yield wanted
     shutil.rmtree(Folder(wanted.name).path, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
 def vagrant_lab(spec: Spec) -> Iterator[Lab]:
-    with open_lab(spec.name, lambda said: print(f"lab: {said}"), spec) as lab:
-        try:
-            lab.up()
-            yield lab
-        finally:
-            lab.down()
+    with brought_up(spec) as lab:
+        yield lab
     assert not left_in_libvirt(spec.name)
 
 

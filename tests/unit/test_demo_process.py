@@ -78,16 +78,20 @@ def test_cpu_time_of_grandchildren_counts() -> None:
 
 
 def test_waiting_for_the_children_of_another() -> None:
-    parent = subprocess.Popen(["sh", "-c", "sleep 0.3; read line"], stdin=subprocess.PIPE)
+    script = "exec 3<&0; cat <&3 & echo started; wait; exec sleep 1000"
+    parent = subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        started = time.monotonic()
+        assert parent.stdin is not None and parent.stdout is not None
+        assert parent.stdout.readline() == b"started\n"
         process.wait_for_children_of(parent.pid, 0.1)  # it gives up
+        assert process.children_of(parent.pid)
+        parent.stdin.close()  # the child ends
         process.wait_for_children_of(parent.pid, 60)
-        assert 0.1 < time.monotonic() - started < 30
+        assert not process.children_of(parent.pid)
     finally:
         process.stop(parent)
-        assert parent.stdin is not None
-        parent.stdin.close()
+        assert parent.stdout is not None
+        parent.stdout.close()
 
 
 def test_cpu_time_of_orphans_counts() -> None:

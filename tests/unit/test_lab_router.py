@@ -44,7 +44,7 @@ class Fake(Node):
     def command(self, words: Sequence[str], *, terminal: bool = False) -> list[str]:
         raise NotImplementedError
 
-    popen = put = get = command  # type: ignore[assignment]
+    pace = popen = put = get = command  # type: ignore[assignment]
 
 
 def provider(node: Node, profile: Profile) -> Any:

@@ -24,7 +24,6 @@ _LOOK_EVERY = 0.5
 class Gauge:
     """Reads the queue for the ladder, every `_GAUGE` seconds at most."""
 
-
     def __init__(self, queue: SendQueue, ladder: Ladder) -> None:
         self._queue = queue
         self._ladder = ladder

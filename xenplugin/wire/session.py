@@ -52,8 +52,8 @@ class Reader:
         self._size = size
         self._counter = 0
         self._last_word = all(state is not states.State.ENDED for state, _ in table)
-        # Room for the largest frame and the next header; pages of it that no frame reaches cost nothing.
-        self._buffer = bytearray(HEADER + MAX_SEALED + HEADER)
+        # Room for the largest frame; pages of it that no frame reaches cost nothing.
+        self._buffer = bytearray(HEADER + MAX_SEALED)
         self._have = 0
         self.preamble: Preamble | None = None
 
@@ -66,14 +66,13 @@ class Reader:
         return memoryview(self._buffer)[self._have : self._need()]
 
     def advance(self, count: int) -> Iterator[frames.Frame]:
-        """`count` bytes were put into `space()`. Yields the frames they complete. Raises TamperError or
+        """`count` bytes were put into `space()`. Yields the frame they complete, if any. Raises TamperError or
         PeerError, after which the reader must not be used."""
         self._have += count
-        while self._have >= (need := self._need()):
+        need = self._need()
+        if self._have == need:
             frame = self._take(need)
-            rest = self._have - need
-            self._buffer[:rest] = self._buffer[need : need + rest]
-            self._have = rest
+            self._have = 0
             if frame is not None:
                 yield frame
 
