@@ -1,6 +1,6 @@
 # make demo      a disk image crosses an emulated ocean, the paper's way and ours (demo/report.html)
 # make xen-demo  two real Xen hosts come up, a link of 120 ms and IPsec between them, and a guest moves (docs/lab.md)
-# make test      everything: lint, types, all tests, and the unit tests on Debian's own packages
+# make test      lint, types, the tests, a migration on real Xen hosts, the unit tests on Debian's own packages
 # make test-fast the same without what needs minutes
 # make test-lab  the tests on real Xen hosts: half an hour under software emulation
 # Each makes its own virtual environment in .venv and says what it lacks.
@@ -22,7 +22,7 @@ test: .venv/ready
 	@packaging/prepare.sh tools test
 	@packaging/prepare.sh tools lab
 	@$(MAKE) --no-print-directory lint
-	$(PY) -m pytest -m "not (lab and slow)"
+	$(PY) -m pytest -m "not (lab and slow) or smoke"
 	@$(MAKE) --no-print-directory debian
 
 test-lab: .venv/ready

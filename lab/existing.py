@@ -4,7 +4,8 @@ xl moves no disks, it only demands that they are there. So the guest's disk is c
 the same link, and the guest has it read-only from its start to its arrival: what was copied is what it finds. How
 long that took is told apart from how long `xl migrate` took. Everything that is measured is taken from outside:
 the time around the command, the bytes that the router's devices counted, and the guest's own ticks for its
-downtime (the longest gap between two of them, less the second there always is).
+downtime (the longest gap between two of them, less the second there always is). It tells the time by its host's
+clock, so the clocks are set before, and compared after.
 
 A guest that was on the hosts before is ended first, and the one that was moved at the end.
 """
@@ -25,6 +26,7 @@ from lab.lab import Lab
 from lab.progress import Moving
 from lab.provider.base import Node, Say
 from lab.results import Result
+from lab.role import clock
 from lab.topology import HOST_A, HOST_B, ROUTER, SITE_A
 
 GUEST = "g1"
@@ -46,13 +48,15 @@ _START, _COPY, _MIGRATE = 300.0, 1800.0, 1800.0
 
 @dataclass(frozen=True)
 class Moved:
-    """Seconds and bytes. `router_bytes`: IP packets with their Ethernet headers, both directions, while xl ran."""
+    """Seconds and bytes. `clocks_apart`: the target's clock before the source's, what `downtime` may have too much;
+    `router_bytes`: IP packets with their Ethernet headers, both directions, while xl ran."""
 
     disk_seconds: float
     disk_router_bytes: int
     seconds: float
     router_bytes: int
     downtime: float
+    clocks_apart: float
     ticks: int
     said: str
 
@@ -74,6 +78,8 @@ def run(lab: Lab, say: Say) -> Result:
 
 
 def _move(source: Node, target: Node, router: Node, say: Say) -> Moved:
+    for node in (source, target):
+        clock.set_right(node)
     begun = {node.name: _log_size(node) for node in (source, target)}
     say(f"{source.name}: starting {GUEST}")
     disk = f'disk=["format=raw,vdev=xvda,access=ro,target={_DISK}"]'
@@ -95,12 +101,15 @@ def _move(source: Node, target: Node, router: Node, say: Say) -> Moved:
     seen = trace.parse("".join((_log(source, begun[source.name]), after)))
     if seen.corrupt:
         raise CheckError(f"{GUEST} found corruption: {seen.corrupt[0]}")
+    apart = clock.difference(source, target)
+    say(f"the hosts' clocks: {apart.ahead:+.3f} s apart, known to {apart.uncertain:.3f} s")
     return Moved(
         disk_seconds=round(disk_seconds, 3),
         disk_router_bytes=disk_bytes,
         seconds=round(seconds, 3),
         router_bytes=moved_bytes,
         downtime=round(seen.downtime, 3),
+        clocks_apart=round(apart.ahead, 3),
         ticks=len(seen.ticks),
         said=done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "",
     )

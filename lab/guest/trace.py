@@ -6,7 +6,7 @@
 
 A guest that was moved wrote one part of its log on each host; numbers go on, so parts are joined by them. Lines
 that are neither (the kernel's own, a line cut in two by the end of the log) say nothing and are passed over. After
-a move the guest's wall clock is the new host's: a downtime is as exact as the hosts' clocks agree.
+a move the guest's wall clock is the new host's: a downtime is as exact as the hosts' clocks agree (lab.role.clock).
 """
 
 from __future__ import annotations

@@ -10,12 +10,11 @@ from __future__ import annotations
 import base64
 import gzip
 import ipaddress
-import posixpath
 import shlex
 from collections.abc import Sequence
 
 from lab import topology
-from lab.role import swan
+from lab.role import swan, swan_script
 from lab.topology import Machine
 from netem import dummynet, tc
 from netem.profile import Profile
@@ -143,33 +142,9 @@ def linux_ipsec(connection: str | None, guard: Sequence[str]) -> str:
     """strongSwan with `connection` (swanctl.conf), or without any: ESP by the kernel, up with the first packet
     between the hosts. What was there before ends. `guard`: words after `ip` that stop what would leave in the clear
     (swan.guard)."""
-    lines = [f"ip {shlex.join(guard)}"] if connection is not None else []
-    lines += [
-        "systemctl disable -q --now strongswan-starter 2>/dev/null || :",
-        "pid=$(cat /run/charon.pid 2>/dev/null || :)",
-        f'if [ "$pid" ] && [ "$(readlink "/proc/$pid/exe")" = {swan.CHARON} ]; then',
-        '    kill "$pid"',
-        '    while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done',
-        "fi",
-        f"rm -f {swan.CONNECTION} /run/charon.vici",
-        # What a charon that was killed left in the kernel. The guard blocks, it does not allow.
-        "ip xfrm policy deleteall action allow; ip xfrm state flush",
-    ]
     if connection is None:
-        lines.append("ip xfrm policy deleteall action block")
-    else:
-        lines += [
-            f"mkdir -p {posixpath.dirname(swan.CONNECTION)}",
-            f"(umask 077; cat > {swan.CONNECTION}) <<'CONNECTION'\n{connection.rstrip()}\nCONNECTION",
-            f"setsid {swan.CHARON} < /dev/null > {swan.LOG} 2>&1 &",
-            "pid=$!",
-            "until [ -S /run/charon.vici ]; do",
-            f'    kill -0 "$pid" || {{ cat {swan.LOG} >&2; exit 1; }}',
-            "    sleep 0.2",
-            "done",
-            f"swanctl --load-all --noprompt --file {swan.CONNECTION}",
-        ]
-    return _script(*lines)
+        return _script(swan_script.off("transport"))
+    return _script(swan_script.on("transport", guard, {swan.CONNECTION: (connection.encode(), 0o600)}))
 
 
 def _hosts() -> list[str]:

@@ -1,60 +1,26 @@
 """IPsec between the hosts, on or off, and seen to be so.
 
-Each host gets one script, both at the same time: a guard stops what would leave in the clear, an old charon is
-ended, files are written, charon started, traps set. Then the SAs are negotiated. At the end they are compared with
-what was asked, and a capture at the router judges (swan_proof). It is the same on a Xen host over ssh, where each
-command costs a second, and in a namespace. Keys are fresh each time, in files of mode 600.
+Each host gets one script (swan_script), both at the same time. Then the SAs are negotiated. At the end they are
+compared with what was asked, and a capture at the router judges (swan_proof). It is the same on a Xen host over
+ssh, where each command costs a second, and in a namespace. Keys are fresh each time, in files of mode 600.
 """
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from lab.errors import CheckError, CommandError, MissingError
 from lab.provider.base import Node, Provider
-from lab.role import swan, swan_keys
+from lab.role import swan, swan_keys, swan_script
 from lab.role.swan import End
 from lab.role.swan_proof import prove
 from lab.spec import Auth, Spec, Suite
 from netem.emulator.tun import NAME as LINK
 
 _PACKAGES = "strongswan-charon strongswan-swanctl libstrongswan-standard-plugins"
-_NO_STRONGSWAN = 77  # exit code of _NEED
 _SECONDS = 300.0
 _INITIATE_SECONDS = 170.0
-
-_NEED = f"[ -x {swan.CHARON} ] && command -v swanctl >/dev/null || exit {_NO_STRONGSWAN}"
-# Debian's unit would start charon again with a configuration of its own. Namespaces have no units.
-_UNIT_OFF = """
-if [ -e /lib/systemd/system/strongswan-starter.service ]; then
-    systemctl disable -q --now strongswan-starter 2>/dev/null || :
-fi"""
-# Ours is who runs charon's program in this network namespace: the number alone may be another's by now.
-_STOP = f"""
-ours() {{
-    [ "$(readlink /proc/$1/exe)" = {swan.CHARON} ] &&
-        [ "$(readlink /proc/$1/ns/net)" = "$(readlink /proc/$$/ns/net)" ]
-}}
-if pid=$(cat /run/charon.pid 2>/dev/null) && ours $pid; then
-    kill $pid
-    for i in $(seq 300); do ours $pid || break; sleep 0.1; done
-    ! ours $pid || kill -9 $pid
-fi
-rm -f /run/charon.pid /run/charon.vici {" ".join(swan.FILES)}
-# what a charon that was killed left in the kernel; the guard blocks, it does not allow
-ip xfrm policy deleteall action allow 2>/dev/null || :
-ip xfrm state flush 2>/dev/null || :"""
-_START = f"""
-{swan.CHARON} </dev/null >{swan.LOG} 2>&1 &
-pid=$!
-for i in $(seq 300); do
-    [ ! -S /run/charon.vici ] || break
-    kill -0 $pid 2>/dev/null || {{ tail -n 5 {swan.LOG} >&2; exit 1; }}
-    sleep 0.2
-done
-swanctl --load-all --noprompt --file {swan.CONNECTION} || exit"""
 
 
 def establish(provider: Provider, spec: Spec) -> dict[str, int]:
@@ -64,14 +30,15 @@ def establish(provider: Provider, spec: Spec) -> dict[str, int]:
     a, b = swan.ends(esp)
     nodes = provider.nodes()
     if spec.ipsec is Suite.OFF:
-        _on_both(lambda here, there: _run(nodes[here.name], _off(esp, here, there)), a, b)
+        _on_both(lambda here, there: _run(nodes[here.name], swan_script.off(esp, _plain(here, there))), a, b)
         return prove(provider, spec)
     secret = swan_keys.shared_secret() if spec.auth is Auth.PSK else None
     known = swan_keys.identities([a.name, b.name]) if spec.auth is Auth.CERT else {}
 
     def configure(here: End, there: End) -> None:
         connection = swan.connection(spec.ipsec, spec.auth, esp, here, there, secret)
-        _run(nodes[here.name], _on(esp, here, there, _files(esp, connection, known.get(here.name))))
+        files = _files(esp, connection, known.get(here.name))
+        _run(nodes[here.name], swan_script.on(esp, swan.guard(esp, here, there), files))
 
     _on_both(configure, a, b)
     _initiate(nodes[a.name])
@@ -94,23 +61,8 @@ def _on_both(work: Callable[[End, End], None], a: End, b: End) -> None:
             done.result()
 
 
-def _off(esp: str, here: End, there: End) -> str:
-    """The script that ends IPsec on host `here`; harmless where there is none. Last it opens the plain way."""
-    if esp == "transport":
-        return f"{_UNIT_OFF}{_STOP}\nip xfrm policy flush"
-    return f"{_STOP}\nip {shlex.join(swan.plain_route(here.name, there.name, LINK))}"
-
-
-def _on(esp: str, here: End, there: End, files: dict[str, tuple[bytes, int]]) -> str:
-    """The script that has charon on `here` wait for its peer `there`. `files`: path -> content and mode."""
-    parts = [_NEED, f"ip {shlex.join(swan.guard(esp, here, there))} || exit"]
-    parts += [_UNIT_OFF, _STOP] if esp == "transport" else [_STOP, f"export STRONGSWAN_CONF={swan.DAEMON}"]
-    for folder in sorted({path.rpartition("/")[0] for path in swan.FILES}):
-        parts.append(f"mkdir -p {folder}")
-    for path, (content, mode) in files.items():
-        parts.append(f"(umask 077 && cat >{path}) <<'XENLAB' && chmod {mode:o} {path} || exit")
-        parts.append(f"{content.decode().rstrip()}\nXENLAB")
-    return "\n".join([*parts, _START])
+def _plain(here: End, there: End) -> list[str]:
+    return swan.plain_route(here.name, there.name, LINK)
 
 
 def _files(esp: str, connection: str, identity: swan_keys.Identity | None) -> dict[str, tuple[bytes, int]]:
@@ -127,7 +79,7 @@ def _files(esp: str, connection: str, identity: swan_keys.Identity | None) -> di
 def _run(node: Node, script: str) -> None:
     """By stdin, so that no secret is on a command line; the shell has read all of it before the first line runs."""
     done = node.run(["sh", "-s"], f"main() {{\n{script}\n}}\nmain\n", timeout=_SECONDS)
-    if done.code == _NO_STRONGSWAN:
+    if done.code == swan_script.NO_STRONGSWAN:
         raise MissingError(f"{node.name} has no strongSwan", hint=f"apt install {_PACKAGES}")
     if done.code:
         raise CommandError(f"{node.name}: IPsec: {done.said}")

@@ -13,6 +13,7 @@ from lab.topology import HOST_A, HOST_B
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 
+@pytest.mark.smoke
 def test_a_guest_moves_through_ipsec(xen_lab: Lab) -> None:
     xen_lab.set_ipsec(Suite.PAPER)
     said: list[str] = []
