@@ -41,7 +41,15 @@ def chunks(draw: st.DrawFn, size: int) -> frames.Chunk:
     known = draw(st.integers(0, every)) & ~data
     payload = draw(st.binary(min_size=1, max_size=200)) if data else b""
     codec = draw(st.sampled_from(Codec)) if data else Codec.STORED
-    return frames.Chunk(index, codec, data, known, draw(DIGEST), payload)
+    return frames.Chunk(index, codec, data, known, draw(DIGEST), payload, draw(st.integers(0, 65535)))
+
+
+@st.composite
+def segments(draw: st.DrawFn) -> frames.Segment:
+    payload = draw(st.binary(min_size=1, max_size=200))
+    codec = draw(st.sampled_from(Codec))
+    length = len(payload) if codec is Codec.STORED else draw(st.integers(1, CHUNK))
+    return frames.Segment(draw(U64), codec, length, payload)
 
 
 @st.composite
@@ -66,7 +74,10 @@ def sized_frames(draw: st.DrawFn) -> tuple[int, Frame]:
         indexes(size),
         runs(size).map(lambda run: frames.Zeros(*run)),
         st.builds(lambda run, zeros: frames.IndexRun(*run, zeros), runs(size), st.booleans()),
-        st.builds(frames.End, DIGEST),
+        st.builds(frames.End, DIGEST, U64),
+        segments(),
+        st.builds(frames.Note, words),
+        st.builds(frames.Answer, st.binary(min_size=1, max_size=300)),
         st.builds(frames.Done, DIGEST),
         st.builds(frames.Ack, U64),
         st.builds(frames.Error, st.integers(0, 65535), words),
@@ -92,7 +103,8 @@ def test_a_body_of_another_length_is_refused(pair: tuple[int, Frame], cut: int) 
     """All but payloads and texts, which may have any length, and indexes, which may have any number of rows."""
     size, frame = pair
     plaintext = b"".join(frames.encode(frame))
-    if not isinstance(frame, frames.Chunk | frames.Welcome | frames.Error | frames.Index):
+    texts = frames.Welcome | frames.Error | frames.Note | frames.Answer
+    if not isinstance(frame, frames.Chunk | frames.Segment | frames.Index | texts):
         for other in (plaintext[: -1 - cut % len(plaintext)], plaintext + bytes(1 + cut)):
             with pytest.raises(PeerError):
                 frames.decode(other, size)
@@ -172,6 +184,12 @@ TABLES = {
     "answers": states.BACKWARD_DATA,
     "control answers": states.BACKWARD_CONTROL,
 }
+DOMAIN = {
+    "domain data": states.DOMAIN_FORWARD_DATA,
+    "domain control": states.DOMAIN_FORWARD_CONTROL,
+    "domain control answers": states.DOMAIN_BACKWARD_CONTROL,
+}
+TABLES |= DOMAIN
 SMALL = 2 * CHUNK + 100
 
 
@@ -358,12 +376,16 @@ def test_any_64_bytes_are_a_preamble_or_an_error(data: bytes, kept: int) -> None
 # -- state tables ---------------------------------------------------------------------------------
 
 FORWARD = {Type.IMAGE, Type.CHUNK, Type.ZEROS, Type.END, Type.ERROR, Type.PING}
-BACKWARD = set(Type) - FORWARD | {Type.ERROR, Type.PING}
+BACKWARD = {Type.WELCOME, Type.INDEX, Type.INDEX_RUN, Type.ACK, Type.DONE, Type.ERROR, Type.PING}
+DOMAIN_FORWARD = FORWARD - {Type.CHUNK, Type.ZEROS} | {Type.SEGMENT, Type.NOTE}
+DOMAIN_BACKWARD = BACKWARD - {Type.INDEX, Type.INDEX_RUN} | {Type.ANSWER, Type.NOTE}
 
 
 def test_tables_keep_each_side_to_its_frames() -> None:
     for name, table in TABLES.items():
         allowed = BACKWARD if "answers" in name else FORWARD
+        if name in DOMAIN:
+            allowed = DOMAIN_BACKWARD if "answers" in name else DOMAIN_FORWARD
         assert {kind for _, kind in table} <= allowed
         assert not any(state is states.State.FAILED for state, _ in table)
         opening = {kind for state, kind in table if state is states.State.START}
@@ -371,10 +393,12 @@ def test_tables_keep_each_side_to_its_frames() -> None:
         assert opening == ({first} if name == "file" else {first, Type.ERROR})
         assert (states.State.FLOW, first) not in table
     assert {kind for _, kind in TABLES["file"]} == {Type.IMAGE, Type.CHUNK, Type.ZEROS, Type.END}
-    for name in ("data", "answers"):
-        assert not {Type.END, Type.DONE} & {kind for _, kind in TABLES[name]}
+    for name in ("data", "answers", "domain data"):
+        assert not {Type.END, Type.DONE, Type.NOTE} & {kind for _, kind in TABLES[name]}
     assert {kind for _, kind in TABLES["control"]} == FORWARD
     assert {kind for _, kind in TABLES["control answers"]} == BACKWARD
+    assert {kind for _, kind in TABLES["domain control"]} == DOMAIN_FORWARD
+    assert {kind for _, kind in TABLES["domain control answers"]} == DOMAIN_BACKWARD
 
 
 @given(st.sampled_from(sorted(TABLES)), st.lists(st.sampled_from(Type), max_size=12))
@@ -394,4 +418,7 @@ def test_a_machine_walks_its_table(name: str, kinds: list[Type]) -> None:
 def test_what_ends_a_direction_ends_it() -> None:
     for (name, table), kind in product(TABLES.items(), Type):
         after = table.get((states.State.ENDED, kind))
-        assert after in (None, {Type.PING: states.State.ENDED, Type.ERROR: states.State.FAILED}.get(kind)), name
+        expected = {Type.PING: states.State.ENDED, Type.ERROR: states.State.FAILED}
+        if name == "domain control":
+            expected[Type.NOTE] = states.State.ENDED
+        assert after in (None, expected.get(kind)), name

@@ -14,6 +14,9 @@ TABLES = {
     "forward, file": states.FORWARD_FILE,
     "backward, connection 0": states.BACKWARD_CONTROL,
     "backward, other connections": states.BACKWARD_DATA,
+    "forward, connection 0 of a domain": states.DOMAIN_FORWARD_CONTROL,
+    "forward, other connections of a domain": states.DOMAIN_FORWARD_DATA,
+    "backward, connection 0 of a domain": states.DOMAIN_BACKWARD_CONTROL,
 }
 
 

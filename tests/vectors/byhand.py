@@ -16,8 +16,8 @@ MAGIC = bytes.fromhex("895850530d0a1a0a")
 AES128, AES256, CHACHA = 1, 2, 3
 LABELS = {AES128: "aes-128-gcm", AES256: "aes-256-gcm", CHACHA: "chacha20-poly1305"}
 CONNECTION, FILE = 1, 2
-IMAGE, CHUNK_, ZEROS, END, ERROR, PING = range(1, 7)
-WELCOME, INDEX, INDEX_RUN, ACK, DONE = range(16, 21)
+IMAGE, CHUNK_, ZEROS, END, ERROR, PING, SEGMENT, NOTE = range(1, 9)
+WELCOME, INDEX, INDEX_RUN, ACK, DONE, ANSWER = range(16, 22)
 
 
 def noise(seed: str, count: int) -> bytes:
@@ -120,9 +120,10 @@ def chunk_(
     *,
     codec: int = 0,
     known: int = 0,
-    reserved: tuple[int, int] = (0, 0),
+    version: int = 0,
+    reserved: int = 0,
 ) -> bytes:
-    head = struct.pack(">BQBBHHH", CHUNK_, index, codec, reserved[0], data, known, reserved[1])
+    head = struct.pack(">BQBBHHH", CHUNK_, index, codec, reserved, data, known, version)
     return head + digest + payload
 
 
@@ -130,8 +131,8 @@ def zeros_(first: int, count: int) -> bytes:
     return bytes((ZEROS,)) + u64(first, count)
 
 
-def end_(digest: bytes) -> bytes:
-    return bytes((END,)) + digest
+def end_(digest: bytes, count: int = 0) -> bytes:
+    return bytes((END,)) + digest + u64(count)
 
 
 def error_(code: int, text: bytes) -> bytes:
@@ -144,6 +145,19 @@ def index_(first: int, *chunks: tuple[int, bytes]) -> bytes:
 
 def run_(first: int, count: int, kind: int = 1) -> bytes:
     return bytes((INDEX_RUN, kind)) + u64(first, count)
+
+
+def segment_(number: int, payload: bytes, length: int | None = None, codec: int = 0) -> bytes:
+    length = len(payload) if length is None else length
+    return struct.pack(">BQBI", SEGMENT, number, codec, length) + payload
+
+
+def note_(text: bytes) -> bytes:
+    return bytes((NOTE,)) + text
+
+
+def answer_(data: bytes) -> bytes:
+    return bytes((ANSWER,)) + data
 
 
 def welcome_(text: bytes) -> bytes:
@@ -171,13 +185,19 @@ def event(plain: bytes) -> list[Any]:
     if kind == IMAGE:
         return ["image", *struct.unpack(">Q", body)]
     if kind == CHUNK_:
-        index, codec, _, data, known, _ = struct.unpack(">QBBHHH", body[:16])
+        index, codec, _, data, known, version = struct.unpack(">QBBHHH", body[:16])
         payload = body[48:]
-        return ["chunk", index, codec, data, known, body[16:48].hex(), len(payload), short(payload)]
+        return ["chunk", index, codec, data, known, version, body[16:48].hex(), len(payload), short(payload)]
     if kind == ZEROS:
         return ["zeros", *struct.unpack(">QQ", body)]
-    if kind in (END, DONE):
-        return ["end" if kind == END else "done", body.hex()]
+    if kind == END:
+        return ["end", body[:32].hex(), *struct.unpack(">Q", body[32:])]
+    if kind == DONE:
+        return ["done", body.hex()]
+    if kind == SEGMENT:
+        return ["segment", *struct.unpack(">QBI", body[:13]), short(body[13:])]
+    if kind in (NOTE, ANSWER):
+        return ["note" if kind == NOTE else "answer", body.decode()]
     if kind == ERROR:
         return ["error", struct.unpack(">H", body[:2])[0], body[2:].decode()]
     if kind == PING:

@@ -36,6 +36,7 @@ from byhand import (
     SESSION,
     Seal,
     ack_,
+    answer_,
     chunk_,
     chunk_digest,
     derive,
@@ -47,8 +48,10 @@ from byhand import (
     image_digest,
     index_,
     noise,
+    note_,
     preamble,
     run_,
+    segment_,
     sha,
     welcome_,
     zeros_,
@@ -114,11 +117,13 @@ def add(
     size: int = SIZE,
     cipher: int | None = None,
     expected: bytes | None = None,
+    kind: str = "image",
+    live: bool = False,
 ) -> None:
     """`good`: how many of the stream's plaintexts a reader gives before `error` (None: all). `outcome`: what
     the receiver of the image says in the end, an error's name or the image's digest ("": as `error`, or the
     digest of the usual image; None: not determined by the stream alone). `expected`: the preamble of the
-    control channel as the far side of a backward stream knows it."""
+    control channel as the far side of a backward stream knows it. `kind`, `live`: the job's."""
     data = stream.bytes() if data is None else data
     if outcome == "":
         outcome = error or ("tree1:" + ROOT.hex() if stream.direction == "forward" else None)
@@ -133,7 +138,7 @@ def add(
         number = struct.unpack(">I", stream.head[12:16])[0]
         label = LABELS[stream.head[9] if cipher is None else cipher]
         vector["number"] = number
-        vector["job"] = {"session": SESSION.hex(), "cipher": label, "size": size}
+        vector["job"] = {"session": SESSION.hex(), "cipher": label, "kind": kind, "size": size, "live": live}
     if stream.direction == "backward":
         vector["preamble"] = (expected or stream.head).hex()
     plains = stream.plains[: len(stream.plains) if good is None else good]
@@ -419,7 +424,7 @@ def orders() -> None:
         bad("END before IMAGE", end_(ROOT), ())
         bad("PING before IMAGE", PING_, ())
         bad("IMAGE twice", BODY[0])
-        for kind in (0, 7, 15, 21, 128, 255):
+        for kind in (0, 9, 15, 22, 128, 255):
             bad(f"type {kind}", bytes((kind,)) + bytes(16))
         for name, plain in (
             ("WELCOME", welcome_(b"{}")),
@@ -427,8 +432,11 @@ def orders() -> None:
             ("INDEX-RUN", run_(0, 1)),
             ("ACK", ack_(1)),
             ("DONE", done_(ROOT)),
+            ("ANSWER", answer_(b"x")),
         ):
             bad(f"{name} from the wrong side", plain)
+        bad("SEGMENT of another kind of session", segment_(0, b"x"))
+        bad("NOTE of another kind of session", note_(b"{}"))
         if not conn:
             bad("PING in a file", PING_)
             bad("ERROR in a file", error_(13, b"no"))
@@ -438,8 +446,7 @@ def orders() -> None:
         bad("IMAGE of 2^64-1", image_((1 << 64) - 1), ())
         bad("CHUNK without a digest", C0[:20])
         bad("CHUNK with a short digest", C0[:48])
-        bad("CHUNK: first reserved field", chunk_(0, 3, PACKED, D0, codec=1, reserved=(1, 0)))
-        bad("CHUNK: second reserved field", chunk_(0, 3, PACKED, D0, codec=1, reserved=(0, 0x8000)))
+        bad("CHUNK: reserved field", chunk_(0, 3, PACKED, D0, codec=1, reserved=1))
         bad("CHUNK: codec 2", chunk_(0, 3, PACKED, D0, codec=2))
         bad("CHUNK: codec 255", chunk_(0, 3, PACKED, D0, codec=255))
         bad("CHUNK: a block both data and known", chunk_(0, 3, PACKED, D0, codec=1, known=2))
@@ -458,8 +465,8 @@ def orders() -> None:
         bad("ZEROS that overflow to nothing", zeros_(1, (1 << 64) - 1))
         bad("ZEROS of 15 bytes", Z1[:-1])
         bad("ZEROS of 17 bytes", Z1 + b"\0")
-        bad("END of 31 bytes", end_(ROOT)[:-1], BODY)
-        bad("END of 33 bytes", end_(ROOT) + b"\0", BODY)
+        bad("END of 39 bytes", end_(ROOT)[:-1], BODY)
+        bad("END of 41 bytes", end_(ROOT) + b"\0", BODY)
         bad("END without a digest", bytes((END,)), BODY)
         if conn:
             bad("PING with a body", PING_ + b"\0")
@@ -525,6 +532,8 @@ def contents() -> None:
     bad("END of the right chunks in another size", [*BODY, end_(image_digest(IMG + b"\0"))], IMAGE_ERROR)
     bad("a chunk is missing", [*BODY[:3], WHOLE[4]], TAMPER, "file")
     bad("all chunks are missing", [BODY[0], WHOLE[4]], TAMPER, "file")
+    first("a version", chunk_(0, 3, PACKED, D0, codec=1, version=1), PEER)
+    bad("END counts versions", [*BODY, end_(ROOT, 1)], PEER)
     bad("a chunk is missing", [*BODY[:3], WHOLE[4]], LINK, "control channel")
     first("a known block", chunk_(0, 1, zstd([b"A" * BLOCK]), D0, codec=1, known=2), PEER, "file")
     first(
@@ -616,7 +625,9 @@ def backward() -> None:
     for name, plain in (("IMAGE", BODY[0]), ("CHUNK", C0), ("ZEROS", Z1), ("END", end_(ROOT))):
         bad(f"{name} from the wrong side", plain)
     bad("type 0", bytes(9))
-    bad("type 22", bytes((22,)))
+    bad("type 23", bytes((23,)))
+    bad("ANSWER of another kind of session", answer_(b"x"))
+    bad("NOTE of another kind of session", note_(b"{}"))
 
     def wrong(name: str, plains: Sequence[bytes]) -> None:
         add(f"backward: {name}", make(plains), outcome=PEER)
@@ -652,6 +663,126 @@ def backward() -> None:
         add(f"backward: cut to {cut} bytes", stream, data=whole[:cut], good=good)
 
 
+def live() -> None:
+    """Chunks that are read again while the image is written to."""
+    block = b"C" * BLOCK
+    late = b"A" * BLOCK + block + bytes(CHUNK - 2 * BLOCK)
+    now = late + bytes(CHUNK) + IMG[2 * CHUNK :]
+    again = chunk_(0, 0b10, zstd([block]), chunk_digest(late), codec=1, known=1, version=1)
+    root = image_digest(now)
+
+    def good(name: str, plains: Sequence[bytes], root: bytes = root) -> None:
+        add(f"live: {name}", Stream(plains, head=CONN), outcome="tree1:" + root.hex(), live=True)
+
+    def bad(name: str, plains: Sequence[bytes], outcome: str = IMAGE_ERROR) -> None:
+        add(f"live: {name}", Stream(plains, head=CONN), outcome=outcome, live=True)
+
+    good("nothing is read again", WHOLE, ROOT)
+    good("a chunk is read again, a block of it is known", [*BODY, again, end_(root, 1)])
+    good("a version that was overtaken is dropped", [*BODY, again, C0, again, end_(root, 1)])
+    whole = chunk_(0, 3, PACKED, D0, codec=1, version=3)
+    good("a lost chunk comes whole, in a higher version", [*BODY, again, whole, end_(ROOT, 3)], ROOT)
+    good("the first that comes is not the first version", [BODY[0], whole, *BODY[2:], end_(ROOT, 3)], ROOT)
+    good("zeros leave versions alone", [*BODY, again, zeros_(0, 2), end_(root, 1)])
+    written = b"D" * BLOCK
+    filled = chunk_(1, 1, zstd([written]), chunk_digest(written + bytes(CHUNK - BLOCK)), codec=1, version=1)
+    emptied = chunk_(1, 0, b"", D1, version=2)
+    good("zeros are written to and become zeros again", [*BODY, filled, emptied, end_(ROOT, 2)], ROOT)
+    bad("a version is missing", [*BODY, end_(root, 1)], LINK)
+    bad("more versions than END counts", [*BODY, again, end_(root, 0)], PEER)
+    bad("END with the digest of before", [*BODY, again, end_(ROOT, 1)])
+    bad(
+        "a known block that is another there", [*BODY, chunk_(0, 1, zstd([block]), D0, codec=1, known=2, version=1)]
+    )
+
+
+def domain() -> None:
+    """A domain's stream, and what is said beside it."""
+    stream = [b"Xen saved domain", bytes(70000), noise("pages", 4000), b"\n"]
+    zeros = zstd([bytes(BLOCK), bytes(70000 - BLOCK)])
+    parts = [image_(0), segment_(0, stream[0]), segment_(1, zeros, 70000, 1), segment_(2, stream[2])]
+    last = segment_(3, stream[3])
+    digest = sha(b"".join(stream))
+    ended = end_(digest, 4)
+    told = "sha256:" + digest.hex()
+
+    def good(name: str, plains: Sequence[bytes], outcome: str | None = told, head: bytes = CONN) -> None:
+        add(f"domain: {name}", Stream(plains, head=head), outcome=outcome, kind="domain", size=0)
+
+    def bad(name: str, plain: bytes, before: Sequence[bytes] = parts[:2], head: bytes = CONN) -> None:
+        frames = Stream([*before, plain], head=head)
+        add(f"domain: {name}", frames, good=len(before), error=PEER, kind="domain", size=0)
+
+    good("a whole session", [*parts, last, ended])
+    good(
+        "out of order, twice, with notes and pings",
+        [
+            parts[0],
+            *parts[:1:-1],
+            PING_,
+            parts[1],
+            parts[2],
+            note_(b'{"state":"handing"}'),
+            last,
+            ended,
+            note_(b"{}"),
+            PING_,
+        ],
+    )
+    good("nothing at all", [parts[0], end_(sha(b""), 0)], "sha256:" + sha(b"").hex())
+    good("data connection", [*parts, last], None, DATA1)
+    good("an error, told", [*parts, error_(14, b"gone")], LINK)
+    good("END with another digest", [*parts, last, end_(flip(digest, 0), 4)], TAMPER)
+    good("a segment is missing", [*parts[:2], *parts[3:], last, ended], LINK)
+    good("more segments than END counts", [*parts, last, segment_(4, b"x"), ended], PEER)
+    good("a segment beyond the window", [*parts[:2], segment_(129, b"x")], PEER)
+    good("a segment that cannot be unpacked", [parts[0], segment_(0, zeros[:-1], 70000, 1)], IMAGE_ERROR)
+    good("a segment that unpacks to more", [parts[0], segment_(0, zeros, 69999, 1)], PEER)
+    good("a note that is no JSON", [parts[0], note_(b"{")], PEER)
+    good("a note that is a list", [parts[0], note_(b"[]")], PEER)
+    good("a note of 16384 bytes", [*parts, note_(b'{"x":"' + b"y" * 16376 + b'"}'), last, ended])
+    bad("SEGMENT before IMAGE", parts[1], ())
+    bad("an image of some size", image_(1), ())
+    bad("CHUNK of another kind of session", C0)
+    bad("ZEROS of another kind of session", Z1)
+    bad("SEGMENT after END", last, [*parts[:1], end_(sha(b""), 0)])
+    bad("SEGMENT without a payload", segment_(1, b"", 1))
+    bad("SEGMENT of nothing", segment_(1, b"x", 0, 1))
+    bad("SEGMENT of more than a MiB", segment_(1, b"x", CHUNK + 1, 1))
+    bad("SEGMENT: codec 2", segment_(1, b"x", 1, 2))
+    bad("SEGMENT: stored, a byte short", segment_(1, b"x", 2))
+    bad("SEGMENT of 12 bytes", segment_(1, b"")[:-1])
+    bad("NOTE of 16385 bytes", note_(b" " * 16385))
+    bad("NOTE is not UTF-8", note_(b"\xff"))
+    bad("NOTE on a data connection", note_(b"{}"), head=DATA1)
+    bad("ANSWER from the wrong side", answer_(b"x"))
+
+    def back(name: str, plains: Sequence[bytes], good: int | None = None, head: bytes = CONN) -> None:
+        frames = Stream(plains, head=head, direction="backward")
+        add(
+            f"domain, backward: {name}",
+            frames,
+            good=good,
+            error=None if good is None else PEER,
+            kind="domain",
+            size=0,
+        )
+
+    hello = welcome_(b'{"port":0}')
+    back(
+        "a whole session",
+        [hello, answer_(b"ready\n"), ack_(3), note_(b"{}"), PING_, answer_(b"x" * 16384), done_(digest)],
+    )
+    back("ANSWER of nothing", [hello, answer_(b"")], 1)
+    back("ANSWER of 16385 bytes", [hello, answer_(b"x" * 16385)], 1)
+    back("ANSWER before WELCOME", [answer_(b"x")], 0)
+    back("ANSWER after DONE", [hello, done_(digest), answer_(b"x")], 2)
+    back("ANSWER on a data connection", [welcome_(b"{}"), answer_(b"x")], 1, DATA1)
+    back("NOTE on a data connection", [welcome_(b"{}"), note_(b"{}")], 1, DATA1)
+    back("INDEX-RUN of another kind of session", [hello, run_(0, 1)], 1)
+    back("SEGMENT from the wrong side", [hello, parts[1]], 1)
+
+
 def key_vectors() -> list[dict[str, str]]:
     out = []
     for cipher in LABELS:
@@ -672,7 +803,17 @@ def key_vectors() -> list[dict[str, str]]:
 def make() -> str:
     """The whole of vectors.json."""
     VECTORS.clear()
-    parts: tuple[Callable[[], None], ...] = (good_streams, preambles, damage, after_end, orders, contents, backward)
+    parts: tuple[Callable[[], None], ...] = (
+        good_streams,
+        preambles,
+        damage,
+        after_end,
+        orders,
+        contents,
+        backward,
+        live,
+        domain,
+    )
     for part in parts:
         part()
     names = [vector["name"] for vector in VECTORS]

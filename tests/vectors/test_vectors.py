@@ -44,6 +44,10 @@ TABLES = {
     ("data", "forward"): states.FORWARD_DATA,
     ("control", "backward"): states.BACKWARD_CONTROL,
     ("data", "backward"): states.BACKWARD_DATA,
+    ("domain control", "forward"): states.DOMAIN_FORWARD_CONTROL,
+    ("domain data", "forward"): states.DOMAIN_FORWARD_DATA,
+    ("domain control", "backward"): states.DOMAIN_BACKWARD_CONTROL,
+    ("domain data", "backward"): states.BACKWARD_DATA,
 }
 
 
@@ -62,12 +66,18 @@ def compact(frame: frames.Frame) -> list[Any]:
             return ["image", size]
         case frames.Chunk():
             payload = bytes(frame.payload)
-            maps = [frame.index, int(frame.codec), frame.data_map, frame.known_map]
+            maps = [frame.index, int(frame.codec), frame.data_map, frame.known_map, frame.version]
             return ["chunk", *maps, frame.digest.hex(), len(payload), short(payload)]
         case frames.Zeros(first, count):
             return ["zeros", first, count]
-        case frames.End(digest):
-            return ["end", digest.hex()]
+        case frames.End(digest, count):
+            return ["end", digest.hex(), count]
+        case frames.Segment(number, codec, length, payload):
+            return ["segment", number, int(codec), length, short(payload)]
+        case frames.Note(words):
+            return ["note", words]
+        case frames.Answer(data):
+            return ["answer", bytes(data).decode()]
         case frames.Done(digest):
             return ["done", digest.hex()]
         case frames.Error(code, words):
@@ -91,6 +101,7 @@ def keys_of(vector: dict[str, Any]) -> Keys:
 def reader_of(vector: dict[str, Any]) -> Reader:
     keys, job = keys_of(vector), vector.get("job")
     kind = "file" if job is None else "data" if vector["number"] else "control"
+    kind = "domain " + kind if job and job["kind"] == "domain" else kind
     table = TABLES[kind, vector["direction"]]
     if vector["direction"] == "backward":
         preamble = Preamble.unpack(bytes.fromhex(vector["preamble"]))

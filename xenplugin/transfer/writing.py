@@ -9,7 +9,7 @@ import os
 import queue
 
 from xenplugin.codec.compress import Unpacker
-from xenplugin.errors import ImageError
+from xenplugin.errors import ImageError, PeerError
 from xenplugin.image.digest import ImageDigest
 from xenplugin.image.sink import NullSink, Sink, make_scratch
 from xenplugin.wire.frames import Chunk, Zeros
@@ -61,6 +61,8 @@ class Hand:
             writing.digest.add_zeros(frame.first, frame.count)
             return 0
         length = 0
+        if frame.version:
+            raise PeerError(f"chunk {frame.index} in version {frame.version} of an image that is not live")
         if not writing.digest.seen(frame.index):
             length = frame.payload_length(writing.sink.size)
             payload = self._unpacker.unpack(frame.codec, frame.payload, length) if frame.data_map else b""

@@ -8,136 +8,77 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import TypeAlias
 
 from xenplugin.errors import PeerError
-from xenplugin.geometry import BLOCKS_PER_CHUNK, CHUNK, MAX_IMAGE, block_count, chunk_count, chunk_length
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
-
-LEAF = 32
-MAX_TEXT = 4096
-MAX_WELCOME = 16384
-#: Most chunks in an INDEX frame, so that the frame stays near 16 KiB.
-INDEX_CHUNKS = 31
-
-
-class Type(IntEnum):
-    IMAGE = 1
-    CHUNK = 2
-    ZEROS = 3
-    END = 4
-    ERROR = 5
-    PING = 6
-    WELCOME = 16
-    INDEX = 17
-    INDEX_RUN = 18
-    ACK = 19
-    DONE = 20
-
-
-class Codec(IntEnum):
-    STORED = 0
-    ZSTD = 1
-
-
-@dataclass(frozen=True)
-class Image:
-    size: int
-    type = Type.IMAGE
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """One whole chunk; `payload` holds its data blocks, joined, packed by `codec`."""
-
-    index: int
-    codec: Codec
-    data_map: int
-    known_map: int
-    digest: bytes
-    payload: Buffer
-    type = Type.CHUNK
-
-    def payload_length(self, image_size: int) -> int:
-        """Bytes of the unpacked payload: the data blocks, of which the image's last may be short."""
-        length = chunk_length(image_size, self.index)
-        blocks = block_count(length)
-        total = self.data_map.bit_count() * (CHUNK // BLOCKS_PER_CHUNK)
-        if self.data_map >> (blocks - 1) & 1:
-            total -= blocks * (CHUNK // BLOCKS_PER_CHUNK) - length
-        return total
-
-
-@dataclass(frozen=True)
-class Zeros:
-    first: int
-    count: int
-    type = Type.ZEROS
-
-
-@dataclass(frozen=True)
-class End:
-    digest: bytes
-    type = Type.END
-
-
-@dataclass(frozen=True)
-class Error:
-    code: int
-    text: str
-    type = Type.ERROR
-
-
-@dataclass(frozen=True)
-class Ping:
-    type = Type.PING
-
-
-@dataclass(frozen=True)
-class Welcome:
-    text: str
-    type = Type.WELCOME
-
-
-@dataclass(frozen=True)
-class Index:
-    """Leaves of the base for consecutive chunks from `first`: one (zero map, other leaves) each."""
-
-    first: int
-    chunks: tuple[tuple[int, bytes], ...]
-    type = Type.INDEX
-
-
-@dataclass(frozen=True)
-class IndexRun:
-    first: int
-    count: int
-    zeros: bool
-    type = Type.INDEX_RUN
-
-
-@dataclass(frozen=True)
-class Ack:
-    frames: int
-    type = Type.ACK
-
-
-@dataclass(frozen=True)
-class Done:
-    digest: bytes
-    type = Type.DONE
-
-
-Frame: TypeAlias = (
-    Image | Chunk | Zeros | End | Error | Ping | Welcome | Index | IndexRun | Ack | Done
+from xenplugin.geometry import MAX_IMAGE, block_count, chunk_count, chunk_length
+from xenplugin.wire.kinds import (
+    INDEX_CHUNKS,
+    LEAF,
+    MAX_ANSWER,
+    MAX_NOTE,
+    MAX_SEGMENT,
+    MAX_TEXT,
+    MAX_WELCOME,
+    WINDOW,
+    Ack,
+    Answer,
+    Buffer,
+    Chunk,
+    Codec,
+    Done,
+    End,
+    Error,
+    Frame,
+    Image,
+    Index,
+    IndexRun,
+    Note,
+    Ping,
+    Segment,
+    Sent,
+    Type,
+    Welcome,
+    Zeros,
 )
+
+__all__ = [
+    "INDEX_CHUNKS",
+    "LEAF",
+    "MAX_ANSWER",
+    "MAX_NOTE",
+    "MAX_SEGMENT",
+    "MAX_TEXT",
+    "MAX_WELCOME",
+    "WINDOW",
+    "Ack",
+    "Answer",
+    "Buffer",
+    "Chunk",
+    "Codec",
+    "Done",
+    "End",
+    "Error",
+    "Frame",
+    "Image",
+    "Index",
+    "IndexRun",
+    "Note",
+    "Ping",
+    "Segment",
+    "Sent",
+    "Type",
+    "Welcome",
+    "Zeros",
+    "check_range",
+    "decode",
+    "encode",
+]
 
 _CHUNK = struct.Struct(">QBBHHH32s")
 _RUN = struct.Struct(">QQ")
 _U64 = struct.Struct(">Q")
+_END = struct.Struct(">32sQ")
+_SEGMENT = struct.Struct(">QBI")
 
 
 def encode(frame: Frame) -> list[Buffer]:
@@ -190,8 +131,8 @@ def _decode_image(view: memoryview, _size: int | None) -> Image:
 
 
 def _decode_chunk(view: memoryview, _size: int | None) -> Chunk:
-    index, codec, zero1, data_map, known_map, zero2, digest = _CHUNK.unpack(view[: _CHUNK.size])
-    if zero1 or zero2:
+    index, codec, zero, data_map, known_map, version, digest = _CHUNK.unpack(view[: _CHUNK.size])
+    if zero:
         raise ValueError("a reserved field is not 0")
     if data_map & known_map:
         raise ValueError("a block is both data and known")
@@ -200,11 +141,21 @@ def _decode_chunk(view: memoryview, _size: int | None) -> Chunk:
         raise ValueError("payload and data map disagree")
     if codec and not data_map:
         raise ValueError("nothing, but packed")
-    return Chunk(index, Codec(codec), data_map, known_map, digest, payload)
+    return Chunk(index, Codec(codec), data_map, known_map, digest, payload, version)
 
 
 def _decode_zeros(view: memoryview, _size: int | None) -> Zeros:
     return Zeros(*_unpack_run(view))
+
+
+def _decode_segment(view: memoryview, _size: int | None) -> Segment:
+    number, codec, length = _SEGMENT.unpack(view[: _SEGMENT.size])
+    payload = view[_SEGMENT.size :]
+    if not 0 < length <= MAX_SEGMENT or not len(payload):
+        raise ValueError(f"a segment of {length} bytes in {len(payload)}")
+    if codec == Codec.STORED and len(payload) != length:
+        raise ValueError(f"a stored segment of {length} bytes in {len(payload)}")
+    return Segment(number, Codec(codec), length, payload)
 
 
 def _exact_digest(view: memoryview) -> bytes:
@@ -225,10 +176,16 @@ def _decode_ping(view: memoryview, _size: int | None) -> Ping:
     return Ping()
 
 
-def _decode_welcome(view: memoryview, _size: int | None) -> Welcome:
-    if len(view) > MAX_WELCOME:
+def _text(view: memoryview, most: int) -> str:
+    if len(view) > most:
         raise ValueError("too long")
-    return Welcome(bytes(view).decode())
+    return bytes(view).decode()
+
+
+def _decode_answer(view: memoryview, _size: int | None) -> Answer:
+    if not 0 < len(view) <= MAX_ANSWER:
+        raise ValueError("bad length")
+    return Answer(bytes(view))
 
 
 def _decode_index(view: memoryview, size: int | None) -> Index:
@@ -266,19 +223,22 @@ _DECODE: dict[int, Callable[[memoryview, int | None], Frame]] = {
     Type.IMAGE: _decode_image,
     Type.CHUNK: _decode_chunk,
     Type.ZEROS: _decode_zeros,
-    Type.END: lambda v, _: End(_exact_digest(v)),
+    Type.END: lambda v, _: End(*_END.unpack(v)),
     Type.ERROR: _decode_error,
     Type.PING: _decode_ping,
-    Type.WELCOME: _decode_welcome,
+    Type.SEGMENT: _decode_segment,
+    Type.NOTE: lambda v, _: Note(_text(v, MAX_NOTE)),
+    Type.WELCOME: lambda v, _: Welcome(_text(v, MAX_WELCOME)),
     Type.INDEX: _decode_index,
     Type.INDEX_RUN: _decode_index_run,
     Type.ACK: lambda v, _: Ack(*_U64.unpack(v)),
     Type.DONE: lambda v, _: Done(_exact_digest(v)),
+    Type.ANSWER: _decode_answer,
 }
 
 
 def _encode_chunk(frame: Chunk) -> list[Buffer]:
-    head = _CHUNK.pack(frame.index, frame.codec, 0, frame.data_map, frame.known_map, 0, frame.digest)
+    head = _CHUNK.pack(frame.index, frame.codec, 0, frame.data_map, frame.known_map, frame.version, frame.digest)
     return [head, frame.payload]
 
 
@@ -299,12 +259,15 @@ _ENCODE: dict[Type, Callable[..., list[Buffer]]] = {
     Type.IMAGE: lambda f: [_U64.pack(f.size)],
     Type.CHUNK: _encode_chunk,
     Type.ZEROS: lambda f: [_RUN.pack(f.first, f.count)],
-    Type.END: lambda f: [f.digest],
+    Type.END: lambda f: [_END.pack(f.digest, f.count)],
     Type.ERROR: _encode_error,
     Type.PING: lambda f: [],
+    Type.SEGMENT: lambda f: [_SEGMENT.pack(f.number, f.codec, f.length), f.payload],
+    Type.NOTE: lambda f: [f.text.encode()],
     Type.WELCOME: lambda f: [f.text.encode()],
     Type.INDEX: _encode_index,
     Type.INDEX_RUN: lambda f: [bytes((f.zeros,)), _RUN.pack(f.first, f.count)],
     Type.ACK: lambda f: [_U64.pack(f.frames)],
     Type.DONE: lambda f: [f.digest],
+    Type.ANSWER: lambda f: [f.data],
 }

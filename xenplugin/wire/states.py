@@ -1,4 +1,4 @@
-"""Which frame may come when: one table per direction and carrier. Pure.
+"""Which frame may come when: one table per kind of session, direction and carrier. Pure.
 
 A row is (state, frame type) -> next state. What is not in the table is a PeerError. The picture in
 docs/architecture.md is drawn from these tables.
@@ -47,6 +47,25 @@ BACKWARD_CONTROL: Table = {
     **BACKWARD_DATA,
     (State.FLOW, Type.INDEX): State.FLOW,
     (State.FLOW, Type.INDEX_RUN): State.FLOW,
+    (State.FLOW, Type.DONE): State.ENDED,
+    **_AFTER,
+}
+
+#: A domain's stream instead of an image.
+_SEGMENTS: Table = {(State.START, Type.IMAGE): State.FLOW, (State.FLOW, Type.SEGMENT): State.FLOW}
+DOMAIN_FORWARD_DATA: Table = {**_SEGMENTS, **_ALWAYS}
+DOMAIN_FORWARD_CONTROL: Table = {
+    **_SEGMENTS,
+    **_END,
+    **_ALWAYS,
+    **_AFTER,
+    (State.FLOW, Type.NOTE): State.FLOW,
+    (State.ENDED, Type.NOTE): State.ENDED,
+}
+DOMAIN_BACKWARD_CONTROL: Table = {
+    **BACKWARD_DATA,
+    (State.FLOW, Type.ANSWER): State.FLOW,
+    (State.FLOW, Type.NOTE): State.FLOW,
     (State.FLOW, Type.DONE): State.ENDED,
     **_AFTER,
 }
