@@ -1,0 +1,127 @@
+"""Events for systemd's journal, where no terminal is there to show them (`xl migrate` started by cron, by another
+program, by the far side).
+
+The strategy: journald's own protocol, one datagram an event to its socket, so that what happened can be found again
+by guest (`journalctl -t xenplugin XENPLUGIN_DOMAIN=g1`). A log must never hurt or delay what it tells of: sending
+does not wait, and what cannot be sent is dropped. Source of the format: systemd, docs/JOURNAL_NATIVE_PROTOCOL.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Protocol, TextIO
+
+from xenplugin import events
+from xenplugin.ui import units
+
+SOCKET = "/run/systemd/journal/socket"
+#: Priorities of syslog(3).
+ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
+_LONGEST = 4096  # characters of a field: a datagram must fit the socket's buffer
+
+
+class Ui(Protocol):
+    """Whoever is told of events."""
+
+    def __call__(self, event: events.Event) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def encode(fields: Mapping[str, str]) -> bytes:
+    """The datagram that says `fields`. Raises ValueError for a name that journald would drop."""
+    out = bytearray()
+    for name, value in fields.items():
+        if re.fullmatch(r"[A-Z][A-Z0-9_]{0,63}", name) is None:
+            raise ValueError(f"{name!r} is no name of a journal field")
+        data = value[:_LONGEST].encode(errors="backslashreplace")
+        if b"\n" in data:  # its length before it, else the next line would be a field of its own
+            out += name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n"
+        else:
+            out += name.encode() + b"=" + data + b"\n"
+    return bytes(out)
+
+
+def fields_of(event: events.Event) -> dict[str, str] | None:
+    """MESSAGE, PRIORITY and what else journald is to know of an event; None for what is not worth a line."""
+    more: dict[str, str] = {}
+    if isinstance(event, events.Progress):
+        return None
+    if isinstance(event, events.Started):
+        text, priority = f"{event.verb}: {event.image} -> {event.target}, {units.size(event.bytes_image)}", INFO
+    elif isinstance(event, events.Linked):
+        text = f"linked to {event.address}, RTT {event.rtt * 1000:.1f} ms, {event.streams} streams"
+        priority = INFO
+    elif isinstance(event, events.Notice):
+        text, priority = event.text, WARNING
+    elif isinstance(event, events.Far):
+        text, priority = f"far side: {event.text}", NOTICE
+    elif isinstance(event, events.Failed):
+        text, priority = f"error: {event.error}", ERROR
+        more = {"XENPLUGIN_CODE": str(event.code)} | ({"XENPLUGIN_HINT": event.hint} if event.hint else {})
+    elif isinstance(event, events.Finished):
+        result = event.result
+        text = f"done in {units.seconds(result['seconds'])}, {units.size(result['bytes_wire'])} sent"
+        if result.get("downtime") is not None:
+            text += f", downtime {units.seconds(result['downtime'])}"
+        priority = INFO
+        more = {f"XENPLUGIN_{key.upper()}": str(result.get(key)) for key in ("seconds", "bytes_wire", "downtime")}
+    else:
+        values = {key: value for key, value in events.to_json(event).items() if key != "event"}
+        text = " ".join([type(event).__name__.lower(), *(f"{key}={value}" for key, value in values.items())])
+        priority = DEBUG
+    return {"MESSAGE": units.printable(text), "PRIORITY": str(priority), **more}
+
+
+class Journal:
+    """A subscriber of events. `context`: fields of every message, as {"XENPLUGIN_DOMAIN": "g1"}; more can be put
+    there once they are known."""
+
+    def __init__(self, context: Mapping[str, str] | None = None, path: str = SOCKET) -> None:
+        self.context = {"SYSLOG_IDENTIFIER": "xenplugin", **(context or {})}
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+
+    def __call__(self, event: events.Event) -> None:
+        found = fields_of(event)
+        if found is not None:
+            with suppress(OSError):  # no journal, or a full one
+                self._socket.sendto(encode({**found, **self.context}), self._path)
+
+    def close(self) -> None:
+        """Nothing is held back; what comes after it is still sent."""
+
+
+class Both:
+    """Events go to `ui` and to `journal`."""
+
+    def __init__(self, ui: Ui, journal: Journal) -> None:
+        self.ui = ui
+        self.journal = journal
+
+    def __call__(self, event: events.Event) -> None:
+        self.ui(event)
+        self.journal(event)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self.ui.close()
+
+
+def joined(ui: Ui, out: TextIO, journal: Journal, environment: Mapping[str, str] = os.environ) -> Ui:
+    """Where events go that `ui` shows on `out`: nowhere else if somebody may be watching (a terminal), to the
+    journal alone if what is written to `out` would come there as text anyway (a service's standard error), else to
+    both."""
+    if out.isatty():
+        return ui
+    try:
+        about = os.fstat(out.fileno())
+    except (OSError, ValueError):
+        return Both(ui, journal)
+    same = environment.get("JOURNAL_STREAM") == f"{about.st_dev}:{about.st_ino}"
+    return journal if same else Both(ui, journal)
