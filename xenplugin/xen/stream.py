@@ -121,11 +121,16 @@ class Follower:
         return self._over
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Event]:
-        """The events of the next bytes, however they are cut. Raises PeerError."""
+        """The events of the next bytes, however they are cut. Raises PeerError, also for bytes after the end."""
+        events, taken = self.take(data)
+        if taken < len(data):
+            raise PeerError(f"{len(data) - taken} bytes follow the end of the domain's stream")
+        return events
+
+    def take(self, data: bytes | bytearray | memoryview) -> tuple[list[Event], int]:
+        """As `feed`, and how many bytes were taken: what follows the stream's end is left. Raises PeerError."""
         view = memoryview(data)
-        while len(view):
-            if self._over:
-                raise PeerError(f"{len(view)} bytes follow the end of the domain's stream")
+        while len(view) and not self._over:
             if self._want < 0:
                 count = min(len(view), -self._want)
                 self._want += count
@@ -139,7 +144,7 @@ class Follower:
             have, self._have = bytes(self._have), bytearray()
             self._advance(have)
         events, self._events = self._events, []
-        return events
+        return events, len(data) - len(view)
 
     def finish(self) -> None:
         """No more bytes come. Raises PeerError unless that was the stream's end."""
