@@ -18,10 +18,11 @@ from typing import Any
 
 from xenplugin.codec.compress import LEVELS, STORE
 from xenplugin.codec.seal import cipher_named
-from xenplugin.errors import ConfigError
+from xenplugin.errors import ConfigError, RefusedError
 from xenplugin.link.tcp import MAX_STREAMS
 
 CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
+MODES = ("live", "static", "full")
 _RATE_UNITS = {"": 1, "bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 
 
@@ -107,6 +108,30 @@ def _parse_silence(text: str | float) -> float:
     return seconds
 
 
+def parse_mode(text: str) -> str:
+    """How a guest is moved. Raises ValueError."""
+    if text not in MODES:
+        raise ValueError(f"a mode is {', '.join(MODES[:-1])} or {MODES[-1]}")
+    return text
+
+
+def _parse_paths(value: Any) -> tuple[tuple[str, str], ...]:
+    """A table of directories (or whole paths) of the source and what they are here, the longest first."""
+    if not isinstance(value, dict | tuple):
+        raise ValueError('it is a table as {"/from" = "/to"}')
+    for path in (path for pair in dict(value).items() for path in pair):
+        if not isinstance(path, str) or not path.startswith("/") or ".." in path.split("/") or "\0" in path:
+            raise ValueError(f"{path!r} is no absolute path without '..'")
+    pairs = [(_plain(old), _plain(new)) for old, new in dict(value).items()]
+    if len({old for old, _ in pairs}) < len(pairs):
+        raise ValueError("the same path comes twice")
+    return tuple(sorted(pairs, key=lambda pair: (-len(pair[0]), pair)))
+
+
+def _plain(path: str) -> str:
+    return re.sub("/+", "/", path).rstrip("/") or "/"
+
+
 def _setting(default: Any, help: str, parse: Callable[[Any], Any], flag: str | None = None) -> Any:
     """A field of Config; `flag` names its option, None where only the file has it."""
     return field(default=default, metadata={"help": help, "parse": parse, "flag": flag})
@@ -161,6 +186,16 @@ class Config:
     connect_timeout: float = _setting(10.0, "Seconds to try to open a connection.", _parse_seconds)
     silence: float = _setting(30.0, "Seconds of silence after which a connection is lost.", _parse_silence)
     patience: float = _setting(120.0, "Seconds without any connection before giving up.", _parse_seconds)
+    mode: str = _setting(
+        "live",
+        "How a guest moves: live (it runs on meanwhile), static (it stands still meanwhile), full (the same, with "
+        "the whole disk, not compressed).",
+        parse_mode,
+        "--mode",
+    )
+    paths: tuple[tuple[str, str], ...] = _setting(
+        (), "Where the disks of arriving guests go, if not to the path they had: a table of both.", _parse_paths
+    )
     file: Path | None = None  #: where these come from, if it was named
     state_dir: Path = _setting(_STATE_DIR, "Where journals are kept.", Path)
 
@@ -169,6 +204,20 @@ class Config:
         """The ports to listen on, in order; empty for '0'."""
         low, high = map(int, self.ports.split("-"))
         return range(low, high + 1) if low else range(0)
+
+    def mapped(self, path: str) -> str:
+        """Where the disk that is at `path` on the source goes on this host: the longest of `paths` that it is, or
+        is below of, is replaced. Raises RefusedError for a path that is not absolute or goes upwards."""
+        if not path.startswith("/") or ".." in path.split("/") or not path.isprintable():
+            raise RefusedError(
+                f"the path {path!r} is not taken from another host",
+                hint="give the guest's disk an absolute path without '..'",
+            )
+        path = _plain(path)
+        for old, new in self.paths:
+            if path == old or path.startswith(old.rstrip("/") + "/"):
+                return _plain(f"{new}/{path[len(old) :]}")
+        return path
 
     def with_values(self, values: Mapping[str, Any], where: str) -> Config:
         """This configuration with `values` (unparsed, by key). Raises ConfigError naming `where`."""

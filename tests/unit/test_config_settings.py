@@ -12,7 +12,7 @@ from xenplugin import config as config_module
 from xenplugin.cli import Context, split_target
 from xenplugin.codec.compress import STORE
 from xenplugin.config import Config, load, parse_level, parse_ports, parse_rate
-from xenplugin.errors import ConfigError, UsageError
+from xenplugin.errors import ConfigError, RefusedError, UsageError
 
 GOOD: list[tuple[str, str, Any]] = [
     ("ssh", '"ssh -p 22"', "ssh -p 22"),
@@ -43,6 +43,9 @@ GOOD: list[tuple[str, str, Any]] = [
     ("silence", "60", 60.0),
     ("patience", "86400", 86400.0),
     ("state_dir", '"/srv/state"', Path("/srv/state")),
+    ("mode", '"static"', "static"),
+    ("paths", "{}", ()),
+    ("paths", '{"/a//b/" = "/c", "/a/b/c" = "/"}', (("/a/b/c", "/"), ("/a/b", "/c"))),
 ]
 BAD: list[tuple[str, str]] = [
     *[("ssh", value) for value in ("5", "true", "[]", '"a\\nb"', '"a\\u0000b"')],
@@ -75,6 +78,22 @@ BAD: list[tuple[str, str]] = [
     *[("silence", value) for value in ("0", '""')],
     *[("patience", value) for value in ("0", "1e9")],
     *[("state_dir", value) for value in ("5", "true")],
+    *[("mode", value) for value in ('"fast"', '""', "1", "true", "[]")],
+    *[
+        ("paths", value)
+        for value in (
+            '"/a"',
+            "[]",
+            '{a = "/b"}',
+            '{"/a" = "b"}',
+            '{"/a" = 1}',
+            '{"/a/../b" = "/c"}',
+            '{"/a" = "/.."}',
+            '{"/a" = "/b", "/a/" = "/c"}',
+            '{"/a" = "/b\\u0000"}',
+            '{"" = "/b"}',
+        )
+    ],
 ]
 
 
@@ -170,6 +189,32 @@ def test_rates(text: str | int, rate: int) -> None:
 
 def test_levels() -> None:
     assert [parse_level(text) for text in ("auto", "store", "-7", " 3 ", "+3", 19)] == [None, STORE, -7, 3, 3, 19]
+
+
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [
+        ("/dev/vg0/g1", "/dev/other/g1"),
+        ("/dev/vg0/fast/g1", "/srv/g1"),
+        ("/dev/vg0/fast", "/srv"),
+        ("/dev/vg01/g1", "/dev/vg01/g1"),
+        ("/dev/vg0", "/dev/other"),
+        ("/dev//vg0//g1", "/dev/other/g1"),
+        ("/home/disk", "/home/disk"),
+        ("/up/disk", "/disk"),
+    ],
+)
+def test_a_disk_goes_where_its_path_is_mapped(path: str, there: str) -> None:
+    table = {"/dev/vg0": "/dev/other", "/dev/vg0/fast": "/srv", "/up": "/"}
+    assert Config().with_values({"paths": table}, "test").mapped(path) == there
+    assert Config().with_values({"paths": {"/": "/all"}}, "test").mapped("/a/b") == "/all/a/b"
+
+
+@pytest.mark.parametrize("path", ["", "disk", "../disk", "/a/../b", "/a/..", "/a\nb", "/a\0"])
+def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        Config().mapped(path)
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(

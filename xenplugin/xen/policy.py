@@ -1,0 +1,100 @@
+"""What the administrator wants of a guest's migrations, in xenstore, where any tool can set and watch it.
+
+    /tool/xenplugin/enabled               "0": plain `xl migrate` moves no disks on this host, despite the shim
+    /tool/xenplugin/policy/UUID/mode      live, static or full
+    /tool/xenplugin/policy/UUID/rate      as 200mbit, or bits/s
+    /tool/xenplugin/policy/UUID/enabled   "0": plain `xl migrate` moves this guest without its disks
+
+What is not there is as in the configuration file (docs/xenstore.md). xenstore forgets it when the host boots.
+"""
+
+from __future__ import annotations
+
+import uuid as uuids
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xenplugin.config import Config, parse_mode, parse_rate
+from xenplugin.errors import ConfigError
+from xenplugin.xen.store import Store, Watch
+
+ROOT = "/tool/xenplugin"
+ENABLED = f"{ROOT}/enabled"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`rate` in bits/s, 0: no limit. `enabled`: plain `xl migrate` moves the guest with its disks."""
+
+    mode: str
+    rate: int
+    enabled: bool = True
+
+
+def parse_enabled(text: str) -> bool:
+    """Raises ValueError."""
+    if text not in ("0", "1"):
+        raise ValueError("it is 0 or 1")
+    return text == "1"
+
+
+_PARSE = {"mode": parse_mode, "rate": parse_rate, "enabled": parse_enabled}
+
+
+def node(uuid: str) -> str:
+    """Where the policy of a guest stands. Raises ConfigError for what is no uuid."""
+    try:
+        return f"{ROOT}/policy/{uuids.UUID(uuid)}"
+    except ValueError:
+        raise ConfigError(f"{uuid!r} is no uuid of a guest") from None
+
+
+def read(store: Store, uuid: str, config: Config) -> Policy:
+    """The policy of a guest. Raises ConfigError for a node with a value that makes no sense."""
+    policy = Policy(config.mode, config.rate)
+    for key, value in _values(store, node(uuid)).items():
+        policy = replace(policy, **{key: value})
+    return policy
+
+
+def write(store: Store, uuid: str, **values: str) -> None:
+    """Set some of mode, rate, enabled, all at once, as they stand in xenstore. Raises ConfigError for a bad one."""
+    at = node(uuid)
+    for key, text in values.items():
+        _parsed(f"{at}/{key}", key, text)
+
+    def work() -> None:
+        for key, text in values.items():
+            store.write(f"{at}/{key}", text)
+
+    store.transact(work)
+
+
+def forget(store: Store, uuid: str) -> None:
+    """The configuration file's words hold for this guest again."""
+    store.remove(node(uuid))
+
+
+def watch(uuid: str) -> Watch:
+    """Tells when the policy of a guest may have changed; read it then."""
+    return Watch(node(uuid))
+
+
+def enabled(store: Store) -> bool:
+    """Whether plain `xl migrate` may move disks on this host. Raises ConfigError."""
+    text = store.read(ENABLED)
+    return text is None or bool(_parsed(ENABLED, "enabled", text))
+
+
+def _values(store: Store, at: str) -> dict[str, Any]:
+    found = {key: store.read(f"{at}/{key}") for key in _PARSE}
+    return {key: _parsed(f"{at}/{key}", key, text) for key, text in found.items() if text is not None}
+
+
+def _parsed(at: str, key: str, text: str) -> Any:
+    try:
+        return _PARSE[key](text)
+    except ValueError as exc:
+        raise ConfigError(
+            f"xenstore: {at} = {text!r}: {exc}", hint=f"xenstore-write {at} VALUE, or xenstore-rm {at}"
+        ) from None
