@@ -1,13 +1,14 @@
 # make demo      a disk image crosses an emulated ocean, the paper's way and ours (demo/report.html)
 # make xen-demo  two real Xen hosts come up, a link of 120 ms and IPsec between them, and a guest moves (docs/lab.md)
+# make deb       the Debian package, in dist/
 # make test      lint, types, the tests, a migration on real Xen hosts, the unit tests on Debian's own packages
 # make test-fast the same without what needs minutes
 # make test-lab  the tests on real Xen hosts: half an hour under software emulation
-# Each makes its own virtual environment in .venv and says what it lacks.
+# Each says what it lacks; all but deb make their own virtual environment in .venv.
 
 PY := .venv/bin/python
 
-.PHONY: demo xen-demo test test-lab test-fast lint debian bench clean
+.PHONY: demo xen-demo deb test test-lab test-fast lint debian bench clean
 
 demo: .venv/ready
 	@packaging/prepare.sh tools demo
@@ -17,6 +18,10 @@ xen-demo: .venv/ready
 	@packaging/prepare.sh tools lab
 	@.venv/bin/xenlab run existing --rtt 120ms
 	@echo 'The lab is still up: .venv/bin/xenlab status, .venv/bin/xenlab ssh host-a, .venv/bin/xenlab down'
+
+deb:
+	@packaging/prepare.sh tools deb
+	@packaging/deb.sh dist
 
 test: .venv/ready
 	@packaging/prepare.sh tools test

@@ -45,6 +45,17 @@ venv)
     touch .venv/ready
     ;;
 tools)
+    case "${2:-}" in
+    deb | lab)
+        need dpkg-buildpackage dpkg-dev "no Debian package can be built"
+        need dh debhelper "no Debian package can be built"
+        need dh_python3 dh-python "no Debian package can be built"
+        for module in click cryptography zstandard; do
+            have "/usr/lib/python3/dist-packages/$module" "python3-$module" "no Debian package can be built"
+        done
+        ;;
+    esac
+    if [ "${2:-}" = deb ]; then exit 0; fi
     need ip iproute2 "tests and demo that need network namespaces are left out"
     need ssh openssh-client "what goes over ssh is left out"
     need sshd openssh-server "what goes over ssh is left out"

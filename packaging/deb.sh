@@ -1,0 +1,42 @@
+#!/bin/sh
+# Builds the Debian package xenplugin_VERSION_all.deb into the folder OUT (default: dist), without root and network.
+#   deb.sh [OUT]
+# The strategy: dpkg-buildpackage works on a copy that holds what the package is made of and nothing else, so what lies
+# about in a checkout (virtual environments, byte code, rights, times) cannot get in, and two builds are the same.
+set -eu
+umask 022
+cd "$(dirname "$0")/.."
+out=${1:-dist}
+
+say() { printf 'xenplugin: %s\n' "$*" >&2; }
+
+for program in dpkg-buildpackage dh dh_python3; do
+    if ! command -v "$program" >/dev/null; then
+        say "error: no $program"
+        say "hint: apt install dpkg-dev debhelper dh-python python3-click python3-cryptography python3-zstandard"
+        exit 10
+    fi
+done
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' HUP INT TERM
+copy=$work/xenplugin
+mkdir -p "$copy" "$out"
+tar -cf - --exclude=__pycache__ README.md docs packaging xenplugin |
+    tar -C "$copy" --no-same-owner --no-same-permissions -xmf -
+mv "$copy/packaging/debian" "$copy/debian"
+
+# The programs of a virtual environment, first in PATH, would not find Debian's Python packages.
+if ! (cd "$copy" && env -u PYTHONPATH -u PYTHONHOME PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
+    dpkg-buildpackage --build=binary --no-sign) >"$work/log" 2>&1; then
+    tail -n 20 "$work/log" >&2
+    say "error: the Debian package could not be built"
+    exit 13
+fi
+for deb in "$work"/*.deb; do
+    # Whoever looks meanwhile sees the old package or the new one.
+    cp "$deb" "$out/.${deb##*/}"
+    mv "$out/.${deb##*/}" "$out/${deb##*/}"
+    echo "$out/${deb##*/}"
+done
