@@ -241,7 +241,9 @@ def receive(config: str | None) -> None:
     def work() -> None:
         from xenplugin.link.endpoint import PipeEndpoint
         from xenplugin.link.remote import ready_line
+        from xenplugin.transfer.acceptor import read_job
         from xenplugin.transfer.incoming import Incoming
+        from xenplugin.transfer.job import DOMAIN
         from xenplugin.xen.store import attached
 
         settings = context.config()
@@ -254,7 +256,13 @@ def receive(config: str | None) -> None:
         random = os.urandom(32)
         channel = PipeEndpoint(source, sink)
         channel.send(ready_line(random))
-        incoming = Incoming(channel, random, settings, attached)
+        job = read_job(channel)
+        if job.kind == DOMAIN:
+            from xenplugin.xen.receive import serve
+
+            serve(channel, random, settings, job)
+            return
+        incoming = Incoming(channel, random, settings, job, attached)
         try:
             incoming.run()
         except XenpluginError as exc:

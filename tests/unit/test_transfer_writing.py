@@ -13,7 +13,7 @@ from xenplugin.image.buffers import aligned
 from xenplugin.image.digest import chunk_digest, leaves
 from xenplugin.image.sink import Sink, make_scratch, open_sink
 from xenplugin.transfer.writing import Hand, Hands, Writing
-from xenplugin.wire.frames import Chunk, Codec, Zeros
+from xenplugin.wire.frames import Chunk, Codec, End, Zeros
 
 
 def chunk(index: int, fill: bytes) -> Chunk:
@@ -38,7 +38,7 @@ def test_a_chunk_that_comes_again_is_not_written_again(sink: Sink, tmp_path: Pat
     hand.write(Zeros(1, 2))
     hand.write(Zeros(1, 2))
     hand.write(Zeros(2, 1))
-    writing.end = writing.digest.root()
+    writing.finish(End(writing.digest.root()))
     assert writing.complete
     writing.settle()
     assert (tmp_path / "target").read_bytes() == b"a" * CHUNK + bytes(2 * CHUNK)
@@ -93,7 +93,7 @@ def test_hands_are_shared_and_given_back(sink: Sink, tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    writing.end = writing.digest.root()
+    writing.finish(End(writing.digest.root()))
     writing.settle()
     assert (tmp_path / "target").read_bytes() == b"0" * CHUNK + b"1" * CHUNK + b"2" * CHUNK
 

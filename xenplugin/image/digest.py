@@ -102,10 +102,13 @@ class _Group:
 
 
 class ImageDigest:
-    """The tree above the chunks of an image of `size` bytes; chunks come in any order, from any thread."""
+    """The tree above the chunks of an image of `size` bytes; chunks come in any order, from any thread. `live`: the
+    digest of a chunk may be replaced, which takes 32 MiB of memory for each TiB that is not zeros."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, live: bool = False) -> None:
         self.size = size
+        self._live = live
+        self._stale: set[int] = set()  # groups whose folded digest is of before
         self._chunks = chunk_count(size)
         self._groups = -(-self._chunks // CHUNKS_PER_GROUP)
         self._missing = self._chunks
@@ -151,6 +154,27 @@ class ImageDigest:
         if group.complete:
             self._fold(number, group)
         return True
+
+    def replace(self, index: int, digest: bytes) -> None:
+        """Let this be the digest of chunk `index`, whether one was there or not (a live digest only)."""
+        number, slot = divmod(index, CHUNKS_PER_GROUP)
+        with self._lock:
+            if number in self._zero:
+                if digest == ZERO_CHUNK:
+                    return
+                self._zero.remove(number)
+                group = _Group(CHUNKS_PER_GROUP)
+                group.digests[:] = ZERO_CHUNK * CHUNKS_PER_GROUP
+                group.known = (1 << CHUNKS_PER_GROUP) - 1
+                self._recent[number] = group
+                self._folded[number] = b""
+            held = self._recent.get(number) or self._open.get(number)
+            if held is None or not held.known >> slot & 1:
+                self._add(index, digest)
+                return
+            held.digests[slot * LEAF : (slot + 1) * LEAF] = digest
+            if number in self._folded:
+                self._stale.add(number)
 
     def seen(self, index: int) -> bool:
         """Whether chunk `index` has its digest."""
@@ -202,7 +226,7 @@ class ImageDigest:
             return
         self._folded[number] = digest
         self._recent[number] = group
-        if len(self._recent) > _REMEMBERED:
+        if len(self._recent) > _REMEMBERED and not self._live:
             self._recent.popitem(last=False)
 
     @property
@@ -219,6 +243,9 @@ class ImageDigest:
         with self._lock:
             if self._missing:
                 raise ImageError(f"{self._missing} chunks of the image are missing")
+            while self._stale:
+                number = self._stale.pop()
+                self._folded[number] = _sha256(self._recent[number].digests).digest()
             total = _sha256(ROOT_MAGIC + struct.pack(">Q", self.size))
             at = 0
             many = ZERO_GROUP * 4096

@@ -47,6 +47,8 @@ class NullSink:
         payload: memoryview,
         digest: bytes,
         scratch: Buffer,
+        *,
+        in_place: bool = False,
     ) -> None:
         """Verify chunk `index`. Raises PeerError, and ImageError if it is not what `digest` says."""
         length = check_put(self.size, index, data_map, known_map, payload, digest)

@@ -82,17 +82,20 @@ class Sink:
         payload: memoryview,
         digest: bytes,
         scratch: Buffer,
+        *,
+        in_place: bool = False,
     ) -> None:
         """Write chunk `index` and verify it; from any thread.
 
         Bit i of `data_map` says that block i is in `payload` (the blocks concatenated), of `known_map` that it
-        is as in the base; all others are zero. Raises PeerError if the arguments make no sense, ImageError if
-        it cannot be written or is not what `digest` says.
+        is as in the base (`in_place`: as it is in the target now); all others are zero.
+        Raises PeerError if the arguments make no sense, ImageError if it cannot be written or is not what `digest`
+        says.
         """
         length = check_put(self.size, index, data_map, known_map, payload, digest)
         target = self._target
         known = byte_runs(known_map, length)
-        keep = known if known and target.keeps(index) else ()
+        keep = known if known and (in_place or target.keeps(index)) else ()
         if known and not keep and not target.copies(index):
             raise PeerError(f"chunk {index} refers to a base that there is not")
         offset = index * CHUNK

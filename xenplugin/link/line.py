@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from xenplugin.link.endpoint import Endpoint
-from xenplugin.wire.frames import Chunk, Frame, Zeros
+from xenplugin.wire.frames import Chunk, Frame, Segment, Sent, Zeros
 from xenplugin.wire.session import MAX_FRAMES_PER_KEY, Reader, Writer
 
 #: Frames that a key keeps back for pings and an error.
@@ -23,11 +23,13 @@ class Line:
         self.lost: Exception | None = None
         self.rtt = 0.0  #: seconds, as measured when it was opened
         self.heard = False  #: something came from the far side
+        #: Told of what the far side has acknowledged; payloads are left out of it.
+        self.on_acknowledged: Callable[[list[Sent]], None] | None = None
         self._reader = reader
         self._writer = writer
         self._head = head
         self._acked = 0
-        self._unacked: deque[Chunk | Zeros] = deque()
+        self._unacked: deque[Sent] = deque()
         self._abandoned = False
         self._lock = threading.Lock()  # of writing
         self._book = threading.Lock()  # of the unacknowledged
@@ -45,12 +47,11 @@ class Line:
     def send(self, frame: Frame) -> None:
         """Seal and write one frame. Raises OSError."""
         with self._lock:
-            if isinstance(frame, Chunk | Zeros):
+            if isinstance(frame, Sent):
                 # Written down before it leaves: a frame that is lost half-way must be sent again. The
-                # payload is not kept: what must go again is read again.
-                mark = Chunk(frame.index, frame.codec, 0, 0, b"", b"") if isinstance(frame, Chunk) else frame
+                # payload is not kept here: a chunk that must go again is read again.
                 with self._book:
-                    self._unacked.append(mark)
+                    self._unacked.append(_mark(frame))
             header, sealed = self._writer.pack(frame)
             if self._head:
                 header, self._head = self._head + header, b""
@@ -69,16 +70,19 @@ class Line:
     def acknowledged(self, frames: int) -> None:
         """The first `frames` of those sent are written at the far side. Raises ValueError if there are
         not that many."""
+        done = []
         with self._book:
             if self._abandoned:
                 return  # its reader was still at it; all of it is sent again
             while self._acked < frames:
                 if not self._unacked:
                     raise ValueError("more acknowledged than sent")
-                self._unacked.popleft()
+                done.append(self._unacked.popleft())
                 self._acked += 1
+        if done and self.on_acknowledged is not None:
+            self.on_acknowledged(done)
 
-    def abandon(self) -> list[Chunk | Zeros]:
+    def abandon(self) -> list[Sent]:
         """Close it. What was sent and not acknowledged, once."""
         self.endpoint.close()
         with self._book:
@@ -86,3 +90,13 @@ class Line:
             self._unacked.clear()
             self._abandoned = True
         return rest
+
+
+def _mark(frame: Sent) -> Sent:
+    match frame:
+        case Chunk():
+            return Chunk(frame.index, frame.codec, 0, 0, b"", b"", frame.version)
+        case Segment():
+            return Segment(frame.number, frame.codec, frame.length, b"")
+        case Zeros():
+            return frame

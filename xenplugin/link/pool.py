@@ -17,7 +17,7 @@ from xenplugin.link import tcp
 from xenplugin.link.endpoint import SocketEndpoint
 from xenplugin.link.line import Line
 from xenplugin.link.queue import SendQueue
-from xenplugin.wire.frames import Ack, Chunk, Error, Frame, Ping, Welcome, Zeros
+from xenplugin.wire.frames import Ack, Error, Frame, Ping, Sent, Welcome
 
 PING_EVERY = 5.0
 _CAPACITY = 80 << 20
@@ -29,21 +29,24 @@ _UNHEARD = 1.0
 
 class Pool:
     """`dial()` opens a data connection; `redo(frames)` takes back what a lost one had not delivered;
-    `failed(error)` is called once when there is no way on."""
+    `failed(error)` is called once when there is no way on; `acknowledged(frames)` is told what arrived. Frames
+    come back without their payload."""
 
     def __init__(
         self,
         dial: Callable[[], Line],
-        redo: Callable[[list[Chunk | Zeros]], None],
+        redo: Callable[[list[Sent]], None],
         failed: Callable[[XenpluginError], None],
         notice: Callable[[str], None],
         *,
         patience: float,
+        acknowledged: Callable[[list[Sent]], None] | None = None,
     ) -> None:
         self.queue = SendQueue(_CAPACITY)
         self.ending = False  #: the far side may close connections now, having received everything
         self._dial = dial
         self._redo = redo
+        self._acknowledged = acknowledged
         self._failed = failed
         self._notice = notice
         self._patience = patience
@@ -124,6 +127,7 @@ class Pool:
                 line.abandon()
 
     def _enlist(self, line: Line, reads: bool = True) -> None:
+        line.on_acknowledged = self._acknowledged
         with self._lock:
             self._lines.add(line)
         if reads:

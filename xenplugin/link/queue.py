@@ -10,23 +10,24 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from xenplugin.wire.frames import Chunk, End, Zeros
+from xenplugin.wire.frames import Chunk, End, Segment, Sent
 
 #: What a frame costs beside its payload, so that a flood of empty frames is bounded as well.
 _FLAT = 256
 
 
-def cost(frame: Chunk | End | Zeros) -> int:
+def cost(frame: Sent | End) -> int:
     """Bytes of memory that `frame` stands for."""
-    return _FLAT + (len(frame.payload) if isinstance(frame, Chunk) else 0)
+    return _FLAT + (len(frame.payload) if isinstance(frame, Chunk | Segment) else 0)
 
 
 class SendQueue:
-    """`capacity` in bytes. A frame larger than what is left waits until the queue is below capacity."""
+    """`capacity` in bytes, which may be changed. A frame larger than what is left waits until the queue is below
+    capacity."""
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._frames: deque[Chunk | End | Zeros] = deque()
+        self.capacity = capacity
+        self._frames: deque[Sent | End] = deque()
         self._bytes = 0
         self._left = 0
         self._starved = False
@@ -39,10 +40,10 @@ class SendQueue:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, frame: Chunk | End | Zeros) -> bool:
+    def put(self, frame: Sent | End) -> bool:
         """Waits while the queue is full. False if it was closed (the frame is dropped)."""
         with self._lock:
-            while self._bytes >= self._capacity and not self._closed:
+            while self._bytes >= self.capacity and not self._closed:
                 self._drained.wait()
             if self._closed:
                 return False
@@ -51,7 +52,7 @@ class SendQueue:
             self._filled.notify()
             return True
 
-    def get(self, gone: Callable[[], bool], timeout: float) -> Chunk | End | Zeros | None:
+    def get(self, gone: Callable[[], bool], timeout: float) -> Sent | End | None:
         """The next frame; None after `timeout` seconds, when closed, or when `gone()` after a `wake`."""
         with self._lock:
             if not self._frames:

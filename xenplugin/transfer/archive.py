@@ -233,7 +233,7 @@ class _Opening:
             if isinstance(frame, Chunk | Zeros):
                 data += hand.write(frame)
             elif isinstance(frame, End):
-                writing.end = frame.digest
+                writing.finish(frame)
             if time.monotonic() - reported > _TICK:
                 reported = time.monotonic()
                 emit(events.Progress(self._read, self._total, data, self._read, 0, reported - began))

@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
-from xenplugin.codec.seal import SECRET_BYTES, cipher_named
+from xenplugin.codec.seal import SECRET_BYTES, cipher_named, new_secret
 from xenplugin.errors import ConfigError, PeerError
 from xenplugin.geometry import MAX_IMAGE
 from xenplugin.wire.preamble import Cipher
 
+MAX_LINE = 65536
+IMAGE, DOMAIN = "image", "domain"
+_FIELDS: dict[str, dict[str, type]] = {
+    IMAGE: {"size": int, "path": str, "whole": bool, "live": bool},
+    DOMAIN: {"details": dict},
+}
+
 
 @dataclass(frozen=True)
 class Job:
-    """`local`: both sides are on this machine; `whole`: whatever the target holds is no base."""
+    """`kind`: IMAGE (then `size` bytes go to `path`; `whole`: whatever that holds is no base; `live`: the image
+    is written to meanwhile) or DOMAIN (then `details`). `local`: both sides are on this machine."""
 
     secret: bytes = field(repr=False)
     session: bytes
     cipher: Cipher
-    size: int
-    path: str
-    whole: bool
     local: bool
+    kind: str = IMAGE
+    size: int = 0
+    path: str = ""
+    whole: bool = False
+    live: bool = False
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def fresh(cls, cipher: str | None, local: bool, **fields: Any) -> Job:
+        """A job with new secrets; `cipher` as the user named it."""
+        return cls(new_secret(), new_secret()[:16], cipher_named(cipher), local, **fields)
 
     @classmethod
     def parse(cls, line: bytes) -> Job:
@@ -30,38 +47,39 @@ class Job:
             values = json.loads(line)
             if values["protocol"] != 1:
                 raise PeerError(f"the source speaks version {values['protocol']!r} of the sealed stream")
+            own = _FIELDS[values["kind"]]
             job = cls(
                 bytes.fromhex(values["secret"]),
                 bytes.fromhex(values["session"]),
                 cipher_named(str(values["cipher"])),
-                values["size"],
-                values["path"],
-                values["whole"],
                 values["local"],
+                values["kind"],
+                **{name: values[name] for name in own},
             )
         except (ValueError, KeyError, TypeError, RecursionError, ConfigError):
             raise PeerError("a job that cannot be read") from None
-        kinds = [type(value) for value in (job.size, job.path, job.whole, job.local)]
         if (
-            kinds != [int, str, bool, bool]
+            any(type(values[name]) is not kind for name, kind in {**own, "local": bool}.items())
             or (len(job.secret), len(job.session)) != (SECRET_BYTES, 16)
             or not 0 <= job.size <= MAX_IMAGE
-            or not job.path
+            or (job.kind == IMAGE) != bool(job.path)
             or "\0" in job.path
         ):
             raise PeerError("a job that makes no sense")
         return job
 
     def line(self) -> bytes:
-        """As it crosses the control channel, with its line feed."""
+        """As it crosses the control channel, with its line feed. Raises ValueError if the details are too long."""
         values = {
             "protocol": 1,
             "secret": self.secret.hex(),
             "session": self.session.hex(),
             "cipher": self.cipher.label,
-            "size": self.size,
-            "path": self.path,
-            "whole": self.whole,
             "local": self.local,
+            "kind": self.kind,
+            **{name: getattr(self, name) for name in _FIELDS[self.kind]},
         }
-        return (json.dumps(values) + "\n").encode()
+        line = (json.dumps(values) + "\n").encode()
+        if len(line) > MAX_LINE:
+            raise ValueError(f"a job of {len(line)} bytes")
+        return line

@@ -40,19 +40,21 @@ class Line:
 
 
 class Lines:
-    """The connections of `job`. `serve(line, frames)` handles one to its end; `failed` is told what ends the
-    session; `silence`: seconds without a word after which a connection is lost."""
+    """The connections of `job`; data connections keep to `table`. `serve(line, frames)` handles one to its end;
+    `failed` is told what ends the session; `silence`: seconds without a word after which a connection is lost."""
 
     def __init__(
         self,
         job: Job,
         keys: Keys,
+        table: states.Table,
         silence: float,
         serve: Callable[[Line, Iterator[Frame]], None],
         failed: Callable[[BaseException], None],
     ) -> None:
         self._job = job
         self._keys = keys
+        self._table = table
         self._silence = silence
         self._serve = serve
         self._failed = failed
@@ -96,7 +98,7 @@ class Lines:
 
         line: Line | None = None
         try:
-            reader = Reader(states.FORWARD_DATA, accept=accept, size=self._job.size)
+            reader = Reader(self._table, accept=accept, size=self._job.size)
             frames = receive(endpoint, reader)
             with _patience(endpoint):
                 if next(frames, None) is None:

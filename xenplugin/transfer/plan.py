@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from xenplugin.image.source import Run
-from xenplugin.wire.frames import Chunk, Zeros
+from xenplugin.wire.frames import Chunk, Sent, Zeros
 
 
 class Plan:
@@ -69,10 +69,14 @@ class Plan:
             if not self._busy:
                 self._changed.notify_all()
 
-    def redo(self, frames: Iterable[Chunk | Zeros]) -> None:
+    def redo(self, frames: Iterable[Sent]) -> None:
         """What these frames described must be sent again."""
         with self._changed:
-            self._again.extend(frame.index if isinstance(frame, Chunk) else frame for frame in frames)
+            for frame in frames:
+                if isinstance(frame, Chunk):
+                    self._again.append(frame.index)
+                elif isinstance(frame, Zeros):
+                    self._again.append(frame)
             self._changed.notify_all()
 
     def wait_covered(self, timeout: float) -> bool:
