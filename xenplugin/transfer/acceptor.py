@@ -47,7 +47,7 @@ def read_job(channel: PipeEndpoint) -> Job:
 
 class Acceptor:
     """The session of `job` over `channel`; `random` is what the ready line said. `serve(line, frames)` handles a
-    connection's frames to its end."""
+    connection's frames to its end; `failed(error)` is called once, from any thread, when the session fails."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class Acceptor:
         config: Config,
         job: Job,
         serve: Callable[[Line, Iterator[Frame]], None],
+        failed: Callable[[XenpluginError], None] | None = None,
     ) -> None:
         self.failure: XenpluginError | None = None
         self.told = False  #: the source knows of the failure
@@ -64,6 +65,8 @@ class Acceptor:
         self._config = config
         self._job = job
         self._serve = serve
+        self._on_failure = failed
+        self._lock = threading.Lock()
         self._tables = (states.FORWARD_CONTROL, states.FORWARD_DATA)
         if job.kind == DOMAIN:
             self._tables = (states.DOMAIN_FORWARD_CONTROL, states.DOMAIN_FORWARD_DATA)
@@ -104,9 +107,13 @@ class Acceptor:
 
     def fail(self, error: BaseException) -> None:
         """The session has failed; the first error counts, and none after its end."""
-        if self.failure is None and not self._over.is_set():
-            self.failure = expected(error)
+        with self._lock:
+            first = self.failure is None and not self._over.is_set()
+            if first:
+                self.failure = expected(error)
         self._happened.set()
+        if first and self.failure is not None and self._on_failure is not None:
+            self._on_failure(self.failure)
 
     def stir(self) -> None:
         """Have `wait` look again."""

@@ -1,0 +1,57 @@
+"""A far side for a domain's stream that is no Xen host: writes what comes to the file that the details name.
+
+Started as the whole command of HOST, it answers b"ready", echoes notes, and answers the number of bytes when the
+stream has ended. `details`: {"path", "fail": bytes after which it fails, "slow": bytes after which it waits for a
+file of that path + ".go"}.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from xenplugin.config import Config
+from xenplugin.errors import RefusedError, XenpluginError
+from xenplugin.link.endpoint import PipeEndpoint
+from xenplugin.link.remote import ready_line
+from xenplugin.transfer.acceptor import read_job
+from xenplugin.transfer.pipein import PipeIn
+
+
+def main(ports: str) -> int:
+    source, sink = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    random = os.urandom(32)
+    channel = PipeEndpoint(source, sink)
+    channel.send(ready_line(random))
+    job = replace(read_job(channel), local=True)  # listen on loopback only
+    pipe = PipeIn(channel, random, Config(ports=ports), job)
+    pipe.on_note = pipe.note
+    path = Path(job.details["path"])
+    try:
+        pipe.open()
+        pipe.answer(b"ready")
+        with open(path, "wb") as file:
+            for data in pipe.read():
+                file.write(data)
+                file.flush()
+                if "fail" in job.details and file.tell() >= job.details["fail"]:
+                    raise RefusedError("no more of this")
+                if "slow" in job.details and file.tell() >= job.details["slow"]:
+                    while not path.with_suffix(".go").exists():
+                        time.sleep(0.02)
+            pipe.answer(str(file.tell()).encode())
+        pipe.done()
+        return 0
+    except XenpluginError as error:
+        pipe.fail(error)
+        return error.code
+    finally:
+        pipe.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
