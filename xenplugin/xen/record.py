@@ -5,8 +5,6 @@ Strategy: one small JSON file per migration and role, `<id>.source.json` or `<id
 fsynced: at each instant there is a whole record of before or of after. Every change is made under one lock and
 against what is on disk, not against what the process remembers: so a record that somebody else has meanwhile
 settled (the fence) cannot be moved on. A record that cannot be read is reported, never guessed.
-
-Processes are named by pid, start time and boot, so that neither a pid used again nor a restarted host deceives.
 """
 
 from __future__ import annotations
@@ -26,6 +24,7 @@ from typing import Any, TypeVar
 from xenplugin.errors import OwnershipError, RefusedError
 from xenplugin.image.files import os_errors, remove, sync_directory
 from xenplugin.xen.ownership import FINAL, FIRST, TRANSITIONS, Role, State, check
+from xenplugin.xen.process import Process, process
 
 FORMAT = 1
 FOLDER = "migrations"
@@ -35,18 +34,8 @@ _LARGEST = 1 << 20
 _Note = TypeVar("_Note", "Process", "DiskNote", "PeerNote", "Record")
 
 
-@dataclass(frozen=True)
-class Process:
-    """`start`: its start time as in /proc/PID/stat (clock ticks since boot); `boot`: the kernel's boot id."""
-
-    pid: int
-    start: int
-    boot: str
-
-    @property
-    def alive(self) -> bool:
-        """Whether this very process still runs."""
-        return self.boot == boot_id() and _started(self.pid) == self.start
+class Overtaken(OwnershipError):
+    """Somebody else has moved the record on: what was decided about it does not hold any more."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +116,6 @@ def new(role: Role, id: str, *, uuid: str, name: str, peer: PeerNote, mode: str 
     )  # fmt: skip
 
 
-def process(pid: int) -> Process:
-    """The process that has this pid now. Raises OwnershipError if there is none."""
-    start = _started(pid)
-    if start is None:
-        raise OwnershipError(f"process {pid} is gone")
-    return Process(pid, start, boot_id())
-
-
 def begin(state_dir: Path, record: Record) -> Record:
     """Put a new record on disk. Raises RefusedError if an earlier migration of this guest in this role is not
     settled, ImageError if it cannot be written."""
@@ -156,11 +137,16 @@ def begin(state_dir: Path, record: Record) -> Record:
 def advance(state_dir: Path, record: Record, state: State, **changes: Any) -> Record:
     """The record moved on to `state`, durable on return; `changes` are other fields that change with it.
 
-    Raises OwnershipError if what is on disk may not become that (somebody else settled it), ImageError if it
-    cannot be written: then nothing that `state` stands for may happen.
+    Raises Overtaken if what is on disk is in another state than `record` (somebody else settled it), OwnershipError
+    if it may not become that, ImageError if it cannot be written: then nothing that `state` stands for may happen.
     """
     with _locked(state_dir) as folder:
         current = _read_again(folder, record)
+        if current.state is not record.state:
+            raise Overtaken(
+                f"the migration of {record.name} has been settled meanwhile: its record says {current.state}",
+                hint="xenplugin status on both hosts says what happened",
+            )
         check(current.role, current.state, state)
         following = replace(current, state=state, changed=time.time(), **changes)
         _write(folder, following)
@@ -168,7 +154,8 @@ def advance(state_dir: Path, record: Record, state: State, **changes: Any) -> Re
 
 
 def note(state_dir: Path, record: Record, **changes: Any) -> Record:
-    """The record with other fields than the state changed, durable on return. Raises as `advance`."""
+    """The record with other fields than the state changed, whatever that is; durable on return. Raises Overtaken if
+    it is gone, ImageError."""
     with _locked(state_dir) as folder:
         following = replace(_read_again(folder, record), **changes)
         _write(folder, following)
@@ -211,22 +198,6 @@ def read_all(state_dir: Path) -> tuple[list[Record], list[Unreadable]]:
     return records, [one for one in found if isinstance(one, Unreadable)]
 
 
-def boot_id() -> str:
-    """The kernel's name for the time since the last start."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
-
-
-def _started(pid: int) -> int | None:
-    """Start time of process `pid` in clock ticks since boot; None if there is none, or it is a zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()  # its name may hold anything, parentheses too
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
 def _check_id(id: str) -> None:
     if not valid_id(id):
         raise OwnershipError(f"{id!r} names no migration")
@@ -249,7 +220,7 @@ def _locked(state_dir: Path) -> Iterator[Path]:
 def _read_again(folder: Path, record: Record) -> Record:
     current = read(folder.parent, record.id, record.role)
     if current is None:
-        raise OwnershipError(f"the record of {record.name}'s migration is gone")
+        raise Overtaken(f"the record of {record.name}'s migration is gone")
     return current
 
 

@@ -1,0 +1,163 @@
+"""The real xl, run for one thing at a time.
+
+Strategy: xl is found in PATH, past our own shim; every call has a time limit, English messages and nothing on its
+standard input. What it prints is parsed strictly: a line that is not understood is an error, not a domain that is
+not there. `xl list -v` is one short call for all domains of a host (name, id, state letters, uuid); `xl pause` and
+`xl unpause` end with status 0 whatever happened, so whoever needs to know looks at the list again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xenplugin.errors import PeerError, RefusedError
+
+#: A file called xl with these words in its first lines is not the real one (xen/shim.py).
+SHIM_MARK = b"xenplugin shim"
+#: Seconds for one command; hotplug scripts alone may take 40 (docs of libxl), destroying a large guest more.
+PATIENCE = 180.0
+AWAY, INCOMING = "--migratedaway", "--incoming"
+_ALSO = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# printf("%-40s %5d %5lu %5d     %c%c%c%c%c%c  %8.1f" " %s" ...) in Xen's tools/xl/xl_info.c
+_ROW = re.compile(
+    r"(?P<name>.*?) +(?P<domid>[0-9]+) +[0-9]+ +[0-9]+ +"
+    r"(?P<state>[r-][b-][p-][s-][rscwS?-][d-]) +[0-9.]+ (?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})( .*)?"
+)
+_DOMID_MAX = 0x7FEF
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A row of `xl list -v`; `state` are its six letters, as "-b----"."""
+
+    name: str
+    domid: int
+    state: str
+    uuid: str
+
+    @property
+    def paused(self) -> bool:
+        """Whether a toolstack paused it."""
+        return self.state[2] == "p"
+
+    @property
+    def suspended(self) -> bool:
+        """Whether it answered a suspend request and stands still (shut down, for the reason "suspend")."""
+        return self.state[3:5] == "ss"
+
+    @property
+    def dying(self) -> bool:
+        """Whether it is being destroyed."""
+        return self.state[5] == "d"
+
+
+def is_shim(path: str | os.PathLike[str]) -> bool:
+    """Whether the file is our shim. Raises OSError."""
+    with open(path, "rb") as file:
+        return SHIM_MARK in file.read(512)
+
+
+def find() -> str:
+    """The path of the real xl. Raises RefusedError if this host has none."""
+    for folder in f"{os.environ.get('PATH', '')}:{_ALSO}".split(":"):
+        path = os.path.join(folder or ".", "xl")
+        try:
+            if os.path.isfile(path) and os.access(path, os.X_OK) and not is_shim(path):
+                return os.path.abspath(path)
+        except OSError:
+            continue
+    raise RefusedError("there is no xl on this host", hint="run this in dom0 of a Xen host")
+
+
+class Xl:
+    """The xl at `path` (default: the real one). Every method raises PeerError with xl's own words if it fails or
+    does not end in `patience` seconds."""
+
+    def __init__(self, path: str | Path | None = None, patience: float = PATIENCE) -> None:
+        self.path = os.fspath(path) if path is not None else find()
+        self._patience = patience
+
+    def domains(self) -> list[Domain]:
+        """All domains of this host, dom0 too."""
+        return parse_list(self._run("list", "-v"))
+
+    def domid(self, name: str) -> int | None:
+        """The id of the domain of that name; None if there is none."""
+        return next((domain.domid for domain in self.domains() if domain.name == name), None)
+
+    def destroy(self, domid: int) -> None:
+        """End a domain at once."""
+        self._run("destroy", str(domid))
+
+    def rename(self, domid: int, name: str) -> None:
+        """Give a domain another name, which no other may have."""
+        self._run("rename", str(domid), name)
+
+    def unpause(self, domid: int) -> None:
+        """Let a paused domain run. xl does not say whether it did."""
+        self._run("unpause", str(domid))
+
+    def pause(self, domid: int) -> None:
+        """Hold a domain. xl does not say whether it did."""
+        self._run("pause", str(domid))
+
+    def start_migrate(self, words: Sequence[str], lifeline: int) -> subprocess.Popen[bytes]:
+        """Start `xl WORDS` (global options, `migrate`, its options, GUEST, HOST) in a process group of its own, so
+        that ctrl-C does not reach it. Its children inherit the descriptor `lifeline` under the same number, and
+        nothing else. Standard input, output and error stay this process's."""
+        try:
+            return subprocess.Popen([self.path, *words], pass_fds=(lifeline,), process_group=0)
+        except OSError as error:
+            raise PeerError(f"cannot start {self.path}: {error.strerror}") from None
+
+    def start_receive(self, words: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start `xl WORDS` (global options, `migrate-receive`, its options) in a process group of its own, with
+        unbuffered pipes for its standard input and output."""
+        try:
+            return subprocess.Popen(
+                [self.path, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, process_group=0
+            )
+        except OSError as error:
+            raise PeerError(f"cannot start {self.path}: {error.strerror}") from None
+
+    def _run(self, *words: str) -> str:
+        name = f"xl {words[0]}"
+        try:
+            done = subprocess.run(
+                [self.path, *words],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=self._patience,
+                env={**os.environ, "LC_ALL": "C"},
+            )
+        except OSError as error:
+            raise PeerError(f"cannot start {self.path}: {error.strerror}") from None
+        except subprocess.TimeoutExpired:
+            raise PeerError(
+                f"{name} did not end within {self._patience:.0f} s", hint="does xenstored answer? xenstore-ls"
+            ) from None
+        if done.returncode:
+            said = done.stderr.strip().splitlines()
+            raise PeerError(f"{name} failed ({done.returncode})" + (f": {said[-1]}" if said else ""))
+        return done.stdout
+
+
+def parse_list(text: str) -> list[Domain]:
+    """What `xl list -v` printed. Raises PeerError for anything else."""
+    head, *rows = text.splitlines() or [""]
+    if re.match(r"Name +ID +Mem +VCPUs\s+State\s+Time\(s\) +UUID", head) is None:
+        raise PeerError(f"xl list printed something else than a list: {head[:80]!r}")
+    found = []
+    for row in rows:
+        match = _ROW.fullmatch(row)
+        if match is None or int(match["domid"]) > _DOMID_MAX:
+            raise PeerError(f"xl list printed a line that this version cannot read: {row[:120]!r}")
+        found.append(Domain(match["name"], int(match["domid"]), match["state"], match["uuid"]))
+    return found
