@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,8 @@ def default(setting: Field[Any]) -> str | None:
         return '"auto"'
     if value is None:
         return None
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(key)} = {json.dumps(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, tuple):  # of pairs: a table
+        return "{" + ", ".join(f"{json.dumps(key)} = {json.dumps(each)}" for key, each in value) + "}"
     return json.dumps(value) if isinstance(value, str | bool | int | float) else json.dumps(str(value))
 
 
