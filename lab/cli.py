@@ -28,6 +28,7 @@ def cli() -> None:
 for verb in (
     updown.build,
     updown.up,
+    updown.install,
     status.status,
     machines.ssh,
     machines.console,

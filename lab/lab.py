@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from lab import ready
+from lab import deb, ready
 from lab.errors import LabError, LabUsageError, MissingError
 from lab.folder import Folder
+from lab.image.build import home
 from lab.provider.base import Node, Provider, Say
 from lab.provider.choice import provider_of
 from lab.role import ipsec, router
@@ -95,8 +96,15 @@ class Lab:
             raise MissingError("; ".join(missing), hint="xenlab doctor")
         self.provider.build()
 
+    def install(self) -> None:
+        """Have the plugin's package, as the project is now, on the Xen hosts. Raises LabError."""
+        if self.provider.abilities.xen:
+            hosts = [self.node(host.name) for host in HOSTS]
+            deb.install(hosts, deb.obtain(home(), self._say), self.spec.xen, self._say)
+
     def _boot(self) -> None:
         self.provider.boot()
+        self.install()
 
     def _route(self) -> None:
         for note in self.provider.set_link(self.spec.link):

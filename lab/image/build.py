@@ -7,9 +7,10 @@
         host-4.17-HASH/         disk.img xen vmlinuz vmlinux initrd about.json; its name is there when all of it is
 
 The strategy: mmdebstrap installs the packages, in mount and process namespaces of its own, so that nothing it
-mounts or starts can outlive it or be there when a tree is deleted. The second part lays our files over that tree
-and packs it; it needs half a minute, so that a change of the plugin is soon in the image. What is built is synced
-and then renamed into place. The processes that build hold the lock too and die with us.
+mounts or starts can outlive it or be there when a tree is deleted. The second part lays our files over that tree,
+installs the plugin's package and packs it; it needs half a minute. A change of the plugin makes no new image: hosts
+get the package when they boot (lab.deb). What is built is synced and then renamed into place. The processes that
+build hold the lock too and die with us.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import deb
 from lab.errors import BuildError, MissingError
 from lab.guest import make as guests
 from lab.image import ext4, initramfs, kernel, recipe
@@ -214,7 +216,7 @@ class _Build:
         self._command(["tar", "--numeric-owner", "-C", str(tree), "-xf", str(packages)])
         self._say("the lab's own files and the plugin")
         _lay_over(recipe.TREE, tree)
-        _lay_over(recipe.PLUGIN, tree / "usr/lib/python3/dist-packages/xenplugin")
+        shutil.copyfile(deb.obtain(home(), self._say_words).deb, tree / "xenplugin.deb")
         script = tree / "customize.sh"
         shutil.copyfile(recipe.HERE / "customize.sh", script)
         self._command(["chroot", str(tree), "/bin/sh", "/customize.sh"], PATH="/usr/sbin:/usr/bin:/sbin:/bin")

@@ -2,10 +2,9 @@
 # Run inside the image's tree (chroot), once its packages and our own files are there. No network, no mounts.
 set -eu
 
-# The plugin, as long as it is no Debian package: its modules and a launcher.
-python3 -m compileall -q /usr/lib/python3/dist-packages/xenplugin
-printf '#!/bin/sh\nexec python3 -m xenplugin "$@"\n' >/usr/bin/xenplugin
-chmod 755 /usr/bin/xenplugin
+# The plugin, as any user installs it.
+dpkg -i /xenplugin.deb
+rm /xenplugin.deb
 
 # Nothing of this machine may be the same on all of them.
 rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lab import deb
 from lab.errors import BootError, LabError, MissingError
 from lab.image import build
 from lab.image.build import HostImage
@@ -59,6 +60,7 @@ class QemuProvider(Provider):
         ]
         if build.cached(spec.xen) is None:
             lacks += build.missing()
+        lacks += deb.missing(build.home())
         needed, free = sum(each.memory + _SPARE_MEMORY for each in MACHINES), available_memory()
         if free < needed:
             lacks.append(f"{free} MiB of memory are free, the lab's machines need {needed} MiB")

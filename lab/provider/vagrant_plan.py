@@ -24,7 +24,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from lab import topology
+from lab import deb, topology
 from lab.errors import LabError, LabUsageError
 from lab.image.identity import Keys, identity, make_keys
 from lab.provider import vagrant_scripts as scripts
@@ -182,9 +182,9 @@ def _steps(settings: Settings, machine: Machine, box: Box, source: Path, secrets
         else:
             if not box.own:
                 step("xen", scripts.debian_xen(), reboot=True)
-                steps.append(
-                    {"name": "files", "run": "once", "send": [str(source / "xenplugin"), "/tmp/xenplugin"]}
-                )
+                for part in deb.PARTS:
+                    send = [str(source / part), f"{scripts.SENT}/{part}"]
+                    steps.append({"name": part, "run": "once", "send": send})
                 step("plugin", scripts.plugin())
             step("site", scripts.linux_site(machine), "always")
             step("keys", scripts.linux_keys(identity(machine, secrets.keys)))

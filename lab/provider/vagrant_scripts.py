@@ -25,6 +25,10 @@ XEN_PACKAGES = (
     "strongswan-charon strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins "
     "python3-click python3-cryptography python3-pyxs python3-rich python3-zstandard"
 )
+#: What the plugin's package is built with, on a machine that reaches Debian's mirrors.
+DEB_PACKAGES = "dpkg-dev debhelper dh-python"
+#: Where the project's files are sent to.
+SENT = "/tmp/xenplugin"
 #: dom0's share of the memory, MiB; no scrubbing of the rest at start, which software emulation does slowly.
 XEN_OPTIONS = "dom0_mem=1024M,max:1024M com1=115200,8n1 console=com1,vga bootscrub=0"
 ROUTER = dummynet.Router(topology.NETWORKS[topology.SITE_A], topology.NETWORKS[topology.SITE_B])
@@ -117,13 +121,14 @@ def debian_xen() -> str:
 
 
 def plugin() -> str:
-    """xenplugin from the files that were sent to /tmp/xenplugin, where Debian keeps Python's packages."""
+    """The plugin's package, made there of what was sent to SENT, and installed."""
     return _script(
-        "rm -rf /usr/lib/python3/dist-packages/xenplugin",
-        "cp -r /tmp/xenplugin /usr/lib/python3/dist-packages/xenplugin",
-        "chown -R root:root /usr/lib/python3/dist-packages/xenplugin",
-        "printf '%s\\n' '#!/bin/sh' 'exec /usr/bin/python3 -m xenplugin \"$@\"' > /usr/bin/xenplugin",
-        "chmod 755 /usr/bin/xenplugin",
+        "export DEBIAN_FRONTEND=noninteractive",
+        f"apt-get install -q -y --no-install-recommends {DEB_PACKAGES}",
+        f"cd {SENT}",
+        "sh packaging/deb.sh dist",
+        "apt-get install -q -y --no-install-recommends --reinstall ./dist/xenplugin_*_all.deb",
+        f"cd /; rm -rf {SENT}",
     )
 
 

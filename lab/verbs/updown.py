@@ -1,4 +1,4 @@
-"""build, up and down."""
+"""build, up, install and down."""
 
 from __future__ import annotations
 
@@ -68,6 +68,16 @@ def changed(name: str, options: dict[str, str | None]) -> Spec:
     except NetemError as error:
         raise LabUsageError(error.message, hint=error.hint) from None
     return replace(spec, link=profile, **values)
+
+
+@click.command()
+@name_option
+def install(name: str) -> None:
+    """Put the plugin's package, made of this project as it is now, into the Xen hosts of a lab that runs."""
+    with progress() as say:
+        with open_lab(name, say) as lab:
+            lab.install()
+        say(f"lab {name} has the plugin as it is now")
 
 
 @click.command()

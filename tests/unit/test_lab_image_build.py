@@ -145,10 +145,10 @@ def test_images_that_nobody_asked_for_go(home: Path, quick: list[str]) -> None:
 
 
 def test_the_digest_follows_content_and_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    top = tmp_path / "xenplugin"
+    top = tmp_path / "guest"
     top.mkdir()
     (top / "a.py").write_text("1")
-    monkeypatch.setattr(recipe, "PLUGIN", top)
+    monkeypatch.setattr(recipe, "GUEST", top)
     seen = {recipe.digest(XEN)}
     (top / "a.py").write_text("2")
     seen.add(recipe.digest(XEN))

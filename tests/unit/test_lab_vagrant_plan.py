@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from test_netem_dummynet import check_ipfw
 
-from lab import topology
+from lab import deb, topology
 from lab.errors import LabUsageError
 from lab.image.identity import Keys, make_keys
 from lab.provider import vagrant_scripts as scripts
@@ -45,7 +45,7 @@ def test_without_anything_it_is_as_the_mission_names_it(secrets: Secrets) -> Non
     assert [each["box"] for each in made["machines"]] == [FREEBSD_BOX, DEBIAN_BOX, DEBIAN_BOX]
     assert made["driver"] == "kvm" and made["cpu"] is None and made["outside"]
     assert list(steps(made, "router")) == ["loader", "site", "link"]
-    assert list(steps(made, "host-a")) == ["xen", "files", "plugin", "site", "keys", "ipsec"]
+    assert list(steps(made, "host-a")) == ["xen", *deb.PARTS, "plugin", "site", "keys", "ipsec"]
     assert steps(made, "host-a")["xen"]["reboot"]
 
 
