@@ -1,8 +1,8 @@
 """A guest and its disks: what xenstore says, and whether xl's configuration says the same.
 
 Strategy: only nodes that the guest cannot write are believed: its name and uuid, and libxl's own copy of what it
-told the backend (/libxl/DOMID/device). Whether a guest runs, is paused or suspended is known to the hypervisor alone
-and stands nowhere in xenstore: ask `xl list`.
+told the backend (/libxl/DOMID/device). Whether a guest runs, is paused or suspended is known to the hypervisor
+alone and stands nowhere in xenstore: ask `xl list`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _LIST = "xl list shows the guests, xl block-list GUEST its disks"
 
 @dataclass(frozen=True)
 class Disk:
-    """`device` as the guest knows it ("xvda"). `path`: file or block device, "" for an empty drive. `backend`: which
-    kind serves it ("vbd", "qdisk"), in domain `backend_domid`. `type` and `script` as libxl told it, `format` as
-    QEMU is told ("raw" for others). `physical`: the block device it is served from, (major, minor), where known; of
-    a file that is a loop device."""
+    """`device` as the guest knows it ("xvda"). `path`: file or block device, "" for an empty drive. `backend`:
+    which kind serves it ("vbd", "qdisk"), in domain `backend_domid`. `type` and `script` as libxl told it, `format`
+    as QEMU is told ("raw" for others). `physical`: the block device it is served from, (major, minor), where known;
+    of a file that is a loop device."""
 
     device: str
     path: str
@@ -83,8 +83,8 @@ def check(
     """The disks that must move with the guest, writable or not.
 
     `config` is xl's configuration as libxl writes it in JSON, which leaves out what is 0, empty or the default.
-    `say` is told what is left behind: CD drives. Raises RefusedError if it does not agree with xenstore, or if there
-    is a disk that cannot be moved; PeerError for what is no configuration.
+    `say` is told what is left behind: CD drives. Raises RefusedError if it does not agree with xenstore, or if
+    there is a disk that cannot be moved; PeerError for what is no configuration.
     """
     about = _table(config, "c_info")
     uuid, name = _text(about, "uuid").lower(), _text(about, "name")
