@@ -1,0 +1,186 @@
+"""Plain `xl migrate` takes this way: a small script called xl, first in root's PATH, and what it hands over.
+
+Strategy: the shim passes every other command to the real xl as it came, by exec, so that arguments and exit codes
+are the real one's. Words of `xl ... migrate ...` go to `xenplugin migrate --xl-arguments -- WORDS`, which reads
+them here exactly as xl of 4.17 to 4.20 does (tools/xl/xl.c, xl_migrate.c); what is not for us goes to the real xl
+after all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getopt
+import os
+import secrets
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xenplugin.errors import ConfigError, RefusedError
+from xenplugin.xen.policy import ENABLED
+from xenplugin.xen.store import Store
+
+#: First in root's PATH on Debian and its kin, and not a package's place.
+SHIM = Path("/usr/local/sbin/xl")
+ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: The line by which a shim is known.
+MARK = "# xenplugin shim"
+
+_SCRIPT = """\
+#!/bin/sh
+{mark}: made by `xenplugin enable`, removed by `xenplugin disable`.
+# `xl migrate` moves guests with their disks; everything else is the real xl's, as it came.
+xl={xl}
+xenplugin={program}
+for word do
+    case $word in
+    migrate)
+        if "$xenplugin" --version >/dev/null 2>&1; then
+            exec "$xenplugin" migrate --xl-arguments -- "$@"
+        fi
+        echo "xenplugin: warning: $xenplugin does not run: xl migrates the guest without its disks" >&2
+        break
+        ;;
+    -*) ;;
+    *) break ;;
+    esac
+done
+exec "$xl" "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Migrate:
+    """What `xl GLOBALS migrate OPTIONS -s SSH DOMAIN HOST` asks for; `options` without -s. xl pastes `ssh` and
+    `host` into a shell's command line as they are."""
+
+    globals: tuple[str, ...]
+    options: tuple[str, ...]
+    ssh: str
+    domain: str
+    host: str
+
+
+@dataclass(frozen=True)
+class NotOurs:
+    """The real xl is to answer; `reason` is for the user, where there is something to say."""
+
+    reason: str = ""
+
+
+def parse(words: Sequence[str]) -> Migrate | NotOurs:
+    """Reads xl's words, without "xl" itself, as xl does."""
+    try:
+        flags, rest = getopt.getopt(list(words), "vftTN")
+        if rest[:1] != ["migrate"] or ("-N", "") in flags:
+            return NotOurs()  # xl tells that it has no dry run of this
+        options, where = getopt.gnu_getopt(rest[1:], "FC:s:epDh", ["debug", "live", "help"])
+    except getopt.GetoptError:
+        return NotOurs()
+    given = dict(options)
+    ssh = given.get("-s", "ssh")
+    if "-h" in given or "--help" in given or len(where) < 2 or _is_ours(ssh):
+        return NotOurs()
+    if not ssh:
+        return NotOurs("with -s '' HOST is a whole command, which xl runs: the guest's disks are not moved")
+    kept = tuple(word for flag, *value in options if flag != "-s" for word in [flag, *value[: flag == "-C"]])
+    return Migrate(tuple(flag for flag, _ in flags), kept, ssh, where[0], where[1])
+
+
+def _is_ours(ssh: str) -> bool:
+    """Whether `-s 'xenplugin transport'` was given by hand."""
+    words = ssh.split()
+    return len(words) > 1 and os.path.basename(words[0]) == "xenplugin" and words[1] == "transport"
+
+
+def is_shim(path: Path) -> bool:
+    """Whether the file is a shim of ours."""
+    try:
+        with open(path, "rb") as file:
+            return MARK.encode() in file.read(512)
+    except OSError:
+        return False
+
+
+def real_xl(search: str = ROOT_PATH) -> Path:
+    """The first xl in these directories that is not a shim, not followed if it is a link (Debian's is told by its
+    name which program to be). Raises ConfigError if there is none."""
+    for folder in search.split(":"):
+        path = Path(folder) / "xl"
+        if folder and path.is_file() and os.access(path, os.X_OK) and not is_shim(path):
+            return path
+    raise ConfigError("there is no xl on this host", hint="run this in dom0, with Xen's tools installed")
+
+
+def enable(say: Callable[[str], None], shim: Path = SHIM, search: str = ROOT_PATH) -> None:
+    """Make plain `xl migrate` move disks, now and after a reboot. Raises ConfigError without xl, RefusedError if
+    there is something else in the shim's place, or no right to make it."""
+    script = _SCRIPT.format(mark=MARK, xl=shlex.quote(str(real_xl(search))), program=shlex.quote(_program()))
+    _refuse_foreign(shim)
+    try:
+        _place(shim, script)
+    except OSError as exc:
+        raise RefusedError(f"cannot make {shim}: {exc.strerror}", hint="run this as root") from None
+    if shutil.which("xl", path=os.environ.get("PATH", search)) != str(shim):
+        say(f"another xl than {shim} comes first in your PATH: put {shim.parent} at its beginning")
+    say("a shell that ran xl before may remember where it was: hash -r")
+    _publish(say, lambda store: store.write(ENABLED, "1"))
+
+
+def disable(say: Callable[[str], None], shim: Path = SHIM) -> None:
+    """Make xl the real one again. Raises RefusedError if the file in the shim's place is not ours."""
+    _refuse_foreign(shim)
+    try:
+        shim.unlink(missing_ok=True)
+    except OSError as exc:
+        raise RefusedError(f"cannot remove {shim}: {exc.strerror}", hint="run this as root") from None
+    say("a shell that ran xl before may remember where it was: hash -r")
+    _publish(say, lambda store: store.remove(ENABLED))
+
+
+def _publish(say: Callable[[str], None], change: Callable[[Store], None]) -> None:
+    try:
+        with Store() as store:
+            change(store)
+    except (ConfigError, RefusedError) as exc:
+        say(f"not told to xenstore: {exc}")
+
+
+def _refuse_foreign(shim: Path) -> None:
+    if os.path.lexists(shim) and not is_shim(shim):
+        raise RefusedError(f"{shim} is not ours", hint="see what it is for, and put it elsewhere")
+
+
+def _program() -> str:
+    """How root runs this very program."""
+    own = os.path.abspath(sys.argv[0])
+    if os.path.basename(own) == "xenplugin" and os.access(own, os.X_OK):
+        return own
+    return shutil.which("xenplugin") or "/usr/bin/xenplugin"
+
+
+def _place(shim: Path, script: str) -> None:
+    """Whole or not at all, and never over a file that came meanwhile."""
+    draft = shim.with_name(f".xl.{secrets.token_hex(8)}")
+    try:
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(script)
+            file.flush()
+            os.fchmod(fd, 0o755)
+            os.fsync(fd)
+        if is_shim(shim):
+            os.replace(draft, shim)
+        else:
+            os.link(draft, shim)
+        folder = os.open(shim.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            draft.unlink()
