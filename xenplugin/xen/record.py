@@ -106,6 +106,11 @@ def valid_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+def valid_uuid(text: str) -> bool:
+    """Whether `text`, from elsewhere, is a domain's uuid as xl writes it."""
+    return _UUID.fullmatch(text) is not None
+
+
 def new(role: Role, id: str, *, uuid: str, name: str, peer: PeerNote, mode: str = "live", **more: Any) -> Record:
     """A record in its first state whose driver is this process; `begin` puts it on disk."""
     values: dict[str, Any] = {"xl": None, "domid": None, "paused": False, "disks": (), **more}
@@ -274,7 +279,7 @@ def _parse(text: Any) -> Record:
         disks=tuple(_typed(DiskNote(**disk)) for disk in values.pop("disks")),
         **values,
     )
-    if not valid_id(record.id) or _UUID.fullmatch(record.uuid) is None:
+    if not valid_id(record.id) or not valid_uuid(record.uuid):
         raise ValueError("no id or no uuid")
     return _typed(record)
 
