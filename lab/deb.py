@@ -1,23 +1,18 @@
 """The plugin's Debian package, made of the project as it is now, and Xen hosts that have exactly this one.
 
-    CACHE/package-HASH/     xenplugin.deb, md5sums (dpkg's list of what is in it), and bytecode-TAG.tar
+    CACHE/package-HASH/     xenplugin.deb, and md5sums: dpkg's list of what is in it
 
 The strategy: an image has the package as it was when the image was built, so that nothing need be done on an
 emulated CPU as long as it is that. When a lab boots, each host is asked for dpkg's list of the package's files; if
-it is another, the package is sent and installed, as any user would do it. Python's byte code goes along where this
-machine's Python is the host's, since to compile it there would take most of the time; Debian's py3compile leaves
-alone what is right.
+it is another, the package is sent and installed, as any user would do it. That takes seconds, a new image longer.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 import subprocess
-import sys
-import tarfile
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,25 +22,15 @@ from pathlib import Path
 from lab.errors import BuildError, MissingError
 from lab.image import recipe
 from lab.provider.base import Node, Say
-from lab.spec import Xen
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Of the project, what the package is made of (packaging/deb.sh).
 PARTS = ("xenplugin", "packaging", "docs", "README.md")
 _KEPT = 86400  # seconds: a package that nobody asked for so long goes when another is made
-_PYTHON = {Xen.V4_17: "cpython-311", Xen.V4_20: "cpython-313"}
 
 _ASK = "dpkg-query -W -f='${db:Status-Abbrev}' xenplugin && cat /var/lib/dpkg/info/xenplugin.md5sums"
-_INSTALL = """
-set -e
-d=/run/xenlab-package
-trap 'rm -rf "$d" "$d.tar"' EXIT
-mkdir -p "$d"
-tar -C "$d" -xf "$d.tar"
-dpkg --force-confold --unpack "$d/xenplugin.deb"
-if [ -e "$d/bytecode.tar" ]; then tar -C / -xf "$d/bytecode.tar"; fi
-dpkg --force-confold --configure xenplugin
-"""
+_SENT = "/run/xenplugin.deb"
+_INSTALL = f"trap 'rm -f {_SENT}' EXIT; dpkg --force-confold -i {_SENT}"
 
 
 @dataclass(frozen=True)
@@ -119,28 +104,10 @@ def _make(folder: Path) -> None:
         raise (MissingError if done.returncode == MissingError.code else BuildError)(said)
     deb = folder / "xenplugin.deb"
     Path(done.stdout.strip()).rename(deb)
-    for words in (["dpkg-deb", "-I", str(deb), "md5sums"], ["dpkg-deb", "-x", str(deb), str(folder / "tree")]):
-        done = _run(words)
-        if done.returncode:
-            raise BuildError(f"dpkg-deb: {done.stderr.strip()}")
-        if "-I" in words:
-            (folder / "md5sums").write_text(done.stdout, encoding="utf-8")
-    tree = folder / "tree"
-    modules = tree / "usr/lib/python3/dist-packages"
-    done = _run([sys.executable, "-m", "compileall", "-q", "-s", str(tree), "-p", "/", str(modules)])
+    done = _run(["dpkg-deb", "-I", str(deb), "md5sums"])
     if done.returncode:
-        raise BuildError(f"a module cannot be compiled: {done.stdout.strip() or done.stderr.strip()}")
-    with tarfile.open(folder / f"bytecode-{sys.implementation.cache_tag}.tar", "w") as tar:
-        for path in sorted(modules.rglob("*.pyc")):
-            tar.add(path, path.relative_to(tree), filter=_of_root)
-    shutil.rmtree(tree)
-
-
-def _of_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = "root"
-    entry.mode = 0o644
-    return entry
+        raise BuildError(f"dpkg-deb: {done.stderr.strip()}")
+    (folder / "md5sums").write_text(done.stdout, encoding="utf-8")
 
 
 def _run(words: list[str]) -> subprocess.CompletedProcess[str]:
@@ -150,20 +117,14 @@ def _run(words: list[str]) -> subprocess.CompletedProcess[str]:
         raise MissingError(f"{words[0]} cannot be run: {error.strerror}") from None
 
 
-def install(nodes: list[Node], package: Package, xen: Xen, say: Say) -> None:
+def install(nodes: list[Node], package: Package, say: Say) -> None:
     """Have `package` on all `nodes`, side by side; on those that have it, nothing is done. Raises CommandError."""
-    code = package.folder / f"bytecode-{_PYTHON[xen]}.tar"
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as tar:
-        tar.add(package.deb, "xenplugin.deb", filter=_of_root)
-        if code.exists():
-            tar.add(code, "bytecode.tar", filter=_of_root)
 
     def one(node: Node) -> None:
         if node.run(["sh", "-c", _ASK]).stdout == f"ii {package.files}":
             return
         say(f"{node.name}: installing the plugin's package")
-        node.put(content.getvalue(), "/run/xenlab-package.tar", 0o600)
+        node.put(package.deb.read_bytes(), _SENT)
         node.check(["sh", "-c", _INSTALL], timeout=300)
 
     with ThreadPoolExecutor(max(len(nodes), 1)) as pool:

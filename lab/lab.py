@@ -100,7 +100,7 @@ class Lab:
         """Have the plugin's package, as the project is now, on the Xen hosts. Raises LabError."""
         if self.provider.abilities.xen:
             hosts = [self.node(host.name) for host in HOSTS]
-            deb.install(hosts, deb.obtain(home(), self._say), self.spec.xen, self._say)
+            deb.install(hosts, deb.obtain(home(), self._say), self._say)
 
     def _boot(self) -> None:
         self.provider.boot()
