@@ -430,7 +430,31 @@ def test_the_source_needs_it_no_more(pair: Pair, state: State) -> None:
     pair.far.record(D, state)
     assert answer(pair.far.host, ID, settled=True).endswith('"forgotten"}')
     assert pair.far.state(D) is None
-    assert pair.far.rows == {State.RECEIVING: [], State.CLEARED: [THERE]}.get(state, [INCOMING])
+    assert pair.far.rows == ([INCOMING] if state in FINAL else [])
+
+
+def test_a_host_that_was_taken_for_lost_comes_back(pair: Pair) -> None:
+    """Its copy was cleared and never ran: the source has the guest, the copy goes."""
+    pair.reachable = False
+    pair.near.domains(AWAY)
+    pair.far.domains(INCOMING)
+    pair.near.record(S, State.HANDING)
+    pair.far.record(D, State.CLEARED)
+    assert pair.near.recover(assume_peer_lost=True) == 0
+    pair.reachable = True
+    assert pair.near.recover() == 0
+    assert pair.live() == ["a 7 g1 -b----"] and pair.far.rows == []
+    assert pair.near.state(S) is pair.far.state(D) is None
+
+
+def test_two_guests_that_run_are_not_made_one(pair: Pair) -> None:
+    """The host that was taken for lost ran the guest all the time: which one goes on is nobody's guess."""
+    pair.near.domains(LIVE)
+    pair.far.domains(THERE)
+    pair.near.record(S, State.REMOVED)
+    pair.far.record(D, State.CLEARED)
+    pair.near.recover()
+    assert pair.far.rows == [THERE] and pair.far.state(D) is State.CLEARED
 
 
 def test_what_is_at_work_is_not_forgotten(

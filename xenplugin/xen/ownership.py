@@ -121,12 +121,20 @@ class Action(Enum):
 
 
 def decide(
-    role: Role, state: State, alive: bool, guest: Guest, peer: Peer = Silence.NOT_ASKED, *, asked: bool = False
+    role: Role,
+    state: State,
+    alive: bool,
+    guest: Guest,
+    peer: Peer = Silence.NOT_ASKED,
+    *,
+    asked: bool = False,
+    taken_back: bool = False,
 ) -> Action:
     """What recovery does next with a record in `state` on this host.
 
-    `alive`: a process of the migration (the driver, or the xl that it drives) still runs on this host; `asked`:
-    it is the source that wants to know (of the destination only).
+    `alive`: a process of the migration (the driver, or the xl that it drives) still runs on this host. Of the
+    destination only: `asked`, it is the source that wants to know; `taken_back`, the source says that it has kept
+    the guest (a host that was taken for lost came back).
 
     | role        | state     | more                         | action                             |
     |-------------|-----------|------------------------------|------------------------------------|
@@ -142,6 +150,7 @@ def decide(
     | source      | kept      | guest none, live / still     | REMOVE / RESUME                    |
     | destination | receiving | guest none / still / live    | REFUSE / DESTROY / CONFLICT        |
     | destination | cleared   | guest none / still / live    | REFUSE / FINISH / RUN              |
+    | destination | cleared   | the same, taken back         | REFUSE / DESTROY / CONFLICT        |
 
     A peer that says `cleared` or `receiving` has processes at work: their outcome is open (the far xl may fail to
     unpause, and destroys its copy then), so the source must not act on it.
@@ -152,6 +161,8 @@ def decide(
         return Action.STOP if asked and state is State.RECEIVING else Action.WAIT
     if state is State.HANDING:
         return _handing(peer)
+    if taken_back and state is State.CLEARED:
+        state = State.RECEIVING
     return _ALONE[state, guest]
 
 

@@ -65,13 +65,19 @@ class Host:
         return self._xl
 
     def settle(
-        self, one: Record, *, asked: bool = False, peer_lost: bool = False, patience: float | None = None
+        self,
+        one: Record,
+        *,
+        asked: bool = False,
+        taken_back: bool = False,
+        peer_lost: bool = False,
+        patience: float | None = None,
     ) -> Record | None:
         """Bring the record to a final state, and the guest to where that says; the record as it is then, None if
-        somebody else has settled and removed it. Called by the record's own driver,
-        that driver does not count as running. `asked`: by the source, which has given up on what still runs here;
-        `peer_lost`: a peer that does not answer will never come back; `patience`: seconds for what is at work.
-        Raises OwnershipError where it stays undecided, and whatever xl or the disk say."""
+        somebody else has settled and removed it. Called by the record's own driver, that driver does not count
+        as running. `asked`: by the source, which has given up on what still runs here; `taken_back`: and has kept
+        the guest; `peer_lost`: a peer that does not answer will never come back; `patience`: seconds for what is
+        at work. Raises OwnershipError where it stays undecided, and whatever xl or the disk say."""
         word: Peer = Silence.NOT_ASKED
         why = ""
         failed: Action | None = None
@@ -84,7 +90,7 @@ class Host:
             if current != one:  # the facts may be older than what it says now
                 one = current
                 continue
-            action = decide(one.role, one.state, busy, guest, word, asked=asked)
+            action = decide(one.role, one.state, busy, guest, word, asked=asked, taken_back=taken_back)
             try:
                 match action:
                     case Action.NOTHING:
@@ -254,7 +260,8 @@ def answer(host: Host, id: str, *, settled: bool = False) -> str:
     if one is None:
         return peer.line(id, peer.UNKNOWN)
     with suppress(OwnershipError):  # at work: its state is said as it is, and tells the source nothing
-        host.settle(one, asked=True)
+        # A source that is settled before this side has not given the guest away: it has kept it.
+        host.settle(one, asked=True, taken_back=settled)
     one = record.read(host.state_dir, id, Role.DESTINATION)
     if one is None:
         return peer.line(id, peer.FORGOTTEN if settled else peer.UNKNOWN)
