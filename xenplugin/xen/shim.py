@@ -20,18 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xenplugin.errors import ConfigError, RefusedError
+from xenplugin.xen import xl
 from xenplugin.xen.policy import ENABLED
 from xenplugin.xen.store import Store
 
 #: First in root's PATH on Debian and its kin, and not a package's place.
 SHIM = Path("/usr/local/sbin/xl")
-ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: The line by which a shim is known.
-MARK = "# xenplugin shim"
 
 _SCRIPT = """\
 #!/bin/sh
-{mark}: made by `xenplugin enable`, removed by `xenplugin disable`.
+# {mark}: made by `xenplugin enable`, removed by `xenplugin disable`.
 # `xl migrate` moves guests with their disks; everything else is the real xl's, as it came.
 xl={xl}
 xenplugin={program}
@@ -96,35 +94,27 @@ def _is_ours(ssh: str) -> bool:
     return len(words) > 1 and os.path.basename(words[0]) == "xenplugin" and words[1] == "transport"
 
 
-def is_shim(path: Path) -> bool:
-    """Whether the file is a shim of ours."""
+def installed(shim: Path = SHIM) -> bool:
+    """Whether plain `xl migrate` takes our way, as far as the shim decides it."""
     try:
-        with open(path, "rb") as file:
-            return MARK.encode() in file.read(512)
+        return xl.is_shim(shim)
     except OSError:
         return False
 
 
-def real_xl(search: str = ROOT_PATH) -> Path:
-    """The first xl in these directories that is not a shim, not followed if it is a link (Debian's is told by its
-    name which program to be). Raises ConfigError if there is none."""
-    for folder in search.split(":"):
-        path = Path(folder) / "xl"
-        if folder and path.is_file() and os.access(path, os.X_OK) and not is_shim(path):
-            return path
-    raise ConfigError("there is no xl on this host", hint="run this in dom0, with Xen's tools installed")
-
-
-def enable(say: Callable[[str], None], shim: Path = SHIM, search: str = ROOT_PATH) -> None:
-    """Make plain `xl migrate` move disks, now and after a reboot. Raises ConfigError without xl, RefusedError if
-    there is something else in the shim's place, or no right to make it."""
-    script = _SCRIPT.format(mark=MARK, xl=shlex.quote(str(real_xl(search))), program=shlex.quote(_program()))
+def enable(say: Callable[[str], None], shim: Path = SHIM) -> None:
+    """Make plain `xl migrate` move disks, now and after a reboot. Raises RefusedError if there is no xl, something
+    else in the shim's place, or no right to make it."""
+    # The real one is not followed if it is a link: Debian's is told by its name which program to be.
+    script = _SCRIPT.format(
+        mark=xl.SHIM_MARK.decode(), xl=shlex.quote(xl.find()), program=shlex.quote(_program())
+    )
     _refuse_foreign(shim)
     try:
         _place(shim, script)
     except OSError as exc:
         raise RefusedError(f"cannot make {shim}: {exc.strerror}", hint="run this as root") from None
-    if shutil.which("xl", path=os.environ.get("PATH", search)) != str(shim):
+    if shutil.which("xl") != str(shim):
         say(f"another xl than {shim} comes first in your PATH: put {shim.parent} at its beginning")
     say("a shell that ran xl before may remember where it was: hash -r")
     _publish(say, lambda store: store.write(ENABLED, "1"))
@@ -150,7 +140,7 @@ def _publish(say: Callable[[str], None], change: Callable[[Store], None]) -> Non
 
 
 def _refuse_foreign(shim: Path) -> None:
-    if os.path.lexists(shim) and not is_shim(shim):
+    if os.path.lexists(shim) and not installed(shim):
         raise RefusedError(f"{shim} is not ours", hint="see what it is for, and put it elsewhere")
 
 
@@ -172,7 +162,7 @@ def _place(shim: Path, script: str) -> None:
             file.flush()
             os.fchmod(fd, 0o755)
             os.fsync(fd)
-        if is_shim(shim):
+        if installed(shim):
             os.replace(draft, shim)
         else:
             os.link(draft, shim)
