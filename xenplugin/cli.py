@@ -273,6 +273,140 @@ def receive(config: str | None) -> None:
     _run(context, work)
 
 
+GUEST = (*LINK, "mode")
+
+
+@cli.command()
+@_shared(*GUEST)
+@click.option("-C", "xl_config", metavar="FILE", help="As xl's: the guest's configuration at the far host.")
+@click.option("-e", "no_wait", is_flag=True, help="As xl's: no daemon that waits for the guest at the far host.")
+@click.option("-p", "paused", is_flag=True, help="As xl's: leave the guest paused at the far host.")
+@click.option("-D", "preserve", is_flag=True, help="As xl's: keep the domain id.")
+@click.option("--debug", is_flag=True, help="As xl's: log every page.")
+@click.option("--xl-arguments", is_flag=True, hidden=True)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def migrate(xl_arguments: bool, words: tuple[str, ...], **options: Any) -> None:
+    """Move the running guest DOMAIN with its disks to HOST."""
+    from xenplugin import moving
+
+    given = {"-C": options.pop("xl_config"), "-e": options.pop("no_wait"), "-p": options.pop("paused"),
+             "-D": options.pop("preserve"), "--debug": options.pop("debug")}  # fmt: skip
+    context = Context(options)
+    if xl_arguments:
+        _run(context, lambda: sys.exit(moving.as_xl(words, context.config(), context.ui)))
+        return
+
+    def work() -> None:
+        if len(words) != 2:
+            raise UsageError("xenplugin migrate DOMAIN HOST")
+        own = [word for flag, value in given.items() if value for word in (flag, value) if word is not True]
+        context.finish(moving.guest(words[0], words[1], context.config(), context.ui, own))
+
+    _run(context, work)
+
+
+@cli.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@_shared(*GUEST)
+@click.option("--lifeline", type=int, hidden=True)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def transport(words: tuple[str, ...], lifeline: int | None, **options: Any) -> None:
+    """Started by xl: xl migrate -s 'xenplugin transport' DOMAIN HOST."""
+    from xenplugin.ui.jsonl import JsonLines
+
+    held = None
+    if lifeline is not None:
+        import socket
+
+        held = socket.socket(fileno=lifeline)
+        options["log_json"] = True
+    context = Context(options)
+    if held is not None:
+        context.ui = JsonLines(held.makefile("w", encoding="utf-8"))
+
+    def work() -> None:
+        from xenplugin.xen import transport
+
+        context.ui(events.Finished(transport.run(words, context.config(), context.ui, held)))
+
+    _run(context, work)
+
+
+@cli.command()
+@_shared()
+def enable(**options: Any) -> None:
+    """Make plain `xl migrate DOMAIN HOST` move guests with their disks."""
+    from xenplugin.xen import shim
+
+    _run(context := Context(options), lambda: shim.enable(lambda text: context.ui(events.Notice(text))))
+
+
+@cli.command()
+@_shared()
+def disable(**options: Any) -> None:
+    """Make xl the real one again."""
+    from xenplugin.xen import shim
+
+    _run(context := Context(options), lambda: shim.disable(lambda text: context.ui(events.Notice(text))))
+
+
+@cli.command()
+@_shared()
+def status(**options: Any) -> None:
+    """What runs on this host, and what was left behind."""
+    context = Context(options)
+
+    def work() -> None:
+        from xenplugin.xen import policy, publish, report, shim
+        from xenplugin.xen.store import Store, socket_path
+
+        def told(uuid: str) -> dict[str, str] | None:
+            with suppress(XenpluginError), Store() as store:
+                return publish.progress(store, uuid)
+            return None
+
+        def enabled() -> bool:
+            if not shim.is_shim(shim.SHIM):
+                return False
+            if not os.path.exists(socket_path()):
+                return True
+            with Store() as store:
+                return policy.enabled(store)
+
+        rows = report.status(context.config(), progress=told, enabled=enabled)
+        if context.json:
+            print(json.dumps(rows))
+        else:
+            report.show(rows, sys.stdout)
+
+    _run(context, work)
+
+
+@cli.command()
+@_shared()
+@click.option("--assume-peer-lost", is_flag=True, help="Other hosts that do not answer will never come back.")
+@click.option("--answer", metavar="ID", hidden=True)
+@click.option("--settled", is_flag=True, hidden=True)
+def recover(assume_peer_lost: bool, answer: str | None, settled: bool, **options: Any) -> None:
+    """Settle what interrupted migrations have left on this host."""
+    context = Context(options)
+
+    def say(text: str) -> None:
+        context.ui(events.Notice(text))
+
+    def work() -> None:
+        from xenplugin.xen import recover
+
+        config = context.config()
+        if answer is not None:
+            print(recover.answer(recover.Host(config.state_dir, say), answer, settled=settled), flush=True)
+            return
+        if code := recover.recover(config, say, assume_peer_lost=assume_peer_lost):
+            context.ui.close()
+            sys.exit(code)
+
+    _run(context, work)
+
+
 def _run(context: Context, work: Callable[[], None]) -> None:
     """Do it; every expected failure becomes a message and an exit code."""
     for number in (signal.SIGTERM, signal.SIGHUP):

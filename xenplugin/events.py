@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Started:
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase of the work begins: connect, transfer, finish."""
+    """A phase of the work begins. Of a disk: connect, transfer, finish; of a guest: connect, disks, memory,
+    stopped, handover, done (migration.py)."""
 
     name: str
 
@@ -65,6 +66,13 @@ class Far:
 
 
 @dataclass(frozen=True)
+class Xl:
+    """A line that xl, which this program runs or is run by, wrote to its standard error."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Failed:
     """The verb failed; `code` is the exit code."""
 
@@ -80,10 +88,22 @@ class Finished:
     result: dict[str, Any]
 
 
-Event: TypeAlias = Started | Phase | Linked | Progress | Notice | Far | Failed | Finished
+Event: TypeAlias = Started | Phase | Linked | Progress | Notice | Far | Xl | Failed | Finished
 Emit: TypeAlias = Callable[[Event], None]
+
+
+_KINDS = {kind.__name__.lower(): kind for kind in get_args(Event)}
 
 
 def to_json(event: Event) -> dict[str, Any]:
     """The event as a JSON object: {"event": "progress", ...}."""
     return {"event": type(event).__name__.lower(), **asdict(event)}
+
+
+def from_json(values: dict[str, Any]) -> Event | None:
+    """The event that `to_json` made `values` of (with other keys: None). None for a kind that is not known."""
+    kind = _KINDS.get(str(values.get("event")))
+    try:
+        return kind(**{key: value for key, value in values.items() if key != "event"}) if kind else None
+    except TypeError:
+        return None

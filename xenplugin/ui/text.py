@@ -18,6 +18,15 @@ from xenplugin.ui import units
 _LINE_EVERY = 10.0
 
 
+#: What a guest's migration does in a phase that takes its time.
+_GUEST = {
+    "disks": "moving its disks while it runs",
+    "memory": "xl moves its memory; what it writes meanwhile follows",
+    "stopped": "suspended: the rest of its disks",
+    "handover": "its disks are complete there; handing over",
+}
+
+
 class TextUi:
     """Writes to `out`. `progress`: None shows it on a terminal only, True also elsewhere, False never."""
 
@@ -50,6 +59,8 @@ class TextUi:
             self._say(f"far side: {event.text}", "yellow")
         elif isinstance(event, events.Notice):
             self._say(event.text, "yellow")
+        elif isinstance(event, events.Xl):
+            self._say(event.text, "dim")
         elif isinstance(event, events.Failed):
             self.close()
             self._say(f"xenplugin: error: {event.error}", "bold red")
@@ -64,8 +75,10 @@ class TextUi:
         elif isinstance(event, events.Phase):
             if self._verbose:
                 self._say(f"phase: {event.name}", "dim")
-            if event.name == "finish":
+            if event.name in ("finish", "memory", "handover"):
                 self.close()
+            if event.name in _GUEST:
+                self._say(f"  {_GUEST[event.name]}")
         elif isinstance(event, events.Finished):
             self.close()
             self._finished(event)
@@ -109,11 +122,14 @@ class TextUi:
         less = result["bytes_image"] / max(result["bytes_wire"], 1)
         self._say(f"done in {units.seconds(result['seconds'])}", "bold green")
         rows = {
+            "downtime": units.seconds(result["downtime"]) if result["downtime"] is not None else "",
+            "memory": units.size(result.get("bytes_memory", 0)) if "bytes_memory" in result else "",
             "image": f"{units.size(result['bytes_image'])}, of it data {units.size(result['bytes_data'])}",
             "sealed": f"{units.size(result['bytes_wire'])} ({less:.1f}x less), {result['cipher']}",
-            "digest": result["sha256"],
+            "digest": " ".join(result["sha256"]) if isinstance(result["sha256"], list) else result["sha256"],
         }
         if result["resumed"]:
             rows["resumed"] = f"{units.size(result['resumed'])} were there from an earlier try"
         for name, value in rows.items():
-            self._say(f"  {name:<8} {value}")
+            if value:
+                self._say(f"  {name:<8} {value}")

@@ -107,11 +107,11 @@ class Xl:
         self._run("pause", str(domid))
 
     def start_migrate(self, words: Sequence[str], lifeline: int) -> subprocess.Popen[bytes]:
-        """Start `xl WORDS` (global options, `migrate`, its options, GUEST, HOST) in a process group of its own, so
-        that ctrl-C does not reach it. Its children inherit the descriptor `lifeline` under the same number, and
-        nothing else. Standard input, output and error stay this process's."""
+        """Start `xl WORDS` (global options, `migrate`, its options, GUEST, HOST), its standard error a pipe. Its
+        children inherit the descriptor `lifeline` under the same number, and nothing else. It stays in this process
+        group, for an ssh below it may ask for a password."""
         try:
-            return subprocess.Popen([self.path, *words], pass_fds=(lifeline,), process_group=0)
+            return subprocess.Popen([self.path, *words], pass_fds=(lifeline,), stderr=subprocess.PIPE)
         except OSError as error:
             raise PeerError(f"cannot start {self.path}: {error.strerror}") from None
 

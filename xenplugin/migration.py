@@ -1,0 +1,350 @@
+"""A guest's migration as its source has it: between the near xl, which started this, and the far side.
+
+    connect   the far side runs its xl, whose banner comes back; the near xl sends its configuration
+    disks     live: they are moved while the guest runs, in rounds, until little is left; xl is not read meanwhile
+    memory    xl's stream passes, and what is written to the disks meanwhile follows
+    stopped   the guest is suspended: the last of its disks is moved (static, full: all of them), made durable there
+    handover  the gate opens: xl's last bytes pass, and the two xl settle it
+
+The gate (xen/gate.py) holds back xl's last 8 bytes until the disks are durable; "cleared" (6) and "results" (7)
+until the record says so (xen/ownership.py). Up to the gate everything can be given up: the near xl then resumes the
+guest. Whatever happens, the record is settled at the end, after xl has ended (xen/recover.py).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from xenplugin import events
+from xenplugin.config import Config
+from xenplugin.errors import Interrupted, PeerError, XenpluginError
+from xenplugin.link.rate import Pacer
+from xenplugin.transfer.pipeout import PipeOut
+from xenplugin.xen import guest as guests
+from xenplugin.xen import record, recover
+from xenplugin.xen.disks import Disks
+from xenplugin.xen.gate import Gate
+from xenplugin.xen.messages import Backward, Cleared, Ended, Forward, Suspended, TakenBack, Unpaused
+from xenplugin.xen.messages import Config as Configuration
+from xenplugin.xen.ownership import Role, State
+from xenplugin.xen.process import process
+from xenplugin.xen.publish import Publisher
+from xenplugin.xen.record import DiskNote, PeerNote, Record
+from xenplugin.xen.store import Store
+
+_READ = 1 << 20
+_TICK = 0.1
+#: Seconds without a byte of xl's after which what came before is sent on, though it fills no segment.
+_IDLE = 0.02
+
+
+class Migration:
+    """`host` as xl was given it; `xl_words` what its xl is to be run with there; `source` and `sink` the
+    descriptors of the near xl's protocol. `run()` once."""
+
+    def __init__(
+        self,
+        host: str,
+        xl_words: list[str],
+        config: Config,
+        emit: events.Emit,
+        *,
+        source: int,
+        sink: int,
+    ) -> None:
+        self._host = host
+        self._config = config
+        self._publisher: Publisher | None = None
+
+        def told(event: events.Event) -> None:
+            emit(event)
+            if self._publisher is not None:
+                self._publisher(event)
+
+        self._emit = told
+        self._source, self._sink = source, sink
+        self._live = config.mode == "live"
+        self._pacer = Pacer(config.rate / 8) if config.rate else None
+        self._id = record.new_id()
+        self._failure: XenpluginError | None = None
+        self._lock = threading.Lock()
+        self._noted = threading.Event()
+        self._pipe = PipeOut(
+            {"id": self._id, "xl": xl_words},
+            host,
+            config,
+            told,
+            self._answered,
+            self._heard,
+            on_failure=self._fail,
+            pacer=self._pacer,
+        )
+        self._paused = "-p" in xl_words
+        self._forward = Gate(Forward(), (Ended, Cleared))
+        self._backward = Gate(Backward(), (Unpaused, TakenBack))
+        self._record: Record | None = None
+        self._disks: Disks | None = None
+        self._results: list[dict[str, Any]] = []
+        self._opened = False
+        self._phases: dict[str, float] = {}
+        self._phase = ("connect", time.monotonic())
+        self._began = time.monotonic()
+        self._stopped = self._started = 0.0
+        self.connected = False  #: up to then there is nothing that an interruption could leave behind
+
+    def run(self) -> dict[str, Any]:
+        """Move it. Returns the result object of DESIGN. Raises XenpluginError, after which the guest is where its
+        record says, on this host unless the error is an OwnershipError."""
+        self._emit(events.Phase("connect"))
+        failure: XenpluginError | None = None
+        try:
+            self._pipe.open()
+            self.connected = True
+            for data in self._input():
+                self._pass_on(data)
+            if self._record is None or self._record.state is not State.GIVEN:
+                raise self._failure or PeerError("xl gave the migration up (it says why above)")
+        except KeyboardInterrupt:
+            failure = _interrupted()
+        except XenpluginError as exc:
+            failure = exc
+        self._let_go_of_xl()
+        return self._finish(failure)
+
+    def cancel(self) -> bool:
+        """Give it up, from any thread; `run` then raises. False: it is too late, the guest is being handed over."""
+        with self._lock:
+            if self._opened:
+                return False
+            self._fail(_interrupted())
+        self._pipe.fail(_interrupted())
+        return True
+
+    # -- from the near xl -------------------------------------------------------------------------
+
+    def _input(self) -> Iterator[bytes]:
+        """What xl sends, to its end."""
+        idle = True
+        while True:
+            self._check()
+            ready, _, _ = select.select([self._source], [], [], _TICK if idle else _IDLE)
+            if not ready:
+                if not idle:
+                    self._pipe.flush()
+                    idle = True
+                continue
+            data = os.read(self._source, _READ)
+            if not data:
+                return
+            idle = False
+            yield data
+
+    def _pass_on(self, data: bytes) -> None:
+        passing, found = self._forward.feed(data)
+        if passing:
+            self._pipe.write(passing)
+        for event in found:
+            if isinstance(event, Configuration):
+                self._prepare(event.fields)
+                self._enter("memory")
+                self._pipe.write(self._forward.release())
+            elif isinstance(event, Suspended):
+                self._stopped = time.monotonic()
+                self._enter("stopped")
+                assert self._disks is not None
+                self._disks.settle()
+            elif isinstance(event, Ended):
+                self._pipe.flush()
+                self._open_gate()
+            elif isinstance(event, Cleared):
+                self._advance(State.HANDING)
+                self._release()
+
+    def _open_gate(self) -> None:
+        assert self._disks is not None
+        self._results = self._disks.settled()
+        with self._lock:
+            self._check()
+            self._opened = True
+        self._enter("handover")
+        self._release()
+
+    def _release(self) -> None:
+        self._pipe.write(self._forward.release())
+        self._pipe.flush()
+
+    def _prepare(self, config: dict[str, Any]) -> None:
+        """The guest is known now: the far side is made ready for it, its disks are moved as far as they can be."""
+        with Store() as store:
+            guest = guests.of_config(store, config)
+            disks = guests.check(config, guest, lambda text: self._emit(events.Notice(text)))
+        state_dir, mode = self._config.state_dir, self._config.mode
+        recover.clear_way(recover.Host(state_dir, self._notice), Role.SOURCE, guest.uuid)
+        peer = PeerNote(self._host, self._config.ssh, self._config.remote_program)
+        self._record = record.begin(
+            state_dir,
+            record.new(
+                Role.SOURCE, self._id, uuid=guest.uuid, name=guest.name, peer=peer, mode=mode, domid=guest.domid,
+                paused=self._paused, xl=process(os.getppid()),
+            ),
+        )  # fmt: skip
+        self._publisher = Publisher(guest.uuid, guest.name, self._host, mode)
+        self._say("guest", {"name": guest.name, "uuid": guest.uuid, "mode": mode, "host": socket.gethostname()})
+        moved = self._config
+        if mode == "full":
+            moved = moved.with_values({"whole": True, "level": "store"}, "mode full")
+        self._disks = Disks(
+            disks, self._host, moved, self._emit, self._pacer, self._check, watched=self._live
+        )
+        total = sum(self._disks.sizes)
+        self._emit(events.Started(f"migrate ({mode})", guest.name, self._host, total))
+        made = self._disks.open()
+        notes = [
+            {"path": disk.path, "size": size, "made": new}
+            for disk, size, new in zip(disks, self._disks.sizes, made, strict=True)
+        ]
+        self._say("disks", notes)
+        own = tuple(DiskNote(disk.path, size) for disk, size in zip(disks, self._disks.sizes, strict=True))
+        self._record = record.note(state_dir, self._record, disks=own)
+        if self._live:
+            self._enter("disks")
+            self._disks.precopy()
+            self._disks.trail()
+
+    # -- from the far side ------------------------------------------------------------------------
+
+    def _answered(self, data: bytes) -> None:
+        """What the far xl says, on its way to the near one; in the session's own thread."""
+        passing, found = self._backward.feed(data)
+        self._write(passing)
+        for event in found:
+            if isinstance(event, Unpaused):
+                if event.status == 0:
+                    self._started = time.monotonic()
+                    self._advance(State.GIVEN)
+                self._write(self._backward.release())
+            elif isinstance(event, TakenBack):
+                self._advance(State.KEPT)
+                self._write(self._backward.release())
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while len(view):
+                view = view[os.write(self._sink, view) :]
+        except OSError:
+            raise PeerError("xl of this host has ended") from None
+
+    def _heard(self, fields: dict[str, Any]) -> None:
+        if "noted" in fields:
+            self._noted.set()
+
+    def _say(self, what: str, value: Any) -> None:
+        """Tell the far side, and wait until it has written it down."""
+        self._noted.clear()
+        self._pipe.note({what: value})
+        while not self._noted.wait(_TICK):
+            self._check()
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def _advance(self, state: State) -> None:
+        with self._lock:
+            if self._record is None:
+                raise PeerError("the far xl answers before it was asked")
+            self._record = record.advance(self._config.state_dir, self._record, state)
+
+    def _fail(self, error: XenpluginError) -> None:
+        if self._failure is None:
+            self._failure = error
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _enter(self, phase: str) -> None:
+        name, since = self._phase
+        now = time.monotonic()
+        self._phases[name] = round(now - since, 3)
+        self._phase = (phase, now)
+        self._emit(events.Phase(phase))
+
+    def _notice(self, text: str) -> None:
+        self._emit(events.Notice(text))
+
+    # -- end --------------------------------------------------------------------------------------
+
+    def _let_go_of_xl(self) -> None:
+        """It sees the end of its protocol, and resumes the guest if that is still its own."""
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(nowhere, self._source, inheritable=False)
+        os.dup2(nowhere, self._sink, inheritable=False)
+        os.close(nowhere)
+
+    def _finish(self, failure: XenpluginError | None) -> dict[str, Any]:
+        if self._disks is not None:
+            self._disks.close()
+        try:
+            if failure is not None:
+                self._pipe.close()  # before xl is waited for: the far xl is to let go as well
+            if self._record is not None:
+                failure = self._settle(failure)
+        finally:
+            self._pipe.close()
+            if self._publisher is not None:
+                self._publisher.close()
+        if failure is not None:
+            raise failure
+        self._enter("done")
+        return self._result()
+
+    def _settle(self, failure: XenpluginError | None) -> XenpluginError | None:
+        """The record gets its end. Returns what the migration failed with, if it did."""
+        assert self._record is not None
+        host = recover.Host(self._config.state_dir, self._notice)
+        given = self._record.state is State.GIVEN
+        settled = host.settle(self._record)
+        if settled is None or settled.state is not State.REMOVED:
+            return None if given else failure
+        if failure is None:
+            try:
+                self._pipe.note({"settled": True})
+                self._pipe.end()
+                record.forget(self._config.state_dir, settled)
+                return None
+            except XenpluginError as exc:
+                self._notice(f"the guest has moved, but the far side did not say good-bye: {exc}")
+                failure = None
+        if not host.close_down(settled):
+            self._notice("the far side could not be told how it ended: `xenplugin recover` does so later")
+        return None if given else failure
+
+    def _result(self) -> dict[str, Any]:
+        memory = self._pipe.result()
+        disks = self._results
+        return {
+            "seconds": round(time.monotonic() - self._began, 3),
+            "bytes_image": sum(each["bytes_image"] for each in disks),
+            "bytes_data": sum(each["bytes_data"] for each in disks),
+            "bytes_memory": memory["bytes_in"],
+            "bytes_wire": memory["bytes_wire"] + sum(each["bytes_wire"] for each in disks),
+            "phases": self._phases,
+            "downtime": round(self._started - self._stopped, 3),
+            "cipher": memory["cipher"],
+            "level": memory["level"],
+            "streams": memory["streams"],
+            "resumed": sum(each["resumed"] for each in disks),
+            "sha256": [each["sha256"] for each in disks],
+            "mode": self._config.mode,
+            "disks": disks,
+        }
+
+
+def _interrupted() -> Interrupted:
+    return Interrupted("interrupted: the guest stays here", hint="the same command goes on with its disks")

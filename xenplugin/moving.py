@@ -1,0 +1,54 @@
+"""How a guest's migration is asked for: by `xenplugin migrate`, and by plain `xl migrate` through the shim."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from xenplugin import events
+from xenplugin.config import Config
+from xenplugin.errors import XenpluginError
+from xenplugin.supervise import Supervisor
+from xenplugin.xen import guest as guests
+from xenplugin.xen import policy, shim
+from xenplugin.xen.store import Store
+from xenplugin.xen.xl import find
+
+
+def guest(who: str, host: str, config: Config, emit: events.Emit, options: Sequence[str]) -> dict[str, Any]:
+    """Move the guest `who` (name or domain id); `options` are xl's own. Returns the result object. Raises
+    XenpluginError."""
+    with Store() as store:
+        guests.find(store, who)  # a wrong name is told before anything is started
+    return Supervisor(who, host, config, emit, options=options).run()
+
+
+def as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
+    """Do what `xl WORDS` says (WORDS contain `migrate`), by this way or, where it is not for us, by xl's own: then
+    this process becomes xl. Returns xl's exit status."""
+    asked = shim.parse(words)
+    if isinstance(asked, shim.NotOurs):
+        if asked.reason:
+            emit(events.Notice(asked.reason))
+        return _plain(words)
+    with Store() as store:
+        found = guests.find(store, asked.domain)
+        wanted = policy.read(store, found.uuid, config)
+        if not (wanted.enabled and policy.enabled(store)):
+            emit(events.Notice(f"{found.name} is moved without its disks: xenstore says so (docs/xenstore.md)"))
+            return _plain(words)
+    chosen = replace(config, ssh=asked.ssh, mode=wanted.mode, rate=wanted.rate)
+    supervisor = Supervisor(asked.domain, asked.host, chosen, emit, asked.globals, asked.options)
+    try:
+        emit(events.Finished(supervisor.run()))
+        return 0
+    except XenpluginError as exc:
+        emit(events.Failed(exc.code, str(exc), exc.hint))
+        return supervisor.status or 1
+
+
+def _plain(words: Sequence[str]) -> int:
+    xl = find()
+    os.execv(xl, [xl, *words])
