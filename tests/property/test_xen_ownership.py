@@ -253,6 +253,7 @@ def test_never_none_for_ever(found: dict[World, tuple[World, str] | None]) -> No
             settled = recovered(replace(world, link=True, forward="", backward=""), order)
             assert settled.source is State.REMOVED, story(found, world)
             assert settled.destination in FINAL, story(found, world)
+            assert STILL not in (settled.guest, settled.copy), story(found, world)
             live = (settled.guest is LIVE) + (settled.copy is LIVE)
             if not world.restarted:
                 assert live == 1, story(found, world)

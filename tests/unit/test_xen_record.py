@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 from dataclasses import replace
@@ -223,6 +224,18 @@ def test_a_process_is_more_than_its_pid() -> None:
     this.end(5)
     with pytest.raises(OwnershipError, match="gone"):
         process(child.pid)
+
+
+def test_a_process_may_have_any_name(tmp_path: Path) -> None:
+    program = tmp_path / "a) Z 1 (b"
+    shutil.copy("/bin/sleep", program)
+    child = subprocess.Popen([program, "600"])
+    try:
+        assert process(child.pid).alive
+        assert process(child.pid).start >= process(os.getpid()).start
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_a_process_that_does_not_want_to_end() -> None:

@@ -353,6 +353,16 @@ def test_both_sides_on_one_host(pair: Pair) -> None:
     assert pair.near.rows == ["9 g1 -b----"]
 
 
+def test_the_sources_domain_is_not_the_copy_whatever_its_name(pair: Pair) -> None:
+    """Both sides on one host, the copy is gone, and the administrator has put back the source's name."""
+    pair.far = pair.near
+    pair.near.domains(SUSPENDED)
+    pair.near.record(S, State.HANDING)
+    pair.near.record(D, State.CLEARED)
+    assert pair.near.recover() == 0
+    assert pair.near.rows == ["7 g1 -b----"]
+
+
 def test_a_guest_that_is_to_stay_paused(pair: Pair) -> None:
     pair.far.domains(INCOMING)
     pair.far.record(D, State.CLEARED, paused=True)
