@@ -356,7 +356,7 @@ def status(**options: Any) -> None:
     context = Context(options)
 
     def work() -> None:
-        from xenplugin.xen import policy, publish, report, shim
+        from xenplugin.xen import policy, publish, report, shim, xl
         from xenplugin.xen.store import Store, socket_path
 
         def told(uuid: str) -> dict[str, str] | None:
@@ -365,7 +365,7 @@ def status(**options: Any) -> None:
             return None
 
         def enabled() -> bool:
-            if not shim.is_shim(shim.SHIM):
+            if not (os.path.exists(shim.SHIM) and xl.is_shim(shim.SHIM)):
                 return False
             if not os.path.exists(socket_path()):
                 return True
