@@ -234,10 +234,10 @@ def completion() -> str:
     for name, command in verbs().items():
         flags = [flag for each in options(command) for flag in (*each.opts, *each.secondary_opts)]
         valued = [flag for each in options(command) if not each.is_flag for flag in each.opts]
-        plain = [each.name for each in command.params if isinstance(each, click.Argument)]
+        plain = [word.strip("[].").lower() for each in arguments(command) for word in each.split()]
         cases.append(
             f"    {name}) flags='{' '.join(flags)} --help' valued='{' '.join(valued)}'"
-            f" plain='{' '.join(str(word) for word in plain)}' ;;"
+            f" plain='{' '.join(plain)}' ;;"
         )
     choices = dict(VALUES)
     for command in verbs().values():

@@ -85,6 +85,8 @@ apt-get install -y -q --no-install-recommends /xenplugin.deb
 test "$(xenplugin --version)" = "xenplugin, version $1"
 cd / && truncate -s 4M /image && xenplugin copy -q /image /copy && cmp /image /copy
 test -n "$(find /usr/lib/python3/dist-packages/xenplugin -name 'cli.*.pyc')"
+test "$(xenplugin status --json)" = "[]"
+xenplugin recover
 bash -n /usr/share/bash-completion/completions/xenplugin
 apt-get install -y -q --reinstall --no-install-recommends /xenplugin.deb
 mkdir -p /var/lib/xen/xenplugin/migrations
@@ -93,7 +95,7 @@ apt-get purge -y -q xenplugin
 test -e /var/lib/xen/xenplugin/migrations/1.source.json
 test ! -e /usr/bin/xenplugin -a ! -e /usr/lib/python3/dist-packages/xenplugin -a ! -e /etc/xen/xenplugin.conf
 apt-get install -y -q --no-install-recommends /xenplugin.deb
-echo '{"state": "kept"}' >/var/lib/xen/xenplugin/migrations/1.source.json
+echo '{"state": "removed"}' >/var/lib/xen/xenplugin/migrations/1.source.json
 printf '#!/bin/sh\\n# xenplugin shim\\n' >/usr/local/sbin/xl
 apt-get purge -y -q xenplugin
 test ! -e /usr/local/sbin/xl -a ! -e /var/lib/xen/xenplugin

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from xenplugin.xen.ownership import State
+from xenplugin.xen.shim import SHIM
+from xenplugin.xen.xl import SHIM_MARK
+
 DEBIAN = Path(__file__).parents[2] / "packaging/debian"
 
 
@@ -37,7 +41,7 @@ def record(state: str) -> str:
     return json.dumps({"format": 1, "state": state, "name": "g1"}, indent=1)
 
 
-@pytest.mark.parametrize("records", [[], [record("kept"), record("removed"), record("running")]])
+@pytest.mark.parametrize("records", [[], [record("removed"), record("removed")]])
 def test_purging_removes_what_is_settled(tmp_path: Path, records: list[str]) -> None:
     state = state_with(tmp_path, *records)
     done = run("postrm", "purge", path=tmp_path, state=state)
@@ -45,9 +49,9 @@ def test_purging_removes_what_is_settled(tmp_path: Path, records: list[str]) -> 
     assert run("postrm", "purge", path=tmp_path, state=state).returncode == 0
 
 
-@pytest.mark.parametrize("left", [*map(record, ("moving", "handing", "given", "receiving", "cleared")), "{", ""])
+@pytest.mark.parametrize("left", [*(record(state) for state in State if state is not State.REMOVED), "{", ""])
 def test_purging_keeps_what_is_undecided_or_unreadable_and_says_so(tmp_path: Path, left: str) -> None:
-    state = state_with(tmp_path, record("kept"), left)
+    state = state_with(tmp_path, record("removed"), left)
     done = run("postrm", "purge", path=tmp_path, state=state)
     assert done.returncode == 0 and (state / "links").is_dir() and len(list(state.glob("migrations/*"))) == 2
     assert "1.source.json" in done.stderr and "0.source.json" not in done.stderr and "recover" in done.stderr
@@ -62,7 +66,7 @@ def test_nothing_else_removes_state(tmp_path: Path, action: str) -> None:
 
 @pytest.fixture
 def shim(tmp_path: Path) -> Path:
-    (tmp_path / "xl").write_text("#!/bin/sh\n# xenplugin shim\n")
+    (tmp_path / "xl").write_bytes(b"#!/bin/sh\n# " + SHIM_MARK + b"\n")
     return tmp_path / "xl"
 
 
@@ -72,6 +76,7 @@ def program(folder: Path, text: str) -> None:
 
 
 def test_removing_puts_xl_back(tmp_path: Path, shim: Path) -> None:
+    assert f"shim={SHIM}\n" in (DEBIAN / "prerm").read_text(encoding="utf-8")
     program(tmp_path, f'echo "$@"; rm {shim}')
     done = run("prerm", "remove", path=tmp_path, shim=shim)
     assert (done.stdout, done.returncode) == ("disable\n", 0) and not shim.exists()
