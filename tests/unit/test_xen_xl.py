@@ -108,15 +108,19 @@ def test_xl_is_asked_in_english_and_gets_no_input(tmp_path: Path, monkeypatch: p
     Xl(path, patience=20).unpause(1)
 
 
-def test_a_migration_has_a_group_of_its_own_and_the_lifeline(tmp_path: Path) -> None:
+def test_a_migration_gets_the_lifeline_and_nothing_else(tmp_path: Path) -> None:
     """xl's child sees the end of the lifeline when the one who holds its other end is gone."""
-    path = script(tmp_path, '#!/bin/sh\necho "$$ $*" >"$0.words"\nread -r _ </dev/fd/$3\necho end >>"$0.words"\n')
+    path = script(
+        tmp_path, '#!/bin/sh\necho "$$ $*" >"$0.words"\nread -r _ </dev/fd/$3\necho end >>"$0.words"\necho said >&2\n'
+    )
     near, far = os.pipe()
     running = Xl(path).start_migrate(["migrate", "-s", str(near), "g1", "hostb"], near)
     os.close(near)
-    assert os.getpgid(running.pid) == running.pid
+    assert os.getpgid(running.pid) == os.getpgid(0), "an ssh below it may ask for a password"
     assert not os.path.exists(f"/proc/{running.pid}/fd/{far}"), "else it would hold itself alive"
     os.close(far)
+    assert running.stderr is not None and running.stderr.read() == b"said\n"
+    running.stderr.close()
     assert running.wait(20) == 0
     words = (tmp_path / "xl.words").read_text().split("\n")
     assert words[0] == f"{running.pid} migrate -s {near} g1 hostb" and words[1] == "end"
@@ -125,6 +129,7 @@ def test_a_migration_has_a_group_of_its_own_and_the_lifeline(tmp_path: Path) -> 
 def test_receiving_is_started_with_pipes(tmp_path: Path) -> None:
     path = script(tmp_path, '#!/bin/sh\nprintf %s "$*"\ncat\n')
     running = Xl(path).start_receive(["migrate-receive", "-p"])
+    assert os.getpgid(running.pid) == running.pid, "what ends the session must not end it"
     assert running.stdin is not None and running.stdout is not None
     running.stdin.write(b"!")
     running.stdin.close()
