@@ -53,9 +53,8 @@ class Guest:
 
 def find(store: Store, who: str) -> Guest:
     """The guest with this name or domain id, as xl takes it. Raises RefusedError if there is none."""
-    for domid in [int(who)] if re.fullmatch("[0-9]{1,5}", who) else _domids(store):
-        guest = _guest(store, domid)
-        if guest and (guest.name == who or str(domid) == who):
+    for domid in _domids(store):
+        if who in (str(domid), store.read(f"/local/domain/{domid}/name")) and (guest := _guest(store, domid)):
             return guest
     raise RefusedError(f"there is no guest {who} on this host", hint=_LIST)
 
@@ -63,9 +62,10 @@ def find(store: Store, who: str) -> Guest:
 def by_uuid(store: Store, uuid: str) -> Guest | None:
     """The guest with this uuid, None if it is not here. One that is just arriving is not meant."""
     for domid in _domids(store):
-        guest = _guest(store, domid)
-        if guest and guest.uuid == uuid.lower() and not guest.name.endswith(INCOMING):
-            return guest
+        if (store.read(f"/local/domain/{domid}/vm") or "").lower() == f"/vm/{uuid.lower()}":
+            guest = _guest(store, domid)
+            if guest and not guest.name.endswith(INCOMING):
+                return guest
     return None
 
 
