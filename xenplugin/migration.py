@@ -19,6 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from xenplugin import events
@@ -26,8 +27,9 @@ from xenplugin.config import Config
 from xenplugin.errors import Interrupted, PeerError, XenpluginError
 from xenplugin.link.rate import Pacer
 from xenplugin.transfer.pipeout import PipeOut
+from xenplugin.ui import units
 from xenplugin.xen import guest as guests
-from xenplugin.xen import record, recover
+from xenplugin.xen import policy, record, recover
 from xenplugin.xen.disks import Disks
 from xenplugin.xen.gate import Gate
 from xenplugin.xen.messages import Backward, Cleared, Ended, Forward, Suspended, TakenBack, Unpaused
@@ -42,6 +44,8 @@ _READ = 1 << 20
 _TICK = 0.1
 #: Seconds without a byte of xl's after which what came before is sent on, though it fills no segment.
 _IDLE = 0.02
+#: Seconds between looks at whether the migration is over, of who heeds changes of the policy.
+_HEED = 1.0
 
 
 class Migration:
@@ -70,7 +74,7 @@ class Migration:
         self._emit = told
         self._source, self._sink = source, sink
         self._live = config.mode == "live"
-        self._pacer = Pacer(config.rate / 8) if config.rate else None
+        self._pacer = Pacer(config.rate / 8)
         self._id = record.new_id()
         self._failure: XenpluginError | None = None
         self._lock = threading.Lock()
@@ -96,6 +100,7 @@ class Migration:
         self._phase = ("connect", time.monotonic())
         self._began = time.monotonic()
         self._stopped = self._started = 0.0
+        self._over = False
         self.connected = False  #: up to then there is nothing that an interruption could leave behind
 
     def run(self) -> dict[str, Any]:
@@ -195,6 +200,7 @@ class Migration:
             ),
         )  # fmt: skip
         self._publisher = Publisher(guest.uuid, guest.name, self._host, mode)
+        threading.Thread(target=self._heed, args=(guest.uuid,), daemon=True).start()
         self._say("guest", {"name": guest.name, "uuid": guest.uuid, "mode": mode, "host": socket.gethostname()})
         moved = self._config
         if mode == "full":
@@ -252,6 +258,19 @@ class Migration:
         while not self._noted.wait(_TICK):
             self._check()
 
+    def _heed(self, uuid: str) -> None:
+        """The guest's policy can be changed while it moves: its rate holds at once."""
+        with suppress(XenpluginError), policy.watch(uuid) as watch, Store() as store:
+            known = policy.read(store, uuid, self._config).rate
+            while not self._over:
+                if watch.wait(_HEED) is None:
+                    continue
+                rate = policy.read(store, uuid, self._config).rate
+                if rate != known:
+                    known = rate
+                    self._pacer.set(rate / 8)
+                    self._notice(f"xenstore: from now on {units.rate(rate / 8) if rate else 'no rate limit'}")
+
     # -- state ------------------------------------------------------------------------------------
 
     def _advance(self, state: State) -> None:
@@ -296,6 +315,7 @@ class Migration:
             if self._record is not None:
                 failure = self._settle(failure)
         finally:
+            self._over = True
             self._pipe.close()
             if self._publisher is not None:
                 self._publisher.close()

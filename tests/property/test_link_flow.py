@@ -293,3 +293,19 @@ def test_a_key_is_spent_before_it_must_not_seal() -> None:
 def test_a_longer_path_never_gets_fewer_connections(one: float, two: float) -> None:
     near, far = sorted((one, two))
     assert 1 <= tcp.choose_streams(near) <= tcp.choose_streams(far) <= tcp.MAX_STREAMS
+
+
+def test_the_rate_can_be_changed_and_lifted() -> None:
+    now = [0.0]
+    pacer = Pacer(100.0, lambda: now[0])
+    pacer.due(1000)
+    assert pacer.due(1000) > 9
+    pacer.set(1e6)
+    assert pacer.due(1000) < 0.1  # what the old rate would have made it wait is forgotten
+    assert pacer.due(1_000_000) < 0.1 < 0.9 < pacer.due(1)
+    pacer.set(0)
+    assert pacer.due(1 << 40) == 0
+    pacer.set(1000.0)
+    now[0] = 5.0
+    pacer.due(1000)
+    assert 0.9 < pacer.due(1) <= 1

@@ -11,24 +11,32 @@ import time
 from collections.abc import Callable
 
 BURST = 0.02
-#: Most bytes handed to the kernel at once while a rate is set.
-SLICE = 16 << 10
+#: Most bytes handed to the kernel at once while a rate is set, and while none is.
+SLICE, WHOLE = 16 << 10, 256 << 10
 
 
 class Pacer:
-    """`rate` bytes/s."""
+    """`rate` bytes/s; 0: no limit."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate = rate
-        #: Bytes to hand to the kernel at once: no more than 50 ms, so that every connection gets its turn.
-        self.slice = max(512, min(SLICE, int(rate / 20)))
         self._clock = clock
         self._next = clock()
         self._lock = threading.Lock()
+        self.set(rate)
+
+    def set(self, rate: float) -> None:
+        """From now on at most `rate` bytes/s."""
+        with self._lock:
+            self._rate = rate
+            #: Bytes to hand to the kernel at once: no more than 50 ms, so that every connection gets its turn.
+            self.slice = max(512, min(SLICE, int(rate / 20))) if rate else WHOLE
+            self._next = self._clock()
 
     def due(self, count: int) -> float:
         """Seconds to wait before `count` bytes may leave; the time is taken."""
         with self._lock:
+            if not self._rate:
+                return 0.0
             now = self._clock()
             start = max(self._next, now - BURST)
             self._next = start + count / self._rate
