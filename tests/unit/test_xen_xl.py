@@ -110,9 +110,8 @@ def test_xl_is_asked_in_english_and_gets_no_input(tmp_path: Path, monkeypatch: p
 
 def test_a_migration_gets_the_lifeline_and_nothing_else(tmp_path: Path) -> None:
     """xl's child sees the end of the lifeline when the one who holds its other end is gone."""
-    path = script(
-        tmp_path, '#!/bin/sh\necho "$$ $*" >"$0.words"\nread -r _ </dev/fd/$3\necho end >>"$0.words"\necho said >&2\n'
-    )
+    lines = ('echo "$$ $*" >"$0.words"', "read -r _ </dev/fd/$3", 'echo end >>"$0.words"', "echo said >&2")
+    path = script(tmp_path, "#!/bin/sh\n" + "\n".join(lines) + "\n")
     near, far = os.pipe()
     running = Xl(path).start_migrate(["migrate", "-s", str(near), "g1", "hostb"], near)
     os.close(near)

@@ -136,6 +136,8 @@ def begin(state_dir: Path, record: Record) -> Record:
                     hint="wait for it, or stop it" if other.alive else "xenplugin recover",
                 )
         _write(folder, record)
+        with os_errors("write", str(folder)):
+            sync_directory(str(folder.parent))  # the folder may be new; later changes cost downtime
     return record
 
 
@@ -242,7 +244,6 @@ def _write(folder: Path, record: Record) -> None:
             os.fsync(fd)
         os.rename(draft, path)
         sync_directory(str(folder))
-        sync_directory(str(folder.parent))
 
 
 def _read(path: Path) -> Record | Unreadable | None:
