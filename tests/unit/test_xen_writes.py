@@ -7,6 +7,7 @@ import mmap
 import os
 import struct
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from ctypes import addressof, create_string_buffer
@@ -418,18 +419,22 @@ def test_the_buffer_is_emptied_meanwhile(
     assert changes.drain() == {5}
 
 
-def test_what_a_killed_process_left_is_removed(tracefs: None) -> None:
+def test_what_a_killed_process_left_is_removed(served: Callable[..., Disk]) -> None:
     instances = trace._tracefs() / "instances"
-    child = subprocess.Popen(["true"])
+    disk = served()
+    program = f"from xenplugin.xen import writes; writes.Watched({disk.physical}); print(flush=True); input()"
+    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdin and child.stdout and child.stdout.readline() == b"\n"
+    stale = instances / f"xenplugin-{child.pid}-0"
+    trace.Trace().close()
+    assert stale.exists()  # its process lives
+    child.kill()
     child.wait()
-    stale, alive = instances / f"xenplugin-{child.pid}-0", instances / f"xenplugin-{os.getppid()}-7"
-    for path in (stale, alive):
-        path.mkdir()
-    try:
-        trace.Trace().close()
-        assert not stale.exists() and alive.exists()
-    finally:
-        alive.rmdir()
+    child.stdin.close()
+    child.stdout.close()
+    assert stale.exists()
+    trace.Trace().close()
+    assert not stale.exists()
 
 
 def test_what_cannot_be_watched_is_compared_and_that_is_said(
