@@ -570,3 +570,48 @@ def test_a_peer_that_says_anything(tmp_path: Path) -> None:
     assert peer.ask(one)[0] is peer.Silence.UNREACHABLE  # -s '': HOST was a whole command
     assert peer.command(PeerNote("-oProxyCommand=x", "ssh"), "recover") is None
     assert peer.ask(replace(one, peer=PeerNote("hostb", "sleep 60; true")), 0.2)[0] is peer.Silence.UNREACHABLE
+
+
+def test_the_verbs_between_two_hosts(tmp_path: Path) -> None:
+    """xenplugin recover and status as they are typed; only ssh and xl are stand-ins. Message 7 was lost."""
+    sides = []
+    for name in ("a", "b"):
+        side = Side(tmp_path / name, lambda: None)
+        (side.folder / "xl").write_text(f"#!{sys.executable}\n" + Path(fakexl.__file__).read_text())
+        (side.folder / "xl").chmod(0o755)
+        (side.folder / "conf").write_text(f'state_dir = "{side.config.state_dir}"\n')
+        sides.append(side)
+    near, far = sides
+
+    def run(side: Side, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "xenplugin", *words, "--config", str(side.folder / "conf")],
+            env={**os.environ, "PATH": f"{side.folder}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        f'#!/bin/sh\nshift 2\nPATH={far.folder}:$PATH\nexport PATH\n[ -e {tmp_path}/down ] && exit 255\n'
+        f'exec {sys.executable} -m xenplugin "$@" --config {far.folder}/conf\n'
+    )
+    ssh.chmod(0o755)
+    near.domains(AWAY)
+    far.domains(THERE)
+    near.record(S, State.HANDING, peer=PeerNote("hostb", str(ssh)))
+    far.record(D, State.RUNNING)
+    (tmp_path / "down").touch()
+    done = run(near, "recover")
+    assert done.returncode == 20 and "hint" not in done.stdout, done.stderr
+    assert "not known whether g1 runs on hostb" in done.stderr and "--assume-peer-lost" in done.stderr
+    assert "handing" in run(near, "status").stdout
+    (tmp_path / "down").unlink()
+    done = run(near, "recover")
+    assert done.returncode == 0, done.stderr
+    assert near.rows == [] and far.rows == [THERE]
+    assert near.state(S) is None and far.state(D) is None
+    assert "nothing was left behind" in run(near, "status").stdout
+    done = run(near, "recover", "--answer", "x; rm -rf /")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
