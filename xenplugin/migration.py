@@ -19,6 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from xenplugin import events
@@ -43,6 +44,8 @@ _READ = 1 << 20
 _TICK = 0.1
 #: Seconds without a byte of xl's after which what came before is sent on, though it fills no segment.
 _IDLE = 0.02
+#: Seconds between looks at whether the migration is over, of who heeds changes of the policy.
+_HEED = 1.0
 
 
 class Migration:
@@ -62,7 +65,6 @@ class Migration:
         self._host = host
         self._config = config
         self._publisher: Publisher | None = None
-        self._following: policy.Following | None = None
 
         def told(event: events.Event) -> None:
             emit(event)
@@ -98,6 +100,7 @@ class Migration:
         self._phase = ("connect", time.monotonic())
         self._began = time.monotonic()
         self._stopped = self._started = 0.0
+        self._over = False
         self.connected = False  #: up to then there is nothing that an interruption could leave behind
 
     def run(self) -> dict[str, Any]:
@@ -185,8 +188,7 @@ class Migration:
         """The guest is known now: the far side is made ready for it, its disks are moved as far as they can be."""
         with Store() as store:
             guest = guests.of_config(store, config)
-            disks = guests.check(config, guest, self._notice)
-            known = policy.read(store, guest.uuid, self._config)
+            disks = guests.check(config, guest, lambda text: self._emit(events.Notice(text)))
         state_dir, mode = self._config.state_dir, self._config.mode
         recover.clear_way(recover.Host(state_dir, self._notice), Role.SOURCE, guest.uuid)
         peer = PeerNote(self._host, self._config.ssh, self._config.remote_program)
@@ -198,7 +200,7 @@ class Migration:
             ),
         )  # fmt: skip
         self._publisher = Publisher(guest.uuid, guest.name, self._host, mode)
-        self._following = policy.Following(guest.uuid, self._config, known, self._heed, self._notice)
+        threading.Thread(target=self._heed, args=(guest.uuid,), daemon=True).start()
         self._say("guest", {"name": guest.name, "uuid": guest.uuid, "mode": mode, "host": socket.gethostname()})
         moved = self._config
         if mode == "full":
@@ -256,10 +258,18 @@ class Migration:
         while not self._noted.wait(_TICK):
             self._check()
 
-    def _heed(self, wanted: policy.Policy) -> None:
-        """The guest's policy was changed while it moves: its rate holds at once."""
-        self._pacer.set(wanted.rate / 8)
-        self._notice(f"xenstore: from now on {units.rate(wanted.rate / 8) if wanted.rate else 'no rate limit'}")
+    def _heed(self, uuid: str) -> None:
+        """The guest's policy can be changed while it moves: its rate holds at once."""
+        with suppress(XenpluginError), policy.watch(uuid) as watch, Store() as store:
+            known = policy.read(store, uuid, self._config).rate
+            while not self._over:
+                if watch.wait(_HEED) is None:
+                    continue
+                rate = policy.read(store, uuid, self._config).rate
+                if rate != known:
+                    known = rate
+                    self._pacer.set(rate / 8)
+                    self._notice(f"xenstore: from now on {units.rate(rate / 8) if rate else 'no rate limit'}")
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -305,10 +315,10 @@ class Migration:
             if self._record is not None:
                 failure = self._settle(failure)
         finally:
+            self._over = True
             self._pipe.close()
-            for watcher in (self._publisher, self._following):
-                if watcher is not None:
-                    watcher.close()
+            if self._publisher is not None:
+                self._publisher.close()
         if failure is not None:
             raise failure
         self._enter("done")
