@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,7 @@ from xenstore.standin import Xenstored
 from xenplugin.config import Config
 from xenplugin.errors import ConfigError
 from xenplugin.xen import policy
-from xenplugin.xen.policy import Policy
+from xenplugin.xen.policy import Following, Policy
 from xenplugin.xen.store import Store
 
 UUID = "0f4a53f2-7a6b-4c08-9a2e-53ad03ae7a1d"
@@ -68,6 +69,33 @@ def test_a_change_can_be_waited_for(store: Store) -> None:
         assert watch.wait(30) == AT
         policy.write(store, UUID, rate="8kbit")
         assert watch.wait(30) == f"{AT}/rate"
+
+
+def test_a_policy_is_followed_while_a_guest_moves(store: Store, server: Xenstored) -> None:
+    told: queue.Queue[object] = queue.Queue()
+    config = Config(rate=8000)
+    following = Following(UUID, config, policy.read(store, UUID, config), told.put, told.put)
+    policy.write(store, UUID, rate="200mbit")
+    assert told.get(timeout=60) == Policy("live", 200_000_000)
+    server.put(f"{AT}/rate", "quick")
+    assert f"{AT}/rate" in str(told.get(timeout=60))
+    server.put(f"{AT}/rate", "200000000")  # the same again
+    server.put(f"{AT}/enabled", "0")
+    assert told.get(timeout=60) == Policy("live", 200_000_000, False)
+    policy.forget(store, UUID)
+    seen = told.get(timeout=60)  # node by node
+    while seen != Policy("live", 8000):
+        seen = told.get(timeout=60)
+    following.close()
+    server.put(f"{AT}/mode", "full")
+    assert told.empty()
+
+
+def test_without_xenstore_there_is_nothing_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XENSTORED_PATH", "/nonexistent/socket")
+    told: list[object] = []
+    Following(UUID, Config(), Policy("live", 0), told.append, told.append).close()
+    assert told == []
 
 
 def test_what_is_no_uuid_names_no_node(store: Store) -> None:

@@ -10,16 +10,21 @@ What is not there is as in the configuration file (docs/xenstore.md). xenstore f
 
 from __future__ import annotations
 
+import threading
 import uuid as uuids
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from xenplugin.config import Config, parse_mode, parse_rate
-from xenplugin.errors import ConfigError
+from xenplugin.errors import ConfigError, RefusedError
 from xenplugin.xen.store import Store, Watch
 
 ROOT = "/tool/xenplugin"
 ENABLED = f"{ROOT}/enabled"
+#: Seconds in which the end of a migration is noticed, and that it waits at most.
+_TICK, _PATIENCE = 0.2, 2.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,44 @@ def forget(store: Store, uuid: str) -> None:
 def watch(uuid: str) -> Watch:
     """Tells when the policy of a guest may have changed; read it then."""
     return Watch(node(uuid))
+
+
+class Following:
+    """While a guest moves: tells `changed` of its policy whenever that becomes another than `policy`, in a thread
+    of its own, until `close()`. A policy that makes no sense is said; a xenstore that fails ends it silently."""
+
+    def __init__(
+        self,
+        uuid: str,
+        config: Config,
+        policy: Policy,
+        changed: Callable[[Policy], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._uuid, self._config, self._policy = uuid, config, policy
+        self._changed, self._say = changed, say
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="policy", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Follow no more; a xenstore that hangs is not waited for long."""
+        self._stop.set()
+        self._thread.join(_PATIENCE)
+
+    def _work(self) -> None:
+        with suppress(ConfigError, RefusedError), Store() as store, watch(self._uuid) as changes:
+            while not self._stop.is_set():
+                if changes.wait(_TICK) is None:
+                    continue
+                try:
+                    found = read(store, self._uuid, self._config)
+                except ConfigError as exc:
+                    self._say(f"{exc}: the policy stays as it was")
+                    continue
+                if found != self._policy:
+                    self._policy = found
+                    self._changed(found)
 
 
 def enabled(store: Store) -> bool:
