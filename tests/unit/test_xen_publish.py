@@ -91,12 +91,11 @@ def test_updates_come_at_most_so_often_and_only_of_what_changed(
     server, said = serve(), publisher()
     until(lambda: wrote(server, "pid"))
     began, count = time.monotonic(), 0
-    while time.monotonic() - began < 0.5:
+    while wrote(server, "bytes") < 3:
         count += 1
         said(Progress(count, 10**9, 0, count, 3, 1.0))
         said(Notice("of no interest"))
-    spent = time.monotonic() - began
-    assert count > 10 and 1 <= wrote(server, "bytes") <= spent / 0.2 + 1
+    assert count > 10 and time.monotonic() - began >= 2 * 0.2 * 0.9
     assert wrote(server, "name") == 1
 
 
