@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from ctypes import addressof, create_string_buffer
 from pathlib import Path
@@ -414,8 +415,10 @@ def test_the_buffer_is_emptied_meanwhile(
     assert disk.physical
     changes = watched(disk)
     put(block(disk.physical), 5 << 20)
-    while not changes._tally._written:
-        pass  # the thread will
+    deadline = time.monotonic() + 60
+    while not changes._tally._written:  # the thread will
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
     assert changes.drain() == {5}
 
 
