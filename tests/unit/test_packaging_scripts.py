@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from xenplugin.xen.ownership import State
+from xenplugin.config import Config
+from xenplugin.xen import record as record_of
+from xenplugin.xen import report
+from xenplugin.xen.ownership import Role, State
 from xenplugin.xen.shim import SHIM
 from xenplugin.xen.xl import SHIM_MARK
 
@@ -77,7 +80,7 @@ def program(folder: Path, text: str) -> None:
 
 def test_removing_puts_xl_back(tmp_path: Path, shim: Path) -> None:
     assert f"shim={SHIM}\n" in (DEBIAN / "prerm").read_text(encoding="utf-8")
-    program(tmp_path, f'echo "$@"; rm {shim}')
+    program(tmp_path, f'if [ $1 = disable ]; then echo "$@"; rm {shim}; fi')
     done = run("prerm", "remove", path=tmp_path, shim=shim)
     assert (done.stdout, done.returncode) == ("disable\n", 0) and not shim.exists()
 
@@ -89,9 +92,24 @@ def test_removing_puts_xl_back_even_if_the_program_cannot(tmp_path: Path, shim: 
 
 
 def test_an_upgrade_leaves_it_and_so_does_removal_what_is_not_ours(tmp_path: Path, shim: Path) -> None:
-    program(tmp_path, "echo called")
+    program(tmp_path, "[ $1 = status ] || echo called")
     assert run("prerm", "upgrade", path=tmp_path, shim=shim).stdout == ""
     assert shim.exists()
     shim.write_text("#!/bin/sh\n# an administrator's own\n")
     assert run("prerm", "remove", path=tmp_path, shim=shim).stdout == ""
     assert shim.exists()
+
+
+@pytest.mark.parametrize("action", ["remove", "upgrade", "failed-upgrade"])
+def test_the_program_is_not_taken_from_a_migration_that_runs(tmp_path: Path, shim: Path, action: str) -> None:
+    begun = record_of.new(
+        Role.SOURCE, record_of.new_id(), uuid="0" * 8 + "-0000" * 3 + "-" + "0" * 12, name="g1",
+        peer=record_of.PeerNote("hostb", "ssh"),
+    )  # fmt: skip
+    record_of.begin(tmp_path, begun)
+    rows = json.dumps(report.status(Config(state_dir=tmp_path)))
+    program(tmp_path, f"[ $1 = disable ] || echo '{rows}'")
+    done = run("prerm", action, path=tmp_path, shim=shim)
+    assert done.returncode == 1 and "hint: xenplugin status" in done.stderr and shim.exists()
+    program(tmp_path, f"[ $1 = disable ] || echo '{rows}' | sed s/migration/left/")
+    assert run("prerm", action, path=tmp_path, shim=shim).returncode == 0
