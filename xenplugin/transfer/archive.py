@@ -22,7 +22,7 @@ from xenplugin.image.nullsink import NullSink
 from xenplugin.image.sink import Sink, open_sink
 from xenplugin.image.source import Source
 from xenplugin.link.rate import Pacer
-from xenplugin.transfer.packing import WORKERS, Packing, allocated
+from xenplugin.transfer.packing import WORKERS, Once, Packing, allocated
 from xenplugin.transfer.plan import Plan
 from xenplugin.transfer.writing import Hand, Writing
 from xenplugin.wire import states
@@ -117,7 +117,8 @@ class _Sealing:
         self._write(preamble.pack())
         self._plan = Plan(source.runs())
         self._put(Image(source.size))
-        self.packing = Packing(source, self._plan, None, self.ladder, self._put, self._fail)
+        self._book = Once(source.size, None)
+        self.packing = Packing(source, self._plan, self._book, self.ladder, self._put, self._fail)
 
     def run(self, emit: events.Emit) -> bytes:
         """All of it. Returns the image digest."""
@@ -130,7 +131,7 @@ class _Sealing:
             self._plan.close()
             self.packing.join()
         self._report(emit, began)
-        root = self.packing.digest.root()
+        root = self._book.digest.root()
         self._put(End(root))
         return root
 

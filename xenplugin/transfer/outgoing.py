@@ -19,7 +19,7 @@ from xenplugin.image.source import Source
 from xenplugin.transfer.base import Base
 from xenplugin.transfer.initiator import AGAIN, TICK, Initiator
 from xenplugin.transfer.job import Job
-from xenplugin.transfer.packing import Packing, allocated
+from xenplugin.transfer.packing import Once, Packing, allocated
 from xenplugin.transfer.plan import Plan
 from xenplugin.wire.frames import Frame, Index, IndexRun
 
@@ -77,7 +77,8 @@ class Outgoing:
 
     def _converse(self, job: Job, began: float) -> dict[str, Any]:
         session = self._session
-        packing = Packing(self._source, self._plan, self._base, session.ladder, session.put, session.fail)
+        book = Once(job.size, self._base)
+        packing = Packing(self._source, self._plan, book, session.ladder, session.put, session.fail)
         packing.start()
         session.connect()
         connected = time.monotonic()
@@ -85,7 +86,7 @@ class Outgoing:
         moved = time.monotonic()
         session.emit(events.Phase("finish"))
         self._source.finish()
-        root = packing.digest.root()
+        root = book.digest.root()
         session.end(root)
         ended = time.monotonic()
         phases = {"connect": connected - began, "transfer": moved - connected, "finish": ended - moved}

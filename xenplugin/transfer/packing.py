@@ -10,6 +10,8 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 from xenplugin.codec.compress import STORE, Packer
 from xenplugin.codec.ladder import Ladder
@@ -34,36 +36,82 @@ def allocated(source: Source) -> int:
 
 class Tally:
     """What the workers have done, for progress and the result, in bytes of the image: `done` were read and
-    dealt with (holes of the file are not read), `data` of these are not zero."""
+    dealt with (holes of the file are not read), `data` of these are not zero, `sent` were sent."""
 
     def __init__(self) -> None:
         self.done = 0
         self.data = 0
+        self.sent = 0
         self._lock = threading.Lock()
 
-    def add(self, done: int, data: int) -> None:
+    def add(self, done: int, data: int, sent: int) -> None:
         with self._lock:
             self.done += done
             self.data += data
+            self.sent += sent
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a chunk is sent: the map of the blocks that the far side knows, the version; `fresh`: never before."""
+
+    known: int
+    version: int
+    fresh: bool
+
+
+class Book(Protocol):
+    """What is known of the chunks that were sent."""
+
+    digest: ImageDigest
+
+    def first(self, index: int) -> bool:
+        """Whether chunk `index` is described for the first time: then zeros may be a run of them."""
+
+    def zeros(self, run: Zeros) -> None:
+        """These chunks are sent as zeros."""
+
+    def terms(self, index: int, mask: int, leaves: bytes, digest: bytes) -> Terms | None:
+        """How chunk `index` is to be sent, which has these `leaves` and this digest now, and is zeros but for the
+        blocks of `mask`. None: not at all."""
+
+
+class Once:
+    """The book of an image that nobody writes to. `base` None: the far side has nothing."""
+
+    def __init__(self, size: int, base: Base | None) -> None:
+        self.digest = ImageDigest(size)
+        self._base = base
+
+    def first(self, index: int) -> bool:
+        return True
+
+    def zeros(self, run: Zeros) -> None:
+        if self._base:
+            self._base.forget(run.first, run.count)
+        self.digest.add_zeros(run.first, run.count)
+
+    def terms(self, index: int, mask: int, leaves: bytes, digest: bytes) -> Terms | None:
+        known = self._base.known(index, leaves) if self._base else 0
+        return Terms(known, 0, self.digest.add(index, digest))
 
 
 class Packing:
-    """`base` None: the far side has nothing. `failed` is called with the first error."""
+    """Sends what `plan` hands out, as `book` says. `failed` is called with the first error."""
 
     def __init__(
         self,
         source: Source,
         plan: Plan,
-        base: Base | None,
+        book: Book,
         ladder: Ladder,
         put: Callable[[Chunk | Zeros], None],
         failed: Callable[[XenpluginError], None],
     ) -> None:
         self.tally = Tally()
-        self.digest = ImageDigest(source.size)
         self._source = source
         self._plan = plan
-        self._base = base
+        self._book = book
         self._ladder = ladder
         self._put = put
         self._failed = failed
@@ -73,7 +121,7 @@ class Packing:
         """Start the workers; they end with the plan (`wait`: when it is closed, else when it is empty)."""
         for number in range(WORKERS):
             self._start(f"pack-{number}", wait, True)
-        if self._base is not None and wait:
+        if wait:
             # The others may all be waiting for an index that comes only once something has arrived, and
             # what was under way may have been lost. What was lost has had its index.
             self._start("pack-lost", wait, False)
@@ -104,9 +152,7 @@ class Packing:
             self._failed(ImageError(f"internal error while packing: {exc!r}"))
 
     def _zeros(self, run: Zeros) -> None:
-        if self._base:
-            self._base.forget(run.first, run.count)
-        self.digest.add_zeros(run.first, run.count)
+        self._book.zeros(run)
         self._put(run)
 
     def _chunk(self, index: int, buffer: Buffer, packer: Packer) -> None:
@@ -115,14 +161,16 @@ class Packing:
         view = self._source.read(index, buffer)
         length = chunk_length(self._source.size, index)
         mask = nonzero_blocks(buffer, length)
-        if not mask:
+        if not mask and self._book.first(index):
             self._zeros(Zeros(index, 1))
-            self.tally.add(length, 0)
+            self.tally.add(length, 0, 0)
             return
         chunk_leaves = leaves(view, length, mask)
         digest = chunk_digest(chunk_leaves)
-        known = self._base.known(index, chunk_leaves) if self._base else 0
-        data = mask & ~known
+        terms = self._book.terms(index, mask, chunk_leaves, digest)
+        if terms is None:
+            return
+        data = mask & ~terms.known
         codec, payload = Codec.STORED, b""
         if data:
             pieces = [view[start:stop] for start, stop in byte_runs(data, length)]
@@ -132,7 +180,9 @@ class Packing:
             codec, packed = packer.pack(whole, level)
             payload = packed if isinstance(packed, bytes) else bytes(packed)
             self._ladder.packed(level, len(whole), len(payload), time.thread_time() - hashed, hashed - began)
-        fresh = self.digest.add(index, digest)
-        self._put(Chunk(index, codec, data, known, digest, payload))
-        if fresh:
-            self.tally.add(length, mapped_bytes(mask, length))
+        self._put(Chunk(index, codec, data, terms.known, digest, payload, terms.version))
+        sent = mapped_bytes(data, length)
+        if terms.fresh:
+            self.tally.add(length, mapped_bytes(mask, length), sent)
+        else:
+            self.tally.add(0, 0, sent)

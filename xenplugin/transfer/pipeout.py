@@ -161,6 +161,10 @@ class PipeOut:
         self._session.check()
         self._session.end(self._digest.digest(), self._next)
 
+    def fail(self, error: XenpluginError) -> None:
+        """Have everything that waits here raise `error`; from any thread."""
+        self._session.fail(error)
+
     def close(self) -> None:
         """End it; the far side is told if that is before `end` was done."""
         if self._session.done is None:

@@ -1,7 +1,8 @@
 """What is still to be sent, handed out to the workers. Thread-safe.
 
 First every run of the image in order, then whatever a lost connection gives back. A plan is *covered*
-when each chunk was handed out and finished at least once; it stays open for more until it is closed.
+when each chunk was handed out and finished at least once; it stays open for more until it is closed: for what is
+given back, and for another round.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class Plan:
     """`runs` covers the image in order; it is read lazily."""
 
     def __init__(self, runs: Iterable[Run]) -> None:
-        self._items = self._in_order(runs)
+        self._items = in_order(runs)
         self._again: deque[int | Zeros] = deque()
         self._busy = 0
         self._ended = False
@@ -26,13 +27,18 @@ class Plan:
         self._closed = False
         self._changed = threading.Condition()
 
-    @staticmethod
-    def _in_order(runs: Iterable[Run]) -> Iterator[int | Zeros]:
-        for run in runs:
-            if run.hole:
-                yield Zeros(run.first, run.count)
-            else:
-                yield from range(run.first, run.first + run.count)
+    def begin(self, items: Iterator[int | Zeros]) -> None:
+        """Another round: these are handed out next. They are read lazily, one at a time."""
+        with self._changed:
+            self._items, self._ended = items, False
+            self._changed.notify_all()
+
+    def cut(self) -> Iterator[int | Zeros]:
+        """End the round: nothing fresh is handed out. Returns what was not."""
+        with self._changed:
+            left, self._items, self._ended = self._items, iter(()), True
+            self._changed.notify_all()
+            return left
 
     def take(self, wait: bool = True, fresh: bool = True) -> int | Zeros | None:
         """The next chunk (its index) or run of zeros; waits for one unless `wait` is false. None when there
@@ -91,3 +97,12 @@ class Plan:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+
+def in_order(runs: Iterable[Run]) -> Iterator[int | Zeros]:
+    """The chunks of `runs`, holes as runs of zeros."""
+    for run in runs:
+        if run.hole:
+            yield Zeros(run.first, run.count)
+        else:
+            yield from range(run.first, run.first + run.count)

@@ -1,0 +1,47 @@
+"""When rounds of a live copy have done what they can: what is left would take a moment, or does not get less.
+Pure."""
+
+from __future__ import annotations
+
+import math
+
+#: Seconds that what is left may take.
+_MOMENT = 0.3
+#: Rounds after the first, at most.
+_MOST = 8
+#: What is left must shrink to this share from round to round.
+_SHRINK = 0.8
+
+
+class Converging:
+    """Told of every round, the first one (of everything) included."""
+
+    def __init__(self) -> None:
+        self._rounds = 0
+        self._per_chunk = math.inf  # seconds, in the best round
+        self._rate = 0.0  # bytes/s that were sent, in the best round
+        self._left: float = math.inf  # chunks, or bytes, before
+        self._sent = 0
+
+    def round(self, chunks: int | None, sent: int, seconds: float) -> None:
+        """A round read `chunks` (None: all) and sent `sent` bytes of them, in so many seconds."""
+        self._rounds += 1
+        seconds = max(seconds, 1e-6)
+        if chunks:
+            self._per_chunk = min(self._per_chunk, seconds / chunks)
+        self._rate = max(self._rate, sent / seconds)
+        self._sent = sent
+
+    def enough(self, left: int | None) -> bool:
+        """Whether to stop, when `left` chunks are to be read again (None: who knows)."""
+        if left == 0 or self._rounds > _MOST:
+            return True
+        if left is None:
+            # What the last round found is what was written to during the one before: about what is left now.
+            if self._rounds < 2:
+                return False
+            now, seconds = float(self._sent), self._sent / self._rate if self._rate else 0.0
+        else:
+            now, seconds = float(left), left * self._per_chunk
+        before, self._left = self._left, now
+        return seconds < _MOMENT or now > _SHRINK * before
