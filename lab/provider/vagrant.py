@@ -25,8 +25,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lab import topology
+from lab import deb, topology
 from lab.errors import BootError, LabError, MissingError
+from lab.image.build import home
 from lab.machine import accel, watch
 from lab.progress import Moving
 from lab.provider import vagrant_box, vagrant_libvirt
@@ -70,7 +71,7 @@ class VagrantProvider(Provider):
                 lacks += vagrant_box.missing(spec.xen)
         elif shutil.which("VBoxManage") is None:
             lacks.append("neither libvirt nor VirtualBox is installed (apt install vagrant-libvirt)")
-        return lacks
+        return lacks + deb.missing(home())
 
     def build(self) -> None:
         box = os.environ.get("XENLAB_BOX", "")
