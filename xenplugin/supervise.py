@@ -74,7 +74,9 @@ class Supervisor:
         """The transport's events, until it ends."""
         with lifeline.makefile("rb") as lines:
             for line in lines:
-                event = events.from_json(json.loads(line))
+                values = json.loads(line)
+                values.pop("time")  # it gets another here
+                event = events.from_json(values)
                 if isinstance(event, events.Failed):
                     self._failed = from_code(event.code, f"{event.error}\n{event.hint or ''}")
                     self._failed.remote = False
