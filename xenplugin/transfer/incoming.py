@@ -84,10 +84,12 @@ class Incoming:
 
     def _open(self) -> Sink:
         job, config = self._job, self._config
-        if job.live:  # the guest's toolstack wants to find a file there before the image is complete
-            self._placeholder = Placeholder.make(job.path)
+        path = job.path
+        if job.live:  # a guest's disk: its toolstack wants to find a file there before the image is complete
+            path = config.mapped(path)
+            self._placeholder = Placeholder.make(path)
         return open_sink(
-            job.path,
+            path,
             job.size,
             state_dir=config.state_dir,
             attached=self._attached,
