@@ -1,0 +1,336 @@
+"""Two fake Xen hosts and what the tests do with them: guests, migrations, faults, and the truth at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from helpers.program import ROOT, TOKEN, Done, Running, processes_with, wait_until
+from helpers.proxy import NEAR, Proxy, free_ports
+from xenstore.standin import Xenstored
+
+from fakes import guest as guests
+
+FAKES = Path(__file__).parent
+G1 = "5c5b1ad0-4f16-4a3c-9d1e-000000000001"
+MIB = 1 << 20
+
+_XL = """#!{python} -IS
+import sys
+sys.path.insert(0, {fakes!r})
+import xl
+xl.run({root!r})
+"""
+# The program as installed on that host. What it starts of itself goes through the host's own Python below.
+_PROGRAM = """#!{python}
+import sys
+from pathlib import Path
+sys.path.insert(0, {project!r})
+sys.executable = {root!r} + "/bin/python"
+from xenplugin import config
+config.CONFIG_FILE = Path({root!r} + "/xenplugin.conf")
+if sys.argv[1:2] and sys.argv[1] in ("enable", "disable", "status"):
+    from xenplugin.xen import shim
+    shim.SHIM = Path({root!r} + "/sbin/xl")
+    shim.enable.__defaults__ = shim.disable.__defaults__ = shim.installed.__defaults__ = (shim.SHIM,)
+from xenplugin.cli import main
+main()
+"""
+# `python -P -m xenplugin ...`, and libxl_domain_resume of this host in place of Xen's library.
+_PYTHON = """#!{python}
+import os, sys
+words = sys.argv[1:]
+assert words[:2] == ["-P", "-m"], words
+if words[2] == "xenplugin":
+    os.execv({root!r} + "/bin/xenplugin", ["xenplugin", *words[3:]])
+assert words[2] == "xenplugin.xen.libxl", words
+sys.path.insert(0, {fakes!r})
+import xenhost
+host = xenhost.Host({root!r})
+host.point("resume")
+try:
+    host.resume(int(words[3]))
+except xenhost.LibxlError as error:
+    print(f"libxl: error: {{error}}", file=sys.stderr)
+    sys.exit("libxl error -3")
+"""
+
+
+class FakeHost:
+    """A host of the world; `near` is its xenplugin.conf."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name
+        self.root = world.folder / name
+        for folder in ("bin", "sbin", "disks", "memory", "stall", "state"):
+            (self.root / folder).mkdir(parents=True)
+        names = {"python": sys.executable, "fakes": str(FAKES), "project": str(ROOT), "root": str(self.root)}
+        for program, text in (("xl", _XL), ("xenplugin", _PROGRAM), ("python", _PYTHON)):
+            path = self.root / "bin" / program
+            path.write_text(text.format(**names))
+            path.chmod(0o755)
+        self.env = {
+            "PATH": f"{self.root}/sbin:{self.root}/bin:/usr/bin:/bin",
+            "HOME": str(self.root),
+            "LANG": "C.UTF-8",
+            "XENSTORED_PATH": str(self.root / "xenstored.sock"),
+            TOKEN: world.token,
+        }
+        (self.root / "env.json").write_text(json.dumps(self.env))
+        self.store = Xenstored(self.root / "xenstored.sock")
+        self.config: dict[str, Any] = {"state_dir": str(self.root / "state"), "patience": 1, "connect_timeout": 2}
+        self.configure()
+
+    def configure(self, **values: Any) -> None:
+        """Set keys of its xenplugin.conf."""
+        self.config |= values
+        lines = [f"{key} = {json.dumps(value)}" for key, value in self.config.items() if key != "paths"]
+        paths = self.config.get("paths", {}).items()
+        lines += ["[paths]", *(f"{json.dumps(there)} = {json.dumps(here)}" for there, here in paths)]
+        (self.root / "xenplugin.conf").write_text("\n".join(lines) + "\n")
+
+    def knob(self, **values: Any) -> None:
+        (self.root / "knobs.json").write_text(json.dumps(values))
+
+    def stall(self, point: str) -> None:
+        (self.root / "stall" / point).touch()
+
+    def reached(self, point: str) -> bool:
+        return (self.root / "stall" / f"{point}.reached").exists()
+
+    def release(self, point: str) -> None:
+        for name in (point, f"{point}.reached"):
+            (self.root / "stall" / name).unlink(missing_ok=True)
+
+    def start(self, *words: str | Path) -> Running:
+        """Any program on this host."""
+        running = Running(words, self.env, cwd=str(self.root), start_new_session=True)
+        self.world.started.append(running)
+        return running
+
+    def run(self, *words: str | Path, code: int | None = 0) -> Done:
+        done = self.start(self.root / "bin" / words[0], *words[1:]).end()
+        assert code is None or done.code == code, f"{words}: exit {done.code}: {done.out}{done.err}"
+        return done
+
+    def domains(self) -> list[dict[str, Any]]:
+        path = self.root / "state.json"
+        return json.loads(path.read_text())["domains"] if path.exists() else []
+
+    def states(self) -> dict[str, str]:
+        """The domains by name: runs, paused, suspended."""
+        return {
+            one["name"]: "suspended" if one["shutdown"] else "paused" if one["paused"] else "runs"
+            for one in self.domains()
+        }
+
+    def records(self) -> dict[str, str]:
+        """The states of its records by role."""
+        found = [json.loads(path.read_text()) for path in (self.root / "state" / "migrations").glob("*.json")]
+        return {one["role"]: one["state"] for one in found}
+
+    def disk(self, name: str) -> Path:
+        return self.root / "disks" / name
+
+    def recover(self, *options: str, code: int | None = 0) -> Done:
+        return self.run("xenplugin", "recover", *options, code=code)
+
+
+class World:
+    """`a` and `b`, each of which takes the other's disks into its own directory, and the link between them."""
+
+    def __init__(self, folder: Path, token: str) -> None:
+        self.folder, self.token = folder, token
+        self.started: list[Running] = []
+        self.a, self.b = FakeHost(self, "hosta"), FakeHost(self, "hostb")
+        self.ports = free_ports(6)
+        for here, there in ((self.a, self.b), (self.b, self.a)):
+            here.configure(paths={str(there.root / "disks"): str(here.root / "disks")},
+                           ports=f"{self.ports.start}-{self.ports.stop - 1}")  # fmt: skip
+        self.ssh = shlex.join([sys.executable, "-IS", str(FAKES / "ssh.py"), str(folder)])
+        self.proxy: Proxy | None = None
+        self.bases: dict[str, bytes] = {}
+        self.names: list[tuple[str, bool]] = []
+
+    # -- guests -----------------------------------------------------------------------------------
+
+    def create(self, disks: int = 1, mib: int = 4, read_only: int = 0, name: str = "g1", uuid: str = G1) -> None:
+        """A running guest on host a, its disks noise."""
+        rows = []
+        for number in range(disks):
+            disk = self.a.disk(f"{name}-{number}.img")
+            data = random.Random(f"{name}{number}").randbytes(mib * MIB // 2)
+            data += bytes(mib * MIB - len(data))
+            disk.write_bytes(data)
+            self.bases[disk.name] = data
+            writable = number < disks - read_only
+            self.names.append((disk.name, writable))
+            rows.append({"pdev_path": str(disk), "vdev": f"xvd{'abcd'[number]}", "backend": "phy", "format": "raw",
+                         **({"readwrite": 1} if writable else {})})  # fmt: skip
+        config = {"c_info": {"type": "pv", "name": name, "uuid": uuid}, "b_info": {"max_memkb": 262144},
+                  "disks": rows}  # fmt: skip
+        (self.folder / f"{name}.json").write_text(json.dumps(config))
+        self.a.run("xl", "create", self.folder / f"{name}.json")
+        self.await_writes(uuid)
+
+    def truth(self, uuid: str = G1) -> int:
+        """The number of writes that there were."""
+        path = self.folder / f"{uuid}.truth"
+        return int((path.read_text() if path.exists() else "") or "0")
+
+    def await_writes(self, uuid: str = G1) -> None:
+        """The guest runs: it writes."""
+        before = self.truth(uuid)
+        wait_until(lambda: self.truth(uuid) > before + 3 or self.violations(), "a write")
+
+    def violations(self) -> str:
+        path = self.folder / "violations"
+        return path.read_text() if path.exists() else ""
+
+    # -- migrations -------------------------------------------------------------------------------
+
+    def migrate(self, *options: str, there: FakeHost | None = None, guest: str = "g1") -> Running:
+        """`xenplugin migrate` from the other host to `there` (default: b)."""
+        there = there or self.b
+        here = self.a if there is self.b else self.b
+        ssh = [] if "-s" in options else ["-s", self.ssh]
+        return here.start(here.root / "bin" / "xenplugin", "migrate", "--log-json", "--json", *ssh, *options, guest,
+                          there.name)  # fmt: skip
+
+    def moved(self, *options: str, there: FakeHost | None = None) -> Done:
+        """A migration that succeeds."""
+        done = self.migrate(*options, there=there).end()
+        assert done.code == 0, done.err
+        return done
+
+    def through_proxy(self) -> Proxy:
+        """Have the data of a's migrations go through a relay."""
+        self.proxy = Proxy(self.ports)
+        self.a.configure(address=NEAR)
+        return self.proxy
+
+    def cut(self) -> None:
+        """The link is down, silently."""
+        (self.folder / "cut").touch()
+        if self.proxy:
+            self.proxy.silence()
+
+    def mend(self) -> None:
+        (self.folder / "cut").unlink()
+        if self.proxy:
+            self.proxy.drop()
+            self.proxy.speak()
+
+    # -- processes --------------------------------------------------------------------------------
+
+    def processes(self) -> dict[int, list[str]]:
+        """What runs, but guests."""
+        found = processes_with(self.token).items()
+        return {pid: words for pid, words in found if str(FAKES / "guest.py") not in words}
+
+    def pids(self, who: str) -> list[int]:
+        """Of xl, transport, supervisor, far-xl, receive-domain, receive-disk, ssh-domain, ssh-disk."""
+        found = self.processes()
+        if who in ("receive-domain", "receive-disk", "ssh-domain", "ssh-disk"):
+            receivers = [pid for pid, words in found.items() if "receive" in words and "-c" not in words]
+            receivers = [pid for pid in receivers if str(FAKES / "ssh.py") not in found[pid]]
+            owners = {_parent(pid) for pid in self.pids("far-xl")}
+            pids = [pid for pid in receivers if (pid in owners) == (who.endswith("domain"))]
+            return pids if who.startswith("receive") else [_parent(_parent(pid)) for pid in pids]
+        wanted = {"transport": "transport", "far-xl": "migrate-receive"}.get(who, "migrate")
+        program = "/bin/xl" if who.endswith("xl") else "/bin/xenplugin"
+        return [
+            pid for pid, words in found.items()
+            if wanted in words and any(word.endswith(program) for word in words[:3])
+        ]  # fmt: skip
+
+    def kill(self, who: str, number: int = signal.SIGKILL) -> int:
+        """How many there were."""
+        pids = self.pids(who)
+        for pid in pids:
+            os.kill(pid, number)
+        return len(pids)
+
+    def await_quiet(self, within: float = 60) -> None:
+        """Nothing but guests runs."""
+        wait_until(lambda: not self.processes(), f"the end of {self.processes()}", within)
+
+    # -- the truth --------------------------------------------------------------------------------
+
+    def home(self) -> FakeHost:
+        """The one host on which the one guest runs, under its name; nothing else is on either."""
+        found = [(host, host.states()) for host in (self.a, self.b)]
+        assert sorted(states for _, all_ in found for states in all_.items()) == [("g1", "runs")], found
+        return next(host for host, states in found if states)
+
+    def assert_intact(self, host: FakeHost | None = None) -> FakeHost:
+        """Exactly one guest runs, it goes on writing, and its disks are what they must be to the last byte."""
+        where = self.home()
+        assert host is None or where is host, f"it runs on {where.name}"
+        self.await_writes()
+        self.check_disks(where)
+        return where
+
+    def check_disks(self, where: FakeHost) -> None:
+        where.run("xl", "pause", "g1")
+        counter = self.truth()
+        for name, writable in self.names:
+            wanted = bytearray(self.bases[name])
+            for slot in range(guests.SLOTS if writable else 0):
+                if (data := guests.expected(slot, counter)) is not None:
+                    at = guests.place(slot, len(wanted))
+                    wanted[at : at + len(data)] = data
+            there = where.disk(name).read_bytes()
+            assert hashlib.sha256(there).digest() == hashlib.sha256(wanted).digest(), f"{name} is not as it must be"
+        where.run("xl", "unpause", "g1")
+        self.await_writes()
+        assert not self.violations(), self.violations()
+
+    def assert_settled(self) -> None:
+        """No record is left on either host, no placeholder, no node of ours in xenstore."""
+        for host in (self.a, self.b):
+            assert host.records() == {}, f"{host.name}: {host.records()}"
+            assert [path for path in (host.root / "disks").iterdir() if path.stat().st_size == 0] == []
+            assert not [node for node in host.store.nodes if node.startswith("/tool/xenplugin/migration/")]
+
+    def close(self) -> list[list[str]]:
+        """End everything; what should have ended by itself."""
+        for host in (self.a, self.b):
+            for stall in (host.root / "stall").iterdir():
+                stall.unlink(missing_ok=True)
+        (self.folder / "cut").unlink(missing_ok=True)
+        left: dict[int, list[str]] = {}
+        try:
+            self.await_quiet(20)
+        except AssertionError:
+            left = self.processes()
+        for pid in processes_with(self.token):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        for running in self.started:
+            try:
+                running.process.wait(10)
+            except subprocess.TimeoutExpired:
+                pass
+        if self.proxy:
+            self.proxy.close()
+        for host in (self.a, self.b):
+            host.store.close()
+        return list(left.values())
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0

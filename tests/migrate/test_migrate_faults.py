@@ -1,0 +1,135 @@
+"""Every process of a migration is killed in every phase, and the link cut: exactly one guest is left, whole.
+
+Each case stops the migration at a point (fakes/xenhost.py), breaks something, lets it go on, and then does what an
+administrator does: `xenplugin recover` on both hosts, in either order. The guest itself tells if it ever ran twice
+or lost a write (fakes/guest.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+
+import pytest
+from fakes.world import World
+from helpers.program import Running, wait_until
+
+#: phase -> where (a: source, b: destination) it is held, and at which point; None: by a slow link.
+PHASES = {
+    "connect": ("b", "r.banner"),
+    "disks": None,
+    "config": ("b", "r.config"),  # the far xl has looked at the disks
+    "memory": ("a", "s.memory0"),
+    "suspended": ("a", "s.suspended"),  # libxc's END has not left
+    "stopped": ("a", "s.tail"),  # it has, libxl's has not: the disks are settled meanwhile
+    "read": ("b", "r.read"),  # the gate is open, the far xl attaches disks
+    "restored": ("b", "r.restored"),  # before message 4
+    "received": ("a", "s.received"),  # after it
+    "renamed": ("a", "s.renamed"),  # before message 6
+    "cleared": ("b", "r.cleared"),  # after it, before the far xl renames
+    "far-renamed": ("b", "r.renamed"),  # it did, and has not unpaused
+    "started": ("b", "r.started"),  # it runs there; before message 7
+    "reported": ("b", "r.reported"),  # after it
+    "report": ("a", "s.report"),  # the near xl has read it, and has not destroyed
+    "destroyed": ("a", "s.destroyed"),
+}
+WHO = [
+    "xl", "transport", "supervisor", "ssh-domain", "ssh-disk", "receive-domain", "receive-disk", "far-xl",
+]  # fmt: skip
+#: Up to here nothing may make the guest run at the destination; from "cleared" on it is there or here.
+BEFORE = list(PHASES)[: list(PHASES).index("cleared")]
+
+
+def begun(world: World, phase: str, *options: str) -> Running:
+    """A migration that is held in `phase`."""
+    world.create()
+    held = PHASES[phase]
+    if held is None:
+        running = world.migrate("--rate", "8mbit", *options)
+        running.await_event(lambda event: event["event"] == "progress" and event["bytes_done"] > 300_000)
+        return running
+    host = world.a if held[0] == "a" else world.b
+    host.stall(held[1])
+    running = world.migrate(*options)
+    wait_until(lambda: host.reached(held[1]) or running.process.poll() is not None, phase)
+    assert host.reached(held[1]), running.end().err
+    if phase == "stopped":
+        running.await_phase("stopped")
+    return running
+
+
+def let_go(world: World, phase: str) -> None:
+    if held := PHASES[phase]:
+        (world.a if held[0] == "a" else world.b).release(held[1])
+
+
+def settled(world: World, phase: str, first: str) -> None:
+    """Recovery on both hosts leaves one guest, whole; it can be migrated on."""
+    order = (world.a, world.b) if first == "a" else (world.b, world.a)
+    said = [host.recover(code=None) for host in order]
+    assert said[-1].code == 0 and order[0].recover().code == 0, [done.err for done in said]
+    where = world.assert_intact(world.a if phase in BEFORE else None)
+    world.assert_settled()
+    world.moved(there=world.b if where is world.a else world.a)
+    world.assert_intact()
+    world.assert_settled()
+    names = {name for name, _ in world.names}
+    assert all({path.name for path in (host.root / "disks").iterdir()} <= names for host in order)
+
+
+def killed(world: World, phase: str, who: str, number: int, first: str) -> None:
+    running = begun(world, phase)
+    pids = world.pids(who)
+    if not pids:
+        pytest.skip(f"there is no {who} in this phase")
+    world.kill(who, number)
+    if number == signal.SIGKILL:
+        wait_until(lambda: not set(pids) & set(world.pids(who)), f"the end of {who}")
+    let_go(world, phase)
+    running.end()
+    world.await_quiet()
+    settled(world, phase, first)
+
+
+CASES = [
+    pytest.param(phase, who, "ab"[number % 2], id=f"{phase}-{who}")
+    for number, (phase, who) in enumerate(itertools.product(PHASES, WHO))
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("phase", "who", "first"), CASES)
+def test_a_process_is_killed(world: World, phase: str, who: str, first: str) -> None:
+    killed(world, phase, who, signal.SIGKILL, first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("who", ["supervisor", "transport", "receive-domain"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_process_of_ours_is_asked_to_end(world: World, phase: str, who: str, number: int) -> None:
+    killed(world, phase, who, number, "a")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_link_is_cut(world: World, phase: str) -> None:
+    """Nothing passes any more, and nobody is told: both sides have to give up by themselves."""
+    world.through_proxy()
+    running = begun(world, phase)
+    world.cut()
+    let_go(world, phase)
+    running.end(200)
+    for host in (world.a, world.b):
+        assert host.recover(code=None).code in (0, 20)
+    world.mend()
+    world.await_quiet(200)
+    settled(world, phase, "ba"[len(phase) % 2])
+
+
+@pytest.mark.parametrize(
+    ("phase", "who", "first"),
+    [("memory", "transport", "a"), ("cleared", "far-xl", "b")],
+)
+def test_a_few_of_them(world: World, phase: str, who: str, first: str) -> None:
+    killed(world, phase, who, signal.SIGKILL, first)
