@@ -394,12 +394,15 @@ def recover(assume_peer_lost: bool, answer: str | None, settled: bool, **options
         context.ui(events.Notice(text))
 
     def work() -> None:
-        from xenplugin.xen import recover
+        from xenplugin.xen import publish, recover
+        from xenplugin.xen.store import Store
 
         config = context.config()
         if answer is not None:
             print(recover.answer(recover.Host(config.state_dir, say), answer, settled=settled), flush=True)
             return
+        with suppress(XenpluginError), Store() as store:
+            publish.sweep(store)
         if code := recover.recover(config, say, assume_peer_lost=assume_peer_lost):
             context.ui.close()
             sys.exit(code)

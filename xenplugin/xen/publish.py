@@ -57,7 +57,7 @@ class Publisher:
     def _work(self) -> None:
         with suppress(ConfigError, RefusedError), Store() as store:
             try:
-                _sweep(store)
+                sweep(store)
                 while not self._stop.is_set():
                     self._changed.clear()
                     self._write(store)
@@ -95,7 +95,8 @@ def progress(store: Store, uuid: str) -> dict[str, str] | None:
     return {key: value for key, value in found.items() if value is not None} or None
 
 
-def _sweep(store: Store) -> None:
+def sweep(store: Store) -> None:
+    """Remove what killed processes left. Raises RefusedError."""
     for uuid in store.list(_HOME):
         pid = store.read(f"{_HOME}/{uuid}/pid") or ""
         if not (pid.isdecimal() and os.path.exists(f"/proc/{pid}")):
