@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from xenplugin.errors import ImageError
 from xenplugin.geometry import block_count, chunk_length
@@ -37,6 +38,7 @@ class LiveBook:
         #: Frames under way: of each chunk, and runs of zeros.
         self._chunks: Counter[int] = Counter()
         self._runs = 0
+        self._reading: set[int] = set()
         self._lost: set[int] = set()
         #: Chunks that were sent since the image was written to for the last time; None: it still may be.
         self._last: set[int] | None = None
@@ -51,6 +53,20 @@ class LiveBook:
                 self._last = set()
 
     # -- for the workers (packing.Book) -------------------------------------------------------------
+
+    @contextmanager
+    def reading(self, index: int) -> Iterator[None]:
+        """As packing.Book says. One worker at a time: else what one read before the last write could be taken for
+        newer than what another read after it."""
+        with self._changed:
+            self._changed.wait_for(lambda: index not in self._reading)
+            self._reading.add(index)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._reading.remove(index)
+                self._changed.notify_all()
 
     def first(self, index: int) -> bool:
         return self.rounds == 1 and index not in self._lost

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,6 +66,9 @@ class Book(Protocol):
 
     digest: ImageDigest
 
+    def reading(self, index: int) -> AbstractContextManager[None]:
+        """Held while chunk `index` is read and its terms are asked for."""
+
     def first(self, index: int) -> bool:
         """Whether chunk `index` is described for the first time: then zeros may be a run of them."""
 
@@ -76,12 +80,18 @@ class Book(Protocol):
         blocks of `mask`. None: not at all."""
 
 
+_ANYWAY = nullcontext()
+
+
 class Once:
     """The book of an image that nobody writes to. `base` None: the far side has nothing."""
 
     def __init__(self, size: int, base: Base | None) -> None:
         self.digest = ImageDigest(size)
         self._base = base
+
+    def reading(self, index: int) -> AbstractContextManager[None]:
+        return _ANYWAY
 
     def first(self, index: int) -> bool:
         return True
@@ -158,16 +168,17 @@ class Packing:
     def _chunk(self, index: int, buffer: Buffer, packer: Packer) -> None:
         began = time.thread_time()
         self._source.ahead(index + WORKERS)
-        view = self._source.read(index, buffer)
         length = chunk_length(self._source.size, index)
-        mask = nonzero_blocks(buffer, length)
-        if not mask and self._book.first(index):
-            self._zeros(Zeros(index, 1))
-            self.tally.add(length, 0, 0)
-            return
-        chunk_leaves = leaves(view, length, mask)
-        digest = chunk_digest(chunk_leaves)
-        terms = self._book.terms(index, mask, chunk_leaves, digest)
+        with self._book.reading(index):
+            view = self._source.read(index, buffer)
+            mask = nonzero_blocks(buffer, length)
+            if not mask and self._book.first(index):
+                self._zeros(Zeros(index, 1))
+                self.tally.add(length, 0, 0)
+                return
+            chunk_leaves = leaves(view, length, mask)
+            digest = chunk_digest(chunk_leaves)
+            terms = self._book.terms(index, mask, chunk_leaves, digest)
         if terms is None:
             return
         data = mask & ~terms.known
