@@ -29,6 +29,7 @@ class Context:
     """What all verbs share: the configuration in force and where events go."""
 
     def __init__(self, options: dict[str, Any]) -> None:
+        from xenplugin.ui.journald import Journal, joined
         from xenplugin.ui.jsonl import JsonLines
         from xenplugin.ui.text import TextUi
 
@@ -41,6 +42,8 @@ class Context:
             if log_json
             else TextUi(sys.stderr, progress=progress, quiet=quiet or self.json, verbose=verbose)
         )
+        self.journal = Journal()
+        self.ui = joined(self.ui, sys.stderr, self.journal)
         config_file = options.pop("config", None)
         self._options = {key: value for key, value in options.items() if value is not None}
         self._config_file = Path(config_file) if config_file else None
@@ -284,7 +287,7 @@ GUEST = (*LINK, "mode")
 @click.option("-D", "preserve", is_flag=True, help="As xl's: keep the domain id.")
 @click.option("--debug", is_flag=True, help="As xl's: log every page.")
 @click.option("--xl-arguments", is_flag=True, hidden=True)
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="DOMAIN HOST")
 def migrate(xl_arguments: bool, words: tuple[str, ...], **options: Any) -> None:
     """Move the running guest DOMAIN with its disks to HOST."""
     from xenplugin import moving
@@ -319,6 +322,7 @@ def transport(words: tuple[str, ...], lifeline: int | None, **options: Any) -> N
 
         held = socket.socket(fileno=lifeline)
         options["log_json"] = True
+    given = frozenset(name for name in ("mode", "rate") if options.get(name) is not None)
     context = Context(options)
     if held is not None:
         context.ui = JsonLines(held.makefile("w", encoding="utf-8"))
@@ -326,7 +330,7 @@ def transport(words: tuple[str, ...], lifeline: int | None, **options: Any) -> N
     def work() -> None:
         from xenplugin.xen import transport
 
-        context.ui(events.Finished(transport.run(words, context.config(), context.ui, held)))
+        context.ui(events.Finished(transport.run(words, context.config(), context.ui, held, given)))
 
     _run(context, work)
 
@@ -356,7 +360,7 @@ def status(**options: Any) -> None:
     context = Context(options)
 
     def work() -> None:
-        from xenplugin.xen import policy, publish, report, shim, xl
+        from xenplugin.xen import policy, publish, report, shim
         from xenplugin.xen.store import Store, socket_path
 
         def told(uuid: str) -> dict[str, str] | None:
@@ -365,7 +369,7 @@ def status(**options: Any) -> None:
             return None
 
         def enabled() -> bool:
-            if not (os.path.exists(shim.SHIM) and xl.is_shim(shim.SHIM)):
+            if not shim.installed():
                 return False
             if not os.path.exists(socket_path()):
                 return True

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias, get_args
 
 
@@ -101,9 +101,7 @@ def to_json(event: Event) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any]) -> Event | None:
-    """The event that `to_json` made `values` of (with other keys: None). None for a kind that is not known."""
+    """The event that `to_json` made `values` of, which may have more keys. None for a kind that is not known."""
     kind = _KINDS.get(str(values.get("event")))
-    try:
-        return kind(**{key: value for key, value in values.items() if key != "event"}) if kind else None
-    except TypeError:
-        return None
+    known = {field.name for field in fields(kind)} if kind else set()
+    return kind(**{key: value for key, value in values.items() if key in known}) if kind else None

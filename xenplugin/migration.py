@@ -19,10 +19,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from xenplugin import events
+from xenplugin.codec.compress import STORE
 from xenplugin.config import Config
 from xenplugin.errors import Interrupted, PeerError, XenpluginError
 from xenplugin.link.rate import Pacer
@@ -44,13 +45,12 @@ _READ = 1 << 20
 _TICK = 0.1
 #: Seconds without a byte of xl's after which what came before is sent on, though it fills no segment.
 _IDLE = 0.02
-#: Seconds between looks at whether the migration is over, of who heeds changes of the policy.
-_HEED = 1.0
 
 
 class Migration:
-    """`host` as xl was given it; `xl_words` what its xl is to be run with there; `source` and `sink` the
-    descriptors of the near xl's protocol. `run()` once."""
+    """`host` as xl was given it; `xl_words` what its xl is to be run with there; `given`: those of mode and rate in
+    `config` that win over the policy; `source` and `sink` the descriptors of the near xl's protocol. `run()`
+    once."""
 
     def __init__(
         self,
@@ -58,12 +58,15 @@ class Migration:
         xl_words: list[str],
         config: Config,
         emit: events.Emit,
+        given: frozenset[str],
         *,
         source: int,
         sink: int,
     ) -> None:
         self._host = host
         self._config = config
+        self._given = given
+        self._following: policy.Following | None = None
         self._publisher: Publisher | None = None
 
         def told(event: events.Event) -> None:
@@ -73,7 +76,6 @@ class Migration:
 
         self._emit = told
         self._source, self._sink = source, sink
-        self._live = config.mode == "live"
         self._pacer = Pacer(config.rate / 8)
         self._id = record.new_id()
         self._failure: XenpluginError | None = None
@@ -100,7 +102,6 @@ class Migration:
         self._phase = ("connect", time.monotonic())
         self._began = time.monotonic()
         self._stopped = self._started = 0.0
-        self._over = False
         self.connected = False  #: up to then there is nothing that an interruption could leave behind
 
     def run(self) -> dict[str, Any]:
@@ -188,7 +189,11 @@ class Migration:
         """The guest is known now: the far side is made ready for it, its disks are moved as far as they can be."""
         with Store() as store:
             guest = guests.of_config(store, config)
-            disks = guests.check(config, guest, lambda text: self._emit(events.Notice(text)))
+            disks = guests.check(config, guest, self._notice)
+            wanted = policy.read(store, guest.uuid, self._config)
+        values = {name: getattr(wanted, name) for name in ("mode", "rate") if name not in self._given}
+        self._config = replace(self._config, **values)
+        self._pacer.set(self._config.rate / 8)
         state_dir, mode = self._config.state_dir, self._config.mode
         recover.clear_way(recover.Host(state_dir, self._notice), Role.SOURCE, guest.uuid)
         peer = PeerNote(self._host, self._config.ssh, self._config.remote_program)
@@ -200,14 +205,11 @@ class Migration:
             ),
         )  # fmt: skip
         self._publisher = Publisher(guest.uuid, guest.name, self._host, mode)
-        threading.Thread(target=self._heed, args=(guest.uuid,), daemon=True).start()
+        self._following = policy.Following(guest.uuid, self._config, wanted, self._heed, self._notice)
         self._say("guest", {"name": guest.name, "uuid": guest.uuid, "mode": mode, "host": socket.gethostname()})
-        moved = self._config
-        if mode == "full":
-            moved = moved.with_values({"whole": True, "level": "store"}, "mode full")
-        self._disks = Disks(
-            disks, self._host, moved, self._emit, self._pacer, self._check, watched=self._live
-        )
+        moved = replace(self._config, whole=True, level=STORE) if mode == "full" else self._config
+        live = mode == "live"
+        self._disks = Disks(disks, self._host, moved, self._emit, self._pacer, self._check, watched=live)
         total = sum(self._disks.sizes)
         self._emit(events.Started(f"migrate ({mode})", guest.name, self._host, total))
         made = self._disks.open()
@@ -218,7 +220,7 @@ class Migration:
         self._say("disks", notes)
         own = tuple(DiskNote(disk.path, size) for disk, size in zip(disks, self._disks.sizes, strict=True))
         self._record = record.note(state_dir, self._record, disks=own)
-        if self._live:
+        if live:
             self._enter("disks")
             self._disks.precopy()
             self._disks.trail()
@@ -258,18 +260,10 @@ class Migration:
         while not self._noted.wait(_TICK):
             self._check()
 
-    def _heed(self, uuid: str) -> None:
-        """The guest's policy can be changed while it moves: its rate holds at once."""
-        with suppress(XenpluginError), policy.watch(uuid) as watch, Store() as store:
-            known = policy.read(store, uuid, self._config).rate
-            while not self._over:
-                if watch.wait(_HEED) is None:
-                    continue
-                rate = policy.read(store, uuid, self._config).rate
-                if rate != known:
-                    known = rate
-                    self._pacer.set(rate / 8)
-                    self._notice(f"xenstore: from now on {units.rate(rate / 8) if rate else 'no rate limit'}")
+    def _heed(self, wanted: policy.Policy) -> None:
+        """The guest's policy was changed while it moves: its rate holds at once."""
+        self._pacer.set(wanted.rate / 8)
+        self._notice(f"xenstore: from now on {units.rate(wanted.rate / 8) if wanted.rate else 'no rate limit'}")
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -315,10 +309,10 @@ class Migration:
             if self._record is not None:
                 failure = self._settle(failure)
         finally:
-            self._over = True
             self._pipe.close()
-            if self._publisher is not None:
-                self._publisher.close()
+            for watcher in (self._publisher, self._following):
+                if watcher is not None:
+                    watcher.close()
         if failure is not None:
             raise failure
         self._enter("done")

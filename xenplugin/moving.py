@@ -9,7 +9,7 @@ from typing import Any
 
 from xenplugin import events
 from xenplugin.config import Config
-from xenplugin.errors import XenpluginError
+from xenplugin.errors import ConfigError, RefusedError, XenpluginError
 from xenplugin.supervise import Supervisor
 from xenplugin.xen import guest as guests
 from xenplugin.xen import policy, shim
@@ -33,8 +33,12 @@ def as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
         if asked.reason:
             emit(events.Notice(asked.reason))
         return _plain(words)
-    with Store() as store:
+    try:
+        store = Store()
         found = guests.find(store, asked.domain)
+    except (ConfigError, RefusedError):
+        return _plain(words)  # xl says best what it does not find
+    with store:
         wanted = policy.read(store, found.uuid, config)
         if not (wanted.enabled and policy.enabled(store)):
             emit(events.Notice(f"{found.name} is moved without its disks: xenstore says so (docs/xenstore.md)"))

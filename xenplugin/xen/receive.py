@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xenplugin.config import Config
-from xenplugin.errors import LinkError, PeerError, RefusedError, XenpluginError
+from xenplugin.errors import LinkError, OwnershipError, PeerError, RefusedError, XenpluginError
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.transfer.job import Job
 from xenplugin.transfer.pipein import PipeIn
@@ -188,11 +188,15 @@ class Receiving:
         recover.clear_way(host_state, Role.DESTINATION, uuid)
         if any(name == domain.name for domain in host_state.xl.domains()) and not _is_self(name, uuid, host_state):
             raise RefusedError(f"there is a guest {name} on the far host already", hint="xl list there shows it")
+        try:
+            xl = process(self._xl.pid)
+        except OwnershipError:
+            raise self._gone() from None
         self._record = record.begin(
             self._config.state_dir,
             record.new(
-                Role.DESTINATION, self._id, uuid=uuid, name=name, peer=PeerNote(host), mode=mode,
-                xl=process(self._xl.pid), paused="-p" in self._words,
+                Role.DESTINATION, self._id, uuid=uuid, name=name, peer=PeerNote(host), mode=mode, xl=xl,
+                paused="-p" in self._words,
             ),
         )  # fmt: skip
 

@@ -38,8 +38,11 @@ def parse(words: Sequence[str]) -> tuple[str, list[str]]:
     return words[0], [word for word in words[2:] if word != "-t"]
 
 
-def run(words: Sequence[str], config: Config, emit: events.Emit, lifeline: socket.socket | None) -> dict[str, Any]:
-    """Move the guest that xl sends. Returns the result object. Raises XenpluginError."""
+def run(
+    words: Sequence[str], config: Config, emit: events.Emit, lifeline: socket.socket | None, given: frozenset[str]
+) -> dict[str, Any]:
+    """Move the guest that xl sends. `given`: settings that win over the guest's policy. Returns the result object.
+    Raises XenpluginError."""
     host, xl_words = parse(words)
     for number in (0, 1):
         if not stat.S_ISFIFO(os.fstat(number).st_mode):
@@ -49,7 +52,7 @@ def run(words: Sequence[str], config: Config, emit: events.Emit, lifeline: socke
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    migration = Migration(host, xl_words, config, emit, source=source, sink=sink)
+    migration = Migration(host, xl_words, config, emit, given, source=source, sink=sink)
 
     def give_up() -> None:
         if not migration.cancel():
