@@ -349,3 +349,36 @@ def test_a_chunk_is_read_by_one_worker_at_a_time() -> None:
     model.read()
     model.pack(len(model.hands) - 1)
     model.teardown()
+
+
+def test_what_is_still_under_way_makes_a_chunk_whole() -> None:
+    """The last version overtakes the one before: it may name nothing known that only that one brings."""
+    model = Rounds()
+    model.begin([(1,) * BLOCKS] * CHUNKS)
+    model.drive()
+    model.write(0, 0, 3)
+    model.next_round()
+    model.work()
+    model.send(1)
+    model.write(0, 1, 2)
+    model.suspend()
+    model.work()
+    model.send(1)
+    assert [frame.version for frame, _ in model.way if isinstance(frame, Chunk)] == [1, 2]
+    model.deliver(1)
+    model.deliver(0)
+    model.teardown()
+
+
+def test_what_was_lost_and_yet_arrives_late_changes_nothing() -> None:
+    model = Rounds()
+    model.begin([(1,) * BLOCKS] * CHUNKS)
+    model.work()
+    model.send(1)
+    lost = model.way.pop()
+    model.book.lost([lost[0]], model.plan.redo)
+    model.write(0, 0, 3)
+    model.drive()
+    model.far.take(*lost)
+    assert model.far.content[0][0] == 3 and model.far.versions[0] == 1
+    model.teardown()
