@@ -211,7 +211,7 @@ def _named(state: dict[str, Any], domid: int) -> Domain:
 
 
 def _free(state: dict[str, Any], name: str) -> None:
-    if any(domain["name"] == name for domain in state["domains"]):
+    if name == "Domain-0" or any(domain["name"] == name for domain in state["domains"]):
         raise LibxlError(f'Domain with name "{name}" already exists.', -6)
 
 

@@ -51,8 +51,9 @@ def main(root: str, words: list[str]) -> int:
         return _usage()
     try:
         return run(host, words, [flag for flag, _ in flags])
-    except getopt.GetoptError:
-        return _usage()
+    except (getopt.GetoptError, IndexError):
+        _usage()
+        return 2
     except LibxlError as error:
         say(f"libxl: error: {error}")
         return 1
@@ -151,9 +152,8 @@ def _quietly(act: Any, domid: int) -> int:
 def _migrate(host: Host, words: list[str], flags: list[str]) -> int:
     options, where = getopt.gnu_getopt(words, "FC:s:epD", ["debug", "live"])
     given = dict(options)
-    if len(where) < 2:
-        return _usage()
-    domain, far = _find(host, where[0]), where[1]
+    who, far = where[0], where[1]
+    domain = _find(host, who)
     rune = far
     if ssh := given.get("-s", "ssh"):
         verbose = flags.count("-v")

@@ -36,8 +36,8 @@ PHASES = {
 WHO = [
     "xl", "transport", "supervisor", "ssh-domain", "ssh-disk", "receive-domain", "receive-disk", "far-xl",
 ]  # fmt: skip
-#: Up to here nothing may make the guest run at the destination; from "cleared" on it is there or here.
-BEFORE = list(PHASES)[: list(PHASES).index("cleared")]
+#: A migration that breaks before the gate opens leaves the guest where it was.
+BEFORE = list(PHASES)[: list(PHASES).index("stopped")]
 
 
 def begun(world: World, phase: str, *options: str) -> Running:
