@@ -325,7 +325,13 @@ def transport(words: tuple[str, ...], lifeline: int | None, **options: Any) -> N
     given = frozenset(name for name in ("mode", "rate") if options.get(name) is not None)
     context = Context(options)
     if held is not None:
-        context.ui = JsonLines(held.makefile("w", encoding="utf-8"))
+
+        class Heard(JsonLines):
+            def __call__(self, event: events.Event) -> None:
+                with suppress(OSError):  # whoever listened may be gone: the guest matters more
+                    super().__call__(event)
+
+        context.ui = Heard(held.makefile("w", encoding="utf-8"))
 
     def work() -> None:
         from xenplugin.xen import transport

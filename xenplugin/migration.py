@@ -19,6 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -70,7 +71,8 @@ class Migration:
         self._publisher: Publisher | None = None
 
         def told(event: events.Event) -> None:
-            emit(event)
+            with suppress(OSError):  # whoever started this may be gone
+                emit(event)
             if self._publisher is not None:
                 self._publisher(event)
 

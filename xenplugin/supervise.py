@@ -18,12 +18,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any
+from typing import Any, BinaryIO
 
 from xenplugin import events
 from xenplugin.codec.compress import STORE
 from xenplugin.config import Config, load
-from xenplugin.errors import XenpluginError, from_code
+from xenplugin.errors import OwnershipError, PeerError, XenpluginError, from_code
 from xenplugin.xen import recover
 from xenplugin.xen.xl import Xl
 
@@ -58,32 +58,35 @@ class Supervisor:
             theirs.close()
             relay = threading.Thread(target=self._relay, args=(xl,), daemon=True)
             relay.start()
-            try:
-                self._listen(ours)
-            except KeyboardInterrupt:
-                self._emit(events.Notice("giving it up; the guest stays here"))
-                ours.shutdown(socket.SHUT_WR)
-                with _ignored():
-                    self._listen(ours)
+            with ours.makefile("rb") as lines:
+                try:
+                    self._listen(lines)
+                except KeyboardInterrupt:
+                    self._emit(events.Notice("giving it up; the guest stays here"))
+                    ours.shutdown(socket.SHUT_WR)
+                    with _ignored():
+                        self._listen(lines)
             with _ignored():
                 self.status = xl.wait()
                 relay.join(5)
         return self._outcome()
 
-    def _listen(self, lifeline: socket.socket) -> None:
+    def _listen(self, lines: BinaryIO) -> None:
         """The transport's events, until it ends."""
-        with lifeline.makefile("rb") as lines:
-            for line in lines:
+        for line in lines:
+            try:
                 values = json.loads(line)
-                values.pop("time")  # it gets another here
-                event = events.from_json(values)
-                if isinstance(event, events.Failed):
-                    self._failed = from_code(event.code, f"{event.error}\n{event.hint or ''}")
-                    self._failed.remote = False
-                elif isinstance(event, events.Finished):
-                    self._result = event.result
-                elif event is not None:
-                    self._emit(event)
+            except ValueError:  # cut off: by its end, or by ctrl-C here
+                continue
+            values.pop("time")  # it gets another here
+            event = events.from_json(values)
+            if isinstance(event, events.Failed):
+                self._failed = from_code(event.code, f"{event.error}\n{event.hint or ''}")
+                self._failed.remote = False
+            elif isinstance(event, events.Finished):
+                self._result = event.result
+            elif event is not None:
+                self._emit(event)
 
     def _relay(self, xl: subprocess.Popen[bytes]) -> None:
         assert xl.stderr is not None
@@ -96,10 +99,9 @@ class Supervisor:
         if self._result is not None:
             return self._result
         if self._failed is None:  # the transport was killed, or xl never started it
-            recover.recover(self._config, lambda text: self._emit(events.Notice(text)))
-            raise XenpluginError(
-                f"xl migrate failed (status {self.status}); it says why above", hint="xenplugin status"
-            )
+            if recover.recover(self._config, lambda text: self._emit(events.Notice(text))):
+                raise OwnershipError(f"{self._guest}'s migration was ended by force", hint="xenplugin recover")
+            raise PeerError(f"xl migrate failed (status {self.status}); it says why above", hint="xenplugin status")
         raise self._failed
 
 

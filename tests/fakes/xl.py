@@ -33,8 +33,11 @@ class Broken(Exception):
 
 
 def say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except OSError:  # SIGPIPE is ignored: stdio only notes it
+        pass
 
 
 def main(root: str, words: list[str]) -> int:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from xenplugin.config import Config
@@ -257,4 +258,5 @@ def _is_self(name: str, uuid: str, host: recover.Host) -> bool:
 
 
 def _say(text: str) -> None:
-    print(f"xenplugin: {text}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # the link may be what has failed
+        print(f"xenplugin: {text}", file=sys.stderr, flush=True)

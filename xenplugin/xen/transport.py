@@ -56,7 +56,8 @@ def run(
 
     def give_up() -> None:
         if not migration.cancel():
-            emit(events.Notice("the guest is being handed over: this cannot be stopped any more"))
+            with suppress(OSError):  # nobody listens
+                emit(events.Notice("the guest is being handed over: this cannot be stopped any more"))
 
     def asked(_number: int, _frame: FrameType | None) -> None:
         if not migration.connected:
