@@ -278,6 +278,7 @@ class Initiator:
         else:  # behind the last frame, which may not have left yet
             self.pool.queue.put(End(digest, count))
         self.wait(lambda: self.done is not None)
+        self.pool.close()  # the far side closes its ends now, and none is to be opened again
         if self.done != digest:
             raise ImageError("the far side's receipt is for something else")
 
