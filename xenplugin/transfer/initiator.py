@@ -195,8 +195,11 @@ class Initiator:
             if first:
                 self.failure = error
         self._happened.set()
-        if first and self._on_failure is not None:
-            self._on_failure(error)
+        if first:
+            if hasattr(self, "pool"):
+                self.pool.close()  # what the far side closes now is not to be opened again
+            if self._on_failure is not None:
+                self._on_failure(error)
 
     def check(self) -> None:
         """Raise the failure there was, if any."""
