@@ -18,7 +18,14 @@ import click
 
 from xenplugin import __version__, events
 from xenplugin.config import Config, load
-from xenplugin.errors import ConfigError, Interrupted, RefusedError, UsageError, XenpluginError
+from xenplugin.errors import (
+    ConfigError,
+    Interrupted,
+    OwnershipError,
+    RefusedError,
+    UsageError,
+    XenpluginError,
+)
 from xenplugin.memory import keep_buffers
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -413,9 +420,8 @@ def recover(assume_peer_lost: bool, answer: str | None, settled: bool, **options
             return
         with suppress(XenpluginError), Store() as store:
             publish.sweep(store)
-        if code := recover.recover(config, say, assume_peer_lost=assume_peer_lost):
-            context.ui.close()
-            sys.exit(code)
+        if recover.recover(config, say, assume_peer_lost=assume_peer_lost):
+            raise OwnershipError("not everything is settled", hint="it says above what is to be done")
 
     _run(context, work)
 

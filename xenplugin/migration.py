@@ -324,8 +324,12 @@ class Migration:
         """The record gets its end. Returns what the migration failed with, if it did."""
         assert self._record is not None
         host = recover.Host(self._config.state_dir, self._notice)
-        given = self._record.state is State.GIVEN
-        settled = host.settle(self._record)
+        before = self._record
+        settled = host.settle(before)
+        given = before.state is State.GIVEN
+        if before.state is State.HANDING and not any(domain.domid == before.domid for domain in host.xl.domains()):
+            self._notice(f"{before.name} has moved, though it was not heard from here: {failure}")
+            given = True
         if settled is None or settled.state is not State.REMOVED:
             return None if given else failure
         if failure is None:
@@ -351,7 +355,7 @@ class Migration:
             "bytes_memory": memory["bytes_in"],
             "bytes_wire": memory["bytes_wire"] + sum(each["bytes_wire"] for each in disks),
             "phases": self._phases,
-            "downtime": round(self._started - self._stopped, 3),
+            "downtime": round(self._started - self._stopped, 3) if self._started else None,
             "cipher": memory["cipher"],
             "level": memory["level"],
             "streams": memory["streams"],

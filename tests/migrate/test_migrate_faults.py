@@ -86,8 +86,12 @@ def killed(world: World, phase: str, who: str, number: int, first: str) -> None:
     if number == signal.SIGKILL:
         wait_until(lambda: not set(pids) & set(world.pids(who)), f"the end of {who}")
     let_go(world, phase)
-    running.end()
+    done = running.end()
     world.await_quiet()
+    # One process less, and the others have settled it already; the exit code says how, if it can be known.
+    where = world.home()
+    if done.code >= 0 and who != "transport":
+        assert (done.code == 0) == (where is world.b), f"exit {done.code}, it runs on {where.name}"
     settled(world, phase, first)
 
 

@@ -109,6 +109,8 @@ class Host:
                         assert domain is not None
                         self._act(action, one, domain)
                     case _:
+                        if action is Action.GIVE:
+                            self._say(f"{one.name} runs on {one.peer.host}")
                         if action is Action.REFUSE:
                             self._remove_placeholders(one)
                         if one.state is State.KEPT and domain is None:
