@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -256,7 +257,8 @@ class World:
         """How many there were."""
         pids = self.pids(who)
         for pid in pids:
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
         return len(pids)
 
     def await_quiet(self, within: float = 60) -> None:
@@ -313,10 +315,8 @@ class World:
         except AssertionError:
             left = self.processes()
         for pid in processes_with(self.token):
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         for running in self.started:
             try:
                 running.process.wait(10)
