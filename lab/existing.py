@@ -30,8 +30,8 @@ from lab.role import clock
 from lab.topology import HOST_A, HOST_B, ROUTER, SITE_A
 
 GUEST = "g1"
-_CONFIG = f"/srv/guests/{GUEST}.cfg"
-_DISK = f"/srv/guests/{GUEST}.img"
+CONFIG = f"/srv/guests/{GUEST}.cfg"
+DISK = f"/srv/guests/{GUEST}.img"
 #: What a guest says where it was started, and where it was moved to: xenconsoled names the log after the
 #: domain as it first was.
 _LOGS = {
@@ -43,7 +43,7 @@ _TICKS = 5
 #: Seconds that the end of watching may take.
 _LAST_WORDS = 20.0
 #: Seconds of a quiet machine.
-_START, _COPY, _MIGRATE = 300.0, 1800.0, 1800.0
+START, COPY, MIGRATE = 300.0, 1800.0, 1800.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Moved:
     `router_bytes`: IP packets with their Ethernet headers, both directions, while xl ran."""
 
     disk_seconds: float
-    disk_router_bytes: int
+    diskrouter_bytes: int
     seconds: float
     router_bytes: int
     downtime: float
@@ -61,7 +61,7 @@ class Moved:
     said: str
 
 
-def run(lab: Lab, say: Say) -> Result:
+def existing(lab: Lab, say: Say) -> Result:
     """Measure it once in the lab as it is (which must be up). Raises CommandError, CheckError."""
     result = Result("existing", lab.spec)
     source, target, router = lab.node(HOST_A.name), lab.node(HOST_B.name), lab.node(ROUTER.name)
@@ -80,32 +80,32 @@ def run(lab: Lab, say: Say) -> Result:
 def _move(source: Node, target: Node, router: Node, say: Say) -> Moved:
     for node in (source, target):
         clock.set_right(node)
-    begun = {node.name: _log_size(node) for node in (source, target)}
+    begun = {node.name: log_size(node) for node in (source, target)}
     say(f"{source.name}: starting {GUEST}")
-    disk = f'disk=["format=raw,vdev=xvda,access=ro,target={_DISK}"]'
-    source.check(["xl", "create", "-q", _CONFIG, disk], timeout=_START)
-    _await_ticks(source, begun[source.name], say)
+    disk = f'disk=["format=raw,vdev=xvda,access=ro,target={DISK}"]'
+    source.check(["xl", "create", "-q", CONFIG, disk], timeout=START)
+    await_ticks(source, begun[source.name], say)
     say(f"{source.name}: copying the disk of {GUEST} to {target.name} (rsync)")
-    target.check(["rm", "-f", _DISK])
-    start, bytes_start = time.monotonic(), _router_bytes(router)
-    source.check(["rsync", "-S", "-z", "-W", _DISK, f"{target.name}:{_DISK}"], timeout=_COPY)
-    disk_seconds, disk_bytes = time.monotonic() - start, _router_bytes(router) - bytes_start
+    target.check(["rm", "-f", DISK])
+    start, bytes_start = time.monotonic(), router_bytes(router)
+    source.check(["rsync", "-S", "-z", "-W", DISK, f"{target.name}:{DISK}"], timeout=COPY)
+    disk_seconds, disk_bytes = time.monotonic() - start, router_bytes(router) - bytes_start
     say(f"{source.name}: xl migrate {GUEST} {target.name}")
-    start, bytes_start = time.monotonic(), _router_bytes(router)
-    done = source.run(["xl", "migrate", GUEST, target.name], timeout=_MIGRATE)
-    seconds, moved_bytes = time.monotonic() - start, _router_bytes(router) - bytes_start
+    start, bytes_start = time.monotonic(), router_bytes(router)
+    done = source.run(["xl", "migrate", GUEST, target.name], timeout=MIGRATE)
+    seconds, moved_bytes = time.monotonic() - start, router_bytes(router) - bytes_start
     if done.code:
         raise CommandError(f"{source.name}: xl migrate failed ({done.code}): {done.said[-400:]}")
-    _check_where(source, target)
-    after = _await_ticks(target, begun[target.name], say)
-    seen = trace.parse("".join((_log(source, begun[source.name]), after)))
+    check_where(source, target)
+    after = await_ticks(target, begun[target.name], say)
+    seen = trace.parse("".join((log(source, begun[source.name]), after)))
     if seen.corrupt:
         raise CheckError(f"{GUEST} found corruption: {seen.corrupt[0]}")
     apart = clock.difference(source, target)
     say(f"the hosts' clocks: {apart.ahead:+.3f} s apart, known to {apart.uncertain:.3f} s")
     return Moved(
         disk_seconds=round(disk_seconds, 3),
-        disk_router_bytes=disk_bytes,
+        diskrouter_bytes=disk_bytes,
         seconds=round(seconds, 3),
         router_bytes=moved_bytes,
         downtime=round(seen.downtime, 3),
@@ -174,37 +174,40 @@ def versions(node: Node) -> dict[str, str]:
     return found
 
 
-def _check_where(source: Node, target: Node) -> None:
+def check_where(source: Node, target: Node) -> None:
+    """Raises CheckError unless the guest is on `target` alone, CommandError."""
     here, there = domains(source), domains(target)
     if GUEST in here or GUEST not in there:
         raise CheckError(f"after the migration {source.name} has {here or 'no guest'}, {target.name} {there}")
 
 
-def _log_size(node: Node) -> int:
+def log_size(node: Node) -> int:
+    """Bytes that the guest has said on `node` so far."""
     return int(node.check(["sh", "-c", f"stat -c %s {_LOGS[node.name]} 2>/dev/null || echo 0"]).strip())
 
 
-def _log(node: Node, start: int) -> str:
+def log(node: Node, start: int) -> str:
+    """What the guest has said on `node` since byte `start`."""
     return node.run(["tail", "-c", f"+{start + 1}", _LOGS[node.name]], timeout=120).stdout
 
 
-def _await_ticks(node: Node, start: int, say: Say) -> str:
+def await_ticks(node: Node, start: int, say: Say) -> str:
     """The guest's console on `node` since byte `start`, when it has ticked there. Raises CommandError."""
     script = f"""
-        for try in $(seq {_START:.0f}); do
+        for try in $(seq {START:.0f}); do
             [ "$(tail -c +$(($1 + 1)) {_LOGS[node.name]} 2>/dev/null | grep -c ' tick ')" -lt $2 ] || exit 0
             sleep 1
         done
         exit 1"""
-    done = node.run(["sh", "-c", script, "sh", str(start), str(_TICKS)], timeout=_START + 60)
-    text = _log(node, start)
+    done = node.run(["sh", "-c", script, "sh", str(start), str(_TICKS)], timeout=START + 60)
+    text = log(node, start)
     if done.code:
         raise CommandError(f"{GUEST} does not tick on {node.name}; its console ends: {text.strip()[-300:]!r}")
     say(f"{node.name}: {GUEST} ticks")
     return text
 
 
-def _router_bytes(router: Node) -> int:
+def router_bytes(router: Node) -> int:
     """What the router's device towards host-a has carried, both ways."""
     links = json.loads(router.check(["ip", "-j", "-s", "link"]))
     mac = ROUTER.nic(SITE_A).mac

@@ -10,15 +10,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from lab import existing
 from lab.lab import open_lab
 from lab.results import Result
 from lab.spec import Suite
 from lab.verbs.common import choice, name_option, progress
 from lab.verbs.updown import changed
+from lab.ways import WAYS
 from netem.units import format_time
-
-WAYS = {"existing": existing.run}
 
 
 @click.command()
@@ -26,7 +24,7 @@ WAYS = {"existing": existing.run}
 @name_option
 @click.option("--rtt", "rtts", multiple=True, metavar="TIME", help="Round trips to measure at, in turn: 120ms.")
 @click.option("--rate", metavar="RATE", help="Of the link, each way: 100mbit.")
-@click.option("--ipsec", type=choice(Suite), default=Suite.PAPER.value, show_default=True, help="Between hosts.")
+@click.option("--ipsec", type=choice(Suite), help="Between the hosts (existing: the paper's suite, others: off).")
 @click.option(
     "--results",
     type=click.Path(file_okay=False, path_type=Path),
@@ -34,15 +32,17 @@ WAYS = {"existing": existing.run}
     show_default=True,
     help="Where the results are kept, a JSON file each.",
 )
-def run(way: str, name: str, rtts: tuple[str, ...], rate: str | None, ipsec: str, results: Path) -> None:
+def run(way: str, name: str, rtts: tuple[str, ...], rate: str | None, ipsec: str | None, results: Path) -> None:
     """Migrate a guest from host-a to host-b, and say how long it took and for how long it stood still.
 
-    WAY `existing` is plain xl migrate, through IPsec. The lab is brought up if it is not, and stays up.
+    WAY `existing` is plain xl migrate; `live`, `static` and `full` are xenplugin migrate, with the guest's disk;
+    `paper` is the paper's way for the disk alone. The lab is brought up if it is not, and stays up.
     """
     found: list[Result] = []
+    suite = ipsec or (Suite.PAPER if way == "existing" else Suite.OFF).value
     with progress() as say:
         for rtt in rtts or (None,):
-            given = {"rtt": _with_unit(rtt), "rate": rate, "ipsec": ipsec}
+            given = {"rtt": _with_unit(rtt), "rate": rate, "ipsec": suite}
             wanted = changed(name, given)
             with open_lab(name, say, wanted) as lab:
                 lab.become(wanted)
@@ -62,7 +62,7 @@ def table(results: list[Result]) -> Table:
     made = Table(box=SIMPLE_HEAD)
     for name in ("way", "RTT", "IPsec"):
         made.add_column(name)
-    for name in ("xl migrate", "downtime", "at the router", "disk, before", "steal"):
+    for name in ("time", "downtime", "at the router", "disk, before", "steal"):
         made.add_column(name, justify="right")
     for result in results:
         values = result.as_dict()
@@ -72,9 +72,13 @@ def table(results: list[Result]) -> Table:
             format_time(result.spec.link.rtt),
             result.spec.ipsec.value,
             f"{figures['seconds']:.1f} s",
-            f"{figures['downtime']:.1f} s",
+            _seconds(figures.get("downtime")),
             f"{figures['router_bytes'] / 1e6:.0f} MB",
-            f"{figures['disk_seconds']:.1f} s",
+            _seconds(figures.get("disk_seconds")),
             f"{values['host']['steal']:.0%}",
         )
     return made
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} s"
