@@ -7,7 +7,10 @@ or lost a write (fakes/guest.py).
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
+import shlex
 import signal
 
 import pytest
@@ -40,8 +43,8 @@ WHO = [
 BEFORE = ("connect", "disks", "memory", "suspended")
 
 
-def begun(world: World, phase: str, *options: str) -> Running:
-    """A migration that is held in `phase`."""
+def begun(world: World, phase: str, *options: str, hand: bool = False) -> Running:
+    """A migration that is held in `phase`; `hand`: xl migrate -s 'xenplugin transport'."""
     world.create()
     held = PHASES[phase]
     if held is None:
@@ -50,12 +53,18 @@ def begun(world: World, phase: str, *options: str) -> Running:
         return running
     host = world.a if held[0] == "a" else world.b
     host.stall(held[1])
-    running = world.migrate(*options)
+    running = by_hand(world) if hand else world.migrate(*options)
     wait_until(lambda: host.reached(held[1]) or running.process.poll() is not None, phase)
     assert host.reached(held[1]), running.end().err
-    if phase == "stopped":
+    if phase == "stopped" and not hand:
         running.await_phase("stopped")
     return running
+
+
+def by_hand(world: World, *options: str) -> Running:
+    """xl migrate -s 'xenplugin transport' g1 hostb"""
+    ours = f"xenplugin transport {shlex.join(['-s', world.ssh, *options])}"
+    return world.a.start(world.a.root / "bin" / "xl", "migrate", "-s", ours, "g1", "hostb")
 
 
 def let_go(world: World, phase: str) -> None:
@@ -129,6 +138,54 @@ def test_the_link_is_cut(world: World, phase: str) -> None:
     world.mend()
     world.await_quiet(200)
     settled(world, phase, "ba"[len(phase) % 2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", "ab")
+@pytest.mark.parametrize("phase", [phase for phase in PHASES if phase != "disks"])
+def test_a_transport_that_nobody_watches_is_killed(world: World, phase: str, first: str) -> None:
+    running = begun(world, phase, hand=True)
+    world.kill("transport")
+    wait_until(lambda: not world.pids("transport"), "its end")
+    let_go(world, phase)
+    running.end()
+    world.await_quiet()
+    settled(world, phase, first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", PHASES)
+def test_everything_dies_at_once(world: World, phase: str) -> None:
+    running = begun(world, phase)
+    for pid in world.processes():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    let_go(world, phase)
+    running.end()
+    world.await_quiet()
+    settled(world, phase, "ab"[len(phase) % 2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["suspended", "received", "cleared", "reported"])
+def test_the_far_host_is_lost_for_ever(world: World, phase: str) -> None:
+    world.through_proxy()
+    running = begun(world, phase)
+    world.cut()
+    world.kill("far-xl")
+    world.kill("receive-domain")
+    for domain in world.b.domains():
+        world.b.run("xl", "destroy", str(domain["domid"]))
+    truth = world.truth()
+    let_go(world, phase)
+    done = running.end(200)
+    if phase != "suspended":
+        assert done.code == 20 and "--assume-peer-lost" in done.hint
+        assert world.a.recover(code=20).error and world.a.states().popitem()[1] == "suspended"
+    assert world.a.recover("--assume-peer-lost").code == 0
+    assert world.home() is world.a
+    if world.truth() == truth:  # it had not run there
+        world.assert_intact(world.a)
 
 
 @pytest.mark.parametrize(

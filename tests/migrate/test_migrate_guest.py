@@ -28,6 +28,7 @@ def stays(world: World, running: Running, code: int) -> Done:
 # -- disks -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_disks_one_of_which_is_only_read(world: World) -> None:
     world.create(disks=3, mib=2, read_only=1)
     result = world.moved().result
@@ -42,6 +43,7 @@ def test_a_guest_without_a_disk(world: World) -> None:
     world.assert_settled()
 
 
+@pytest.mark.slow
 def test_an_old_copy_is_the_base_of_a_difference(world: World) -> None:
     world.create()
     old = bytearray(world.bases["g1-0.img"])
@@ -52,6 +54,7 @@ def test_an_old_copy_is_the_base_of_a_difference(world: World) -> None:
     assert result["disks"][0]["bytes_wire"] < 1.6 * MIB
 
 
+@pytest.mark.slow
 def test_a_larger_image_at_the_far_side_is_kept(world: World) -> None:
     world.create()
     world.b.disk("g1-0.img").write_bytes(bytes(5 * MIB))
@@ -59,6 +62,7 @@ def test_a_larger_image_at_the_far_side_is_kept(world: World) -> None:
     assert world.b.disk("g1-0.img").stat().st_size == 5 * MIB
 
 
+@pytest.mark.slow
 def test_a_target_in_use(world: World) -> None:
     world.create()
     target = world.b.disk("g1-0.img")
@@ -68,6 +72,7 @@ def test_a_target_in_use(world: World) -> None:
     assert target.stat().st_size == MIB
 
 
+@pytest.mark.slow
 def test_a_format_that_is_not_raw(world: World) -> None:
     world.create()
     with open(world.a.root / "state.json") as file:
@@ -77,12 +82,14 @@ def test_a_format_that_is_not_raw(world: World) -> None:
     assert "qcow2" in stays(world, world.migrate(), 15).error
 
 
+@pytest.mark.slow
 def test_the_far_disk_is_full(world: World, small_disk: Callable[[int], Path]) -> None:
     world.create()
     world.b.configure(paths={str(world.a.root / "disks"): str(small_disk(1))})
     assert "space" in stays(world, world.migrate(), 13).error
 
 
+@pytest.mark.slow
 def test_the_disk_shrinks(world: World) -> None:
     """Somebody truncates the file of a guest that runs: whatever comes of it, it stays here."""
     world.create()
@@ -108,6 +115,7 @@ def by_hand(world: World, *options: str) -> Running:
     return world.a.start(world.a.root / "bin" / "xl", "migrate", *options, "-s", ours, "g1", "hostb")
 
 
+@pytest.mark.slow
 def test_xl_with_our_transport(world: World) -> None:
     world.create()
     done = by_hand(world).end()
@@ -130,6 +138,7 @@ def test_plain_xl_migrate_through_the_shim(world: World) -> None:
     assert not shim.exists()
 
 
+@pytest.mark.slow
 def test_the_shim_ends_as_xl_does(world: World) -> None:
     world.create()
     world.a.run("xenplugin", "enable")
@@ -139,6 +148,7 @@ def test_the_shim_ends_as_xl_does(world: World) -> None:
     world.assert_intact(world.a)
 
 
+@pytest.mark.slow
 def test_paused_it_stays_paused(world: World) -> None:
     world.create()
     world.moved("-p")
@@ -148,6 +158,7 @@ def test_paused_it_stays_paused(world: World) -> None:
     world.assert_intact(world.b)
 
 
+@pytest.mark.slow
 def test_options_of_xl_reach_it(world: World) -> None:
     world.create()
     config: dict[str, Any] = world.a.domains()[0]["config"]
@@ -163,6 +174,7 @@ def test_options_of_xl_reach_it(world: World) -> None:
     assert world.assert_intact().domains()[0]["config"]["b_info"]["max_memkb"] == 300_000
 
 
+@pytest.mark.slow
 def test_its_domain_id_is_kept(world: World) -> None:
     world.create()
     for _ in range(3):
@@ -181,6 +193,7 @@ def test_no_such_guest(world: World) -> None:
     assert done.code == 15 and "g9" in done.error
 
 
+@pytest.mark.slow
 def test_its_name_is_taken_at_the_far_side(world: World) -> None:
     world.create()
     config = world.a.domains()[0]["config"]
@@ -201,6 +214,7 @@ def test_a_far_side_without_the_plugin(world: World) -> None:
     assert "install xenplugin" in done.hint
 
 
+@pytest.mark.slow
 def test_a_host_that_cannot_be_reached(world: World) -> None:
     world.create()
     world.cut()
@@ -210,6 +224,7 @@ def test_a_host_that_cannot_be_reached(world: World) -> None:
     world.assert_intact(world.a)
 
 
+@pytest.mark.slow
 def test_a_far_side_without_xl(world: World) -> None:
     world.create()
     (world.b.root / "bin" / "xl").unlink()
@@ -219,6 +234,7 @@ def test_a_far_side_without_xl(world: World) -> None:
 # -- ctrl-C ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_later(world: World) -> None:
     world.create(mib=8)
     running = world.migrate("--rate", "8mbit")

@@ -6,7 +6,7 @@ import pytest
 from fakes.world import World
 
 
-@pytest.mark.parametrize("mode", ["live", "static", "full"])
+@pytest.mark.parametrize("mode", ["live", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("static", "full"))])
 def test_there_and_back(world: World, mode: str) -> None:
     world.create()
     done = world.moved("--mode", mode)

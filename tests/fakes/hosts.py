@@ -1,0 +1,134 @@
+"""A fake host as a test sees it: its programs, its domains, its configuration."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from helpers.program import ROOT, TOKEN, Done, Running
+from xenstore.standin import Xenstored
+
+FAKES = Path(__file__).parent
+
+_XL = """#!{python} -IS
+import sys
+sys.path.insert(0, {fakes!r})
+import xl
+xl.run({root!r})
+"""
+# The program as installed on that host. What it starts of itself goes through the host's own Python below.
+_PROGRAM = """#!{python}
+import sys
+from pathlib import Path
+sys.path.insert(0, {project!r})
+sys.executable = {root!r} + "/bin/python"
+from xenplugin import config
+config.CONFIG_FILE = Path({root!r} + "/xenplugin.conf")
+if sys.argv[1:2] and sys.argv[1] in ("enable", "disable", "status"):
+    from xenplugin.xen import shim
+    shim.SHIM = Path({root!r} + "/sbin/xl")
+    shim.enable.__defaults__ = shim.disable.__defaults__ = shim.installed.__defaults__ = (shim.SHIM,)
+from xenplugin.cli import main
+main()
+"""
+# `python -P -m xenplugin ...`, and libxl_domain_resume of this host in place of Xen's library.
+_PYTHON = """#!{python}
+import os, sys
+words = sys.argv[1:]
+assert words[:2] == ["-P", "-m"], words
+if words[2] == "xenplugin":
+    os.execv({root!r} + "/bin/xenplugin", ["xenplugin", *words[3:]])
+assert words[2] == "xenplugin.xen.libxl", words
+sys.path.insert(0, {fakes!r})
+import xenhost
+host = xenhost.Host({root!r})
+host.point("resume")
+try:
+    host.resume(int(words[3]))
+except xenhost.LibxlError as error:
+    print(f"libxl: error: {{error}}", file=sys.stderr)
+    sys.exit("libxl error -3")
+"""
+
+
+class FakeHost:
+    """Host `name` of the world in `folder`; what it starts carries `token`, and is added to `started`."""
+
+    def __init__(self, folder: Path, token: str, name: str, started: list[Running]) -> None:
+        self.name = name
+        self.root = folder / name
+        self._started = started
+        for folder in ("bin", "sbin", "disks", "memory", "stall", "state"):
+            (self.root / folder).mkdir(parents=True)
+        names = {"python": sys.executable, "fakes": str(FAKES), "project": str(ROOT), "root": str(self.root)}
+        for program, text in (("xl", _XL), ("xenplugin", _PROGRAM), ("python", _PYTHON)):
+            path = self.root / "bin" / program
+            path.write_text(text.format(**names))
+            path.chmod(0o755)
+        self.env = {
+            "PATH": f"{self.root}/sbin:{self.root}/bin:/usr/bin:/bin",
+            "HOME": str(self.root),
+            "LANG": "C.UTF-8",
+            "XENSTORED_PATH": str(self.root / "xenstored.sock"),
+            TOKEN: token,
+        }
+        (self.root / "env.json").write_text(json.dumps(self.env))
+        self.store = Xenstored(self.root / "xenstored.sock")
+        self.config: dict[str, Any] = {"state_dir": str(self.root / "state"), "patience": 1, "connect_timeout": 2}
+        self.configure()
+
+    def configure(self, **values: Any) -> None:
+        """Set keys of its xenplugin.conf."""
+        self.config |= values
+        lines = [f"{key} = {json.dumps(value)}" for key, value in self.config.items() if key != "paths"]
+        paths = self.config.get("paths", {}).items()
+        lines += ["[paths]", *(f"{json.dumps(there)} = {json.dumps(here)}" for there, here in paths)]
+        (self.root / "xenplugin.conf").write_text("\n".join(lines) + "\n")
+
+    def knob(self, **values: Any) -> None:
+        (self.root / "knobs.json").write_text(json.dumps(values))
+
+    def stall(self, point: str) -> None:
+        (self.root / "stall" / point).touch()
+
+    def reached(self, point: str) -> bool:
+        return (self.root / "stall" / f"{point}.reached").exists()
+
+    def release(self, point: str) -> None:
+        for name in (point, f"{point}.reached"):
+            (self.root / "stall" / name).unlink(missing_ok=True)
+
+    def start(self, *words: str | Path) -> Running:
+        """Any program on this host."""
+        running = Running(words, self.env, cwd=str(self.root), start_new_session=True)
+        self._started.append(running)
+        return running
+
+    def run(self, *words: str | Path, code: int | None = 0) -> Done:
+        done = self.start(self.root / "bin" / words[0], *words[1:]).end()
+        assert code is None or done.code == code, f"{words}: exit {done.code}: {done.out}{done.err}"
+        return done
+
+    def domains(self) -> list[dict[str, Any]]:
+        path = self.root / "state.json"
+        return json.loads(path.read_text())["domains"] if path.exists() else []
+
+    def states(self) -> dict[str, str]:
+        """The domains by name: runs, paused, suspended."""
+        return {
+            one["name"]: "suspended" if one["shutdown"] else "paused" if one["paused"] else "runs"
+            for one in self.domains()
+        }
+
+    def records(self) -> dict[str, str]:
+        """The states of its records by role."""
+        found = [json.loads(path.read_text()) for path in (self.root / "state" / "migrations").glob("*.json")]
+        return {one["role"]: one["state"] for one in found}
+
+    def disk(self, name: str) -> Path:
+        return self.root / "disks" / name
+
+    def recover(self, *options: str, code: int | None = 0) -> Done:
+        return self.run("xenplugin", "recover", *options, code=code)
