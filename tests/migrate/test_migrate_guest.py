@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fakes.world import MIB, World
 from helpers.program import Done, Running, wait_until
 

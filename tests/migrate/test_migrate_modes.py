@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from fakes.world import World
 
+MODES = ["live", pytest.param("static", marks=pytest.mark.slow), pytest.param("full", marks=pytest.mark.slow)]
 
-@pytest.mark.parametrize("mode", ["live", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("static", "full"))])
+
+@pytest.mark.parametrize("mode", MODES)
 def test_there_and_back(world: World, mode: str) -> None:
     world.create()
     done = world.moved("--mode", mode)
