@@ -148,7 +148,7 @@ def test_a_transport_that_nobody_watches_is_killed(world: World, phase: str, fir
     world.kill("transport")
     wait_until(lambda: not world.pids("transport"), "its end")
     let_go(world, phase)
-    running.end()
+    running.process.wait(100)
     world.await_quiet()
     settled(world, phase, first)
 
