@@ -114,7 +114,9 @@ class Lab:
         self._say(f"round trip host-a to host-b: {measured * 1000:.1f} ms (asked: {asked * 1000:g} ms)")
 
     def _tunnel(self) -> None:
-        ipsec.establish(self.provider, self.spec)
+        counts = ipsec.establish(self.provider, self.spec)
+        seen = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        self._say(f"IPsec {self.spec.ipsec}: a capture at the router has {seen}")
 
     def _ready(self) -> None:
         ready.check(self.provider, self._say)

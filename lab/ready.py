@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from lab.errors import CheckError
+from lab.progress import Moving
 from lab.provider.base import Node, Provider, Say
 from lab.role import xenhost
 from lab.role.xenhost import XenInfo
@@ -22,7 +23,10 @@ def check(provider: Provider, say: Say) -> None:
         say(f"{node.name}: Xen {info.version} ({info.caps})")
         if not info.migrates_pv:
             say(f"note: {node.name}: this Xen has no shadow paging: no PV guest can be migrated from it")
-        if xenhost.check_arithmetic(node):
+        say(Moving(node.name, "AES and Ed25519 over and over, while a guest runs"))
+        computes = xenhost.check_arithmetic(node)
+        say(Moving(node.name, ""))
+        if computes:
             say(f"{node.name}: its CPU computes right while a guest runs")
         return info
 
