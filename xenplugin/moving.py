@@ -12,7 +12,8 @@ from xenplugin.config import Config
 from xenplugin.errors import ConfigError, RefusedError, XenpluginError
 from xenplugin.supervise import Supervisor
 from xenplugin.xen import guest as guests
-from xenplugin.xen import policy, shim
+from xenplugin.xen import policy, recover, shim
+from xenplugin.xen.ownership import Role
 from xenplugin.xen.store import Store
 from xenplugin.xen.xl import find
 
@@ -21,7 +22,8 @@ def guest(who: str, host: str, config: Config, emit: events.Emit, options: Seque
     """Move the guest `who` (name or domain id); `options` are xl's own. Returns the result object. Raises
     XenpluginError."""
     with Store() as store:
-        guests.find(store, who)  # a wrong name is told before anything is started
+        found = guests.find(store, who)  # a wrong name is told before anything is started
+    _clear_way(found.uuid, config, emit)
     return Supervisor(who, host, config, emit, options=options).run()
 
 
@@ -46,11 +48,18 @@ def as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
     chosen = replace(config, ssh=asked.ssh, mode=wanted.mode, rate=wanted.rate)
     supervisor = Supervisor(asked.domain, asked.host, chosen, emit, asked.globals, asked.options)
     try:
+        _clear_way(found.uuid, config, emit)
         emit(events.Finished(supervisor.run()))
         return 0
     except XenpluginError as exc:
         emit(events.Failed(exc.code, str(exc), exc.hint))
         return supervisor.status or 1
+
+
+def _clear_way(uuid: str, config: Config, emit: events.Emit) -> None:
+    """What an earlier migration left is settled before xl is started. Two at once are refused: the second xl would
+    spoil the first one's log of dirty pages, and at its end resume the guest that the first has suspended."""
+    recover.clear_way(recover.Host(config.state_dir, lambda text: emit(events.Notice(text))), Role.SOURCE, uuid)
 
 
 def _plain(words: Sequence[str]) -> int:

@@ -76,7 +76,7 @@ class FakeHost:
         }
         (self.root / "env.json").write_text(json.dumps(self.env))
         self.store = Xenstored(self.root / "xenstored.sock")
-        self.config: dict[str, Any] = {"state_dir": str(self.root / "state"), "patience": 1, "connect_timeout": 2}
+        self.config: dict[str, Any] = {"state_dir": str(self.root / "state"), "patience": 15, "connect_timeout": 5}
         self.configure()
 
     def configure(self, **values: Any) -> None:

@@ -232,6 +232,23 @@ def test_a_far_side_without_xl(world: World) -> None:
     assert "no xl" in stays(world, world.migrate(), 15).error
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["s.memory0", "s.received"])
+def test_the_same_guest_twice_at_once(world: World, point: str) -> None:
+    """The second is refused before it starts an xl, which would resume what the first has suspended."""
+    world.create()
+    world.a.stall(point)
+    first = world.migrate()
+    wait_until(lambda: world.a.reached(point), point)
+    for second in (world.migrate(), world.migrate("--mode", "static")):
+        done = second.end()
+        assert done.code == 15 and "already" in done.error and not any(e["event"] == "xl" for e in done.events)
+    world.a.release(point)
+    assert first.end().code == 0
+    world.assert_intact(world.b)
+    world.assert_settled()
+
+
 # -- ctrl-C ----------------------------------------------------------------------------------------
 
 

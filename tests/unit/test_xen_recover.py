@@ -15,7 +15,7 @@ import pytest
 from helpers import fakexl
 
 from xenplugin.config import Config
-from xenplugin.errors import OwnershipError, PeerError, UsageError
+from xenplugin.errors import OwnershipError, PeerError, RefusedError, UsageError
 from xenplugin.xen import peer, record
 from xenplugin.xen.ownership import FINAL, TRANSITIONS, Role, State
 from xenplugin.xen.process import Process, boot_id, process
@@ -295,7 +295,7 @@ def test_a_migration_that_runs_is_left_alone(pair: Pair, sleeper: subprocess.Pop
     pair.near.record(S, State.MOVING, driver=process(sleeper.pid))
     assert pair.near.recover() == 0
     assert pair.near.state(S) is State.MOVING and "runs (pid" in pair.near.said[-1]
-    with pytest.raises(OwnershipError, match="already"):
+    with pytest.raises(RefusedError, match="already"):
         clear_way(pair.near.host, S, UUID)
 
 

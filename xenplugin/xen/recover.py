@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from xenplugin.config import Config
-from xenplugin.errors import OwnershipError, PeerError, UsageError, XenpluginError
+from xenplugin.errors import OwnershipError, PeerError, RefusedError, UsageError, XenpluginError
 from xenplugin.image.files import os_errors, sync_directory
 from xenplugin.xen import libxl, peer, record
 from xenplugin.xen.ownership import FINAL, Action, Guest, Peer, Role, Silence, State, decide
@@ -241,12 +241,12 @@ def _recover_one(here: Host, one: Record, say: Say, assume_peer_lost: bool) -> N
 
 
 def clear_way(host: Host, role: Role, uuid: str) -> None:
-    """Settle what earlier migrations of this guest left in this role, before a new one. Raises OwnershipError if
-    one runs or stays undecided."""
+    """Settle what earlier migrations of this guest left in this role, before a new one. Raises RefusedError if one
+    runs, OwnershipError if one stays undecided."""
     for one in record.read_all(host.state_dir)[0]:
         if (one.role, one.uuid) == (role, uuid) and one.state not in FINAL:
             if one.driver.alive:
-                raise OwnershipError(
+                raise RefusedError(
                     f"{one.name} is being migrated already (pid {one.driver.pid})", hint="wait for it, or stop it"
                 )
             host.settle(one)
