@@ -1,5 +1,5 @@
 # make demo      a disk image crosses an emulated ocean, the paper's way and ours (demo/report.html)
-# make xen-demo  two real Xen hosts come up, a link of 120 ms and IPsec between them, and a guest moves (docs/lab.md)
+# make xen-demo  two real Xen hosts, 120 ms between them: a guest moves by plain xl through IPsec, then by the plugin
 # make deb       the Debian package, in dist/
 # make test      lint, types, the tests, a migration on real Xen hosts, the unit tests on Debian's own packages
 # make test-fast the same without what needs minutes
@@ -16,7 +16,7 @@ demo: .venv/ready
 
 xen-demo: .venv/ready
 	@packaging/prepare.sh tools lab
-	@.venv/bin/xenlab run existing --rtt 120ms
+	@.venv/bin/xenlab run existing live --rtt 120ms
 	@echo 'The lab is still up: .venv/bin/xenlab status, .venv/bin/xenlab ssh host-a, .venv/bin/xenlab down'
 
 deb:

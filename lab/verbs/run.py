@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import product
 from pathlib import Path
 
 import click
@@ -20,7 +21,7 @@ from netem.units import format_time
 
 
 @click.command()
-@click.argument("way", type=click.Choice(list(WAYS)))
+@click.argument("ways", type=click.Choice(list(WAYS)), nargs=-1, required=True)
 @name_option
 @click.option("--rtt", "rtts", multiple=True, metavar="TIME", help="Round trips to measure at, in turn: 120ms.")
 @click.option("--rate", metavar="RATE", help="Of the link, each way: 100mbit.")
@@ -32,16 +33,18 @@ from netem.units import format_time
     show_default=True,
     help="Where the results are kept, a JSON file each.",
 )
-def run(way: str, name: str, rtts: tuple[str, ...], rate: str | None, ipsec: str | None, results: Path) -> None:
+def run(
+    ways: tuple[str, ...], name: str, rtts: tuple[str, ...], rate: str | None, ipsec: str | None, results: Path
+) -> None:
     """Migrate a guest from host-a to host-b, and say how long it took and for how long it stood still.
 
-    WAY `existing` is plain xl migrate; `live`, `static` and `full` are xenplugin migrate, with the guest's disk;
-    `paper` is the paper's way for the disk alone. The lab is brought up if it is not, and stays up.
+    Of WAYS `existing` is plain xl migrate; `live`, `static` and `full` are xenplugin migrate, with the guest's
+    disk; `paper` is the paper's way for the disk alone. The lab is brought up if it is not, and stays up.
     """
     found: list[Result] = []
-    suite = ipsec or (Suite.PAPER if way == "existing" else Suite.OFF).value
     with progress() as say:
-        for rtt in rtts or (None,):
+        for rtt, way in product(rtts or (None,), ways):
+            suite = ipsec or (Suite.PAPER if way == "existing" else Suite.OFF).value
             given = {"rtt": _with_unit(rtt), "rate": rate, "ipsec": suite}
             wanted = changed(name, given)
             with open_lab(name, say, wanted) as lab:
