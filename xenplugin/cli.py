@@ -102,7 +102,7 @@ LINK = ("ssh", "remote_program", "rate", "level", "cipher", "streams", "congesti
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="xenplugin")
 def cli() -> None:
-    """Moves Xen guests and their disks: sealed end to end, compressed, resumable."""
+    """Moves Xen guests with their local disks: sealed end to end, compressed, resumable."""
 
 
 def split_target(text: str, command: bool = False) -> tuple[str | None, str]:
@@ -254,6 +254,7 @@ def receive(config: str | None) -> None:
         from xenplugin.transfer.acceptor import read_job
         from xenplugin.transfer.incoming import Incoming
         from xenplugin.transfer.job import DOMAIN
+        from xenplugin.xen.receive import Receiving
         from xenplugin.xen.store import attached
 
         settings = context.config()
@@ -267,16 +268,15 @@ def receive(config: str | None) -> None:
         channel = PipeEndpoint(source, sink)
         channel.send(ready_line(random))
         job = read_job(channel)
+        serving: Incoming | Receiving
         if job.kind == DOMAIN:
-            from xenplugin.xen.receive import serve
-
-            serve(channel, random, settings, job)
-            return
-        incoming = Incoming(channel, random, settings, job, attached)
+            serving = Receiving(channel, random, settings, job)
+        else:
+            serving = Incoming(channel, random, settings, job, attached)
         try:
-            incoming.run()
+            serving.run()
         except XenpluginError as exc:
-            if incoming.told:  # the source shows it
+            if serving.told:  # the source shows it
                 sys.exit(exc.code)
             raise
 
@@ -288,7 +288,7 @@ GUEST = (*LINK, "mode")
 
 @cli.command()
 @_shared(*GUEST)
-@click.option("-C", "xl_config", metavar="FILE", help="As xl's: the guest's configuration at the far host.")
+@click.option("-C", "xl_config", metavar="FILE", help="As xl's: another configuration for the guest.")
 @click.option("-e", "no_wait", is_flag=True, help="As xl's: no daemon that waits for the guest at the far host.")
 @click.option("-p", "paused", is_flag=True, help="As xl's: leave the guest paused at the far host.")
 @click.option("-D", "preserve", is_flag=True, help="As xl's: keep the domain id.")
@@ -296,7 +296,11 @@ GUEST = (*LINK, "mode")
 @click.option("--xl-arguments", is_flag=True, hidden=True)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="DOMAIN HOST")
 def migrate(xl_arguments: bool, words: tuple[str, ...], **options: Any) -> None:
-    """Move the running guest DOMAIN with its disks to HOST."""
+    """Move the running guest DOMAIN with its disks to HOST.
+
+    In mode live it runs meanwhile, and stands still for a moment at the end. If that fails, the guest goes on here
+    and the same command goes on with what has arrived of its disks; exit status 20: `xenplugin recover` settles it.
+    """
     from xenplugin import moving
 
     given = {"-C": options.pop("xl_config"), "-e": options.pop("no_wait"), "-p": options.pop("paused"),
@@ -351,7 +355,10 @@ def transport(words: tuple[str, ...], lifeline: int | None, **options: Any) -> N
 @cli.command()
 @_shared()
 def enable(**options: Any) -> None:
-    """Make plain `xl migrate DOMAIN HOST` move guests with their disks."""
+    """Make plain `xl migrate DOMAIN HOST` move guests with their disks.
+
+    A small script, /usr/local/sbin/xl, comes before the real xl in root's PATH; all other commands pass through it.
+    """
     from xenplugin.xen import shim
 
     _run(context := Context(options), lambda: shim.enable(lambda text: context.ui(events.Notice(text))))
@@ -360,7 +367,7 @@ def enable(**options: Any) -> None:
 @cli.command()
 @_shared()
 def disable(**options: Any) -> None:
-    """Make xl the real one again."""
+    """Make plain `xl migrate` move guests without their disks, as before `enable`."""
     from xenplugin.xen import shim
 
     _run(context := Context(options), lambda: shim.disable(lambda text: context.ui(events.Notice(text))))
@@ -369,7 +376,7 @@ def disable(**options: Any) -> None:
 @cli.command()
 @_shared()
 def status(**options: Any) -> None:
-    """What runs on this host, and what was left behind."""
+    """Say what runs on this host, what was left behind, and what to type next."""
     context = Context(options)
 
     def work() -> None:
@@ -400,11 +407,19 @@ def status(**options: Any) -> None:
 
 @cli.command()
 @_shared()
-@click.option("--assume-peer-lost", is_flag=True, help="Other hosts that do not answer will never come back.")
+@click.option(
+    "--assume-peer-lost",
+    is_flag=True,
+    help="A host that does not answer will never come back: resume the guest here.",
+)
 @click.option("--answer", metavar="ID", hidden=True)
 @click.option("--settled", is_flag=True, hidden=True)
 def recover(assume_peer_lost: bool, answer: str | None, settled: bool, **options: Any) -> None:
-    """Settle what interrupted migrations have left on this host."""
+    """Settle what interrupted migrations have left on this host.
+
+    To be run on both hosts, in any order: exactly one guest is left, the right one. Exit status 20: not everything
+    could be settled; it says what is to be done.
+    """
     context = Context(options)
 
     def say(text: str) -> None:
