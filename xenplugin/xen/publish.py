@@ -13,8 +13,9 @@ import uuid as uuids
 from contextlib import suppress
 
 from xenplugin import events
-from xenplugin.errors import ConfigError, RefusedError
+from xenplugin.errors import ConfigError, OwnershipError, RefusedError
 from xenplugin.xen.policy import ROOT
+from xenplugin.xen.process import process
 from xenplugin.xen.store import Store
 
 _HOME = f"{ROOT}/migration"
@@ -99,5 +100,7 @@ def sweep(store: Store) -> None:
     """Remove what killed processes left. Raises RefusedError."""
     for uuid in store.list(_HOME):
         pid = store.read(f"{_HOME}/{uuid}/pid") or ""
-        if not (pid.isdecimal() and os.path.exists(f"/proc/{pid}")):
+        try:
+            process(int(pid))
+        except (ValueError, OwnershipError):  # gone, or killed and not buried yet
             store.remove(f"{_HOME}/{uuid}")
