@@ -254,7 +254,6 @@ def receive(config: str | None) -> None:
         from xenplugin.transfer.acceptor import read_job
         from xenplugin.transfer.incoming import Incoming
         from xenplugin.transfer.job import DOMAIN
-        from xenplugin.xen.receive import Receiving
         from xenplugin.xen.store import attached
 
         settings = context.config()
@@ -268,8 +267,10 @@ def receive(config: str | None) -> None:
         channel = PipeEndpoint(source, sink)
         channel.send(ready_line(random))
         job = read_job(channel)
-        serving: Incoming | Receiving
+        serving: Any
         if job.kind == DOMAIN:
+            from xenplugin.xen.receive import Receiving
+
             serving = Receiving(channel, random, settings, job)
         else:
             serving = Incoming(channel, random, settings, job, attached)

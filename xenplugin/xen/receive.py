@@ -47,12 +47,6 @@ _ALLOWED = {"-v", "-vv", "-vvv", "-vvvv", "-T", "-e", "-F", "-d", "-p"}
 _COMMAND = "migrate-receive"
 
 
-def serve(channel: PipeEndpoint, random: bytes, config: Config, job: Job) -> None:
-    """Receive the guest of `job`. Raises XenpluginError; `told` of it is set if the source knows."""
-    receiving = Receiving(channel, random, config, job)
-    receiving.run()
-
-
 def receive_words(details: dict[str, Any]) -> list[str]:
     """What the source's xl wants of this one, after `xl`. Raises PeerError for anything that it never wants."""
     words = details.get("xl")
@@ -78,6 +72,11 @@ class Receiving:
         self._settled = False
         self._received = False
         self._xl: subprocess.Popen[bytes] | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether the source knows why it failed."""
+        return self._pipe.told
 
     def run(self) -> None:
         """Raises XenpluginError."""
