@@ -21,6 +21,7 @@ from fakes.hosts import FAKES, FakeHost
 
 G1 = "5c5b1ad0-4f16-4a3c-9d1e-000000000001"
 MIB = 1 << 20
+_PUBLISHED = "/tool/xenplugin/migration/"
 
 
 class World:
@@ -179,7 +180,8 @@ class World:
         for host in (self.a, self.b):
             assert host.records() == {}, f"{host.name}: {host.records()}"
             assert [path for path in (host.root / "disks").iterdir() if path.stat().st_size == 0] == []
-            assert not [node for node in host.store.nodes if node.startswith("/tool/xenplugin/migration/")]
+            told = {node: value for node, value in host.store.nodes.items() if node.startswith(_PUBLISHED)}
+            assert not told, f"{host.name}: {told}"
 
     def close(self) -> list[list[str]]:
         """End everything; what should have ended by itself."""

@@ -167,7 +167,7 @@ def test_everything_dies_at_once(world: World, phase: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["suspended", "received", "cleared", "reported"])
+@pytest.mark.parametrize("phase", ["suspended", "received", "cleared", "started"])
 def test_the_far_host_is_lost_for_ever(world: World, phase: str) -> None:
     world.through_proxy()
     running = begun(world, phase)
