@@ -1,7 +1,7 @@
 """Listening on a wire that has no packets: what a user without root can see of his own connections.
 
 A tap stands before the relay, hands every byte on, and, while it records, writes what passed as a capture: each
-piece becomes a TCP segment with headers made up for it. `lab.capture` reads that like any other; only that no
+piece becomes a TCP segment with headers made up for it. `lab.verify` reads that like any other; only that no
 packet of anybody else can be in it.
 """
 

@@ -141,7 +141,7 @@ class _Namespaces(World):
 
     @contextmanager
     def recording(self, path: Path) -> Iterator[dict[str, int]]:
-        words = [sys.executable, "-m", "lab.capture", "record", DEVICE, str(path)]
+        words = [sys.executable, "-m", "lab.capture", DEVICE, str(path)]
         recorder = self.here(words, cwd=_REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert recorder.stdout is not None and recorder.stderr is not None
         counts: dict[str, int] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.canary import make_canaries
+from lab.verify.canary import make_canaries
 
 #: In files on its disk, and at the head of all that it writes to the disk later.
 DISK = make_canaries(4, "xenplugin lab guest disk")

@@ -17,11 +17,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab import flows
 from lab.errors import CheckError, CommandError
 from lab.provider.base import Node, Provider
 from lab.role.swan import ends
 from lab.spec import Spec, Suite
+from lab.verify import flows
 
 _ETHERNET, _IPV4 = 1, b"\x08\x00"
 _ESP, _UDP = 50, 17
@@ -43,7 +43,7 @@ _END = 'pid=$(cat "$0".pid) && rm "$0".pid && kill -INT $pid'
 
 def count(path: Path, a: set[str], b: set[str]) -> dict[str, int]:
     """Packets of the capture at `path` by kind: "esp", "ike" and "plain" between an address of `a` and one of `b`,
-    "other" for the rest. Raises lab.flows.CaptureError."""
+    "other" for the rest. Raises lab.verify.flows.CaptureError."""
     kinds = Counter[str](esp=0, ike=0, plain=0, other=0)
     for captured in flows.read(path):
         kinds[_kind(captured, a, b)] += 1

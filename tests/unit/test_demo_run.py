@@ -21,8 +21,8 @@ from demo.image import Image, sha256sum
 from demo.loopback import loopback
 from demo.tap import Tap
 from demo.wire import looker, prove
-from lab.canary import make_canaries
-from lab.capture import check_capture
+from lab.verify.canary import make_canaries
+from lab.verify.check import check_capture
 from netem.profile import Profile
 
 CANARIES = make_canaries(4, "demo run")

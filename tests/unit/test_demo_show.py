@@ -18,7 +18,7 @@ from demo.image import Image
 from demo.screen import Terminal, readable, sooner
 from demo.wire import Proof
 from demo.world import Traffic, link_profile
-from lab.capture import Finding, Hit
+from lab.verify.check import Finding, Hit
 from netem.profile import Profile
 
 QUIET = Finding(

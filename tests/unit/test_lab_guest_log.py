@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.canary import Scanner, needles
 from lab.guest import canaries, trace
 from lab.image.recipe import GUEST, HERE
+from lab.verify.canary import Scanner, needles
 
 LOG = (Path(__file__).parent / "data/guest-g1.log").read_bytes().decode()
 

@@ -13,7 +13,7 @@ import zlib
 import pytest
 import zstandard
 
-from lab.canary import Scanner, make_canaries, needles
+from lab.verify.canary import Scanner, make_canaries, needles
 
 CANARIES = make_canaries(3, "test")
 SPELLINGS = {

@@ -45,7 +45,7 @@ class Packet(NamedTuple):
 def read(path: Path) -> Iterator[Captured]:
     """Each packet of a pcap or pcapng file. CaptureError if it cannot be read or scapy is missing."""
     try:
-        import numpy  # noqa: F401  (lab.noise needs it; better to say so now than in the middle)
+        import numpy  # noqa: F401  (lab.verify.noise needs it; better to say so now than in the middle)
         from scapy.error import Scapy_Exception
         from scapy.utils import RawPcapReader
     except ImportError as error:

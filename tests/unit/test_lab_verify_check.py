@@ -17,8 +17,8 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.utils import PcapNgWriter, PcapWriter
 
-from lab.canary import make_canaries
-from lab.capture import CaptureError, Finding, check_capture
+from lab.verify.canary import make_canaries
+from lab.verify.check import CaptureError, Finding, check_capture
 
 CANARIES = make_canaries(2, "test")
 A, B = "10.0.0.1", "10.0.0.2"
