@@ -306,6 +306,7 @@ def migrate(xl_arguments: bool, words: tuple[str, ...], **options: Any) -> None:
 
     given = {"-C": options.pop("xl_config"), "-e": options.pop("no_wait"), "-p": options.pop("paused"),
              "-D": options.pop("preserve"), "--debug": options.pop("debug")}  # fmt: skip
+    chosen = frozenset(name for name in ("mode", "rate") if options.get(name) is not None)
     context = Context(options)
     if xl_arguments:
         _run(context, lambda: sys.exit(moving.as_xl(words, context.config(), context.ui)))
@@ -315,7 +316,7 @@ def migrate(xl_arguments: bool, words: tuple[str, ...], **options: Any) -> None:
         if len(words) != 2:
             raise UsageError("xenplugin migrate DOMAIN HOST")
         own = [word for flag, value in given.items() if value for word in (flag, value) if word is not True]
-        context.finish(moving.guest(words[0], words[1], context.config(), context.ui, own))
+        context.finish(moving.guest(words[0], words[1], context.config(), context.ui, own, chosen))
 
     _run(context, work)
 

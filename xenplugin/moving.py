@@ -18,13 +18,15 @@ from xenplugin.xen.store import Store
 from xenplugin.xen.xl import find
 
 
-def guest(who: str, host: str, config: Config, emit: events.Emit, options: Sequence[str]) -> dict[str, Any]:
-    """Move the guest `who` (name or domain id); `options` are xl's own. Returns the result object. Raises
-    XenpluginError."""
+def guest(
+    who: str, host: str, config: Config, emit: events.Emit, options: Sequence[str], given: frozenset[str]
+) -> dict[str, Any]:
+    """Move the guest `who` (name or domain id); `options` are xl's own, `given` the settings that win over its
+    policy. Returns the result object. Raises XenpluginError."""
     with Store() as store:
         found = guests.find(store, who)  # a wrong name is told before anything is started
     _clear_way(found.uuid, config, emit)
-    return Supervisor(who, host, config, emit, options=options).run()
+    return Supervisor(who, host, config, emit, given, options=options).run()
 
 
 def as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
@@ -45,8 +47,8 @@ def as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
         if not (wanted.enabled and policy.enabled(store)):
             emit(events.Notice(f"{found.name} is moved without its disks: xenstore says so (docs/xenstore.md)"))
             return _plain(words)
-    chosen = replace(config, ssh=asked.ssh, mode=wanted.mode, rate=wanted.rate)
-    supervisor = Supervisor(asked.domain, asked.host, chosen, emit, asked.globals, asked.options)
+    chosen = replace(config, ssh=asked.ssh or config.ssh)
+    supervisor = Supervisor(asked.domain, asked.host, chosen, emit, frozenset(), asked.globals, asked.options)
     try:
         _clear_way(found.uuid, config, emit)
         emit(events.Finished(supervisor.run()))

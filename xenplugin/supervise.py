@@ -32,14 +32,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Supervisor:
-    """Moves `guest` to `host` with the options `xl_options` (before and after `migrate`) for xl itself."""
+    """Moves `guest` to `host`. `given`: settings of `config` that win over the guest's policy; `global_options` and
+    `options` are for xl itself, before and after its word `migrate`."""
 
     def __init__(
-        self, guest: str, host: str, config: Config, emit: events.Emit,
+        self, guest: str, host: str, config: Config, emit: events.Emit, given: frozenset[str],
         global_options: Sequence[str] = (), options: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self._guest, self._host = guest, host
-        self._config = config
+        self._config, self._given = config, given
         self._emit = emit
         self._global, self._options = list(global_options), list(options)
         self._result: dict[str, Any] | None = None
@@ -50,9 +51,9 @@ class Supervisor:
         """Raises XenpluginError; the guest then is where its record says."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            transport = shlex.join([*program(), "transport", *_as_options(self._config), "--lifeline",
+            transport = shlex.join([*program(), "transport", *_as_options(self._config, self._given), "--lifeline",
                                     str(theirs.fileno())])  # fmt: skip
-            words = [*self._global, "migrate", *self._options, "-s", transport, self._guest, self._host]
+            words = [*self._global, "migrate", *self._options, "-s", transport, "--", self._guest, self._host]
             with _ignored():
                 xl = Xl().start_migrate(words, theirs.fileno())
             theirs.close()
@@ -62,7 +63,7 @@ class Supervisor:
                 try:
                     self._listen(lines)
                 except KeyboardInterrupt:
-                    self._emit(events.Notice("giving it up; the guest stays here"))
+                    self._emit(events.Notice("giving it up, if that can still be done"))
                     ours.shutdown(socket.SHUT_WR)
                     with _ignored():
                         self._listen(lines)
@@ -110,13 +111,14 @@ def program() -> list[str]:
     return [sys.executable, "-P", "-m", "xenplugin"]
 
 
-def _as_options(config: Config) -> list[str]:
-    """The options that give another process of ours this configuration; nothing of it is secret."""
+def _as_options(config: Config, given: frozenset[str]) -> list[str]:
+    """The options that give another process of ours this configuration, those `given` in any case; nothing of it is
+    secret."""
     words = ["--config", str(config.file)] if config.file else []
     there = load(config.file)
     for setting in fields(Config):
         flag, value = setting.metadata.get("flag"), getattr(config, setting.name)
-        if flag is None or value == getattr(there, setting.name):
+        if flag is None or (value == getattr(there, setting.name) and setting.name not in given):
             continue
         text = "auto" if value is None else "store" if setting.name == "level" and value == STORE else str(value)
         words += [flag] if setting.type == "bool" else [flag, text]

@@ -22,22 +22,22 @@ from xenplugin.xen.shim import Migrate, NotOurs, parse
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
-        ("migrate g1 hostb", Migrate((), (), "ssh", "g1", "hostb")),
-        ("migrate --live g1 hostb", Migrate((), ("--live",), "ssh", "g1", "hostb")),
-        ("-vvv -t migrate g1 hostb", Migrate(("-v", "-v", "-v", "-t"), (), "ssh", "g1", "hostb")),
-        ("-fT -- migrate g1 hostb", Migrate(("-f", "-T"), (), "ssh", "g1", "hostb")),
+        ("migrate g1 hostb", Migrate((), (), None, "g1", "hostb")),
+        ("migrate --live g1 hostb", Migrate((), ("--live",), None, "g1", "hostb")),
+        ("-vvv -t migrate g1 hostb", Migrate(("-v", "-v", "-v", "-t"), (), None, "g1", "hostb")),
+        ("-fT -- migrate g1 hostb", Migrate(("-f", "-T"), (), None, "g1", "hostb")),
         (
             "migrate -C 'a file' -epD --debug 3 h",
-            Migrate((), ("-C", "a file", "-e", "-p", "-D", "--debug"), "ssh", "3", "h"),
+            Migrate((), ("-C", "a file", "-e", "-p", "-D", "--debug"), None, "3", "h"),
         ),
-        ("migrate g1 hostb -p", Migrate((), ("-p",), "ssh", "g1", "hostb")),  # getopt_long permutes
+        ("migrate g1 hostb -p", Migrate((), ("-p",), None, "g1", "hostb")),  # getopt_long permutes
         ("migrate g1 -s 'ssh -p 22' hostb --deb", Migrate((), ("--debug",), "ssh -p 22", "g1", "hostb")),
         ("migrate -s a -sb g1 hostb", Migrate((), (), "b", "g1", "hostb")),
-        ("migrate -Cfile -F g1 'root@h -v'", Migrate((), ("-C", "file", "-F"), "ssh", "g1", "root@h -v")),
-        ("migrate -C '' '' ''", Migrate((), ("-C", ""), "ssh", "", "")),
-        ("migrate -- -g1 -h", Migrate((), (), "ssh", "-g1", "-h")),
-        ("migrate g1 hostb more", Migrate((), (), "ssh", "g1", "hostb")),  # xl passes it over
-        ("migrate migrate migrate", Migrate((), (), "ssh", "migrate", "migrate")),
+        ("migrate -Cfile -F g1 'root@h -v'", Migrate((), ("-C", "file", "-F"), None, "g1", "root@h -v")),
+        ("migrate -C '' '' ''", Migrate((), ("-C", ""), None, "", "")),
+        ("migrate -- -g1 -h", Migrate((), (), None, "-g1", "-h")),
+        ("migrate g1 hostb more", Migrate((), (), None, "g1", "hostb")),  # xl passes it over
+        ("migrate migrate migrate", Migrate((), (), None, "migrate", "migrate")),
     ],
 )
 def test_xls_own_words(line: str, wanted: Migrate) -> None:
@@ -83,7 +83,8 @@ def test_a_host_that_is_a_whole_command_is_xls_and_that_is_said() -> None:
 def test_any_words_are_read_or_left_to_xl(words: list[str]) -> None:
     got = parse(words)
     if isinstance(got, Migrate):
-        again = [*got.globals, "migrate", *got.options, "-s", got.ssh, "--", got.domain, got.host]
+        ssh = ["-s", got.ssh] if got.ssh else []
+        again = [*got.globals, "migrate", *got.options, *ssh, "--", got.domain, got.host]
         assert parse(again) == got
 
 

@@ -52,12 +52,13 @@ exec "$xl" "$@"
 
 @dataclass(frozen=True)
 class Migrate:
-    """What `xl GLOBALS migrate OPTIONS -s SSH DOMAIN HOST` asks for; `options` without -s. xl pastes `ssh` and
+    """What `xl GLOBALS migrate OPTIONS -s SSH DOMAIN HOST` asks for; `options` without -s, `ssh` None if there was
+    no -s. xl pastes `ssh` and
     `host` into a shell's command line as they are."""
 
     globals: tuple[str, ...]
     options: tuple[str, ...]
-    ssh: str
+    ssh: str | None
     domain: str
     host: str
 
@@ -79,10 +80,10 @@ def parse(words: Sequence[str]) -> Migrate | NotOurs:
     except getopt.GetoptError:
         return NotOurs()
     given = dict(options)
-    ssh = given.get("-s", "ssh")
-    if "-h" in given or "--help" in given or len(where) < 2 or _is_ours(ssh):
+    ssh = given.get("-s")
+    if "-h" in given or "--help" in given or len(where) < 2 or _is_ours(ssh or ""):
         return NotOurs()
-    if not ssh:
+    if ssh == "":
         return NotOurs("with -s '' HOST is a whole command, which xl runs: the guest's disks are not moved")
     kept = tuple(word for flag, *value in options if flag != "-s" for word in [flag, *value[: flag == "-C"]])
     return Migrate(tuple(flag for flag, _ in flags), kept, ssh, where[0], where[1])

@@ -3,7 +3,8 @@ and output, HOST and the command for the far xl as its last arguments.
 
 Strategy: nothing but xl's bytes may ever be written to the output, so both descriptors are set aside first. Who
 wants it given up sends a signal or closes the lifeline (`--lifeline FD`, a socket from `xenplugin migrate`, which
-gets the events as JSON lines); up to the gate that is done in order, after it nothing stops the handover.
+gets the events as JSON lines); up to the gate that is done in order, after it nothing stops the handover. With a
+lifeline the terminal's own signals stay ignored, here and in every ssh below.
 """
 
 from __future__ import annotations
@@ -64,11 +65,13 @@ def run(
             raise KeyboardInterrupt
         threading.Thread(target=give_up, daemon=True).start()
 
-    for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN or lifeline is not None:
-            signal.signal(number, asked)
     if lifeline is not None:
+        signal.signal(signal.SIGTERM, asked)
         threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
+    else:
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, asked)
     return migration.run()
 
 
