@@ -4,11 +4,12 @@
 # make test      lint, types, the tests, a migration on real Xen hosts, the unit tests on Debian's own packages
 # make test-fast the same without what needs minutes
 # make test-lab  the tests on real Xen hosts: half an hour under software emulation
+# make test-faults  each process of a migration killed in each phase, on fake hosts: 40 minutes
 # Each says what it lacks; all but deb make their own virtual environment in .venv.
 
 PY := .venv/bin/python
 
-.PHONY: demo xen-demo deb test test-lab test-fast lint debian bench clean
+.PHONY: demo xen-demo deb test test-lab test-faults test-fast lint debian bench clean
 
 demo: .venv/ready
 	@packaging/prepare.sh tools demo
@@ -27,15 +28,18 @@ test: .venv/ready
 	@packaging/prepare.sh tools test
 	@packaging/prepare.sh tools lab
 	@$(MAKE) --no-print-directory lint
-	$(PY) -m pytest -m "not (lab and slow) or smoke"
+	$(PY) -m pytest -m "not matrix and not (lab and slow) or smoke"
 	@$(MAKE) --no-print-directory debian
 
 test-lab: .venv/ready
 	@packaging/prepare.sh tools lab
 	$(PY) -m pytest -m "lab and slow"
 
+test-faults: .venv/ready
+	$(PY) -m pytest -m matrix
+
 test-fast: .venv/ready lint
-	$(PY) -m pytest -m "not slow and not lab"
+	$(PY) -m pytest -m "not slow and not lab and not matrix"
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -110,13 +110,13 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize(("phase", "who", "first"), CASES)
 def test_a_process_is_killed(world: World, phase: str, who: str, first: str) -> None:
     killed(world, phase, who, signal.SIGKILL, first)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("who", ["supervisor", "transport", "receive-domain"])
 @pytest.mark.parametrize("phase", PHASES)
@@ -124,7 +124,7 @@ def test_a_process_of_ours_is_asked_to_end(world: World, phase: str, who: str, n
     killed(world, phase, who, number, "a")
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("phase", PHASES)
 def test_the_link_is_cut(world: World, phase: str) -> None:
     """Nothing passes any more, and nobody is told: both sides have to give up by themselves."""
@@ -140,7 +140,7 @@ def test_the_link_is_cut(world: World, phase: str) -> None:
     settled(world, phase, "ba"[len(phase) % 2])
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("first", "ab")
 @pytest.mark.parametrize("phase", [phase for phase in PHASES if phase != "disks"])
 def test_a_transport_that_nobody_watches_is_killed(world: World, phase: str, first: str) -> None:
@@ -153,7 +153,7 @@ def test_a_transport_that_nobody_watches_is_killed(world: World, phase: str, fir
     settled(world, phase, first)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("phase", PHASES)
 def test_everything_dies_at_once(world: World, phase: str) -> None:
     running = begun(world, phase)
@@ -166,7 +166,7 @@ def test_everything_dies_at_once(world: World, phase: str) -> None:
     settled(world, phase, "ab"[len(phase) % 2])
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("phase", ["suspended", "received", "cleared", "started"])
 def test_the_far_host_is_lost_for_ever(world: World, phase: str) -> None:
     world.through_proxy()
