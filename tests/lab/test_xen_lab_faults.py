@@ -1,9 +1,10 @@
 """Migrations broken on real Xen: afterwards exactly one guest runs, the right one, whole, and it can be moved.
 
 Every case sets a trap on a host (lab/moving.py) that breaks something the moment a point of the migration is
-reached, lets the migration end, and does what an administrator does: `xenplugin recover` on both hosts, in one order
-or the other. The guest itself tells if it ever ran twice, from an older state, or with a damaged disk. It stays where
-the case has left it, so the next case's migration is the one "after"; the last test moves it there and back.
+reached, lets the migration end, and does what an administrator does: `xenplugin recover` on both hosts, in one
+order or the other. The guest itself tells if it ever ran twice, from an older state, or with a damaged disk. It
+stays where the case has left it, so the next case's migration is the one "after"; the last test moves it there and
+back.
 """
 
 from __future__ import annotations
