@@ -70,8 +70,9 @@ class Context:
             print(json.dumps(result), flush=True)
 
 
-def _shared(*names: str) -> Callable[[F], F]:
-    """The options of Config called `names`, built from its fields, and those every verb has."""
+def _shared(*names: str, result: bool = True) -> Callable[[F], F]:
+    """The options of Config called `names`, built from its fields, and those every verb has; `result`: it has one
+    that can be had as JSON."""
 
     def decorate(command: F) -> F:
         decorated: Any = command
@@ -79,11 +80,15 @@ def _shared(*names: str) -> Callable[[F], F]:
             click.option("--config", metavar="FILE", help="Configuration file (TOML)."),
             click.option("-v", "--verbose", is_flag=True, help="Say more."),
             click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong."),
-            click.option("--progress/--no-progress", default=None, help="Progress (default: on a terminal)."),
             click.option("--log-json", is_flag=True, help="Events as JSON lines on standard error."),
-            click.option("--json", is_flag=True, help="The result as JSON on standard output."),
         ):
             decorated = option(decorated)
+        if result:
+            for option in (
+                click.option("--progress/--no-progress", default=None, help="Progress (default: on a terminal)."),
+                click.option("--json", is_flag=True, help="The result as JSON on standard output."),
+            ):
+                decorated = option(decorated)
         for setting in reversed(fields(Config)):
             flag = setting.metadata.get("flag")
             if setting.name in names:
@@ -355,7 +360,7 @@ def transport(words: tuple[str, ...], lifeline: int | None, **options: Any) -> N
 
 
 @cli.command()
-@_shared()
+@_shared(result=False)
 def enable(**options: Any) -> None:
     """Make plain `xl migrate DOMAIN HOST` move guests with their disks.
 
@@ -367,7 +372,7 @@ def enable(**options: Any) -> None:
 
 
 @cli.command()
-@_shared()
+@_shared(result=False)
 def disable(**options: Any) -> None:
     """Make plain `xl migrate` move guests without their disks, as before `enable`."""
     from xenplugin.xen import shim
