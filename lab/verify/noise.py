@@ -1,112 +1,98 @@
-"""Do the bytes of a stream look like noise, but for what is known to be in the clear?
+"""Do bytes look like noise? Chi-square over the 256 byte values, at three scales.
 
-The strategy: chi-square over the 256 byte values, window by window, so that a readable stretch is not averaged
-away. What a protocol sends in the clear by design is taken out first and counted: the opening of ssh, and of a
-sealed stream (docs/wire-format.md) the preamble and the length in front of each frame. The lengths must lead
-from frame to frame without a gap; where one cannot be a length, that is reported and all that follows is judged
-as it is.
+The strategy: 4 KiB at a time, so that a readable stretch is not averaged away; 64 KiB at a time, where what is
+merely compressed shows; and all of a stream, where the slightest leaning adds up. For noise the sum has 255 degrees
+of freedom; the limits are where chance alone is once in 10^12 windows (Wilson and Hilferty, 1931), so a capture of
+a terabyte of noise is taken for readable less than once in a thousand times.
 """
 
 from __future__ import annotations
 
-import struct
+import math
+from statistics import NormalDist
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy
 
 WINDOW = 1 << 16  # bytes judged at once
-SHORTEST = 1 << 12  # a shorter rest is not judged
-# Chi-square over 256 bins: noise gives 255 +- 23, so 450 is beyond all chance; zstd's output gives thousands.
-NOISE = 450.0
-SSH_OPENING = 1 << 13  # bytes; banner and key exchange, generously
-_SSH = b"SSH-2.0-"
-_MAGIC = b"\x89XPS\r\n\x1a\n"
-_PREAMBLE = 64
-_LENGTH = struct.Struct(">L")
-_LENGTHS = range(17, (1 << 20) + (1 << 14) + 16 + 1)
+PART = 1 << 12  # bytes of its parts; a shorter rest is not judged
+CHANCE = 1e-12  # that a window of noise is not taken for noise
+_FREEDOM = 255
 
 
-def begins_sealed(data: bytes) -> bool:
-    """Whether a stream with this beginning is a sealed one, forward; what comes back is sealed then, too."""
-    return data.startswith(_MAGIC)
+class Verdict(NamedTuple):
+    """A window that is no noise: `scale` bytes up to byte `end` of what was judged, and its chi-square."""
+
+    scale: int
+    end: int
+    chi_square: float
+
+
+def limit(chance: float) -> float:
+    """The chi-square that noise exceeds with probability `chance`."""
+    normal = -NormalDist().inv_cdf(chance)
+    spread = 2 / (9 * _FREEDOM)
+    return float(_FREEDOM * (1 - spread + normal * math.sqrt(spread)) ** 3)
 
 
 class Judge:
-    """One direction of a stream. `answer`: it is the backward direction of a sealed stream.
+    """Judges one stream. After `close`: `windows` judged at the two small scales, the `worst` chi-square, `rest`:
+    the bytes at the end that are too few."""
 
-    After `close`: `windows` judged, `not_noise` of them, `worst` chi-square; bytes that were `clear` by design
-    and `unjudged` because too few; `unframed`: a sealed stream's lengths lead nowhere.
-    """
+    def __init__(self, chance: float = CHANCE) -> None:
+        import numpy
 
-    def __init__(self, answer: bool = False) -> None:
-        self.windows = 0
-        self.not_noise = 0
-        self.worst = 0.0
-        self.clear = 0
-        self.unjudged = 0
-        self.unframed = False
-        self._started = False
-        self._framed = answer
-        self._skip = 0  # bytes in the clear that are still to come
-        self._body = 0  # bytes of the frame that are still to come
-        self._head = bytearray()  # of a frame's length
+        self._limit = limit(chance)
         self._pending = bytearray()
+        self._total = numpy.zeros(256, numpy.int64)
+        self._judged = 0  # bytes
+        self.windows = 0
+        self.worst = 0.0
+        self.suspects: list[Verdict] = []
+        self.not_noise = 0
+        self.rest = b""
 
     def add(self, data: bytes) -> None:
-        """The next bytes, in order; the first call tells what kind of stream it is."""
-        if not self._started and data:
-            self._started = True
-            if data.startswith(_SSH):
-                self._skip = SSH_OPENING
-            elif begins_sealed(data):
-                self._framed, self._skip = True, _PREAMBLE
-        skipped = min(self._skip, len(data))
-        self._skip -= skipped
-        self.clear += skipped
-        data = data[skipped:]
-        if self._framed:
-            self._bodies(data)
-        else:
-            self._pending += data
-        whole = len(self._pending) // WINDOW * WINDOW
-        for start in range(0, whole, WINDOW):
-            self._judge(bytes(self._pending[start : start + WINDOW]))
-        del self._pending[:whole]
+        """The next bytes, in order."""
+        self._pending += data
+        if len(self._pending) >= WINDOW:
+            whole = len(self._pending) // WINDOW * WINDOW
+            for start in range(0, whole, WINDOW):
+                self._judge(bytes(self._pending[start : start + WINDOW]))
+            del self._pending[:whole]
 
-    def _bodies(self, data: bytes) -> None:
-        """Puts what is sealed into the windows, and counts the lengths as clear."""
-        at = 0
-        while at < len(data):
-            if self._body:
-                taken = min(self._body, len(data) - at)
-                self._pending += data[at : at + taken]
-                self._body -= taken
-                at += taken
-                continue
-            wanted = _LENGTH.size - len(self._head)
-            self._head += data[at : at + wanted]
-            at += wanted
-            if len(self._head) < _LENGTH.size:
-                return
-            self._body = int(_LENGTH.unpack(self._head)[0])
-            if self._body not in _LENGTHS:
-                self.unframed, self._framed = True, False
-                self._pending += self._head + data[at:]
-                return
-            self.clear += _LENGTH.size
-            self._head.clear()
+    def close(self) -> None:
+        """The end: what is left is judged in parts, and the stream as a whole."""
+        whole = len(self._pending) // PART * PART
+        if whole:
+            self._judge(bytes(self._pending[:whole]))
+        self.rest = bytes(self._pending[whole:])
+        self._pending.clear()
+        if self._judged > WINDOW:
+            self._weigh(self._total, self._judged, self._judged)
 
     def _judge(self, window: bytes) -> None:
         import numpy
 
-        counts = numpy.bincount(numpy.frombuffer(window, numpy.uint8), minlength=256)
-        expected = len(window) / 256
+        parts = len(window) // PART
+        values = numpy.frombuffer(window, numpy.uint8).reshape(parts, PART).astype(numpy.int64)
+        values += numpy.arange(parts)[:, None] * 256
+        counts = numpy.bincount(values.ravel(), minlength=parts * 256).reshape(parts, 256)
+        for number, part in enumerate(counts):
+            self._weigh(part, PART, self._judged + (number + 1) * PART)
+        whole = counts.sum(axis=0)
+        self._total += whole
+        self._judged += len(window)
+        if parts > 1:
+            self._weigh(whole, len(window), self._judged)
+
+    def _weigh(self, counts: numpy.ndarray, scale: int, end: int) -> None:  # type: ignore[type-arg, unused-ignore]
+        expected = scale / 256
         worth = float(((counts - expected) ** 2).sum() / expected)
         self.windows += 1
-        self.not_noise += worth > NOISE
         self.worst = max(self.worst, worth)
-
-    def close(self) -> None:
-        """The end; a rest that is long enough is judged."""
-        if len(self._pending) >= SHORTEST:
-            self._judge(bytes(self._pending))
-        else:
-            self.unjudged += len(self._pending)
-        self._pending.clear()
+        if worth > self._limit:
+            self.not_noise += 1
+            if len(self.suspects) < 16:
+                self.suspects.append(Verdict(scale, end, worth))

@@ -11,7 +11,8 @@ import pytest
 
 from lab.guest import canaries, trace
 from lab.image.recipe import GUEST, HERE
-from lab.verify.canary import Scanner, needles
+from lab.verify.canary import Finder, needles
+from lab.verify.scanner import Scanner
 
 LOG = (Path(__file__).parent / "data/guest-g1.log").read_bytes().decode()
 
@@ -33,9 +34,9 @@ def test_a_log_that_was_cut_anywhere_says_no_more_than_the_whole() -> None:
 
 def test_canaries_of_disk_and_memory_are_told_apart_and_found() -> None:
     assert not set(canaries.DISK) & set(canaries.MEMORY)
-    seen = Scanner(needles(canaries.DISK)).feed(canaries.lines(canaries.DISK))
+    seen = Scanner(Finder(needles(canaries.DISK))).feed(canaries.lines(canaries.DISK))
     assert {sighting.canary for sighting in seen} == set(range(len(canaries.DISK)))
-    assert Scanner(needles(canaries.DISK)).feed(canaries.lines(canaries.MEMORY)) == []
+    assert Scanner(Finder(needles(canaries.DISK))).feed(canaries.lines(canaries.MEMORY)) == []
 
 
 @pytest.mark.parametrize("script", [GUEST / "init", GUEST / "poweroff", HERE / "init", HERE / "customize.sh"])

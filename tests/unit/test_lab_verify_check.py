@@ -19,9 +19,11 @@ from scapy.utils import PcapNgWriter, PcapWriter
 
 from lab.verify.canary import make_canaries
 from lab.verify.check import CaptureError, Finding, check_capture
+from lab.verify.explain import EXPECTED, Expect
 
 CANARIES = make_canaries(2, "test")
 A, B = "10.0.0.1", "10.0.0.2"
+EXPECT = Expect(EXPECTED["plugin"])
 TEXT = b"all work and no play makes jack a dull boy\n"
 
 
@@ -45,18 +47,22 @@ def frames(*lengths: int) -> bytes:
     return b"".join(struct.pack(">L", length) + noise(length, n) for n, length in enumerate(lengths))
 
 
-def check(tmp_path: Path, packets: list, expected: set[str] | None = None) -> Finding:
+def check(tmp_path: Path, packets: list, expect: Expect | None = None) -> Finding:
     path = tmp_path / "test.pcap"
     link = 1 if isinstance(packets[0], Ether) else 101
     with PcapWriter(str(path), linktype=link, sync=True) as writer:
         writer.write(packets)
-    return check_capture(path, CANARIES, expected)
+    return check_capture(path, CANARIES, expect)
+
+
+def only(*kinds: str) -> Expect:
+    return Expect(frozenset(), kinds=frozenset(kinds))
 
 
 def test_noise_is_secret_and_complete(tmp_path: Path) -> None:
-    finding = check(tmp_path, stream(noise(300_000)), {"tcp/7000"})
+    finding = check(tmp_path, stream(noise(300_000)), only("tcp/7000"))
     assert finding.secret and finding.complete
-    assert finding.payload_bytes == 300_000 and finding.judged == 5
+    assert finding.payload_bytes == 300_000 and finding.unjudged_bytes == 300_000 % 4096
     assert list(finding.kinds) == ["tcp/7000"] and finding.kinds["tcp/7000"][0] == finding.packets
 
 
@@ -84,23 +90,40 @@ def test_compressed_and_plain_are_not_noise(tmp_path: Path) -> None:
     words = b"".join(b"%d %s" % (n * n, TEXT) for n in range(60_000))
     for data in (TEXT * 4000, zlib.compress(words)):
         finding = check(tmp_path, stream(data))
-        assert finding.not_noise == finding.judged > 0
+        assert finding.not_noise > 0 and finding.suspects
         assert not finding.secret
 
 
 def test_ssh_may_open_in_the_clear(tmp_path: Path) -> None:
-    opening = b"SSH-2.0-OpenSSH_9.2\r\n" + (TEXT * 100)[:4000]
-    assert check(tmp_path, stream(opening + noise(200_000))).secret
+    opening = b"SSH-2.0-OpenSSH_9.2\r\n" + ssh(20, TEXT * 30) + ssh(31, TEXT * 2) + ssh(21)
+    for size in (1, 1400):
+        finding = check(tmp_path, stream(opening + noise(20_000), size, port=22), EXPECT)
+        assert finding.secret and finding.complete and finding.clear_bytes == len(opening)
+    assert not check(tmp_path, stream(opening + TEXT * 300 + noise(20_000), port=22)).secret
     assert not check(tmp_path, stream(b"FTP " + (TEXT * 400) + noise(200_000))).secret
+
+
+def ssh(kind: int, body: bytes = b"") -> bytes:
+    """A packet in the clear (RFC 4253, section 6)."""
+    return struct.pack(">LBB", len(body) + 6, 4, kind) + body + bytes(4)
+
+
+def test_ssh_with_gcm_shows_lengths(tmp_path: Path) -> None:
+    opening = b"SSH-2.0-x\r\n" + ssh(20) + ssh(21)
+    packets = b"".join(struct.pack(">L", 32) + noise(48, n) for n in range(2000))
+    finding = check(tmp_path, stream(opening + packets, port=22), EXPECT)
+    assert finding.secret and finding.complete and finding.clear_bytes == len(opening) + 8000
+    lost = opening + packets[:5200] + struct.pack(">L", 33) + noise(9000)
+    assert check(tmp_path, stream(lost, port=22)).unframed
 
 
 def test_a_sealed_stream_may_show_preambles_and_lengths(tmp_path: Path) -> None:
     preamble = b"\x89XPS\r\n\x1a\n" + bytes([1, 1, 1, 0, 0, 0, 0, 1]) + noise(48)
     packets = stream(preamble + frames(25, 1_000_000, 30_000)) + stream(frames(*[25] * 8000), back=True)
-    finding = check(tmp_path, packets, {"tcp/7000"})
+    finding = check(tmp_path, packets, Expect(EXPECTED["plugin"], range(7000, 7001)))
     assert finding.secret and finding.complete
     assert finding.clear_bytes == 64 + 4 * 3 + 4 * 8000
-    assert finding.judged == 16 + 3 and finding.unjudged_bytes == 200_000 % 65536
+    assert finding.unjudged_bytes == (1_030_025 % 4096 + 200_000 % 4096) % 4096
     assert finding.payload_bytes == finding.clear_bytes + 1_030_025 + 200_000
 
 
@@ -109,7 +132,7 @@ def test_lengths_that_lead_nowhere_are_reported(tmp_path: Path, bad: int) -> Non
     preamble = b"\x89XPS\r\n\x1a\n" + noise(56)
     finding = check(tmp_path, stream(preamble + frames(100) + struct.pack(">L", bad) + TEXT * 200))
     assert len(finding.unframed) == 1
-    assert not finding.secret and finding.not_noise == 1
+    assert not finding.secret and finding.not_noise
 
 
 def test_small_frames_outside_of_a_sealed_stream_are_no_noise(tmp_path: Path) -> None:
@@ -126,7 +149,7 @@ def test_every_packet_is_booked_and_strangers_are_named(tmp_path: Path) -> None:
         Ether(type=0x1234) / b"what is this",
         *(Ether() / packet for packet in stream(noise(100))),
     ]
-    finding = check(tmp_path, packets, {"tcp/7000", "icmp"})
+    finding = check(tmp_path, packets, only("tcp/7000", "icmp"))
     assert sum(tally[0] for tally in finding.kinds.values()) == finding.packets == len(packets)
     assert {"arp", "icmp", "udp/53", "tcp/7000", "ether"} <= set(finding.kinds)
     assert finding.strangers.keys() == finding.kinds.keys() - {"tcp/7000", "icmp"}
@@ -152,7 +175,7 @@ def test_pcapng_is_read_too(tmp_path: Path) -> None:
 def test_no_capture_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "junk").write_bytes(b"no capture at all, but long enough")
     for name in ("junk", "missing"):
-        with pytest.raises(CaptureError):
+        with pytest.raises(CaptureError, match=name):
             check_capture(tmp_path / name, CANARIES)
 
 

@@ -13,7 +13,8 @@ import zlib
 import pytest
 import zstandard
 
-from lab.verify.canary import Scanner, make_canaries, needles
+from lab.verify.canary import Finder, make_canaries, needles
+from lab.verify.scanner import Scanner
 
 CANARIES = make_canaries(3, "test")
 SPELLINGS = {
@@ -41,7 +42,7 @@ def noise(length: int, seed: int = 1) -> bytes:
 
 
 def see(data: bytes, piece: int) -> set[tuple[int, str]]:
-    scanner = Scanner(needles(CANARIES))
+    scanner = Scanner(Finder(needles(CANARIES)))
     seen = set()
     for start in range(0, len(data), piece):
         seen |= {(s.canary, s.spelling) for s in scanner.feed(data[start : start + piece])}
@@ -72,7 +73,7 @@ def test_compressed_stream_is_followed_to_its_end() -> None:
 
 
 def test_offset_is_the_place_in_the_stream() -> None:
-    scanner = Scanner(needles(CANARIES))
+    scanner = Scanner(Finder(needles(CANARIES)))
     scanner.feed(noise(1000))
     assert scanner.feed(noise(234) + CANARIES[0])[0].offset == 1234
 
@@ -80,7 +81,7 @@ def test_offset_is_the_place_in_the_stream() -> None:
 def test_bomb_is_followed_within_bounds() -> None:
     zstd = zstandard.ZstdCompressor().compress(bytes(200 << 20) + CANARIES[0])
     bombs = zlib.compress(bytes(200 << 20)) + zstd
-    scanner = Scanner(needles(CANARIES[:1]))
+    scanner = Scanner(Finder(needles(CANARIES[:1])))
     tracemalloc.start()
     seen = scanner.feed(bombs)
     peak = tracemalloc.get_traced_memory()[1]
