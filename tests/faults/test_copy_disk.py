@@ -70,7 +70,7 @@ def test_target_is_no_device(sides: Sides, image: Path) -> None:
 
 def test_target_is_the_source(sides: Sides, image: Path) -> None:
     before = content(image)
-    refused(sides, image, "in use", target=image)
+    refused(sides, image, "very disk", target=image)
     assert content(image) == before
 
 

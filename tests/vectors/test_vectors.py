@@ -207,7 +207,8 @@ def tree_digest(image: bytes) -> str:
 def receive(vector: dict[str, Any], target: Path) -> Any:
     """What the real acceptor makes of a control channel: the digest of what came, or the error."""
     job = {**vector["job"], "protocol": 1, "secret": vector["secret"], "path": str(target)}
-    job |= {"whole": False, "local": True, "details": {}}
+    disk = {"own": [], "below": [], "device": False, "markers": []}
+    job |= {"whole": False, "local": True, "disk": disk, "details": {}}
     stream = json.dumps(job).encode() + b"\n" + base64.b64decode(vector["stream"])
     inside, feed = os.pipe()
     answers, outside = os.pipe()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from xenplugin.config import Config
 from xenplugin.errors import Interrupted, LinkError, RefusedError, XenpluginError, from_code
 from xenplugin.image.placeholder import Placeholder
+from xenplugin.image.shared import refuse_shared
 from xenplugin.image.sink import Sink, open_sink
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.transfer.acceptor import Acceptor, expected
@@ -47,6 +48,7 @@ class Incoming:
         self._session = Acceptor(channel, random, config, job, self._serve)
         self._placeholder: Placeholder | None = None
         self._sink: Sink | None = None
+        self._told_apart = False
         self._writing: Writing | None = None
         self._hands: Hands | None = None
         self._describing: Describing | None = None
@@ -65,7 +67,11 @@ class Incoming:
             self._writing = Writing(self._sink, live=self._job.live)
             self._hands = Hands(self._writing)
             self._describing = Describing(self._sink, control.send)
-            session.welcome(resumed=self._sink.resumed, placeholder=self._placeholder is not None)
+            session.welcome(
+                resumed=self._sink.resumed,
+                placeholder=self._placeholder is not None,
+                unsure=not self._told_apart,
+            )
             describer = threading.Thread(target=self._describe, daemon=True)
             describer.start()
             threading.Thread(target=self._checkpoint, daemon=True).start()
@@ -84,9 +90,9 @@ class Incoming:
 
     def _open(self) -> Sink:
         job, config = self._job, self._config
-        path = job.path
+        path = config.mapped(job.path) if job.live else job.path
+        self._told_apart = refuse_shared(job.disk, path, live=job.live)
         if job.live:  # a guest's disk: its toolstack wants to find a file there before the image is complete
-            path = config.mapped(path)
             self._placeholder = Placeholder.make(path)
         return open_sink(
             path,

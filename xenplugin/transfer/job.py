@@ -14,7 +14,7 @@ from xenplugin.wire.preamble import Cipher
 MAX_LINE = 65536
 IMAGE, DOMAIN = "image", "domain"
 _FIELDS: dict[str, dict[str, type]] = {
-    IMAGE: {"size": int, "path": str, "whole": bool, "live": bool},
+    IMAGE: {"size": int, "path": str, "whole": bool, "live": bool, "disk": dict},
     DOMAIN: {"details": dict},
 }
 
@@ -22,7 +22,8 @@ _FIELDS: dict[str, dict[str, type]] = {
 @dataclass(frozen=True)
 class Job:
     """`kind`: IMAGE (then `size` bytes go to `path`; `whole`: whatever that holds is no base; `live`: the image
-    is written to meanwhile) or DOMAIN (then `details`). `local`: both sides are on this machine."""
+    is written to meanwhile; `disk`: what it is called, image.shared) or DOMAIN (then `details`). `local`: both
+    sides are on this machine."""
 
     secret: bytes = field(repr=False)
     session: bytes
@@ -33,6 +34,7 @@ class Job:
     path: str = ""
     whole: bool = False
     live: bool = False
+    disk: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
     @classmethod

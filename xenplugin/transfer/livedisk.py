@@ -11,12 +11,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import Interrupted, XenpluginError
 from xenplugin.geometry import CHUNK
+from xenplugin.image import shared
 from xenplugin.image.changes import Changes
 from xenplugin.image.digest import text
 from xenplugin.image.sent import SentLeaves
@@ -64,9 +66,10 @@ class LiveDisk:
         self._plan = Plan(())
         self._sent = SentLeaves(config.state_dir, source.chunks)
         self._book = LiveBook(source.size, self._base, self._sent)
+        self._local = target.host is None
         self._job = Job.fresh(
             config.cipher,
-            target.host is None,
+            self._local,
             size=source.size,
             path=target.path,
             whole=config.whole,
@@ -92,12 +95,15 @@ class LiveDisk:
         """Start the far side, have it open its target, and open the data's way."""
         began = time.monotonic()
         session = self._session
-        session.start(self._job)
-        self._packing = Packing(
-            self._source, self._plan, self._book, session.ladder, session.put, session.fail
-        )
-        self._packing.start()
-        session.connect()
+        with shared.marked(self._source.path, live=True, local=self._local, notice=session.notice) as disk:
+            session.start(replace(self._job, disk=disk))
+            self._packing = Packing(
+                self._source, self._plan, self._book, session.ladder, session.put, session.fail
+            )
+            self._packing.start()
+            session.connect()
+        if (session.welcome or {}).get("unsure"):
+            session.notice(shared.unknown(self._job.path))
         self._phases["connect"] = time.monotonic() - began
 
     @property

@@ -14,6 +14,7 @@ from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import Interrupted, XenpluginError
 from xenplugin.geometry import CHUNK
+from xenplugin.image import shared
 from xenplugin.image.digest import text
 from xenplugin.image.source import Source
 from xenplugin.transfer.base import Base
@@ -52,16 +53,8 @@ class Outgoing:
         session = self._session
         began = time.monotonic()
         session.emit(events.Phase("connect"))
-        job = Job.fresh(
-            self._config.cipher,
-            self._target.host is None,
-            size=self._source.size,
-            path=self._target.path,
-            whole=self._config.whole,
-        )
         try:
-            session.start(job)
-            return self._converse(job, began)
+            return self._converse(began)
         except OSError:
             raise session.lost() from None
         except KeyboardInterrupt as exc:
@@ -75,12 +68,25 @@ class Outgoing:
             self._base.close()
             session.close()
 
-    def _converse(self, job: Job, began: float) -> dict[str, Any]:
+    def _converse(self, began: float) -> dict[str, Any]:
         session = self._session
-        book = Once(job.size, self._base)
-        packing = Packing(self._source, self._plan, book, session.ladder, session.put, session.fail)
-        packing.start()
-        session.connect()
+        path, local = self._source.path, self._target.host is None
+        with shared.marked(path, live=False, local=local, notice=session.notice) as disk:
+            job = Job.fresh(
+                self._config.cipher,
+                local,
+                size=self._source.size,
+                path=self._target.path,
+                whole=self._config.whole,
+                disk=disk,
+            )
+            session.start(job)
+            book = Once(job.size, self._base)
+            packing = Packing(self._source, self._plan, book, session.ladder, session.put, session.fail)
+            packing.start()
+            session.connect()
+        if (session.welcome or {}).get("unsure"):
+            session.notice(shared.unknown(self._target.path))
         connected = time.monotonic()
         self._transfer(packing, connected)
         moved = time.monotonic()
