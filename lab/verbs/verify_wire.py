@@ -1,0 +1,134 @@
+"""verify-wire: what can be read in captures, and on the hosts of a lab."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from lab.errors import CheckError, LabUsageError
+from lab.guest import canaries as planted
+from lab.lab import look_at
+from lab.progress import Moving
+from lab.provider.base import Say
+from lab.verbs.common import name_option, progress
+from lab.verify import verdict
+from lab.verify.canary import SHORTEST
+from lab.verify.check import Finding, check_capture
+from lab.verify.explain import EXPECTED, Expect
+from lab.verify.hosts import Looked, look_at_hosts
+from lab.verify.verdict import UnprovenError, Verdict
+from xenplugin.config import Config, parse_ports
+from xenplugin.ui.units import size
+
+_PLAIN = "plain"
+
+
+@click.command("verify-wire")
+@click.argument("captures", nargs=-1, type=click.Path(dir_okay=False, path_type=Path), metavar="CAPTURE...")
+@click.option(
+    "--canaries",
+    "canary_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="What must not be there, a text a line (default: what the lab's guests have).",
+)
+@click.option(
+    "--expect",
+    type=click.Choice(["esp", "plugin", _PLAIN, "any"]),
+    default="any",
+    show_default=True,
+    help="What the capture is of. plain: canaries have to be found.",
+)
+@click.option("--ports", default=Config().ports, show_default=True, help="Where the plugin listens: 49300-49399.")
+@click.option("--also", multiple=True, metavar="KIND", help="Packets that may be there as well: udp/5353.")
+@click.option("--hosts", is_flag=True, help="Look for secrets on the hosts of the lab, too.")
+@click.option(
+    "--seconds", type=click.FloatRange(0), default=0.0, help="With --hosts: how long to look at the processes."
+)
+@name_option
+@click.option("--json", "as_json", is_flag=True, help="As JSON on standard output.")
+def verify_wire(
+    captures: tuple[Path, ...],
+    canary_file: Path | None,
+    expect: str,
+    ports: str,
+    also: tuple[str, ...],
+    hosts: bool,
+    seconds: float,
+    name: str,
+    as_json: bool,
+) -> None:
+    """Prove that nothing readable crossed the wire: search CAPTURE (pcap, pcapng) for canaries in every encoding,
+    judge whether its payload is noise, and explain every packet.
+
+    Exit code 0: nothing is readable; 12: something is, or is not explained; 11: the capture cannot prove it.
+    """
+    if not captures and not hosts:
+        raise LabUsageError("nothing to verify", hint="name a capture, or --hosts")
+    wanted = _canaries(canary_file)
+    expected = None if expect == _PLAIN else Expect(EXPECTED[expect], _ports(ports), frozenset(also))
+    found: list[tuple[Path, Finding]] = []
+    looked: dict[str, Looked] = {}
+    with progress() as say:
+        for path in captures:
+            finding = check_capture(path, wanted, expected, partial(_tell, say, path.name))
+            say(Moving(path.name, ""))
+            found.append((path, finding))
+        if hosts:
+            looked = look_at_hosts(look_at(name, say)[2], seconds)
+    plain = expect == _PLAIN
+    if as_json:
+        each = [{"path": str(path), **verdict.as_dict(finding, plain)} for path, finding in found]
+        click.echo(json.dumps({"captures": each, "hosts": {key: asdict(value) for key, value in looked.items()}}))
+    else:
+        console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 110)
+        for path, finding in found:
+            console.print(verdict.shown(str(path), finding, plain))
+        console.print(verdict.shown_hosts(looked))
+    _complain(found, looked, plain)
+
+
+def _complain(found: list[tuple[Path, Finding]], looked: dict[str, Looked], plain: bool) -> None:
+    """Raises the worst of it: CheckError, UnprovenError."""
+    judged = [(*verdict.judged(finding, plain), path) for path, finding in found]
+    for host, each in looked.items():
+        if each.leaks:
+            judged.append((Verdict.OPEN, [f"{len(each.leaks)} places hold what looks like a secret"], Path(host)))
+    worst = max((code for code, _, _ in judged), default=Verdict.PROVED)
+    text = "; ".join(f"{path.name}: {', '.join(why)}" for code, why, path in judged if code == worst)
+    if worst is Verdict.OPEN:
+        raise CheckError(text)
+    if worst is Verdict.UNPROVEN:
+        raise UnprovenError(text)
+
+
+def _tell(say: Say, name: str, read: int) -> None:
+    say(Moving(name, f"{size(read)} read"))
+
+
+def _canaries(path: Path | None) -> list[bytes]:
+    """A text a line; without a file those of the lab's guests. Raises LabUsageError."""
+    if path is None:
+        return [*planted.DISK, *planted.MEMORY]
+    try:
+        lines = [line.strip() for line in path.read_bytes().splitlines()]
+    except OSError as error:
+        raise LabUsageError(f"cannot read {path}: {error.strerror}") from None
+    found = [line for line in lines if line]
+    if not found or min(map(len, found)) < SHORTEST:
+        raise LabUsageError(f"{path}: a canary a line, of {SHORTEST} bytes or more each")
+    return found
+
+
+def _ports(text: str) -> range:
+    """Raises LabUsageError."""
+    try:
+        return Config(ports=parse_ports(text)).port_range
+    except ValueError as error:
+        raise LabUsageError(str(error)) from None

@@ -1,0 +1,45 @@
+"""The Xen hosts of a lab that runs, searched for secrets that lie open there (lab.verify.leaks)."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import CommandError, LabError, LabUsageError
+from lab.provider.base import Node, Provider
+from lab.topology import HOSTS
+from lab.verify import leaks
+
+_SECONDS = 600.0  # for the logs of a host; under emulation a journal takes minutes
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a host showed. `leaks`: [where, what]; `places`: kind of place -> how many were looked at."""
+
+    leaks: list[list[str]]
+    places: dict[str, int]
+
+
+def look_at_hosts(provider: Provider, seconds: float) -> dict[str, Looked]:
+    """Search both hosts side by side, their processes for `seconds`. Raises LabError, LabUsageError."""
+    if not provider.abilities.xen:
+        raise LabUsageError("the hosts of this lab are namespaces: what they would show is this machine's")
+    nodes = provider.nodes()
+    for host in HOSTS:
+        if host.name not in nodes:
+            raise LabError(f"{host.name} does not run", hint="xenlab up")
+    with ThreadPoolExecutor(len(HOSTS)) as pool:
+        found = {host.name: pool.submit(_look, nodes[host.name], seconds) for host in HOSTS}
+        return {name: each.result() for name, each in found.items()}
+
+
+def _look(node: Node, seconds: float) -> Looked:
+    program = Path(leaks.__file__).read_text(encoding="utf-8")
+    said = node.check(["python3", "-", str(seconds)], program, timeout=_SECONDS + seconds)
+    try:
+        return Looked(**json.loads(said))
+    except (ValueError, TypeError):
+        raise CommandError(f"{node.name}: the search for secrets ended with {said[-200:]!r}") from None

@@ -1,0 +1,128 @@
+"""What a finding comes to: nothing readable, readable, or not proved either way; for people and for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from enum import IntEnum
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from lab.errors import CheckError, LabError
+from lab.verify.check import Finding, Hit
+from lab.verify.hosts import Looked
+from xenplugin.ui import units
+
+
+class UnprovenError(LabError):
+    """What was looked at cannot prove what it is to prove."""
+
+    code = 11
+
+
+class Verdict(IntEnum):
+    """The exit code of each."""
+
+    PROVED = 0
+    UNPROVEN = UnprovenError.code
+    OPEN = CheckError.code
+
+
+def reasons(finding: Finding) -> Iterator[tuple[Verdict, str]]:
+    """Why a capture that is to hold no secret does not prove that."""
+    if finding.hits:
+        canaries = len({hit.canary for hit in finding.hits})
+        yield Verdict.OPEN, f"{canaries} canaries are readable, as {', '.join(sorted(finding.spellings))}"
+    if finding.not_noise:
+        yield Verdict.OPEN, f"{finding.not_noise} of {finding.judged} windows are no noise"
+    if finding.unframed:
+        yield Verdict.OPEN, f"{len(finding.unframed)} streams are not framed as they should be"
+    if finding.strangers:
+        told = ", ".join(f"{packets} {kind}" for kind, packets in sorted(finding.strangers.items()))
+        yield Verdict.OPEN, f"packets that nothing explains: {told}"
+    if not finding.payload_bytes:
+        yield Verdict.UNPROVEN, "there is nothing in the capture"
+    elif not finding.judged and finding.payload_bytes > finding.clear_bytes:
+        yield Verdict.UNPROVEN, "too little to tell noise"
+    if finding.truncated:
+        yield Verdict.UNPROVEN, f"{finding.truncated} packets are held in part only"
+    if finding.missing_bytes:
+        yield Verdict.UNPROVEN, f"{finding.missing_bytes} bytes of TCP streams are missing"
+    if finding.unfollowed:
+        yield Verdict.UNPROVEN, f"{finding.unfollowed} compressed streams could not be followed"
+
+
+def judged(finding: Finding, plain: bool) -> tuple[Verdict, list[str]]:
+    """The verdict on a capture and why. `plain`: it is of a transfer without protection, and something has to be
+    found in it, else the check itself proves nothing."""
+    if plain:
+        if finding.hits:
+            return Verdict.PROVED, []
+        return Verdict.UNPROVEN, ["no canary was found in what was sent in the clear: were they in it?"]
+    found = list(reasons(finding))
+    return max((verdict for verdict, _ in found), default=Verdict.PROVED), [text for _, text in found]
+
+
+def as_dict(finding: Finding, plain: bool) -> dict[str, Any]:
+    """For JSON: all that was found, `verdict` ("proved", "unproven", "open") and `reasons`."""
+    verdict, why = judged(finding, plain)
+    return {"verdict": verdict.name.lower(), "reasons": why, **asdict(finding)}
+
+
+def shown(name: str, finding: Finding, plain: bool) -> Group:
+    """For people: a capture's packets by kind, what was found in it, and the verdict."""
+    kinds = Table(box=SIMPLE_HEAD, title=name, title_justify="left", title_style="bold")
+    for column in ("kind", "is"):
+        kinds.add_column(column)
+    for column in ("packets", "on the wire", "not explained"):
+        kinds.add_column(column, justify="right")
+    for kind, (packets, wire) in sorted(finding.kinds.items()):
+        strangers = finding.strangers.get(kind)
+        is_ = ", ".join(finding.meanings.get(kind, [])) or "?"
+        kinds.add_row(kind, is_, str(packets), units.size(wire), str(strangers or ""))
+    lines = [*_hits(finding.hits), f"{finding.judged} windows judged, {finding.not_noise} of them no noise"]
+    lines[-1] += f" (largest chi-square {finding.worst:.0f})" if finding.judged else ""
+    for each in finding.suspects[:5]:
+        lines.append(f"  no noise: {each.flow}, {each.scale} bytes up to {each.end}: {each.chi_square:.0f}")
+    if finding.repeated_bytes or finding.clear_bytes:
+        lines.append(
+            f"{finding.clear_bytes} bytes are in the clear by design, {finding.repeated_bytes} were sent again"
+        )
+    verdict, why = judged(finding, plain)
+    words = {
+        Verdict.PROVED: "the check finds what is in the clear" if plain else "nothing is readable",
+        Verdict.UNPROVEN: "NOT PROVED",
+        Verdict.OPEN: "READABLE OR NOT EXPLAINED",
+    }
+    styles = {Verdict.PROVED: "green", Verdict.UNPROVEN: "yellow", Verdict.OPEN: "bold red"}
+    last = words[verdict] + (f": {'; '.join(why)}" if why else "")
+    return Group(kinds, *(Text(line) for line in lines), Text(last, styles[verdict]), Text(""))
+
+
+def _hits(hits: list[Hit]) -> Iterator[str]:
+    """A line for each spelling in each stream, the first twelve."""
+    if not hits:
+        yield "no canary in any spelling"
+    grouped = Counter((hit.spelling, hit.flow) for hit in hits)
+    for (spelling, flow), count in list(grouped.items())[:12]:
+        first = next(hit for hit in hits if (hit.spelling, hit.flow) == (spelling, flow))
+        yield f"  {count} canaries as {spelling} in {flow}, the first at byte {first.offset}"
+    if len(grouped) > 12:
+        yield f"  and {len(grouped) - 12} more"
+
+
+def shown_hosts(hosts: dict[str, Looked]) -> Group:
+    """For people: where was looked, and what was found."""
+    lines = []
+    for name, looked in hosts.items():
+        places = ", ".join(f"{count} {kind}" for kind, count in looked.places.items())
+        lines.append(Text(f"{name}: looked at {places}"))
+        lines += [Text(f"  {where}: {what}", "bold red") for where, what in looked.leaks]
+        if not looked.leaks:
+            lines.append(Text("  no secret", "green"))
+    return Group(*lines)
