@@ -18,6 +18,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Identity:
 
 def overlap(one: Identity, other: Identity) -> str | None:
     """The name by which two disks are the same, or one lies on the other; None: by no name that is known."""
-    same = set(one.own) & {*other.own, *other.below} or set(other.own) & set(one.below)
+    same = set(one.own) & {*other.own, *other.below} | set(other.own) & set(one.below)
     return min(same, key=lambda name: (is_local(name), name), default=None)
 
 
@@ -65,14 +66,12 @@ def is_name(text: str) -> bool:
 
 def identify(path: str, token: Token, *, sys: Path = SYS, dev: Path = DEV) -> Identity:
     """What the disk at `path` is called; a file that is not there yet is what it would be. Raises OSError."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        status = None
     names = _Names(token, sys, dev)
-    if status is not None and stat.S_ISBLK(status.st_mode):
-        return names.of_device(status.st_rdev)
-    return names.of_file(path, status)
+    with suppress(FileNotFoundError):
+        status = os.stat(path)
+        if stat.S_ISBLK(status.st_mode):
+            return names.of_device(status.st_rdev)
+    return names.of_file(path)
 
 
 class _Names:
@@ -90,16 +89,20 @@ class _Names:
         below = [name for each in self._under(directory) for name in self._all(each)]
         return _identity(self._all(directory), below, True)
 
-    def of_file(self, path: str, status: os.stat_result | None) -> Identity:
-        """The regular file at `path`, or the place for one."""
-        own = self._token(path)
-        if status is not None:
-            own += self._local("file", status.st_dev, status.st_ino)
+    def of_file(self, path: str) -> Identity:
+        """The regular file at `path`, or the place for one. Raises OSError."""
         below = []
         disk = self._file_system(path)
         if disk is not None:
             below = [name for each in (disk, *self._under(disk)) for name in self._all(each)]
-        return _identity(own, below, False)
+        return _identity(self._file(path), below, False)
+
+    def _file(self, path: str) -> list[str]:
+        names = self._token(path)
+        with suppress(FileNotFoundError):
+            status = os.stat(path)
+            names += self._local("file", status.st_dev, status.st_ino)
+        return names
 
     def _local(self, kind: str, device: int, *rest: int) -> list[str]:
         number = ":".join(map(str, (os.major(device), os.minor(device), *rest)))
@@ -162,7 +165,7 @@ class _Names:
                 names.append(f"{kind} {text}")
         names += self._ceph(directory.name) + self._drbd(directory.name)
         if file := _backing_file(directory):
-            names += self._token(os.path.realpath(file))
+            names += self._file(os.path.realpath(file))
         if not names and len(slaves) == 1:  # a table without a uuid, on one disk
             names = [f"{name} mapped" for name in self._own(slaves[0])]
         return names
