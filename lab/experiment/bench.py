@@ -1,0 +1,170 @@
+"""How a run on namespaces is measured, the same for each way: what it does, and what the link saw meanwhile.
+
+Before: what it reads is in the page cache, what it will need of memory is touched, the disks are quiet, the
+emulator's counters stand at zero. During: the wall time of each phase, the bytes of host-a's device a few times a
+second. After: CPU seconds of the whole machine less the emulator's own, what the emulator counted, and the SHA-256
+of what arrived.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from lab.errors import CommandError
+from lab.experiment import ballast, images
+from lab.experiment.images import Image
+from lab.lab import Lab
+from lab.player.stream import Stream
+from lab.provider.netns import Namespace, NetnsProvider
+from lab.topology import HOST_A, HOST_B
+from netem import netns
+from netem.emulator.stats import Steal
+from netem.emulator.tun import NAME as DEVICE
+
+#: Seconds between two looks at the device; how many points are kept.
+_EVERY, _POINTS = 0.25, 240
+_PATIENCE = 4 * 3600.0  # seconds for one command
+_DEV = "/proc/thread-self/net/dev"
+
+
+class Bench:
+    """Two hosts of a lab of namespaces, an image and a memory. `here` and `there` are their folders."""
+
+    def __init__(self, lab: Lab, folder: Path, image: Image, stream: Stream) -> None:
+        provider = lab.provider
+        a, b = lab.node(HOST_A.name), lab.node(HOST_B.name)
+        if not isinstance(provider, NetnsProvider) or not isinstance(a, Namespace):
+            raise CommandError("this is for a lab of namespaces")
+        self.lab, self.provider, self.a, self.b = lab, provider, a, b
+        self.image, self.stream = image, stream
+        self.here, self.there = folder / "a", folder / "b"
+        self._namespace = a.namespace
+        self.figures: dict[str, Any] = {}
+        for path in (self.here, self.there):
+            path.mkdir(parents=True, exist_ok=True)
+
+    def quiet(self, needed: int) -> None:
+        """As it is before each run; `needed` bytes of memory will be used."""
+        images.warm(self.image.path)
+        images.warm(self.stream.path)
+        os.sync()
+        ballast.touch(needed)
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """The block is what is measured; `figures` has the rest afterwards, but for what the way itself knows."""
+        self.figures = {"phases": {}}
+        self.provider.set_link(self.lab.spec.link)  # counters at zero
+        steal, cpu, watch = Steal(), _cpu_seconds(), _Watch(self._namespace)
+        began = time.monotonic()
+        try:
+            yield
+            seconds = time.monotonic() - began
+        finally:
+            watch.stop()
+        used, stats = _cpu_seconds() - cpu, self.provider.stats()
+        ways = [stats[key] for key in ("a_to_b", "b_to_a")]
+        self.figures |= {
+            "seconds": round(seconds, 3),
+            "router_bytes": sum(way["bytes"] for way in ways),
+            "router_packets_lost": sum(way["lost"] + way["dropped"] + way["overrun"] for way in ways),
+            "cpu_seconds": round(max(0.0, used - stats["cpu_seconds"]), 3),
+            "steal": round(steal.as_dict()["share"], 4),
+            "lateness": {key: max(way["lateness"][key] for way in ways) for key in ("p50", "p99", "max")},
+            "timeline": watch.timeline(began),
+        }
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """A phase of the way."""
+        began = time.monotonic()
+        yield
+        self.figures["phases"][name] = round(time.monotonic() - began, 3)
+
+    def run(self, words: Sequence[str], *, stdout: IO[bytes] | None = None, stdin: IO[bytes] | None = None) -> None:
+        """A command on host-a, as part of a phase. Raises CommandError."""
+        with tempfile.TemporaryFile() as said:
+            child = self.a.popen(words, stdin=stdin, stdout=stdout or said, stderr=said)
+            try:
+                code = child.wait(_PATIENCE)
+            except BaseException:
+                child.terminate()
+                with suppress(Exception):
+                    child.wait(10)
+                child.kill()
+                child.wait()
+                raise
+            if code:
+                said.seek(0)
+                lines = said.read().decode(errors="replace").strip().splitlines()[-3:]
+                raise CommandError(f"{Path(words[0]).name} failed ({code}): {'; '.join(lines)}")
+
+    def check(self, name: str, path: Path, expected: str) -> None:
+        """What arrived is what was sent, else CommandError."""
+        found = images.sha256(path)
+        if found != expected:
+            raise CommandError(f"{name}: what arrived is not what was sent")
+        self.figures.setdefault("sha256", {})[name] = found
+
+    def clear(self) -> None:
+        """Empty both hosts' folders, but for what a memory is copied to."""
+        for folder in (self.here, self.there):
+            for path in folder.iterdir():
+                if path.name != "memory":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+class _Watch:
+    """Bytes of the device in `namespace`, both ways, from its making to `stop()`."""
+
+    def __init__(self, namespace: str) -> None:
+        self._file = netns.call(namespace, lambda: open(_DEV, encoding="ascii"))  # noqa: SIM115
+        self._seen: list[tuple[float, int]] = [(time.monotonic(), self._bytes())]
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._seen.append((time.monotonic(), self._bytes()))
+        self._file.close()
+
+    def timeline(self, began: float) -> list[list[float]]:
+        """[seconds since `began`, bytes a second until then], _POINTS at most."""
+        step = -(-len(self._seen) // _POINTS)
+        kept = self._seen[:-1:step] + self._seen[-1:]
+        return [
+            [round(now - began, 2), round((count - before) / (now - then))]
+            for (then, before), (now, count) in itertools.pairwise(kept)
+            if now > then
+        ]
+
+    def _work(self) -> None:
+        while not self._stop.wait(_EVERY):
+            self._seen.append((time.monotonic(), self._bytes()))
+
+    def _bytes(self) -> int:
+        self._file.seek(0)
+        for line in self._file:
+            name, _, numbers = line.partition(":")
+            if name.strip() == DEVICE:
+                words = numbers.split()
+                return int(words[0]) + int(words[8])
+        return 0
+
+
+def _cpu_seconds() -> float:
+    """What all CPUs of this machine did: user, nice, system, interrupts (proc(5))."""
+    with open("/proc/stat", encoding="ascii") as file:
+        ticks = [int(word) for word in file.readline().split()[1:9]]
+    return (ticks[0] + ticks[1] + ticks[2] + ticks[5] + ticks[6]) / os.sysconf("SC_CLK_TCK")

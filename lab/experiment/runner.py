@@ -1,0 +1,201 @@
+"""Does the runs of a scenario that have no result yet, one after the other, each judged by its own evidence.
+
+A run whose link was late, or of whose CPU time the hypervisor took too much, is kept as discarded, with the reason,
+and done again, `tries` times in all; the last one then counts, marked as doubtful. A run that fails is kept as
+discarded too; failing `tries` times ends the experiment. ctrl-C ends it at any moment: what is done stays done.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lab import ways as xen_ways
+from lab.errors import LabError
+from lab.experiment import ballast, images, plan
+from lab.experiment.bench import Bench
+from lab.experiment.plan import Estimate
+from lab.experiment.scenario import Limits, Run, Scenario
+from lab.experiment.ways import WAYS
+from lab.lab import Lab, open_lab
+from lab.player import stream
+from lab.progress import Moving
+from lab.provider.base import Say
+from lab.results import Result
+from lab.spec import Spec
+from netem.profile import Profile
+
+#: Whose lab it is, where it is ours to take down.
+NETNS_LAB = "experiment"
+
+
+@dataclass
+class Tally:
+    """What was done. `seconds`: in all."""
+
+    runs: int = 0
+    discarded: int = 0
+    before: int = 0
+    seconds: float = 0.0
+
+
+def execute(scenario: Scenario, folder: Path, lab_name: str | None, say: Say) -> Tally:
+    """Do what is left of `scenario`; results go to `folder`. `lab_name`: which lab, if not the usual one. Raises
+    LabError."""
+    done = plan.kept(folder, scenario)
+    todo = plan.left(scenario, done)
+    tally = Tally(before=sum(not each.discarded for each in done))
+    estimate = Estimate(scenario, done)
+    if not todo:
+        return tally
+    began = time.monotonic()
+    say(f"{scenario.title}: {len(todo)} runs, {tally.before} are done; about {duration(estimate.seconds(todo))}")
+    workers = _Native(scenario, say) if scenario.provider == "netns" else _Xen()
+    name = lab_name or (NETNS_LAB if scenario.provider == "netns" else "lab")
+    first = _spec(scenario, todo[0], Spec(name=name, provider=scenario.provider))
+    with workers.around(), open_lab(name, say, first) as lab:
+        try:
+            lab.become(_spec(scenario, todo[0], lab.spec))
+            for number, run in enumerate(todo):
+                at = f"run {number + 1} of {len(todo)}, {run.words}"
+                since = time.monotonic()
+                with _ticking(say, at, lambda rest=todo[number:]: estimate.seconds(rest)):
+                    seconds = _settle(scenario, lab, run, workers, folder, tally, say)
+                estimate.add(run, seconds, time.monotonic() - since)
+                tally.runs += 1
+        finally:
+            tally.seconds = time.monotonic() - began
+            if scenario.provider == "netns":
+                lab.down()
+    return tally
+
+
+def _settle(
+    scenario: Scenario, lab: Lab, run: Run, workers: _Native | _Xen, folder: Path, tally: Tally, say: Say
+) -> float:
+    """Do `run` until its result can be kept. Its seconds."""
+    limits = scenario.limits
+    for attempt in range(1, limits.tries + 1):
+        lab.become(_spec(scenario, run, lab.spec))
+        result = Result(run.way, lab.spec)
+        about = {"scenario": plan.about(scenario), "run": run.as_dict(), "attempt": attempt}
+        failure: LabError | None = None
+        try:
+            done = workers.run(lab, run, say)
+            result = done if isinstance(done, Result) else result
+            figures = done.figures if isinstance(done, Result) else done
+            doubt = judge(figures, result.as_dict()["host"]["steal"], limits)
+        except LabError as error:
+            failure, figures, doubt = error, {}, f"it failed: {error.message}"
+        last = attempt == limits.tries
+        result.figures = {**figures, **about}
+        if doubt:
+            result.figures["doubtful" if last and failure is None else "discarded"] = doubt
+            say(f"{run.words}: {doubt}" + ("" if last else "; once more"))
+        result.save(folder)
+        if failure is None and (not doubt or last):
+            if figures:
+                say(f"{run.words}: {figures['seconds']:.1f} s")
+            return float(figures["seconds"])
+        tally.discarded += 1
+        if failure is not None and last:
+            raise failure
+    raise AssertionError("a scenario has at least one try")
+
+
+def judge(figures: dict[str, Any], steal: float, limits: Limits) -> str:
+    """Why a run is not to be believed; empty if it is."""
+    steal = figures.get("steal", steal)
+    late = figures.get("lateness", {}).get("p99", 0.0)
+    if steal > limits.steal:
+        return f"the hypervisor took {steal:.0%} of the CPU time (limit {limits.steal:.0%})"
+    if late > limits.late:
+        return f"one packet in a hundred was {late * 1000:.0f} ms late (limit {limits.late * 1000:g} ms)"
+    return ""
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _spec(scenario: Scenario, run: Run, base: Spec) -> Spec:
+    link = Profile(rtt=run.rtt, rate=run.rate, seed=scenario.seed)
+    return replace(base, link=link, ipsec=scenario.way(run.way).ipsec)
+
+
+class _Native:
+    """Runs on namespaces: native speed, an xl that plays."""
+
+    def __init__(self, scenario: Scenario, say: Say) -> None:
+        guest = scenario.guest
+        self._writes = guest.writes
+        self._images = {data: images.obtain(guest.disk, data, say) for data in guest.data}
+        first = next(iter(self._images.values()))
+        self._stream = stream.obtain(images.cache(), guest.memory, first.path, say)
+        self._plain = first
+        self._folder = images.cache() / "work"
+        largest = max(image.data for image in self._images.values())
+        whole = guest.disk if "paper-full" in scenario.ways else largest
+        self._needed = 3 * whole + 2 * largest + 2 * guest.memory + (1 << 30)
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        shutil.rmtree(self._folder, ignore_errors=True)  # what a killed one left
+        try:
+            with ballast.held(self._needed):
+                yield
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def run(self, lab: Lab, run: Run, say: Say) -> dict[str, Any]:
+        image = self._images.get(run.data, self._plain)
+        bench = Bench(lab, self._folder, image, self._stream)
+        try:
+            bench.quiet(self._needed)
+            figures = WAYS[run.way](bench, self._writes)
+        finally:
+            bench.clear()
+        memory = {"size": self._stream.memory, "stream": self._stream.size, "ratio": self._stream.ratio}
+        disk = {"size": image.size, "data": image.data, "sha256": image.sha256} if run.data else None
+        return {**figures, "memory": memory, "disk": disk}
+
+
+class _Xen:
+    """Runs on real Xen hosts (lab.ways)."""
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        yield
+
+    def run(self, lab: Lab, run: Run, say: Say) -> Result:
+        return xen_ways.WAYS[run.way](lab, say)
+
+
+@contextmanager
+def _ticking(say: Say, at: str, rest: Any) -> Iterator[None]:
+    """Show what is done, for how long, and what is left."""
+    over, began, whole = threading.Event(), time.monotonic(), rest()
+
+    def tick() -> None:
+        while not over.wait(1.0):
+            passed = time.monotonic() - began
+            say(Moving("experiment", f"{at}: {passed:.0f} s; about {duration(max(0, whole - passed))} left"))
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        say(Moving("experiment", ""))

@@ -1,0 +1,70 @@
+"""What plain xl migrates by, where IPsec does the sealing: one TCP connection, its bytes as they are.
+
+    python -m lab.player.tcp ADDRESS PORT [xl migrate-receive]     in place of ssh
+    python -m lab.player.tcp --listen ADDRESS PORT COMMAND...      at the far side, for one connection
+
+Bytes go from pipe to socket and back inside the kernel (splice), so that this costs no more than xl writing to the
+socket itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+
+_PIECE = 1 << 20
+
+
+def _pump(source: int, sink: int) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            # A splice that waits for a socket holds the pipe's lock: nobody could read what is in it already.
+            select.select([source], [], [])
+            if not os.splice(source, sink, _PIECE):
+                return
+
+
+def connect(address: str, port: int) -> int:
+    """Be the transport of the near xl."""
+    with socket.create_connection((address, port), 30) as line:
+        line.settimeout(None)
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def forward() -> None:
+            _pump(0, line.fileno())
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_WR)
+
+        threading.Thread(target=forward, daemon=True).start()
+        _pump(line.fileno(), 1)
+    return 0
+
+
+def listen(address: str, port: int, words: list[str]) -> int:
+    """Run `words` on the first connection."""
+    with socket.create_server((address, port)) as server:
+        print("listening", flush=True)
+        line, _ = server.accept()
+    with line:
+        child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        assert child.stdin is not None and child.stdout is not None
+        back = threading.Thread(target=_pump, args=(child.stdout.fileno(), line.fileno()), daemon=True)
+        back.start()
+        _pump(line.fileno(), child.stdin.fileno())
+        child.stdin.close()
+        code = child.wait()
+        back.join()
+        with contextlib.suppress(OSError):
+            line.shutdown(socket.SHUT_WR)
+    return code
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--listen":
+        sys.exit(listen(sys.argv[2], int(sys.argv[3]), sys.argv[4:]))
+    sys.exit(connect(sys.argv[1], int(sys.argv[2])))
