@@ -1,0 +1,79 @@
+"""Captures made by tests: of a link between namespaces, or written packet by packet."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from helpers.program import ROOT
+from netem.emulator.tun import NAME as DEVICE
+from netem.world import TwoHosts
+
+A, B = "10.0.0.1", "10.0.0.2"
+
+
+def noise(length: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(length)
+
+
+def stream(data: bytes, size: int = 1400, start: int = 1000, port: int = 7000, back: bool = False) -> list[Any]:
+    """One direction of a TCP connection from A to B:port, in segments of `size` bytes; `back`: the other one."""
+    from scapy.layers.inet import IP, TCP
+
+    ends = {"sport": port, "dport": 40000} if back else {"sport": 40000, "dport": port}
+    ip = IP(src=B, dst=A) if back else IP(src=A, dst=B)
+    packets = [ip / TCP(**ends, seq=(start - 1) % 2**32, flags="SA" if back else "S")]
+    for at in range(0, len(data), size):
+        tcp = TCP(**ends, seq=(start + at) % 2**32, flags="PA")
+        packets.append(ip / tcp / data[at : at + size])
+    return packets
+
+
+def write(path: Path, packets: list[Any]) -> Path:
+    from scapy.layers.l2 import Ether
+    from scapy.utils import PcapWriter
+
+    link = 1 if isinstance(packets[0], Ether) else 101
+    with PcapWriter(str(path), linktype=link, sync=True) as writer:
+        writer.write(packets)
+    return path
+
+
+@contextlib.contextmanager
+def recording(world: TwoHosts, path: Path) -> Iterator[None]:
+    """What leaves and reaches world.a by the link is in `path` afterwards."""
+    words = [sys.executable, "-m", "lab.capture", DEVICE, str(path)]
+    recorder = world.a.popen(words, cwd=ROOT, stdout=subprocess.PIPE)
+    assert recorder.stdout is not None and recorder.stdout.readline() == b"recording\n"
+    yield
+    recorder.send_signal(signal.SIGTERM)
+    assert json.loads(recorder.communicate(timeout=60)[0])["dropped"] == 0
+
+
+def send(world: TwoHosts, port: int, data: bytes, answer: bytes = b"") -> None:
+    """`data` from world.a to world.b:port over a connection of its own, as socat does, and `answer` back."""
+
+    def serve() -> None:
+        with server.accept()[0] as caller:
+            caller.sendall(answer)
+            while caller.recv(1 << 16):
+                pass
+
+    with world.b.call(lambda: socket.create_server((world.b.address, port))) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with world.a.call(lambda: socket.create_connection((world.b.address, port))) as client:
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(1 << 16):
+                pass
+        thread.join()
