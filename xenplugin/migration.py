@@ -325,7 +325,12 @@ class Migration:
         assert self._record is not None
         host = recover.Host(self._config.state_dir, self._notice)
         before = self._record
-        settled = host.settle(before)
+        try:
+            settled = host.settle(before)
+        except XenpluginError:
+            if failure is not None:  # why it failed must not be lost behind what keeps it from being settled
+                self._notice(f"the migration failed: {failure}")
+            raise
         given = before.state is State.GIVEN
         if before.state is State.HANDING and not any(domain.domid == before.domid for domain in host.xl.domains()):
             self._notice(f"{before.name} has moved, though it was not heard from here: {failure}")
