@@ -14,7 +14,7 @@ import struct
 import sys
 from typing import BinaryIO
 
-KEEP, EVERY, ENDS = 2, 40, 3
+KEEP, EVERY, ENDS = 1, 40, 2
 PAGE, PAGE_DATA = 4096, 1
 _NO_DATA = (0xD, 0xE, 0xF)  # types of a page that is only named: broken, allocated only, invalid
 
