@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xenplugin.errors import PeerError, RefusedError
@@ -185,6 +185,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(told(), JSON)))
 def test_whatever_is_told_it_is_a_word_or_an_error(what: dict[str, Any]) -> None:
     try:
@@ -196,6 +197,7 @@ def test_whatever_is_told_it_is_a_word_or_an_error(what: dict[str, Any]) -> None
 NAMED = st.lists(st.sampled_from("abcd"), max_size=3)
 
 
+@settings(deadline=None)
 @given(NAMED, NAMED, NAMED, NAMED)
 def test_overlap_is_symmetric_and_siblings_are_none(
     own: list[str], below: list[str], other: list[str], under: list[str]

@@ -110,7 +110,7 @@ def refuse_shared(told: dict[str, Any], path: str, *, live: bool) -> bool:
     what = "is the very disk" if same else "lies on the disk, or the disk on it,"
     text = f"{path} {what} that is to be moved"
     if is_local(name):
-        raise RefusedError(text, hint="give another target")
+        raise RefusedError(text, hint="migrate it to another host" if live else "give another target")
     raise RefusedError(f"{text}: both hosts share it ({name})", hint=_PLAIN if live else "give another target")
 
 
