@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 from lab.errors import LabError, MissingError
 
-_ETHERNET, _RAW_IP = 1, (101, 12, 14, 228, 229)  # link types
+_RAW_IP = (101, 12, 14, 228, 229)  # link types without a header
+#: link type: where the type of what follows is, and where that begins. Ethernet; tcpdump -i any, old and new.
+_HEADERS = {1: (12, 14), 113: (14, 16), 276: (0, 20)}
 _SYN, _ACK = 0x02, 0x10
 _TCP, _UDP, _ESP, _ICMP, _ICMP6, _FRAGMENT = 6, 17, 50, 1, 58, 44
 _EXTENSIONS = (0, 43, 60)  # IPv6: hop by hop, routing, destination options
@@ -84,12 +86,12 @@ class Parser:
     def parse(self, captured: Captured) -> Packet:
         """What the packet carries; what is unknown is named by scapy."""
         data, ethertype = captured.data, 0
-        if captured.link == _ETHERNET:
-            start = 12
-            while data[start : start + 2] in (b"\x81\x00", b"\x88\xa8"):
-                start += 4
-            ethertype = int.from_bytes(data[start : start + 2], "big")
-            data = data[start + 2 :]
+        if captured.link in _HEADERS:
+            kind, start = _HEADERS[captured.link]
+            while data[kind : kind + 2] in (b"\x81\x00", b"\x88\xa8"):  # VLANs
+                kind, start = start + 2, start + 4
+            ethertype = int.from_bytes(data[kind : kind + 2], "big")
+            data = data[start:]
         elif captured.link not in _RAW_IP:
             return _other(captured)
         try:
@@ -97,7 +99,7 @@ class Parser:
                 return self._ipv4(captured, data)
             if ethertype in (0, 0x86DD) and data[0] >> 4 == 6:
                 return self._ipv6(captured, data)
-        except (IndexError, struct.error):
+        except (IndexError, ValueError, struct.error):  # it ends too early
             pass
         return _other(captured)
 
@@ -185,10 +187,11 @@ def _other(captured: Captured, flow: str = "", inside: bytes | None = None) -> P
     """None of these: its kind is the name of the innermost layer that scapy knows."""
     from scapy.layers.inet import IP
     from scapy.layers.inet6 import IPv6
-    from scapy.layers.l2 import Ether
+    from scapy.layers.l2 import CookedLinux, CookedLinuxV2, Ether
 
     first = captured.data[:1]
-    kind = Ether if captured.link == _ETHERNET else IPv6 if first and first[0] >> 4 == 6 else IP
+    links = {1: Ether, 113: CookedLinux, 276: CookedLinuxV2}
+    kind = links.get(captured.link, IPv6 if first and first[0] >> 4 == 6 else IP)
     try:
         names = [layer.__name__.lower() for layer in kind(captured.data).layers()]
     except Exception:  # a packet that scapy cannot take apart, in whatever way, has no name

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("scapy", reason="scapy is not installed")
 pytest.importorskip("numpy", reason="numpy is not installed")
 
+from helpers.wire import A, B, noise, stream, write
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
@@ -22,24 +23,8 @@ from lab.verify.check import CaptureError, Finding, check_capture
 from lab.verify.explain import EXPECTED, Expect
 
 CANARIES = make_canaries(2, "test")
-A, B = "10.0.0.1", "10.0.0.2"
 EXPECT = Expect(EXPECTED["plugin"])
 TEXT = b"all work and no play makes jack a dull boy\n"
-
-
-def noise(length: int, seed: int = 1) -> bytes:
-    return random.Random(seed).randbytes(length)
-
-
-def stream(data: bytes, size: int = 1400, start: int = 1000, port: int = 7000, back: bool = False) -> list[IP]:
-    """One direction of a TCP connection from A to B:port; `back`: the other one."""
-    ends = {"sport": port, "dport": 40000} if back else {"sport": 40000, "dport": port}
-    ip = IP(src=B, dst=A) if back else IP(src=A, dst=B)
-    packets = [ip / TCP(**ends, seq=(start - 1) % 2**32, flags="SA" if back else "S")]
-    for at in range(0, len(data), size):
-        tcp = TCP(**ends, seq=(start + at) % 2**32, flags="PA")
-        packets.append(ip / tcp / data[at : at + size])
-    return packets
 
 
 def frames(*lengths: int) -> bytes:
@@ -48,11 +33,7 @@ def frames(*lengths: int) -> bytes:
 
 
 def check(tmp_path: Path, packets: list, expect: Expect | None = None) -> Finding:
-    path = tmp_path / "test.pcap"
-    link = 1 if isinstance(packets[0], Ether) else 101
-    with PcapWriter(str(path), linktype=link, sync=True) as writer:
-        writer.write(packets)
-    return check_capture(path, CANARIES, expect)
+    return check_capture(write(tmp_path / "test.pcap", packets), CANARIES, expect)
 
 
 def only(*kinds: str) -> Expect:
@@ -96,7 +77,7 @@ def test_compressed_and_plain_are_not_noise(tmp_path: Path) -> None:
 
 def test_ssh_may_open_in_the_clear(tmp_path: Path) -> None:
     opening = b"SSH-2.0-OpenSSH_9.2\r\n" + ssh(20, TEXT * 30) + ssh(31, TEXT * 2) + ssh(21)
-    for size in (1, 1400):
+    for size in (5, 1400):
         finding = check(tmp_path, stream(opening + noise(20_000), size, port=22), EXPECT)
         assert finding.secret and finding.complete and finding.clear_bytes == len(opening)
     assert not check(tmp_path, stream(opening + TEXT * 300 + noise(20_000), port=22)).secret
