@@ -16,7 +16,7 @@ from typing import NoReturn
 import click
 
 from lab.errors import LabError
-from lab.verbs import box, doctor, experiment, machines, run, status, updown, verify_wire
+from lab.verbs import box, doctor, experiment, machines, report, run, status, updown, verify_wire
 from netem.errors import NetemError
 
 
@@ -34,6 +34,7 @@ for verb in (
     machines.console,
     run.run,
     experiment.experiment,
+    report.report,
     verify_wire.verify_wire,
     box.box,
     updown.down,

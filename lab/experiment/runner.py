@@ -7,12 +7,15 @@ discarded too; failing `tries` times ends the experiment. ctrl-C ends it at any 
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,14 @@ from netem.profile import Profile
 
 #: Whose lab it is, where it is ours to take down.
 NETNS_LAB = "experiment"
+_PROGRAMS = {
+    "openssh": ["ssh", "-V"],
+    "openssl": ["openssl", "version"],
+    "gzip": ["gzip", "--version"],
+    "zstd": ["zstd", "--version"],
+    "rsync": ["rsync", "--version"],
+    "strongswan": ["swanctl", "--version"],
+}
 
 
 @dataclass
@@ -83,7 +94,7 @@ def _settle(
     limits = scenario.limits
     for attempt in range(1, limits.tries + 1):
         lab.become(_spec(scenario, run, lab.spec))
-        result = Result(run.way, lab.spec)
+        result = Result(run.way, lab.spec, workers.versions)
         about = {"scenario": plan.about(scenario), "run": run.as_dict(), "attempt": attempt}
         failure: LabError | None = None
         try:
@@ -138,6 +149,7 @@ class _Native:
 
     def __init__(self, scenario: Scenario, say: Say) -> None:
         guest = scenario.guest
+        self.versions = _versions()
         self._writes = guest.writes
         self._images = {data: images.obtain(guest.disk, data, say) for data in guest.data}
         first = next(iter(self._images.values()))
@@ -170,8 +182,22 @@ class _Native:
         return {**figures, "memory": memory, "disk": disk}
 
 
+def _versions() -> dict[str, str]:
+    """Of the programs that the ways use; what is not here is left out."""
+    found = {name: version(name) for name in ("xenplugin", "zstandard", "cryptography")}
+    for name, words in _PROGRAMS.items():
+        with suppress(OSError):
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            if match := re.search(r"\d+\.\d[\w.]*", done.stdout + done.stderr):
+                found[name] = match[0]
+    return found
+
+
 class _Xen:
-    """Runs on real Xen hosts (lab.ways)."""
+    """Runs on real Xen hosts (lab.ways), which say their versions themselves."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, str] = {}
 
     @contextmanager
     def around(self) -> Iterator[None]:

@@ -24,8 +24,8 @@ from __future__ import annotations
 
 import random
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,14 @@ _KEYS = {"title", "provider", "ways", "rtts", "rates", "repetitions", "seed", "g
 
 @dataclass(frozen=True)
 class WayInfo:
-    """What a way moves, and through which IPsec. `title` for people."""
+    """What a way moves, and through which IPsec. `title` for people. `alike`: it takes as long whatever part of the
+    disk is data, so it is run for the first of `data` only."""
 
     title: str
     disk: bool
     memory: bool
     ipsec: Suite = Suite.OFF
+    alike: bool = False
 
 
 #: On namespaces. Suite.OFF: sealed by other means (ssh, the plugin), or not at all ("plain").
@@ -54,7 +56,7 @@ WAYS: dict[str, WayInfo] = {
     "existing": WayInfo("existing (IPsec)", False, True, Suite.PAPER),
     "existing-gcm": WayInfo("existing (IPsec, AES-GCM)", False, True, Suite.TODAY),
     "plain": WayInfo("xl migrate, unprotected", False, True),
-    "paper-full": WayInfo("paper's full", True, False),
+    "paper-full": WayInfo("paper's full", True, False, alike=True),
     "paper-partial": WayInfo("paper's partial", True, False),
     "rsync": WayInfo("rsync -S, xl over ssh", True, True),
     "zstd": WayInfo("zstd | ssh, xl over ssh", True, True),
@@ -130,18 +132,36 @@ class Scenario:
         """What is known of one of its ways."""
         return (WAYS if self.provider == "netns" else XEN_WAYS)[name]
 
+    def only(self, ways: Sequence[str], rates: Sequence[str], repetitions: int | None) -> Scenario:
+        """A part of it; what is empty or None is all. Raises LabUsageError for what it does not have."""
+        speeds = [units.parse_rate(rate) for rate in rates]
+        for given, there in ((ways, self.ways), (speeds, self.rates)):
+            if unknown := set(given) - set(there):
+                raise LabUsageError(f"scenario {self.name} has no {', '.join(map(str, unknown))}")
+        return replace(
+            self,
+            ways=tuple(way for way in self.ways if not ways or way in ways),
+            rates=tuple(rate for rate in self.rates if not speeds or rate in speeds),
+            repetitions=min(self.repetitions, repetitions or self.repetitions),
+        )
+
+    def _data(self, way: str) -> tuple[int, ...]:
+        info = self.way(way)
+        if self.provider != "netns" or not info.disk:
+            return (0,)
+        return self.guest.data[:1] if info.alike else self.guest.data
+
     def runs(self) -> list[Run]:
         """All of them: one repetition after the other, each in an order of its own, so that a slow minute of the
         machine hits all ways alike."""
         found: list[Run] = []
         for repetition in range(self.repetitions):
-            native = self.provider == "netns"
             cells = {
-                Run(way, rtt, rate, data if native and self.way(way).disk else 0, repetition): None
+                Run(way, rtt, rate, data, repetition): None
                 for way in self.ways
                 for rtt in self.rtts
                 for rate in self.rates
-                for data in self.guest.data
+                for data in self._data(way)
             }
             order = list(cells)
             random.Random(f"{self.seed} {repetition}").shuffle(order)

@@ -1,0 +1,116 @@
+"""What the paper claims and what was to be reached, each beside what was measured, on every link and disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lab.report.data import Set
+from lab.report.figures import amount, ratio, speed, throughput
+
+_FAR = 0.120  # seconds
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`reached` is None where it is the paper's own observation, or was not measured."""
+
+    who: str
+    says: str
+    where: str
+    ours: str
+    reached: bool | None = None
+
+
+def claims(runs: Set) -> list[Claim]:
+    """All that can be said of these runs."""
+    found: list[Claim] = []
+    for rate in runs.rates:
+        for data in runs.disks:
+            where = speed(rate) + (f", {amount(data)}" if len(runs.disks) > 1 else "")
+            found += [claim for make in _MAKERS for claim in make(runs, rate, data, where)]
+    return found
+
+
+def _paper(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
+    rows = []
+    partial = _over(runs, "paper-partial", rate, data)
+    if partial:
+        wins = [rtt for rtt, share in partial if share < 1]
+        said = f"faster {_from(wins, partial)}"
+        rows.append(Claim("paper", "partial is slower than existing below 60 ms, faster from 80 ms on", where, said))
+        far = [share for rtt, share in partial if rtt >= _FAR]
+        if far:
+            said = f"{_percent(min(far))} to {_percent(max(far))}"
+            rows.append(Claim("paper", "partial takes 70 % or less of existing's time from 120 ms on", where, said, max(far) <= 0.7))
+    times = [(rtt, time) for rtt in runs.rtts(rate) if (time := runs.mean("paper-full", rtt, rate, data))]
+    if far_times := [(rtt, time) for rtt, time in times if rtt >= 0.160]:
+        said = ", ".join(f"{time / 60:.1f} min at {rtt * 1000:g} ms" for rtt, time in far_times)
+        rows.append(Claim("paper", "full takes over 20 min from 160 ms on", where, said))
+    for way, usual in (("paper-partial", "about 4 min"), ("paper-full", "about 5 min")):
+        costs = [sum(t for name, t in parts.items() if name != "scp") for rtt in runs.rtts(rate) if (parts := runs.phases(way, rtt, rate, data))]
+        if costs:
+            name = runs.title(way).removeprefix("paper's ")
+            rows.append(Claim("paper", f"{name} has {usual} of fixed cost", where, f"{sum(costs) / len(costs):.0f} s"))
+    return rows
+
+
+def _ipsec(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
+    lost = []
+    for rtt in runs.rtts(rate):
+        plain, sealed = (throughput(runs, way, rtt, rate) for way in ("plain", "existing"))
+        if plain and sealed:
+            lost.append(f"{plain - sealed:.1f} MB/s of {plain:.1f} at {rtt * 1000:g} ms")
+    if not lost or data != runs.disks[0]:
+        return []
+    return [Claim("paper", "IPsec costs 0.5 to 1 MB/s of throughput", speed(rate), ", ".join(lost))]
+
+
+def _static(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
+    rows = []
+    static = _over(runs, "static", rate, data)
+    if far := [share for rtt, share in static if rtt >= _FAR]:
+        rows.append(Claim("goal", "xenplugin static takes at most 0.3 of existing's time from 120 ms on", where, f"at most {max(far):.2f}", max(far) <= 0.3))
+    if static:
+        rows.append(Claim("goal", "xenplugin static is faster than existing at every RTT", where, f"at most {max(share for _, share in static):.2f}", max(share for _, share in static) < 1))
+    disk = "paper-partial" if runs.native else "paper"
+    both = [(rtt, share) for rtt in runs.rtts(rate) if (share := ratio(runs, "static", rtt, rate, data, disk))]
+    for limit, least, name in ((0.7, 0.0, "at every RTT"), (0.3, _FAR, "from 120 ms on")):
+        if shares := [share for rtt, share in both if rtt >= least]:
+            rows.append(Claim("goal", f"... at most {limit} of existing and the paper's way for the disk together, {name}", where, f"at most {max(shares):.2f}", max(shares) <= limit))
+    return rows
+
+
+def _full(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
+    pairs = [(ours, theirs) for rtt in runs.rtts(rate) if (ours := runs.mean("full", rtt, rate, data)) and (theirs := runs.mean("paper-full", rtt, rate, data))]
+    if not pairs:
+        return []
+    worst = max(ours / theirs for ours, theirs in pairs)
+    return [Claim("goal", "xenplugin full is faster than the paper's full at every RTT", where, f"at most {worst:.2f} of its time", worst < 1)]
+
+
+def _distance(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
+    near, far = runs.mean("static", 0.0, rate, data), runs.mean("static", 0.2, rate, data)
+    if rate is None or not near or not far:
+        return []
+    return [Claim("goal", "static's time at 200 ms is at most 1.15 of that at 0 ms", where, f"{far / near:.2f}", far / near <= 1.15)]
+
+
+def _over(runs: Set, way: str, rate: int | None, data: int) -> list[tuple[float, float]]:
+    """(RTT in seconds, share of existing's time)"""
+    return [(rtt, share) for rtt in runs.rtts(rate) if (share := ratio(runs, way, rtt, rate, data))]
+
+
+def _from(wins: Sequence[float], all_of_it: Sequence[tuple[float, float]]) -> str:
+    if not wins:
+        return "at no RTT"
+    if len(wins) == len(all_of_it):
+        return "at every RTT"
+    return "at " + ", ".join(f"{rtt * 1000:g}" for rtt in wins) + " ms"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.0f} %"
+
+
+_MAKERS: tuple[Callable[[Set, int | None, int, str], Sequence[Claim]], ...] = (_paper, _ipsec, _static, _full, _distance)

@@ -1,0 +1,215 @@
+"""Which figures are made of the runs: 6 to 9 as the paper draws them, and what it does not show.
+
+Each comes with a sentence of what it stands for. Fixed costs are what does not depend on the RTT: all steps but the
+copy over the link.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lab.report.chart import Bars, Chart, Lines, Series, Strips
+from lab.report.data import ORDER, Set
+from netem.units import format_rate
+
+_RTT = "round-trip time, ms"
+#: The copy over the link, in the paper's own ways.
+_COPY = "scp"
+_NEAR = 0.120  # seconds: the paper's Tokyo to the west coast of the United States
+_PHASES = ["connect", "disks", "memory", "stopped", "handover"]
+_STEPS = ["compress", "encrypt", "scp", "decrypt", "decompress"]
+#: Names of the same step in other ways.
+_SAME = {"disk": "disks", "gzip": "compress", "gunzip": "decompress"}
+
+_TIME_NATIVE = (
+    "Mean wall time from the command to its end; thin bars are least and most. existing moves the memory alone, its "
+    "disk being shared; the paper's full and partial move the disk of a guest that is stopped, so no memory. All "
+    "others move both, as existing and partial do together."
+)
+_TIME_XEN = (
+    "Mean wall time from the command to its end. existing is xl migrate, its disk copied beforehand (not counted); "
+    "the paper's way moves the disk alone; xenplugin moves both, as existing and the paper's way do together."
+)
+_FIXED = "Means over all round-trip times of what does not depend on them."
+_SHARE = (
+    "Below 1 is faster than xl migrate through IPsec on the same link. 70 %: the paper's result for partial from 120 ms "
+    "on; 30 %: the goal for xenplugin static from there on."
+)
+_WHERE = (
+    "xenplugin: connect starts the far side; disks are moved while the guest runs (live); memory is xl's own live "
+    "migration; stopped and handover are what the guest waits for."
+)
+_DOWN = (
+    "From when the guest stands still until it runs at the far side. Where a tool copies the disk, the guest must stand "
+    "still from the copy's begin."
+)
+_IPSEC = "The paper's preliminary test: the same stream, by one TCP connection, with and without IPsec."
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart, and what to know of it. `number`: the paper's, if it is one of its figures."""
+
+    chart: Chart
+    words: str
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Section:
+    """The figures of one link and one disk."""
+
+    title: str
+    figures: Sequence[Figure]
+
+
+def sections(runs: Set) -> list[Section]:
+    """All of them."""
+    found = []
+    for rate in runs.rates:
+        for data in runs.disks:
+            made = [figure for figure in _section(runs, rate, data) if _filled(figure.chart)]
+            if made:
+                found.append(Section(_title(runs, rate, data), made))
+    return found
+
+
+def _title(runs: Set, rate: int | None, data: int) -> str:
+    link = {None: "no limit of the link's rate"}.get(rate, speed(rate))
+    return f"{link}, {amount(data)} of data on the disk" if data and len(runs.disks) > 1 else link
+
+
+def amount(data: int) -> str:
+    """`300 MB`, `1 GB`"""
+    return f"{data / 1e9:g} GB" if data >= 10**9 else f"{data / 1e6:.0f} MB"
+
+
+def speed(rate: int | None) -> str:
+    """`100 Mbit/s`"""
+    text = format_rate(rate)
+    for unit in ("gbit", "mbit", "kbit"):
+        if text.endswith(unit):
+            return f"{text.removesuffix(unit)} {unit[0].upper() if unit != 'kbit' else 'k'}bit/s"
+    return text
+
+
+def _filled(chart: Chart) -> bool:
+    if not isinstance(chart, Bars):
+        return any(each.points for each in chart.series)
+    return any(sum(parts.values()) > 0 for _, parts in chart.rows)
+
+
+def _section(runs: Set, rate: int | None, data: int) -> list[Figure]:
+    tag = f"{format_rate(rate)}{f'-{data // 10**6}mb' if len(runs.disks) > 1 else ''}"
+    tag = tag if runs.native else f"xen-{tag}"
+    near = min(runs.rtts(rate), key=lambda rtt: (abs(rtt - _NEAR), rtt))
+    at = f"at {near * 1000:g} ms"
+    ways = runs.ways(rate, data)
+
+    def over(key: str) -> list[Series]:
+        return [
+            Series(way, runs.title(way), runs.points(way, rate, data, key), runs.spread(way, rate, data, key))
+            for way in ways
+        ]
+
+    def bars(key: str, factor: float) -> list[tuple[str, dict[str, float]]]:
+        rows = [(runs.title(way), runs.mean(way, near, rate, data, key)) for way in ways]
+        return [(name, {key: value * factor}) for name, value in rows if value is not None]
+
+    def phases(names: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
+        parts = [(way, runs.phases(way, near, rate, data)) for way in names]
+        return [(runs.title(way), {_SAME.get(name, name): t for name, t in known.items()}) for way, known in parts if known]
+
+    papers = [way for way in ways if way.startswith("paper")]
+    others = [way for way in ways if way not in papers]
+    time = Lines(f"figure-6-{tag}", "Time of a migration over the round-trip time", _RTT, "seconds",
+                 [*over("seconds"), _together(runs, rate, data)])  # fmt: skip
+    fixed = "seconds, without the copy over the link"
+    share = Lines(f"figure-9-{tag}", "Time as a share of existing's", _RTT, "ratio",
+                  _ratios(runs, ways, rate, data), ((1.0, "existing"), (0.7, "70 %"), (0.3, "30 %")))  # fmt: skip
+    down = Lines(f"downtime-{tag}", "Downtime over the round-trip time", _RTT, "seconds (logarithmic)",
+                 over("downtime"), log=True)  # fmt: skip
+    flow = Strips(f"throughput-{tag}", f"Throughput over time, {at}", "seconds", "Mbit/s, both directions",
+                  _timelines(runs, ways, near, rate, data))  # fmt: skip
+    seven, eight = (_fixed(runs, some, rate, data) for some in (("paper-partial", "paper"), ("paper-full",)))
+    return [
+        Figure(time, _TIME_NATIVE if runs.native else _TIME_XEN, 6),
+        Figure(Bars(f"figure-7-{tag}", "Fixed costs of partial, step by step", fixed, seven), _FIXED, 7),
+        Figure(Bars(f"figure-8-{tag}", "Fixed costs of full, step by step", fixed, eight), _FIXED, 8),
+        Figure(share, _SHARE, 9),
+        Figure(Bars(f"phases-{tag}", f"Where the time goes, {at}", "seconds", phases(others), order=_PHASES), _WHERE),
+        Figure(Bars(f"paper-{tag}", f"Where the paper's time goes, {at}", "seconds", phases(papers), order=_STEPS), ""),
+        Figure(Bars(f"router-{tag}", f"Bytes at the router, {at}", "MB, both directions",
+                    bars("router_bytes", 1e-6), "MB"), "IP packets, with all their headers."),
+        Figure(flow, "Of host-a's device; one run of each way."),
+        Figure(Bars(f"cpu-{tag}", f"CPU seconds, {at}", "seconds of one core, both hosts", bars("cpu_seconds", 1)),
+               "All that the machine did meanwhile, but for the emulated link itself."),
+        Figure(down, _DOWN),
+        Figure(Bars(f"ipsec-{tag}", f"Throughput of the memory's stream, {at}", "MB/s",
+                    _throughput(runs, near, rate), "MB/s"), _IPSEC),
+    ]  # fmt: skip
+
+
+def _together(runs: Set, rate: int | None, data: int) -> Series:
+    """A guest with a disk of its own, moved without this project: its memory by existing, its disk by partial."""
+    partial = "paper-partial" if runs.native else "paper"
+    first, second = (dict(runs.points(way, rate, data, "seconds")) for way in ("existing", partial))
+    points = [(rtt, first[rtt] + second[rtt]) for rtt in sorted(first.keys() & second.keys())]
+    return Series("existing+partial", "existing + partial", points)
+
+
+def _fixed(runs: Set, ways: Sequence[str], rate: int | None, data: int) -> list[tuple[str, dict[str, float]]]:
+    rows = []
+    for way in ways:
+        seen = [steps for rtt in runs.rtts(rate) if (steps := runs.phases(way, rtt, rate, data))]
+        if seen:
+            parts = {name: statistics.mean([one[name] for one in seen]) for name in seen[0] if name != _COPY}
+            rows.append((runs.title(way), parts))
+    return rows
+
+
+def _ratios(runs: Set, ways: Sequence[str], rate: int | None, data: int) -> list[Series]:
+    found = []
+    for way in ways:
+        if way in ("existing", "existing-gcm", "plain", "paper"):
+            continue
+        shares = ((rtt * 1000, ratio(runs, way, rtt, rate, data)) for rtt in runs.rtts(rate))
+        points = [(rtt, share) for rtt, share in shares if share is not None]
+        found.append(Series(way, runs.title(way), points))
+    return found
+
+
+def ratio(runs: Set, way: str, rtt: float, rate: int | None, data: int, *others: str) -> float | None:
+    """Time of `way` over that of existing (and `others`, added); None where one was not measured."""
+    time = runs.mean(way, rtt, rate, data)
+    base = [runs.mean(other, rtt, rate, data) for other in ("existing", *others)]
+    known = [each for each in base if each is not None]
+    return time / sum(known) if time is not None and len(known) == len(base) else None
+
+
+def _timelines(runs: Set, ways: Sequence[str], rtt: float, rate: int | None, data: int) -> list[Series]:
+    found = []
+    for way in ways:
+        lines = [line for run in runs.of(way, rtt, rate, data) if (line := run.get("timeline"))]
+        if lines:
+            found.append(Series(way, runs.title(way), [(seconds, speed * 8e-6) for seconds, speed in lines[0]]))
+    return found
+
+
+def throughput(runs: Set, way: str, rtt: float, rate: int | None) -> float | None:
+    """MB/s of the memory's stream, from the first byte to its end."""
+    values = [
+        run["memory"]["stream"] / 1e6 / (run["phases"]["memory"] + run["phases"]["stopped"])
+        for run in runs.of(way, rtt, rate, 0)
+        if "memory" in run and {"memory", "stopped"} <= run.get("phases", {}).keys()
+    ]
+    return statistics.mean(values) if values else None
+
+
+def _throughput(runs: Set, rtt: float, rate: int | None) -> list[tuple[str, dict[str, float]]]:
+    ways = [way for way in ORDER if way in ("plain", "existing", "existing-gcm")]
+    rows = [(runs.title(way), throughput(runs, way, rtt, rate)) for way in ways]
+    known = [(name, {"MB/s": value}) for name, value in rows if value is not None]
+    return known if len(known) > 1 else []

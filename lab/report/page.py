@@ -1,0 +1,140 @@
+"""One HTML page that holds all: figures as inline SVG, claims, tables, what it was measured on. It asks nobody."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from lab.report import png, svg
+from lab.report.claims import Claim, claims
+from lab.report.data import Set
+from lab.report.figures import Figure, Section, sections
+
+_HERE = Path(__file__).resolve().parent
+
+
+def write(folder: Path, sets: Sequence[Set], title: str) -> list[Path]:
+    """Write index.html and figures/ into `folder`; the paths. Without matplotlib there are no PNGs."""
+    parts, written, contents = [], [folder / "index.html"], []
+    images = folder / "figures"
+    images.mkdir(parents=True, exist_ok=True)
+    drawn = png.available()
+    for runs in sets:
+        kind = "Native speed, on namespaces" if runs.native else "Real Xen, emulated"
+        for number, section in enumerate(sections(runs)):
+            name = f"{'native' if runs.native else 'xen'}-{number}"
+            heading = escape(f"{kind}: {section.title}")
+            contents.append(f'<li><a href="#{name}">{heading}</a></li>')
+            parts.append(f'<section id="{name}"><h2>{heading}</h2>{_section(section)}</section>')
+            for figure in section.figures:
+                written += _files(figure, images, drawn)
+    rows = [claim for runs in sets for claim in claims(runs)]
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        '<p class="lead">A guest moves from one host to another, over ever longer distances: the paper\'s experiment '
+        "repeated, and the same guest moved by xenplugin. Every figure is made from the result files alone.</p>",
+        f"<nav><ul>{''.join(contents)}</ul></nav>",
+        _claims(rows),
+        *parts,
+        _about(sets),
+    ]
+    written[0].write_text(_page(title, body), encoding="utf-8")
+    return written
+
+
+def _page(title: str, body: Sequence[str]) -> str:
+    css = (_HERE / "page.css").read_text(encoding="utf-8")
+    css = css.replace("LIGHT", svg.variables(False)).replace("DARK", svg.variables(True))
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head += f'<meta name="color-scheme" content="light dark"><title>{escape(title)}</title><style>{css}</style>'
+    fills = f'<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>{svg.hatchings()}</defs></svg>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{fills}<main>{"".join(body)}</main></body></html>\n'
+
+
+def _section(section: Section) -> str:
+    return "".join(_figure(figure) for figure in section.figures)
+
+
+def _figure(figure: Figure) -> str:
+    number = f'<span class="number">Figure {figure.number} of the paper. </span>' if figure.number else ""
+    table = f"<details><summary>The numbers</summary>{_table(figure.chart.table())}</details>"
+    return (
+        f'<figure id="{escape(figure.chart.name)}"><h3>{number}{escape(figure.chart.title)}</h3>{svg.draw(figure.chart)}'
+        f"<figcaption>{escape(figure.words)}</figcaption>{table}</figure>"
+    )
+
+
+def _table(rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
+    def cell(text: str, column: int, tag: str) -> str:
+        kind = ' class="number"' if numbers and column else ""
+        return f"<{tag}{kind}>{escape(text)}</{tag}>"
+
+    made = []
+    for row, words in enumerate(rows):
+        tag = "td" if row else "th"
+        made.append(f"<tr>{''.join(cell(text, column, tag) for column, text in enumerate(words))}</tr>")
+    return f'<div class="wide"><table>{"".join(made)}</table></div>'
+
+
+def _claims(rows: Sequence[Claim]) -> str:
+    """A row for each claim, a column for each link and disk."""
+    if not rows:
+        return ""
+    places = list(dict.fromkeys(claim.where for claim in rows))
+    made = [f"<tr><th></th><th>claim</th>{''.join(f'<th>{escape(place)}</th>' for place in places)}</tr>"]
+    for who, says in dict.fromkeys((claim.who, claim.says) for claim in rows):
+        cells = {claim.where: _judged(claim) for claim in rows if (claim.who, claim.says) == (who, says)}
+        columns = "".join(f"<td>{cells.get(place, '')}</td>" for place in places)
+        made.append(f'<tr><td class="who">{who}</td><td class="says">{escape(says)}</td>{columns}</tr>')
+    return f'<h2>What was claimed, what was measured</h2><div class="wide"><table>{"".join(made)}</table></div>'
+
+
+def _judged(claim: Claim) -> str:
+    marks = {True: '<span class="yes">&#10003;</span> ', False: '<span class="no">&#10007;</span> '}
+    return ("" if claim.reached is None else marks[claim.reached]) + escape(claim.ours)
+
+
+def _about(sets: Sequence[Set]) -> str:
+    parts = ["<h2>What it was measured on</h2>"]
+    for runs in sets:
+        count = sum(map(len, runs.runs.values()))
+        words = "network namespaces joined by an emulated link; memory generated like xl's" if runs.native else "real Xen"
+        said = f"{count} runs on {words}; {len(runs.discarded)} discarded, {len(runs.doubtful)} doubtful."
+        parts.append(f"<p>{escape(said)}</p>")
+        known: list[list[str]] = [["", ""]]
+        for values in [*runs.hosts, *runs.versions]:
+            known += [[str(key), _value(key, value)] for key, value in values.items()]
+        parts.append(_table(known, numbers=False).replace("<tr><th></th><th></th></tr>", ""))
+        for name, lines in (("Discarded runs", runs.discarded), ("Doubtful runs", runs.doubtful)):
+            if lines:
+                items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+                parts.append(f"<details><summary>{name}</summary><ul>{items}</ul></details>")
+    return "".join(parts)
+
+
+def _value(key: str, value: Any) -> str:
+    return f"{value / 2**30:.0f} GiB" if key == "memory" and isinstance(value, int) else str(value)
+
+
+def _files(figure: Figure, folder: Path, drawn: bool) -> list[Path]:
+    """The figure by itself: SVG in its light colours, CSV, and PNG if `drawn`."""
+    base = folder / figure.chart.name
+    paths = [base.with_suffix(".svg"), base.with_suffix(".csv")]
+    css = (_HERE / "page.css").read_text(encoding="utf-8")
+    light = css.partition("@media")[0].replace("LIGHT", svg.variables(False))
+    rules = light + "".join(line for line in css.splitlines(True) if line.startswith("svg "))
+    inner = svg.draw(figure.chart).replace('role="img"', 'style="background:#fff" role="img"', 1)
+    head, _, rest = inner.partition(">")
+    style = f"<style>{rules}</style><defs>{svg.hatchings()}</defs>"
+    paths[0].write_text(f"{head}>{style}{rest}\n", encoding="utf-8")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(figure.chart.table())
+    paths[1].write_text(text.getvalue(), encoding="utf-8")
+    if drawn:
+        paths.append(base.with_suffix(".png"))
+        png.write(figure.chart, paths[-1])
+    return paths

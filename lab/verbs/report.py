@@ -1,0 +1,28 @@
+"""report: results as one page with figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lab.report import data, page
+from lab.verbs.common import progress
+
+
+@click.command()
+@click.argument("folders", metavar="RESULTS...", nargs=-1, type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Default: `report` in the first folder."
+)
+@click.option("--title", default="Moving a guest, near and far", show_default=True, help="Of the page.")
+def report(folders: tuple[Path, ...], output: Path | None, title: str) -> None:
+    """Make one page of the results in RESULTS (folders; default: results/quick), and each figure as SVG, PNG and CSV.
+
+    Nothing but the result files is read, and nothing in a figure was put there by hand.
+    """
+    chosen = list(folders) or [Path("results/quick")]
+    sets = data.load(chosen)
+    with progress() as say:
+        written = page.write(output or chosen[0] / "report", sets, title)
+        say(f"{written[0]}, and {len(written) - 1} files of its figures")
