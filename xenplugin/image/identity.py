@@ -49,9 +49,10 @@ class Identity:
 
 
 def overlap(one: Identity, other: Identity) -> str | None:
-    """The name by which two disks are the same, or one lies on the other; None: by no name that is known."""
+    """The name by which two disks are the same, or one lies on the other, one of this machine first; None: there is
+    none that is known."""
     same = set(one.own) & {*other.own, *other.below} | set(other.own) & set(one.below)
-    return min(same, key=lambda name: (is_local(name), name), default=None)
+    return min(same, key=lambda name: (not is_local(name), name), default=None)
 
 
 def is_local(name: str) -> bool:
