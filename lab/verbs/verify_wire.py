@@ -20,13 +20,11 @@ from lab.verbs.common import name_option, progress
 from lab.verify import verdict
 from lab.verify.canary import SHORTEST
 from lab.verify.check import Finding, check_capture
-from lab.verify.explain import EXPECTED, Expect
+from lab.verify.explain import EXPECTED, PLAIN, Expect
 from lab.verify.hosts import Looked, look_at_hosts
 from lab.verify.verdict import UnprovenError, Verdict
 from xenplugin.config import Config, parse_ports
 from xenplugin.ui.units import size
-
-_PLAIN = "plain"
 
 
 @click.command("verify-wire")
@@ -40,7 +38,7 @@ _PLAIN = "plain"
 )
 @click.option(
     "--expect",
-    type=click.Choice(["esp", "plugin", _PLAIN, "any"]),
+    type=click.Choice([*EXPECTED, PLAIN]),
     default="any",
     show_default=True,
     help="What the capture is of. plain: canaries have to be found.",
@@ -72,7 +70,7 @@ def verify_wire(
     if not captures and not hosts:
         raise LabUsageError("nothing to verify", hint="name a capture, or --hosts")
     wanted = _canaries(canary_file)
-    expected = None if expect == _PLAIN else Expect(EXPECTED[expect], _ports(ports), frozenset(also))
+    expected = None if expect == PLAIN else Expect(EXPECTED[expect], _ports(ports), frozenset(also))
     found: list[tuple[Path, Finding]] = []
     looked: dict[str, Looked] = {}
     with progress() as say:
@@ -82,21 +80,20 @@ def verify_wire(
             found.append((path, finding))
         if hosts:
             looked = look_at_hosts(look_at(name, say)[2], seconds)
-    plain = expect == _PLAIN
     if as_json:
-        each = [{"path": str(path), **verdict.as_dict(finding, plain)} for path, finding in found]
+        each = [{"path": str(path), **verdict.as_dict(finding, expect)} for path, finding in found]
         click.echo(json.dumps({"captures": each, "hosts": {key: asdict(value) for key, value in looked.items()}}))
     else:
         console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 110)
         for path, finding in found:
-            console.print(verdict.shown(str(path), finding, plain))
+            console.print(verdict.shown(str(path), finding, expect))
         console.print(verdict.shown_hosts(looked))
-    _complain(found, looked, plain)
+    _complain(found, looked, expect)
 
 
-def _complain(found: list[tuple[Path, Finding]], looked: dict[str, Looked], plain: bool) -> None:
+def _complain(found: list[tuple[Path, Finding]], looked: dict[str, Looked], expect: str) -> None:
     """Raises the worst of it: CheckError, UnprovenError."""
-    judged = [(*verdict.judged(finding, plain), path) for path, finding in found]
+    judged = [(*verdict.judged(finding, expect), path) for path, finding in found]
     for host, each in looked.items():
         if each.leaks:
             judged.append((Verdict.OPEN, [f"{len(each.leaks)} places hold what looks like a secret"], Path(host)))

@@ -63,6 +63,7 @@ class Expect:
         return any(self.explains(kind, port, each) for each in (Meaning.SSH, Meaning.PLUGIN))
 
 
+PLAIN = "plain"  # of a transfer without protection: anything may be there
 EXPECTED = {
     "esp": _LINK | {Meaning.IKE, Meaning.ESP},
     "plugin": _LINK | {Meaning.SSH, Meaning.PLUGIN, Meaning.ICMP},

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from lab.errors import CheckError, LabError
 from lab.verify.check import Finding, Hit
+from lab.verify.explain import PLAIN, Meaning
 from lab.verify.hosts import Looked
 from xenplugin.ui import units
 
@@ -33,7 +34,11 @@ class Verdict(IntEnum):
     OPEN = CheckError.code
 
 
-def reasons(finding: Finding) -> Iterator[tuple[Verdict, str]]:
+#: What a capture is said to be of -> what of that it has to hold, one of them.
+_HELD = {"esp": {Meaning.ESP}, "plugin": {Meaning.PLUGIN, Meaning.SSH}}
+
+
+def reasons(finding: Finding, expect: str) -> Iterator[tuple[Verdict, str]]:
     """Why a capture that is to hold no secret does not prove that."""
     if finding.hits:
         canaries = len({hit.canary for hit in finding.hits})
@@ -49,6 +54,9 @@ def reasons(finding: Finding) -> Iterator[tuple[Verdict, str]]:
         yield Verdict.UNPROVEN, "there is nothing in the capture"
     elif not finding.judged and finding.payload_bytes > finding.clear_bytes:
         yield Verdict.UNPROVEN, "too little to tell noise"
+    held = {meaning for meanings in finding.meanings.values() for meaning in meanings}
+    if expect in _HELD and not held & _HELD[expect]:
+        yield Verdict.UNPROVEN, f"it holds no {' or '.join(sorted(_HELD[expect]))}"
     if finding.truncated:
         yield Verdict.UNPROVEN, f"{finding.truncated} packets are held in part only"
     if finding.missing_bytes:
@@ -57,24 +65,24 @@ def reasons(finding: Finding) -> Iterator[tuple[Verdict, str]]:
         yield Verdict.UNPROVEN, f"{finding.unfollowed} compressed streams could not be followed"
 
 
-def judged(finding: Finding, plain: bool) -> tuple[Verdict, list[str]]:
-    """The verdict on a capture and why. `plain`: it is of a transfer without protection, and something has to be
-    found in it, else the check itself proves nothing."""
-    if plain:
+def judged(finding: Finding, expect: str) -> tuple[Verdict, list[str]]:
+    """The verdict on a capture and why. `expect`: what it is of ("esp", "plugin", "any"); "plain": of a transfer
+    without protection, so something has to be found in it, else the check itself proves nothing."""
+    if expect == PLAIN:
         if finding.hits:
             return Verdict.PROVED, []
         return Verdict.UNPROVEN, ["no canary was found in what was sent in the clear: were they in it?"]
-    found = list(reasons(finding))
+    found = list(reasons(finding, expect))
     return max((verdict for verdict, _ in found), default=Verdict.PROVED), [text for _, text in found]
 
 
-def as_dict(finding: Finding, plain: bool) -> dict[str, Any]:
+def as_dict(finding: Finding, expect: str) -> dict[str, Any]:
     """For JSON: all that was found, `verdict` ("proved", "unproven", "open") and `reasons`."""
-    verdict, why = judged(finding, plain)
+    verdict, why = judged(finding, expect)
     return {"verdict": verdict.name.lower(), "reasons": why, **asdict(finding)}
 
 
-def shown(name: str, finding: Finding, plain: bool) -> Group:
+def shown(name: str, finding: Finding, expect: str) -> Group:
     """For people: a capture's packets by kind, what was found in it, and the verdict."""
     kinds = Table(box=SIMPLE_HEAD, title=name, title_justify="left", title_style="bold")
     for column in ("kind", "is"):
@@ -93,9 +101,9 @@ def shown(name: str, finding: Finding, plain: bool) -> Group:
         lines.append(
             f"{finding.clear_bytes} bytes are in the clear by design, {finding.repeated_bytes} were sent again"
         )
-    verdict, why = judged(finding, plain)
+    verdict, why = judged(finding, expect)
     words = {
-        Verdict.PROVED: "the check finds what is in the clear" if plain else "nothing is readable",
+        Verdict.PROVED: "the check finds what is in the clear" if expect == PLAIN else "nothing is readable",
         Verdict.UNPROVEN: "NOT PROVED",
         Verdict.OPEN: "READABLE OR NOT EXPLAINED",
     }

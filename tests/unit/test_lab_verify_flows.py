@@ -112,7 +112,7 @@ def around() -> list[Any]:
 @pytest.mark.parametrize(("crypt", "auth"), [("AES-CBC", "HMAC-SHA1-96"), ("AES-GCM", None)])
 def test_esp_shows_nothing(crypt: str, auth: str | None, nat: bool, tmp_path: Path) -> None:
     finding = look(tmp_path, secured(crypt, auth, nat) + around())
-    assert judged(finding, plain=False) == (Verdict.PROVED, [])
+    assert judged(finding, "esp") == (Verdict.PROVED, [])
     assert finding.judged > 40 and not finding.strangers
 
 
@@ -136,7 +136,7 @@ def test_esp_without_encryption_shows_everything(tmp_path: Path) -> None:
 def test_a_packet_beside_esp_is_an_error(leak: Any, tmp_path: Path) -> None:
     finding = look(tmp_path, [*secured("AES-GCM", None), *around(), leak])
     assert sum(finding.strangers.values()) == 1
-    verdict, why = judged(finding, plain=False)
+    verdict, why = judged(finding, "esp")
     assert verdict is Verdict.OPEN and "nothing explains" in why[0]
 
 

@@ -71,7 +71,7 @@ def test_a_plain_copy_over_tcp(world: TwoHosts, image: Path, tmp_path: Path) -> 
     assert {hit.canary for hit in finding.hits} == set(range(len(CANARIES)))
     assert {"raw", "gzip"} <= finding.spellings
     assert finding.not_noise and finding.strangers.keys() == {"tcp/8002"}
-    assert judged(finding, plain=False)[0] is Verdict.OPEN and judged(finding, plain=True)[0] is Verdict.PROVED
+    assert judged(finding, "plugin")[0] is Verdict.OPEN and judged(finding, "plain")[0] is Verdict.PROVED
 
 
 def test_ftp(world: TwoHosts, image: Path, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_the_plugin(program: Program, world: TwoHosts, image: Path, tmp_path: Pa
     with recording(world, tmp_path / "x.pcap"):
         copy(program, world, image, PROGRAM)
     finding = looked(tmp_path / "x.pcap")
-    assert judged(finding, plain=False) == (Verdict.PROVED, [])
+    assert judged(finding, "plugin") == (Verdict.PROVED, [])
     assert finding.payload_bytes > 3 * MIB and finding.judged > 700
     assert any("plugin" in meanings for meanings in finding.meanings.values())
 

@@ -1,0 +1,188 @@
+"""The verb verify-wire: what it says, its exit codes, and that its memory does not grow with a capture."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("scapy", reason="scapy is not installed")
+pytest.importorskip("numpy", reason="numpy is not installed")
+
+from helpers.program import ROOT
+from helpers.wire import noise, stream, write
+
+from lab import cli
+from lab.guest import canaries
+from lab.verbs import verify_wire
+from lab.verify.check import Finding
+from lab.verify.hosts import Looked
+from lab.verify.verdict import Verdict, judged
+
+WORDS = [sys.executable, "-m", "lab", "verify-wire"]
+PREAMBLE = b"\x89XPS\r\n\x1a\n" + noise(56)
+SEALED = PREAMBLE + struct.pack(">L", 40_000) + noise(40_000, 2)
+OPEN = PREAMBLE + struct.pack(">L", 40_000) + (canaries.lines(canaries.DISK) + noise(40_000, 2))[:40_000]
+
+
+def capture(path: Path, data: bytes, *, without: int | None = None) -> Path:
+    packets = stream(data, port=49300)
+    if without is not None:
+        del packets[without]
+    return write(path, packets)
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*WORDS, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_nothing_is_readable(tmp_path: Path) -> None:
+    done = run(capture(tmp_path / "x.pcap", SEALED), "--expect", "plugin")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tcp/49300   plugin" in done.stdout and "nothing is readable" in done.stdout
+
+
+def test_something_is_readable(tmp_path: Path) -> None:
+    done = run(capture(tmp_path / "x.pcap", OPEN), "--expect", "plugin")
+    assert done.returncode == 12
+    assert done.stderr.startswith("xenlab: error: x.pcap: 4 canaries are readable, as raw")
+    assert "4 canaries as raw in 10.0.0.1:40000 > 10.0.0.2:49300, the first at byte 84" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--expect", "esp"], 12, "packets that nothing explains: 30 tcp/49300"),
+        (["--ports", "50000"], 12, "packets that nothing explains"),
+        (["--ports", "50000", "--also", "tcp/49300"], 0, ""),
+        (["--expect", "plain"], 11, "no canary was found in what was sent in the clear"),
+        (["--ports", "x"], 2, "ports are a range"),
+        (["--canaries", "missing"], 2, "cannot read missing"),
+        (["--canaries", "/dev/null"], 2, "a canary a line, of 16 bytes or more each"),
+        (["missing.pcap"], 13, "missing.pcap: No such file or directory"),
+        (["/etc/hostname"], 13, "/etc/hostname: "),
+        (["--expect", "nothing"], 2, "nothing"),
+    ],
+)
+def test_exit_codes(words: list[str], code: int, said: str, tmp_path: Path) -> None:
+    done = run(capture(tmp_path / "x.pcap", SEALED), *words)
+    assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_several_captures_as_json_and_the_worst_counts(tmp_path: Path) -> None:
+    good = capture(tmp_path / "good.pcap", SEALED)
+    lost = capture(tmp_path / "lost.pcap", SEALED, without=5)
+    bad = capture(tmp_path / "bad.pcap", OPEN)
+    done = run(good, lost, "--json")
+    found = json.loads(done.stdout)["captures"]
+    assert [each["verdict"] for each in found] == ["proved", "unproven"]
+    assert done.returncode == 11 and done.stderr == (
+        "xenlab: error: lost.pcap: 1400 bytes of TCP streams are missing\n"
+    )
+    done = run(good, lost, bad, "--json")
+    assert done.returncode == 12 and "lost.pcap" not in done.stderr
+    assert [each["verdict"] for each in json.loads(done.stdout)["captures"]] == ["proved", "unproven", "open"]
+    done = run(bad, "--expect", "plain", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["captures"][0]["hits"]
+
+
+def test_other_canaries(tmp_path: Path) -> None:
+    (tmp_path / "canaries").write_bytes(b"the rain in spain stays mainly\n\nin the plain, the plain\n")
+    path = capture(
+        tmp_path / "x.pcap", SEALED + struct.pack(">L", 60) + b"falls: in the plain, the plain".ljust(60)
+    )
+    done = run(path, "--canaries", tmp_path / "canaries", "--json")
+    assert done.returncode == 12
+    assert {hit["canary"] for hit in json.loads(done.stdout)["captures"][0]["hits"]} == {1}
+
+
+def test_there_is_something_to_do() -> None:
+    done = run()
+    assert done.returncode == 2 and "name a capture, or --hosts" in done.stderr
+    done = run("--hosts", "--name", "no-such-lab")
+    assert done.returncode == 13 and "there is no lab no-such-lab" in done.stderr
+
+
+def test_the_hosts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    looked = {
+        "host-a": Looked([], {"processes": 120, "files": 44}),
+        "host-b": Looked([["/var/log/x", "hex, 64 characters: 123456..."]], {"processes": 99}),
+    }
+    monkeypatch.setattr(verify_wire, "look_at", lambda name, say: (None, None, None))
+    monkeypatch.setattr(verify_wire, "look_at_hosts", lambda provider, seconds: looked)
+    assert cli.main(["verify-wire", "--hosts"]) == 12
+    said = capsys.readouterr()
+    assert "host-a: looked at 120 processes, 44 files\n  no secret\n" in said.out
+    assert "/var/log/x: hex, 64 characters: 123456..." in said.out
+    assert said.err == "xenlab: error: host-b: 1 places hold what looks like a secret\n"
+    looked["host-b"].leaks.clear()
+    assert cli.main(["verify-wire", "--hosts", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["hosts"]["host-a"]["places"]["files"] == 44
+
+
+@pytest.mark.parametrize(
+    ("finding", "verdict"),
+    [
+        (Finding(), Verdict.UNPROVEN),
+        (Finding(packets=1, payload_bytes=10, clear_bytes=10), Verdict.PROVED),
+        (Finding(packets=1, payload_bytes=10), Verdict.UNPROVEN),
+        (Finding(packets=1, payload_bytes=9999, judged=3, truncated=1), Verdict.UNPROVEN),
+        (Finding(packets=1, payload_bytes=9999, judged=3, unfollowed=1), Verdict.UNPROVEN),
+        (Finding(packets=1, payload_bytes=9999, judged=3, unframed=["a > b"]), Verdict.OPEN),
+        (Finding(packets=1, payload_bytes=9999, judged=3, not_noise=1, truncated=1), Verdict.OPEN),
+        (Finding(packets=1, payload_bytes=9999, judged=3), Verdict.PROVED),
+    ],
+)
+def test_verdicts(finding: Finding, verdict: Verdict) -> None:
+    assert judged(finding, "any")[0] is verdict
+
+
+def test_a_capture_of_something_else_proves_nothing() -> None:
+    finding = Finding(packets=1, payload_bytes=9999, judged=3, meanings={"udp/500 ike": ["ike"]})
+    assert judged(finding, "esp") == (Verdict.UNPROVEN, ["it holds no esp"])
+    assert judged(finding, "plugin") == (Verdict.UNPROVEN, ["it holds no plugin or ssh"])
+
+
+def raw_capture(path: Path, mib: int) -> Path:
+    """`mib` MiB in eight sealed connections; of each a segment is missing, so that all after it has to wait."""
+    with path.open("wb") as file:
+        file.write(struct.pack("=LHHlLLL", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 18, 101))
+
+        def put(port: int, number: int, flags: int, data: bytes) -> None:
+            head = struct.pack("!BBHHHBBH", 0x45, 0, 40 + len(data), 1, 0x4000, 64, 6, 0)
+            head += bytes([10, 0, 0, 1, 10, 0, 0, 2])
+            head += struct.pack("!HHLLBBHHH", port, 49300, number, 0, 0x50, flags, 0, 0, 0)
+            file.write(struct.pack("=LLLL", 0, 0, len(head) + len(data), len(head) + len(data)) + head + data)
+
+        for port in range(40000, 40008):
+            put(port, 0, 2, b"")
+            put(port, 1, 16, PREAMBLE)
+            number = 65
+            for _ in range(mib // 8):
+                body = struct.pack(">L", (1 << 20) - 4) + os.urandom((1 << 20) - 4)
+                for at in range(0, 1 << 20, 32 << 10):
+                    if number != 65 + (3 << 15):
+                        put(port, number, 16, body[at : at + (32 << 10)])
+                    number += 32 << 10
+    return path
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_capture(tmp_path: Path) -> None:
+    most = {}
+    for mib in (16, 160):
+        path = raw_capture(tmp_path / "x.pcap", mib)
+        with subprocess.Popen([*WORDS, path, "--json"], cwd=ROOT, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            (found,) = json.loads(process.stdout.read())["captures"]
+            _, _, usage = os.wait4(process.pid, 0)
+            process.returncode = 0
+        assert found["payload_bytes"] == 8 * (64 - (32 << 10)) + (mib << 20)
+        assert found["missing_bytes"] == 8 * (32 << 10) and found["verdict"] == "open"  # the frames are lost
+        most[mib] = usage.ru_maxrss >> 10
+    assert most[160] < 300 and most[160] < most[16] + 150, most
