@@ -16,7 +16,8 @@ import threading
 from collections.abc import Callable
 
 STRANGERS = 64
-STRANGER_SECONDS = 10.0
+#: A connection that was dialled ahead waits until the first one was welcomed, which takes a busy host its time.
+STRANGER_SECONDS = 30.0
 
 
 def bind(ports: range, local: bool) -> socket.socket | None:
