@@ -19,7 +19,7 @@ from lab.provider.base import Node
 from lab.topology import ROUTER, SITE_B
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
-FEW = ("--streams", "2")
+FEW = ("--streams", "2", "--level", "1")
 
 #: Process -> what finds its pids. The newest xl migrate-receive: those of former guests wait for their end.
 PIDS = {
