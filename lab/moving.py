@@ -154,7 +154,8 @@ class Guest:
             lambda now: now.rounds >= before.rounds + rounds and len(now.ticks) > len(before.ticks),
             f"it does not go on after tick {before.ticks[-1].number if before.ticks else None}",
         )
-        if seen.corrupt or seen.lost or (again := twice(self.console())):
+        again = twice(self.console())
+        if seen.corrupt or seen.lost or again:
             raise CheckError(f"{self.name}: corrupt {seen.corrupt}, ticks lost {seen.lost}, said twice {again}")
         return seen
 

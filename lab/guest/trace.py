@@ -5,8 +5,9 @@
     1795410997.000000 CORRUPT disk PATH  this is not what was written
 
 A guest that was moved wrote one part of its log on each host; numbers go on, so parts are joined by them. Lines
-that are neither (the kernel's own, a line cut in two by the end of the log) say nothing and are passed over. After
-a move the guest's wall clock is the new host's: a downtime is as exact as the hosts' clocks agree (lab.role.clock).
+that are neither (the kernel's own, which may break into one, or one cut in two by the end of the log) say nothing.
+After a move the guest's wall clock is the new host's: a downtime is as exact as the hosts' clocks agree
+(lab.role.clock).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from itertools import pairwise
 
 #: Seconds between two ticks of a guest that runs, at the least.
 INTERVAL = 1.0
-_LINE = re.compile(r"^(\d+\.\d+) (?:tick (\d+) (\d+\.\d+)|ok (\d+)|CORRUPT (.+?))\r?$", re.MULTILINE)
+_LINE = re.compile(r"^(\d+\.\d+) (?:tick (\d+) (\d+\.\d+)|ok (\d+)|CORRUPT (.+?))(?:\r?$|\[ *\d+\.)", re.MULTILINE)
 
 
 @dataclass(frozen=True)

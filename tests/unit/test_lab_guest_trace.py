@@ -66,3 +66,10 @@ def test_the_downtime_is_the_longest_gap(pauses: list[float], data: st.DataObjec
 def _pairs(lines: list[str]) -> list[tuple[float, float]]:
     walls = [float(line.split()[0]) for line in lines]
     return list(pairwise(walls))
+
+
+def test_the_kernel_breaks_into_a_line() -> None:
+    """As it does when the guest is suspended: the tick counts all the same."""
+    text = "1795425484.455367 tick 1503 497.04[  497.356224] Freezing user space processes\n"
+    seen = trace.parse(text + "1795425502.618599 tick 1504 515.23\n")
+    assert [tick.uptime for tick in seen.ticks] == [497.04, 515.23]
