@@ -745,7 +745,7 @@ def domain() -> None:
     bad("an image of some size", image_(1), ())
     bad("CHUNK of another kind of session", C0)
     bad("ZEROS of another kind of session", Z1)
-    bad("SEGMENT after END", last, [*parts[:1], end_(sha(b""), 0)])
+    bad("SEGMENT after END", last, [*parts[:1], end_(digest, 4)])  # which waits for four more
     bad("SEGMENT without a payload", segment_(1, b"", 1))
     bad("SEGMENT of nothing", segment_(1, b"x", 0, 1))
     bad("SEGMENT of more than a MiB", segment_(1, b"x", CHUNK + 1, 1))
