@@ -16,7 +16,7 @@ from typing import NoReturn
 import click
 
 from lab.errors import LabError
-from lab.verbs import box, doctor, experiment, machines, report, run, status, updown, verify_wire
+from lab.verbs import box, doctor, experiment, machines, predict, report, run, status, updown, verify_wire
 from netem.errors import NetemError
 
 
@@ -35,6 +35,7 @@ for verb in (
     run.run,
     experiment.experiment,
     report.report,
+    predict.predict,
     verify_wire.verify_wire,
     box.box,
     updown.down,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import subprocess
 import tempfile
 import threading
 import time
@@ -90,10 +91,10 @@ class Bench:
         yield
         self.figures["phases"][name] = round(time.monotonic() - began, 3)
 
-    def run(self, words: Sequence[str], *, stdout: IO[bytes] | None = None, stdin: IO[bytes] | None = None) -> None:
-        """A command on host-a, as part of a phase. Raises CommandError."""
+    def run(self, words: Sequence[str], *, stdout: IO[bytes] | None = None) -> list[str]:
+        """A command on host-a, as part of a phase; the lines that it said. Raises CommandError."""
         with tempfile.TemporaryFile() as said:
-            child = self.a.popen(words, stdin=stdin, stdout=stdout or said, stderr=said)
+            child = self.a.popen(words, stdin=subprocess.DEVNULL, stdout=stdout or said, stderr=said)
             try:
                 code = child.wait(_PATIENCE)
             except BaseException:
@@ -103,10 +104,11 @@ class Bench:
                 child.kill()
                 child.wait()
                 raise
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
             if code:
-                said.seek(0)
-                lines = said.read().decode(errors="replace").strip().splitlines()[-3:]
-                raise CommandError(f"{Path(words[0]).name} failed ({code}): {'; '.join(lines)}")
+                raise CommandError(f"{Path(words[0]).name} failed ({code}): {'; '.join(lines[-3:])}")
+            return lines
 
     def check(self, name: str, path: Path, expected: str) -> None:
         """What arrived is what was sent, else CommandError."""

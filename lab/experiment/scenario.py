@@ -228,11 +228,11 @@ def _scenario(name: str, values: dict[str, Any]) -> Scenario:
 
 def _guest(values: Mapping[str, Any]) -> Guest:
     usual = Guest()
-    disk, memory = _size(values, "disk", usual.disk), _size(values, "memory", usual.memory)
-    data = tuple(_bytes(text) for text in _listed(values, "data", ["300mb"]))
+    disk, memory = _sized(values, "disk", usual.disk), _sized(values, "memory", usual.memory)
+    data = tuple(size(text) for text in _listed(values, "data", ["300mb"]))
     if not data or not all(2**20 <= each < disk for each in data) or memory < 2**20 or memory % 4096 or disk % 4096:
         raise ValueError("[guest]: data of at least 1mib must fit the disk, and memory and disk are whole pages")
-    return Guest(disk, data, memory, _size(values, "writes", usual.writes))
+    return Guest(disk, data, memory, _sized(values, "writes", usual.writes))
 
 
 def _rtts(value: Any) -> list[float]:
@@ -268,11 +268,11 @@ def _number(values: Mapping[str, Any], key: str, usual: int, least: int, most: i
     return found
 
 
-def _size(values: Mapping[str, Any], key: str, usual: int) -> int:
-    return _bytes(values[key]) if key in values else usual
+def _sized(values: Mapping[str, Any], key: str, usual: int) -> int:
+    return size(values[key]) if key in values else usual
 
 
-def _bytes(text: str) -> int:
+def size(text: str) -> int:
     """Binary units as netem has them, and the decimal ones that data are counted in."""
     for unit, factor in (("mb", 10**6), ("gb", 10**9)):
         if text.endswith(unit) and text[:-2].strip().isdecimal():

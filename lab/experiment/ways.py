@@ -121,14 +121,17 @@ def plugin(bench: Bench, writes: int, *, mode: str) -> dict[str, Any]:
         words += ["--config", str(bench.here / "xenplugin.conf"), "-s", shlex.join(ssh.shell), NAME, HOST]
         with tempfile.TemporaryFile() as out:
             with bench.measured():
-                bench.run(hosts.command(words), stdout=out)
+                said = bench.run(hosts.command(words), stdout=out)
             out.seek(0)
             result = json.loads(out.read())
         _migrated(bench, hosts)
         # What the guest has written up to its suspension is there as well.
-        bench.check("disk", hosts.arrived, images.sha256(hosts.disk))
+        now = images.sha256(hosts.disk)
+        bench.check("disk", hosts.arrived, now)
+        bench.figures["written"] = now != bench.image.sha256
     bench.figures["phases"] = result["phases"]
     bench.figures["result"] = result
+    bench.figures["said"] = said[-10:]
     return bench.figures
 
 

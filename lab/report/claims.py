@@ -38,20 +38,36 @@ def _paper(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim
     if partial:
         wins = [rtt for rtt, share in partial if share < 1]
         said = f"faster {_from(wins, partial)}"
-        rows.append(Claim("paper", "partial is slower than existing below 60 ms, faster from 80 ms on", where, said))
+        rows.append(
+            Claim("paper", "partial is slower than existing below 60 ms, faster from 80 ms on", where, said)
+        )
         far = [share for rtt, share in partial if rtt >= _FAR]
         if far:
             said = f"{_percent(min(far))} to {_percent(max(far))}"
-            rows.append(Claim("paper", "partial takes 70 % or less of existing's time from 120 ms on", where, said, max(far) <= 0.7))
+            rows.append(
+                Claim(
+                    "paper",
+                    "partial takes 70 % or less of existing's time from 120 ms on",
+                    where,
+                    said,
+                    max(far) <= 0.7,
+                )
+            )
     times = [(rtt, time) for rtt in runs.rtts(rate) if (time := runs.mean("paper-full", rtt, rate, data))]
     if far_times := [(rtt, time) for rtt, time in times if rtt >= 0.160]:
         said = ", ".join(f"{time / 60:.1f} min at {rtt * 1000:g} ms" for rtt, time in far_times)
         rows.append(Claim("paper", "full takes over 20 min from 160 ms on", where, said))
     for way, usual in (("paper-partial", "about 4 min"), ("paper-full", "about 5 min")):
-        costs = [sum(t for name, t in parts.items() if name != "scp") for rtt in runs.rtts(rate) if (parts := runs.phases(way, rtt, rate, data))]
+        costs = [
+            sum(t for name, t in parts.items() if name != "scp")
+            for rtt in runs.rtts(rate)
+            if (parts := runs.phases(way, rtt, rate, data))
+        ]
         if costs:
             name = runs.title(way).removeprefix("paper's ")
-            rows.append(Claim("paper", f"{name} has {usual} of fixed cost", where, f"{sum(costs) / len(costs):.0f} s"))
+            rows.append(
+                Claim("paper", f"{name} has {usual} of fixed cost", where, f"{sum(costs) / len(costs):.0f} s")
+            )
     return rows
 
 
@@ -70,30 +86,74 @@ def _static(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Clai
     rows = []
     static = _over(runs, "static", rate, data)
     if far := [share for rtt, share in static if rtt >= _FAR]:
-        rows.append(Claim("goal", "xenplugin static takes at most 0.3 of existing's time from 120 ms on", where, f"at most {max(far):.2f}", max(far) <= 0.3))
+        rows.append(
+            Claim(
+                "goal",
+                "xenplugin static takes at most 0.3 of existing's time from 120 ms on",
+                where,
+                f"at most {max(far):.2f}",
+                max(far) <= 0.3,
+            )
+        )
     if static:
-        rows.append(Claim("goal", "xenplugin static is faster than existing at every RTT", where, f"at most {max(share for _, share in static):.2f}", max(share for _, share in static) < 1))
+        rows.append(
+            Claim(
+                "goal",
+                "xenplugin static is faster than existing at every RTT",
+                where,
+                f"at most {max(share for _, share in static):.2f}",
+                max(share for _, share in static) < 1,
+            )
+        )
     disk = "paper-partial" if runs.native else "paper"
     both = [(rtt, share) for rtt in runs.rtts(rate) if (share := ratio(runs, "static", rtt, rate, data, disk))]
     for limit, least, name in ((0.7, 0.0, "at every RTT"), (0.3, _FAR, "from 120 ms on")):
         if shares := [share for rtt, share in both if rtt >= least]:
-            rows.append(Claim("goal", f"... at most {limit} of existing and the paper's way for the disk together, {name}", where, f"at most {max(shares):.2f}", max(shares) <= limit))
+            rows.append(
+                Claim(
+                    "goal",
+                    f"... at most {limit} of existing and the paper's way for the disk together, {name}",
+                    where,
+                    f"at most {max(shares):.2f}",
+                    max(shares) <= limit,
+                )
+            )
     return rows
 
 
 def _full(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
-    pairs = [(ours, theirs) for rtt in runs.rtts(rate) if (ours := runs.mean("full", rtt, rate, data)) and (theirs := runs.mean("paper-full", rtt, rate, data))]
+    pairs = [
+        (ours, theirs)
+        for rtt in runs.rtts(rate)
+        if (ours := runs.mean("full", rtt, rate, data)) and (theirs := runs.mean("paper-full", rtt, rate, data))
+    ]
     if not pairs:
         return []
     worst = max(ours / theirs for ours, theirs in pairs)
-    return [Claim("goal", "xenplugin full is faster than the paper's full at every RTT", where, f"at most {worst:.2f} of its time", worst < 1)]
+    return [
+        Claim(
+            "goal",
+            "xenplugin full is faster than the paper's full at every RTT",
+            where,
+            f"at most {worst:.2f} of its time",
+            worst < 1,
+        )
+    ]
 
 
 def _distance(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
     near, far = runs.mean("static", 0.0, rate, data), runs.mean("static", 0.2, rate, data)
     if rate is None or not near or not far:
         return []
-    return [Claim("goal", "static's time at 200 ms is at most 1.15 of that at 0 ms", where, f"{far / near:.2f}", far / near <= 1.15)]
+    return [
+        Claim(
+            "goal",
+            "static's time at 200 ms is at most 1.15 of that at 0 ms",
+            where,
+            f"{far / near:.2f}",
+            far / near <= 1.15,
+        )
+    ]
 
 
 def _over(runs: Set, way: str, rate: int | None, data: int) -> list[tuple[float, float]]:
@@ -113,4 +173,10 @@ def _percent(share: float) -> str:
     return f"{share * 100:.0f} %"
 
 
-_MAKERS: tuple[Callable[[Set, int | None, int, str], Sequence[Claim]], ...] = (_paper, _ipsec, _static, _full, _distance)
+_MAKERS: tuple[Callable[[Set, int | None, int, str], Sequence[Claim]], ...] = (
+    _paper,
+    _ipsec,
+    _static,
+    _full,
+    _distance,
+)

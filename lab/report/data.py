@@ -1,6 +1,6 @@
-"""The runs of a folder of results, as the report and the model use them: cells of way, link and disk, and their means.
-
-What was discarded is counted and not used. A result of `xenlab run`, which belongs to no scenario, is a run as well.
+"""The runs of a folder of results, as the report and the model use them: cells of way, link and disk, and their
+means. What was discarded is counted and not used. A result of `xenlab run`, which belongs to no scenario, is a run
+as well.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class Set:
     def of(self, way: str, rtt: float, rate: int | None, data: int) -> list[dict[str, Any]]:
         """The runs of a cell; those of a way that is alike for all disks serve each of them."""
         for wanted in (data, 0, *self.disks):
-            if found := self.runs.get(Cell(way, rtt, rate, wanted)):
-                if wanted in (data, 0) or (way in WAYS and WAYS[way].alike):
-                    return found
+            found = self.runs.get(Cell(way, rtt, rate, wanted))
+            if found and (wanted in (data, 0) or (way in WAYS and WAYS[way].alike)):
+                return found
         return []
 
     def mean(self, way: str, rtt: float, rate: int | None, data: int, key: str = "seconds") -> float | None:

@@ -24,9 +24,9 @@ _STEPS = ["compress", "encrypt", "scp", "decrypt", "decompress"]
 _SAME = {"disk": "disks", "gzip": "compress", "gunzip": "decompress"}
 
 _TIME_NATIVE = (
-    "Mean wall time from the command to its end; thin bars are least and most. existing moves the memory alone, its "
-    "disk being shared; the paper's full and partial move the disk of a guest that is stopped, so no memory. All "
-    "others move both, as existing and partial do together."
+    "Mean wall time from the command to its end; thin bars are least and most. existing moves the memory alone, "
+    "its disk being shared; the paper's full and partial move the disk of a guest that is stopped, so no memory. "
+    "All others move both, as existing and partial do together."
 )
 _TIME_XEN = (
     "Mean wall time from the command to its end. existing is xl migrate, its disk copied beforehand (not counted); "
@@ -34,16 +34,16 @@ _TIME_XEN = (
 )
 _FIXED = "Means over all round-trip times of what does not depend on them."
 _SHARE = (
-    "Below 1 is faster than xl migrate through IPsec on the same link. 70 %: the paper's result for partial from 120 ms "
-    "on; 30 %: the goal for xenplugin static from there on."
+    "Below 1 is faster than xl migrate through IPsec on the same link. 70 %: the paper's result for partial from "
+    "120 ms on; 30 %: the goal for xenplugin static from there on."
 )
 _WHERE = (
     "xenplugin: connect starts the far side; disks are moved while the guest runs (live); memory is xl's own live "
     "migration; stopped and handover are what the guest waits for."
 )
 _DOWN = (
-    "From when the guest stands still until it runs at the far side. Where a tool copies the disk, the guest must stand "
-    "still from the copy's begin."
+    "From when the guest stands still until it runs at the far side. Where a tool copies the disk, the guest must "
+    "stand still from the copy's begin."
 )
 _IPSEC = "The paper's preliminary test: the same stream, by one TCP connection, with and without IPsec."
 
@@ -77,7 +77,7 @@ def sections(runs: Set) -> list[Section]:
 
 
 def _title(runs: Set, rate: int | None, data: int) -> str:
-    link = {None: "no limit of the link's rate"}.get(rate, speed(rate))
+    link = speed(rate)
     return f"{link}, {amount(data)} of data on the disk" if data and len(runs.disks) > 1 else link
 
 
@@ -88,6 +88,8 @@ def amount(data: int) -> str:
 
 def speed(rate: int | None) -> str:
     """`100 Mbit/s`"""
+    if rate is None:
+        return "no limit of the rate"
     text = format_rate(rate)
     for unit in ("gbit", "mbit", "kbit"):
         if text.endswith(unit):
@@ -119,8 +121,11 @@ def _section(runs: Set, rate: int | None, data: int) -> list[Figure]:
         return [(name, {key: value * factor}) for name, value in rows if value is not None]
 
     def phases(names: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
-        parts = [(way, runs.phases(way, near, rate, data)) for way in names]
-        return [(runs.title(way), {_SAME.get(name, name): t for name, t in known.items()}) for way, known in parts if known]
+        found = []
+        for way in names:
+            if known := runs.phases(way, near, rate, data):
+                found.append((runs.title(way), {_SAME.get(name, name): value for name, value in known.items()}))
+        return found
 
     papers = [way for way in ways if way.startswith("paper")]
     others = [way for way in ways if way not in papers]
@@ -139,8 +144,10 @@ def _section(runs: Set, rate: int | None, data: int) -> list[Figure]:
         Figure(Bars(f"figure-7-{tag}", "Fixed costs of partial, step by step", fixed, seven), _FIXED, 7),
         Figure(Bars(f"figure-8-{tag}", "Fixed costs of full, step by step", fixed, eight), _FIXED, 8),
         Figure(share, _SHARE, 9),
-        Figure(Bars(f"phases-{tag}", f"Where the time goes, {at}", "seconds", phases(others), order=_PHASES), _WHERE),
-        Figure(Bars(f"paper-{tag}", f"Where the paper's time goes, {at}", "seconds", phases(papers), order=_STEPS), ""),
+        Figure(Bars(f"phases-{tag}", f"Where the time goes, {at}", "seconds", phases(others),
+                    order=_PHASES), _WHERE),
+        Figure(Bars(f"paper-{tag}", f"Where the paper's time goes, {at}", "seconds", phases(papers),
+                    order=_STEPS), "Each step ends before the next begins."),
         Figure(Bars(f"router-{tag}", f"Bytes at the router, {at}", "MB, both directions",
                     bars("router_bytes", 1e-6), "MB"), "IP packets, with all their headers."),
         Figure(flow, "Of host-a's device; one run of each way."),

@@ -14,6 +14,10 @@ from lab.report.claims import Claim, claims
 from lab.report.data import Set
 from lab.report.figures import Figure, Section, sections
 
+_LEAD = (
+    "A guest moves from one host to another, over ever longer distances: the paper's experiment repeated, and the "
+    "same guest moved by xenplugin. Every figure is made from the result files alone."
+)
 _HERE = Path(__file__).resolve().parent
 
 
@@ -35,8 +39,7 @@ def write(folder: Path, sets: Sequence[Set], title: str) -> list[Path]:
     rows = [claim for runs in sets for claim in claims(runs)]
     body = [
         f"<h1>{escape(title)}</h1>",
-        '<p class="lead">A guest moves from one host to another, over ever longer distances: the paper\'s experiment '
-        "repeated, and the same guest moved by xenplugin. Every figure is made from the result files alone.</p>",
+        f'<p class="lead">{_LEAD}</p>',
         f"<nav><ul>{''.join(contents)}</ul></nav>",
         _claims(rows),
         *parts,
@@ -51,8 +54,9 @@ def _page(title: str, body: Sequence[str]) -> str:
     css = css.replace("LIGHT", svg.variables(False)).replace("DARK", svg.variables(True))
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f'<meta name="color-scheme" content="light dark"><title>{escape(title)}</title><style>{css}</style>'
-    fills = f'<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>{svg.hatchings()}</defs></svg>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{fills}<main>{"".join(body)}</main></body></html>\n'
+    hidden = '<svg width="0" height="0" style="position:absolute" aria-hidden="true">'
+    whole = f"{hidden}<defs>{svg.hatchings()}</defs></svg><main>{''.join(body)}</main>"
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{whole}</body></html>\n'
 
 
 def _section(section: Section) -> str:
@@ -63,7 +67,8 @@ def _figure(figure: Figure) -> str:
     number = f'<span class="number">Figure {figure.number} of the paper. </span>' if figure.number else ""
     table = f"<details><summary>The numbers</summary>{_table(figure.chart.table())}</details>"
     return (
-        f'<figure id="{escape(figure.chart.name)}"><h3>{number}{escape(figure.chart.title)}</h3>{svg.draw(figure.chart)}'
+        f'<figure id="{escape(figure.chart.name)}"><h3>{number}{escape(figure.chart.title)}</h3>'
+        f"{svg.draw(figure.chart)}"
         f"<figcaption>{escape(figure.words)}</figcaption>{table}</figure>"
     )
 
@@ -102,7 +107,7 @@ def _about(sets: Sequence[Set]) -> str:
     parts = ["<h2>What it was measured on</h2>"]
     for runs in sets:
         count = sum(map(len, runs.runs.values()))
-        words = "network namespaces joined by an emulated link; memory generated like xl's" if runs.native else "real Xen"
+        words = "network namespaces, the memory generated like xl's" if runs.native else "real Xen hosts"
         said = f"{count} runs on {words}; {len(runs.discarded)} discarded, {len(runs.doubtful)} doubtful."
         parts.append(f"<p>{escape(said)}</p>")
         known: list[list[str]] = [["", ""]]

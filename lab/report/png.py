@@ -8,7 +8,6 @@ from typing import Any
 from lab.report.chart import SEGMENTS, Bars, Chart, Lines, Strips
 
 
-
 def available() -> bool:
     """Whether matplotlib is installed."""
     try:

@@ -13,11 +13,15 @@ from lab.verbs.common import progress
 @click.command()
 @click.argument("folders", metavar="RESULTS...", nargs=-1, type=click.Path(file_okay=False, path_type=Path))
 @click.option(
-    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Default: `report` in the first folder."
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where it goes (default: `report` in the first folder).",
 )
 @click.option("--title", default="Moving a guest, near and far", show_default=True, help="Of the page.")
 def report(folders: tuple[Path, ...], output: Path | None, title: str) -> None:
-    """Make one page of the results in RESULTS (folders; default: results/quick), and each figure as SVG, PNG and CSV.
+    """Make one page of the results in RESULTS (folders; default: results/quick), with SVG, PNG and CSV of each
+    figure.
 
     Nothing but the result files is read, and nothing in a figure was put there by hand.
     """

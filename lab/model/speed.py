@@ -1,0 +1,54 @@
+"""How fast the plugin works on given hosts, from `xenplugin bench`: as it reckons itself to choose a level.
+
+Bytes go through read, digest, zstd, seal and send on one side, unpack, digest and write on the other. More cores
+help as far as Python lets them: two threads were seen to be 1.65 times as fast as one, which Amdahl's law makes a
+share of 0.21 that only one can do at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: The share of the work that one thread does alone.
+SERIAL = 0.21
+_STORE = "store"
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """`cores` of each host; `shared`: both are this one machine, as in a lab of namespaces. `figures`: what
+    `xenplugin bench --json` says of one core."""
+
+    cores: int
+    figures: Mapping[str, Any]
+    shared: bool = False
+
+    def seconds(self, size: float, ratio: float | None, rate: float | None) -> float:
+        """To move `size` bytes of data over a link of `rate` bit/s (None: no limit). `ratio`: what zstd 1 makes of
+        them; None: they are sent as they are. The best of all levels, each bounded by the cores or by the link."""
+        return min(self._at(size, level, ratio, rate) for level in self._levels(ratio))
+
+    def _levels(self, ratio: float | None) -> list[str]:
+        return [_STORE] if ratio is None else [_STORE, *self.figures["zstd"]]
+
+    def _ratio(self, level: str, ratio: float | None) -> float:
+        if level == _STORE or ratio is None:
+            return 1.0
+        known = self.figures["zstd"]
+        return max(1.0, float(ratio * known[level]["ratio"] / known["1"]["ratio"]))
+
+    def _at(self, size: float, level: str, ratio: float | None, rate: float | None) -> float:
+        speeds: Mapping[str, float] = self.figures["mb_per_cpu_second"]
+        packed = self._ratio(level, ratio)
+        seal = float(self.figures["ciphers"][self.figures["cipher"]])
+        near = 1 / speeds["read"] + 1 / speeds["digest"] + (1 / seal + 1 / speeds["loopback"]) / packed
+        far = 1 / speeds["digest"] + 1 / speeds["write"] + 1 / seal / packed
+        if level != _STORE:
+            near += 1 / float(self.figures["zstd"][level]["mb_per_cpu_second"])
+            far += 1 / speeds["unpack"]
+        cost = near + far if self.shared else max(near, far)
+        working = size / 1e6 * cost * (SERIAL + (1 - SERIAL) / self.cores)
+        sending = 8 * size / packed / rate if rate else 0.0
+        return max(working, sending)

@@ -1,0 +1,131 @@
+"""predict: what cannot be run here, from what was."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from lab.errors import LabError, LabUsageError
+from lab.experiment.runner import duration
+from lab.experiment.scenario import WAYS, size
+from lab.model.predict import Job, Model, fit, site
+from lab.model.speed import SERIAL, Hosts
+from lab.report import data
+from lab.verbs.common import progress
+from netem import units
+from xenplugin import bench as plugin_bench
+
+#: disk, data, memory, rate, RTT, cores, guests, of which at a time
+_CASES = (
+    ("4gib", "1gb", "2gib", "100mbit", "120ms", 2, 1, 1),
+    ("100gib", "40gb", "8gib", "1gbit", "120ms", 8, 1, 1),
+    ("100gib", "40gb", "8gib", "10gbit", "20ms", 32, 1, 1),
+    ("100gib", "40gb", "8gib", "10gbit", "200ms", 32, 1, 1),
+    ("100gib", "40gb", "8gib", "10gbit", "120ms", 32, 1000, 20),
+)
+
+
+_ASSUMED = (
+    f"Assumed: each core as fast as one here, {SERIAL:.0%} of the plugin's work done by one thread at a time, "
+    "memory and data as compressible as in the runs, disks that keep up. What a case asks beyond the runs is "
+    "extrapolated."
+)
+
+
+@click.command()
+@click.argument("folders", metavar="RESULTS...", nargs=-1, type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--bench",
+    "bench_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="What `xenplugin bench --json` said of this machine (default: measured now).",
+)
+@click.option("--disk", metavar="SIZE", help="Of the guest's disk: 100gib.")
+@click.option("--data", "used", metavar="SIZE", help="What of it is no hole: 40gb.")
+@click.option("--memory", metavar="SIZE", help="Of the guest.")
+@click.option("--rate", metavar="RATE", help="Of the link: 10gbit.")
+@click.option("--rtt", metavar="TIME", help="Of the link: 120ms.")
+@click.option("--cores", type=click.IntRange(1, 4096), help="Of each host.")
+@click.option("--guests", type=click.IntRange(1), help="So many guests like that.")
+@click.option("--together", type=click.IntRange(1), help="Of them, so many at a time.")
+def predict(folders: tuple[Path, ...], bench_file: Path | None, **asked: Any) -> None:  # fmt: skip
+    """Say how long migrations would take that cannot be run here.
+
+    The model is fitted to the runs in RESULTS (native speed), and its error on runs held out of the fit is told.
+    """
+    chosen = list(folders) or [Path("results/quick")]
+    runs = next((found for found in data.load(chosen) if found.native), None)
+    if runs is None:
+        raise LabError("there are no runs at native speed among these", hint="xenlab experiment quick")
+    figures = _bench(bench_file)
+    models = fit(runs, Hosts(int(runs.hosts[0]["cores"]), figures, shared=True))
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 130)
+    console.print(_models(models))
+    console.print(_answers(models, figures, _cases(asked)))
+    console.print(_ASSUMED, style="dim")
+
+
+def _bench(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        with progress() as say:
+            say("measuring this machine (xenplugin bench)")
+            return plugin_bench.run(None, lambda event: None)
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ = found["zstd"]["1"]["ratio"], found["mb_per_cpu_second"]["read"], found["ciphers"][found["cipher"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LabUsageError(f"{path} is not what `xenplugin bench --json` prints: {error}") from None
+    return found
+
+
+def _cases(asked: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """The usual ones, or the one that was asked for."""
+    names = ("disk", "used", "memory", "rate", "rtt", "cores", "guests", "together")
+    if all(asked[name] is None for name in names):
+        return list(_CASES)
+    return [tuple(asked[name] or usual for name, usual in zip(names, _CASES[1], strict=True))]
+
+
+def _models(models: list[Model]) -> Table:
+    table = Table(box=SIMPLE_HEAD, title="the model, fitted to the runs", title_justify="left")
+    for name, justify in (
+        ("way", "left"),
+        ("seconds", "left"),
+        ("cells", "right"),
+        ("error on held-out runs", "right"),
+    ):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for model in models:
+        error = model.error
+        said = f"median {error.median:.0%}, worst {error.worst:.0%}" if error else "too few runs to say"
+        table.add_row(WAYS[model.way].title, model.words, str(model.cells), said)
+    return table
+
+
+def _answers(models: list[Model], figures: dict[str, Any], cases: list[tuple[Any, ...]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, title="what it predicts", title_justify="left", caption_justify="left")
+    table.add_column("way")
+    columns, words = [], []
+    for number, (disk, used, memory, rate, rtt, cores, guests, together) in enumerate(cases, 1):
+        job = Job(size(memory) * 1.02, size(disk), size(used), units.parse_time(rtt), units.parse_rate(rate))
+        if job.data > job.disk:
+            raise LabUsageError(f"{used} of data do not fit a disk of {disk}")
+        several = f"; {guests} guests, {together} at a time" if guests > 1 else ""
+        guest = f"{disk} disk, {used} of data, {memory} memory"
+        words.append(f"case {number}: {guest}; {rate}, {rtt}, {cores} cores{several}")
+        columns.append([site(model, job, Hosts(cores, figures), guests, together) for model in models])
+        table.add_column(f"case {number}", justify="right")
+    for row, model in enumerate(models):
+        moved = " (its memory alone)" if not WAYS[model.way].disk else ""
+        moved = moved or ("" if WAYS[model.way].memory else " (its disk alone)")
+        table.add_row(WAYS[model.way].title + moved, *(duration(column[row]) for column in columns))
+    table.caption = "\n".join(words)
+    return table

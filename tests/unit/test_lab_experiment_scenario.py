@@ -1,0 +1,148 @@
+"""Scenarios: what they come to, what is refused, what is left to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.errors import LabUsageError
+from lab.experiment import plan, runner, scenario
+from lab.experiment.plan import Estimate, Kept
+from lab.experiment.scenario import Limits, Run
+from lab.results import Result
+from lab.spec import Spec
+from netem.profile import Profile
+
+TEXT = """
+ways = ["existing", "paper-full", "paper-partial", "static"]
+rtts = { from = "0ms", to = "40ms", step = "20ms" }
+rates = ["100mbit", "unlimited"]
+repetitions = 2
+[guest]
+data = ["300mb", "1gb"]
+"""
+
+
+def made(tmp_path: Path, text: str = TEXT) -> scenario.Scenario:
+    path = tmp_path / "matrix.toml"
+    path.write_text(text)
+    return scenario.load(path)
+
+
+def test_the_matrix(tmp_path: Path) -> None:
+    runs = made(tmp_path).runs()
+    assert len(runs) == len(set(runs)) == 2 * 3 * 2 * (1 + 1 + 2 + 2)
+    assert {run.rtt for run in runs} == {0.0, 0.02, 0.04} and {run.rate for run in runs} == {10**8, None}
+    # existing moves no disk, and the paper's full moves all of it, holes or not
+    assert {run.data for run in runs if run.way == "existing"} == {0}
+    assert {run.data for run in runs if run.way == "paper-full"} == {300 * 10**6}
+    assert {run.data for run in runs if run.way == "static"} == {300 * 10**6, 10**9}
+
+
+def test_repetitions_follow_one_another_each_in_an_order_of_its_own(tmp_path: Path) -> None:
+    runs = made(tmp_path).runs()
+    half = len(runs) // 2
+    assert {run.repetition for run in runs[:half]} == {0}
+    cells = [(run.way, run.rtt, run.rate, run.data) for run in runs]
+    assert sorted(map(repr, cells[:half])) == sorted(map(repr, cells[half:])) and cells[:half] != cells[half:]
+    assert runs == made(tmp_path).runs()
+    assert runs != made(tmp_path, "seed = 2\n" + TEXT).runs()
+
+
+@pytest.mark.parametrize("name", scenario.known())
+def test_those_that_come_with_the_lab(name: str) -> None:
+    found = scenario.load(scenario.find(name))
+    assert found.runs() and found.name == name
+
+
+def test_there_is_one_for_each_part_of_the_experiment() -> None:
+    assert {"quick", "paper-netns", "paper-xen", "ipsec"} <= set(scenario.known())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('ways = ["flying"]', "flying"),
+        ("ways = []", "0 runs"),
+        ('ways = ["static"]\nspeed = 3', "speed"),
+        ('ways = ["static"]\nrtts = ["120"]', "120"),
+        ('ways = ["static"]\nrtts = 5', "rtts"),
+        ('ways = ["static"]\nrtts = {from = "0ms", to = "1s"}', "step"),
+        ('ways = ["static"]\nrepetitions = 0', "repetitions"),
+        ('ways = ["static"]\n[guest]\ndata = ["5gb"]', "fit the disk"),
+        ('ways = ["static"]\n[guest]\nmemory = "lots"', "lots"),
+        ('ways = ["static"]\n[limits]\nsteal = "a bit"', "a bit"),
+        ('provider = "cloud"\nways = ["static"]', "cloud"),
+        ('provider = "qemu"\nways = ["paper-full"]', "paper-full"),
+        ('ways = "static"', "list"),
+        ("ways = [", "matrix.toml"),
+    ],
+)
+def test_nonsense_is_named(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(LabUsageError) as caught:
+        made(tmp_path, text)
+    assert says in str(caught.value) and "matrix.toml" in str(caught.value)
+
+
+def test_an_unknown_scenario_names_the_known() -> None:
+    with pytest.raises(LabUsageError) as caught:
+        scenario.find("slow")
+    assert "quick" in (caught.value.hint or "")
+
+
+def test_a_part_of_it(tmp_path: Path) -> None:
+    whole = made(tmp_path)
+    part = whole.only(["static"], ["100mbit"], 1)
+    assert set(part.runs()) < set(whole.runs()) and len(part.runs()) == 6
+    with pytest.raises(LabUsageError):
+        whole.only(["rsync"], [], None)
+
+
+def keep(folder: Path, wanted: scenario.Scenario, run: Run, **figures: object) -> None:
+    result = Result(run.way, Spec(provider="netns", link=Profile(rtt=run.rtt, rate=run.rate)))
+    result.figures = {"scenario": plan.about(wanted), "run": run.as_dict(), "seconds": 10.0, **figures}
+    number = len(list(folder.glob("*"))) if folder.is_dir() else 0
+    result.save(folder).rename(folder / f"{number}.json")
+
+
+def test_results_are_the_state(tmp_path: Path) -> None:
+    wanted, folder = made(tmp_path), tmp_path / "results"
+    first, second, third = wanted.runs()[:3]
+    keep(folder, wanted, first)
+    keep(folder, wanted, second, discarded="the link was late")
+    keep(folder, made(tmp_path, TEXT + 'memory = "1gib"\n'), third)  # another guest
+    left = plan.left(wanted, plan.kept(folder, wanted))
+    assert first not in left and second in left and third in left and len(left) == len(wanted.runs()) - 1
+
+
+def test_a_part_is_not_done_again_by_the_whole(tmp_path: Path) -> None:
+    wanted, folder = made(tmp_path), tmp_path / "results"
+    part = wanted.only(["static"], [], 1)
+    for run in part.runs():
+        keep(folder, part, run)
+    assert len(plan.left(wanted, plan.kept(folder, wanted))) == len(wanted.runs()) - len(part.runs())
+
+
+def test_the_estimate_learns(tmp_path: Path) -> None:
+    wanted = made(tmp_path)
+    runs = [run for run in wanted.runs() if run.way == "static" and run.repetition == 0]
+    before = Estimate(wanted, []).seconds(runs)
+    slow = Estimate(wanted, [Kept(runs[0], 3600.0, False)])
+    assert slow.seconds(runs) > before * 3
+    assert slow.seconds(runs[:1]) == pytest.approx(3600, rel=0.05)
+
+
+def test_what_is_not_believed() -> None:
+    limits = Limits(late=0.05, steal=0.1)
+    assert runner.judge({"steal": 0.05, "lateness": {"p99": 0.01}}, 0.9, limits) == ""
+    assert "hypervisor" in runner.judge({"steal": 0.2, "lateness": {"p99": 0.01}}, 0.0, limits)
+    assert "late" in runner.judge({"steal": 0.0, "lateness": {"p99": 0.06}}, 0.0, limits)
+    assert "hypervisor" in runner.judge({}, 0.2, limits)  # real Xen: no emulator, the whole run's steal
+
+
+@given(st.floats(0, 10**6))
+def test_durations_are_words(seconds: float) -> None:
+    assert runner.duration(seconds).split()[1] in ("s", "min", "h")
