@@ -22,14 +22,25 @@ from lab.verbs.common import progress
     help="Where the results are kept, a JSON file each (default: results/SCENARIO).",
 )
 @click.option("--lab", "lab_name", metavar="LAB", help="Which lab (default: one of its own; on real Xen `lab`).")
+@click.option("--way", "ways", multiple=True, metavar="WAY", help="Of the scenario's ways, this (repeatable).")
+@click.option("--rate", "rates", multiple=True, metavar="RATE", help="Of its rates, this (repeatable).")
+@click.option("--repetitions", type=click.IntRange(1), metavar="N", help="Of its repetitions, the first N.")
 @click.option("-N", "--dry-run", is_flag=True, help="Show the runs and how long they will take.")
-def experiment(name: str, results: Path | None, lab_name: str | None, dry_run: bool) -> None:
+def experiment(
+    name: str,
+    results: Path | None,
+    lab_name: str | None,
+    ways: tuple[str, ...],
+    rates: tuple[str, ...],
+    repetitions: int | None,
+    dry_run: bool,
+) -> None:
     """Do the runs of SCENARIO, a file or one that comes with the lab: quick, paper-netns, paper-xen, ipsec.
 
     Ctrl-C stops it; the same command goes on where it was, for what has a result is not done again. Then: `xenlab
     report`.
     """
-    wanted = scenario.load(scenario.find(name))
+    wanted = scenario.load(scenario.find(name)).only(ways, rates, repetitions)
     folder = results or Path("results") / wanted.name
     if dry_run:
         _show(wanted, folder)
