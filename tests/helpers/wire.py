@@ -25,11 +25,13 @@ def noise(length: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(length)
 
 
-def stream(data: bytes, size: int = 1400, start: int = 1000, port: int = 7000, back: bool = False) -> list[Any]:
-    """One direction of a TCP connection from A to B:port, in segments of `size` bytes; `back`: the other one."""
+def stream(
+    data: bytes, size: int = 1400, start: int = 1000, port: int = 7000, back: bool = False, caller: int = 40000
+) -> list[Any]:
+    """One direction of a TCP connection from A:caller to B:port, in segments of `size` bytes; `back`: the other."""
     from scapy.layers.inet import IP, TCP
 
-    ends = {"sport": port, "dport": 40000} if back else {"sport": 40000, "dport": port}
+    ends = {"sport": port, "dport": caller} if back else {"sport": caller, "dport": port}
     ip = IP(src=B, dst=A) if back else IP(src=A, dst=B)
     packets = [ip / TCP(**ends, seq=(start - 1) % 2**32, flags="SA" if back else "S")]
     for at in range(0, len(data), size):
