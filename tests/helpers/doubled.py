@@ -1,4 +1,4 @@
-"""xenplugin with a test double in it: `python doubled.py unsealed|planted WORDS...`. The product has no such switch.
+"""xenplugin with a test double in it: `python doubled.py unsealed|planted WORDS...`. The product has no switch so.
 
 unsealed: a frame is what it would be, but for the encryption: the plaintext and a tag of zeros.
 planted: the session's secret is a known one.
