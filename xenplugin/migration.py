@@ -26,7 +26,7 @@ from typing import Any
 from xenplugin import events
 from xenplugin.codec.compress import STORE
 from xenplugin.config import Config
-from xenplugin.errors import Interrupted, PeerError, XenpluginError
+from xenplugin.errors import Interrupted, PeerError, RefusedError, XenpluginError
 from xenplugin.link.rate import Pacer
 from xenplugin.transfer.pipeout import PipeOut
 from xenplugin.ui import units
@@ -214,7 +214,11 @@ class Migration:
         self._disks = Disks(disks, self._host, moved, self._emit, self._pacer, self._check, watched=live)
         total = sum(self._disks.sizes)
         self._emit(events.Started(f"migrate ({mode})", guest.name, self._host, total))
-        made = self._disks.open()
+        try:
+            made = self._disks.open()
+        except RefusedError as exc:  # the far side knows no uuid
+            hint = exc.hint and exc.hint.replace("UUID", guest.uuid)
+            raise RefusedError(exc.message, hint=hint, remote=exc.remote) from None
         notes = [
             {"path": disk.path, "size": size, "made": new}
             for disk, size, new in zip(disks, self._disks.sizes, made, strict=True)
