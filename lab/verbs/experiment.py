@@ -46,7 +46,11 @@ def experiment(
         _show(wanted, folder)
         return
     with progress() as say:
-        tally = runner.execute(wanted, folder, lab_name, say)
+        try:
+            tally = runner.execute(wanted, folder, lab_name, say)
+        except KeyboardInterrupt:
+            say(f"stopped; what is done is in {folder}, and the same command goes on")
+            raise
         took = f" in {runner.duration(tally.seconds)}" if tally.runs else ""
         say(f"{tally.runs} runs done{took}, {tally.before} before, {tally.discarded} discarded: {folder}")
         say(f"next: xenlab report {folder}")
