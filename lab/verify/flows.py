@@ -8,6 +8,8 @@ it is zeros.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,13 +64,31 @@ def read(path: Path) -> Iterator[Captured]:
         raise MissingError(
             "checking a capture needs scapy and numpy", hint="pip install 'xenplugin[lab]'"
         ) from error
+    said: list[str] = []
     try:
-        with RawPcapReader(str(path)) as reader:
+        with _listening(said), RawPcapReader(str(path)) as reader:
             for data, meta in reader:
                 link = getattr(meta, "linktype", None) or reader.linktype
                 yield Captured(link, data, meta.wirelen)
     except (OSError, EOFError, Scapy_Exception, struct.error) as error:
         raise CaptureError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if said:
+        raise CaptureError(f"{path}: {said[0]}")
+
+
+@contextlib.contextmanager
+def _listening(said: list[str]) -> Iterator[None]:
+    """Where scapy cannot go on it complains in its log, not each time, and ends as if the capture did: what it
+    complains of is in `said`. Not that a packet is held in part, which is counted."""
+    log, listener = logging.getLogger("scapy.runtime"), logging.Handler()
+    listener.addFilter(lambda record: "truncated" not in record.getMessage())
+    listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    before = log.handlers, log.filters, log.propagate
+    log.handlers, log.filters, log.propagate = [listener], [], False
+    try:
+        yield
+    finally:
+        log.handlers, log.filters, log.propagate = before
 
 
 def reverse(flow: str) -> str:

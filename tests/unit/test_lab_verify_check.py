@@ -153,6 +153,27 @@ def test_pcapng_is_read_too(tmp_path: Path) -> None:
     assert check_capture(path, CANARIES).spellings == {"raw"}
 
 
+def test_a_pcapng_that_is_damaged_in_the_middle_is_not_taken_for_a_short_one(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "test.pcapng"
+    with PcapNgWriter(str(path)) as writer:
+        writer.write([Ether() / packet for packet in stream(noise(9000))])
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    for _ in range(9):  # scapy does not say everything twice
+        with pytest.raises(CaptureError, match="PcapNg"):
+            check_capture(path, CANARIES)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_pcap_that_was_cut_has_its_last_packet_in_part(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "test.pcap", stream(noise(9000)))
+    path.write_bytes(path.read_bytes()[:-100])
+    assert check_capture(path, CANARIES).truncated == 1
+    assert capfd.readouterr().err == ""
+
+
 def test_no_capture_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "junk").write_bytes(b"no capture at all, but long enough")
     for name in ("junk", "missing"):
