@@ -140,6 +140,16 @@ def _copy(source: Path, target: Path) -> None:
         raise CommandError(f"the disk cannot be copied: {done.stderr.decode(errors='replace').strip()}")
 
 
+def release(folder: Path) -> None:
+    """Detach the loop devices of files in `folder`, which a killed experiment left."""
+    with suppress(FileNotFoundError):
+        words = ["losetup", "-l", "-n", "-O", "NAME,BACK-FILE"]
+        said = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+        for device, path in (line.split(maxsplit=1) for line in said.splitlines() if " " in line):
+            if path.startswith(f"{folder}/"):
+                subprocess.run(["losetup", "-d", device], check=False)
+
+
 @contextmanager
 def _loop(path: Path) -> Iterator[str]:
     """A loop device of `path`."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from lab import ways as xen_ways
 from lab.errors import LabError
-from lab.experiment import ballast, images, plan
+from lab.experiment import ballast, hosts, images, plan
 from lab.experiment.bench import Bench
 from lab.experiment.plan import Estimate
 from lab.experiment.scenario import Limits, Run, Scenario
@@ -67,10 +67,10 @@ def execute(scenario: Scenario, folder: Path, lab_name: str | None, say: Say) ->
         return tally
     began = time.monotonic()
     say(f"{scenario.title}: {len(todo)} runs, {tally.before} are done; about {duration(estimate.seconds(todo))}")
-    workers = _Native(scenario, say) if scenario.provider == "netns" else _Xen()
     name = lab_name or (NETNS_LAB if scenario.provider == "netns" else "lab")
+    workers = _Native(scenario, f"work-{name}", say) if scenario.provider == "netns" else _Xen()
     first = _spec(scenario, todo[0], Spec(name=name, provider=scenario.provider))
-    with workers.around(), open_lab(name, say, first) as lab:
+    with open_lab(name, say, first) as lab, workers.around():
         try:
             lab.become(_spec(scenario, todo[0], lab.spec))
             for number, run in enumerate(todo):
@@ -145,9 +145,9 @@ def _spec(scenario: Scenario, run: Run, base: Spec) -> Spec:
 
 
 class _Native:
-    """Runs on namespaces: native speed, an xl that plays."""
+    """Runs on namespaces: native speed, an xl that plays. `folder`: where, whoever holds the lab."""
 
-    def __init__(self, scenario: Scenario, say: Say) -> None:
+    def __init__(self, scenario: Scenario, folder: str, say: Say) -> None:
         guest = scenario.guest
         self.versions = _versions()
         self._writes = guest.writes
@@ -155,14 +155,15 @@ class _Native:
         first = next(iter(self._images.values()))
         self._stream = stream.obtain(images.cache(), guest.memory, first.path, say)
         self._plain = first
-        self._folder = images.cache() / "work"
+        self._folder = images.cache() / folder
         largest = max(image.data for image in self._images.values())
         whole = guest.disk if "paper-full" in scenario.ways else largest
         self._needed = 3 * whole + 2 * largest + 2 * guest.memory + (1 << 30)
 
     @contextmanager
     def around(self) -> Iterator[None]:
-        shutil.rmtree(self._folder, ignore_errors=True)  # what a killed one left
+        hosts.release(self._folder)  # what a killed one left
+        shutil.rmtree(self._folder, ignore_errors=True)
         try:
             with ballast.held(self._needed):
                 yield
