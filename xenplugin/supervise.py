@@ -102,6 +102,8 @@ class Supervisor:
         if self._failed is None:  # the transport was killed, or xl never started it
             if recover.recover(self._config, lambda text: self._emit(events.Notice(text))):
                 raise OwnershipError(f"{self._guest}'s migration was ended by force", hint="xenplugin recover")
+            if self.status == 0:
+                raise PeerError(f"{self._guest} has moved, but the transport was ended by force: no result is known")
             raise PeerError(f"xl migrate failed (status {self.status}); it says why above", hint="xenplugin status")
         raise self._failed
 

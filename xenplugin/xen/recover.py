@@ -22,7 +22,7 @@ from pathlib import Path
 from xenplugin.config import Config
 from xenplugin.errors import OwnershipError, PeerError, RefusedError, UsageError, XenpluginError
 from xenplugin.image.files import os_errors, sync_directory
-from xenplugin.xen import libxl, peer, record
+from xenplugin.xen import libxl, peer, record, trace
 from xenplugin.xen.ownership import FINAL, Action, Guest, Peer, Role, Silence, State, decide
 from xenplugin.xen.process import boot_id
 from xenplugin.xen.record import Overtaken, Record
@@ -208,6 +208,7 @@ def recover(config: Config, say: Say, *, assume_peer_lost: bool = False, host: H
     gets what was done and what is to be done by the administrator. `assume_peer_lost`: guests whose other
     host does not answer are resumed here. Raises ImageError if the records cannot be looked at."""
     here = host or Host(config.state_dir, say)
+    trace.sweep()
     records, unreadable = record.read_all(here.state_dir)
     code = 0
     for bad in unreadable:

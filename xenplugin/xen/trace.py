@@ -112,8 +112,13 @@ def _tracefs() -> Path:
     raise CannotWatchError("tracefs is not mounted (mount -t tracefs tracefs /sys/kernel/tracing)")
 
 
+def sweep() -> None:
+    """Remove the instances of processes that were killed; they make the kernel record for nobody."""
+    with contextlib.suppress(CannotWatchError, OSError):
+        _sweep(_tracefs() / "instances")
+
+
 def _sweep(instances: Path) -> None:
-    """Remove what processes that were killed left."""
     for path in instances.iterdir():
         match = _INSTANCE.fullmatch(path.name)
         if match and not os.path.exists(f"/proc/{match[1]}"):
