@@ -103,7 +103,7 @@ class Supervisor:
             if recover.recover(self._config, lambda text: self._emit(events.Notice(text))):
                 raise OwnershipError(f"{self._guest}'s migration was ended by force", hint="xenplugin recover")
             if self.status == 0:
-                raise PeerError(f"{self._guest} has moved, but the transport was ended by force: no result is known")
+                raise PeerError(f"{self._guest} has moved, but its transport was ended by force: no figures")
             raise PeerError(f"xl migrate failed (status {self.status}); it says why above", hint="xenplugin status")
         raise self._failed
 
