@@ -33,7 +33,7 @@ from netem.emulator.tun import NAME as DEVICE
 
 #: Seconds between two looks at the device; how many points are kept.
 _EVERY, _POINTS = 0.25, 240
-_PATIENCE = 4 * 3600.0  # seconds for one command
+_PATIENCE = 2 * 3600.0  # seconds for one command
 _DEV = "/proc/thread-self/net/dev"
 
 

@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -65,24 +66,22 @@ class Hosts:
             host.prepare(guest if host is self.player else None, bench.stream.size if host is self.far else 0)
             self._furnish(home)
         nodes = {} if device is None else _nodes(str(self.disk), physical)
+        # A socket's path may have 108 bytes, and who knows where the folders are.
+        self._sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xenlab-", dir="/tmp")))
         for home, known in ((bench.here, nodes), (bench.there, {})):
-            store = Xenstored(home / "xenstored.sock", known, self._told)
+            store = Xenstored(self._sockets / home.name, known, self._told)
             stack.callback(store.close)
-
-    def near(self) -> dict[str, str]:
-        """The environment of what is run on host-a."""
-        return _environment(self.bench.here)
 
     def command(self, words: list[str]) -> list[str]:
         """`words` in that environment, where a disk's writes can be watched."""
-        given = [f"{key}={value}" for key, value in self.near().items()]
+        given = [f"{key}={value}" for key, value in self._environment(self.bench.here).items()]
         return ["sh", "-c", _TRACED, "sh", "env", *given, *words]
 
     @contextmanager
     def ssh(self) -> Iterator[Sshd]:
         """sshd serves on host-b meanwhile."""
         there = self.bench.there
-        serving = Sshd(self.bench.b, HOST_B.nics[0].address, there / "ssh", _environment(there))
+        serving = Sshd(self.bench.b, HOST_B.nics[0].address, there / "ssh", self._environment(there))
         try:
             yield serving
         finally:
@@ -93,6 +92,10 @@ class Hosts:
         if list(self.far.domains()) != [NAME] or self.player.domains():
             raise CommandError(f"{NAME} is not on host-b alone")
         return {**self.player.times(), **self.far.times()}
+
+    def _environment(self, home: Path) -> dict[str, str]:
+        socket = str(self._sockets / home.name)
+        return {"PATH": f"{home / 'bin'}:{_PATH}", "XENSTORED_PATH": socket, "PYTHONPATH": _ROOT}
 
     def _told(self, path: str, value: str) -> None:
         """Once the plugin watches the disk the guest may write."""
@@ -111,10 +114,6 @@ class Hosts:
             script = home / "bin" / name
             script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"{more}\n', encoding="utf-8")
             script.chmod(0o755)
-
-
-def _environment(home: Path) -> dict[str, str]:
-    return {"PATH": f"{home / 'bin'}:{_PATH}", "XENSTORED_PATH": str(home / "xenstored.sock"), "PYTHONPATH": _ROOT}
 
 
 def _nodes(path: str, physical: str) -> dict[str, str]:

@@ -129,7 +129,9 @@ def plugin(bench: Bench, writes: int, *, mode: str) -> dict[str, Any]:
         now = images.sha256(hosts.disk)
         bench.check("disk", hosts.arrived, now)
         bench.figures["written"] = now != bench.image.sha256
-    bench.figures["phases"] = result["phases"]
+    # Before the transport begins to count, and after it has ended: the programs' start, and xl's.
+    start = bench.figures["seconds"] - sum(result["phases"].values())
+    bench.figures["phases"] = {"start": round(max(0.0, start), 3), **result["phases"]}
     bench.figures["result"] = result
     bench.figures["said"] = said[-10:]
     return bench.figures

@@ -18,7 +18,7 @@ _RTT = "round-trip time, ms"
 #: The copy over the link, in the paper's own ways.
 _COPY = "scp"
 _NEAR = 0.120  # seconds: the paper's Tokyo to the west coast of the United States
-_PHASES = ["connect", "disks", "memory", "stopped", "handover"]
+_PHASES = ["start", "connect", "disks", "memory", "stopped", "handover"]
 _STEPS = ["compress", "encrypt", "scp", "decrypt", "decompress"]
 #: Names of the same step in other ways.
 _SAME = {"disk": "disks", "gzip": "compress", "gunzip": "decompress"}
@@ -38,8 +38,8 @@ _SHARE = (
     "120 ms on; 30 %: the goal for xenplugin static from there on."
 )
 _WHERE = (
-    "xenplugin: connect starts the far side; disks are moved while the guest runs (live); memory is xl's own live "
-    "migration; stopped and handover are what the guest waits for."
+    "xenplugin: start is that of the programs here, connect that of the far side; disks are moved while the guest "
+    "runs (live); memory is xl's own live migration; stopped and handover are what the guest waits for."
 )
 _DOWN = (
     "From when the guest stands still until it runs at the far side. Where a tool copies the disk, the guest must "
