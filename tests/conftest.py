@@ -23,6 +23,9 @@ from helpers.proxy import Change, Proxy, free_ports
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Programs that the product starts of itself find it where it is tested without being installed.
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+
 SSH = Path(__file__).parent / "helpers" / "ssh.py"
 
 

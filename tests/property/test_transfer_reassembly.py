@@ -141,15 +141,15 @@ def test_what_does_not_fit_is_refused() -> None:
 @given(st.floats(1e4, 5e9), st.floats(0, 0.3), st.floats(0.001, 0.2))
 @settings(deadline=None)
 def test_the_allowance_finds_the_link(rate: float, rtt: float, step: float) -> None:
-    """A link that takes `rate` bytes/s: soon about what it takes in two round trips and a moment may wait."""
+    """A link that takes `rate` bytes/s: soon about twice what it takes in two round trips and a moment may wait."""
     now = 100.0
     allowed = Allowance(now)
     allowed.rtt = rtt
-    for _ in range(3000):
+    for _ in range(10_000):
         now += step
         allowed.tight()
         allowed.handed_on(int(min(rate, allowed.limit / max(rtt, 1e-4)) * step), now)
-    ideal = min(64 * MIB, max(2 * MIB, rate * (2 * rtt + 0.25)))
+    ideal = min(64 * MIB, max(2 * MIB, 2 * rate * (2 * rtt + 0.25)))
     assert 0.8 * ideal <= allowed.limit <= 1.2 * ideal
 
 
@@ -158,3 +158,18 @@ def test_a_writer_that_is_slow_narrows_nothing() -> None:
     for second in range(100):
         allowed.handed_on(1000, float(second))
     assert allowed.limit == 8 * MIB
+
+
+@given(st.floats(0.05, 0.3), st.floats(2, 6))
+@settings(deadline=None)
+def test_a_slow_start_is_not_taken_for_the_link(rtt: float, trips: float) -> None:
+    """At first a segment takes several round trips, though the link could carry much more."""
+    now = 100.0
+    allowed = Allowance(now)
+    allowed.rtt = rtt
+    for _ in range(200):
+        now += rtt / 4
+        allowed.tight()
+        allowed.handed_on(int(allowed.limit / (trips * rtt) * rtt / 4), now)
+        assert allowed.limit >= 8 * MIB
+    assert allowed.limit > 16 * MIB

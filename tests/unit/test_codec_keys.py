@@ -107,6 +107,9 @@ JOB: dict[str, Any] = {
     "path": "/dev/vg/guest",
     "whole": False,
     "local": False,
+    "kind": "image",
+    "live": False,
+    "disk": {},
 }
 
 

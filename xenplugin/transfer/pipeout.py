@@ -27,18 +27,22 @@ from xenplugin.wire.frames import MAX_SEGMENT, WINDOW, Answer, Frame, Note, Segm
 
 _LEAST, _MOST = 2 << 20, 64 << 20
 _START = 8 << 20
+_GAIN = 2
+#: Round trips in which slow start, not the link, decides what arrives: a segment alone takes five.
+_RAMP = 16
 #: Seconds of the link's rate that may wait, beyond what is under way.
 _WAITING = 0.25
 
 
 class Allowance:
-    """How many packed bytes may be under way: what the link takes in two round trips and `_WAITING` seconds.
-    Pure."""
+    """How many packed bytes may be under way: twice what the link takes in two round trips and `_WAITING` seconds,
+    so that a limit that was too low grows. It is not lowered while TCP's slow start opens up, when what is handed
+    on says nothing of the link. Pure."""
 
     def __init__(self, now: float) -> None:
         self.limit = _START
         self.rtt = 0.0
-        self._since = now
+        self._began = self._since = now
         self._count = 0
         self._tight = False
 
@@ -53,7 +57,9 @@ class Allowance:
         if span < max(_WAITING, 2 * self.rtt):
             return
         if self._tight:  # else the writer, not the link, says how much comes
-            self.limit = int(max(_LEAST, min(_MOST, self._count / span * (2 * self.rtt + _WAITING))))
+            wanted = int(max(_LEAST, min(_MOST, _GAIN * self._count / span * (2 * self.rtt + _WAITING))))
+            if wanted > self.limit or now - self._began > _RAMP * self.rtt:
+                self.limit = wanted
         self._since, self._count, self._tight = now, 0, False
 
 
