@@ -61,7 +61,6 @@ def there(guest: Guest, *options: str) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.smoke
 def test_there_and_back(guest: Guest) -> None:
     """The second time only a difference moves. Its writes are watched, not guessed by comparing."""
     source, target = way(guest)
