@@ -162,17 +162,17 @@ def test_freebsds_devices_are_found_by_their_address() -> None:
 
 
 def test_arithmetic_that_is_right_passes() -> None:
-    xenhost.judge("host-a", "aes 0 ed25519 0 guest r----- 12.3\n")
-    xenhost.judge("host-a", "aes 0 ed25519 0 guest -b---- 3.0\n")
+    xenhost.judge("host-a", "aes 0 ed25519 0 of 8 guest r----- 12.3\n")
+    xenhost.judge("host-a", "aes 0 ed25519 0 of 8 guest -b---- 3.0\n")
 
 
 @pytest.mark.parametrize(
     ("said", "kind"),
     [
-        ("aes 9 ed25519 2 guest r----- 12.3\n", CheckError),
-        ("aes 0 ed25519 1 guest r----- 12.3\n", CheckError),
-        ("aes 0 ed25519 0 guest ---c-- 12.3\n", CheckError),
-        ("aes 0 ed25519 0 guest ------ 0.0\n", CheckError),
+        ("aes 7 ed25519 2 of 8 guest r----- 12.3\n", CheckError),
+        ("aes 0 ed25519 1 of 8 guest r----- 12.3\n", CheckError),
+        ("aes 0 ed25519 0 of 8 guest ---c-- 12.3\n", CheckError),
+        ("aes 0 ed25519 0 of 8 guest ------ 0.0\n", CheckError),
         ("", CommandError),
     ],
 )
