@@ -43,6 +43,7 @@ test-fast: .venv/ready lint
 
 lint: .venv/ready
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check --quiet .
 	.venv/bin/mypy
 
 # What runs in dom0 must work with Debian 12's own versions of what it imports.

@@ -1,9 +1,9 @@
 """A lab's folder: what is known of it, from one command to the next, and who is at work on it.
 
-    ~/.local/state/xenplugin/lab/NAME/   (XDG_STATE_HOME)
-        lock        held (flock) by the command that changes the lab
-        lab.json    the Spec and the state that was reached
-        ...         the provider's: pid files, consoles, disks, keys
+~/.local/state/xenplugin/lab/NAME/   (XDG_STATE_HOME)
+    lock        held (flock) by the command that changes the lab
+    lab.json    the Spec and the state that was reached
+    ...         the provider's: pid files, consoles, disks, keys
 """
 
 from __future__ import annotations

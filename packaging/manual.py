@@ -236,8 +236,7 @@ def completion() -> str:
         valued = [flag for each in options(command) if not each.is_flag for flag in each.opts]
         plain = [word.strip("[].").lower() for each in arguments(command) for word in each.split()]
         cases.append(
-            f"    {name}) flags='{' '.join(flags)} --help' valued='{' '.join(valued)}'"
-            f" plain='{' '.join(plain)}' ;;"
+            f"    {name}) flags='{' '.join(flags)} --help' valued='{' '.join(valued)}' plain='{' '.join(plain)}' ;;"
         )
     choices = dict(VALUES)
     for command in verbs().values():

@@ -75,9 +75,7 @@ class Sides:
 
     def copy(self, source: Path, *options: str | Path, code: int = 0, target: Path | None = None) -> Done:
         """Copy it to the end."""
-        return self.program.run(
-            *self.words(source, "--log-json", "--json", *options, target=target), code=code
-        )
+        return self.program.run(*self.words(source, "--log-json", "--json", *options, target=target), code=code)
 
     def program_pids(self) -> list[int]:
         """Whatever of this test runs."""

@@ -210,4 +210,3 @@ def _make_up(path: str) -> None:
     with open(path, "wb") as file:
         for _ in range(_CHUNKS):
             file.write(b" ".join(chance.choices(words, k=CHUNK // 5))[:CHUNK])
-

@@ -93,9 +93,7 @@ def _shared(*names: str, result: bool = True) -> Callable[[F], F]:
             flag = setting.metadata.get("flag")
             if setting.name in names:
                 flag_kind: dict[str, Any] = {"is_flag": True, "default": None} if setting.type == "bool" else {}
-                decorated = click.option(
-                    flag, setting.name, help=setting.metadata["help"], **flag_kind
-                )(decorated)
+                decorated = click.option(flag, setting.name, help=setting.metadata["help"], **flag_kind)(decorated)
         return decorated  # type: ignore[no-any-return]
 
     return decorate

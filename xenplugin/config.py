@@ -180,9 +180,7 @@ class Config:
     ports: str = _setting(
         "49300-49399", "Ports to receive on, at the far host; 0: data goes through ssh.", parse_ports
     )
-    whole: bool = _setting(
-        False, "Send everything, whatever the target holds already.", _parse_flag, "--whole"
-    )
+    whole: bool = _setting(False, "Send everything, whatever the target holds already.", _parse_flag, "--whole")
     connect_timeout: float = _setting(10.0, "Seconds to try to open a connection.", _parse_seconds)
     silence: float = _setting(30.0, "Seconds of silence after which a connection is lost.", _parse_silence)
     patience: float = _setting(120.0, "Seconds without any connection before giving up.", _parse_seconds)

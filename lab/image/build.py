@@ -200,7 +200,7 @@ class _Build:
         words += [f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.excluded()]
         preferences = self._work / "preferences"
         preferences.write_text(recipe.PREFERENCES, encoding="ascii")
-        words += [f"--setup-hook=cp {shlex.quote(str(preferences))} \"$1\"/etc/apt/preferences.d/xen"]
+        words += [f'--setup-hook=cp {shlex.quote(str(preferences))} "$1"/etc/apt/preferences.d/xen']
         words += [f"--include={','.join(recipe.packages(self._xen))}", self._xen.debian, str(new)]
         # No initramfs of Debian's: it takes a minute to make, and ours takes its place.
         self._command(words, INITRD="No", TMPDIR=str(self._work))

@@ -248,7 +248,7 @@ def test_connections_are_cut_again_and_again(bench: Bench) -> None:
 
     def cut() -> None:  # no sooner than that some chunks have passed whole; how much the guest writes is not known
         for times in range(1, 5):
-            wait_until(lambda: arrived.is_set() or proxy.forwarded >= times * 4 * MIB, "more, or the end")
+            proxy.await_forwarded(times * 4 * MIB, arrived)
             if arrived.is_set():
                 return
             cuts.append(proxy.drop())

@@ -53,9 +53,9 @@ class Proxy:
         for door in self._doors:
             threading.Thread(target=self._accept, args=(door,), daemon=True).start()
 
-    def await_forwarded(self, count: int) -> None:
-        """Wait until `count` bytes went forward in all."""
-        wait_until(lambda: self.forwarded >= count, f"{count} bytes forward")
+    def await_forwarded(self, count: int, end: threading.Event | None = None) -> None:
+        """Wait until `count` bytes went forward in all, or `end` is set."""
+        wait_until(lambda: self.forwarded >= count or (end is not None and end.is_set()), f"{count} bytes forward")
 
     def drop(self) -> int:
         """Break all connections there are (RST); returns how many."""
@@ -101,9 +101,7 @@ class Proxy:
                 number, self.made = self.made, self.made + 1
                 self._flows.append((near, far))
             for source, sink, forward in ((near, far, True), (far, near, False)):
-                threading.Thread(
-                    target=self._pump, args=(number, source, sink, forward), daemon=True
-                ).start()
+                threading.Thread(target=self._pump, args=(number, source, sink, forward), daemon=True).start()
 
     def _pump(self, number: int, source: socket.socket, sink: socket.socket, forward: bool) -> None:
         place = 0

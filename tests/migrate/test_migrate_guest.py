@@ -264,5 +264,3 @@ def test_interrupted_it_goes_on_later(world: World) -> None:
     assert world.moved().result["resumed"] > 0
     world.assert_intact(world.b)
     world.assert_settled()
-
-

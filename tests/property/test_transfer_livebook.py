@@ -58,11 +58,7 @@ class Far:
         assert not frame.known_map or frame.version  # there is no base
         before = self.content.get(index, ZERO)
         now = tuple(
-            snapshot[bit]
-            if frame.data_map >> bit & 1
-            else before[bit]
-            if frame.known_map >> bit & 1
-            else 0
+            snapshot[bit] if frame.data_map >> bit & 1 else before[bit] if frame.known_map >> bit & 1 else 0
             for bit in range(BLOCKS)
         )
         assert chunk_digest(leaves_of(now)) == frame.digest, "not what its digest says"

@@ -309,9 +309,7 @@ def test_the_search_can_find_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     import xenplugin.xen.ownership as ownership
 
     honest = ownership._handing
-    monkeypatch.setattr(
-        ownership, "_handing", lambda peer: Action.GIVE if peer is State.CLEARED else honest(peer)
-    )
+    monkeypatch.setattr(ownership, "_handing", lambda peer: Action.GIVE if peer is State.CLEARED else honest(peer))
     found = reach(steps)
     with pytest.raises(AssertionError):
         test_never_none_for_ever(found)

@@ -65,7 +65,7 @@ def test_netem_on_both_sides_after_the_old_link_is_gone() -> None:
 
 
 def test_what_the_router_refuses_is_a_lab_error() -> None:
-    refuses = Done(2, "", 'Error: Specified qdisc kind is unknown.\n')
+    refuses = Done(2, "", "Error: Specified qdisc kind is unknown.\n")
     with pytest.raises(LabError) as error:
         router.apply(Fake({"sh -c": Done(0, "e1\ne2", ""), "tc qdisc add": refuses}), Profile())
     assert "router" in error.value.message

@@ -35,7 +35,6 @@ def decode(datagram: bytes) -> dict[str, str]:
     return found
 
 
-
 @given(st.dictionaries(st.from_regex(r"[A-Z][A-Z0-9_]{0,10}", fullmatch=True), st.text(max_size=100)))
 def test_values_can_hold_anything_and_make_no_fields(fields: dict[str, str]) -> None:
     assert decode(encode(fields)) == fields

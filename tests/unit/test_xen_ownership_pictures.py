@@ -65,9 +65,7 @@ def cases(more: str, wanted: list[Action]) -> list[tuple[Guest, Action]]:
         return [(guest, wanted[0]) for guest in Guest]
     groups = more.removeprefix("guest ").split(" / ") if "guest" in more else ["none", "still", "live"]
     return [
-        (GUESTS[name], action)
-        for group, action in zip(groups, wanted, strict=True)
-        for name in group.split(", ")
+        (GUESTS[name], action) for group, action in zip(groups, wanted, strict=True) for name in group.split(", ")
     ]
 
 

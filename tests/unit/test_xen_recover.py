@@ -594,7 +594,7 @@ def test_the_verbs_between_two_hosts(tmp_path: Path) -> None:
 
     ssh = tmp_path / "ssh"
     ssh.write_text(
-        f'#!/bin/sh\nshift 2\nPATH={far.folder}:$PATH\nexport PATH\n[ -e {tmp_path}/down ] && exit 255\n'
+        f"#!/bin/sh\nshift 2\nPATH={far.folder}:$PATH\nexport PATH\n[ -e {tmp_path}/down ] && exit 255\n"
         f'exec {sys.executable} -m xenplugin "$@" --config {far.folder}/conf\n'
     )
     ssh.chmod(0o755)

@@ -202,4 +202,3 @@ def _close_others(answers: queue.SimpleQueue[tuple[str, Line | None]], left: int
         line = answers.get()[1]
         if line is not None:
             line.abandon()
-

@@ -240,4 +240,3 @@ def take(line: Line, frame: Frame) -> None:
         raise from_code(frame.code, frame.text)
     elif not isinstance(frame, Ping | Welcome):
         raise PeerError(f"an unexpected {frame.type.name} frame on connection {line.number}")
-

@@ -139,11 +139,7 @@ class _Sealing:
         if self._failure is not None:
             raise self._failure
         tally, seconds = self.packing.tally, time.monotonic() - began
-        emit(
-            events.Progress(
-                tally.done, self._allocated, tally.data, self.written, self.ladder.level, seconds
-            )
-        )
+        emit(events.Progress(tally.done, self._allocated, tally.data, self.written, self.ladder.level, seconds))
 
     def _put(self, frame: Frame) -> None:
         try:

@@ -39,9 +39,7 @@ class Incoming:
     """Receives the image of `job` over `channel`; `random` is what the ready line said, `attached(path)` names the
     guest that has it as a disk. `run()` once."""
 
-    def __init__(
-        self, channel: PipeEndpoint, random: bytes, config: Config, job: Job, attached: Attached
-    ) -> None:
+    def __init__(self, channel: PipeEndpoint, random: bytes, config: Config, job: Job, attached: Attached) -> None:
         self._config = config
         self._job = job
         self._attached = attached
@@ -111,9 +109,7 @@ class Incoming:
         for frame in frames:
             if isinstance(frame, Chunk | Zeros):
                 hands.write(frame)
-                describing.reached(
-                    frame.index + 1 if isinstance(frame, Chunk) else frame.first + frame.count
-                )
+                describing.reached(frame.index + 1 if isinstance(frame, Chunk) else frame.first + frame.count)
             elif isinstance(frame, End):
                 writing.finish(frame)
                 self._check_complete()

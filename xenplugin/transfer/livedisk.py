@@ -4,7 +4,7 @@ suspended.
 `precopy` sends everything, then what changed meanwhile, until little is left; `trail` goes on like that for as long
 as something else takes; `settle` sends the rest of a disk that nobody writes to any more and awaits the receipt.
 Without `precopy` it sends all of it. What changed is told by `Changes`, or found by comparing leaves
-(transfer.livebook). """
+(transfer.livebook)."""
 
 from __future__ import annotations
 
@@ -97,9 +97,7 @@ class LiveDisk:
         session = self._session
         with shared.marked(self._source.path, live=True, local=self._local, notice=session.notice) as disk:
             session.start(replace(self._job, disk=disk))
-            self._packing = Packing(
-                self._source, self._plan, self._book, session.ladder, session.put, session.fail
-            )
+            self._packing = Packing(self._source, self._plan, self._book, session.ladder, session.put, session.fail)
             self._packing.start()
             session.connect()
         if (session.welcome or {}).get("unsure"):

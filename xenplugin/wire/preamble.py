@@ -41,9 +41,7 @@ class Preamble:
     random: bytes
 
     def pack(self) -> bytes:
-        return _LAYOUT.pack(
-            MAGIC, VERSION, self.cipher, self.carrier, 0, self.number, self.session, self.random
-        )
+        return _LAYOUT.pack(MAGIC, VERSION, self.cipher, self.carrier, 0, self.number, self.session, self.random)
 
     @classmethod
     def unpack(cls, data: bytes) -> Preamble:

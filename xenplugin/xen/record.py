@@ -297,4 +297,3 @@ def _typed(value: _Note) -> _Note:
         if wanted and type(getattr(value, field.name)) not in wanted:
             raise TypeError(f"{field.name} is {getattr(value, field.name)!r}")
     return value
-

@@ -107,9 +107,7 @@ def enable(say: Callable[[str], None], shim: Path = SHIM) -> None:
     """Make plain `xl migrate` move disks, now and after a reboot. Raises RefusedError if there is no xl, something
     else in the shim's place, or no right to make it."""
     # The real one is not followed if it is a link: Debian's is told by its name which program to be.
-    script = _SCRIPT.format(
-        mark=xl.SHIM_MARK.decode(), xl=shlex.quote(xl.find()), program=shlex.quote(_program())
-    )
+    script = _SCRIPT.format(mark=xl.SHIM_MARK.decode(), xl=shlex.quote(xl.find()), program=shlex.quote(_program()))
     _refuse_foreign(shim)
     try:
         _place(shim, script)
