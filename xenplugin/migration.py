@@ -28,6 +28,8 @@ from xenplugin.codec.compress import STORE
 from xenplugin.config import Config
 from xenplugin.errors import Interrupted, PeerError, RefusedError, XenpluginError
 from xenplugin.link.rate import Pacer
+from xenplugin.link.remote import far_command
+from xenplugin.link.sharing import SharedLogin, Standby
 from xenplugin.transfer.pipeout import PipeOut
 from xenplugin.ui import units
 from xenplugin.xen import guest as guests
@@ -37,7 +39,7 @@ from xenplugin.xen.gate import Gate
 from xenplugin.xen.messages import Backward, Cleared, Ended, Forward, Suspended, TakenBack, Unpaused
 from xenplugin.xen.messages import Config as Configuration
 from xenplugin.xen.ownership import Role, State
-from xenplugin.xen.process import process
+from xenplugin.xen.process import ancestor
 from xenplugin.xen.publish import Publisher
 from xenplugin.xen.record import DiskNote, PeerNote, Record
 from xenplugin.xen.store import Store
@@ -80,13 +82,15 @@ class Migration:
         self._source, self._sink = source, sink
         self._pacer = Pacer(config.rate / 8)
         self._id = record.new_id()
+        self._login = SharedLogin(config.ssh, host)
+        self._standby: Standby | None = None  # for the first disk, which nearly every guest has
         self._failure: XenpluginError | None = None
         self._lock = threading.Lock()
         self._noted = threading.Event()
         self._pipe = PipeOut(
             {"id": self._id, "xl": xl_words},
             host,
-            config,
+            replace(config, ssh=self._login.first),
             told,
             self._answered,
             self._heard,
@@ -112,7 +116,14 @@ class Migration:
         self._emit(events.Phase("connect"))
         failure: XenpluginError | None = None
         try:
-            self._pipe.open()
+            self._pipe.start()
+            self._standby = Standby(
+                far_command(self._login.further, self._host, self._config.remote_program, self._config.file),
+                self._host,
+                lambda line: self._emit(events.Far(line)),
+                self._config.patience,
+            )
+            self._pipe.connect()
             self.connected = True
             for data in self._input():
                 self._pass_on(data)
@@ -203,15 +214,19 @@ class Migration:
             state_dir,
             record.new(
                 Role.SOURCE, self._id, uuid=guest.uuid, name=guest.name, peer=peer, mode=mode, domid=guest.domid,
-                paused=self._paused, xl=process(os.getppid()),
+                paused=self._paused, xl=ancestor("xl"),
             ),
         )  # fmt: skip
         self._publisher = Publisher(guest.uuid, guest.name, self._host, mode)
         self._following = policy.Following(guest.uuid, self._config, wanted, self._heed, self._notice)
         self._say("guest", {"name": guest.name, "uuid": guest.uuid, "mode": mode, "host": socket.gethostname()})
-        moved = replace(self._config, whole=True, level=STORE) if mode == "full" else self._config
+        moved = replace(self._config, ssh=self._login.further)
+        if mode == "full":
+            moved = replace(moved, whole=True, level=STORE)
         live = mode == "live"
-        self._disks = Disks(disks, self._host, moved, self._emit, self._pacer, self._check, watched=live)
+        self._disks = Disks(
+            disks, self._host, moved, self._emit, self._pacer, self._check, watched=live, standby=self._standby
+        )
         total = sum(self._disks.sizes)
         self._emit(events.Started(f"migrate ({mode})", guest.name, self._host, total))
         try:
@@ -309,6 +324,8 @@ class Migration:
     def _finish(self, failure: XenpluginError | None) -> dict[str, Any]:
         if self._disks is not None:
             self._disks.close()
+        if self._standby is not None:
+            self._standby.close()
         try:
             if failure is not None:
                 self._pipe.close()  # before xl is waited for: the far xl is to let go as well
@@ -316,7 +333,7 @@ class Migration:
                 failure = self._settle(failure)
         finally:
             self._pipe.close()
-            for watcher in (self._publisher, self._following):
+            for watcher in (self._publisher, self._following, self._login):
                 if watcher is not None:
                     watcher.close()
         if failure is not None:

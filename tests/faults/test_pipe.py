@@ -56,7 +56,8 @@ class Ends:
             self.notes.put,
             on_failure=self.failures.append,
         )
-        self.pipe.open()
+        self.pipe.start()
+        self.pipe.connect()
         return self.pipe
 
     def close(self) -> None:
@@ -193,6 +194,7 @@ def test_what_the_far_side_refuses_comes_back(ends: Ends) -> None:
         for _ in range(200):
             pipe.write(os.urandom(MIB))
         pipe.end()
+    wait_until(lambda: ends.failures, "its word to whoever asked for it")
     assert [type(error) for error in ends.failures] == [RefusedError]
 
 
@@ -224,5 +226,5 @@ def test_giving_up_is_told(ends: Ends) -> None:
 def test_a_far_side_without_the_program(tmp_path: Path) -> None:
     pipe = PipeOut({}, "true", Config(ssh=""), lambda _: None, lambda _: None, lambda _: None)
     with pytest.raises(PeerError):
-        pipe.open()
+        pipe.start()
     pipe.close()

@@ -125,6 +125,20 @@ def test_xl_with_our_transport(world: World) -> None:
     world.assert_settled()
 
 
+@pytest.mark.slow
+def test_a_shell_between_xl_and_our_transport(world: World) -> None:
+    """It waits for the transport, which waits for the end of xl, not of the shell."""
+    world.create()
+    script = world.a.root / "wrapped"
+    script.write_text(f'#!/bin/sh\ncat | xenplugin transport -s {shlex.quote(world.ssh)} "$@"\n')
+    script.chmod(0o755)
+    done = world.a.start(world.a.root / "bin" / "xl", "migrate", "-s", script, "g1", "hostb").end()
+    assert done.code == 0, done.err
+    world.await_quiet()
+    world.assert_intact(world.b)
+    world.assert_settled()
+
+
 def test_plain_xl_migrate_through_the_shim(world: World) -> None:
     world.create()
     world.a.run("xenplugin", "enable")

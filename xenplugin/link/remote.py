@@ -10,6 +10,7 @@ before our line came.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import select
@@ -20,7 +21,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -71,14 +72,15 @@ def far_command(ssh: str, host: str | None, program: str, config: Path | None = 
     return ["sh", "-c", f'exec {ssh} "$@"', "sh", host, *words, "receive"]
 
 
-def ssh_address(ssh: str, host: str) -> str | None:
-    """The address behind an ssh alias (`ssh -G`); None where it goes through a proxy or is no ssh."""
+@functools.lru_cache(maxsize=16)
+def ssh_settings(ssh: str, host: str) -> Mapping[str, str]:
+    """What OpenSSH's `ssh` is configured to do for `host` (`ssh -G`), last value of each; none if it is no ssh."""
     try:
         words = shlex.split(ssh)
     except ValueError:
-        return None
+        return {}
     if not words or os.path.basename(words[0]) != "ssh":
-        return None
+        return {}
     try:
         done = subprocess.run(
             [*words, "-G", host],
@@ -89,8 +91,13 @@ def ssh_address(ssh: str, host: str) -> str | None:
             stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    fields = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+        return {}
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+
+
+def ssh_address(ssh: str, host: str) -> str | None:
+    """The address behind an ssh alias; None where it goes through a proxy or is no ssh."""
+    fields = ssh_settings(ssh, host)
     if fields.get("proxyjump", "none") != "none" or fields.get("proxycommand", "none") != "none":
         return None
     return fields.get("hostname")

@@ -20,6 +20,8 @@ _TCP_NOTSENT_LOWAT = 25
 _NOTSENT = 512 << 10
 _RTT_STREAMS = ((0.090, 32), (0.040, 16), (0.010, 8), (0.002, 4))
 _FEW = 2
+#: Connections to begin with where a side has a single core, which their threads would keep from the rest.
+_ONE_CORE = 4
 #: Share of segments sent again, and RTT over least RTT, that together no queue explains.
 _LOSS = 0.003
 _NO_QUEUE = 1.15
@@ -35,9 +37,10 @@ def measure(sock: socket.socket) -> tuple[float, int]:
     return rtt / 1e6, mss
 
 
-def choose_streams(rtt: float) -> int:
-    """Connections to begin with at `rtt` seconds."""
-    return next((count for floor, count in _RTT_STREAMS if rtt >= floor), _FEW)
+def choose_streams(rtt: float, cores: int) -> int:
+    """Connections to begin with at `rtt` seconds; `cores` of the side that has fewer."""
+    count = next((count for floor, count in _RTT_STREAMS if rtt >= floor), _FEW)
+    return min(count, _ONE_CORE) if cores < 2 else count
 
 
 def more_streams(now: int, rate: float, rtt: float, window: int) -> int:

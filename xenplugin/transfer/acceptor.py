@@ -20,6 +20,7 @@ from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.link.pool import PING_EVERY
 from xenplugin.transfer.job import DOMAIN, MAX_LINE, Job
 from xenplugin.transfer.lines import Line, Lines
+from xenplugin.transfer.packing import CORES
 from xenplugin.wire import states
 from xenplugin.wire.frames import Error, Frame, Image, Welcome
 from xenplugin.wire.session import Reader
@@ -100,7 +101,7 @@ class Acceptor:
         sock = listener.bind(self._config.port_range, self._job.local)
         self._door = listener.Listener(sock, self._lines.welcome) if sock else None
         local = ["127.0.0.1"] if self._job.local else listener.addresses()
-        fields |= {"port": self._door.port if self._door else 0, "addresses": local}
+        fields |= {"port": self._door.port if self._door else 0, "addresses": local, "cores": CORES}
         self.control.send(Welcome(json.dumps(fields)))
         for task in (self._keep_alive, self._listen):
             threading.Thread(target=task, daemon=True).start()

@@ -27,6 +27,7 @@ from xenplugin.link.line import Line
 from xenplugin.link.pool import PING_EVERY, Pool, take
 from xenplugin.link.rate import Pacer
 from xenplugin.link.remote import Far, far_command, ssh_address, undisturbed
+from xenplugin.link.sharing import Standby
 from xenplugin.transfer.job import DOMAIN, Job
 from xenplugin.transfer.packing import CORES
 from xenplugin.transfer.tending import Gauge, Tending
@@ -55,7 +56,8 @@ AGAIN = "the same command again goes on where it was"
 class Initiator:
     """A session with `host` (None: a child process). `redo(frames)` takes back what a lost connection had not
     delivered, `acknowledged(frames)` is told what arrived, both without payloads; `hear(frame)` gets what only this
-    kind of session says; `failed(error)` is called once, from any thread, when the session fails."""
+    kind of session says; `failed(error)` is called once, from any thread, when the session fails. `standby`: the
+    far side, if it was started already."""
 
     pool: Pool
     control: Line
@@ -72,8 +74,10 @@ class Initiator:
         acknowledged: Callable[[list[Sent]], None] | None = None,
         failed: Callable[[XenpluginError], None] | None = None,
         pacer: Pacer | None = None,
+        standby: Standby | None = None,
     ) -> None:
         self._host = host
+        self._standby = standby
         self._config = config
 
         def quietly(event: events.Event) -> None:
@@ -102,12 +106,7 @@ class Initiator:
 
     def start(self, job: Job) -> None:
         """Start the far side and send it the job. Raises XenpluginError."""
-        config = self._config
-        name = self._host or "the far side"
-        command = far_command(config.ssh, self._host, config.remote_program, config.file)
-        with undisturbed():  # else ctrl-C could come when it is started and nobody knows it yet
-            self._far = far = Far(command, name, lambda line: self.emit(events.Far(line)))
-        far.await_ready(config.patience)
+        far, config = self._start_far(), self._config
         session = Session(Keys(job.secret, far.random), job.session, job.cipher, job.size)
         self._channel = far.channel(self._pacer)
         table = states.DOMAIN_BACKWARD_CONTROL if job.kind == DOMAIN else states.BACKWARD_CONTROL
@@ -138,6 +137,18 @@ class Initiator:
         for task in (self._listen, self._keep_alive, self._watch):
             threading.Thread(target=task, daemon=True).start()
 
+    def _start_far(self) -> Far:
+        if self._standby is not None:
+            self._far = self._standby.take()
+            return self._far
+        config = self._config
+        name = self._host or "the far side"
+        command = far_command(config.ssh, self._host, config.remote_program, config.file)
+        with undisturbed():  # else ctrl-C could come when it is started and nobody knows it yet
+            self._far = Far(command, name, lambda line: self.emit(events.Far(line)))
+        self._far.await_ready(config.patience)
+        return self._far
+
     def put(self, frame: Sent) -> None:
         """Have it sent over any connection; waits while the queue is full."""
         self.pool.queue.put(frame)
@@ -147,12 +158,15 @@ class Initiator:
         """Await the far side's welcome, then open the data's way. Raises XenpluginError."""
         self.wait(lambda: self.welcome is not None)
         dialer, config = self._dialer, self._config
-        welcome = self.welcome or {}
+        welcome = self.welcome
+        assert welcome is not None
         addresses = self._addresses(welcome)
         dialer.port = welcome.get("port", 0)
 
+        cores = min(CORES, welcome["cores"])
+
         def wanted(rtt: float) -> int:
-            return config.streams or tcp.choose_streams(rtt)
+            return config.streams or tcp.choose_streams(rtt, cores)
 
         line = dialer.first(addresses, wanted) if dialer.port and addresses else None
         if line is None:
@@ -319,14 +333,21 @@ class Initiator:
 def parse_welcome(text: str) -> dict[str, Any]:
     """The fields of a WELCOME, with what it leaves out. Raises PeerError."""
     try:
-        fields = {"port": 0, "addresses": [], "resumed": 0, "placeholder": False, **json.loads(text)}
+        fields = {
+            "port": 0,
+            "addresses": [],
+            "resumed": 0,
+            "placeholder": False,
+            "cores": CORES,
+            **json.loads(text),
+        }
         for address in fields["addresses"]:
             ipaddress.ip_address(str(address))
     except (ValueError, TypeError, RecursionError):
         raise PeerError("a welcome that cannot be read") from None
-    kinds = [type(fields[name]) for name in ("port", "addresses", "resumed", "placeholder")]
+    kinds = [type(fields[name]) for name in ("port", "addresses", "resumed", "placeholder", "cores")]
     if (
-        kinds != [int, list, int, bool]
+        kinds != [int, list, int, bool, int]
         or not 0 <= fields["port"] <= 65535
         or not all(type(address) is str for address in fields["addresses"])
     ):

@@ -24,6 +24,7 @@ from xenplugin.image.digest import text
 from xenplugin.image.sent import SentLeaves
 from xenplugin.image.source import Source
 from xenplugin.link.rate import Pacer
+from xenplugin.link.sharing import Standby
 from xenplugin.transfer.base import Base
 from xenplugin.transfer.converging import Converging
 from xenplugin.transfer.initiator import AGAIN, TICK, Initiator
@@ -46,8 +47,9 @@ _ROUNDS = 60_000
 
 
 class LiveDisk:
-    """`source` goes to `target`; `changes` watches it already. Every method raises the session's failure as
-    XenpluginError; each is for one thread at a time, but `close`."""
+    """`source` goes to `target`; `changes` watches it already; `standby` is the far side, if it was
+    started already. Every method raises the session's failure as XenpluginError; each is for one thread at a time,
+    but `close`."""
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class LiveDisk:
         changes: Changes,
         *,
         pacer: Pacer | None = None,
+        standby: Standby | None = None,
     ) -> None:
         self._source = source
         self._changes = changes
@@ -83,6 +86,7 @@ class LiveDisk:
             hear=self._hear,
             acknowledged=self._acknowledged,
             pacer=pacer,
+            standby=standby,
         )
         self._packing: Packing | None = None
         self._phases: dict[str, float] = {}

@@ -109,11 +109,14 @@ class PipeOut:
         self._closed = False
         self._changed = threading.Condition()
 
-    def open(self) -> None:
-        """Start the far side and open the data's way."""
+    def start(self) -> None:
+        """Start the far side."""
         self._session.start(self._job)
         for number in range(WORKERS):
             threading.Thread(target=self._pack, name=f"pack-{number}", daemon=True).start()
+
+    def connect(self) -> None:
+        """Open the data's way, after `start`."""
         self._session.connect()
         self._allowance.rtt = self._session.rtt
 

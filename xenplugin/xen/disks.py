@@ -14,6 +14,7 @@ from xenplugin.config import Config
 from xenplugin.image.changes import Changes, Unwatched
 from xenplugin.image.source import open_source
 from xenplugin.link.rate import Pacer
+from xenplugin.link.sharing import Standby
 from xenplugin.transfer.livedisk import LiveDisk
 from xenplugin.transfer.outgoing import Target
 from xenplugin.xen.guest import Disk
@@ -24,8 +25,9 @@ _TICK = 0.1
 
 
 class Disks:
-    """The `disks` on their way to `host`. `watched`: the guest runs meanwhile, so its writes are to be known.
-    `check()` raises what ends the migration, and is called often. Every method raises XenpluginError."""
+    """The `disks` on their way to `host`. `watched`: the guest runs meanwhile, so its writes are to be known;
+    `standby`: the first one's far side, if it was started already. `check()` raises what ends the migration, and is
+    called often. Every method raises XenpluginError."""
 
     def __init__(
         self,
@@ -37,6 +39,7 @@ class Disks:
         check: Callable[[], None],
         *,
         watched: bool,
+        standby: Standby | None = None,
     ) -> None:
         self._check = check
         self._stop = threading.Event()
@@ -55,7 +58,9 @@ class Disks:
                 source = self._opened.enter_context(open_source(disk.path, raw=True))
                 self.sizes.append(source.size)
                 told = self._tell_of(disk.device)
-                moving = LiveDisk(source, Target(host, disk.path), config, told, changes, pacer=pacer)
+                target = Target(host, disk.path)
+                moving = LiveDisk(source, target, config, told, changes, pacer=pacer, standby=standby)
+                standby = None
                 self._opened.callback(moving.close)
                 self._moving.append(moving)
         except BaseException:

@@ -60,6 +60,22 @@ def process(pid: int) -> Process:
     return Process(pid, start, boot_id())
 
 
+def ancestor(name: str) -> Process:
+    """The nearest process above this one that is called `name`, as the kernel knows it; the parent if none is.
+    (Shells may stand between, which wait for this one.) Raises OwnershipError if it is gone."""
+    pid = os.getppid()
+    while pid > 1:
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+                front, _, back = file.read().rpartition(")")
+        except (FileNotFoundError, ProcessLookupError):
+            break
+        if front.partition("(")[2] == name:
+            return process(pid)
+        pid = int(back.split()[1])
+    return process(os.getppid())
+
+
 def boot_id() -> str:
     """The kernel's name for the time since the last start."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
