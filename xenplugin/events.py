@@ -12,12 +12,14 @@ from typing import Any, TypeAlias, get_args
 
 @dataclass(frozen=True)
 class Started:
-    """`verb` began; `image` and `target` as the user wrote them, `bytes_image` the virtual size."""
+    """`verb` began; `image` and `target` as the user wrote them, `bytes_image` the virtual size; `domain` is the
+    guest's name where one moves."""
 
     verb: str
     image: str
     target: str
     bytes_image: int
+    domain: str | None = None
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,7 @@ class Migration:
             disks, self._host, moved, self._emit, self._pacer, self._check, watched=live, standby=self._standby
         )
         total = sum(self._disks.sizes)
-        self._emit(events.Started(f"migrate ({mode})", guest.name, self._host, total))
+        self._emit(events.Started(f"migrate ({mode})", guest.name, self._host, total, domain=guest.name))
         try:
             made = self._disks.open()
         except RefusedError as exc:  # the far side knows no uuid

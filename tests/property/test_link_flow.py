@@ -293,6 +293,7 @@ def test_a_key_is_spent_before_it_must_not_seal() -> None:
 def test_a_longer_path_never_gets_fewer_connections(one: float, two: float) -> None:
     near, far = sorted((one, two))
     assert 1 <= tcp.choose_streams(near, 2) <= tcp.choose_streams(far, 2) <= tcp.MAX_STREAMS
+    assert 1 <= tcp.choose_streams(near, 1) <= tcp.choose_streams(far, 1) <= 4
 
 
 def test_the_rate_can_be_changed_and_lifted() -> None:

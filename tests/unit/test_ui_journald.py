@@ -85,20 +85,24 @@ def listening() -> Iterator[tuple[str, socket.socket]]:
 
 def test_it_arrives_with_the_domain(listening: tuple[str, socket.socket]) -> None:
     path, here = listening
-    journal = Journal({"XENPLUGIN_DOMAIN": "g1"}, path)
+    journal = Journal(path)
+    journal(events.Started("copy", "a.img", "h:b.img", 4096))
+    assert "XENPLUGIN_DOMAIN" not in decode(here.recv(65536))
+    journal(events.Started("migrate (live)", "g1", "hostb", 4096, domain="g1"))
     journal.close()  # a verb's last word comes after it
     journal(FAILED)
-    found = decode(here.recv(65536))
-    assert (found["XENPLUGIN_DOMAIN"], found["SYSLOG_IDENTIFIER"]) == ("g1", "xenplugin")
+    for _ in range(2):
+        found = decode(here.recv(65536))
+        assert (found["XENPLUGIN_DOMAIN"], found["SYSLOG_IDENTIFIER"]) == ("g1", "xenplugin")
 
 
 def test_no_journal_or_a_full_one_is_no_matter(listening: tuple[str, socket.socket], tmp_path: Path) -> None:
-    Journal(path=str(tmp_path / "none"))(FAILED)
+    Journal(str(tmp_path / "none"))(FAILED)
     (tmp_path / "file").touch()
-    Journal(path=str(tmp_path / "file"))(FAILED)
+    Journal(str(tmp_path / "file"))(FAILED)
     path, _ = listening
     for _ in range(2000):  # nobody reads: the kernel takes a few and refuses the rest
-        Journal(path=path)(FAILED)
+        Journal(path)(FAILED)
 
 
 class Told:
@@ -119,7 +123,7 @@ class Terminal(io.StringIO):
 
 
 def test_who_is_told(tmp_path: Path) -> None:
-    ui, journal = Told(), Journal(path=str(tmp_path / "none"))
+    ui, journal = Told(), Journal(str(tmp_path / "none"))
 
     def where(out: io.TextIOBase, environment: Mapping[str, str]) -> journald.Ui:
         return joined(ui, out, journal, environment)  # type: ignore[arg-type]

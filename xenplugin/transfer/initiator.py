@@ -161,9 +161,8 @@ class Initiator:
         welcome = self.welcome
         assert welcome is not None
         addresses = self._addresses(welcome)
-        dialer.port = welcome.get("port", 0)
-
-        cores = min(CORES, welcome["cores"])
+        dialer.port = welcome["port"]
+        cores = min(CORES, welcome["cores"] or CORES)
 
         def wanted(rtt: float) -> int:
             return config.streams or tcp.choose_streams(rtt, cores)
@@ -193,7 +192,7 @@ class Initiator:
         if self._host is not None:
             named = ssh_address(self._config.ssh, self._host)
             found += [named] if named else []
-        found += welcome.get("addresses", [])
+        found += welcome["addresses"]
         return list(dict.fromkeys(found))[:16]
 
     # -- meanwhile --------------------------------------------------------------------------------
@@ -338,7 +337,7 @@ def parse_welcome(text: str) -> dict[str, Any]:
             "addresses": [],
             "resumed": 0,
             "placeholder": False,
-            "cores": CORES,
+            "cores": 0,
             **json.loads(text),
         }
         for address in fields["addresses"]:

@@ -80,19 +80,20 @@ def fields_of(event: events.Event) -> dict[str, str] | None:
 
 
 class Journal:
-    """A subscriber of events. `context`: fields of every message, as {"XENPLUGIN_DOMAIN": "g1"}; more can be put
-    there once they are known."""
+    """A subscriber of events. From the one that names a guest on each message has XENPLUGIN_DOMAIN."""
 
-    def __init__(self, context: Mapping[str, str] | None = None, path: str = SOCKET) -> None:
-        self.context = {"SYSLOG_IDENTIFIER": "xenplugin", **(context or {})}
+    def __init__(self, path: str = SOCKET) -> None:
+        self._context = {"SYSLOG_IDENTIFIER": "xenplugin"}
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 
     def __call__(self, event: events.Event) -> None:
+        if isinstance(event, events.Started) and event.domain:
+            self._context["XENPLUGIN_DOMAIN"] = event.domain
         found = fields_of(event)
         if found is not None:
             with suppress(OSError):  # no journal, or a full one
-                self._socket.sendto(encode({**found, **self.context}), self._path)
+                self._socket.sendto(encode({**found, **self._context}), self._path)
 
     def close(self) -> None:
         """Nothing is held back; what comes after it is still sent."""
