@@ -350,8 +350,11 @@ def transport(words: tuple[str, ...], lifeline: int | None, **options: Any) -> N
         context.ui = Heard(held.makefile("w", encoding="utf-8"))
 
     def work() -> None:
+        from xenplugin import moving
         from xenplugin.xen import transport
 
+        if held is None:
+            moving.by_hand(context.config(), context.ui)
         context.ui(events.Finished(transport.run(words, context.config(), context.ui, held, given)))
 
     _run(context, work)

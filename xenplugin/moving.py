@@ -14,6 +14,7 @@ from xenplugin.supervise import Supervisor
 from xenplugin.xen import guest as guests
 from xenplugin.xen import policy, recover, shim
 from xenplugin.xen.ownership import Role
+from xenplugin.xen.process import ancestor
 from xenplugin.xen.store import Store
 from xenplugin.xen.xl import find
 
@@ -37,6 +38,8 @@ def as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
         if asked.reason:
             emit(events.Notice(asked.reason))
         return _plain(words)
+    if asked.by_hand:
+        return _plain(words)
     try:
         store = Store()
         found = guests.find(store, asked.domain)
@@ -56,6 +59,17 @@ def as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
     except XenpluginError as exc:
         emit(events.Failed(exc.code, str(exc), exc.hint))
         return supervisor.status or 1
+
+
+def by_hand(config: Config, emit: events.Emit) -> None:
+    """What `guest` does before it starts an xl, for one started by hand, which this process works for, as
+    far as its words tell the guest. Raises XenpluginError: nothing has been said to xl yet, so it just ends."""
+    words = ancestor("xl").words
+    place = next((place for place, word in enumerate(words) if os.path.basename(word) == "xl"), 0)
+    asked = shim.parse(words[place + 1 :])
+    if isinstance(asked, shim.Migrate):
+        with Store() as store:
+            _clear_way(guests.find(store, asked.domain).uuid, config, emit)
 
 
 def _clear_way(uuid: str, config: Config, emit: events.Emit) -> None:

@@ -249,7 +249,8 @@ def test_a_far_side_without_xl(world: World) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("point", ["s.memory0", "s.received"])
 def test_the_same_guest_twice_at_once(world: World, point: str) -> None:
-    """The second is refused before it starts an xl, which would resume what the first has suspended."""
+    """The second is refused before it starts an xl, which would resume what the first has suspended; one that was
+    started by hand ends before it touches the guest."""
     world.create()
     world.a.stall(point)
     first = world.migrate()
@@ -257,6 +258,8 @@ def test_the_same_guest_twice_at_once(world: World, point: str) -> None:
     for second in (world.migrate(), world.migrate("--mode", "static")):
         done = second.end()
         assert done.code == 15 and "already" in done.error and not any(e["event"] == "xl" for e in done.events)
+    done = by_hand(world).end()
+    assert done.code != 0 and "already" in done.err
     world.a.release(point)
     assert first.end().code == 0
     world.assert_intact(world.b)

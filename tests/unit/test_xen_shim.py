@@ -66,12 +66,18 @@ def test_xls_own_words(line: str, wanted: Migrate) -> None:
         "migrate-receive -e",
         "migr g1 hostb",
         "help migrate",
-        "migrate -s 'xenplugin transport' g1 hostb",
-        "migrate -s '/usr/bin/xenplugin transport --mode static' g1 hostb",
     ],
 )
 def test_the_real_xl_answers_what_is_not_for_us(line: str) -> None:
     assert parse(shlex.split(line)) == NotOurs()
+
+
+@pytest.mark.parametrize("ssh", ["xenplugin transport", "/usr/bin/xenplugin transport --mode static"])
+def test_what_is_ours_by_hand_is_known(ssh: str) -> None:
+    got = parse(["migrate", "-s", ssh, "g1", "hostb"])
+    assert isinstance(got, Migrate) and got.by_hand
+    got = parse(["migrate", "-s", f"ssh {ssh}", "g1", "hostb"])
+    assert isinstance(got, Migrate) and not got.by_hand
 
 
 def test_a_host_that_is_a_whole_command_is_xls_and_that_is_said() -> None:

@@ -29,6 +29,15 @@ class Process:
         """Whether it is the one that asks."""
         return self.pid == os.getpid() and self.alive
 
+    @property
+    def words(self) -> list[str]:
+        """Its arguments, from the program's name on; none if it is gone."""
+        try:
+            with open(f"/proc/{self.pid}/cmdline", "rb") as file:
+                return [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+        except OSError:
+            return []
+
     def end(self, patience: float) -> None:
         """Ask it to end, and after `patience` seconds end it; a no-op if it is gone. Raises OwnershipError if it
         is there even then, or may not be ended."""

@@ -53,14 +53,19 @@ exec "$xl" "$@"
 @dataclass(frozen=True)
 class Migrate:
     """What `xl GLOBALS migrate OPTIONS -s SSH DOMAIN HOST` asks for; `options` without -s, `ssh` None if there was
-    no -s. xl pastes `ssh` and
-    `host` into a shell's command line as they are."""
+    no -s. xl pastes `ssh` and `host` into a shell's command line as they are."""
 
     globals: tuple[str, ...]
     options: tuple[str, ...]
     ssh: str | None
     domain: str
     host: str
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether it is `-s 'xenplugin transport'`."""
+        words = (self.ssh or "").split()
+        return len(words) > 1 and os.path.basename(words[0]) == "xenplugin" and words[1] == "transport"
 
 
 @dataclass(frozen=True)
@@ -81,18 +86,12 @@ def parse(words: Sequence[str]) -> Migrate | NotOurs:
         return NotOurs()
     given = dict(options)
     ssh = given.get("-s")
-    if "-h" in given or "--help" in given or len(where) < 2 or _is_ours(ssh or ""):
+    if "-h" in given or "--help" in given or len(where) < 2:
         return NotOurs()
     if ssh == "":
         return NotOurs("with -s '' HOST is a whole command, which xl runs: the guest's disks are not moved")
     kept = tuple(word for flag, *value in options if flag != "-s" for word in [flag, *value[: flag == "-C"]])
     return Migrate(tuple(flag for flag, _ in flags), kept, ssh, where[0], where[1])
-
-
-def _is_ours(ssh: str) -> bool:
-    """Whether `-s 'xenplugin transport'` was given by hand."""
-    words = ssh.split()
-    return len(words) > 1 and os.path.basename(words[0]) == "xenplugin" and words[1] == "transport"
 
 
 def installed(shim: Path = SHIM) -> bool:
