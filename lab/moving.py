@@ -34,16 +34,28 @@ START, MOVE, ASK = 300.0, 1200.0, 180.0
 
 # event REGEX COMMAND: a line of the migration's events; state ROLE STATE COMMAND: its record.
 _TRAP = f"""
-import glob, re, subprocess, sys, time
+import glob, os, re, signal, subprocess, sys, time
 *what, command = sys.argv[1:]
-print("set", flush=True)
+verb = "receive" if what[:2] == ["state", "destination"] else "transport"
 def read(path):
     try:
         return open(path).read()
     except OSError:
         return ""
-seen = 0
+def owners():
+    found = glob.glob("/proc/[0-9]*/cmdline")
+    return [int(path.split("/")[2]) for path in found if f"xenplugin\\0{{verb}}\\0" in read(path)]
+def send(pids, number):
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+print("set", flush=True)
+seen, looked, held = 0, 0.0, []
 while True:
+    if time.monotonic() - looked > 1:
+        held, looked = owners(), time.monotonic()
     if what[0] == "event":
         text = read({EVENTS!r})
         end = text.rfind("\\n") + 1
@@ -55,8 +67,11 @@ while True:
     elif any('"state": "%s"' % what[2] in read(path) for path in glob.glob("{RECORDS}/*.%s.json" % what[1])):
         break
     time.sleep(0.005)
+send(held, signal.SIGSTOP)
 print("sprung", flush=True)
-sys.exit(subprocess.run(["sh", "-c", command]).returncode)
+code = subprocess.run(["sh", "-c", command]).returncode
+send(held, signal.SIGCONT)
+sys.exit(code)
 """
 
 
@@ -214,7 +229,8 @@ def moved(source: Node, target: Node, name: str = "g1", *options: str) -> dict[s
 
 class Trap:
     """On `node` a command that runs the moment a point is reached: `at` is ("event", REGEX) of a line in EVENTS, or
-    ("state", ROLE, STATE) of a migration's record. Set when the constructor returns."""
+    ("state", ROLE, STATE) of a migration's record. Meanwhile the process of ours that owns the guest there stands
+    still, else the point would be over. Set when the constructor returns."""
 
     def __init__(self, node: Node, at: Sequence[str], command: str) -> None:
         self._node = node

@@ -114,3 +114,15 @@ def test_a_trace_of_the_kernel() -> None:
             if not event.kind.startswith("R") and event.count:
                 written.add(event.sector * SECTOR >> 20)
     assert written and tally.drain() == written
+
+
+def test_a_trace_of_a_logical_volume() -> None:
+    """What is written to it, and handed on to the device below it, which others may use as well."""
+    events = [parse(line) for line in (DATA / "trace-lvm.txt").read_text().splitlines()]
+    tally = Tally(0, 512 << 20)
+    for event in events:
+        assert event is not None
+        if event.device == (253, 0):
+            tally.add(event)
+    assert tally.drain() == {0, 8, 9, 10, 11}
+    assert tally.drain() == set()  # all of it was seen done

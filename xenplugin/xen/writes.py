@@ -190,12 +190,9 @@ def _probe(trace: Trace, device: tuple[int, int]) -> tuple[tuple[int, int], tupl
             raise CannotWatchError(f"{path} is another device than {device[0]}:{device[1]}")
         length = min(_PROBE, int(_sys(device, "size")) * SECTOR // mmap.PAGESIZE * mmap.PAGESIZE)
         for _ in range(3):  # the guest may read the same, at the same time
-            trace.start(
-                _filters(
-                    f'common_pid == {threading.get_native_id()} && rwbs ~ "R*"',
-                    f'(dev == {_number(device)} || dev == {_number(whole)}) && rwbs ~ "R*"',
-                )
-            )
+            # (What a device of the device mapper hands on to others is queued there once more.)
+            reads = f'(dev == {_number(device)} || dev == {_number(whole)}) && rwbs ~ "R*"'
+            trace.start(_filters(f"common_pid == {threading.get_native_id()} && {reads}", reads))
             with mmap.mmap(-1, max(length, mmap.PAGESIZE)) as buffer:
                 if length == 0 or os.preadv(fd, [buffer], 0) != length:
                     raise CannotWatchError(f"{path} cannot be read")
