@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lab.lab import open_lab
+from lab.provider.base import Provider, Say
 from lab.results import Result
+from lab.role.swan_proof import recording
 from lab.spec import Suite
 from lab.verbs.common import choice, name_option, progress
 from lab.verbs.updown import changed
@@ -33,8 +37,21 @@ from netem.units import format_time
     show_default=True,
     help="Where the results are kept, a JSON file each.",
 )
+@click.option(
+    "--capture",
+    "captures",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIRECTORY",
+    help="Keep what crosses the router, a pcap file a run (for verify-wire; it takes the router's time).",
+)
 def run(
-    ways: tuple[str, ...], name: str, rtts: tuple[str, ...], rate: str | None, ipsec: str | None, results: Path
+    ways: tuple[str, ...],
+    name: str,
+    rtts: tuple[str, ...],
+    rate: str | None,
+    ipsec: str | None,
+    results: Path,
+    captures: Path | None,
 ) -> None:
     """Migrate a guest from host-a to host-b, and say how long it took and for how long it stood still.
 
@@ -49,10 +66,23 @@ def run(
             wanted = changed(name, given)
             with open_lab(name, say, wanted) as lab:
                 lab.become(wanted)
-                result = WAYS[way](lab, say)
+                with _captured(lab.provider, captures, way, wanted.link.rtt, say):
+                    result = WAYS[way](lab, say)
                 say(f"kept: {result.save(results)}")
                 found.append(result)
     Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 110).print(table(found))
+
+
+@contextmanager
+def _captured(provider: Provider, folder: Path | None, way: str, rtt: float, say: Say) -> Iterator[None]:
+    if folder is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{way}-{rtt * 1000:.0f}ms.pcap"
+    with recording(provider, path) as counts:
+        yield
+    say(f"captured: {path}, {counts['packets']} packets, {counts.get('dropped', 0)} dropped")
 
 
 def _with_unit(rtt: str | None) -> str | None:
