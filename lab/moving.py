@@ -51,8 +51,8 @@ def send(pids, number):
             os.kill(pid, number)
         except ProcessLookupError:
             pass
+seen, looked, held = len(read({EVENTS!r})), 0.0, []  # of the migration before
 print("set", flush=True)
-seen, looked, held = 0, 0.0, []
 while True:
     if time.monotonic() - looked > 1:
         held, looked = owners(), time.monotonic()

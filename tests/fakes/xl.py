@@ -138,7 +138,7 @@ def _migrate(host: Host, words: list[str], flags: list[str]) -> int:
     if ssh := given.get("-s", "ssh"):
         verbose = flags.count("-v")
         rune = f"exec {ssh} {far} xl" + (" -t" if "-t" in flags or os.isatty(2) else "")
-        rune += (" -T" if "-T" in flags else "") + (f" -{'v' * (verbose + 1)}" if verbose else "")
+        rune += (" -T" if "-T" in flags else "") + (f" -{'v' * verbose}" if verbose else "")
         rune += " migrate-receive" + (" -e" if given.keys() & {"-e", "-F"} else "")
         rune += (" -d" if "--debug" in given else "") + (" -p" if "-p" in given else "")
     config = domain["config"]

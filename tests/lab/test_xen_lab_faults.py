@@ -101,14 +101,15 @@ def settled(guest: Guest, first: str, where: Node | None = None) -> None:
 def test_a_process_is_killed(guest: Guest, at: tuple[str, ...], who: str, first: str) -> None:
     source, target = way(guest)
     here = target if "destination" in at else source
-    kill = f"kill -9 $({PIDS[who]})"
+    kill = f"p=$({PIDS[who]}); kill -9 $p && echo killed $p"
     if who in FAR and here is source:
-        kill = f'echo "kill -9 \\$({PIDS[who]})" | ssh {target.name} sh'
+        kill = f"ssh {target.name} sh <<'END'\n{kill}\nEND"
     trap = Trap(here, at, kill)
     move = migrate(source, target, guest.name, *FEW, *(STATIC if at is STOPPED else ()))
     code, said = move.end()
-    trap.end()
-    print(f"{at} {who}: exit code {code}, {said.strip()[-300:]}")
+    did = trap.end()
+    print(f"{at} {who}: {did.strip()}; exit code {code}, {said.strip()[-300:]}")
+    assert "killed" in did
     settled(guest, first, source if at in BEFORE else None)
 
 

@@ -18,7 +18,7 @@ WITHIN = 300
 
 @pytest.fixture
 def guest(xen_lab: Lab) -> Iterator[Guest]:
-    made = Guest(xen_lab, "g3", ["memory=96"])
+    made = Guest(xen_lab, "g1", ["memory=128"])
     made.create(hosts(xen_lab)[0])
     yield made
     made.destroy()
