@@ -30,6 +30,10 @@ _START = 8 << 20
 _GAIN = 2
 #: Round trips in which slow start, not the link, decides what arrives: a segment alone takes five.
 _RAMP = 16
+#: Bytes of the stream in a segment where the round trip takes `_FAR` seconds or more: many connections share what may
+#: be under way, and one that gets nothing for some round trips would begin with slow start again (RFC 5681, 4.1).
+_PIECE = 256 << 10
+_FAR = 0.02
 #: Seconds of the link's rate that may wait, beyond what is under way.
 _WAITING = 0.25
 
@@ -98,6 +102,7 @@ class PipeOut:
         self._digest = hashlib.sha256()
         self._parts: list[bytes] = []
         self._collected = 0
+        self._segment = MAX_SEGMENT
         self._bytes_in = 0
         self._next = 0  # number of the next segment
         self._packed = 0  # segments that were packed and given to the connections
@@ -119,6 +124,8 @@ class PipeOut:
         """Open the data's way, after `start`."""
         self._session.connect()
         self._allowance.rtt = self._session.rtt
+        if self._session.rtt >= _FAR:
+            self._segment = _PIECE
 
     @property
     def failure(self) -> XenpluginError | None:
@@ -130,11 +137,11 @@ class PipeOut:
         self._session.check()
         view = memoryview(data)
         while len(view):
-            part = bytes(view[: MAX_SEGMENT - self._collected])
+            part = bytes(view[: self._segment - self._collected])
             self._parts.append(part)
             self._collected += len(part)
             view = view[len(part) :]
-            if self._collected == MAX_SEGMENT:
+            if self._collected == self._segment:
                 self.flush()
 
     def flush(self) -> None:
