@@ -31,7 +31,7 @@ _GAIN = 2
 #: Round trips in which slow start, not the link, decides what arrives: a segment alone takes five.
 _RAMP = 16
 #: Bytes of the stream in a segment where the round trip takes `_FAR` seconds or more: many connections share what
-#: may be under way, and one that gets nothing for some round trips would begin with slow start again (RFC 5681, 4.1).
+#: may be under way, and one that gets nothing for some round trips would begin in slow start again (RFC 5681, 4.1).
 _PIECE = 256 << 10
 _FAR = 0.02
 #: Seconds of the link's rate that may wait, beyond what is under way.
