@@ -117,10 +117,18 @@ def test_a_process_is_killed(world: World, phase: str, who: str, first: str) -> 
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("who", ["supervisor", "transport", "receive-domain"])
+@pytest.mark.parametrize(
+    ("who", "number"),
+    [
+        ("supervisor", signal.SIGINT),
+        ("supervisor", signal.SIGTERM),
+        ("transport", signal.SIGTERM),
+        ("receive-domain", signal.SIGTERM),
+    ],
+)
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_process_of_ours_is_asked_to_end(world: World, phase: str, who: str, number: int) -> None:
+    """(Below a supervisor the terminal's ctrl-C is not for the transport, nor for what it starts.)"""
     killed(world, phase, who, number, "a")
 
 
