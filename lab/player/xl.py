@@ -232,18 +232,20 @@ class _Writer:
     def _work(self, guest: Guest, disk: str) -> None:
         chance = random.Random(5)
         page = mmap.mmap(-1, _PAGE)
-        # Writes are done in bursts, ten a second.
+        # Writes are done in bursts, ten a second, the first of them in any case.
         burst = max(1, guest.writes // _PAGE // 10)
         while not self._go.exists():
-            if self._stop.wait(0.05):
+            if self._stop.wait(0.01) and not self._go.exists():
                 return
         fd = os.open(disk, os.O_WRONLY | (os.O_DIRECT if disk.startswith("/dev/") else 0))
         try:
-            while not self._stop.wait(0.1):
+            while True:
                 for _ in range(burst):
                     page[: _PAGE // 2] = chance.randbytes(_PAGE // 2)  # the other half is easy to compress
                     at = guest.window_at + chance.randrange(guest.window // _PAGE) * _PAGE
                     os.pwrite(fd, page, at)
+                if self._stop.wait(0.1):
+                    return
         finally:
             os.close(fd)
 
