@@ -27,7 +27,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lab.errors import LabUsageError
 from lab.spec import PROVIDERS, Suite, check_name
@@ -35,6 +35,7 @@ from netem import units
 from netem.errors import NetemError
 
 SCENARIOS = Path(__file__).resolve().parents[1] / "scenarios"
+_T = TypeVar("_T")
 _MOST = 20_000  # runs
 _KEYS = {"title", "provider", "ways", "rtts", "rates", "repetitions", "seed", "guest", "limits"}
 
@@ -132,18 +133,29 @@ class Scenario:
         """What is known of one of its ways."""
         return (WAYS if self.provider == "netns" else XEN_WAYS)[name]
 
-    def only(self, ways: Sequence[str], rates: Sequence[str], repetitions: int | None) -> Scenario:
-        """A part of it; what is empty or None is all. Raises LabUsageError for what it does not have."""
-        speeds = [units.parse_rate(rate) for rate in rates]
-        for given, there in ((ways, self.ways), (speeds, self.rates)):
-            if unknown := set(given) - set(there):
-                raise LabUsageError(f"scenario {self.name} has no {', '.join(map(str, unknown))}")
+    def only(
+        self,
+        ways: Sequence[str] = (),
+        rtts: Sequence[str] = (),
+        rates: Sequence[str] = (),
+        data: Sequence[str] = (),
+        repetitions: int | None = None,
+    ) -> Scenario:
+        """A part of it, chosen in the words of a scenario file; what is empty or None is all. Raises LabUsageError
+        for what it does not have, NetemError or ValueError for what is no time, rate or size."""
         return replace(
             self,
-            ways=tuple(way for way in self.ways if not ways or way in ways),
-            rates=tuple(rate for rate in self.rates if not speeds or rate in speeds),
+            ways=self._chosen(self.ways, ways, ways),
+            rtts=self._chosen(self.rtts, rtts, [units.parse_time(text) for text in rtts]),
+            rates=self._chosen(self.rates, rates, [units.parse_rate(text) for text in rates]),
+            guest=replace(self.guest, data=self._chosen(self.guest.data, data, [size(text) for text in data])),
             repetitions=min(self.repetitions, repetitions or self.repetitions),
         )
+
+    def _chosen(self, there: tuple[_T, ...], words: Sequence[str], wanted: Sequence[_T]) -> tuple[_T, ...]:
+        if unknown := [word for word, value in zip(words, wanted, strict=True) if value not in there]:
+            raise LabUsageError(f"scenario {self.name} has no {', '.join(unknown)}")
+        return tuple(each for each in there if each in wanted) if words else there
 
     def _data(self, way: str) -> tuple[int, ...]:
         info = self.way(way)

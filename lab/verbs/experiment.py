@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from lab.errors import LabUsageError
 from lab.experiment import plan, runner, scenario
 from lab.verbs.common import progress
 
@@ -23,7 +24,9 @@ from lab.verbs.common import progress
 )
 @click.option("--lab", "lab_name", metavar="LAB", help="Which lab (default: one of its own; on real Xen `lab`).")
 @click.option("--way", "ways", multiple=True, metavar="WAY", help="Of the scenario's ways, this (repeatable).")
+@click.option("--rtt", "rtts", multiple=True, metavar="TIME", help="Of its RTTs, this (repeatable).")
 @click.option("--rate", "rates", multiple=True, metavar="RATE", help="Of its rates, this (repeatable).")
+@click.option("--data", multiple=True, metavar="SIZE", help="Of its sizes of data, this (repeatable).")
 @click.option("--repetitions", type=click.IntRange(1), metavar="N", help="Of its repetitions, the first N.")
 @click.option("-N", "--dry-run", is_flag=True, help="Show the runs and how long they will take.")
 def experiment(
@@ -31,7 +34,9 @@ def experiment(
     results: Path | None,
     lab_name: str | None,
     ways: tuple[str, ...],
+    rtts: tuple[str, ...],
     rates: tuple[str, ...],
+    data: tuple[str, ...],
     repetitions: int | None,
     dry_run: bool,
 ) -> None:
@@ -40,7 +45,10 @@ def experiment(
     Ctrl-C stops it; the same command goes on where it was, for what has a result is not done again. Then: `xenlab
     report`.
     """
-    wanted = scenario.load(scenario.find(name)).only(ways, rates, repetitions)
+    try:
+        wanted = scenario.load(scenario.find(name)).only(ways, rtts, rates, data, repetitions)
+    except ValueError as error:
+        raise LabUsageError(str(error)) from None
     folder = results or Path("results") / wanted.name
     if dry_run:
         _show(wanted, folder)

@@ -95,10 +95,14 @@ def test_an_unknown_scenario_names_the_known() -> None:
 
 def test_a_part_of_it(tmp_path: Path) -> None:
     whole = made(tmp_path)
-    part = whole.only(["static"], ["100mbit"], 1)
+    part = whole.only(["static"], rates=["100mbit"], repetitions=1)
     assert set(part.runs()) < set(whole.runs()) and len(part.runs()) == 6
-    with pytest.raises(LabUsageError):
-        whole.only(["rsync"], [], None)
+    less = whole.only(["static"], ["0ms", "40ms"], ["100mbit"], ["300mb"])
+    assert set(less.runs()) < set(whole.runs())
+    assert {(run.rtt, run.data) for run in less.runs()} == {(0.0, 300 * 10**6), (0.04, 300 * 10**6)}
+    for unknown in ({"ways": ["rsync"]}, {"rtts": ["7ms"]}, {"rates": ["1mbit"]}, {"data": ["2gb"]}):
+        with pytest.raises(LabUsageError, match="has no"):
+            whole.only(**unknown)
 
 
 def keep(folder: Path, wanted: scenario.Scenario, run: Run, **figures: object) -> None:
@@ -120,7 +124,7 @@ def test_results_are_the_state(tmp_path: Path) -> None:
 
 def test_a_part_is_not_done_again_by_the_whole(tmp_path: Path) -> None:
     wanted, folder = made(tmp_path), tmp_path / "results"
-    part = wanted.only(["static"], [], 1)
+    part = wanted.only(["static"], repetitions=1)
     for run in part.runs():
         keep(folder, part, run)
     assert len(plan.left(wanted, plan.kept(folder, wanted))) == len(wanted.runs()) - len(part.runs())
