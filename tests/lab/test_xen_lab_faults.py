@@ -128,10 +128,11 @@ def test_the_link_is_cut(guest: Guest, at: tuple[str, ...]) -> None:
         trap.end()
         code, said = move.end()
         print(f"{at}: exit code {code}, {said.strip()[-300:]}")
-        assert code != 0
+        # The far side's xl is not held: it may have been asked, and have answered, before the link is down.
+        assert code or at is HANDING
     finally:
         router.check(["sh", "-c", f"ip link set {device} up"])
-    settled(guest, source.name, source if at in BEFORE else None)
+    settled(guest, source.name, source if at in BEFORE else None if code else target)
 
 
 def refused(guest: Guest, source: Node, target: Node, *options: str) -> tuple[int, str]:
@@ -158,7 +159,7 @@ def test_the_far_disk_is_full(guest: Guest) -> None:
 
 def test_the_name_is_taken(guest: Guest) -> None:
     source, target = way(guest)
-    target.check(["xl", "create", "-q", f"/srv/guests/{guest.name}.cfg", "memory=96", "disk=[]"], timeout=300)
+    target.check(["xl", "create", "-q", f"/srv/guests/{guest.name}.cfg", "memory=128", "disk=[]"], timeout=300)
     other = next(domain for domain in domains(target) if domain.name == guest.name)
     try:
         code, said = refused(guest, source, target)
@@ -171,7 +172,7 @@ def test_the_name_is_taken(guest: Guest) -> None:
 def test_the_target_is_in_use(guest: Guest) -> None:
     """Another guest has the disk that is at the target's path."""
     source, target = way(guest)
-    target.check(["xl", "create", "-q", f"/srv/guests/{guest.name}.cfg", 'name="other"', "memory=96"], timeout=300)
+    target.check(["xl", "create", "-q", f"/srv/guests/{guest.name}.cfg", 'name="other"', "memory=128"], timeout=300)
     try:
         code, said = refused(guest, source, target)
         assert code == 15, said
