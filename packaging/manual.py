@@ -78,13 +78,13 @@ def default(setting: Field[Any]) -> str | None:
 def configuration() -> str:
     """The configuration file: every setting with its default, commented out."""
     lines = [
-        "# Settings of xenplugin on this host: xenplugin.conf(5). A line after # says what holds anyway.",
+        "# Settings of xenplugin on this host: xenplugin.conf(5). What stands after # holds anyway, but examples.",
         "# Options on the command line win over what stands here. The far host reads its own.",
     ]
     for setting in settings():
         flag = f" Option {setting.metadata['flag']}." if setting.metadata["flag"] else ""
         value = default(setting)
-        shown = EXAMPLES[setting.name] if value is None else value
+        shown = value or f"{EXAMPLES[setting.name]}  # an example; else it is found out"
         lines += ["", *_wrapped(f"{setting.metadata['help']}{flag}", 116), f"#{setting.name} = {shown}"]
     return "\n".join(lines) + "\n"
 
@@ -149,6 +149,7 @@ def synopsis() -> Iterator[str]:
             ".Nm xenplugin",
             f".Cm {name}",
             ".Op Ar options",
+            *(f".{_flag(each)}" for each in options(command) if each.required),
             *(f".Ar {escaped(each)}" for each in arguments(command)),
         )
 

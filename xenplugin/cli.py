@@ -70,25 +70,26 @@ class Context:
             print(json.dumps(result), flush=True)
 
 
-def _shared(*names: str, result: bool = True) -> Callable[[F], F]:
+def _shared(*names: str, result: bool = True, progress: bool = True) -> Callable[[F], F]:
     """The options of Config called `names`, built from its fields, and those every verb has; `result`: it has one
-    that can be had as JSON."""
+    that can be had as JSON; `progress`: it shows how far it is."""
 
     def decorate(command: F) -> F:
         decorated: Any = command
         for option in (
             click.option("--config", metavar="FILE", help="Configuration file (TOML)."),
             click.option("-v", "--verbose", is_flag=True, help="Say more."),
-            click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong."),
+            click.option("-q", "--quiet", is_flag=True, help="No progress and no result: notices and errors only."),
             click.option("--log-json", is_flag=True, help="Events as JSON lines on standard error."),
         ):
             decorated = option(decorated)
+        if progress:
+            bar = click.option("--progress/--no-progress", default=None, help="Progress (default: on a terminal).")
+            decorated = bar(decorated)
         if result:
-            for option in (
-                click.option("--progress/--no-progress", default=None, help="Progress (default: on a terminal)."),
-                click.option("--json", is_flag=True, help="The result as JSON on standard output."),
-            ):
-                decorated = option(decorated)
+            decorated = click.option("--json", is_flag=True, help="The result as JSON on standard output.")(
+                decorated
+            )
         for setting in reversed(fields(Config)):
             flag = setting.metadata.get("flag")
             if setting.name in names:
@@ -174,6 +175,7 @@ def seal(src: str, file: str, key_file: str, raw: bool, **options: Any) -> None:
         from xenplugin.transfer import archive
 
         config = context.config()
+        _refuse_attached(src)
         with open_source(src, raw=raw) as source:
             known = os.path.lexists(key_file)
             secret = read_key_file(key_file) if known else make_key_file(key_file)
@@ -227,7 +229,7 @@ def _unseal(context: Context, file: str, dst: str | None, key_file: str) -> None
 
 
 @cli.command()
-@_shared()
+@_shared(progress=False)
 @click.option("--image", metavar="FILE", help="Measure with this image's content (default: made-up data).")
 def bench(image: str | None, **options: Any) -> None:
     """Measure this host's ceilings and say which one bounds a copy."""
@@ -361,7 +363,7 @@ def transport(words: tuple[str, ...], lifeline: int | None, **options: Any) -> N
 
 
 @cli.command()
-@_shared(result=False)
+@_shared(result=False, progress=False)
 def enable(**options: Any) -> None:
     """Make plain `xl migrate DOMAIN HOST` move guests with their disks.
 
@@ -373,7 +375,7 @@ def enable(**options: Any) -> None:
 
 
 @cli.command()
-@_shared(result=False)
+@_shared(result=False, progress=False)
 def disable(**options: Any) -> None:
     """Make plain `xl migrate` move guests without their disks, as before `enable`."""
     from xenplugin.xen import shim
@@ -382,7 +384,7 @@ def disable(**options: Any) -> None:
 
 
 @cli.command()
-@_shared()
+@_shared(progress=False)
 def status(**options: Any) -> None:
     """Say what runs on this host, what was left behind, and what to type next."""
     context = Context(options)
@@ -414,11 +416,11 @@ def status(**options: Any) -> None:
 
 
 @cli.command()
-@_shared()
+@_shared(result=False, progress=False)
 @click.option(
     "--assume-peer-lost",
     is_flag=True,
-    help="A host that does not answer will never come back: resume the guest here.",
+    help="A host that does not answer, or knows nothing of it, will never have the guest: resume it here.",
 )
 @click.option("--answer", metavar="ID", hidden=True)
 @click.option("--settled", is_flag=True, hidden=True)

@@ -195,7 +195,12 @@ class Config:
         (), "Where the disks of arriving guests go, if not to the path they had: a table of both.", _parse_paths
     )
     file: Path | None = None  #: where these come from, if it was named
-    state_dir: Path = _setting(_STATE_DIR, "Where journals are kept.", Path)
+    state_dir: Path = _setting(
+        _STATE_DIR,
+        "Where journals and the records of who has which guest are kept: on a disk, and not to be changed while "
+        "xenplugin status shows anything.",
+        Path,
+    )
 
     @property
     def port_range(self) -> range:

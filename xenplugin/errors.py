@@ -1,4 +1,4 @@
-"""Every way to fail: one tree, one exit code each (DESIGN: exit codes; docs/exit-codes in xenplugin(1)).
+"""Every way to fail: one tree, one exit code each (EXIT STATUS in xenplugin(1) is made from it).
 
 An error's text is one sentence for the administrator; `hint`, where there is one, says what to do.
 Faults of this host and faults that the other side reported are told apart by `remote`.
@@ -35,13 +35,13 @@ class UsageError(XenpluginError):
 
 
 class ConfigError(XenpluginError):
-    """The configuration file or a key file cannot be used."""
+    """The configuration, xenstore or a key file cannot be used."""
 
     code = 10
 
 
 class PeerError(XenpluginError):
-    """The far side is missing, of another version, or breaks the protocol."""
+    """The far side is missing, of another version, or breaks the protocol; or xl failed."""
 
     code = 11
 
@@ -53,7 +53,7 @@ class TamperError(XenpluginError):
 
 
 class ImageError(XenpluginError):
-    """Reading or writing an image failed, or its content is not what was sent."""
+    """Reading or writing an image failed, or its content is not what was sent; or an internal error."""
 
     code = 13
 
@@ -65,7 +65,7 @@ class LinkError(XenpluginError):
 
 
 class RefusedError(XenpluginError):
-    """It could be done, but data could be lost: the target is in use, too large, of another format."""
+    """Refused, nothing was changed: the target is in use or too large, or the guest or image cannot be moved."""
 
     code = 15
 

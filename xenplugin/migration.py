@@ -69,6 +69,7 @@ class Migration:
         self._host = host
         self._config = config
         self._given = given
+        self._wanted = policy.Policy(config.mode, config.rate)
         self._following: policy.Following | None = None
         self._publisher: Publisher | None = None
 
@@ -204,11 +205,12 @@ class Migration:
             guest = guests.of_config(store, config)
             disks = guests.check(config, guest, self._notice)
             wanted = policy.read(store, guest.uuid, self._config)
+        usual = self._config  # what holds where the policy says nothing, or says it no more
         values = {name: getattr(wanted, name) for name in ("mode", "rate") if name not in self._given}
         self._config = replace(self._config, **values)
         self._pacer.set(self._config.rate / 8)
         state_dir, mode = self._config.state_dir, self._config.mode
-        recover.clear_way(recover.Host(state_dir, self._notice), Role.SOURCE, guest.uuid)
+        recover.clear_way(recover.Host(state_dir, self._notice), guest.uuid)
         peer = PeerNote(self._host, self._config.ssh, self._config.remote_program)
         self._record = record.begin(
             state_dir,
@@ -218,8 +220,10 @@ class Migration:
             ),
         )  # fmt: skip
         self._publisher = Publisher(guest.uuid, guest.name, self._host, mode)
-        self._following = policy.Following(guest.uuid, self._config, wanted, self._heed, self._notice)
-        self._say("guest", {"name": guest.name, "uuid": guest.uuid, "mode": mode, "host": socket.gethostname()})
+        self._wanted = wanted
+        self._following = policy.Following(guest.uuid, usual, wanted, self._heed, self._notice)
+        name, uuid = guests.identity(config)  # what the far xl gives it, and the far record has to know it by
+        self._say("guest", {"name": name, "uuid": uuid, "mode": mode, "host": socket.gethostname()})
         moved = replace(self._config, ssh=self._login.further)
         if mode == "full":
             moved = replace(moved, whole=True, level=STORE)
@@ -282,7 +286,10 @@ class Migration:
             self._check()
 
     def _heed(self, wanted: policy.Policy) -> None:
-        """The guest's policy was changed while it moves: its rate holds at once."""
+        """The guest's policy was changed while it moves: its rate, if that was, holds at once."""
+        before, self._wanted = self._wanted, wanted
+        if wanted.rate == before.rate:
+            return
         self._pacer.set(wanted.rate / 8)
         self._notice(f"xenstore: from now on {units.rate(wanted.rate / 8) if wanted.rate else 'no rate limit'}")
 

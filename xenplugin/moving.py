@@ -9,11 +9,10 @@ from typing import Any
 
 from xenplugin import events
 from xenplugin.config import Config
-from xenplugin.errors import ConfigError, RefusedError, XenpluginError
+from xenplugin.errors import XenpluginError
 from xenplugin.supervise import Supervisor
 from xenplugin.xen import guest as guests
-from xenplugin.xen import policy, recover, shim
-from xenplugin.xen.ownership import Role
+from xenplugin.xen import policy, record, recover, shim
 from xenplugin.xen.process import ancestor
 from xenplugin.xen.store import Store
 from xenplugin.xen.xl import find
@@ -40,15 +39,14 @@ def as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
         return _plain(words)
     if asked.by_hand:
         return _plain(words)
-    try:
-        store = Store()
-        found = guests.find(store, asked.domain)
-    except (ConfigError, RefusedError):
-        return _plain(words)  # xl says best what it does not find
-    with store:
+    with Store() as store:
+        try:
+            found = guests.find(store, asked.domain)
+        except guests.UnknownGuest:
+            return _plain(words)  # xl says best what it does not find
         wanted = policy.read(store, found.uuid, config)
         if not (wanted.enabled and policy.enabled(store)):
-            emit(events.Notice(f"{found.name} is moved without its disks: xenstore says so (docs/xenstore.md)"))
+            emit(events.Notice(f"{found.name} is moved without its disks: its policy in xenstore says so"))
             return _plain(words)
     chosen = replace(config, ssh=asked.ssh or config.ssh)
     supervisor = Supervisor(asked.domain, asked.host, chosen, emit, frozenset(), asked.globals, asked.options)
@@ -73,9 +71,11 @@ def by_hand(config: Config, emit: events.Emit) -> None:
 
 
 def _clear_way(uuid: str, config: Config, emit: events.Emit) -> None:
-    """What an earlier migration left is settled before xl is started. Two at once are refused: the second xl would
-    spoil the first one's log of dirty pages, and at its end resume the guest that the first has suspended."""
-    recover.clear_way(recover.Host(config.state_dir, lambda text: emit(events.Notice(text))), Role.SOURCE, uuid)
+    """This process has the guest for itself from now on, and what earlier migrations left is settled, before xl is
+    started. Two at once are refused: the second xl would spoil the first one's log of dirty pages, and at its end
+    resume the guest that the first has suspended."""
+    record.claim(config.state_dir, uuid)
+    recover.clear_way(recover.Host(config.state_dir, lambda text: emit(events.Notice(text))), uuid)
 
 
 def _plain(words: Sequence[str]) -> int:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import shlex
 import signal
 
 import pytest
-from fakes.world import World
+from fakes.world import G1, World
 from helpers.program import Running, wait_until
 
 #: phase -> where (a: source, b: destination) it is held, and at which point; None: by a slow link.
@@ -203,3 +204,26 @@ def test_the_far_host_is_lost_for_ever(world: World, phase: str) -> None:
 )
 def test_a_few_of_them(world: World, phase: str, who: str, first: str) -> None:
     killed(world, phase, who, signal.SIGKILL, first)
+
+
+@pytest.mark.slow
+def test_a_guest_that_gets_another_uuid_is_known_there(world: World) -> None:
+    """xl makes up a uuid where the file of -C has none. That the guest runs is not told: who asks must learn it."""
+    world.create()
+    config = world.a.domains()[0]["config"]
+    config["c_info"]["uuid"] = config["c_info"]["uuid"][:-1] + "7"
+    (world.folder / f"{config['c_info']['uuid']}.truth").symlink_to(f"{G1}.truth")
+    (world.folder / "other.json").write_text(json.dumps(config))
+    world.b.stall("r.started")
+    running = world.migrate("-C", str(world.folder / "other.json"))
+    wait_until(lambda: world.b.reached("r.started") or running.process.poll() is not None, "the far guest")
+    world.kill("receive-domain")
+    wait_until(lambda: not world.pids("receive-domain"), "its end")
+    world.kill("ssh-domain")
+    world.b.release("r.started")
+    running.end()
+    world.await_quiet()
+    for host in (world.a, world.b, world.a):
+        host.recover(code=None)
+    assert (world.a.states(), world.b.states()) == ({}, {"g1": "runs"})
+    assert not world.a.records() and not world.b.records()

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +108,30 @@ def test_one_migration_of_a_guest_at_a_time(tmp_path: Path) -> None:
     assert caught.value.hint == "xenplugin recover"
     record.advance(tmp_path, record.advance(tmp_path, first, State.KEPT), State.REMOVED)
     record.begin(tmp_path, made())
+
+
+def test_a_guest_is_claimed_by_one_process(tmp_path: Path) -> None:
+    text = (
+        "import sys; from pathlib import Path; from xenplugin.xen import record; from xenplugin.errors import *\n"
+    )
+    text += "try: record.claim(Path(sys.argv[1]), sys.argv[2])\n"
+    text += "except RefusedError: sys.exit(15)\nprint('mine', flush=True); sys.stdin.read()\n"
+
+    def other(uuid: str) -> subprocess.Popen[str]:
+        words = [sys.executable, "-c", text, str(tmp_path), uuid]
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    with other(UUID) as first:
+        assert first.stdout is not None and first.stdout.readline() == "mine\n"
+        with pytest.raises(RefusedError, match="already"):
+            record.claim(tmp_path, UUID)
+        assert other(UUID).wait(30) == 15
+        with other("0" + UUID[1:]) as another:  # another guest
+            assert another.stdout is not None and another.stdout.readline() == "mine\n"
+            another.kill()
+        first.kill()
+    record.claim(tmp_path, UUID)
+    assert other(UUID).wait(30) == 15
 
 
 @pytest.mark.parametrize("step", ["os.fsync", "os.rename", "sync_directory"])

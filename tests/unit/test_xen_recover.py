@@ -270,7 +270,19 @@ def test_a_peer_that_knows_nothing(pair: Pair) -> None:
     pair.near.record(S, State.HANDING)
     assert pair.near.recover() == 20
     assert any("knows nothing" in line for line in pair.near.said)
+    assert any("only if it does not" in line for line in pair.near.said)
     assert pair.near.rows == [AWAY]
+
+
+def test_the_destination_keeps_its_word_whatever_is_assumed(pair: Pair) -> None:
+    """Else the same option on both hosts would make two guests of one."""
+    pair.near.domains(AWAY)
+    pair.near.record(S, State.HANDING)
+    pair.far.domains(THERE)
+    pair.far.record(D, State.RUNNING)
+    assert pair.far.recover(assume_peer_lost=True) == 0
+    assert pair.near.recover(assume_peer_lost=True) == 0
+    assert pair.live() == ["b 9 g1 -b----"]
 
 
 @pytest.fixture
@@ -296,7 +308,7 @@ def test_a_migration_that_runs_is_left_alone(pair: Pair, sleeper: subprocess.Pop
     assert pair.near.recover() == 0
     assert pair.near.state(S) is State.MOVING and "runs (pid" in pair.near.said[-1]
     with pytest.raises(RefusedError, match="already"):
-        clear_way(pair.near.host, S, UUID)
+        clear_way(pair.near.host, UUID)
 
 
 def test_the_source_asks_and_the_driver_there_still_waits(pair: Pair, sleeper: subprocess.Popen[bytes]) -> None:
@@ -424,8 +436,30 @@ def test_xl_that_fails_is_said_and_tried_again(pair: Pair, monkeypatch: pytest.M
 def test_an_earlier_one_is_settled_before_the_next(pair: Pair) -> None:
     pair.far.domains(INCOMING)
     pair.far.record(D, State.RECEIVING)
-    clear_way(pair.far.host, D, UUID)
+    clear_way(pair.far.host, UUID, [D])
     assert pair.far.rows == [] and pair.far.state(D) is State.REFUSED
+
+
+def test_a_guest_that_moves_on_leaves_word(pair: Pair) -> None:
+    """It came, and nobody wrote that down; gone to a third host it must not be taken for one that never ran."""
+    pair.near.domains(AWAY)
+    pair.near.record(S, State.HANDING)
+    pair.far.domains(THERE)
+    pair.far.record(D, State.CLEARED)
+    clear_way(pair.far.host, UUID)
+    pair.far.domains()
+    assert pair.far.state(D) is State.RUNNING
+    assert pair.near.recover() == 0
+    assert pair.near.rows == []
+
+
+def test_a_guest_that_was_renamed_is_still_that_guest(pair: Pair) -> None:
+    pair.near.domains(AWAY)
+    pair.near.record(S, State.HANDING)
+    pair.far.domains(THERE.replace("g1", "web"))
+    pair.far.record(D, State.CLEARED)
+    assert pair.near.recover() == 0
+    assert pair.near.rows == [] and len(pair.live()) == 1
 
 
 def test_the_answer_is_for_a_migration(pair: Pair) -> None:

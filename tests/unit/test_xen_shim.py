@@ -148,15 +148,17 @@ def test_everything_else_is_the_real_xls_with_its_exit_code(host: Host, words: l
 
 
 @pytest.mark.parametrize("how", ["gone", "broken", "fails"])
-def test_without_xenplugin_xl_migrates_by_itself_and_warns(host: Host, how: str) -> None:
+def test_without_xenplugin_nothing_is_migrated(host: Host, how: str) -> None:
+    """Not without its disks either: an old copy of them at the far host would be taken for the guest's."""
     host.enable()
     if how == "gone":
         host.xenplugin.unlink()
     else:
         host.xenplugin.write_text("#!/nonexistent/python3\n" if how == "broken" else "#!/bin/sh\nexit 1\n")
     code, out, err = host.run("migrate", "g1", "hostb")
-    assert (code, out) == (7, "xl|migrate|g1|hostb|")
-    assert "warning" in err and "without its disks" in err
+    assert (code, out) == (1, "")
+    assert "does not run" in err and "xenplugin: hint:" in err
+    assert host.run("list") == (7, "xl|list|", "")
 
 
 def test_the_shim_can_be_made_again_and_taken_away(host: Host) -> None:

@@ -82,6 +82,10 @@ class Lines:
             raise PeerError("a connection with another cipher than was agreed")
         return self._keys.forward(preamble)
 
+    def _check(self, number: int) -> None:
+        if number in self._numbers:
+            raise PeerError(f"connection number {number} again")
+
     def welcome(self, sock: socket.socket, known: Callable[[], None]) -> None:
         """A connection that must first prove itself; then it is served to its end (listener.Listener)."""
         endpoint = SocketEndpoint(sock)
@@ -90,11 +94,8 @@ class Lines:
         def accept(preamble: Preamble) -> Aead:
             preambles.append(preamble)
             with self._lock:
-                if preamble.number in self._numbers:
-                    raise PeerError(f"connection number {preamble.number} again")
-                opener = self._accept(preamble)
-                self._numbers.add(preamble.number)
-            return opener
+                self._check(preamble.number)
+            return self._accept(preamble)
 
         line: Line | None = None
         try:
@@ -103,6 +104,9 @@ class Lines:
             with _patience(endpoint):
                 if next(frames, None) is None:
                     return
+            with self._lock:
+                self._check(preambles[0].number)
+                self._numbers.add(preambles[0].number)
             known()
             line = Line(preambles[0].number, endpoint, Writer(self._keys.backward(preambles[0])))
             tcp.tune(sock, self._silence, None)

@@ -25,14 +25,12 @@ from xenplugin.wire.frames import MAX_ANSWER, MAX_NOTE, Ack, Answer, Done, End, 
 
 
 class PipeIn:
-    """The stream of `job` over `channel`; `random` is what the ready line said. Set `on_note` and `on_failure`,
-    which are called from other threads, before `open`."""
+    """The stream of `job` over `channel`; `random` is what the ready line said. Set `on_note`, which is
+    called from another thread, before `open`."""
 
     def __init__(self, channel: PipeEndpoint, random: bytes, config: Config, job: Job) -> None:
         self.on_note: Callable[[dict[str, Any]], None] = lambda fields: None
-        self.on_failure: Callable[[XenpluginError], None] = lambda error: None
-        self.bytes_out = 0  #: bytes handed on
-        self._session = Acceptor(channel, random, config, job, self._serve, lambda error: self.on_failure(error))
+        self._session = Acceptor(channel, random, config, job, self._serve)
         self._segments: Reassembly[Line] = Reassembly()
         self._lock = threading.Lock()
         self._digest = hashlib.sha256()
@@ -61,7 +59,6 @@ class PipeIn:
             data = bytes(unpacker.unpack(segment.codec, segment.payload, segment.length))
             self._digest.update(data)
             yield data
-            self.bytes_out += len(data)
             with self._lock:
                 acks = self._segments.hand_on()
             for line, count in acks:
@@ -77,15 +74,6 @@ class PipeIn:
     def note(self, fields: dict[str, Any]) -> None:
         """Send an object backward. Raises XenpluginError."""
         self._say(Note(note_text(fields)))
-
-    def wait(self, reached: Callable[[], bool]) -> None:
-        """Wait until it is `reached` (looked at now and then, and after `stir`). Raises the session's failure, if
-        one comes before. Not while another thread reads."""
-        self._session.wait(reached)
-
-    def stir(self) -> None:
-        """Have `wait` look again."""
-        self._session.stir()
 
     def done(self) -> None:
         """All bytes were handed on and have had their effect: the receipt. Raises XenpluginError."""

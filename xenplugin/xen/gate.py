@@ -39,11 +39,6 @@ class Gate:
         self._limits.popleft()
         return self._pass()
 
-    @property
-    def closed(self) -> bool:
-        """Whether something is held back."""
-        return bool(self._limits)
-
     def _pass(self) -> bytes:
         # What began before it could be recognised has passed in part: its last byte has not.
         count = max(0, self._limits[0] - self._passed) if self._limits else len(self._held)

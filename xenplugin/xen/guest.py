@@ -15,9 +15,8 @@ from typing import Any
 
 from xenplugin.errors import PeerError, RefusedError
 from xenplugin.xen.store import Store, plain_path
+from xenplugin.xen.xl import INCOMING
 
-#: Of a guest that is arriving, until its old host has let go of it (xl).
-INCOMING = "--incoming"
 _DEVICES = ("vbd", "virtio_disk")
 _LIST = "xl list shows the guests, xl block-list GUEST its disks"
 
@@ -51,12 +50,16 @@ class Guest:
     disks: tuple[Disk, ...]
 
 
+class UnknownGuest(RefusedError):
+    """xenstore knows no such guest."""
+
+
 def find(store: Store, who: str) -> Guest:
-    """The guest with this name or domain id, as xl takes it. Raises RefusedError if there is none."""
+    """The guest with this name or domain id, as xl takes it. Raises UnknownGuest if there is none."""
     for domid in _domids(store):
         if who in (str(domid), store.read(f"/local/domain/{domid}/name")) and (guest := _guest(store, domid)):
             return guest
-    raise RefusedError(f"there is no guest {who} on this host", hint=_LIST)
+    raise UnknownGuest(f"there is no guest {who} on this host", hint=_LIST)
 
 
 def by_uuid(store: Store, uuid: str) -> Guest | None:
@@ -77,6 +80,16 @@ def of_config(store: Store, config: Mapping[str, Any]) -> Guest:
     return by_uuid(store, _text(about, "uuid")) or find(store, _text(about, "name"))
 
 
+def identity(config: Mapping[str, Any]) -> tuple[str, str]:
+    """Name and uuid that the guest has at the far host. (With `xl migrate -C` they are the file's, and a file
+    without a uuid gets a new one.) Raises PeerError for no configuration."""
+    about = _table(config, "c_info")
+    name, uuid = _text(about, "name"), _text(about, "uuid").lower()
+    if not name or not uuid:
+        raise PeerError("xl's configuration has no name or no uuid")
+    return name, uuid
+
+
 def check(
     config: Mapping[str, Any], guest: Guest, say: Callable[[str], None] = lambda text: None
 ) -> tuple[Disk, ...]:
@@ -86,8 +99,7 @@ def check(
     `say` is told what is left behind: CD drives. Raises RefusedError if it does not agree with xenstore, or if
     there is a disk that cannot be moved; PeerError for what is no configuration.
     """
-    about = _table(config, "c_info")
-    uuid, name = _text(about, "uuid").lower(), _text(about, "name")
+    name, uuid = identity(config)
     if guest.uuid != uuid and guest.name != name:
         raise RefusedError(f"xl's configuration is of {name!r}, not of {guest.name}", hint="give -C its own file")
     disks = config.get("disks", [])

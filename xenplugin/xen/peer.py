@@ -8,8 +8,11 @@ answer, another host's answer, a record that is not there: each is a Silence, ne
 from __future__ import annotations
 
 import json
+import os
+import selectors
 import shlex
 import subprocess
+import time
 from typing import Any
 
 from xenplugin.xen.ownership import TRANSITIONS, Peer, Role, Silence, State
@@ -62,18 +65,43 @@ def _run(record: Record, patience: float, *words: str) -> tuple[str | None, str]
     if vector is None:
         return None, f"it is not known how to reach {host}"
     try:
-        done = subprocess.run(
-            vector, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=patience
-        )
+        status, out, err = _heard(vector, patience)
     except OSError as error:
         return None, f"cannot start {vector[0]}: {error.strerror}"
     except subprocess.TimeoutExpired:
         return None, f"{host} did not answer within {patience:.0f} s"
-    state = parse(done.stdout[-_LONGEST:], record.id)
-    if done.returncode == 0 and state is not None:
+    state = parse(out, record.id)
+    if status == 0 and state is not None:
         return state, ""
-    said = done.stderr.strip().splitlines()
-    return None, f"{host} did not answer (status {done.returncode})" + (f": {said[-1]}" if said else "")
+    said = err.strip().splitlines()
+    return None, f"{host} did not answer (status {status})" + (f": {said[-1]}" if said else "")
+
+
+def _heard(vector: list[str], patience: float) -> tuple[int, str, str]:
+    """Exit status, and the last 64 KiB of either output, however much comes. Raises OSError, TimeoutExpired."""
+    deadline = time.monotonic() + patience
+    pipe = subprocess.PIPE
+    with subprocess.Popen(vector, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0) as child:
+        try:
+            with selectors.DefaultSelector() as selector:
+                kept = []
+                for stream in (child.stdout, child.stderr):
+                    assert stream is not None
+                    kept.append(bytearray())
+                    selector.register(stream, selectors.EVENT_READ, kept[-1])
+                while selector.get_map():
+                    if not (ready := selector.select(max(0.0, deadline - time.monotonic()))):
+                        raise subprocess.TimeoutExpired(vector, patience)
+                    for key, _ in ready:
+                        if not (data := os.read(key.fd, _LONGEST)):
+                            selector.unregister(key.fileobj)
+                        key.data[:] = (key.data + data)[-_LONGEST:]
+            status = child.wait(max(0.0, deadline - time.monotonic()))
+        except BaseException:
+            child.kill()
+            raise
+    out, err = (text.decode(errors="replace") for text in kept)
+    return status, out, err
 
 
 def parse(text: str, id: str) -> str | None:

@@ -26,11 +26,11 @@ from xenplugin.transfer.job import Job
 from xenplugin.transfer.pipein import PipeIn
 from xenplugin.xen import record, recover
 from xenplugin.xen.gate import Gate
+from xenplugin.xen.guest import identity
 from xenplugin.xen.messages import (
     Backward,
     Cleared,
     Forward,
-    Received,
     TakenBack,
     Unpaused,
     rewrite,
@@ -70,7 +70,6 @@ class Receiving:
         self._backward = Gate(Backward(), (Unpaused, TakenBack))
         self._record: Record | None = None
         self._settled = False
-        self._received = False
         self._xl: subprocess.Popen[bytes] | None = None
 
     @property
@@ -109,6 +108,8 @@ class Receiving:
     def _forward_config(self, event: Configuration) -> None:
         if self._record is None:
             raise PeerError("a guest came before its name")
+        if identity(event.fields) != (self._record.name, self._record.uuid):
+            raise PeerError("the guest that comes is not the one that was announced")
         held = self._forward.release()
         paths = {path: self._config.mapped(path) for path in _paths(event.fields)}
         self._write(rewrite(event.raw, paths) + held[event.end :])
@@ -153,9 +154,7 @@ class Receiving:
         if passing:
             self._pipe.answer(passing)
         for event in events:
-            if isinstance(event, Received):
-                self._received = True
-            elif isinstance(event, Unpaused):
+            if isinstance(event, Unpaused):
                 if event.status == 0:
                     self._advance(State.RUNNING)
                 self._pipe.answer(self._backward.release())
@@ -185,7 +184,7 @@ class Receiving:
         if not record.valid_uuid(uuid):
             raise PeerError("a guest without a uuid")
         host_state = recover.Host(self._config.state_dir, _say)
-        recover.clear_way(host_state, Role.DESTINATION, uuid)
+        recover.clear_way(host_state, uuid, [Role.DESTINATION])
         if any(name == domain.name for domain in host_state.xl.domains()) and not _is_self(name, uuid, host_state):
             raise RefusedError(f"there is a guest {name} on the far host already", hint="xl list there shows it")
         try:

@@ -9,7 +9,9 @@ settled (the fence) cannot be moved on. A record that cannot be read is reported
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -21,7 +23,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xenplugin.errors import OwnershipError, RefusedError
+from xenplugin.errors import ImageError, OwnershipError, RefusedError
 from xenplugin.image.files import os_errors, remove, sync_directory
 from xenplugin.xen.ownership import FINAL, FIRST, TRANSITIONS, Role, State, check
 from xenplugin.xen.process import Process, process
@@ -119,6 +121,26 @@ def new(role: Role, id: str, *, uuid: str, name: str, peer: PeerNote, mode: str 
         id=id, role=role, state=FIRST[role], uuid=uuid, name=name, peer=peer, mode=mode,
         driver=process(os.getpid()), began=now, changed=now, **values,
     )  # fmt: skip
+
+
+def claim(state_dir: Path, uuid: str) -> None:
+    """This guest is this process's to migrate, from before there is a record until the process ends. Raises
+    RefusedError if another has it, ImageError."""
+    folder = state_dir / FOLDER
+    byte = int.from_bytes(hashlib.blake2b(uuid.encode(), digest_size=7).digest(), "big")
+    with os_errors("use", str(folder)):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(folder / "busy", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        # A byte of the file for each guest. The kernel lets go of it when this process ends or closes the file.
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+    except OSError as error:
+        os.close(fd)
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise ImageError(f"cannot lock {folder}: {error.strerror}") from None
+        raise RefusedError(
+            "the guest is being migrated already", hint="wait for it, or stop it: xenplugin status"
+        ) from None
 
 
 def begin(state_dir: Path, record: Record) -> Record:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -104,7 +104,7 @@ class Host:
                         if peer_lost and word in (Silence.UNREACHABLE, Silence.UNKNOWN):
                             word = Silence.LOST
                     case Action.UNDECIDED | Action.CONFLICT:
-                        raise _unsettled(one, action, why)
+                        raise _unsettled(one, action, word, why)
                     case Action.RESUME | Action.DESTROY | Action.FINISH:
                         assert domain is not None
                         self._act(action, one, domain)
@@ -140,7 +140,7 @@ class Host:
             if domain.name == one.name + INCOMING:
                 return Guest.STILL, domain
         for domain in domains:
-            if domain.name == one.name and one.state is State.CLEARED:
+            if one.state is State.CLEARED:  # by whatever name: it may have been given another since
                 waits = domain.paused and not one.paused
                 return Guest.STILL if waits else Guest.LIVE, domain
         return Guest.NONE, None
@@ -237,15 +237,16 @@ def _recover_one(here: Host, one: Record, say: Say, assume_peer_lost: bool) -> N
     if one.role is Role.SOURCE:
         if not here.close_down(one):
             say(f"  {one.peer.host} could not be told; the next recover tries again")
-    elif _old(one) or assume_peer_lost:
+    elif _old(one):
         record.forget(here.state_dir, one)
 
 
-def clear_way(host: Host, role: Role, uuid: str) -> None:
-    """Settle what earlier migrations of this guest left in this role, before a new one. Raises RefusedError if one
+def clear_way(host: Host, uuid: str, roles: Sequence[Role] = tuple(Role)) -> None:
+    """Settle what earlier migrations of this guest left on this host, before a new one: a guest that leaves a host
+    settles how it came there as well, for who asks that later must not find it gone. Raises RefusedError if one
     runs, OwnershipError if one stays undecided."""
     for one in record.read_all(host.state_dir)[0]:
-        if (one.role, one.uuid) == (role, uuid) and one.state not in FINAL:
+        if one.uuid == uuid and one.role in roles and one.state not in FINAL:
             if one.driver.alive:
                 raise RefusedError(
                     f"{one.name} is being migrated already (pid {one.driver.pid})", hint="wait for it, or stop it"
@@ -274,13 +275,18 @@ def answer(host: Host, id: str, *, settled: bool = False) -> str:
     return peer.line(id, one.state)
 
 
-def _unsettled(one: Record, action: Action, why: str) -> OwnershipError:
+def _unsettled(one: Record, action: Action, word: Peer, why: str) -> OwnershipError:
     host = one.peer.host
     if action is Action.UNDECIDED:
+        lost = "if it is lost for ever"
+        if word is Silence.UNKNOWN:
+            lost = (
+                f"see on {host} (xl list) whether {one.name} runs there; only if it does not, and has not moved on,"
+            )
         return OwnershipError(
             f"it is not known whether {one.name} runs on {host}, so it stays suspended here: {why}",
-            hint=f"make {host} answer, then `xenplugin recover`; if it is lost for ever"
-            " `xenplugin recover --assume-peer-lost` resumes the guest here",
+            hint=("" if word is Silence.UNKNOWN else f"make {host} answer, then `xenplugin recover`; ")
+            + f"{lost} `xenplugin recover --assume-peer-lost` resumes the guest here",
         )
     return OwnershipError(
         f"{one.name} is {host}'s and runs here as well: somebody started it by hand",

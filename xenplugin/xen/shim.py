@@ -36,11 +36,12 @@ xenplugin={program}
 for word do
     case $word in
     migrate)
-        if "$xenplugin" --version >/dev/null 2>&1; then
+        if "$xenplugin" --version >/dev/null; then
             exec "$xenplugin" migrate --xl-arguments -- "$@"
         fi
-        echo "xenplugin: warning: $xenplugin does not run: xl migrates the guest without its disks" >&2
-        break
+        echo "xenplugin: error: $xenplugin does not run, so nothing is migrated" >&2
+        echo "xenplugin: hint: $xl migrates without disks; an old disk at the far host would not fit the guest" >&2
+        exit 1
         ;;
     -*) ;;
     *) break ;;

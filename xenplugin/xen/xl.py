@@ -86,10 +86,6 @@ class Xl:
         """All domains of this host, dom0 too."""
         return parse_list(self._run("list", "-v"))
 
-    def domid(self, name: str) -> int | None:
-        """The id of the domain of that name; None if there is none."""
-        return next((domain.domid for domain in self.domains() if domain.name == name), None)
-
     def destroy(self, domid: int) -> None:
         """End a domain at once."""
         self._run("destroy", str(domid))
@@ -101,10 +97,6 @@ class Xl:
     def unpause(self, domid: int) -> None:
         """Let a paused domain run. xl does not say whether it did."""
         self._run("unpause", str(domid))
-
-    def pause(self, domid: int) -> None:
-        """Hold a domain. xl does not say whether it did."""
-        self._run("pause", str(domid))
 
     def start_migrate(self, words: Sequence[str], lifeline: int) -> subprocess.Popen[bytes]:
         """Start `xl WORDS` (global options, `migrate`, its options, GUEST, HOST), its standard error a pipe. Its
