@@ -43,7 +43,8 @@ class Linked:
 @dataclass(frozen=True)
 class Progress:
     """`bytes_done` of `bytes_total` bytes (holes do not count) are dealt with; `bytes_wire` were sent; `level` is
-    zstd's at this moment (-99: stored); `seconds` since the start of the transfer."""
+    zstd's at this moment (-99: stored); `seconds` since the start of the transfer. `what`: "" of a disk, else what
+    is moved; of a guest's "memory" more may be done than there is, for what it changes is sent again."""
 
     bytes_done: int
     bytes_total: int
@@ -51,6 +52,7 @@ class Progress:
     bytes_wire: int
     level: int
     seconds: float
+    what: str = ""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ _READ = 1 << 20
 _TICK = 0.1
 #: Seconds without a byte of xl's after which what came before is sent on, though it fills no segment.
 _IDLE = 0.02
+#: Seconds between two words of how much of the memory has moved.
+_TELL = 0.2
 
 
 class Migration:
@@ -74,6 +76,8 @@ class Migration:
         self._publisher: Publisher | None = None
 
         def told(event: events.Event) -> None:
+            if isinstance(event, events.Progress) and not event.what and self._phase[0] == "memory":
+                return  # what follows of the disks is little, and its bar would say nothing of the memory
             with suppress(OSError):  # whoever started this may be gone
                 emit(event)
             if self._publisher is not None:
@@ -108,7 +112,8 @@ class Migration:
         self._phases: dict[str, float] = {}
         self._phase = ("connect", time.monotonic())
         self._began = time.monotonic()
-        self._stopped = self._started = 0.0
+        self._stopped = self._started = self._told = 0.0
+        self._memory = 0
         self.connected = False  #: up to then there is nothing that an interruption could leave behind
 
     def run(self) -> dict[str, Any]:
@@ -169,6 +174,7 @@ class Migration:
         passing, found = self._forward.feed(data)
         if passing:
             self._pipe.write(passing)
+            self._tell_memory()
         for event in found:
             if isinstance(event, Configuration):
                 self._prepare(event.fields)
@@ -185,6 +191,13 @@ class Migration:
             elif isinstance(event, Cleared):
                 self._advance(State.HANDING)
                 self._release()
+
+    def _tell_memory(self) -> None:
+        phase, began = self._phase
+        now = time.monotonic()
+        if phase == "memory" and now - self._told >= _TELL:
+            self._told = now
+            self._emit(self._pipe.progress(phase, self._memory, now - began))
 
     def _open_gate(self) -> None:
         assert self._disks is not None
@@ -204,6 +217,7 @@ class Migration:
         with Store() as store:
             guest = guests.of_config(store, config)
             disks = guests.check(config, guest, self._notice)
+            self._memory = guests.memory(config)
             wanted = policy.read(store, guest.uuid, self._config)
         usual = self._config  # what holds where the policy says nothing, or says it no more
         values = {name: getattr(wanted, name) for name in ("mode", "rate") if name not in self._given}

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -106,6 +107,13 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.
         ui(EVENTS[5])
     assert out.getvalue().splitlines() == [" 50 %  512.0 MiB of 1.0 GiB  200 Mbit/s  zstd 3  4.0 s left"] * 2
     assert shown(EVENTS[5]) == "" and shown(EVENTS[5], progress=False) == ""
+
+
+def test_of_a_memory_more_may_move_than_it_has() -> None:
+    moved = events.Progress(1 << 29, 1 << 30, 1 << 29, 100_000_000, 1, 4.0, "memory")
+    assert "memory 512.0 MiB of 1.0 GiB  200 Mbit/s" in shown(moved, progress=True)
+    again = shown(replace(moved, bytes_done=3 << 29), progress=True)
+    assert "100 %" in again and "memory 1.5 GiB  200 Mbit/s" in again
 
 
 @pytest.mark.parametrize(

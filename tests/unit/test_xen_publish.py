@@ -80,6 +80,10 @@ def test_what_stands_there_and_that_it_goes(
         until(lambda: wrote(server, "eta") == 2)
         found = publish.progress(store, UUID)
         assert found and found["percent"] == "100" and found["rate"] == "24000" and found["eta"] == "0"
+        said(Progress(100, 1000, 100, 5000, 3, 1.0, "memory"))  # begins anew
+        until(lambda: wrote(server, "eta") == 3)
+        found = publish.progress(store, UUID)
+        assert found and found["percent"] == "10" and found["rate"] == "40000" and found["eta"] == "9"
         said.close()
         assert publish.progress(store, UUID) is None and HOME not in server.nodes
 

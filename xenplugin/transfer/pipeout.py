@@ -190,6 +190,11 @@ class PipeOut:
             self._changed.notify_all()
         self._session.close()
 
+    def progress(self, what: str, total: int, seconds: float) -> events.Progress:
+        """How far it is: of about `total` bytes of `what`, `seconds` after the first."""
+        done, session = self._bytes_in, self._session
+        return events.Progress(done, total, done, session.bytes_wire, session.ladder.level, seconds, what)
+
     def result(self) -> dict[str, Any]:
         """What was moved, in bytes, and how."""
         session = self._session

@@ -75,7 +75,7 @@ class TextUi:
         elif isinstance(event, events.Phase):
             if self._verbose:
                 self._say(f"phase: {event.name}", "dim")
-            if event.name in ("finish", "memory", "handover"):
+            if event.name in ("finish", "memory", "stopped", "handover"):
                 self.close()
             if event.name in _GUEST:
                 self._say(f"  {_GUEST[event.name]}")
@@ -97,7 +97,10 @@ class TextUi:
         left = event.seconds / share - event.seconds if share > 0.01 else None
         pace = units.rate(event.bytes_wire / event.seconds) if event.seconds > 0.2 else "..."
         level = "stored" if event.level == STORE else f"zstd {event.level}"
-        tail = f"{units.size(event.bytes_done)} of {units.size(event.bytes_total)}  {pace}  {level}"
+        amount = units.size(event.bytes_done)
+        if event.bytes_done <= event.bytes_total or not event.what:
+            amount += f" of {units.size(event.bytes_total)}"
+        tail = f"{event.what + ' ' if event.what else ''}{amount}  {pace}  {level}"
         remaining = f"{units.seconds(left)} left" if left is not None else ""
         if self._moving:
             if self._bar is None:

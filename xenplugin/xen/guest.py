@@ -90,6 +90,13 @@ def identity(config: Mapping[str, Any]) -> tuple[str, str]:
     return name, uuid
 
 
+def memory(config: Mapping[str, Any]) -> int:
+    """Bytes of memory that the guest is to have, 0 if its configuration does not say that."""
+    about = config.get("b_info")
+    found = about.get("target_memkb", about.get("max_memkb")) if isinstance(about, dict) else None
+    return 1024 * found if isinstance(found, int) else 0
+
+
 def check(
     config: Mapping[str, Any], guest: Guest, say: Callable[[str], None] = lambda text: None
 ) -> tuple[Disk, ...]:

@@ -44,6 +44,8 @@ class Publisher:
         if isinstance(event, events.Phase):
             self._values["phase"] = event.name
         elif isinstance(event, events.Progress):
+            if self._progress is not None and event.what != self._progress.what:
+                self._before = (0.0, 0)
             self._progress = event
         else:
             return
