@@ -51,13 +51,13 @@ def test_a_migration_that_runs_and_its_progress(tmp_path: Path) -> None:
     put(tmp_path, Role.SOURCE, State.MOVING, alive=True)
     rows = report.status(
         Config(state_dir=tmp_path),
-        progress={UUID: {"phase": "pre-copy", "percent": "40", "rate": "187 Mbit/s"}}.get,
+        progress={UUID: {"phase": "pre-copy", "percent": "40", "rate": "187000000", "eta": "75"}}.get,
         enabled=lambda: True,
     )
     assert rows[0] == {"kind": "host", "enabled": True}
     assert (rows[1]["kind"], rows[1]["guest"], rows[1]["pid"]) == ("migration", "g1", os.getpid())
     shown = text(rows)
-    assert "g1 to hostb" in shown and "pre-copy 40 187 Mbit/s" in shown and "next:" not in shown
+    assert "g1 to hostb" in shown and "pre-copy 40 %, 187 Mbit/s, 1 min 15 s left" in shown and "next:" not in shown
     assert json.loads(json.dumps(rows)) == rows
 
 

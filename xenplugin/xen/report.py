@@ -149,10 +149,22 @@ _Line = tuple[str, str, str, str]
 
 
 def _migration_line(row: dict[str, Any]) -> _Line:
-    found = row["progress"] or {}
     way = f"{'to' if row['role'] == Role.SOURCE else 'from'} {row['peer']}"
-    parts = [str(found[key]) for key in ("phase", "percent", "rate", "eta") if found.get(key) not in (None, "")]
-    return "migrating", f"{row['guest']} {way}", " ".join(parts) or row["state"], f"pid {row['pid']}"
+    return (
+        "migrating",
+        f"{row['guest']} {way}",
+        _how_far(row["progress"] or {}) or row["state"],
+        f"pid {row['pid']}",
+    )
+
+
+def _how_far(nodes: Mapping[str, str]) -> str:
+    """What stands in xenstore (docs/xenstore.md), for people."""
+    figures = {key: int(nodes[key]) for key in ("percent", "rate", "eta") if nodes.get(key, "").isdecimal()}
+    parts = [f"{figures['percent']} %"] if "percent" in figures else []
+    parts += [units.rate(figures["rate"] / 8)] if "rate" in figures else []
+    parts += [f"{units.seconds(figures['eta'])} left"] if "eta" in figures else []
+    return f"{nodes.get('phase', '')} {', '.join(parts)}".strip()
 
 
 def _left_line(row: dict[str, Any]) -> _Line:
