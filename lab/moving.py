@@ -281,7 +281,7 @@ def clean(node: Node) -> list[str]:
     """What a migration has left on `node` that should not be there: records, xenstore's nodes, processes, empty
     files in the place of disks."""
     script = f"""
-        ls -A {RECORDS} 2>/dev/null | grep -v '^lock$'
+        ls -A {RECORDS} 2>/dev/null | grep -Evx 'lock|busy'
         xenstore-ls /tool/xenplugin/migration 2>/dev/null
         ps -eo pid=,args= | grep -E '[x]l migrate |[x]enplugin (receive|transport)|[l]ibxl-save-helper'
         find /srv/guests -name '*.img' -size 0
