@@ -15,9 +15,11 @@ class Told(Ladder):
     def __init__(self) -> None:
         super().__init__(None, 2)
         self.drains: list[tuple[int, float]] = []
+        self.starved: list[bool] = []
 
     def drained(self, count: int, seconds: float, starved: bool) -> None:
         self.drains.append((count, round(seconds, 3)))
+        self.starved.append(starved)
 
 
 @pytest.fixture
@@ -61,3 +63,17 @@ def test_before_there_is_a_connection_nothing_is_told(clock: list[float]) -> Non
     clock[0] += 10.0
     gauge.read()
     assert ladder.drains == []
+
+
+def test_an_empty_queue_is_the_links_doing_where_no_more_may_be_under_way(clock: list[float]) -> None:
+    """Else a long link, whose buffers take all at once, would be thought faster than it is, and nothing packed."""
+    queue, ladder = SendQueue(1 << 20), Told()
+    gauge = Gauge(queue, ladder)
+    gauge.connected(0.0)
+    for bounded in (False, True, False):
+        assert queue.get(lambda: False, 0.0) is None
+        if bounded:
+            gauge.bounded()
+        clock[0] += 1.0
+        gauge.read()
+    assert ladder.starved == [True, False, True]

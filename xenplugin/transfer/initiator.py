@@ -128,7 +128,7 @@ class Initiator:
         )
         # On one machine no link is to be relieved: packing would only take the CPU from the writing side.
         self.ladder = Ladder(STORE if config.level is None and job.local else config.level, CORES)
-        self._gauge = Gauge(self.pool.queue, self.ladder)
+        self.gauge = Gauge(self.pool.queue, self.ladder)
         try:
             self._channel.send(job.line())
             self.control.send(Image(job.size))
@@ -152,7 +152,7 @@ class Initiator:
     def put(self, frame: Sent) -> None:
         """Have it sent over any connection; waits while the queue is full."""
         self.pool.queue.put(frame)
-        self._gauge.read()
+        self.gauge.read()
 
     def connect(self) -> None:
         """Await the far side's welcome, then open the data's way. Raises XenpluginError."""
@@ -182,7 +182,7 @@ class Initiator:
             self.pool.add(line)
             self.pool.open(self.streams - 1)
             self.emit(events.Linked(dialer.address or "", dialer.rtt, self.streams, dialer.congestion))
-        self._gauge.connected(dialer.rtt)
+        self.gauge.connected(dialer.rtt)
         self._tending = Tending(config, dialer, self.pool)
 
     def _addresses(self, welcome: dict[str, Any]) -> list[str]:

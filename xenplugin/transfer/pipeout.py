@@ -211,6 +211,7 @@ class PipeOut:
             return False
         if self._held >= self._allowance.limit:
             self._allowance.tight()
+            self._session.gauge.bounded()
             return True
         return self._next - next(iter(self._kept)) >= WINDOW or len(self._work) >= 2 * WORKERS
 

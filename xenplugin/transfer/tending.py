@@ -30,11 +30,16 @@ class Gauge:
         self._at = time.monotonic()
         self._left = 0
         self._link_from = math.inf
+        self._bounded = False
         self._lock = threading.Lock()
 
     def connected(self, rtt: float) -> None:
         """Connections were opened just now over a path of `rtt` seconds."""
         self._link_from = time.monotonic() + _RAMP * rtt
+
+    def bounded(self) -> None:
+        """All that may be under way is: an empty queue is the link's doing now, not that of who fills it."""
+        self._bounded = True
 
     def read(self) -> None:
         with self._lock:
@@ -42,8 +47,9 @@ class Gauge:
             if now - self._at < _GAUGE:
                 return
             left, starved = self._queue.observe()
+            bounded, self._bounded = self._bounded, False
             if self._at >= self._link_from:
-                self._ladder.drained(left - self._left, now - self._at, starved)
+                self._ladder.drained(left - self._left, now - self._at, starved and not bounded)
             self._at, self._left = now, left
 
 
