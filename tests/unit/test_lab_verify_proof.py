@@ -16,7 +16,7 @@ pytest.importorskip("numpy", reason="numpy is not installed")
 
 from helpers.doubled import SECRET
 from helpers.images import content
-from helpers.program import PROGRAM, Program, processes_with
+from helpers.program import PROGRAM, Program, processes_with, wait_until
 from helpers.wire import noise, recording, send
 
 from lab.guest import canaries
@@ -151,6 +151,7 @@ def test_a_secret_in_the_open_is_seen(program: Program, tmp_path: Path) -> None:
     look = Look()
     (tmp_path / "log").write_text(f"secret={SECRET.hex()}\n")
     careless = program.spawn([sys.executable, "-c", "input()", SECRET.hex()], env={"SECRET": SECRET.hex()})
+    wait_until(Path(f"/proc/{careless.pid}/cmdline").read_bytes, "its words")  # exec shows them a moment later
     look_at_processes(look, [careless.pid], [SECRET])
     look_at_files(look, [tmp_path / "log"], [SECRET])
     careless.process.kill()
