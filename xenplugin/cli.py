@@ -76,20 +76,19 @@ def _shared(*names: str, result: bool = True, progress: bool = True) -> Callable
 
     def decorate(command: F) -> F:
         decorated: Any = command
-        for option in (
+        every = [
             click.option("--config", metavar="FILE", help="Configuration file (TOML)."),
             click.option("-v", "--verbose", is_flag=True, help="Say more."),
             click.option("-q", "--quiet", is_flag=True, help="No progress and no result: notices and errors only."),
             click.option("--log-json", is_flag=True, help="Events as JSON lines on standard error."),
-        ):
-            decorated = option(decorated)
+        ]
         if progress:
-            bar = click.option("--progress/--no-progress", default=None, help="Progress (default: on a terminal).")
-            decorated = bar(decorated)
+            bar = "Progress (default: on a terminal)."
+            every.append(click.option("--progress/--no-progress", default=None, help=bar))
         if result:
-            decorated = click.option("--json", is_flag=True, help="The result as JSON on standard output.")(
-                decorated
-            )
+            every.append(click.option("--json", is_flag=True, help="The result as JSON on standard output."))
+        for option in every:
+            decorated = option(decorated)
         for setting in reversed(fields(Config)):
             flag = setting.metadata.get("flag")
             if setting.name in names:

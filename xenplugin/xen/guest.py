@@ -73,11 +73,11 @@ def by_uuid(store: Store, uuid: str) -> Guest | None:
 
 
 def of_config(store: Store, config: Mapping[str, Any]) -> Guest:
-    """The guest that xl's configuration (message 2) is of: by its uuid, and, since the file that `xl migrate -C`
-    takes may have none, by its name. Raises RefusedError if it is not on this host, PeerError for no configuration.
+    """The guest that xl's configuration (message 2) is of: by its uuid, and, since with `xl migrate -C`
+    that may be another, by its name. Raises RefusedError if it is not on this host, PeerError for no configuration.
     """
-    about = _table(config, "c_info")
-    return by_uuid(store, _text(about, "uuid")) or find(store, _text(about, "name"))
+    name, uuid = identity(config)
+    return by_uuid(store, uuid) or find(store, name)
 
 
 def identity(config: Mapping[str, Any]) -> tuple[str, str]:

@@ -9,7 +9,6 @@ settled (the fence) cannot be moved on. A record that cannot be read is reported
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -23,7 +22,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xenplugin.errors import ImageError, OwnershipError, RefusedError
+from xenplugin.errors import OwnershipError, RefusedError
 from xenplugin.image.files import os_errors, remove, sync_directory
 from xenplugin.xen.ownership import FINAL, FIRST, TRANSITIONS, Role, State, check
 from xenplugin.xen.process import Process, process
@@ -126,21 +125,20 @@ def new(role: Role, id: str, *, uuid: str, name: str, peer: PeerNote, mode: str 
 def claim(state_dir: Path, uuid: str) -> None:
     """This guest is this process's to migrate, from before there is a record until the process ends. Raises
     RefusedError if another has it, ImageError."""
-    folder = state_dir / FOLDER
+    fd = _lock_file(state_dir, "busy")
     byte = int.from_bytes(hashlib.blake2b(uuid.encode(), digest_size=7).digest(), "big")
-    with os_errors("use", str(folder)):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(folder / "busy", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         # A byte of the file for each guest. The kernel lets go of it when this process ends or closes the file.
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-    except OSError as error:
+        with os_errors("lock", str(state_dir / FOLDER)):
+            try:
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+            except (BlockingIOError, PermissionError):  # fcntl(2): EAGAIN or EACCES
+                raise RefusedError(
+                    "the guest is being migrated already", hint="wait for it, or stop it: xenplugin status"
+                ) from None
+    except BaseException:
         os.close(fd)
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise ImageError(f"cannot lock {folder}: {error.strerror}") from None
-        raise RefusedError(
-            "the guest is being migrated already", hint="wait for it, or stop it: xenplugin status"
-        ) from None
+        raise
 
 
 def begin(state_dir: Path, record: Record) -> Record:
@@ -232,12 +230,17 @@ def _check_id(id: str) -> None:
         raise OwnershipError(f"{id!r} names no migration")
 
 
-@contextmanager
-def _locked(state_dir: Path) -> Iterator[Path]:
+def _lock_file(state_dir: Path, name: str) -> int:
     folder = state_dir / FOLDER
     with os_errors("use", str(folder)):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+@contextmanager
+def _locked(state_dir: Path) -> Iterator[Path]:
+    folder = state_dir / FOLDER
+    fd = _lock_file(state_dir, "lock")
     try:
         with os_errors("lock", str(folder)):
             fcntl.flock(fd, fcntl.LOCK_EX)

@@ -139,10 +139,9 @@ class Host:
         for domain in domains:
             if domain.name == one.name + INCOMING:
                 return Guest.STILL, domain
-        for domain in domains:
-            if one.state is State.CLEARED:  # by whatever name: it may have been given another since
-                waits = domain.paused and not one.paused
-                return Guest.STILL if waits else Guest.LIVE, domain
+        if domains and one.state is State.CLEARED:  # by whatever name: it may have been given another since
+            waits = domains[0].paused and not one.paused
+            return Guest.STILL if waits else Guest.LIVE, domains[0]
         return Guest.NONE, None
 
     def _act(self, action: Action, one: Record, domain: Domain) -> None:
@@ -278,15 +277,14 @@ def answer(host: Host, id: str, *, settled: bool = False) -> str:
 def _unsettled(one: Record, action: Action, word: Peer, why: str) -> OwnershipError:
     host = one.peer.host
     if action is Action.UNDECIDED:
-        lost = "if it is lost for ever"
+        when = f"make {host} answer, then `xenplugin recover`; if it is lost for ever"
         if word is Silence.UNKNOWN:
-            lost = (
+            when = (
                 f"see on {host} (xl list) whether {one.name} runs there; only if it does not, and has not moved on,"
             )
         return OwnershipError(
             f"it is not known whether {one.name} runs on {host}, so it stays suspended here: {why}",
-            hint=("" if word is Silence.UNKNOWN else f"make {host} answer, then `xenplugin recover`; ")
-            + f"{lost} `xenplugin recover --assume-peer-lost` resumes the guest here",
+            hint=f"{when} `xenplugin recover --assume-peer-lost` resumes the guest here",
         )
     return OwnershipError(
         f"{one.name} is {host}'s and runs here as well: somebody started it by hand",
