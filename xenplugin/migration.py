@@ -50,6 +50,8 @@ _TICK = 0.1
 _IDLE = 0.02
 #: Seconds between two words of how much of the memory has moved.
 _TELL = 0.2
+#: Seconds before all of its memory has been sent once from which on the guest may be suspended soon.
+_CLOSING = 2.0
 
 
 class Migration:
@@ -174,7 +176,7 @@ class Migration:
         passing, found = self._forward.feed(data)
         if passing:
             self._pipe.write(passing)
-            self._tell_memory()
+            self._look_at_memory()
         for event in found:
             if isinstance(event, Configuration):
                 self._prepare(event.fields)
@@ -192,12 +194,18 @@ class Migration:
                 self._advance(State.HANDING)
                 self._release()
 
-    def _tell_memory(self) -> None:
+    def _look_at_memory(self) -> None:
         phase, began = self._phase
         now = time.monotonic()
-        if phase == "memory" and now - self._told >= _TELL:
-            self._told = now
-            self._emit(self._pipe.progress(phase, self._memory, now - began))
+        if phase != "memory" or now - self._told < _TELL:
+            return
+        self._told = now
+        self._emit(self._pipe.progress(phase, self._memory, now - began))
+        done = self._pipe.bytes_in
+        if self._memory - done < _CLOSING * done / (now - began):
+            assert self._disks is not None
+            self._pipe.close_in()
+            self._disks.close_in()
 
     def _open_gate(self) -> None:
         assert self._disks is not None

@@ -164,6 +164,9 @@ def through(live: LiveDisk, guest: Guest, trail: float = 0.7) -> dict[str, Any]:
     writes = guest.writes
     wait_until(lambda: guest.writes > writes + 50, "more writes")
     follower.join(trail)
+    live.close_in()
+    rounds = live.rounds
+    wait_until(lambda: live.rounds > rounds + 1, "rounds that follow soon")
     guest.suspend()
     stop.set()
     follower.join(NEVER)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from xenplugin.errors import PeerError
-from xenplugin.transfer.pipeout import Allowance
+from xenplugin.transfer.backlog import Backlog
 from xenplugin.transfer.reassembly import Reassembly
 from xenplugin.wire.frames import WINDOW, Codec, End, Segment
 
@@ -140,11 +140,11 @@ def test_what_does_not_fit_is_refused() -> None:
 
 @given(st.floats(1e4, 5e9), st.floats(0, 0.3), st.floats(0.001, 0.2))
 @settings(deadline=None)
-def test_the_allowance_finds_the_link(rate: float, rtt: float, step: float) -> None:
+def test_the_limit_finds_the_link(rate: float, rtt: float, step: float) -> None:
     """A link that takes `rate` bytes/s: soon about twice what it takes in two round trips and a moment may wait."""
     now = 100.0
-    allowed = Allowance(now)
-    allowed.rtt = rtt
+    allowed = Backlog(now)
+    allowed.connected(rtt)
     for _ in range(10_000):
         now += step
         allowed.tight()
@@ -154,7 +154,7 @@ def test_the_allowance_finds_the_link(rate: float, rtt: float, step: float) -> N
 
 
 def test_a_writer_that_is_slow_narrows_nothing() -> None:
-    allowed = Allowance(0.0)
+    allowed = Backlog(0.0)
     for second in range(100):
         allowed.handed_on(1000, float(second))
     assert allowed.limit == 8 * MIB
@@ -166,11 +166,60 @@ def test_a_writer_that_is_slow_narrows_nothing() -> None:
 def test_a_slow_start_is_not_taken_for_the_link(rtt: float, trips: float) -> None:
     """At first a segment takes several round trips, though the link could carry much more."""
     now = 100.0
-    allowed = Allowance(now)
-    allowed.rtt = rtt
+    allowed = Backlog(now)
+    allowed.connected(rtt)
     for _ in range(200):
         now += rtt / 4
         allowed.tight()
         allowed.handed_on(int(allowed.limit / (trips * rtt) * rtt / 4), now)
         assert allowed.limit >= 8 * MIB
     assert allowed.limit > 16 * MIB
+
+
+@given(st.floats(1e6, 1e8), st.floats(0, 0.3), st.floats(0.001, 0.05))
+@settings(deadline=None)
+def test_near_the_end_little_waits_and_the_link_is_kept_busy(rate: float, rtt: float, step: float) -> None:
+    now, waits = 100.0, 0.0
+    allowed = Backlog(now)
+    allowed.connected(rtt)
+
+    def go_on(seconds: float) -> None:
+        nonlocal now, waits
+        until = now + seconds
+        while now < until:
+            now += step
+            carried = min(rate, allowed.limit / max(rtt, 1e-4))
+            waits = (allowed.limit - carried * rtt) / carried
+            allowed.tight()
+            allowed.handed_on(int(carried * step), now)
+
+    go_on(60)
+    before = allowed.limit
+    allowed.close_in()
+    assert allowed.limit < before
+    go_on(10)
+    assert allowed.limit >= rate * rtt  # what the link alone holds
+    assert waits <= max(0.1, (512 << 10) / rate)
+    assert 64 << 10 <= allowed.segment <= max(64 << 10, allowed.limit // 8)
+
+
+def test_whoever_shares_the_link_near_the_end_does_not_take_all_of_it() -> None:
+    allowed = Backlog(0.0)
+    for tick in range(100):
+        allowed.tight()
+        allowed.handed_on(50 * MIB, tick / 2)
+    allowed.close_in()
+    least = allowed.limit // 2
+    for tick in range(100, 300):
+        allowed.tight()
+        allowed.handed_on(1000, tick / 2)
+    assert allowed.limit == least
+
+
+def test_a_stream_that_nothing_held_up_is_narrowed_when_something_does() -> None:
+    allowed = Backlog(0.0)
+    allowed.close_in()
+    assert allowed.limit == 8 * MIB
+    allowed.tight()
+    allowed.handed_on(MIB, 1.0)
+    assert allowed.limit == 512 << 10

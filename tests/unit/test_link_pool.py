@@ -232,6 +232,23 @@ def test_opened_connections_share_the_queue(world: World) -> None:
     assert not world.pool.queue.put(chunk(4))
 
 
+def test_those_that_rest_are_given_nothing_and_stay(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_REST", 0.01)
+    for _ in range(3):
+        world.pool.add(world.line())
+    ends = [world.end() for _ in range(3)]
+    world.pool.rest(1, "reno")
+    for end in ends[1:]:
+        assert end.frames.get(timeout=PATIENT) == Ping()
+    world.put(*map(chunk, range(20)))
+    assert ends[0].next(20) == [chunk(index) for index in range(20)]
+    assert all(isinstance(end.frames.get(timeout=PATIENT), Ping) for end in ends[1:] for _ in range(5))
+    ends[0].hang_up()
+    assert len(world.redone.get(timeout=PATIENT)) == 20
+    world.put(chunk(20))  # whoever takes its place does not rest
+    assert world.end().next(1) == [chunk(20)] and world.pool.size == 3
+
+
 def test_it_dials_again_with_growing_pauses_and_fails_once(world: World, clockwork: Clockwork) -> None:
     world.refuse = -1
     assert world.pool._redial() is None

@@ -23,6 +23,8 @@ PING_EVERY = 5.0
 _CAPACITY = 80 << 20
 #: Seconds in which the receipt overtakes the end of a connection.
 _LAST_WORD = 2.0
+#: Seconds between looks of a connection that is given nothing.
+_REST = 0.5
 #: Seconds to wait after a connection on which nothing was heard.
 _UNHEARD = 1.0
 
@@ -58,6 +60,7 @@ class Pool:
         self._lock = threading.Lock()
         self._courses: dict[int, tcp.Course] = {}
         self._wanted = 0  # connections that were asked for
+        self._resting: set[Line] = set()  # alive, but given nothing
 
     def add(self, line: Line) -> None:
         """Send over `line` from now on; its acknowledgements are read here."""
@@ -116,6 +119,15 @@ class Pool:
                 if isinstance(line.endpoint, SocketEndpoint):
                     tcp.set_congestion(line.endpoint.sock, name)
 
+    def rest(self, keep: int, congestion: str) -> None:
+        """Send over `keep` of the connections only, with this congestion control: little, now and then. One that is
+        given nothing for a while begins in slow start again (RFC 5681, 4.1), unless it is controlled by BBR."""
+        with self._lock:
+            lines = sorted(self._lines, key=lambda line: line.number)
+            self._resting = set(lines[keep:])
+        self.set_congestion(congestion)
+        self.queue.wake()
+
     def close(self) -> None:
         """End all connections."""
         self._closed.set()
@@ -170,7 +182,11 @@ class Pool:
         while not self._closed.is_set() and line.lost is None:
             if line.spent and line.number:
                 raise ConnectionError("its key has sealed enough")
-            frame: Frame | None = self.queue.get(lambda: line.lost is not None, PING_EVERY)
+            frame: Frame | None = None
+            if line in self._resting:
+                self._closed.wait(_REST)
+            else:
+                frame = self.queue.get(lambda: line.lost is not None or line in self._resting, PING_EVERY)
             if frame is not None:
                 line.send(frame)
             elif line.lost is None and not self._closed.is_set():

@@ -50,6 +50,9 @@ from xenplugin.wire.frames import (
 TICK = 0.1
 #: Seconds to tell the far side why this one ends.
 _LAST_WORD = 2.0
+#: Connections of a domain's stream to begin with, at most: one that has little to carry restarts slowly, and what
+#: each has in hand must leave before the guest's last pages.
+_STREAM_STREAMS = 8
 AGAIN = "the same command again goes on where it was"
 
 
@@ -109,6 +112,7 @@ class Initiator:
         far, config = self._start_far(), self._config
         session = Session(Keys(job.secret, far.random), job.session, job.cipher, job.size)
         self._channel = far.channel(self._pacer)
+        self._most_streams = _STREAM_STREAMS if job.kind == DOMAIN else tcp.MAX_STREAMS
         table = states.DOMAIN_BACKWARD_CONTROL if job.kind == DOMAIN else states.BACKWARD_CONTROL
         self.control = session.line(0, self._channel, table)
         self._dialer = Dialer(
@@ -165,7 +169,7 @@ class Initiator:
         cores = min(CORES, welcome["cores"] or CORES)
 
         def wanted(rtt: float) -> int:
-            return config.streams or tcp.choose_streams(rtt, cores)
+            return config.streams or min(self._most_streams, tcp.choose_streams(rtt, cores))
 
         line = dialer.first(addresses, wanted) if dialer.port and addresses else None
         if line is None:

@@ -23,6 +23,7 @@ from xenplugin.image.changes import Changes
 from xenplugin.image.digest import text
 from xenplugin.image.sent import SentLeaves
 from xenplugin.image.source import Source
+from xenplugin.link import tcp
 from xenplugin.link.rate import Pacer
 from xenplugin.link.sharing import Standby
 from xenplugin.transfer.base import Base
@@ -37,8 +38,10 @@ from xenplugin.wire.frames import Frame, Index, IndexRun, Sent, Zeros
 
 #: Seconds between looks at whether to stop: of the guest's downtime, so few.
 _LOOK = 0.02
-#: Seconds of pause after a round of `trail`, at least.
-_PAUSE = 0.5
+#: Seconds of pause after a round of `trail`, at least; and near its end.
+_PAUSE, _PAUSE_LAST = 1.0, 0.1
+#: Connections that are enough for what is written meanwhile.
+_FEW = 4
 #: Seconds of the link's rate that wait in the queue when all has been sent once, and bytes at least.
 _QUEUED = 0.25
 _QUEUE = 4 << 20
@@ -91,6 +94,8 @@ class LiveDisk:
         self._packing: Packing | None = None
         self._phases: dict[str, float] = {}
         self._converging = Converging()
+        self._closing = False
+        self._congestion = config.congestion or tcp.LOSSY
         self._began = time.monotonic()
         #: Chunks still to be read again; None: all of them.
         self._todo: set[int] | None = set()
@@ -133,13 +138,18 @@ class LiveDisk:
 
     def trail(self, stop: threading.Event) -> None:
         """Go on with rounds until `stop` is set; after `precopy`."""
+        self._session.pool.rest(_FEW, self._congestion)
         while not stop.is_set():
             began = time.monotonic()
             self._drain()
             if self._book.rounds < _ROUNDS and self._todo != set():
                 self._round(self._items(), stop)
             self._session.check()
-            stop.wait(max(_PAUSE, time.monotonic() - began))
+            stop.wait(_PAUSE_LAST if self._closing else max(_PAUSE, time.monotonic() - began))
+
+    def close_in(self) -> None:
+        """The guest may be suspended soon, and little is to be left then. From any thread."""
+        self._closing = True
 
     def settle(self) -> dict[str, Any]:
         """Nobody writes to the disk any more: send what is left, have the far side make it durable under its final

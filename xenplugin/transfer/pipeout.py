@@ -19,52 +19,12 @@ from xenplugin.codec.compress import Packer
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, XenpluginError
 from xenplugin.link.rate import Pacer
+from xenplugin.transfer.backlog import Backlog
 from xenplugin.transfer.initiator import TICK, Initiator
 from xenplugin.transfer.job import DOMAIN, Job
 from xenplugin.transfer.packing import WORKERS
 from xenplugin.transfer.pipein import note_fields, note_text
-from xenplugin.wire.frames import MAX_SEGMENT, WINDOW, Answer, Frame, Note, Segment, Sent
-
-_LEAST, _MOST = 2 << 20, 64 << 20
-_START = 8 << 20
-_GAIN = 2
-#: Round trips in which slow start, not the link, decides what arrives: a segment alone takes five.
-_RAMP = 16
-#: Bytes of the stream in a segment where the round trip takes `_FAR` seconds or more: many connections share what
-#: may be under way, and one that gets nothing for some round trips would begin in slow start again (RFC 5681, 4.1).
-_PIECE = 256 << 10
-_FAR = 0.02
-#: Seconds of the link's rate that may wait, beyond what is under way.
-_WAITING = 0.25
-
-
-class Allowance:
-    """How many packed bytes may be under way: twice what the link takes in two round trips and `_WAITING` seconds,
-    so that a limit that was too low grows. It is not lowered while TCP's slow start opens up, when what is handed
-    on says nothing of the link. Pure."""
-
-    def __init__(self, now: float) -> None:
-        self.limit = _START
-        self.rtt = 0.0
-        self._began = self._since = now
-        self._count = 0
-        self._tight = False
-
-    def tight(self) -> None:
-        """The limit held something up."""
-        self._tight = True
-
-    def handed_on(self, count: int, now: float) -> None:
-        """`count` bytes of what was under way have arrived by `now` (seconds)."""
-        self._count += count
-        span = now - self._since
-        if span < max(_WAITING, 2 * self.rtt):
-            return
-        if self._tight:  # else the writer, not the link, says how much comes
-            wanted = int(max(_LEAST, min(_MOST, _GAIN * self._count / span * (2 * self.rtt + _WAITING))))
-            if wanted > self.limit or now - self._began > _RAMP * self.rtt:
-                self.limit = wanted
-        self._since, self._count, self._tight = now, 0, False
+from xenplugin.wire.frames import WINDOW, Answer, Frame, Note, Segment, Sent
 
 
 class PipeOut:
@@ -102,15 +62,14 @@ class PipeOut:
         self._digest = hashlib.sha256()
         self._parts: list[bytes] = []
         self._collected = 0
-        self._segment = MAX_SEGMENT
-        self._bytes_in = 0
+        self.bytes_in = 0  #: of the stream, so far
         self._next = 0  # number of the next segment
         self._packed = 0  # segments that were packed and given to the connections
         self._work: deque[tuple[int, bytes]] = deque()
         #: Segments that were not handed on at the far side yet, in order; None: to be packed.
         self._kept: dict[int, Segment | None] = {}
         self._held = 0  # bytes of these
-        self._allowance = Allowance(time.monotonic())
+        self._backlog = Backlog(time.monotonic())
         self._closed = False
         self._changed = threading.Condition()
 
@@ -123,9 +82,7 @@ class PipeOut:
     def connect(self) -> None:
         """Open the data's way, after `start`."""
         self._session.connect()
-        self._allowance.rtt = self._session.rtt
-        if self._session.rtt >= _FAR:
-            self._segment = _PIECE
+        self._backlog.connected(self._session.rtt)
 
     @property
     def failure(self) -> XenpluginError | None:
@@ -137,11 +94,13 @@ class PipeOut:
         self._session.check()
         view = memoryview(data)
         while len(view):
-            part = bytes(view[: self._segment - self._collected])
-            self._parts.append(part)
-            self._collected += len(part)
-            view = view[len(part) :]
-            if self._collected == self._segment:
+            wanted = self._backlog.segment - self._collected
+            if wanted > 0:
+                part = bytes(view[:wanted])
+                self._parts.append(part)
+                self._collected += len(part)
+                view = view[len(part) :]
+            if self._collected >= self._backlog.segment:
                 self.flush()
 
     def flush(self) -> None:
@@ -152,7 +111,7 @@ class PipeOut:
         data = b"".join(self._parts)
         self._parts, self._collected = [], 0
         self._digest.update(data)
-        self._bytes_in += len(data)
+        self.bytes_in += len(data)
         with self._changed:
             while self._is_full() and self._session.failure is None and not self._closed:
                 self._changed.wait(TICK)
@@ -162,6 +121,11 @@ class PipeOut:
             self._next += 1
             self._changed.notify_all()
         self._session.check()
+
+    def close_in(self) -> None:
+        """What was written is most of it: from now on let no more be under way than the link needs."""
+        with self._changed:
+            self._backlog.close_in()
 
     def note(self, fields: dict[str, Any]) -> None:
         """Tell the far side an object; from any thread."""
@@ -192,14 +156,14 @@ class PipeOut:
 
     def progress(self, what: str, total: int, seconds: float) -> events.Progress:
         """How far it is: of about `total` bytes of `what`, `seconds` after the first."""
-        done, session = self._bytes_in, self._session
+        done, session = self.bytes_in, self._session
         return events.Progress(done, total, done, session.bytes_wire, session.ladder.level, seconds, what)
 
     def result(self) -> dict[str, Any]:
         """What was moved, in bytes, and how."""
         session = self._session
         return {
-            "bytes_in": self._bytes_in,
+            "bytes_in": self.bytes_in,
             "bytes_wire": session.bytes_wire,
             "cipher": self._job.cipher.label,
             "level": session.ladder.level,
@@ -209,11 +173,11 @@ class PipeOut:
     def _is_full(self) -> bool:
         if not self._kept:
             return False
-        if self._held >= self._allowance.limit:
-            self._allowance.tight()
+        if self._held >= self._backlog.limit:
+            self._backlog.tight()
             self._session.gauge.bounded()
             return True
-        return self._next - next(iter(self._kept)) >= WINDOW or len(self._work) >= 2 * WORKERS
+        return self._next - next(iter(self._kept)) >= WINDOW or len(self._work) >= WORKERS
 
     def _pack(self) -> None:
         packer = Packer()
@@ -255,7 +219,7 @@ class PipeOut:
                 segment = self._kept.pop(frame.number, None) if isinstance(frame, Segment) else None
                 if segment is not None:
                     self._held -= len(segment.payload)
-                    self._allowance.handed_on(len(segment.payload), time.monotonic())
+                    self._backlog.handed_on(len(segment.payload), time.monotonic())
             self._changed.notify_all()
 
     def _hear(self, frame: Frame) -> None:

@@ -83,6 +83,11 @@ class Disks:
         """From now on move what is written, until `settle`."""
         self._trailing = [self._workers.submit(disk.trail, self._stop) for disk in self._moving]
 
+    def close_in(self) -> None:
+        """The guest may be suspended soon."""
+        for disk in self._moving:
+            disk.close_in()
+
     def settle(self) -> None:
         """The guest stands still: from now on move the rest."""
         self._stop.set()

@@ -1,0 +1,82 @@
+"""How much of a domain's stream may be on its way between the two xl. Pure.
+
+Strategy: what is on its way when the guest is suspended must arrive before its last pages, and stands in the way of
+the last blocks of its disks. So near the stream's end there is only what keeps the link busy. Before that there is
+twice as much and more, for on a long link one lost packet holds everything behind it up for some round trips.
+"""
+
+from __future__ import annotations
+
+from xenplugin.wire.frames import MAX_SEGMENT
+
+_LEAST, _MOST = 2 << 20, 64 << 20
+_START = 8 << 20
+_GAIN = 2
+#: Round trips in which slow start, not the link, decides what arrives: a segment alone takes five.
+_RAMP = 16
+#: Seconds of what the far xl takes that may wait, beyond what is in the link; and near the end.
+_WAITING, _WAITING_LAST = 0.25, 0.06
+_LEAST_LAST = 512 << 10
+#: Bytes of the stream in a segment where the round trip takes `_FAR` seconds or more: many connections share what
+#: may be under way, and one that gets nothing for some round trips would begin in slow start again (RFC 5681, 4.1).
+_PIECE = 256 << 10
+_FAR = 0.02
+#: Near the end: at least, as each costs a frame, a wake-up and an acknowledgement; and how many are under way.
+_PIECE_LAST = 64 << 10
+_PIECES = 8
+
+
+class Backlog:
+    """`limit`: packed bytes that may be under way: twice what the far xl takes in two round trips and `_WAITING`
+    seconds, so that a limit that was too low grows; from `close_in` on what it takes in one and `_WAITING_LAST`. It
+    is not lowered while TCP's slow start opens up, when what is handed on says nothing of the link."""
+
+    def __init__(self, now: float) -> None:
+        self.limit = _START
+        self.segment = MAX_SEGMENT  #: bytes of the stream in each
+        self._rtt = 0.0
+        self._began = self._since = now
+        self._count = 0
+        self._tight = False
+        self._rate = 0.0  # bytes/s that were handed on when the limit held something up
+        self._last = False
+        self._floor = _LEAST_LAST
+
+    def connected(self, rtt: float) -> None:
+        """The link's round trip takes `rtt` seconds."""
+        self._rtt = rtt
+        if rtt >= _FAR:
+            self.segment = _PIECE
+
+    def tight(self) -> None:
+        """The limit held something up."""
+        self._tight = True
+
+    def close_in(self) -> None:
+        """The guest may be suspended soon. Again does no harm."""
+        if not self._last:
+            self._last = True
+            if self._rate:
+                self._narrow()
+                # Whatever else the link carries later, this stream is not to give way to it for ever.
+                self._floor = max(_LEAST_LAST, self.limit // 2)
+
+    def handed_on(self, count: int, now: float) -> None:
+        """`count` bytes of what was under way have arrived by `now` (seconds)."""
+        self._count += count
+        span = now - self._since
+        if span < max(_WAITING, 2 * self._rtt):
+            return
+        if self._tight:  # else the writer, not the link, says how much comes
+            self._rate = self._count / span
+            if self._last:
+                self._narrow()
+            else:
+                wanted = int(max(_LEAST, min(_MOST, _GAIN * self._rate * (2 * self._rtt + _WAITING))))
+                if wanted > self.limit or now - self._began > _RAMP * self._rtt:
+                    self.limit = wanted
+        self._since, self._count, self._tight = now, 0, False
+
+    def _narrow(self) -> None:
+        self.limit = int(max(self._floor, min(_MOST, self._rate * (self._rtt + _WAITING_LAST))))
+        self.segment = max(_PIECE_LAST, min(self.segment, self.limit // _PIECES))
