@@ -24,7 +24,7 @@ from xenplugin.transfer.initiator import TICK, Initiator
 from xenplugin.transfer.job import DOMAIN, Job
 from xenplugin.transfer.packing import WORKERS
 from xenplugin.transfer.pipein import note_fields, note_text
-from xenplugin.wire.frames import WINDOW, Answer, Frame, Note, Segment, Sent
+from xenplugin.wire.frames import MAX_SEGMENT, WINDOW, Answer, Frame, Note, Segment, Sent
 
 
 class PipeOut:
@@ -62,6 +62,7 @@ class PipeOut:
         self._digest = hashlib.sha256()
         self._parts: list[bytes] = []
         self._collected = 0
+        self._segment = MAX_SEGMENT  # bytes of the stream in the next
         self.bytes_in = 0  #: of the stream, so far
         self._next = 0  # number of the next segment
         self._packed = 0  # segments that were packed and given to the connections
@@ -94,13 +95,11 @@ class PipeOut:
         self._session.check()
         view = memoryview(data)
         while len(view):
-            wanted = self._backlog.segment - self._collected
-            if wanted > 0:
-                part = bytes(view[:wanted])
-                self._parts.append(part)
-                self._collected += len(part)
-                view = view[len(part) :]
-            if self._collected >= self._backlog.segment:
+            part = bytes(view[: self._segment - self._collected])
+            self._parts.append(part)
+            self._collected += len(part)
+            view = view[len(part) :]
+            if self._collected == self._segment:
                 self.flush()
 
     def flush(self) -> None:
@@ -109,7 +108,7 @@ class PipeOut:
         if not self._collected:
             return
         data = b"".join(self._parts)
-        self._parts, self._collected = [], 0
+        self._parts, self._collected, self._segment = [], 0, self._backlog.segment
         self._digest.update(data)
         self.bytes_in += len(data)
         with self._changed:
