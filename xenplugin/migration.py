@@ -93,6 +93,7 @@ class Migration:
         self._standby: Standby | None = None  # for the first disk, which nearly every guest has
         self._failure: XenpluginError | None = None
         self._lock = threading.Lock()
+        self._linked = threading.Event()
         self._noted = threading.Event()
         self._pipe = PipeOut(
             {"id": self._id, "xl": xl_words},
@@ -131,8 +132,8 @@ class Migration:
                 lambda line: self._emit(events.Far(line)),
                 self._config.patience,
             )
-            self._pipe.connect()
             self.connected = True
+            threading.Thread(target=self._link, daemon=True).start()
             for data in self._input():
                 self._pass_on(data)
             if self._record is None or self._record.state is not State.GIVEN:
@@ -152,6 +153,14 @@ class Migration:
             self._fail(_interrupted())
         self._pipe.fail(_interrupted())
         return True
+
+    def _link(self) -> None:
+        """The memory's way is opened beside what has to be settled about the guest."""
+        try:
+            self._pipe.connect()
+        except XenpluginError as exc:
+            self._fail(exc)
+        self._linked.set()
 
     # -- from the near xl -------------------------------------------------------------------------
 
@@ -267,6 +276,7 @@ class Migration:
         self._say("disks", notes)
         own = tuple(DiskNote(disk.path, size) for disk, size in zip(disks, self._disks.sizes, strict=True))
         self._record = record.note(state_dir, self._record, disks=own)
+        self._await(self._linked)
         if live:
             self._enter("disks")
             self._disks.precopy()
@@ -304,7 +314,10 @@ class Migration:
         """Tell the far side, and wait until it has written it down."""
         self._noted.clear()
         self._pipe.note({what: value})
-        while not self._noted.wait(_TICK):
+        self._await(self._noted)
+
+    def _await(self, event: threading.Event) -> None:
+        while not event.wait(_TICK):
             self._check()
 
     def _heed(self, wanted: policy.Policy) -> None:
