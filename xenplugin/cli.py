@@ -5,99 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields
-from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import click
 
 from xenplugin import __version__, events
-from xenplugin.config import Config, load
-from xenplugin.errors import (
-    ConfigError,
-    Interrupted,
-    OwnershipError,
-    RefusedError,
-    UsageError,
-    XenpluginError,
-)
-from xenplugin.memory import keep_buffers
-
-F = TypeVar("F", bound=Callable[..., Any])
-Ui = Any
-
-
-class Context:
-    """What all verbs share: the configuration in force and where events go."""
-
-    def __init__(self, options: dict[str, Any]) -> None:
-        from xenplugin.ui.journald import Journal, joined
-        from xenplugin.ui.jsonl import JsonLines
-        from xenplugin.ui.text import TextUi
-
-        self.json = options.pop("json", False)
-        log_json, progress = options.pop("log_json", False), options.pop("progress", None)
-        quiet, verbose = options.pop("quiet", False), options.pop("verbose", False)
-        self.dry_run = options.pop("dry_run", False)
-        self.ui: Ui = (
-            JsonLines(sys.stderr)
-            if log_json
-            else TextUi(sys.stderr, progress=progress, quiet=quiet or self.json, verbose=verbose)
-        )
-        self.journal = Journal()
-        self.ui = joined(self.ui, sys.stderr, self.journal)
-        config_file = options.pop("config", None)
-        self._options = {key: value for key, value in options.items() if value is not None}
-        self._config_file = Path(config_file) if config_file else None
-
-    def config(self) -> Config:
-        """Raises ConfigError; a bad option is a usage error."""
-        config = load(self._config_file)
-        try:
-            return config.with_values(self._options, "command line")
-        except ConfigError as exc:
-            raise UsageError(exc.message, hint=exc.hint) from None
-
-    def finish(self, result: dict[str, Any]) -> None:
-        """Show the result of a moving verb."""
-        self.ui(events.Finished(result))
-        if self.json:
-            print(json.dumps(result), flush=True)
-
-
-def _shared(*names: str, result: bool = True, progress: bool = True) -> Callable[[F], F]:
-    """The options of Config called `names`, built from its fields, and those every verb has; `result`: it has one
-    that can be had as JSON; `progress`: it shows how far it is."""
-
-    def decorate(command: F) -> F:
-        decorated: Any = command
-        every = [
-            click.option("--config", metavar="FILE", help="Configuration file (TOML)."),
-            click.option("-v", "--verbose", is_flag=True, help="Say more."),
-            click.option("-q", "--quiet", is_flag=True, help="No progress and no result: notices and errors only."),
-            click.option("--log-json", is_flag=True, help="Events as JSON lines on standard error."),
-        ]
-        if progress:
-            bar = "Progress (default: on a terminal)."
-            every.append(click.option("--progress/--no-progress", default=None, help=bar))
-        if result:
-            every.append(click.option("--json", is_flag=True, help="The result as JSON on standard output."))
-        for option in every:
-            decorated = option(decorated)
-        for setting in reversed(fields(Config)):
-            flag = setting.metadata.get("flag")
-            if setting.name in names:
-                flag_kind: dict[str, Any] = {"is_flag": True, "default": None} if setting.type == "bool" else {}
-                decorated = click.option(flag, setting.name, help=setting.metadata["help"], **flag_kind)(decorated)
-        return decorated  # type: ignore[no-any-return]
-
-    return decorate
-
+from xenplugin.errors import OwnershipError, RefusedError, UsageError, XenpluginError
+from xenplugin.verb import Context, run, shared
 
 LINK = ("ssh", "remote_program", "rate", "level", "cipher", "streams", "congestion", "address", "whole")
 
@@ -121,7 +37,7 @@ def split_target(text: str, command: bool = False) -> tuple[str | None, str]:
 
 
 @cli.command()
-@_shared(*LINK)
+@shared(*LINK)
 @click.option("-N", "--dry-run", is_flag=True, help="Check what can be checked here, move nothing.")
 @click.option("--raw", is_flag=True, help="SRC is a raw image, whatever its first bytes say.")
 @click.argument("src")
@@ -155,11 +71,11 @@ def copy(src: str, dst: str, raw: bool, **options: Any) -> None:
                 return
             context.finish(Outgoing(source, target, config, context.ui).run())
 
-    _run(context, work)
+    run(context, work)
 
 
 @cli.command()
-@_shared("rate", "level", "cipher")
+@shared("rate", "level", "cipher")
 @click.option("--key-file", required=True, metavar="KEY", help="Key file; made (mode 600) if there is none.")
 @click.option("--raw", is_flag=True, help="SRC is a raw image, whatever its first bytes say.")
 @click.argument("src")
@@ -183,11 +99,11 @@ def seal(src: str, file: str, key_file: str, raw: bool, **options: Any) -> None:
                 context.ui(events.Notice(f"a new key is in {key_file}: carry it apart from {file}"))
             context.finish(archive.seal(source, file, secret, config, context.ui))
 
-    _run(context, work)
+    run(context, work)
 
 
 @cli.command("open")
-@_shared()
+@shared()
 @click.option("--key-file", required=True, metavar="KEY", help="The key file it was sealed with.")
 @click.argument("file")
 @click.argument("dst")
@@ -197,7 +113,7 @@ def open_(file: str, dst: str, key_file: str, **options: Any) -> None:
 
 
 @cli.command()
-@_shared()
+@shared()
 @click.option("--key-file", required=True, metavar="KEY", help="The key file it was sealed with.")
 @click.argument("file")
 def verify(file: str, key_file: str, **options: Any) -> None:
@@ -224,11 +140,11 @@ def _unseal(context: Context, file: str, dst: str | None, key_file: str) -> None
         secret = read_key_file(key_file)
         context.finish(archive.unseal(file, dst, secret, config, attached, context.ui))
 
-    _run(context, work)
+    run(context, work)
 
 
 @cli.command()
-@_shared(progress=False)
+@shared(progress=False)
 @click.option("--image", metavar="FILE", help="Measure with this image's content (default: made-up data).")
 def bench(image: str | None, **options: Any) -> None:
     """Measure this host's ceilings and say which one bounds a copy."""
@@ -243,7 +159,7 @@ def bench(image: str | None, **options: Any) -> None:
         else:
             measure.show(figures)
 
-    _run(context, work)
+    run(context, work)
 
 
 @cli.command(hidden=True)
@@ -285,14 +201,14 @@ def receive(config: str | None) -> None:
                 sys.exit(exc.code)
             raise
 
-    _run(context, work)
+    run(context, work)
 
 
 GUEST = (*LINK, "mode")
 
 
 @cli.command()
-@_shared(*GUEST)
+@shared(*GUEST)
 @click.option("-C", "xl_config", metavar="FILE", help="As xl's: another configuration for the guest.")
 @click.option("-e", "no_wait", is_flag=True, help="As xl's: no daemon that waits for the guest at the far host.")
 @click.option("-p", "paused", is_flag=True, help="As xl's: leave the guest paused at the far host.")
@@ -313,7 +229,7 @@ def migrate(xl_arguments: bool, words: tuple[str, ...], **options: Any) -> None:
     chosen = frozenset(name for name in ("mode", "rate") if options.get(name) is not None)
     context = Context(options)
     if xl_arguments:
-        _run(context, lambda: sys.exit(moving.as_xl(words, context.config(), context.ui)))
+        run(context, lambda: sys.exit(moving.as_xl(words, context.config(), context.ui)))
         return
 
     def work() -> None:
@@ -322,11 +238,11 @@ def migrate(xl_arguments: bool, words: tuple[str, ...], **options: Any) -> None:
         own = [word for flag, value in given.items() if value for word in (flag, value) if word is not True]
         context.finish(moving.guest(words[0], words[1], context.config(), context.ui, own, chosen))
 
-    _run(context, work)
+    run(context, work)
 
 
 @cli.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@_shared(*GUEST)
+@shared(*GUEST)
 @click.option("--lifeline", type=int, hidden=True)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def transport(words: tuple[str, ...], lifeline: int | None, **options: Any) -> None:
@@ -358,11 +274,11 @@ def transport(words: tuple[str, ...], lifeline: int | None, **options: Any) -> N
             moving.by_hand(context.config(), context.ui)
         context.ui(events.Finished(transport.run(words, context.config(), context.ui, held, given)))
 
-    _run(context, work)
+    run(context, work)
 
 
 @cli.command()
-@_shared(result=False, progress=False)
+@shared(result=False, progress=False)
 def enable(**options: Any) -> None:
     """Make plain `xl migrate DOMAIN HOST` move guests with their disks.
 
@@ -370,20 +286,20 @@ def enable(**options: Any) -> None:
     """
     from xenplugin.xen import shim
 
-    _run(context := Context(options), lambda: shim.enable(lambda text: context.ui(events.Notice(text))))
+    run(context := Context(options), lambda: shim.enable(lambda text: context.ui(events.Notice(text))))
 
 
 @cli.command()
-@_shared(result=False, progress=False)
+@shared(result=False, progress=False)
 def disable(**options: Any) -> None:
     """Make plain `xl migrate` move guests without their disks, as before `enable`."""
     from xenplugin.xen import shim
 
-    _run(context := Context(options), lambda: shim.disable(lambda text: context.ui(events.Notice(text))))
+    run(context := Context(options), lambda: shim.disable(lambda text: context.ui(events.Notice(text))))
 
 
 @cli.command()
-@_shared(progress=False)
+@shared(progress=False)
 def status(**options: Any) -> None:
     """Say what runs on this host, what was left behind, and what to type next."""
     context = Context(options)
@@ -411,11 +327,11 @@ def status(**options: Any) -> None:
         else:
             report.show(rows, sys.stdout)
 
-    _run(context, work)
+    run(context, work)
 
 
 @cli.command()
-@_shared(result=False, progress=False)
+@shared(result=False, progress=False)
 @click.option(
     "--assume-peer-lost",
     is_flag=True,
@@ -447,48 +363,7 @@ def recover(assume_peer_lost: bool, answer: str | None, settled: bool, **options
         if recover.recover(config, say, assume_peer_lost=assume_peer_lost):
             raise OwnershipError("not everything is settled", hint="it says above what is to be done")
 
-    _run(context, work)
-
-
-def _run(context: Context, work: Callable[[], None]) -> None:
-    """Do it; every expected failure becomes a message and an exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, _interrupt)
-    error: XenpluginError
-    keep_buffers()
-    try:
-        try:
-            work()
-            return
-        finally:
-            with suppress(KeyboardInterrupt):
-                context.ui.close()
-    except XenpluginError as exc:
-        error = exc
-    except KeyboardInterrupt:
-        error = Interrupted("interrupted")
-    except BrokenPipeError:
-        error = Interrupted("nobody reads the output")
-    except Exception as exc:
-        error = _bug(exc)
-    context.ui(events.Failed(error.code, str(error), error.hint))
-    sys.stderr.flush()
-    # Threads that wait for the network or a disk must not hold up the end.
-    os._exit(error.code)
-
-
-def _bug(exc: Exception) -> XenpluginError:
-    """An error nobody foresaw, in one line with its place."""
-    trace = exc.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
-    return XenpluginError(f"internal error at {place}: {exc!r}", hint="please report this line")
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+    run(context, work)
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from typing import Any
 from xenplugin import events
 from xenplugin.codec.compress import STORE
 from xenplugin.config import Config
+from xenplugin.ending import conclude
 from xenplugin.errors import Interrupted, PeerError, RefusedError, XenpluginError
 from xenplugin.link.rate import Pacer
 from xenplugin.link.remote import far_command
@@ -73,7 +74,6 @@ class Migration:
         self._host = host
         self._config = config
         self._given = given
-        self._wanted = policy.Policy(config.mode, config.rate)
         self._following: policy.Following | None = None
         self._publisher: Publisher | None = None
 
@@ -251,7 +251,6 @@ class Migration:
             ),
         )  # fmt: skip
         self._publisher = Publisher(guest.uuid, guest.name, self._host, mode)
-        self._wanted = wanted
         self._following = policy.Following(guest.uuid, usual, wanted, self._heed, self._notice)
         name, uuid = guests.identity(config)  # what the far xl gives it, and the far record has to know it by
         self._say("guest", {"name": name, "uuid": uuid, "mode": mode, "host": socket.gethostname()})
@@ -320,9 +319,8 @@ class Migration:
         while not event.wait(_TICK):
             self._check()
 
-    def _heed(self, wanted: policy.Policy) -> None:
+    def _heed(self, before: policy.Policy, wanted: policy.Policy) -> None:
         """The guest's policy was changed while it moves: its rate, if that was, holds at once."""
-        before, self._wanted = self._wanted, wanted
         if wanted.rate == before.rate:
             return
         self._pacer.set(wanted.rate / 8)
@@ -372,7 +370,8 @@ class Migration:
             if failure is not None:
                 self._pipe.close()  # before xl is waited for: the far xl is to let go as well
             if self._record is not None:
-                failure = self._settle(failure)
+                host = recover.Host(self._config.state_dir, self._notice)
+                failure = conclude(host, self._record, self._pipe, failure, self._notice)
         finally:
             self._pipe.close()
             for watcher in (self._publisher, self._following, self._login):
@@ -382,36 +381,6 @@ class Migration:
             raise failure
         self._enter("done")
         return self._result()
-
-    def _settle(self, failure: XenpluginError | None) -> XenpluginError | None:
-        """The record gets its end. Returns what the migration failed with, if it did."""
-        assert self._record is not None
-        host = recover.Host(self._config.state_dir, self._notice)
-        before = self._record
-        try:
-            settled = host.settle(before)
-        except XenpluginError:
-            if failure is not None:  # why it failed must not be lost behind what keeps it from being settled
-                self._notice(f"the migration failed: {failure}")
-            raise
-        given = before.state is State.GIVEN
-        if before.state is State.HANDING and not any(domain.domid == before.domid for domain in host.xl.domains()):
-            self._notice(f"{before.name} has moved, though it was not heard from here: {failure}")
-            given = True
-        if settled is None or settled.state is not State.REMOVED:
-            return None if given else failure
-        if failure is None:
-            try:
-                self._pipe.note({"settled": True})
-                self._pipe.end()
-                record.forget(self._config.state_dir, settled)
-                return None
-            except XenpluginError as exc:
-                self._notice(f"the guest has moved, but the far side did not say good-bye: {exc}")
-                failure = None
-        if not host.close_down(settled):
-            self._notice("the far side could not be told how it ended: `xenplugin recover` does so later")
-        return None if given else failure
 
     def _result(self) -> dict[str, Any]:
         memory = self._pipe.result()

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from xenplugin import config as config_module
-from xenplugin.cli import Context, split_target
+from xenplugin.cli import split_target
 from xenplugin.codec.compress import STORE
 from xenplugin.config import Config, load, parse_level, parse_ports, parse_rate
 from xenplugin.errors import ConfigError, RefusedError, UsageError
+from xenplugin.verb import Context
 
 GOOD: list[tuple[str, str, Any]] = [
     ("ssh", '"ssh -p 22"', "ssh -p 22"),

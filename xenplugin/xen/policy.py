@@ -62,39 +62,22 @@ def read(store: Store, uuid: str, config: Config) -> Policy:
     return policy
 
 
-def write(store: Store, uuid: str, **values: str) -> None:
-    """Set some of mode, rate, enabled, all at once, as they stand in xenstore. Raises ConfigError for a bad one."""
-    at = node(uuid)
-    for key, text in values.items():
-        _parsed(f"{at}/{key}", key, text)
-
-    def work() -> None:
-        for key, text in values.items():
-            store.write(f"{at}/{key}", text)
-
-    store.transact(work)
-
-
-def forget(store: Store, uuid: str) -> None:
-    """The configuration file's words hold for this guest again."""
-    store.remove(node(uuid))
-
-
 def watch(uuid: str) -> Watch:
     """Tells when the policy of a guest may have changed; read it then."""
     return Watch(node(uuid))
 
 
 class Following:
-    """While a guest moves: tells `changed` of its policy whenever that becomes another than `policy`, in a thread
-    of its own, until `close()`. A policy that makes no sense is said; a xenstore that fails ends it silently."""
+    """While a guest moves: tells `changed` its policy before and after whenever it becomes another (`policy` is the
+    first), in a thread of its own, until `close()`. One that makes no sense is said; a failing xenstore ends it
+    silently."""
 
     def __init__(
         self,
         uuid: str,
         config: Config,
         policy: Policy,
-        changed: Callable[[Policy], None],
+        changed: Callable[[Policy, Policy], None],
         say: Callable[[str], None],
     ) -> None:
         self._uuid, self._config, self._policy = uuid, config, policy
@@ -119,8 +102,8 @@ class Following:
                     self._say(f"{exc}: the policy stays as it was")
                     continue
                 if found != self._policy:
-                    self._policy = found
-                    self._changed(found)
+                    before, self._policy = self._policy, found
+                    self._changed(before, found)
 
 
 def enabled(store: Store) -> bool:
