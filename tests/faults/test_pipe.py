@@ -20,6 +20,7 @@ from helpers.proxy import Proxy, free_ports
 from xenplugin.config import Config
 from xenplugin.errors import LinkError, PeerError, RefusedError, TamperError, XenpluginError
 from xenplugin.transfer.pipeout import PipeOut
+from xenplugin.wire.frames import WINDOW
 
 FAR = Path(__file__).parents[1] / "helpers" / "farpipe.py"
 MIB = 1 << 20
@@ -186,6 +187,26 @@ def test_a_far_side_that_reads_slowly_is_not_flooded(ends: Ends) -> None:
     assert written.wait(NEVER)
     pipe.end()
     assert ends.path.stat().st_size == total * MIB
+
+
+def test_when_as_many_segments_are_under_way_as_may_be_an_empty_queue_is_not_the_packers_fault(ends: Ends) -> None:
+    """Else a long link would be thought faster and faster, and its stream packed less and less."""
+    pipe = ends.open(details={"slow": 1})
+    bounded = threading.Event()
+    pipe._session.gauge.bounded = bounded.set  # type: ignore[method-assign]
+
+    def write() -> None:
+        for _ in range(3 * WINDOW):
+            pipe.write(b"little")
+            pipe.flush()
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    assert bounded.wait(NEVER)
+    ends.path.with_suffix(".go").touch()
+    thread.join(NEVER)
+    pipe.end()
+    assert ends.path.read_bytes() == b"little" * (3 * WINDOW)
 
 
 def test_what_the_far_side_refuses_comes_back(ends: Ends) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from xenplugin.codec.ladder import Ladder
+from xenplugin.config import Config
+from xenplugin.link import tcp
+from xenplugin.link.dial import Dialer
+from xenplugin.link.pool import Pool
 from xenplugin.link.queue import SendQueue
 from xenplugin.transfer import tending
-from xenplugin.transfer.tending import Gauge
+from xenplugin.transfer.tending import Gauge, Tending
 from xenplugin.wire.frames import Chunk, Codec
 
 
@@ -77,3 +83,37 @@ def test_an_empty_queue_is_the_links_doing_where_no_more_may_be_under_way(clock:
         clock[0] += 1.0
         gauge.read()
     assert ladder.starved == [True, False, True]
+
+
+class Path:
+    """A dialer and a pool of connections at once; `losses`: what each look will say."""
+
+    def __init__(self, *losses: bool) -> None:
+        self.rtt, self.wanted, self.bytes_wire = 0.1, tcp.CLEAN, 0
+        self.losses = list(losses)
+        self.congestion: list[str] = []
+
+    def is_lossy(self) -> bool:
+        return self.losses.pop(0)
+
+    def set_congestion(self, name: str) -> None:
+        self.congestion.append(name)
+
+    def grow(self, rate: float, rtt: float) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("losses", "taken"),
+    [((True, False, True, False), False), ((False, True, True), True), ((True, True), True), ((True,), False)],
+)
+def test_a_path_is_taken_for_a_lossy_one_when_it_was_twice_in_a_row(
+    clock: list[float], losses: tuple[bool, ...], taken: bool
+) -> None:
+    path = Path(*losses)
+    tending = Tending(Config(), cast(Dialer, path), cast(Pool, path))
+    while path.losses:
+        clock[0] += 1.0
+        tending.look()
+    assert path.congestion == ([tcp.LOSSY] if taken else [])
+    assert path.wanted == (tcp.LOSSY if taken else tcp.CLEAN)

@@ -54,7 +54,7 @@ class Session:
 
 class Dialer:
     """`timeout` seconds for a connection; `silence` seconds after which one is lost; `congestion` None:
-    chosen by the RTT."""
+    chosen by the path; `unsent` bytes may wait in the kernel for each connection."""
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class Dialer:
         timeout: float,
         silence: float,
         congestion: str | None = None,
+        unsent: int = tcp.UNSENT,
         pacer: Pacer | None = None,
     ) -> None:
         self._session = session
@@ -70,6 +71,7 @@ class Dialer:
         self._timeout = timeout
         self._silence = silence
         self.wanted = congestion or tcp.CLEAN
+        self._unsent = unsent
         self._pacer = pacer
         self._numbers = count(1)
         self._lock = threading.Lock()
@@ -165,7 +167,7 @@ class Dialer:
         try:
             sock.settimeout(None)
             rtt, mss = tcp.measure(sock)
-            tcp.tune(sock, self._silence, self.wanted)
+            tcp.tune(sock, self._silence, self.wanted, self._unsent)
             seconds = math.ceil(self._silence).to_bytes(8, "little") + bytes(8)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
             overhead = 1 + 52 / max(mss, 500)  # IPv4 and TCP headers with timestamps

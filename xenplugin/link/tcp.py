@@ -16,8 +16,9 @@ from pathlib import Path
 
 MAX_STREAMS = 32
 _TCP_NOTSENT_LOWAT = 25
-#: Bytes that may wait in the kernel unsent: enough to keep a connection busy, too few to hide the queue.
-_NOTSENT = 512 << 10
+#: Bytes that may wait in the kernel unsent: enough to keep a connection busy, too few to hide the queue. And where
+#: all that comes later waits for them at the far side, while this connection may have slowed down.
+UNSENT, UNSENT_IN_ORDER = 512 << 10, 128 << 10
 _RTT_STREAMS = ((0.090, 32), (0.040, 16), (0.010, 8), (0.002, 4))
 _FEW = 2
 #: Connections to begin with where a side has a single core, which their threads would keep from the rest.
@@ -80,12 +81,13 @@ class Course:
 
 def is_lossy(before: Sequence[Course], now: Sequence[Course]) -> bool:
     """Whether the path loses packets that no queue dropped, from two looks at the same connections: many
-    are sent again although the RTT says that the queue is short."""
-    sent = sum(b.sent - a.sent for a, b in zip(before, now, strict=True))
-    again = sum(b.again - a.again for a, b in zip(before, now, strict=True))
+    are sent again although the RTT said both times that the queue is short. (Once does not tell: connections that
+    have just lost packets to a full queue all give way, and leave it short.)"""
+    sent = sum(a.sent - b.sent for b, a in zip(before, now, strict=True))
+    again = sum(a.again - b.again for b, a in zip(before, now, strict=True))
     if sent < _SAMPLE or again < _LOSS * sent:
         return False
-    waits = sorted(path.rtt / path.least for path in now if path.least > 0)
+    waits = sorted(max(b.rtt, a.rtt) / a.least for b, a in zip(before, now, strict=True) if a.least > 0)
     return bool(waits) and waits[len(waits) // 2] < _NO_QUEUE
 
 
@@ -105,14 +107,14 @@ def set_congestion(sock: socket.socket, name: str) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
 
 
-def tune(sock: socket.socket, dead_after: float, congestion: str | None) -> None:
-    """Set what each data connection needs. `dead_after` seconds without an acknowledgement it is lost.
-    A congestion control that this host does not allow is left out."""
+def tune(sock: socket.socket, dead_after: float, congestion: str | None, unsent: int = UNSENT) -> None:
+    """Set what each data connection needs. `dead_after` seconds without an acknowledgement it is lost; `unsent`
+    bytes may wait in the kernel. A congestion control that this host does not allow is left out."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_after * 1000))
     with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT)
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent)
     if congestion:
         set_congestion(sock, congestion)
 

@@ -19,7 +19,7 @@ _WAITING, _WAITING_LAST = 0.25, 0.06
 _LEAST_LAST = 512 << 10
 #: Bytes of the stream in a segment where the round trip takes `_FAR` seconds or more: many connections share what
 #: may be under way, and one that gets nothing for some round trips would begin in slow start again (RFC 5681, 4.1).
-_PIECE = 256 << 10
+_PIECE = 512 << 10
 _FAR = 0.02
 #: Near the end: at least, as each costs a frame, a wake-up and an acknowledgement; and how many are under way.
 _PIECE_LAST = 64 << 10

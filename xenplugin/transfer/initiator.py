@@ -112,14 +112,16 @@ class Initiator:
         far, config = self._start_far(), self._config
         session = Session(Keys(job.secret, far.random), job.session, job.cipher, job.size)
         self._channel = far.channel(self._pacer)
-        self._most_streams = _STREAM_STREAMS if job.kind == DOMAIN else tcp.MAX_STREAMS
-        table = states.DOMAIN_BACKWARD_CONTROL if job.kind == DOMAIN else states.BACKWARD_CONTROL
+        in_order = job.kind == DOMAIN
+        self._most_streams = _STREAM_STREAMS if in_order else tcp.MAX_STREAMS
+        table = states.DOMAIN_BACKWARD_CONTROL if in_order else states.BACKWARD_CONTROL
         self.control = session.line(0, self._channel, table)
         self._dialer = Dialer(
             session,
             timeout=config.connect_timeout,
             silence=config.silence,
             congestion=config.congestion,
+            unsent=tcp.UNSENT_IN_ORDER if in_order else tcp.UNSENT,
             pacer=self._pacer,
         )
         self.pool = Pool(

@@ -172,11 +172,11 @@ class PipeOut:
     def _is_full(self) -> bool:
         if not self._kept:
             return False
-        if self._held >= self._backlog.limit:
+        if self._held >= self._backlog.limit or self._next - next(iter(self._kept)) >= WINDOW:
             self._backlog.tight()
             self._session.gauge.bounded()
             return True
-        return self._next - next(iter(self._kept)) >= WINDOW or len(self._work) >= WORKERS
+        return len(self._work) >= WORKERS
 
     def _pack(self) -> None:
         packer = Packer()

@@ -19,6 +19,8 @@ _GAUGE = 0.1
 _RAMP = 8
 #: Seconds between looks at whether the connections fit the path.
 _LOOK_EVERY = 0.5
+#: Looks in a row that must say that the path loses packets: slow start, too, fills a queue and leaves it empty.
+_SURE = 2
 
 
 class Gauge:
@@ -62,6 +64,7 @@ class Tending:
         self._pool = pool
         self._at = time.monotonic()
         self._sent = pool.bytes_wire
+        self._lossy = 0  # looks in a row
 
     def look(self) -> None:
         """Call often; looks every `_LOOK_EVERY` seconds."""
@@ -72,6 +75,8 @@ class Tending:
         if not self._config.streams:
             self._pool.grow((self._pool.bytes_wire - self._sent) / seconds, rtt)
         self._at, self._sent = now, self._pool.bytes_wire
-        if not self._config.congestion and self._dialer.wanted == tcp.CLEAN and self._pool.is_lossy():
-            self._dialer.wanted = tcp.LOSSY
-            self._pool.set_congestion(tcp.LOSSY)
+        if not self._config.congestion and self._dialer.wanted == tcp.CLEAN:
+            self._lossy = self._lossy + 1 if self._pool.is_lossy() else 0
+            if self._lossy == _SURE:
+                self._dialer.wanted = tcp.LOSSY
+                self._pool.set_congestion(tcp.LOSSY)
