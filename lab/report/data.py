@@ -1,6 +1,6 @@
 """The runs of a folder of results, as the report and the model use them: cells of way, link and disk, and their
-means. What was discarded is counted and not used. A result of `xenlab run`, which belongs to no scenario, is a run
-as well.
+medians. What was discarded is counted and not used. A result of `xenlab run`, which belongs to no scenario, is a
+run as well.
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ class Set:
                 return found
         return []
 
-    def mean(self, way: str, rtt: float, rate: int | None, data: int, key: str = "seconds") -> float | None:
+    def median(self, way: str, rtt: float, rate: int | None, data: int, key: str = "seconds") -> float | None:
         """Of a figure; None where there is none."""
         values = [run[key] for run in self.of(way, rtt, rate, data) if run.get(key) is not None]
-        return statistics.mean(values) if values else None
+        return statistics.median(values) if values else None
 
     def points(self, way: str, rate: int | None, data: int, key: str) -> list[tuple[float, float]]:
-        """(RTT in ms, mean) of a figure."""
-        found = ((rtt * 1000, self.mean(way, rtt, rate, data, key)) for rtt in self.rtts(rate))
+        """(RTT in ms, median) of a figure."""
+        found = ((rtt * 1000, self.median(way, rtt, rate, data, key)) for rtt in self.rtts(rate))
         return [(rtt, value) for rtt, value in found if value is not None]
 
     def spread(self, way: str, rate: int | None, data: int, key: str) -> list[tuple[float, float, float]]:
@@ -96,10 +96,10 @@ class Set:
         return found
 
     def phases(self, way: str, rtt: float, rate: int | None, data: int) -> dict[str, float]:
-        """The mean of each phase, seconds."""
-        runs = [steps(run) for run in self.of(way, rtt, rate, data)]
-        names = list(dict.fromkeys(name for run in runs for name in run))
-        return {name: statistics.mean([run.get(name, 0.0) for run in runs]) for name in names}
+        """The phases of the run in the middle (of two: of the quicker one), seconds."""
+        runs = [run for run in self.of(way, rtt, rate, data) if steps(run)]
+        runs.sort(key=lambda run: float(run["seconds"]))
+        return steps(runs[(len(runs) - 1) // 2]) if runs else {}
 
 
 def steps(figures: dict[str, Any]) -> dict[str, float]:

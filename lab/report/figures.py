@@ -24,12 +24,12 @@ _STEPS = ["compress", "encrypt", "scp", "decrypt", "decompress"]
 _SAME = {"disk": "disks", "gzip": "compress", "gunzip": "decompress"}
 
 _TIME_NATIVE = (
-    "Mean wall time from the command to its end; thin bars are least and most. existing moves the memory alone, "
+    "Median wall time from the command to its end; thin bars: least and most. existing moves the memory alone, "
     "its disk being shared; the paper's full and partial move the disk of a guest that is stopped, so no memory. "
     "All others move both, as existing and partial do together."
 )
 _TIME_XEN = (
-    "Mean wall time from the command to its end. existing is xl migrate, its disk copied beforehand (not counted); "
+    "Median wall time from the command to its end. existing is xl migrate, its disk copied before (not counted); "
     "the paper's way moves the disk alone; xenplugin moves both, as existing and the paper's way do together."
 )
 _FIXED = "Means over all round-trip times of what does not depend on them."
@@ -117,7 +117,7 @@ def _section(runs: Set, rate: int | None, data: int) -> list[Figure]:
         ]
 
     def bars(key: str, factor: float) -> list[tuple[str, dict[str, float]]]:
-        rows = [(runs.title(way), runs.mean(way, near, rate, data, key)) for way in ways]
+        rows = [(runs.title(way), runs.median(way, near, rate, data, key)) for way in ways]
         return [(name, {key: value * factor}) for name, value in rows if value is not None]
 
     def phases(names: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
@@ -190,8 +190,8 @@ def _ratios(runs: Set, ways: Sequence[str], rate: int | None, data: int) -> list
 
 def ratio(runs: Set, way: str, rtt: float, rate: int | None, data: int, *others: str) -> float | None:
     """Time of `way` over that of existing (and `others`, added); None where one was not measured."""
-    time = runs.mean(way, rtt, rate, data)
-    base = [runs.mean(other, rtt, rate, data) for other in ("existing", *others)]
+    time = runs.median(way, rtt, rate, data)
+    base = [runs.median(other, rtt, rate, data) for other in ("existing", *others)]
     known = [each for each in base if each is not None]
     return time / sum(known) if time is not None and len(known) == len(base) else None
 
@@ -212,7 +212,7 @@ def throughput(runs: Set, way: str, rtt: float, rate: int | None) -> float | Non
         for run in runs.of(way, rtt, rate, 0)
         if "memory" in run and {"memory", "stopped"} <= run.get("phases", {}).keys()
     ]
-    return statistics.mean(values) if values else None
+    return statistics.median(values) if values else None
 
 
 def _throughput(runs: Set, rtt: float, rate: int | None) -> list[tuple[str, dict[str, float]]]:
