@@ -27,7 +27,7 @@ from xenplugin import events
 from xenplugin.codec.compress import STORE
 from xenplugin.config import Config
 from xenplugin.ending import conclude
-from xenplugin.errors import Interrupted, PeerError, RefusedError, XenpluginError
+from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, XenpluginError
 from xenplugin.link.rate import Pacer
 from xenplugin.link.remote import far_command
 from xenplugin.link.sharing import SharedLogin, Standby
@@ -160,7 +160,10 @@ class Migration:
             self._pipe.connect()
         except XenpluginError as exc:
             self._fail(exc)
-        self._linked.set()
+        except Exception as exc:  # a bug must end the migration, not hang it
+            self._fail(ImageError(f"internal error while connecting: {exc!r}"))
+        finally:
+            self._linked.set()
 
     # -- from the near xl -------------------------------------------------------------------------
 
@@ -210,8 +213,7 @@ class Migration:
             return
         self._told = now
         self._emit(self._pipe.progress(phase, self._memory, now - began))
-        done = self._pipe.bytes_in
-        if self._memory - done < _CLOSING * done / (now - began):
+        if self._memory - self._pipe.bytes_in < _CLOSING * self._pipe.bytes_on / (now - began):
             assert self._disks is not None
             self._pipe.close_in()
             self._disks.close_in()

@@ -138,25 +138,31 @@ def test_what_does_not_fit_is_refused() -> None:
             stuck.arrive(0, segment(1))
 
 
+def hand_on(allowed: Backlog, packed: float, now: float, ratio: int = 3) -> None:
+    allowed.handed_on(int(packed), int(packed) * ratio, now)
+
+
 @given(st.floats(1e4, 5e9), st.floats(0, 0.3), st.floats(0.001, 0.2))
 @settings(deadline=None)
 def test_the_limit_finds_the_link(rate: float, rtt: float, step: float) -> None:
     """A link that takes `rate` bytes/s: soon about twice what it takes in two round trips and a moment may wait."""
     now = 100.0
-    allowed = Backlog(now)
+    allowed = Backlog()
     allowed.connected(rtt)
+    allowed.begins(now)
     for _ in range(10_000):
         now += step
         allowed.tight()
-        allowed.handed_on(int(min(rate, allowed.limit / max(rtt, 1e-4)) * step), now)
+        hand_on(allowed, min(rate, allowed.limit / max(rtt, 1e-4)) * step, now)
     ideal = min(64 * MIB, max(2 * MIB, 2 * rate * (2 * rtt + 0.25)))
     assert 0.8 * ideal <= allowed.limit <= 1.2 * ideal
 
 
 def test_a_writer_that_is_slow_narrows_nothing() -> None:
-    allowed = Backlog(0.0)
+    allowed = Backlog()
+    allowed.begins(0.0)
     for second in range(100):
-        allowed.handed_on(1000, float(second))
+        hand_on(allowed, 1000, float(second))
     assert allowed.limit == 8 * MIB
 
 
@@ -166,12 +172,14 @@ def test_a_writer_that_is_slow_narrows_nothing() -> None:
 def test_a_slow_start_is_not_taken_for_the_link(rtt: float, trips: float) -> None:
     """At first a segment takes several round trips, though the link could carry much more."""
     now = 100.0
-    allowed = Backlog(now)
+    allowed = Backlog()
+    allowed.begins(1.0)  # long ago: it says nothing of now
     allowed.connected(rtt)
+    allowed.begins(now)
     for _ in range(200):
         now += rtt / 4
         allowed.tight()
-        allowed.handed_on(int(allowed.limit / (trips * rtt) * rtt / 4), now)
+        hand_on(allowed, allowed.limit / (trips * rtt) * rtt / 4, now)
         assert allowed.limit >= 8 * MIB
     assert allowed.limit > 16 * MIB
 
@@ -180,8 +188,9 @@ def test_a_slow_start_is_not_taken_for_the_link(rtt: float, trips: float) -> Non
 @settings(deadline=None)
 def test_near_the_end_little_waits_and_the_link_is_kept_busy(rate: float, rtt: float, step: float) -> None:
     now, waits = 100.0, 0.0
-    allowed = Backlog(now)
+    allowed = Backlog()
     allowed.connected(rtt)
+    allowed.begins(now)
 
     def go_on(seconds: float) -> None:
         nonlocal now, waits
@@ -191,7 +200,7 @@ def test_near_the_end_little_waits_and_the_link_is_kept_busy(rate: float, rtt: f
             carried = min(rate, allowed.limit / max(rtt, 1e-4))
             waits = (allowed.limit - carried * rtt) / carried
             allowed.tight()
-            allowed.handed_on(int(carried * step), now)
+            hand_on(allowed, carried * step, now)
 
     go_on(60)
     before = allowed.limit
@@ -200,26 +209,73 @@ def test_near_the_end_little_waits_and_the_link_is_kept_busy(rate: float, rtt: f
     go_on(10)
     assert allowed.limit >= rate * rtt  # what the link alone holds
     assert waits <= max(0.1, (512 << 10) / rate)
-    assert 64 << 10 <= allowed.segment <= max(64 << 10, allowed.limit // 8)
+    assert 64 << 10 <= allowed.segment <= max(64 << 10, 3 * allowed.limit // 8)
+
+
+@given(st.floats(1e6, 2e8), st.floats(0.02, 0.3), st.integers(20, 2000))
+@settings(deadline=None)
+def test_memory_that_packs_well_near_the_end_does_not_narrow_what_comes_after(
+    rate: float, rtt: float, ratio: int
+) -> None:
+    """Then it is the number of segments that is bounded, not what they are packed to."""
+    now, step = 100.0, 0.01
+    allowed = Backlog()
+    allowed.connected(rtt)
+    allowed.begins(now)
+
+    def go_on(seconds: float, ratio: int) -> float:
+        nonlocal now
+        until, stream = now + seconds, 0
+        while now < until:
+            now += step
+            by_limit, by_window = allowed.limit / rtt, WINDOW * allowed.segment / ratio / rtt
+            carried = min(rate, by_limit, by_window)
+            if carried == by_limit or carried == rate < by_window:
+                allowed.tight()
+            hand_on(allowed, carried * step, now, ratio)
+            stream += int(carried * step) * ratio
+        return stream / seconds
+
+    go_on(30, 3)
+    go_on(30, ratio)
+    before = go_on(10, ratio)
+    allowed.close_in()
+    go_on(10, ratio)
+    assert go_on(10, ratio) >= 0.5 * before
+    go_on(10, 3)
+    assert go_on(10, 3) >= 0.5 * min(3 * rate, 64 * MIB / rtt)
+
+
+def test_in_slow_start_the_end_narrows_nothing() -> None:
+    allowed = Backlog()
+    allowed.connected(0.2)
+    allowed.begins(100.0)
+    allowed.close_in()
+    for tick in range(1, 6):
+        allowed.tight()
+        hand_on(allowed, 100_000, 100.0 + tick / 2)
+        assert allowed.limit == 8 * MIB and allowed.segment == 512 << 10
 
 
 def test_whoever_shares_the_link_near_the_end_does_not_take_all_of_it() -> None:
-    allowed = Backlog(0.0)
-    for tick in range(100):
+    allowed = Backlog()
+    allowed.begins(0.0)
+    for tick in range(1, 100):
         allowed.tight()
-        allowed.handed_on(50 * MIB, tick / 2)
+        hand_on(allowed, 50 * MIB, tick / 2)
     allowed.close_in()
     least = allowed.limit // 2
     for tick in range(100, 300):
         allowed.tight()
-        allowed.handed_on(1000, tick / 2)
+        hand_on(allowed, 1000, tick / 2)
     assert allowed.limit == least
 
 
 def test_a_stream_that_nothing_held_up_is_narrowed_when_something_does() -> None:
-    allowed = Backlog(0.0)
+    allowed = Backlog()
+    allowed.begins(0.0)
     allowed.close_in()
     assert allowed.limit == 8 * MIB
     allowed.tight()
-    allowed.handed_on(MIB, 1.0)
-    assert allowed.limit == 512 << 10
+    hand_on(allowed, MIB, 1.0)
+    assert 512 << 10 <= allowed.limit < 2 * MIB

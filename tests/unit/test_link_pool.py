@@ -243,10 +243,38 @@ def test_those_that_rest_are_given_nothing_and_stay(world: World, monkeypatch: p
     world.put(*map(chunk, range(20)))
     assert ends[0].next(20) == [chunk(index) for index in range(20)]
     assert all(isinstance(end.frames.get(timeout=PATIENT), Ping) for end in ends[1:] for _ in range(5))
+
+
+def test_what_a_lost_one_leaves_does_not_wait_for_those_that_rest(world: World) -> None:
+    """Nobody else might be reached any more."""
+    for _ in range(3):
+        world.pool.add(world.line())
+    ends = [world.end() for _ in range(3)]
+    world.pool.rest(1, "reno")
+    world.refuse = -1
     ends[0].hang_up()
-    assert len(world.redone.get(timeout=PATIENT)) == 20
-    world.put(chunk(20))  # whoever takes its place does not rest
-    assert world.end().next(1) == [chunk(20)] and world.pool.size == 3
+    assert "was lost" in world.notices.get(timeout=PATIENT)
+    world.put(chunk(0))
+    got = queue.Queue[Frame]()
+    for end in ends[1:]:
+        threading.Thread(target=lambda end=end: got.put(*end.next(1)), daemon=True).start()
+    assert got.get(timeout=PATIENT) == chunk(0)
+
+
+def test_the_roused_are_given_their_share_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_REST", PATIENT)
+    for _ in range(2):
+        world.pool.add(world.line())
+    ends = [world.end() for _ in range(2)]
+    world.pool.rest(0, "reno")
+    for end in ends:
+        assert end.frames.get(timeout=PATIENT) == Ping()
+    world.pool.rouse()
+    world.put(chunk(0))
+    got = queue.Queue[Frame]()
+    for end in ends:
+        threading.Thread(target=lambda end=end: got.put(*end.next(1)), daemon=True).start()
+    assert got.get(timeout=PATIENT / 2) == chunk(0)
 
 
 def test_it_dials_again_with_growing_pauses_and_fails_once(world: World, clockwork: Clockwork) -> None:

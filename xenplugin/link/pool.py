@@ -61,6 +61,7 @@ class Pool:
         self._courses: dict[int, tcp.Course] = {}
         self._wanted = 0  # connections that were asked for
         self._resting: set[Line] = set()  # alive, but given nothing
+        self._roused = threading.Event()
 
     def add(self, line: Line) -> None:
         """Send over `line` from now on; its acknowledgements are read here."""
@@ -121,16 +122,25 @@ class Pool:
 
     def rest(self, keep: int, congestion: str) -> None:
         """Send over `keep` of the connections only, with this congestion control: little, now and then. One that is
-        given nothing for a while begins in slow start again (RFC 5681, 4.1), unless it is controlled by BBR."""
+        given nothing for a while begins in slow start again (RFC 5681, 4.1), unless it is controlled by BBR. One of
+        these that is lost ends the others' rest."""
         with self._lock:
             lines = sorted(self._lines, key=lambda line: line.number)
             self._resting = set(lines[keep:])
+            self._roused.clear()
         self.set_congestion(congestion)
         self.queue.wake()
+
+    def rouse(self) -> None:
+        """Send over all of them again."""
+        with self._lock:
+            self._resting = set()
+            self._roused.set()
 
     def close(self) -> None:
         """End all connections."""
         self._closed.set()
+        self._roused.set()
         self.queue.close()
         with self._lock:
             lines = list(self._lines)
@@ -146,6 +156,8 @@ class Pool:
             threading.Thread(target=self._read, args=(line,), daemon=True).start()
 
     def _strike(self, line: Line) -> None:
+        if line not in self._resting:
+            self.rouse()  # what it leaves must not wait for those that are given nothing
         with self._lock:
             if line in self._lines:
                 self._lines.remove(line)
@@ -184,7 +196,7 @@ class Pool:
                 raise ConnectionError("its key has sealed enough")
             frame: Frame | None = None
             if line in self._resting:
-                self._closed.wait(_REST)
+                self._roused.wait(_REST)
             else:
                 frame = self.queue.get(lambda: line.lost is not None or line in self._resting, PING_EVERY)
             if frame is not None:

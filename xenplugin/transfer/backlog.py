@@ -7,6 +7,8 @@ twice as much and more, for on a long link one lost packet holds everything behi
 
 from __future__ import annotations
 
+import math
+
 from xenplugin.wire.frames import MAX_SEGMENT
 
 _LEAST, _MOST = 2 << 20, 64 << 20
@@ -14,6 +16,8 @@ _START = 8 << 20
 _GAIN = 2
 #: Round trips in which slow start, not the link, decides what arrives: a segment alone takes five.
 _RAMP = 16
+#: Seconds in which nothing arrived, after which slow start begins anew.
+_IDLE = 1.0
 #: Seconds of what the far xl takes that may wait, beyond what is in the link; and near the end.
 _WAITING, _WAITING_LAST = 0.25, 0.06
 _LEAST_LAST = 512 << 10
@@ -31,22 +35,30 @@ class Backlog:
     seconds, so that a limit that was too low grows; from `close_in` on what it takes in one and `_WAITING_LAST`. It
     is not lowered while TCP's slow start opens up, when what is handed on says nothing of the link."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self) -> None:
         self.limit = _START
         self.segment = MAX_SEGMENT  #: bytes of the stream in each
+        self._largest = MAX_SEGMENT
         self._rtt = 0.0
-        self._began = self._since = now
-        self._count = 0
+        self._began = self._since = -math.inf
+        self._packed = self._stream = 0
         self._tight = False
-        self._rate = 0.0  # bytes/s that were handed on when the limit held something up
+        self._rate = 0.0  # bytes/s that arrived when the limit held something up
+        self._open = False  # whether it was the link that told so
         self._last = False
-        self._floor = _LEAST_LAST
+        self._floor = 0  # of the limit near the end; 0: not known yet
 
     def connected(self, rtt: float) -> None:
         """The link's round trip takes `rtt` seconds."""
         self._rtt = rtt
         if rtt >= _FAR:
-            self.segment = _PIECE
+            self.segment = self._largest = _PIECE
+
+    def begins(self, now: float) -> None:
+        """Something is under way at `now` (seconds), after nothing was."""
+        if now - self._since > _IDLE:
+            self._began = now
+        self._since, self._packed, self._stream = now, 0, 0
 
     def tight(self) -> None:
         """The limit held something up."""
@@ -56,27 +68,31 @@ class Backlog:
         """The guest may be suspended soon. Again does no harm."""
         if not self._last:
             self._last = True
-            if self._rate:
-                self._narrow()
-                # Whatever else the link carries later, this stream is not to give way to it for ever.
-                self._floor = max(_LEAST_LAST, self.limit // 2)
+            if self._open:
+                self._adapt()
 
-    def handed_on(self, count: int, now: float) -> None:
-        """`count` bytes of what was under way have arrived by `now` (seconds)."""
-        self._count += count
+    def handed_on(self, packed: int, stream: int, now: float) -> None:
+        """`packed` bytes of what was under way have arrived by `now` (seconds), `stream` bytes of the stream."""
+        self._packed += packed
+        self._stream += stream
         span = now - self._since
         if span < max(_WAITING, 2 * self._rtt):
             return
         if self._tight:  # else the writer, not the link, says how much comes
-            self._rate = self._count / span
-            if self._last:
-                self._narrow()
-            else:
-                wanted = int(max(_LEAST, min(_MOST, _GAIN * self._rate * (2 * self._rtt + _WAITING))))
-                if wanted > self.limit or now - self._began > _RAMP * self._rtt:
-                    self.limit = wanted
-        self._since, self._count, self._tight = now, 0, False
+            self._rate, self._open = self._packed / span, now - self._began > _RAMP * self._rtt
+            self._adapt()
+        if self._last:
+            piece = self.limit * self._stream // max(1, self._packed) // _PIECES
+            self.segment = max(_PIECE_LAST, min(self._largest, piece))
+        self._since, self._packed, self._stream, self._tight = now, 0, 0, False
 
-    def _narrow(self) -> None:
-        self.limit = int(max(self._floor, min(_MOST, self._rate * (self._rtt + _WAITING_LAST))))
-        self.segment = max(_PIECE_LAST, min(self.segment, self.limit // _PIECES))
+    def _adapt(self) -> None:
+        if self._last:
+            wanted = max(self._floor, _LEAST_LAST, min(_MOST, self._rate * (self._rtt + _WAITING_LAST)))
+        else:
+            wanted = max(_LEAST, min(_MOST, _GAIN * self._rate * (2 * self._rtt + _WAITING)))
+        if wanted > self.limit or self._open:
+            self.limit = int(wanted)
+            if self._last and not self._floor:
+                # Whatever else the link carries later, this stream is not to give way to it for ever.
+                self._floor = self.limit // 2

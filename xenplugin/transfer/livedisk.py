@@ -40,7 +40,7 @@ from xenplugin.wire.frames import Frame, Index, IndexRun, Sent, Zeros
 _LOOK = 0.02
 #: Seconds of pause after a round of `trail`, at least; and near its end.
 _PAUSE, _PAUSE_LAST = 1.0, 0.1
-#: Connections that are enough for what is written meanwhile.
+#: Connections that are enough for what is written meanwhile, if that is little.
 _FEW = 4
 #: Seconds of the link's rate that wait in the queue when all has been sent once, and bytes at least.
 _QUEUED = 0.25
@@ -138,14 +138,18 @@ class LiveDisk:
 
     def trail(self, stop: threading.Event) -> None:
         """Go on with rounds until `stop` is set; after `precopy`."""
-        self._session.pool.rest(_FEW, self._congestion)
         while not stop.is_set():
             began = time.monotonic()
             self._drain()
+            known = self._todo is not None
+            self._share_out()
             if self._book.rounds < _ROUNDS and self._todo != set():
                 self._round(self._items(), stop)
             self._session.check()
-            stop.wait(_PAUSE_LAST if self._closing else max(_PAUSE, time.monotonic() - began))
+            until = time.monotonic() + max(_PAUSE, time.monotonic() - began)
+            while not stop.wait(_PAUSE_LAST) and time.monotonic() < until:
+                if self._closing and known:  # else the whole disk would be read without a pause
+                    break
 
     def close_in(self) -> None:
         """The guest may be suspended soon, and little is to be left then. From any thread."""
@@ -159,6 +163,7 @@ class LiveDisk:
         items: Iterator[int | Zeros]
         if self._book.rounds:
             self._drain()
+            self._share_out()
             items = self._items()
         else:
             items = in_order(self._source.runs())
@@ -212,6 +217,14 @@ class LiveDisk:
     def _drain(self) -> None:
         changed = self._changes.drain()
         self._todo = None if changed is None or self._todo is None else self._todo | changed
+
+    def _share_out(self) -> None:
+        """Little goes over a few connections that stay warm, much over all."""
+        pool = self._session.pool
+        if self._todo is not None and len(self._todo) * CHUNK <= _FEW * tcp.largest_window():
+            pool.rest(_FEW, self._congestion)
+        else:
+            pool.rouse()
 
     def _items(self) -> Iterator[int | Zeros]:
         """The chunks to be read again."""

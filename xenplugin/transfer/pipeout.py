@@ -64,13 +64,14 @@ class PipeOut:
         self._collected = 0
         self._segment = MAX_SEGMENT  # bytes of the stream in the next
         self.bytes_in = 0  #: of the stream, so far
+        self.bytes_on = 0  #: of these, handed on at the far side
         self._next = 0  # number of the next segment
         self._packed = 0  # segments that were packed and given to the connections
         self._work: deque[tuple[int, bytes]] = deque()
         #: Segments that were not handed on at the far side yet, in order; None: to be packed.
         self._kept: dict[int, Segment | None] = {}
         self._held = 0  # bytes of these
-        self._backlog = Backlog(time.monotonic())
+        self._backlog = Backlog()
         self._closed = False
         self._changed = threading.Condition()
 
@@ -114,6 +115,8 @@ class PipeOut:
         with self._changed:
             while self._is_full() and self._session.failure is None and not self._closed:
                 self._changed.wait(TICK)
+            if not self._kept:
+                self._backlog.begins(time.monotonic())
             self._kept[self._next] = None
             self._held += len(data)
             self._work.append((self._next, data))
@@ -172,11 +175,12 @@ class PipeOut:
     def _is_full(self) -> bool:
         if not self._kept:
             return False
-        if self._held >= self._backlog.limit or self._next - next(iter(self._kept)) >= WINDOW:
+        if self._held >= self._backlog.limit:
             self._backlog.tight()
-            self._session.gauge.bounded()
-            return True
-        return len(self._work) >= WORKERS
+        elif self._next - next(iter(self._kept)) < WINDOW:
+            return len(self._work) >= WORKERS
+        self._session.gauge.bounded()
+        return True
 
     def _pack(self) -> None:
         packer = Packer()
@@ -218,7 +222,8 @@ class PipeOut:
                 segment = self._kept.pop(frame.number, None) if isinstance(frame, Segment) else None
                 if segment is not None:
                     self._held -= len(segment.payload)
-                    self._backlog.handed_on(len(segment.payload), time.monotonic())
+                    self.bytes_on += segment.length
+                    self._backlog.handed_on(len(segment.payload), segment.length, time.monotonic())
             self._changed.notify_all()
 
     def _hear(self, frame: Frame) -> None:
