@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
+#: Cells that a model needs: with fewer it has no cell more than it has coefficients.
+LEAST_CELLS = 4
 _FOLDS = 5
 
 
@@ -15,7 +17,8 @@ def least_squares(
     rows: Sequence[Sequence[float]], wanted: Sequence[float], least: Sequence[float] | None = None
 ) -> list[float]:
     """Coefficients, none below `least` (0), with which `rows` come closest to `wanted` in relative terms: an error
-    of a tenth counts alike in a short run and in a long one. What would be below is held there, one at a time."""
+    of a tenth counts alike in a short run and in a long one. What would be below is held there, one at a time. What
+    columns cannot be told apart by, the first of them gets."""
     floors = least or [0.0] * len(rows[0])
     left = [
         value - sum(floor * each for floor, each in zip(floors, row, strict=True))
@@ -37,7 +40,7 @@ def least_squares(
 
 
 def _solve(rows: Sequence[Sequence[float]], wanted: Sequence[float]) -> list[float]:
-    """The normal equations by elimination; a column that says nothing gets 0."""
+    """The normal equations by elimination; a column that says nothing new gets 0."""
     count = len(rows[0])
     matrix = [
         [sum(row[i] * row[j] for row in rows) for j in range(count)]
@@ -67,15 +70,14 @@ class Error:
 
 def held_out(
     cells: Sequence[T], fitted: Callable[[Sequence[T]], Callable[[T], float]], measured: Callable[[T], float]
-) -> Error | None:
-    """Each fifth of the cells predicted by a model fitted to the others; None for too few cells."""
-    if len(cells) < 2 * _FOLDS:
-        return None
+) -> Error:
+    """Each fifth of the cells, or each cell where they are few, predicted by a model fitted to the others."""
+    folds = _FOLDS if len(cells) >= 2 * _FOLDS else len(cells)
     order = list(cells)
     random.Random(1).shuffle(order)
     errors = []
-    for fold in range(_FOLDS):
-        model = fitted([cell for number, cell in enumerate(order) if number % _FOLDS != fold])
-        errors += [abs(model(cell) / measured(cell) - 1) for cell in order[fold::_FOLDS]]
+    for fold in range(folds):
+        model = fitted([cell for number, cell in enumerate(order) if number % folds != fold])
+        errors += [abs(model(cell) / measured(cell) - 1) for cell in order[fold::folds]]
     errors.sort()
     return Error(errors[len(errors) // 2], errors[-1], len(errors))

@@ -1,22 +1,26 @@
 """Time of a migration = fixed + round trips x RTT + work, for each way with coefficients of its own.
 
-    xenplugin   work = factor x (memory + disk, at what cores and link give: speed.py), + scanning the holes
-    others      work = bytes over min(the link, what the tool reaches, its window / RTT), + a time for each byte of
-                data (packing, sealing)
+    xenplugin   work = factor x (memory + disk, at what cores and link give: speed.py)
+    others      work = factor x bytes over min(the link, what the tool reaches, its window / RTT), + a time for each
+                byte of data and of holes (packing, sealing)
 
-What a tool reaches and its window are searched on a grid, the rest is least squares. The plugin's windows are those
+What a tool reaches and its window are searched on a grid, the rest is least squares. A bound that no run met is not
+taken for one: then a quicker link than the runs had is answered with the least that it takes. Where the runs cannot
+tell terms apart, what grows with the bytes gets the time, and the fixed part none. The plugin's windows are those
 of many connections: they do not bound it.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.errors import LabError
-from lab.model.fit import Error, held_out, least_squares
+from lab.experiment.scenario import WAYS
+from lab.model.fit import LEAST_CELLS, Error, held_out, least_squares
 from lab.model.speed import Hosts
 from lab.report.data import Set
 
@@ -24,16 +28,24 @@ PLUGIN = ("full", "static", "live")
 _TOOLS = ("existing", "plain", "paper-full", "paper-partial", "rsync", "zstd")
 #: What zstd 1 makes of data of file systems, where a run does not say.
 _RATIO = 3.0
-_SPEEDS = [25e6 * 2 ** (n / 2) for n in range(18)]  # bit/s, to 9 Gbit/s
-_WINDOWS = [2**n for n in range(18, 27)]  # bytes
-#: Of the work, where the data may be easier to pack than is assumed.
+#: What bounds a tool: bit/s, to 9 Gbit/s, and bytes. Nothing comes first, and is taken where no bound fits better.
+_SPEEDS = [math.inf, *(25e6 * 2 ** (n / 2) for n in range(18))]
+_WINDOWS = [math.inf, *(2**n for n in range(18, 27))]
+#: Of the plugin's work there is at least that share: the data may be easier to pack than is assumed.
 _LEAST = 0.8
+#: Of the bytes that a tool sends at least so many go over the link, with the headers of IP and TCP.
+_HEADERS = 1.04
+#: Of the time that gzip and gunzip take for a byte of data, what they take for one of a hole.
+_HOLE = 0.2
+#: What is further from the runs than that share of them is beyond them.
+_NEAR = 0.05
 
 
 @dataclass(frozen=True)
 class Job:
-    """A migration: bytes of `memory` (its stream), of `disk` and of its `data`; `ratio` of the memory by zstd 1,
-    `data_ratio` of the data. `rate` bit/s, `rtt` seconds."""
+    """A migration: bytes of `memory` (its stream), of `disk` and of its `data` (what of it is no hole); `ratio` of
+    the memory by zstd 1, `data_ratio` of the data. `rate` bit/s, `rtt` seconds. Of a guest: what of it a way does
+    not move makes no difference to that way."""
 
     memory: float
     disk: float
@@ -46,13 +58,26 @@ class Job:
 
 @dataclass(frozen=True)
 class Model:
-    """Of one way. `time` takes a job and the hosts; `words`: its coefficients; `error` on held-out cells."""
+    """Of one way. `time` takes a job and the hosts; `words`: its coefficients; `error` on held-out cells. `beyond`:
+    in what a job is beyond the runs; `unbounded`: whether no run met what may bound it, so that `time` is the least
+    that it takes."""
 
     way: str
     time: Callable[[Job, Hosts], float]
     words: str
-    error: Error | None
+    error: Error
     cells: int
+    beyond: Callable[[Job], list[str]]
+    unbounded: Callable[[Job], bool]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`seconds`: at least that, if `unbounded`."""
+
+    seconds: float
+    beyond: list[str]
+    unbounded: bool
 
 
 @dataclass(frozen=True)
@@ -62,36 +87,41 @@ class _Cell:
 
 
 def fit(runs: Set, hosts: Hosts) -> list[Model]:
-    """A model for each way that has enough runs. `hosts` are those that the runs were made on. Raises LabError."""
+    """A model for each way that has enough cells. `hosts` are those that the runs were made on. Raises LabError."""
     found = []
     for way in (*_TOOLS, *PLUGIN):
         cells = _cells(runs, way)
-        if len(cells) < 4:
-            continue
-        if way in PLUGIN:
-            found.append(_plugin(way, cells, hosts))
-        else:
-            found.append(_tool(way, cells))
+        if len(cells) >= LEAST_CELLS:
+            found.append(_plugin(way, cells, hosts) if way in PLUGIN else _tool(way, cells))
     if not found:
         raise LabError(
-            "there are too few runs for a model: four cells of a way at least", hint="xenlab experiment quick"
+            f"there are too few runs for a model: {LEAST_CELLS} cells of a way at least",
+            hint="xenlab experiment quick",
         )
     return found
 
 
+def too_few(runs: Set) -> dict[str, int]:
+    """How many cells each way has of which there is no model."""
+    known = {way: len(_cells(runs, way)) for way in (*_TOOLS, *PLUGIN)}
+    return {way: cells for way, cells in known.items() if 0 < cells < LEAST_CELLS}
+
+
+def memory_ratio(runs: Set) -> float:
+    """What zstd 1 makes of the memory in `runs`; as usual where none says."""
+    known = [run["memory"]["ratio"] for several in runs.runs.values() for run in several if run.get("memory")]
+    return statistics.median(known) if known else Job.ratio
+
+
 def _cells(runs: Set, way: str) -> list[_Cell]:
-    """Means of the cells of `way`."""
+    """Medians of the cells of `way`, with the data that the disk was measured to have."""
     found = []
     for cell, several in runs.runs.items():
         memory, disk = several[0].get("memory"), several[0].get("disk") or {}
         if cell.way != way or memory is None:
             continue
-        moved = not way.startswith("paper")
-        job = Job(
-            memory["stream"] if moved else 0, disk.get("size", 0), disk.get("data", 0), cell.rtt, cell.rate,
-            memory["ratio"], _RATIO,
-        )  # fmt: skip
-        found.append(_Cell(job, statistics.mean(run["seconds"] for run in several)))
+        job = Job(memory["stream"], disk.get("size", 0), disk.get("data", 0), cell.rtt, cell.rate, memory["ratio"])
+        found.append(_Cell(job, statistics.median(run["seconds"] for run in several)))
     return found
 
 
@@ -100,37 +130,47 @@ def _plugin(way: str, cells: Sequence[_Cell], hosts: Hosts) -> Model:
         stored = way == "full"
         work = there.seconds(job.memory, job.ratio, job.rate)
         work += there.seconds(job.data, None if stored else job.data_ratio, job.rate)
-        return [1.0, job.rtt, work]
+        return [job.rtt, work, 1.0]
 
     def fitted(some: Sequence[_Cell]) -> Callable[[_Cell], float]:
-        known = _fitted([terms(cell.job, hosts) for cell in some], some)
+        known = _fitted([terms(cell.job, hosts) for cell in some], some, [0.0, _LEAST, 0.0])
         return lambda cell: _dot(known, terms(cell.job, hosts))
 
-    known = _fitted([terms(cell.job, hosts) for cell in cells], cells)
-    words = f"{known[0]:.1f} s + {known[1]:.1f} RTT + {known[2]:.2f} work"
-    return Model(way, lambda job, there: _dot(known, terms(job, there)), words, _error(cells, fitted), len(cells))
+    known = _fitted([terms(cell.job, hosts) for cell in cells], cells, [0.0, _LEAST, 0.0])
+    words = f"{known[2]:.1f} s + {known[0]:.1f} RTT + {known[1]:.2f} work"
+    return Model(
+        way, lambda job, there: _dot(known, terms(job, there)), words, _error(cells, fitted), len(cells),
+        _beyond(way, cells), lambda job: False,
+    )  # fmt: skip
 
 
 def _tool(way: str, cells: Sequence[_Cell]) -> Model:
+    info = WAYS[way]
+
     def moved(job: Job) -> float:
-        disk = {
-            "paper-full": job.disk,
-            "paper-partial": job.data / job.data_ratio,
-            "rsync": job.data / job.data_ratio,
-        }
-        return job.memory + disk.get(way, job.data / job.data_ratio if way == "zstd" else 0.0)
+        disk = job.disk if info.alike else job.data / job.data_ratio
+        return (job.memory if info.memory else 0.0) + (disk if info.disk else 0.0)
+
+    def handled(job: Job) -> list[float]:
+        """GB that are packed and sealed, or only looked at: with holes as they are for gzip, data, holes."""
+        if not info.disk:
+            return [0.0, 0.0, 0.0]
+        if info.alike:
+            return [job.disk / 1e9, 0.0, 0.0]
+        holes = job.disk - job.data
+        return [(job.data + _HOLE * holes) / 1e9, job.data / 1e9, holes / 1e9]
+
+    def reached(job: Job, speed: float, window: float) -> float:
+        return min(speed, job.rate or math.inf, 8 * window / job.rtt if job.rtt else math.inf)
 
     def terms(job: Job, speed: float, window: float) -> list[float]:
-        reached = min(speed, job.rate or speed, 8 * window / job.rtt if job.rtt else speed)
-        # What is packed and sealed, or only looked at, before or after it is sent.
-        return [1.0, job.rtt, 8 * moved(job) / reached, job.data / 1e9, (job.disk - job.data) / 1e9]
-
-    share = _LEAST if way in ("paper-partial", "rsync", "zstd") else 1.0  # others send what they have as it is
+        return [*handled(job), job.rtt, 8 * moved(job) / reached(job, speed, window), 1.0]
 
     def best(some: Sequence[_Cell]) -> tuple[list[float], float, float]:
         choices = []
         for speed, window in itertools.product(_SPEEDS, _WINDOWS):
-            known = _fitted([terms(cell.job, speed, window) for cell in some], some, share)
+            least = [0.0, 0.0, 0.0, 0.0, _HEADERS, 0.0]
+            known = _fitted([terms(cell.job, speed, window) for cell in some], some, least)
             wrong = sum((_dot(known, terms(c.job, speed, window)) / c.seconds - 1) ** 2 for c in some)
             choices.append((wrong, known, speed, window))
         _, known, speed, window = min(choices, key=lambda choice: choice[0])
@@ -141,21 +181,64 @@ def _tool(way: str, cells: Sequence[_Cell]) -> Model:
         return lambda cell: _dot(known, terms(cell.job, speed, window))
 
     known, speed, window = best(cells)
-    reached = f"min(link, {speed / 1e6:.0f} Mbit/s, {window / 1024:.0f} KiB / RTT)"
-    words = f"{known[0]:.1f} s + {known[1]:.1f} RTT + {known[2]:.2f} bytes / {reached}"
-    words += f" + {known[3]:.0f} s/GB of data" if known[3] else ""
+
+    def under_way(job: Job) -> float:
+        return reached(job, speed, window) * job.rtt if job.rtt else 0.0
+
+    fastest = max(reached(cell.job, speed, window) for cell in cells) * (1 + _NEAR)
+    longest = max(under_way(cell.job) for cell in cells) * (1 + _NEAR)
+
+    def unbounded(job: Job) -> bool:
+        too_fast = speed == math.inf and reached(job, speed, window) > fastest
+        return too_fast or (window == math.inf and under_way(job) > longest)
+
     return Model(
-        way, lambda job, _: _dot(known, terms(job, speed, window)), words, _error(cells, fitted), len(cells)
-    )
+        way, lambda job, _: _dot(known, terms(job, speed, window)), _words(way, known, speed, window),
+        _error(cells, fitted), len(cells), _beyond(way, cells), unbounded,
+    )  # fmt: skip
 
 
-def _fitted(rows: Sequence[list[float]], cells: Sequence[_Cell], share: float = _LEAST) -> list[float]:
-    """The third term is the work: of it there is at least that `share`."""
-    least = [share if column == 2 else 0.0 for column in range(len(rows[0]))]
+def _words(way: str, known: Sequence[float], speed: float, window: float) -> str:
+    both, data, holes, trips, work, fixed = known
+    bounds = [f"{speed / 1e6:.0f} Mbit/s"] if speed < math.inf else []
+    bounds += [f"{window / 1024:.0f} KiB / RTT"] if window < math.inf else []
+    link = f"min({', '.join(['link', *bounds])})" if bounds else "link"
+    words = f"{fixed:.1f} s + {trips:.1f} RTT + {work:.2f} bytes / {link}"
+    alike = WAYS[way].alike
+    for name, value in (
+        ("disk" if alike else "data", both + data), ("holes", 0.0 if alike else _HOLE * both + holes),
+    ):  # fmt: skip
+        words += f" + {value:.1f} s/GB of {name}" if value else ""
+    return words
+
+
+def _beyond(way: str, cells: Sequence[_Cell]) -> Callable[[Job], list[str]]:
+    """In what a job is beyond the runs of `way`, of all that makes a difference to it."""
+    info = WAYS[way]
+    parts: dict[str, Callable[[Job], float]] = {
+        "rate": lambda job: job.rate or math.inf,
+        "RTT": lambda job: job.rtt,
+        **({"memory": lambda job: job.memory} if info.memory else {}),
+        **({"disk": lambda job: job.disk} if info.disk else {}),
+        **({"data": lambda job: job.data} if info.disk and not info.alike else {}),
+    }
+
+    def beyond(job: Job) -> list[str]:
+        found = []
+        for name, part in parts.items():
+            seen = [part(cell.job) for cell in cells]
+            if not min(seen) * (1 - _NEAR) <= part(job) <= max(seen) * (1 + _NEAR):
+                found.append(name)
+        return found
+
+    return beyond
+
+
+def _fitted(rows: Sequence[list[float]], cells: Sequence[_Cell], least: Sequence[float]) -> list[float]:
     return least_squares(rows, [cell.seconds for cell in cells], least)
 
 
-def _error(cells: Sequence[_Cell], fitted: Callable[[Sequence[_Cell]], Callable[[_Cell], float]]) -> Error | None:
+def _error(cells: Sequence[_Cell], fitted: Callable[[Sequence[_Cell]], Callable[[_Cell], float]]) -> Error:
     return held_out(cells, fitted, lambda cell: cell.seconds)
 
 
@@ -163,8 +246,10 @@ def _dot(known: Sequence[float], terms: Sequence[float]) -> float:
     return sum(a * b for a, b in zip(known, terms, strict=True))
 
 
-def site(model: Model, job: Job, hosts: Hosts, guests: int, together: int) -> float:
-    """Seconds for `guests` like that over one link, `together` at a time, each pair of hosts having its own cores.
+def site(model: Model, job: Job, hosts: Hosts, guests: int, together: int) -> Answer:
+    """For `guests` like that over one link, at most `together` at a time, each pair of hosts having its own cores.
     They share the link: what each does besides goes on beside the others' sending."""
-    share = Job(**{**vars(job), "rate": job.rate / together if job.rate else None})
-    return model.time(share, hosts) * -(-guests // together)
+    together = min(together, guests)
+    share = replace(job, rate=job.rate / together if job.rate else None)
+    seconds = model.time(share, hosts) * -(-guests // together)
+    return Answer(seconds, model.beyond(share), model.unbounded(share))

@@ -7,6 +7,7 @@ share of 0.21 that only one can do at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,19 @@ from typing import Any
 #: The share of the work that one thread does alone.
 SERIAL = 0.21
 _STORE = "store"
+_SPEEDS = ("read", "digest", "unpack", "loopback", "write")
+
+
+def check(figures: Mapping[str, Any]) -> None:
+    """Raises KeyError, TypeError, AttributeError or ValueError unless `figures` have all that is reckoned with."""
+    levels = figures["zstd"]
+    known = {f"mb_per_cpu_second {name}": figures["mb_per_cpu_second"][name] for name in _SPEEDS}
+    known["ciphers"] = figures["ciphers"][figures["cipher"]]
+    for level in {"1", *levels}:
+        known |= {f"zstd {level} {name}": levels[level][name] for name in ("mb_per_cpu_second", "ratio")}
+    for name, value in known.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise ValueError(f"{name} is {value!r}")
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from rich.table import Table
 from lab.errors import LabError, LabUsageError
 from lab.experiment.runner import duration
 from lab.experiment.scenario import WAYS, size
-from lab.model.predict import Job, Model, fit, site
-from lab.model.speed import SERIAL, Hosts
+from lab.model.fit import LEAST_CELLS
+from lab.model.predict import Answer, Job, Model, fit, memory_ratio, site, too_few
+from lab.model.speed import SERIAL, Hosts, check
 from lab.report import data
 from lab.verbs.common import progress
 from netem import units
@@ -31,12 +32,15 @@ _CASES = (
     ("100gib", "40gb", "8gib", "10gbit", "120ms", 32, 1000, 20),
 )
 
-
+#: Bytes of libxl's stream for one of the guest's memory: headers, and pages that are sent again.
+_STREAM = 1.02
 _ASSUMED = (
     f"Assumed: each core as fast as one here, {SERIAL:.0%} of the plugin's work done by one thread at a time, "
-    "memory and data as compressible as in the runs, disks that keep up. What a case asks beyond the runs is "
-    "extrapolated."
+    "memory and data as compressible as in the runs, disks that keep up. Where the runs cannot tell a fixed time "
+    "from one that grows with the bytes, it is taken to grow."
 )
+_BEYOND = "~: extrapolated, beyond the runs of that way in what is named below"
+_AT_LEAST = "at least: no run met a bound of the way's own (its speed, its window), so none is reckoned with"
 
 
 @click.command()
@@ -49,7 +53,7 @@ _ASSUMED = (
     help="What `xenplugin bench --json` said of this machine (default: measured now).",
 )
 @click.option("--disk", metavar="SIZE", help="Of the guest's disk: 100gib.")
-@click.option("--data", "used", metavar="SIZE", help="What of it is no hole: 40gb.")
+@click.option("--data", "used", metavar="SIZE", help="What of it is no hole, its file system's own included: 40gb.")
 @click.option("--memory", metavar="SIZE", help="Of the guest.")
 @click.option("--rate", metavar="RATE", help="Of the link: 10gbit.")
 @click.option("--rtt", metavar="TIME", help="Of the link: 120ms.")
@@ -67,9 +71,9 @@ def predict(folders: tuple[Path, ...], bench_file: Path | None, **asked: Any) ->
         raise LabError("there are no runs at native speed among these", hint="xenlab experiment quick")
     figures = _bench(bench_file)
     models = fit(runs, Hosts(int(runs.hosts[0]["cores"]), figures, shared=True))
+    tables = _models(models, too_few(runs)), _answers(models, figures, _cases(asked), memory_ratio(runs))
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 130)
-    console.print(_models(models))
-    console.print(_answers(models, figures, _cases(asked)))
+    console.print(*tables, sep="")
     console.print(_ASSUMED, style="dim")
 
 
@@ -80,9 +84,11 @@ def _bench(path: Path | None) -> dict[str, Any]:
             return plugin_bench.run(None, lambda event: None)
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ = found["zstd"]["1"]["ratio"], found["mb_per_cpu_second"]["read"], found["ciphers"][found["cipher"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LabUsageError(f"{path} is not what `xenplugin bench --json` prints: {error}") from None
+        check(found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else error
+        hint = f"xenplugin bench --json >{path}"
+        raise LabUsageError(f"{path} is not what `xenplugin bench --json` prints: {why}", hint=hint) from None
     return found
 
 
@@ -94,7 +100,20 @@ def _cases(asked: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [tuple(asked[name] or usual for name, usual in zip(names, _CASES[1], strict=True))]
 
 
-def _models(models: list[Model]) -> Table:
+def job_of(disk: str, used: str, memory: str, rate: str, rtt: str, ratio: float) -> Job:
+    """A guest and a link in words. Raises LabUsageError, NetemError."""
+    try:
+        job = Job(
+            size(memory) * _STREAM, size(disk), size(used), units.parse_time(rtt), units.parse_rate(rate), ratio
+        )
+    except ValueError as error:
+        raise LabUsageError(str(error), hint="--disk 100gib --data 40gb --memory 8gib") from None
+    if job.data > job.disk:
+        raise LabUsageError(f"{used} of data do not fit a disk of {disk}")
+    return job
+
+
+def _models(models: list[Model], few: dict[str, int]) -> Table:
     table = Table(box=SIMPLE_HEAD, title="the model, fitted to the runs", title_justify="left")
     for name, justify in (
         ("way", "left"),
@@ -104,28 +123,38 @@ def _models(models: list[Model]) -> Table:
     ):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for model in models:
-        error = model.error
-        said = f"median {error.median:.0%}, worst {error.worst:.0%}" if error else "too few runs to say"
+        said = f"median {model.error.median:.0%}, worst {model.error.worst:.0%}"
         table.add_row(WAYS[model.way].title, model.words, str(model.cells), said)
+    for way, cells in few.items():
+        table.add_row(WAYS[way].title, f"too few: {LEAST_CELLS} cells are needed", str(cells), "")
     return table
 
 
-def _answers(models: list[Model], figures: dict[str, Any], cases: list[tuple[Any, ...]]) -> Table:
+def _answers(models: list[Model], figures: dict[str, Any], cases: list[tuple[Any, ...]], ratio: float) -> Table:
     table = Table(box=SIMPLE_HEAD, title="what it predicts", title_justify="left", caption_justify="left")
     table.add_column("way")
     columns, words = [], []
     for number, (disk, used, memory, rate, rtt, cores, guests, together) in enumerate(cases, 1):
-        job = Job(size(memory) * 1.02, size(disk), size(used), units.parse_time(rtt), units.parse_rate(rate))
-        if job.data > job.disk:
-            raise LabUsageError(f"{used} of data do not fit a disk of {disk}")
+        job = job_of(disk, used, memory, rate, rtt, ratio)
         several = f"; {guests} guests, {together} at a time" if guests > 1 else ""
         guest = f"{disk} disk, {used} of data, {memory} memory"
+        column = [site(model, job, Hosts(cores, figures), guests, together) for model in models]
+        beyond = list(dict.fromkeys(name for answer in column for name in answer.beyond))
         words.append(f"case {number}: {guest}; {rate}, {rtt}, {cores} cores{several}")
-        columns.append([site(model, job, Hosts(cores, figures), guests, together) for model in models])
+        words[-1] += f" (beyond the runs: {', '.join(beyond)})" if beyond else ""
+        columns.append(column)
         table.add_column(f"case {number}", justify="right")
     for row, model in enumerate(models):
         moved = " (its memory alone)" if not WAYS[model.way].disk else ""
         moved = moved or ("" if WAYS[model.way].memory else " (its disk alone)")
-        table.add_row(WAYS[model.way].title + moved, *(duration(column[row]) for column in columns))
-    table.caption = "\n".join(words)
+        table.add_row(WAYS[model.way].title + moved, *(_said(column[row]) for column in columns))
+    answers = [answer for column in columns for answer in column]
+    notes = [_BEYOND] if any(answer.beyond for answer in answers) else []
+    notes += [_AT_LEAST] if any(answer.unbounded for answer in answers) else []
+    table.caption = "\n".join([*notes, *words])
     return table
+
+
+def _said(answer: Answer) -> str:
+    least = "at least " if answer.unbounded else ""
+    return f"{'~ ' if answer.beyond else ''}{least}{duration(answer.seconds)}"
