@@ -59,7 +59,7 @@ WAYS: dict[str, WayInfo] = {
     "plain": WayInfo("xl migrate, unprotected", False, True),
     "paper-full": WayInfo("paper's full", True, False, alike=True),
     "paper-partial": WayInfo("paper's partial", True, False),
-    "rsync": WayInfo("rsync -S, xl over ssh", True, True),
+    "rsync": WayInfo("rsync -S -z, xl over ssh", True, True),
     "zstd": WayInfo("zstd | ssh, xl over ssh", True, True),
     "full": WayInfo("xenplugin full", True, True),
     "static": WayInfo("xenplugin static", True, True),
@@ -253,7 +253,7 @@ def _rtts(value: Any) -> list[float]:
         first, last, step = (units.parse_time(value[key]) for key in ("from", "to", "step"))
         if step <= 0 or last < first:
             raise ValueError("rtts: `step` must be more than 0, and `to` not before `from`")
-        return [round(first + step * number, 6) for number in range(round((last - first) / step) + 1)]
+        return [round(first + step * number, 6) for number in range(int((last - first) / step + 1e-6) + 1)]
     if not isinstance(value, list) or not value:
         raise ValueError("rtts is neither a list of times nor from, to and step")
     return [units.parse_time(text) for text in value]
