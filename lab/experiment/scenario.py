@@ -9,7 +9,7 @@
     seed = 1                            # of the order
     [guest]                             # netns; real Xen has its own guests
     disk = "4gib"
-    data = ["300mb", "1gb"]             # of the disk; the rest is holes
+    data = ["300mb", "1gb"]             # of files on the disk, to which the file system adds; the rest is holes
     memory = "2gib"
     writes = "2mb"                      # to the disk, a second, while it runs
     [limits]                            # beyond them a run is done again
@@ -75,7 +75,7 @@ XEN_WAYS: dict[str, WayInfo] = {
 
 @dataclass(frozen=True)
 class Run:
-    """One cell, once. `rtt` in seconds, `rate` in bit/s (None: unlimited), `data` in bytes (0: of no disk)."""
+    """One cell, once. `rtt` in seconds, `rate` in bit/s (None: unlimited), `data` in bytes of files (0: no disk)."""
 
     way: str
     rtt: float
@@ -91,13 +91,13 @@ class Run:
     def words(self) -> str:
         """For people."""
         link = f"{units.format_time(self.rtt)}, {units.format_rate(self.rate)}"
-        disk = f", {self.data // 10**6} MB of data" if self.data else ""
+        disk = f", {self.data // 10**6} MB of files" if self.data else ""
         return f"{self.way} at {link}{disk} (no. {self.repetition + 1})"
 
 
 @dataclass(frozen=True)
 class Guest:
-    """Bytes; `writes` a second."""
+    """Bytes; `data`: of files on the disk; `writes` a second."""
 
     disk: int = 4 << 30
     data: tuple[int, ...] = (300 * 10**6,)

@@ -67,6 +67,17 @@ def test_there_is_one_for_each_part_of_the_experiment() -> None:
     assert {"quick", "paper-netns", "paper-xen", "ipsec"} <= set(scenario.known())
 
 
+def test_every_way_is_in_one_of_them() -> None:
+    loaded = [scenario.load(scenario.find(name)) for name in scenario.known()]
+    for there, native in ((scenario.WAYS, True), (scenario.XEN_WAYS, False)):
+        assert set(there) == {way for each in loaded if (each.provider == "netns") == native for way in each.ways}
+
+
+def test_quick_takes_no_more_than_a_quarter_of_an_hour() -> None:
+    quick = scenario.load(scenario.find("quick"))
+    assert 5 * 60 < Estimate(quick, []).seconds(quick.runs()) < 15 * 60
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
