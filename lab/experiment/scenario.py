@@ -75,7 +75,7 @@ XEN_WAYS: dict[str, WayInfo] = {
 
 @dataclass(frozen=True)
 class Run:
-    """One cell, once. `rtt` in seconds, `rate` in bit/s (None: unlimited), `data` in bytes of files (0: no disk)."""
+    """One cell, once. `rtt` in seconds, `rate` in bit/s (None: unlimited), `data` bytes of files (0: no disk)."""
 
     way: str
     rtt: float

@@ -160,8 +160,8 @@ def _section(runs: Set, rate: int | None, data: int) -> list[Figure]:
     def phases(names: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
         found = []
         for way in names:
-            if known := runs.phases(way, near, rate, data):
-                found.append((runs.title(way), {_SAME.get(name, name): value for name, value in known.items()}))
+            if known := _named(runs.phases(way, near, rate, data)):
+                found.append((runs.title(way), known))
         return found
 
     papers = [way for way in ways if way.startswith("paper")]
@@ -205,10 +205,15 @@ def _together(runs: Set, rate: int | None, data: int) -> Series:
     return Series("existing+partial", "existing + partial", points)
 
 
+def _named(phases: dict[str, float]) -> dict[str, float]:
+    """The same step by the same name, whichever way it is of."""
+    return {_SAME.get(name, name): value for name, value in phases.items()}
+
+
 def _fixed(runs: Set, ways: Sequence[str], rate: int | None, data: int) -> list[tuple[str, dict[str, float]]]:
     rows = []
     for way in ways:
-        seen = [steps for rtt in runs.rtts(rate) if (steps := runs.phases(way, rtt, rate, data))]
+        seen = [steps for rtt in runs.rtts(rate) if (steps := _named(runs.phases(way, rtt, rate, data)))]
         if seen:
             names = dict.fromkeys(name for one in seen for name in one if name != _COPY)
             parts = {name: statistics.mean([one.get(name, 0.0) for one in seen]) for name in names}
