@@ -3,7 +3,7 @@
     {"format": 1, "kind": "existing", "when": "2026-11-23T04:05:06+00:00",
      "host":     {"cpu", "cores", "memory", "kernel", "python", "steal"},
      "lab":      the Spec (link, suite, versions asked for),
-     "versions": {"xen", "dom0", "strongswan", "qemu", ...},
+     "versions": {"xen", "dom0", "strongswan", "qemu", ..., "source": the revision of a checkout},
      "figures":  {...}}
 
 Seconds and bytes throughout. A file is written beside and renamed, and never changed afterwards: tables and figures
@@ -16,8 +16,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +52,14 @@ class Result:
             "when": self._when.isoformat(timespec="seconds"),
             "host": {**host(), "steal": round(self._steal.as_dict()["share"], 4)},
             "lab": self.spec.as_dict(),
-            "versions": self.versions,
+            "versions": {**self.versions, **source()},
             "figures": self.figures,
         }
 
     def save(self, folder: Path) -> Path:
         """Write it into `folder` under a name of its own: kind, RTT, suite and time. Raises LabError."""
         rtt = f"{self.spec.link.rtt * 1000:g}ms"
-        stamp = self._when.strftime("%Y%m%dT%H%M%S")
+        stamp = self._when.strftime("%Y%m%dT%H%M%S.%f")  # one that fails at once is done again at once
         path = folder / f"{self.kind}-{rtt}-{self.spec.ipsec}-{stamp}.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -85,6 +88,21 @@ def load(path: Path) -> dict[str, Any]:
     if missing:
         raise LabError(f"{path} is not a result: it has no {', '.join(sorted(missing))}")
     return values
+
+
+@cache
+def source() -> dict[str, str]:
+    """The revision of the program that runs, if it is a checkout; `-dirty`: with changes."""
+    top = Path(__file__).resolve().parents[1]
+    if not (top / ".git").exists():
+        return {}
+    # Root may run what is somebody else's.
+    words = ["git", "-c", f"safe.directory={top}", "-C", str(top), "describe", "--always", "--dirty"]
+    with suppress(OSError):
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return {"source": done.stdout.strip()}
+    return {}
 
 
 def host() -> dict[str, Any]:

@@ -25,7 +25,7 @@ def cache() -> Path:
 
 @dataclass(frozen=True)
 class Image:
-    """`size`: of the disk, `data`: what of it is no hole, bytes."""
+    """`size`: of the disk, `data`: what of it is no hole (files, and what the file system needs), bytes."""
 
     path: Path
     size: int
@@ -38,7 +38,7 @@ def obtain(virtual: int, data: int, say: Callable[[str], None]) -> Image:
     path = cache() / f"disk-{virtual >> 20}m-{data // 10**6}m.img"
     note = path.with_suffix(".sha256")
     if not note.exists():
-        say(f"making a disk of {virtual >> 20} MiB with {data // 10**6} MB of data: once")
+        say(f"making a disk of {virtual >> 20} MiB with {data // 10**6} MB of files: once")
         _build(path, virtual, data)
         note.write_text(sha256(path), encoding="ascii")
     return Image(path, virtual, path.stat().st_blocks * 512, note.read_text(encoding="ascii"))

@@ -18,7 +18,9 @@ _SENT: dict[str, tuple[float, float]] = {
     "rsync": (1, 0.5), "zstd": (1, 0.4), "full": (0.4, 1), "static": (0.4, 0.4), "live": (0.4, 0.4),
     "paper-partial": (0, 0.5),
 }  # fmt: skip
-_FIXED, _XEN_FIXED, _AROUND = 5.0, 240.0, 15.0  # seconds
+_FIXED, _XEN_FIXED, _XEN_AROUND = 5.0, 240.0, 15.0  # seconds
+#: Around a run on namespaces: seconds, and more for each byte of disk and memory, which are touched and compared.
+_AROUND, _AROUND_BYTE = 5.0, 3 / 2**30
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Estimate:
 
     def seconds(self, runs: Sequence[Run]) -> float:
         """What `runs` will take in all."""
-        around = statistics.median(self._around) if self._around else _AROUND
+        around = statistics.median(self._around) if self._around else self._guess_around()
         return sum(self._one(run) + around for run in runs)
 
     def _one(self, run: Run) -> float:
@@ -86,6 +88,11 @@ class Estimate:
             return statistics.mean(seen)
         wrong: Mapping[str, list[float]] = self._wrong
         return self._guess(run) * (statistics.median(wrong[run.way]) if run.way in wrong else 1.0)
+
+    def _guess_around(self) -> float:
+        guest = self._scenario.guest
+        native = _native(self._scenario)
+        return _AROUND + _AROUND_BYTE * (guest.disk + guest.memory) if native else _XEN_AROUND
 
     def _guess(self, run: Run) -> float:
         if not _native(self._scenario):

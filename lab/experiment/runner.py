@@ -1,8 +1,9 @@
 """Does the runs of a scenario that have no result yet, one after the other, each judged by its own evidence.
 
 A run whose link was late, or of whose CPU time the hypervisor took too much, is kept as discarded, with the reason,
-and done again, `tries` times in all; the last one then counts, marked as doubtful. A run that fails is kept as
-discarded too; failing `tries` times ends the experiment. ctrl-C ends it at any moment: what is done stays done.
+and done again, `tries` times in all; the last one then counts, marked as doubtful. A run that fails, whatever it
+fails with, is kept as discarded too; failing `tries` times ends the experiment. ctrl-C ends it at any moment: what
+is done stays done.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from lab.progress import Moving
 from lab.provider.base import Say
 from lab.results import Result
 from lab.spec import Spec
+from netem.errors import NetemError
 from netem.profile import Profile
 
 #: Whose lab it is, where it is ours to take down.
@@ -44,6 +46,8 @@ _PROGRAMS = {
     "rsync": ["rsync", "--version"],
     "strongswan": ["swanctl", "--version"],
 }
+#: What a run can fail with: what is meant to be said, programs that do not end or say nonsense, the machine.
+_FAILURES = (LabError, NetemError, subprocess.SubprocessError, OSError, ValueError, LookupError)
 
 
 @dataclass
@@ -93,17 +97,18 @@ def _settle(
     """Do `run` until its result can be kept. Its seconds."""
     limits = scenario.limits
     for attempt in range(1, limits.tries + 1):
-        lab.become(_spec(scenario, run, lab.spec))
-        result = Result(run.way, lab.spec, workers.versions)
+        wanted = _spec(scenario, run, lab.spec)
+        result = Result(run.way, wanted, workers.versions)
         about = {"scenario": plan.about(scenario), "run": run.as_dict(), "attempt": attempt}
-        failure: LabError | None = None
+        failure: Exception | None = None
         try:
+            lab.become(wanted)
             done = workers.run(lab, run, say)
             result = done if isinstance(done, Result) else result
             figures = done.figures if isinstance(done, Result) else done
             doubt = judge(figures, result.as_dict()["host"]["steal"], limits)
-        except LabError as error:
-            failure, figures, doubt = error, {}, f"it failed: {error.message}"
+        except _FAILURES as error:
+            failure, figures, doubt = error, {}, f"it failed: {_said(error)}"
         last = attempt == limits.tries
         result.figures = {**figures, **about}
         if doubt:
@@ -116,8 +121,14 @@ def _settle(
             return float(figures["seconds"])
         tally.discarded += 1
         if failure is not None and last:
-            raise failure
+            if isinstance(failure, LabError | NetemError):
+                raise failure
+            raise LabError(f"{run.words}: {doubt}") from failure
     raise AssertionError("a scenario has at least one try")
+
+
+def _said(error: Exception) -> str:
+    return error.message if isinstance(error, LabError | NetemError) else f"{type(error).__name__}: {error}"
 
 
 def judge(figures: dict[str, Any], steal: float, limits: Limits) -> str:

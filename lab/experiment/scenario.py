@@ -9,7 +9,7 @@
     seed = 1                            # of the order
     [guest]                             # netns; real Xen has its own guests
     disk = "4gib"
-    data = ["300mb", "1gb"]             # of the disk; the rest is holes
+    data = ["300mb", "1gb"]             # of files on the disk, to which the file system adds; the rest is holes
     memory = "2gib"
     writes = "2mb"                      # to the disk, a second, while it runs
     [limits]                            # beyond them a run is done again
@@ -59,7 +59,7 @@ WAYS: dict[str, WayInfo] = {
     "plain": WayInfo("xl migrate, unprotected", False, True),
     "paper-full": WayInfo("paper's full", True, False, alike=True),
     "paper-partial": WayInfo("paper's partial", True, False),
-    "rsync": WayInfo("rsync -S, xl over ssh", True, True),
+    "rsync": WayInfo("rsync -S -z, xl over ssh", True, True),
     "zstd": WayInfo("zstd | ssh, xl over ssh", True, True),
     "full": WayInfo("xenplugin full", True, True),
     "static": WayInfo("xenplugin static", True, True),
@@ -75,7 +75,7 @@ XEN_WAYS: dict[str, WayInfo] = {
 
 @dataclass(frozen=True)
 class Run:
-    """One cell, once. `rtt` in seconds, `rate` in bit/s (None: unlimited), `data` in bytes (0: of no disk)."""
+    """One cell, once. `rtt` in seconds, `rate` in bit/s (None: unlimited), `data` bytes of files (0: no disk)."""
 
     way: str
     rtt: float
@@ -91,13 +91,13 @@ class Run:
     def words(self) -> str:
         """For people."""
         link = f"{units.format_time(self.rtt)}, {units.format_rate(self.rate)}"
-        disk = f", {self.data // 10**6} MB of data" if self.data else ""
+        disk = f", {self.data // 10**6} MB of files" if self.data else ""
         return f"{self.way} at {link}{disk} (no. {self.repetition + 1})"
 
 
 @dataclass(frozen=True)
 class Guest:
-    """Bytes; `writes` a second."""
+    """Bytes; `data`: of files on the disk; `writes` a second."""
 
     disk: int = 4 << 30
     data: tuple[int, ...] = (300 * 10**6,)
@@ -253,7 +253,7 @@ def _rtts(value: Any) -> list[float]:
         first, last, step = (units.parse_time(value[key]) for key in ("from", "to", "step"))
         if step <= 0 or last < first:
             raise ValueError("rtts: `step` must be more than 0, and `to` not before `from`")
-        return [round(first + step * number, 6) for number in range(round((last - first) / step) + 1)]
+        return [round(first + step * number, 6) for number in range(int((last - first) / step + 1e-6) + 1)]
     if not isinstance(value, list) or not value:
         raise ValueError("rtts is neither a list of times nor from, to and step")
     return [units.parse_time(text) for text in value]

@@ -123,7 +123,7 @@ def plugin(bench: Bench, writes: int, *, mode: str) -> dict[str, Any]:
             with bench.measured():
                 said = bench.run(hosts.command(words), stdout=out)
             out.seek(0)
-            result = json.loads(out.read())
+            result = _result(out.read())
         _migrated(bench, hosts)
         # What the guest has written up to its suspension is there as well.
         now = images.sha256(hosts.disk)
@@ -135,6 +135,16 @@ def plugin(bench: Bench, writes: int, *, mode: str) -> dict[str, Any]:
     bench.figures["result"] = result
     bench.figures["said"] = said[-10:]
     return bench.figures
+
+
+def _result(text: bytes) -> dict[str, Any]:
+    """What xenplugin says of a migration. Raises CommandError."""
+    try:
+        found: dict[str, Any] = json.loads(text)
+        sum(found["phases"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CommandError(f"xenplugin did not say how it went ({error!r}): {text[:200]!r}") from None
+    return found
 
 
 def _migrated(bench: Bench, hosts: Hosts) -> None:

@@ -13,7 +13,8 @@ _FAR = 0.120  # seconds
 
 @dataclass(frozen=True)
 class Claim:
-    """`reached` is None where it is the paper's own observation, or was not measured."""
+    """`where`: on which link and disk of the set. `reached` is None where it is the paper's own observation, or was
+    not measured."""
 
     who: str
     says: str
@@ -27,7 +28,7 @@ def claims(runs: Set) -> list[Claim]:
     found: list[Claim] = []
     for rate in runs.rates:
         for data in runs.disks:
-            where = speed(rate) + (f", {amount(data)}" if len(runs.disks) > 1 else "")
+            where = speed(rate) + (f", {amount(data)} of files" if len(runs.disks) > 1 else "")
             found += [claim for make in _MAKERS for claim in make(runs, rate, data, where)]
     return found
 

@@ -1,12 +1,12 @@
-"""The runs of a folder of results, as the report and the model use them: cells of way, link and disk, and their
-medians. What was discarded is counted and not used. A result of `xenlab run`, which belongs to no scenario, is a
-run as well.
+"""The runs of folders of results, as the report and the model use them: a set for each guest, in it cells of way,
+link and data, and their medians. What was discarded is counted and not used. A result of `xenlab run`, which
+belongs to no scenario, is a run as well.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,32 @@ ORDER = (
     "existing", "existing-gcm", "plain", "paper-full", "paper-partial", "paper", "rsync", "zstd",
     "full", "static", "live",
 )  # fmt: skip
+#: Seconds: less than that between a run's phases is nobody's.
+_NOTHING = 0.05
+_HINT = "xenlab experiment quick makes results/quick"
+
+
+@dataclass(frozen=True)
+class Guest:
+    """Bytes; 0 where a result does not say: those of real Xen, where it is always the lab's own."""
+
+    disk: int = 0
+    memory: int = 0
+
+    def __str__(self) -> str:
+        known = ((self.disk, "disk"), (self.memory, "memory"))
+        return ", ".join(f"{binary(size)} {of}" for size, of in known if size) or "the lab's own guest"
+
+
+def binary(size: int) -> str:
+    """`4 GiB`, `160 MiB`"""
+    return f"{size / 2**30:g} GiB" if size >= 1 << 30 else f"{size / 2**20:g} MiB"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One way on one link: `rtt` seconds, `rate` bit/s or None, `data` bytes of the disk (0: of no disk, or not
-    known)."""
+    """One way on one link: `rtt` seconds, `rate` bit/s or None, `data` bytes of files that the disk was to have (0:
+    of no disk, or not known)."""
 
     way: str
     rtt: float
@@ -35,15 +55,24 @@ class Cell:
 
 @dataclass
 class Set:
-    """`runs`: the figures of each run, by cell. `native`: they are of namespaces, else of real Xen. `hosts`,
-    `versions`: what they were measured on; `doubtful` runs count, `discarded` ones do not."""
+    """All of one `guest`. `runs`: the figures of each run, by cell. `native`: they are of namespaces, else of real
+    Xen. `tag` tells its figures' files from those of other sets. `hosts`, `versions`: what they were measured on;
+    `doubtful` runs count, `discarded` ones do not."""
 
     native: bool
+    guest: Guest = Guest()
+    tag: str = ""
     runs: dict[Cell, list[dict[str, Any]]] = field(default_factory=dict)
     hosts: list[dict[str, Any]] = field(default_factory=list)
     versions: list[dict[str, str]] = field(default_factory=list)
     discarded: list[str] = field(default_factory=list)
     doubtful: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Kind and guest, for people."""
+        kind = "Native speed, on namespaces" if self.native else "Real Xen, emulated CPU"
+        return f"{kind}: {self.guest}"
 
     def title(self, way: str) -> str:
         """A way's name for people."""
@@ -57,8 +86,14 @@ class Set:
 
     @property
     def disks(self) -> list[int]:
-        """Bytes of data of the disks that there are; [0] where that is not known."""
+        """Bytes of files of the disks that there are; [0] where that is not known."""
         return sorted({cell.data for cell in self.runs if cell.data}) or [0]
+
+    def used(self, data: int) -> int | None:
+        """What of the disk with `data` bytes of files is no hole, as it was measured."""
+        disks = [run.get("disk") for cell, runs in self.runs.items() if cell.data == data for run in runs]
+        found = [disk["data"] for disk in disks if disk]
+        return round(statistics.median(found)) if found else None
 
     def rtts(self, rate: int | None) -> list[float]:
         """Seconds."""
@@ -96,38 +131,55 @@ class Set:
         return found
 
     def phases(self, way: str, rtt: float, rate: int | None, data: int) -> dict[str, float]:
-        """The phases of the run in the middle (of two: of the quicker one), seconds."""
+        """The phases of the run in the middle (of two: their means), seconds. Their sum is the median."""
         runs = [run for run in self.of(way, rtt, rate, data) if steps(run)]
         runs.sort(key=lambda run: float(run["seconds"]))
-        return steps(runs[(len(runs) - 1) // 2]) if runs else {}
+        middle = runs[(len(runs) - 1) // 2 : len(runs) // 2 + 1]
+        found: dict[str, float] = {}
+        for run in middle:
+            for name, value in steps(run).items():
+                found[name] = found.get(name, 0.0) + value / len(middle)
+        return found
 
 
 def steps(figures: dict[str, Any]) -> dict[str, float]:
-    """A run's phases, whichever program told them."""
+    """A run's phases, whichever program told them; what they leave of its time is its `start`. Of xl on real Xen
+    only the whole is known; the copy of the disk before it is no part of it."""
     told = figures.get("phases") or figures.get("steps") or figures.get("result", {}).get("phases")
-    if told:
-        return {str(name): float(value) for name, value in told.items()}
-    if "disk_seconds" in figures:
-        return {"disk": float(figures["disk_seconds"]), "memory": float(figures["seconds"])}
-    return {}
+    if not told:
+        return {"memory": float(figures["seconds"])} if "disk_seconds" in figures else {}
+    found = {str(name): float(value) for name, value in told.items()}
+    rest = figures["seconds"] - sum(found.values())
+    return {"start": rest, **found} if rest > _NOTHING and "start" not in found else found
 
 
-def load(folders: Iterable[Path]) -> list[Set]:
-    """All results in `folders`: those of namespaces, those of real Xen, whichever there are. Raises LabError."""
-    native, xen = Set(True), Set(False)
+def load(folders: Sequence[Path]) -> list[Set]:
+    """All results in `folders`, a set for each guest: first those of namespaces, then those of real Xen. Raises
+    LabError."""
+    sets: dict[tuple[bool, Guest], Set] = {}
     for folder in folders:
+        if not folder.is_dir():
+            raise LabError(f"there is no folder {folder}", hint=_HINT)
         for path in sorted(folder.glob("*.json")):
-            _add(native, xen, results.load(path))
-    found = [each for each in (native, xen) if each.runs]
+            values = results.load(path)
+            try:
+                _add(sets, values)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+                raise LabError(f"{path} is not the result of a run: {why}") from None
+    found = sorted((each for each in sets.values() if each.runs), key=lambda each: not each.native)
     if not found:
-        where = ", ".join(map(str, folders))
-        raise LabError(f"there are no results in {where}", hint="xenlab experiment quick")
+        raise LabError(f"there are no results in {', '.join(map(str, folders))}", hint=_HINT)
+    for number, each in enumerate(found):
+        each.tag = "" if number == 0 else f"{binary(each.guest.disk)}-{binary(each.guest.memory)}"
+        each.tag = each.tag.replace(" ", "").lower() if each.native else "xen"
     return found
 
 
-def _add(native: Set, xen: Set, values: dict[str, Any]) -> None:
+def _add(sets: dict[tuple[bool, Guest], Set], values: dict[str, Any]) -> None:
     figures, lab = values["figures"], values["lab"]
-    chosen = native if lab["provider"] == "netns" else xen
+    native, guest = lab["provider"] == "netns", _guest(figures)
+    chosen = sets.setdefault((native, guest), Set(native, guest))
     link = lab["link"]
     run = figures.get("run", {})
     cell = Cell(values["kind"], link["rtt"], link["rate"], int(run.get("data", 0)))
@@ -144,3 +196,10 @@ def _add(native: Set, xen: Set, values: dict[str, Any]) -> None:
         plain = {key: each for key, each in value.items() if key != "steal"}
         if plain and plain not in known:
             known.append(plain)
+
+
+def _guest(figures: dict[str, Any]) -> Guest:
+    """As its scenario had it; a run of the memory alone has a disk by that as well."""
+    asked = (figures.get("scenario") or {}).get("guest") or {}
+    disk, memory = ((figures.get(key) or {}).get("size", 0) for key in ("disk", "memory"))
+    return Guest(asked.get("disk", disk), asked.get("memory", memory))

@@ -1,7 +1,6 @@
 """Which figures are made of the runs: 6 to 9 as the paper draws them, and what it does not show.
 
-Each comes with a sentence of what it stands for. Fixed costs are what does not depend on the RTT: all steps but the
-copy over the link.
+Each comes with a sentence of what it stands for. Fixed costs are all steps but the copy over the link.
 """
 
 from __future__ import annotations
@@ -10,8 +9,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lab.experiment.scenario import WAYS
 from lab.report.chart import Bars, Chart, Lines, Series, Strips
 from lab.report.data import ORDER, Set
+from lab.spec import Suite
 from netem.units import format_rate
 
 _RTT = "round-trip time, ms"
@@ -32,20 +33,35 @@ _TIME_XEN = (
     "Median wall time from the command to its end. existing is xl migrate, its disk copied before (not counted); "
     "the paper's way moves the disk alone; xenplugin moves both, as existing and the paper's way do together."
 )
-_FIXED = "Means over all round-trip times of what does not depend on them."
+_FIXED = (
+    "All steps but the copy over the link; means over all round-trip times. decrypt and decompress run at the far "
+    "side: each begins with an ssh log-in, which takes some round trips."
+)
 _SHARE = (
     "Below 1 is faster than xl migrate through IPsec on the same link. 70 %: the paper's result for partial from "
     "120 ms on; 30 %: the goal for xenplugin static from there on."
 )
 _WHERE = (
-    "xenplugin: start is that of the programs here, connect that of the far side; disks are moved while the guest "
-    "runs (live); memory is xl's own live migration; stopped and handover are what the guest waits for."
+    "Each bar is the time of figure 6. start is what the programs here take to begin and end, connect what those "
+    "at the far side take to begin; disks are moved while the guest runs (live; not with rsync and zstd); "
+    "memory is xl's own live migration; stopped and handover are what the guest waits for."
 )
+_WHOLE = " Of existing only the whole is known."
 _DOWN = (
     "From when the guest stands still until it runs at the far side. Where a tool copies the disk, the guest must "
     "stand still from the copy's begin."
 )
-_IPSEC = "The paper's preliminary test: the same stream, by one TCP connection, with and without IPsec."
+_IPSEC = (
+    "The paper's preliminary test: the same stream, by one TCP connection, with and without IPsec. Its bytes over "
+    "the time from xl's start until the guest runs at the far side: what it takes to connect is in it."
+)
+#: Bit/s: from there on it shows that ESP is in user space, on namespaces.
+_SLOW_ESP = 200_000_000
+#: What is said where it shows.
+USER_SPACE = (
+    "IPsec is strongSwan's ESP in user space here (kernel-libipsec), which is slower than the kernel's above some "
+    "200 Mbit/s: there existing takes longer than it must."
+)
 
 
 @dataclass(frozen=True)
@@ -59,9 +75,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """The figures of one link and one disk."""
+    """The figures of one link and one disk. `notes`: what is to be known of all of them."""
 
     title: str
+    notes: Sequence[str]
     figures: Sequence[Figure]
 
 
@@ -72,18 +89,38 @@ def sections(runs: Set) -> list[Section]:
         for data in runs.disks:
             made = [figure for figure in _section(runs, rate, data) if _filled(figure.chart)]
             if made:
-                found.append(Section(_title(runs, rate, data), made))
+                notes = [_count(runs, rate, data), *([USER_SPACE] if user_space(runs, rate) else [])]
+                found.append(Section(_title(runs, rate, data), notes, made))
     return found
 
 
 def _title(runs: Set, rate: int | None, data: int) -> str:
-    link = speed(rate)
-    return f"{link}, {amount(data)} of data on the disk" if data and len(runs.disks) > 1 else link
+    if not data:
+        return speed(rate)
+    used = runs.used(data)
+    measured = f" ({amount(used)} with the file system's own)" if used else ""
+    return f"{speed(rate)}, {amount(data)} of files{measured}"
+
+
+def _count(runs: Set, rate: int | None, data: int) -> str:
+    """How many runs there are behind the figures."""
+    cells = [len(runs.of(way, rtt, rate, data)) for way in runs.ways(rate, data) for rtt in runs.rtts(rate)]
+    counts = [count for count in cells if count]
+    least, most = min(counts), max(counts)
+    each = f"{least} to {most}" if least < most else f"{most}"
+    return f"{sum(counts)} runs, {each} of each way at each round-trip time."
+
+
+def user_space(runs: Set, rate: int | None) -> bool:
+    """Whether something went through IPsec that is slower here than it must be."""
+    sealed = {way for way, info in WAYS.items() if info.ipsec is not Suite.OFF}
+    fast = rate is None or rate > _SLOW_ESP
+    return runs.native and fast and any(cell.rate == rate and cell.way in sealed for cell in runs.runs)
 
 
 def amount(data: int) -> str:
     """`300 MB`, `1 GB`"""
-    return f"{data / 1e9:g} GB" if data >= 10**9 else f"{data / 1e6:.0f} MB"
+    return f"{round(data / 1e9, 2):g} GB" if data >= 10**9 else f"{data / 1e6:.0f} MB"
 
 
 def speed(rate: int | None) -> str:
@@ -104,8 +141,8 @@ def _filled(chart: Chart) -> bool:
 
 
 def _section(runs: Set, rate: int | None, data: int) -> list[Figure]:
-    tag = f"{format_rate(rate)}{f'-{data // 10**6}mb' if len(runs.disks) > 1 else ''}"
-    tag = tag if runs.native else f"xen-{tag}"
+    several = f"{data // 10**6}mb" if len(runs.disks) > 1 else ""
+    tag = "-".join(filter(None, (runs.tag, format_rate(rate), several)))
     near = min(runs.rtts(rate), key=lambda rtt: (abs(rtt - _NEAR), rtt))
     at = f"at {near * 1000:g} ms"
     ways = runs.ways(rate, data)
@@ -123,8 +160,8 @@ def _section(runs: Set, rate: int | None, data: int) -> list[Figure]:
     def phases(names: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
         found = []
         for way in names:
-            if known := runs.phases(way, near, rate, data):
-                found.append((runs.title(way), {_SAME.get(name, name): value for name, value in known.items()}))
+            if known := _named(runs.phases(way, near, rate, data)):
+                found.append((runs.title(way), known))
         return found
 
     papers = [way for way in ways if way.startswith("paper")]
@@ -145,11 +182,12 @@ def _section(runs: Set, rate: int | None, data: int) -> list[Figure]:
         Figure(Bars(f"figure-8-{tag}", "Fixed costs of full, step by step", fixed, eight), _FIXED, 8),
         Figure(share, _SHARE, 9),
         Figure(Bars(f"phases-{tag}", f"Where the time goes, {at}", "seconds", phases(others),
-                    order=_PHASES), _WHERE),
+                    order=_PHASES), _WHERE if runs.native else _WHERE + _WHOLE),
         Figure(Bars(f"paper-{tag}", f"Where the paper's time goes, {at}", "seconds", phases(papers),
                     order=_STEPS), "Each step ends before the next begins."),
         Figure(Bars(f"router-{tag}", f"Bytes at the router, {at}", "MB, both directions",
-                    bars("router_bytes", 1e-6), "MB"), "IP packets, with all their headers."),
+                    bars("router_bytes", 1e-6), "MB"),
+               f"IP packets with all their headers{'' if runs.native else ', those of Ethernet too'}."),
         Figure(flow, "Of host-a's device; one run of each way."),
         Figure(Bars(f"cpu-{tag}", f"CPU seconds, {at}", "seconds of one core, both hosts", bars("cpu_seconds", 1)),
                "All that the machine did meanwhile, but for the emulated link itself."),
@@ -167,12 +205,18 @@ def _together(runs: Set, rate: int | None, data: int) -> Series:
     return Series("existing+partial", "existing + partial", points)
 
 
+def _named(phases: dict[str, float]) -> dict[str, float]:
+    """The same step by the same name, whichever way it is of."""
+    return {_SAME.get(name, name): value for name, value in phases.items()}
+
+
 def _fixed(runs: Set, ways: Sequence[str], rate: int | None, data: int) -> list[tuple[str, dict[str, float]]]:
     rows = []
     for way in ways:
-        seen = [steps for rtt in runs.rtts(rate) if (steps := runs.phases(way, rtt, rate, data))]
+        seen = [steps for rtt in runs.rtts(rate) if (steps := _named(runs.phases(way, rtt, rate, data)))]
         if seen:
-            parts = {name: statistics.mean([one[name] for one in seen]) for name in seen[0] if name != _COPY}
+            names = dict.fromkeys(name for one in seen for name in one if name != _COPY)
+            parts = {name: statistics.mean([one.get(name, 0.0) for one in seen]) for name in names}
             rows.append((runs.title(way), parts))
     return rows
 
@@ -206,7 +250,7 @@ def _timelines(runs: Set, ways: Sequence[str], rtt: float, rate: int | None, dat
 
 
 def throughput(runs: Set, way: str, rtt: float, rate: int | None) -> float | None:
-    """MB/s of the memory's stream, from the first byte to its end."""
+    """MB/s of the memory's stream, from xl's start until the guest runs at the far side."""
     values = [
         run["memory"]["stream"] / 1e6 / (run["phases"]["memory"] + run["phases"]["stopped"])
         for run in runs.of(way, rtt, rate, 0)

@@ -12,7 +12,7 @@ from typing import Any
 from lab.report import png, svg
 from lab.report.claims import Claim, claims
 from lab.report.data import Set
-from lab.report.figures import Figure, Section, sections
+from lab.report.figures import USER_SPACE, Figure, Section, sections, user_space
 
 _LEAD = (
     "A guest moves from one host to another, over ever longer distances: the paper's experiment repeated, and the "
@@ -27,21 +27,19 @@ def write(folder: Path, sets: Sequence[Set], title: str) -> list[Path]:
     images = folder / "figures"
     images.mkdir(parents=True, exist_ok=True)
     drawn = png.available()
-    for runs in sets:
-        kind = "Native speed, on namespaces" if runs.native else "Real Xen, emulated"
+    for place, runs in enumerate(sets):
         for number, section in enumerate(sections(runs)):
-            name = f"{'native' if runs.native else 'xen'}-{number}"
-            heading = escape(f"{kind}: {section.title}")
+            name = f"set-{place}-{number}"
+            heading = escape(f"{runs.name}; {section.title}")
             contents.append(f'<li><a href="#{name}">{heading}</a></li>')
             parts.append(f'<section id="{name}"><h2>{heading}</h2>{_section(section)}</section>')
             for figure in section.figures:
                 written += _files(figure, images, drawn)
-    rows = [claim for runs in sets for claim in claims(runs)]
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{_LEAD}</p>',
         f"<nav><ul>{''.join(contents)}</ul></nav>",
-        _claims(rows),
+        _claims(sets),
         *parts,
         _about(sets),
     ]
@@ -60,7 +58,8 @@ def _page(title: str, body: Sequence[str]) -> str:
 
 
 def _section(section: Section) -> str:
-    return "".join(_figure(figure) for figure in section.figures)
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in section.notes)
+    return notes + "".join(_figure(figure) for figure in section.figures)
 
 
 def _figure(figure: Figure) -> str:
@@ -85,17 +84,26 @@ def _table(rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
     return f'<div class="wide"><table>{"".join(made)}</table></div>'
 
 
-def _claims(rows: Sequence[Claim]) -> str:
+def _claims(sets: Sequence[Set]) -> str:
+    """A table for each set."""
+    parts = []
+    for runs in sets:
+        if rows := claims(runs):
+            slow = any(user_space(runs, rate) for rate in runs.rates)
+            note = f'<p class="note">{escape(USER_SPACE)}</p>' if slow else ""
+            parts.append(f"<h3>{escape(runs.name)}</h3>{_judgements(rows)}{note}")
+    return f"<h2>What was claimed, what was measured</h2>{''.join(parts)}" if parts else ""
+
+
+def _judgements(rows: Sequence[Claim]) -> str:
     """A row for each claim, a column for each link and disk."""
-    if not rows:
-        return ""
     places = list(dict.fromkeys(claim.where for claim in rows))
     made = [f"<tr><th></th><th>claim</th>{''.join(f'<th>{escape(place)}</th>' for place in places)}</tr>"]
     for who, says in dict.fromkeys((claim.who, claim.says) for claim in rows):
         cells = {claim.where: _judged(claim) for claim in rows if (claim.who, claim.says) == (who, says)}
         columns = "".join(f"<td>{cells.get(place, '')}</td>" for place in places)
         made.append(f'<tr><td class="who">{who}</td><td class="says">{escape(says)}</td>{columns}</tr>')
-    return f'<h2>What was claimed, what was measured</h2><div class="wide"><table>{"".join(made)}</table></div>'
+    return f'<div class="wide"><table>{"".join(made)}</table></div>'
 
 
 def _judged(claim: Claim) -> str:
@@ -109,11 +117,13 @@ def _about(sets: Sequence[Set]) -> str:
         count = sum(map(len, runs.runs.values()))
         words = "network namespaces, the memory generated like xl's" if runs.native else "real Xen hosts"
         said = f"{count} runs on {words}; {len(runs.discarded)} discarded, {len(runs.doubtful)} doubtful."
-        parts.append(f"<p>{escape(said)}</p>")
-        known: list[list[str]] = [["", ""]]
+        parts.append(f"<h3>{escape(runs.name)}</h3><p>{escape(said)}</p>")
+        known: dict[str, dict[str, None]] = {}
         for values in [*runs.hosts, *runs.versions]:
-            known += [[str(key), _value(key, value)] for key, value in values.items()]
-        parts.append(_table(known, numbers=False).replace("<tr><th></th><th></th></tr>", ""))
+            for key, value in values.items():
+                known.setdefault(key, {})[_value(key, value)] = None
+        rows = [["", ""], *([key, ", ".join(several)] for key, several in known.items())]
+        parts.append(_table(rows, numbers=False).replace("<tr><th></th><th></th></tr>", ""))
         for name, lines in (("Discarded runs", runs.discarded), ("Doubtful runs", runs.doubtful)):
             if lines:
                 items = "".join(f"<li>{escape(line)}</li>" for line in lines)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.errors import LabUsageError
-from lab.experiment import plan, runner, scenario
+from lab import results
+from lab.errors import CommandError, LabError, LabUsageError
+from lab.experiment import plan, runner, scenario, ways
 from lab.experiment.plan import Estimate, Kept
 from lab.experiment.scenario import Limits, Run
 from lab.results import Result
 from lab.spec import Spec
+from netem.errors import NetemError
 from netem.profile import Profile
 
 TEXT = """
@@ -60,6 +65,17 @@ def test_those_that_come_with_the_lab(name: str) -> None:
 
 def test_there_is_one_for_each_part_of_the_experiment() -> None:
     assert {"quick", "paper-netns", "paper-xen", "ipsec"} <= set(scenario.known())
+
+
+def test_every_way_is_in_one_of_them() -> None:
+    loaded = [scenario.load(scenario.find(name)) for name in scenario.known()]
+    for there, native in ((scenario.WAYS, True), (scenario.XEN_WAYS, False)):
+        assert set(there) == {way for each in loaded if (each.provider == "netns") == native for way in each.ways}
+
+
+def test_quick_takes_no_more_than_a_quarter_of_an_hour() -> None:
+    quick = scenario.load(scenario.find("quick"))
+    assert 5 * 60 < Estimate(quick, []).seconds(quick.runs()) < 15 * 60
 
 
 @pytest.mark.parametrize(
@@ -137,6 +153,90 @@ def test_the_estimate_learns(tmp_path: Path) -> None:
     slow = Estimate(wanted, [Kept(runs[0], 3600.0, False)])
     assert slow.seconds(runs) > before * 3
     assert slow.seconds(runs[:1]) == pytest.approx(3600, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("last", "step", "most"),
+    [("70ms", "20ms", 60), ("200ms", "20ms", 200), ("0.3ms", "0.1ms", 0.3), ("9ms", "10ms", 0)],
+)
+def test_steps_end_at_the_last_or_before(tmp_path: Path, last: str, step: str, most: float) -> None:
+    text = f'ways = ["static"]\nrtts = {{ from = "0ms", to = "{last}", step = "{step}" }}'
+    assert made(tmp_path, text).rtts[-1] == pytest.approx(most / 1000)
+
+
+class FakeLab:
+    """Is always as it is wanted; `spec` is what was wanted last."""
+
+    def __init__(self) -> None:
+        self.spec = Spec(provider="netns")
+
+    def become(self, wanted: Spec) -> None:
+        self.spec = wanted
+
+
+class FakeWorkers:
+    """Does runs with the outcomes given, one after the other."""
+
+    def __init__(self, *outcomes: object) -> None:
+        self.versions: dict[str, str] = {}
+        self._outcomes = list(outcomes)
+
+    def run(self, lab: object, run: Run, say: object) -> object:
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+
+def settle(wanted: scenario.Scenario, folder: Path, *outcomes: object) -> tuple[float, runner.Tally]:
+    tally = runner.Tally()
+    workers: Any = FakeWorkers(*outcomes)
+    lab: Any = FakeLab()
+    seconds = runner._settle(wanted, lab, wanted.runs()[0], workers, folder, tally, lambda what: None)
+    return seconds, tally
+
+
+FAILURES = [
+    CommandError("xl migrate failed"),
+    NetemError("the emulator is gone"),
+    OSError(28, "No space left on device"),
+    subprocess.TimeoutExpired(["xl", "migrate"], 7200),
+    json.JSONDecodeError("Expecting value", "Killed", 0),
+    KeyError("runs"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+def test_a_run_that_fails_is_kept_and_done_again(tmp_path: Path, failure: Exception) -> None:
+    wanted, folder = made(tmp_path), tmp_path / "results"
+    seconds, tally = settle(wanted, folder, failure, {"seconds": 7.0, "steal": 0.0})
+    assert seconds == 7.0 and tally.discarded == 1
+    found = sorted(
+        (results.load(path)["figures"] for path in folder.glob("*.json")), key=lambda each: each["attempt"]
+    )
+    assert found[0]["discarded"].startswith("it failed: ") and "seconds" not in found[0]
+    assert found[1]["seconds"] == 7.0 and wanted.runs()[0] not in plan.left(wanted, plan.kept(folder, wanted))
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+def test_failing_each_time_ends_the_experiment_with_a_sentence(tmp_path: Path, failure: Exception) -> None:
+    wanted, folder = made(tmp_path, TEXT + "[limits]\ntries = 2\n"), tmp_path / "results"
+    with pytest.raises((LabError, NetemError)):
+        settle(wanted, folder, failure, failure)
+    assert len([each for each in plan.kept(folder, wanted) if each.discarded]) == 2
+
+
+def test_who_stops_it_is_no_failure(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        settle(made(tmp_path), tmp_path / "results", KeyboardInterrupt())
+    assert not list(tmp_path.glob("results/*"))
+
+
+@pytest.mark.parametrize("text", [b"", b"Killed", b"[]", b"{}", b'{"phases": 3}', b'{"phases": {"memory": "x"}}'])
+def test_what_the_plugin_says_is_read_or_refused(text: bytes) -> None:
+    with pytest.raises(CommandError):
+        ways._result(text)
+    assert ways._result(b'{"phases": {"memory": 3.5}}') == {"phases": {"memory": 3.5}}
 
 
 def test_what_is_not_believed() -> None:

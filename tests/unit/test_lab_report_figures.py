@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from html import escape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -22,20 +23,34 @@ from lab.spec import Spec, Suite
 from netem.profile import Profile
 
 RATE = 100_000_000
+DOCS = Path(__file__).parents[2] / "docs" / "results"
 
 
-def save(folder: Path, way: str, rtt: float, seconds: float, number: int = 0, **more: Any) -> None:
-    result = Result(way, Spec(provider="netns", link=Profile(rtt=rtt, rate=RATE), ipsec=Suite.OFF))
-    run = {"way": way, "rtt": rtt, "rate": RATE, "data": 0 if way == "existing" else 10**9, "repetition": number}
+def save(
+    folder: Path, way: str, rtt: float, seconds: float, number: int = 0,
+    memory: int = 2 << 30, rate: int | None = RATE, **more: Any,
+) -> None:  # fmt: skip
+    result = Result(way, Spec(provider="netns", link=Profile(rtt=rtt, rate=rate), ipsec=Suite.OFF))
+    moved = way not in ("existing", "plain")
+    run = {"way": way, "rtt": rtt, "rate": rate, "data": 10**9 if moved else 0, "repetition": number}
     phases = {"connect": 1.0, "memory": seconds - 2, "stopped": 1.0}
     if way == "paper-partial":
         phases = {"compress": 20.0, "scp": seconds - 30, "decompress": 10.0}
     result.figures = {"run": run, "seconds": seconds, "phases": phases, "router_bytes": 10**9, "cpu_seconds": 20.0,
                       "downtime": 0.5 + rtt, "timeline": [[1.0, 10**7], [seconds, 12 * 10**6]],
-                      "memory": {"size": 2 << 30, "stream": 2 << 30, "ratio": 3.5}, **more}  # fmt: skip
+                      "memory": {"size": memory, "stream": memory, "ratio": 3.5},
+                      "disk": {"size": 4 << 30, "data": 1_123_456_789} if moved else None,
+                      "scenario": {"guest": {"disk": 4 << 30, "memory": memory}}, **more}  # fmt: skip
     folder.mkdir(exist_ok=True)
-    path = folder / f"{way}-{rtt}-{number}.json"
+    path = folder / f"{way}-{rtt}-{rate}-{number}.json"
     path.write_text(json.dumps(result.as_dict()))
+
+
+def save_xen(folder: Path, way: str, rtt: float, rate: int | None = RATE, **figures: Any) -> None:
+    result = Result(way, Spec(provider="qemu", link=Profile(rtt=rtt, rate=rate)))
+    result.figures = {"router_bytes": 10**8, **figures}
+    folder.mkdir(exist_ok=True)
+    (folder / f"{way}-{rtt}-{len(list(folder.iterdir()))}.json").write_text(json.dumps(result.as_dict()))
 
 
 @pytest.fixture
@@ -95,6 +110,93 @@ def test_the_papers_figures_are_there(folder: Path) -> None:
     assert together.points[0] == (0.0, pytest.approx(300.0))
 
 
+def test_guests_of_different_sizes_do_not_meet(folder: Path, tmp_path: Path) -> None:
+    small = tmp_path / "ipsec"
+    for way, seconds in (("existing", 50.0), ("plain", 49.0)):
+        save(small, way, 0.12, seconds, memory=512 << 20)
+    xen = tmp_path / "xen"
+    save_xen(xen, "static", 0.12, seconds=90.0, result={"phases": {"memory": 70.0}})
+    first, second, third = data.load([folder, small, xen])
+    assert first.median("existing", 0.12, RATE, 0) == pytest.approx(212)
+    assert second.median("existing", 0.12, RATE, 0) == pytest.approx(50)
+    assert first.name.endswith("4 GiB disk, 2 GiB memory") and second.name.endswith("4 GiB disk, 512 MiB memory")
+    assert third.name == "Real Xen, emulated CPU: the lab's own guest" and not third.native
+    written = page.write(tmp_path / "report", [first, second, third], "x")
+    text = written[0].read_text()
+    assert text.count("<section") == 3 and len(set(written)) == len(written)
+    assert all(text.count(f"<h2>{escape(each.name)};") == 1 for each in (first, second, third))
+
+
+def test_no_value_of_one_kind_stands_for_another(folder: Path, tmp_path: Path) -> None:
+    """The same rate on real Xen: its own table of claims."""
+    for rtt in (0.0, 0.12):
+        save_xen(tmp_path / "xen", "existing", rtt, seconds=100.0, disk_seconds=20.0, downtime=5.0)
+        save_xen(tmp_path / "xen", "static", rtt, seconds=77.0, result={"phases": {"memory": 70.0}})
+    written = page.write(tmp_path / "report", data.load([folder, tmp_path / "xen"]), "x")
+    whole = written[0].read_text().partition("What was claimed")[2].partition("<section")[0]
+    tables = dict(part.split("</h3>", 1) for part in whole.split("<h3>")[1:])
+    native, xen = (tables[f"{name}"] for name in tables)
+    assert "Native" in next(iter(tables)) and "Real Xen" in list(tables)[1]
+    assert "at most 0.77" in xen and "at most 0.77" not in native
+    assert "at most 0.26" in native and "at most 0.26" not in xen
+
+
+def chart(runs: data.Set, name: str) -> Any:
+    """The first figure of that name, and what is said of it."""
+    found = [each for section in sections(runs) for each in section.figures]
+    return next(each for each in found if each.chart.name.startswith(name))
+
+
+def test_bars_of_where_the_time_goes_are_the_times_of_figure_6(tmp_path: Path) -> None:
+    here = tmp_path / "xen"
+    for seconds in (95.0, 97.0):
+        save_xen(here, "existing", 0.12, seconds=seconds, disk_seconds=26.0)
+        phases = {"connect": 10.0, "memory": seconds - 25, "stopped": 4.0}
+        save_xen(here, "live", 0.12, seconds=seconds, result={"phases": phases})
+    save_xen(here, "paper", 0.12, seconds=43.0, steps={"gzip": 20.0, "scp": 10.0, "gunzip": 13.0})
+    (runs,) = data.load([here])
+    rows = dict(chart(runs, "phases").chart.rows)
+    assert rows["existing (IPsec)"] == {"memory": 96.0}  # the copy of its disk before is not counted
+    assert rows["xenplugin live"]["start"] == pytest.approx(11) and sum(rows["xenplugin live"].values()) == 96
+    ((_, steps),) = chart(runs, "paper").chart.rows
+    assert steps == {"compress": 20.0, "scp": 10.0, "decompress": 13.0}
+    ((_, fixed),) = chart(runs, "figure-7").chart.rows
+    assert fixed == {"compress": 20.0, "decompress": 13.0}  # as its words call them
+
+
+@pytest.mark.parametrize("name", ["paper-netns", "move"])
+def test_so_they_are_of_what_was_measured(name: str) -> None:
+    for runs, cell in ((each, cell) for each in data.load([DOCS / name]) for cell in each.runs):
+        parts = runs.phases(cell.way, cell.rtt, cell.rate, cell.data)
+        assert sum(parts.values()) == pytest.approx(runs.median(*vars(cell).values()), abs=0.05), cell
+
+
+def test_ipsec_in_user_space_is_told_where_it_shows(folder: Path, tmp_path: Path) -> None:
+    def told(runs: data.Set) -> list[bool]:
+        page.write(tmp_path / "report", [runs], "x")
+        claimed = (tmp_path / "report" / "index.html").read_text().partition("<section")[0]
+        return ["user space" in claimed, *(any("user space" in note for note in s.notes) for s in sections(runs))]
+
+    assert told(data.load([folder])[0]) == [False, False]
+    for way in ("existing", "static"):
+        save(folder, way, 0.12, 30.0, rate=None)
+    assert told(data.load([folder])[0]) == [True, False, True]
+    save_xen(tmp_path / "xen", "existing", 0.12, None, seconds=95.0, disk_seconds=26.0)
+    assert told(data.load([tmp_path / "xen"])[0]) == [False, False]  # the kernel's there
+
+
+def test_heads_say_what_was_measured(folder: Path) -> None:
+    (section,) = sections(data.load([folder])[0])
+    assert section.title == "100 Mbit/s, 1 GB of files (1.12 GB with the file system's own)"
+    assert section.notes == ["24 runs, 1 to 3 of each way at each round-trip time."]
+
+
+def test_bytes_at_the_router_are_not_the_same_everywhere(folder: Path, tmp_path: Path) -> None:
+    save_xen(tmp_path / "xen", "existing", 0.0, seconds=95.0, disk_seconds=26.0)
+    native, xen = data.load([folder, tmp_path / "xen"])
+    assert "Ethernet" in chart(xen, "router").words and "Ethernet" not in chart(native, "router").words
+
+
 class Reader(HTMLParser):
     """Balanced elements, and what they refer to."""
 
@@ -149,6 +251,28 @@ def test_no_results_is_said(tmp_path: Path) -> None:
     with pytest.raises(LabError) as caught:
         data.load([tmp_path])
     assert "xenlab experiment" in (caught.value.hint or "")
+
+
+def test_a_folder_that_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="typo"):
+        data.load([folder, tmp_path / "typo"])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"lab": {}},
+        {"lab": {"provider": "netns", "link": {}}},
+        {"lab": []},
+        {"figures": []},
+        {"figures": {"run": 3}},
+    ],
+)
+def test_a_file_that_is_no_run_is_named(folder: Path, values: dict[str, Any]) -> None:
+    path = next(folder.glob("full-*.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    with pytest.raises(LabError, match=path.name):
+        data.load([folder])
 
 
 def test_nothing_hangs_on_colour() -> None:
