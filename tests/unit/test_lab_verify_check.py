@@ -86,6 +86,24 @@ def test_ssh_may_open_in_the_clear(tmp_path: Path) -> None:
     assert not check(tmp_path, stream(b"FTP " + (TEXT * 400) + noise(200_000))).secret
 
 
+@pytest.mark.parametrize(
+    "opening",
+    [
+        b"SSH-2.0-" + TEXT.replace(b"\n", b" ") * 16000,
+        b"SSH-2.0-x\r\n" + TEXT * 16000,
+        b"SSH-2.0-x\r\n" + b"".join([struct.pack(">LBB", 4302, 4, 20) + TEXT * 100] * 9),
+        b"SSH-2.0-x\r\n" + struct.pack(">LBB", 200_000, 4, 20) + TEXT * 4600,
+        b"SSH-2.0-x\r\n" + struct.pack(">LBB", 4302, 4, 50) + TEXT * 100,
+    ],
+    ids=["banner", "no exchange", "many packets", "a long packet", "an unknown packet"],
+)
+def test_ssh_opens_within_bounds(tmp_path: Path, opening: bytes) -> None:
+    for packets in (stream(opening, port=22), stream(opening + noise(200_000), port=22)):
+        finding = check(tmp_path, packets, EXPECT)
+        assert len(finding.unframed) == 1 and finding.clear_bytes <= 1 << 15
+        assert not finding.secret
+
+
 def ssh(kind: int, body: bytes = b"") -> bytes:
     """A packet in the clear (RFC 4253, section 6)."""
     return struct.pack(">LBB", len(body) + 6, 4, kind) + body + bytes(4)
