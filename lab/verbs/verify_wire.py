@@ -26,6 +26,8 @@ from lab.verify.verdict import UnprovenError, Verdict
 from xenplugin.config import Config, parse_ports
 from xenplugin.ui.units import size
 
+_FALLBACK = "where the plugin's ports cannot be reached its data goes through ssh: --expect any judges that"
+
 
 @click.command("verify-wire")
 @click.argument("captures", nargs=-1, type=click.Path(dir_okay=False, path_type=Path), metavar="CAPTURE...")
@@ -102,7 +104,8 @@ def _complain(found: list[tuple[Path, Finding]], looked: dict[str, Looked], expe
     if worst is Verdict.OPEN:
         raise CheckError(text)
     if worst is Verdict.UNPROVEN:
-        raise UnprovenError(text)
+        alone = any(verdict.through_ssh_alone(finding, expect) for _, finding in found)
+        raise UnprovenError(text, hint=_FALLBACK if alone else None)
 
 
 def _tell(say: Say, name: str, read: int) -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.verify.canary import Finder, needles
-from lab.verify.clear import Esp, Everything, Filter, Nothing, Sealed, Ssh, begins_sealed
-from lab.verify.explain import OPEN, Expect, Meaning, packet_meaning, stream_meaning
+from lab.verify.clear import Filter, Nothing, Sealed, Ssh, begins_sealed
+from lab.verify.explain import Expect, Meaning, packet_filter, packet_meaning, stream_meaning
 from lab.verify.flows import CaptureError, Packet, Parser, read, reverse
 from lab.verify.noise import Judge
 from lab.verify.order import Order, Room
@@ -64,7 +64,8 @@ class Finding:
     missing_bytes: int = 0  # holes in TCP streams
     repeated_bytes: int = 0  # retransmitted
     unfollowed: int = 0  # compressed streams that were given up, for there were too many at once
-    clear_bytes: int = 0  # clear by design: ssh's opening, a sealed stream's preamble and lengths, IKE ...
+    sealed: dict[str, int] = field(default_factory=dict)  # what was to be noise: meaning -> bytes
+    clear_bytes: int = 0  # clear by design: ssh's opening, a sealed stream's preamble and lengths, ARP ...
     unjudged_bytes: int = 0  # rests of streams that are too short to be judged, all together
     unframed: list[str] = field(default_factory=list)  # streams whose lengths lead nowhere
     judged: int = 0  # windows
@@ -106,7 +107,7 @@ class _Stream:
         self.packets = 0
         self.silent = True
         if not tcp:
-            self._filter = Esp() if meaning is Meaning.ESP else Everything() if meaning in OPEN else Nothing()
+            self._filter = packet_filter(meaning)
 
     def add(self, data: bytes) -> None:
         self.silent = False
@@ -115,7 +116,7 @@ class _Stream:
             self._begun += data
             self._decide(len(self._begun) >= _PIECE)
         else:
-            self._judge.add(self._filter.sealed(data))
+            self._weigh(self._filter.sealed(data))
         self._pending += data
         if len(self._pending) >= _PIECE:
             self._search()
@@ -136,8 +137,15 @@ class _Stream:
             self._filter = Sealed(answer)
         else:
             self._filter = Ssh() if self.meaning is Meaning.SSH else Nothing()
-        self._judge.add(self._filter.sealed(self._begun))
+        self._weigh(self._filter.sealed(self._begun))
         self._begun = b""
+
+    def _weigh(self, data: bytes) -> None:
+        """`data` is to be noise."""
+        self._judge.add(data)
+        if data:
+            sealed, name = self._check.finding.sealed, str(self.meaning or "unknown")
+            sealed[name] = sealed.get(name, 0) + len(data)
 
     def _search(self) -> None:
         data = bytes(self._pending)
@@ -203,7 +211,7 @@ class _Check:
         flow.kinds[kind, port] = flow.kinds.get((kind, port), 0) + 1
         flow.order.segment(packet.number, packet.syn, packet.payload)
         if packet.trailer.strip(b"\0"):
-            self._flow(f"{packet.flow} trailers", Meaning.ARP, False).order.segment(None, False, packet.trailer)
+            self._flow(f"{packet.flow} trailers", None, False).order.segment(None, False, packet.trailer)
 
     def _kind(self, packet: Packet, meaning: Meaning | None) -> tuple[str, int | None]:
         """protocol/port, and the port: the service's is one that was seen to be called, else the lower."""

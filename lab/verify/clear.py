@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Protocol
 
+from lab.verify.forms import ESP_HEAD, error_head, ike_head
 from xenplugin.wire.preamble import LENGTH as PREAMBLE
 from xenplugin.wire.preamble import MAGIC
 
@@ -16,9 +17,12 @@ _LENGTH = struct.Struct(">L")
 _FRAMES = range(17, (1 << 20) + (1 << 14) + 16 + 1)  # docs/wire-format.md, section 5
 _SSH = b"SSH-2.0-"
 _SSH_PACKETS = range(2, 1 << 18)
-_NEWKEYS = 21  # RFC 4253, section 12
+_BANNER = 255  # bytes (RFC 4253, section 4.2)
+_NEWKEYS = 21
+_EXCHANGE = frozenset({*range(1, 5), 20, _NEWKEYS, *range(30, 50)})  # RFC 4253, sections 7 and 12
 _GCM_TAG = 16
-_ESP_HEAD = 16  # SPI, sequence number, and 8 bytes of IV: GCM's is a counter
+_OPENING = 1 << 15  # bytes of a key exchange that may be in the clear, each direction
+_QUOTED = 1 << 12  # bytes of what ICMP errors quote that may be: it may be of a key exchange
 
 
 def begins_sealed(data: bytes) -> bool:
@@ -53,7 +57,7 @@ class Nothing:
 
 
 class Everything:
-    """All is in the clear by design: key exchanges, ARP, ICMP."""
+    """All is in the clear by design, for it has the form (lab.verify.forms): ARP, neighbour discovery, ping."""
 
     broken = False
 
@@ -74,8 +78,49 @@ class Esp:
         self.clear = 0
 
     def sealed(self, data: bytes) -> bytes:
-        self.clear += min(len(data), _ESP_HEAD)
-        return data[_ESP_HEAD:]
+        self.clear += min(len(data), ESP_HEAD)
+        return data[ESP_HEAD:]
+
+
+class _Spared:
+    """Packets with a part that is clear, and a part that may be until `spared` bytes of it came."""
+
+    broken = False
+
+    def __init__(self, spared: int) -> None:
+        self.clear = 0
+        self._spared = spared
+
+    def _part(self, data: bytes, head: int, spare: bool) -> bytes:
+        """What of a packet is to be noise, its first `head` bytes not; `spare`: nor the rest, as long as may be."""
+        if spare:
+            spared = min(self._spared, len(data) - head)
+            self._spared -= spared
+            head += spared
+        self.clear += head
+        return data[head:]
+
+
+class Ike(_Spared):
+    """IKE: the headers, and what is not encrypted, which is the first exchange."""
+
+    def __init__(self) -> None:
+        super().__init__(_OPENING)
+
+    def sealed(self, data: bytes) -> bytes:
+        mark = 0 if any(data[:4]) else 4  # in UDP 4500 (RFC 3948)
+        head = ike_head(data[mark:]) if len(data) > 1 else 1
+        return self._part(data, mark + (head or 0), head is None)
+
+
+class Quotes(_Spared):
+    """ICMP errors: up to the content of the packet that is quoted, and a little of that."""
+
+    def __init__(self) -> None:
+        super().__init__(_QUOTED)
+
+    def sealed(self, data: bytes) -> bytes:
+        return self._part(data, error_head(data), True)
 
 
 class _Framed:
@@ -139,9 +184,8 @@ class Sealed(_Framed):
 
 
 class Ssh(_Framed):
-    """ssh: the banner and the key exchange up to NEWKEYS; after it, with AES-GCM, the length in front of each
-    packet
-    (RFC 5647). ChaCha20-Poly1305, OpenSSH's first choice, hides the lengths."""
+    """ssh: the banner and the key exchange up to NEWKEYS, neither of them without a bound; after it, with AES-GCM,
+    the length in front of each packet (RFC 5647). ChaCha20-Poly1305, OpenSSH's first choice, hides the lengths."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,9 +196,12 @@ class Ssh(_Framed):
         if self._state == "banner":
             if head == b"\n":
                 self._state, self._wanted = "exchange", _LENGTH.size + 2
+            elif self.clear + len(head) >= _BANNER:
+                return self._break(head)
         elif self._state == "exchange":  # length, length of the padding, what it is
             length = int(_LENGTH.unpack_from(head)[0])
-            if length not in _SSH_PACKETS:
+            fits = length in _SSH_PACKETS and self.clear + _LENGTH.size + length <= _OPENING
+            if not fits or head[5] not in _EXCHANGE:
                 return self._break(head)
             self._skip = length - 2
             if head[5] == _NEWKEYS:

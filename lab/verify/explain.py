@@ -1,6 +1,6 @@
 """What a packet or a stream is, by its protocol, its port and its first bytes; and what of that a capture may hold.
 
-A port alone explains nothing: on ssh's there has to be ssh, on the plugin's its sealed stream.
+A port alone explains nothing: on ssh's has to be ssh, on the plugin's its sealed stream, on IKE's its messages.
 """
 
 from __future__ import annotations
@@ -8,16 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.verify.clear import begins_sealed, begins_ssh
+from lab.verify.clear import Esp, Everything, Filter, Ike, Nothing, Quotes, begins_sealed, begins_ssh
 from lab.verify.flows import Packet
+from lab.verify.forms import is_arp, is_error, is_ike, is_neighbours, is_ping
 from xenplugin.config import Config
 
 SSH_PORT = 22
 _PLUGIN_PORTS = Config().port_range
 _IKE, _NATT = 500, 4500
-_ICMP_ERRORS = (3, 11, 12)
-_ICMP6_ERRORS = range(1, 5)
-_NEIGHBOURS = (*range(130, 138), 143)  # routers, neighbours, and who listens to what
+_ICMP = {"icmp": 4, "icmp6": 6}
 
 
 class Meaning(StrEnum):
@@ -35,8 +34,6 @@ class Meaning(StrEnum):
 
 #: What keeps a link going.
 _LINK = frozenset({Meaning.ARP, Meaning.NEIGHBOURS, Meaning.ICMP_ERROR})
-#: What is in the clear by design, all of it.
-OPEN = _LINK | {Meaning.IKE, Meaning.ICMP}
 
 
 @dataclass(frozen=True)
@@ -76,21 +73,38 @@ def packet_meaning(packet: Packet) -> Meaning | None:
     payload = packet.payload
     if packet.protocol == "udp" and packet.ports:
         if set(packet.ports) == {_IKE}:
-            return Meaning.IKE
+            return Meaning.IKE if is_ike(payload) else None
         if set(packet.ports) == {_NATT}:
             # RFC 3948: four zero bytes where ESP has its SPI; or one byte that keeps NAT awake
-            return Meaning.IKE if payload[:4] == bytes(4) or payload == b"\xff" else Meaning.ESP
+            if payload[:4] == bytes(4):
+                return Meaning.IKE if is_ike(payload[4:]) else None
+            return Meaning.IKE if payload == b"\xff" else Meaning.ESP
     elif packet.protocol == "esp":
         return Meaning.ESP
     elif packet.protocol == "arp":
-        return Meaning.ARP
-    elif packet.protocol == "icmp":
-        return Meaning.ICMP_ERROR if payload[:1] and payload[0] in _ICMP_ERRORS else Meaning.ICMP
-    elif packet.protocol == "icmp6":
-        if payload[:1] and payload[0] in _NEIGHBOURS:
+        return Meaning.ARP if is_arp(payload) else None
+    elif packet.protocol in _ICMP:
+        version = _ICMP[packet.protocol]
+        target = packet.flow.partition(" > ")[2].partition(" ")[0]
+        if is_error(payload, version, target):
+            return Meaning.ICMP_ERROR
+        if version == 6 and is_neighbours(payload):
             return Meaning.NEIGHBOURS
-        return Meaning.ICMP_ERROR if payload[:1] and payload[0] in _ICMP6_ERRORS else Meaning.ICMP
+        return Meaning.ICMP if is_ping(payload, version) else None
     return None
+
+
+def packet_filter(meaning: Meaning | None) -> Filter:
+    """What takes out of packets with this meaning what is in the clear by design."""
+    made: dict[Meaning | None, type[Esp | Ike | Quotes | Everything]] = {
+        Meaning.ESP: Esp,
+        Meaning.IKE: Ike,
+        Meaning.ICMP_ERROR: Quotes,
+        Meaning.ARP: Everything,
+        Meaning.NEIGHBOURS: Everything,
+        Meaning.ICMP: Everything,
+    }
+    return made[meaning]() if meaning in made else Nothing()
 
 
 def stream_meaning(beginning: bytes, answers_sealed: bool) -> Meaning | None:

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 from socket import AF_INET, AF_INET6, inet_ntop
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 from lab.errors import LabError, MissingError
 
@@ -66,7 +66,7 @@ def read(path: Path) -> Iterator[Captured]:
         ) from error
     said: list[str] = []
     try:
-        with _listening(said), RawPcapReader(str(path)) as reader:
+        with _listening(said), RawPcapReader(str(path)) as reader, _reads(reader) as reads:
             for data, meta in reader:
                 link = getattr(meta, "linktype", None) or reader.linktype
                 yield Captured(link, data, meta.wirelen)
@@ -74,6 +74,33 @@ def read(path: Path) -> Iterator[Captured]:
         raise CaptureError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if said:
         raise CaptureError(f"{path}: {said[0]}")
+    if not reads.ended:
+        raise CaptureError(f"{path}: it cannot be read to its end")
+
+
+class _Reads:
+    """A file that knows whether it `ended`: the last that was read of it was nothing."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.ended = False
+
+    def read(self, count: int) -> bytes:
+        self.ended = False
+        data = self._file.read(count)
+        self.ended = not data
+        return data
+
+
+@contextlib.contextmanager
+def _reads(reader: Any) -> Iterator[_Reads]:
+    """What scapy reads: at half a header, and at a length that is wrong, it ends as if the capture did."""
+    file = reader.f
+    reader.f = _Reads(file)
+    try:
+        yield reader.f
+    finally:
+        reader.f = file
 
 
 @contextlib.contextmanager

@@ -79,6 +79,8 @@ class _Zstd:
             if self._object.eof:
                 raise EOFError
             yield self._object.decompress(data[start : start + _FED])
+        if self._object.eof:  # not first at the next piece: until then what begins behind it would be its middle
+            raise EOFError
 
 
 _MAGICS: list[tuple[bytes, str, Callable[[], Decoder]]] = [

@@ -34,8 +34,8 @@ class Verdict(IntEnum):
     OPEN = CheckError.code
 
 
-#: What a capture is said to be of -> what of that it has to hold, one of them.
-_HELD = {"esp": {Meaning.ESP}, "plugin": {Meaning.PLUGIN, Meaning.SSH}}
+#: What a capture is said to be of -> what it has to hold, with something in it that is to be noise; its name.
+_HELD = {"esp": (Meaning.ESP, "esp"), "plugin": (Meaning.PLUGIN, "stream of the plugin")}
 
 
 def reasons(finding: Finding, expect: str) -> Iterator[tuple[Verdict, str]]:
@@ -52,17 +52,22 @@ def reasons(finding: Finding, expect: str) -> Iterator[tuple[Verdict, str]]:
         yield Verdict.OPEN, f"packets that nothing explains: {told}"
     if not finding.payload_bytes:
         yield Verdict.UNPROVEN, "there is nothing in the capture"
-    elif not finding.judged and finding.payload_bytes > finding.clear_bytes:
+    elif not finding.judged:
         yield Verdict.UNPROVEN, "too little to tell noise"
-    held = {meaning for meanings in finding.meanings.values() for meaning in meanings}
-    if expect in _HELD and not held & _HELD[expect]:
-        yield Verdict.UNPROVEN, f"it holds no {' or '.join(sorted(_HELD[expect]))}"
+    if expect in _HELD and _HELD[expect][0] not in finding.sealed:
+        alone = ": what was sealed went through ssh alone" if through_ssh_alone(finding, expect) else ""
+        yield Verdict.UNPROVEN, f"it holds no {_HELD[expect][1]}{alone}"
     if finding.truncated:
         yield Verdict.UNPROVEN, f"{finding.truncated} packets are held in part only"
     if finding.missing_bytes:
         yield Verdict.UNPROVEN, f"{finding.missing_bytes} bytes of TCP streams are missing"
     if finding.unfollowed:
         yield Verdict.UNPROVEN, f"{finding.unfollowed} compressed streams could not be followed"
+
+
+def through_ssh_alone(finding: Finding, expect: str) -> bool:
+    """Whether what is to be of the plugin is ssh alone, as where the plugin's ports cannot be reached."""
+    return expect == "plugin" and set(finding.sealed) == {Meaning.SSH}
 
 
 def judged(finding: Finding, expect: str) -> tuple[Verdict, list[str]]:
@@ -103,13 +108,20 @@ def shown(name: str, finding: Finding, expect: str) -> Group:
         )
     verdict, why = judged(finding, expect)
     words = {
-        Verdict.PROVED: "the check finds what is in the clear" if expect == PLAIN else "nothing is readable",
+        Verdict.PROVED: "the check finds what is in the clear" if expect == PLAIN else _proved(finding),
         Verdict.UNPROVEN: "NOT PROVED",
         Verdict.OPEN: "READABLE OR NOT EXPLAINED",
     }
     styles = {Verdict.PROVED: "green", Verdict.UNPROVEN: "yellow", Verdict.OPEN: "bold red"}
     last = words[verdict] + (f": {'; '.join(why)}" if why else "")
     return Group(kinds, *(Text(line) for line in lines), Text(last, styles[verdict]), Text(""))
+
+
+def _proved(finding: Finding) -> str:
+    """No more than was looked at."""
+    sealed = ", ".join(f"{name} {units.size(count)}" for name, count in sorted(finding.sealed.items()))
+    few = f"; {finding.unjudged_bytes} bytes of it are too few to tell" if finding.unjudged_bytes else ""
+    return f"nothing is readable but what is in the clear by design; noise is {sealed}{few}"
 
 
 def _hits(hits: list[Hit]) -> Iterator[str]:

@@ -7,6 +7,7 @@ import json
 import random
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -38,6 +39,20 @@ def stream(
         tcp = TCP(**ends, seq=(start + at) % 2**32, flags="PA")
         packets.append(ip / tcp / data[at : at + size])
     return packets
+
+
+def ike(body: bytes, *, exchange: int = 34, first: int = 33, version: int = 0x20) -> bytes:
+    """A message of IKE, by default of the exchange that is in the clear (RFC 7296, section 3.1). `first`: what its
+    first payload is."""
+    if version == 0x10:
+        exchange = 2
+    return (
+        b"initiate"
+        + bytes([0] * 8 + [first, version, exchange, 0])
+        + bytes(4)
+        + struct.pack(">L", 28 + len(body))
+        + body
+    )
 
 
 def write(path: Path, packets: list[Any]) -> Path:

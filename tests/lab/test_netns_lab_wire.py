@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ pytest.importorskip("numpy", reason="numpy is not installed")
 from lab.guest import canaries
 from lab.lab import Lab
 from lab.role import swan
-from lab.role.swan_proof import recording
+from lab.role.swan_proof import exchange, recording
 from lab.spec import Suite
 from lab.verify.check import Finding, check_capture
 from lab.verify.explain import EXPECTED, Expect
@@ -66,3 +67,20 @@ def test_esp_shows_nothing_and_plain_tcp_everything(netns_ipsec_lab: Lab, suite:
     else:
         assert judged(finding, "esp") == (Verdict.PROVED, [])
         assert finding.payload_bytes > len(data) and finding.judged > 100
+
+
+def test_the_key_exchange_is_known(netns_ipsec_lab: Lab, tmp_path: Path) -> None:
+    """What strongSwan sends before there is ESP, what ping sends in it and beside it, and neighbour discovery."""
+    netns_ipsec_lab.set_ipsec(Suite.OFF)
+    node = netns_ipsec_lab.node("host-a")
+    words = ["tcpdump", "-i", "any", "-n", "-U", "--immediate-mode", "-Z", "root", "-w", "/run/ike.pcap"]
+    with node.popen(words, stderr=subprocess.PIPE) as recorder:
+        assert recorder.stderr is not None and any(b"listening on" in line for line in recorder.stderr)
+        netns_ipsec_lab.set_ipsec(Suite.TODAY)
+        exchange(node, B.address)
+        time.sleep(0.5)  # until it was recorded
+        recorder.terminate()
+    node.get("/run/ike.pcap", tmp_path / "x.pcap")
+    finding = check_capture(tmp_path / "x.pcap", canaries.DISK, Expect(EXPECTED["any"]))
+    assert {"udp/500 ike", "udp/4500 ike", "udp/4500 esp", "icmp"} <= finding.kinds.keys()
+    assert judged(finding, "esp") == (Verdict.PROVED, [])

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("numpy", reason="numpy is not installed")
 
 import zstandard
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lab.verify.canary import Finder, make_canaries, needles
@@ -87,6 +87,25 @@ def test_every_encoding_of_every_encoding(
         seen |= {sighting.canary for sighting in scanner.feed(piece)}
         at, turn = at + len(piece), turn + 1
     assert seen == {canary}
+
+
+NAMED = st.sampled_from(["zlib 6", "gzip", "zstd 3", "zstd without size", "bzip2", "xz"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(first=NAMED, second=NAMED, border=st.integers(-50, 300), late=st.integers(0, 50))
+@example("zstd 3", "zstd 3", 4, 0)
+@example("zstd 3", "gzip", 200, 30)
+def test_what_begins_behind_a_stream_that_ended(first: str, second: str, border: int, late: int) -> None:
+    """Two streams one behind the other, and a piece that ends anywhere around the end of the first one."""
+    noise = random.Random(late)
+    before = PACKED[first](noise.randbytes(20_000))  # it gives enough to be believed
+    behind = PACKED[second](TEXT + CANARIES[1] + TEXT[::-1])
+    data = noise.randbytes(700) + before + noise.randbytes(late) + behind + noise.randbytes(900)
+    scanner, seen, end = Scanner(FINDER), set(), 700 + len(before)
+    for begin, cut in ((0, 5000), (5000, end + border), (end + border, len(data))):
+        seen |= {(sighting.canary, sighting.spelling) for sighting in scanner.feed(data[begin:cut])}
+    assert (1, second.split()[0]) in seen
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +84,24 @@ def test_ssh_may_open_in_the_clear(tmp_path: Path) -> None:
         assert finding.secret and finding.complete and finding.clear_bytes == len(opening)
     assert not check(tmp_path, stream(opening + TEXT * 300 + noise(20_000), port=22)).secret
     assert not check(tmp_path, stream(b"FTP " + (TEXT * 400) + noise(200_000))).secret
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        b"SSH-2.0-" + TEXT.replace(b"\n", b" ") * 16000,
+        b"SSH-2.0-x\r\n" + TEXT * 16000,
+        b"SSH-2.0-x\r\n" + b"".join([struct.pack(">LBB", 4302, 4, 20) + TEXT * 100] * 9),
+        b"SSH-2.0-x\r\n" + struct.pack(">LBB", 200_000, 4, 20) + TEXT * 4600,
+        b"SSH-2.0-x\r\n" + struct.pack(">LBB", 4302, 4, 50) + TEXT * 100,
+    ],
+    ids=["banner", "no exchange", "many packets", "a long packet", "an unknown packet"],
+)
+def test_ssh_opens_within_bounds(tmp_path: Path, opening: bytes) -> None:
+    for packets in (stream(opening, port=22), stream(opening + noise(200_000), port=22)):
+        finding = check(tmp_path, packets, EXPECT)
+        assert len(finding.unframed) == 1 and finding.clear_bytes <= 1 << 15
+        assert not finding.secret
 
 
 def ssh(kind: int, body: bytes = b"") -> bytes:
@@ -172,6 +192,42 @@ def test_a_pcap_that_was_cut_has_its_last_packet_in_part(tmp_path: Path, capfd: 
     path.write_bytes(path.read_bytes()[:-100])
     assert check_capture(path, CANARIES).truncated == 1
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["pcap", "pcap.gz"])
+@pytest.mark.parametrize("kind", [PcapWriter, PcapNgWriter], ids=["pcap", "pcapng"])
+def test_a_capture_that_ends_within_a_header(kind: Any, packed: bool, tmp_path: Path) -> None:
+    path = tmp_path / "test.pcap"
+    with kind(str(path)) as writer:
+        writer.write([Ether() / packet for packet in stream(noise(9000))])
+        writer.flush()
+        whole = path.read_bytes()
+        writer.write([Ether() / noise(60)])
+    data = path.read_bytes()
+    assert len(data) > len(whole) + 60
+    for cut in (len(whole) + 1, len(whole) + 3, len(whole) + 7, len(whole) + 15):
+        path.write_bytes(gzip.compress(data[:cut]) if packed else data[:cut])
+        with pytest.raises(CaptureError, match=r"test.pcap"):
+            check_capture(path, CANARIES)
+    for good in (data, whole):
+        path.write_bytes(gzip.compress(good) if packed else good)
+        assert check_capture(path, CANARIES).complete
+    if packed:
+        path.write_bytes(gzip.compress(data)[:-20])
+        with pytest.raises(CaptureError, match=r"test.pcap"):
+            check_capture(path, CANARIES)
+
+
+def test_a_pcapng_whose_lengths_do_not_match_is_not_at_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "test.pcapng"
+    with PcapNgWriter(str(path)) as writer:
+        writer.write([Ether() / packet for packet in stream(noise(9000))])
+    data = bytearray(path.read_bytes())
+    at = data.rindex(struct.pack("<L", 6))  # the last packet's block
+    data[at - 4] ^= 4  # the length at the end of the one before it
+    path.write_bytes(data)
+    with pytest.raises(CaptureError, match="it cannot be read to its end"):
+        check_capture(path, CANARIES)
 
 
 def test_no_capture_is_one_error(tmp_path: Path) -> None:

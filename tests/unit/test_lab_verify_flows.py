@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("scapy", reason="scapy is not installed")
 pytest.importorskip("numpy", reason="numpy is not installed")
 
-from helpers.wire import A, B, noise, stream, write
+from helpers.wire import A, B, ike, noise, stream, write
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import (
     ICMPv6EchoRequest,
@@ -25,7 +25,7 @@ from scapy.layers.l2 import ARP, CookedLinux, CookedLinuxV2, Dot1Q, Ether
 
 from lab.guest import canaries
 from lab.verify.check import Finding, check_capture
-from lab.verify.explain import EXPECTED, Expect
+from lab.verify.explain import EXPECTED, Expect, packet_filter, packet_meaning
 from lab.verify.flows import Captured, Parser
 from lab.verify.verdict import Verdict, judged
 
@@ -100,10 +100,10 @@ def secured(crypt: str, auth: str | None, nat: bool = False) -> list[Any]:
 def around() -> list[Any]:
     """What else there is between hosts with IPsec."""
     return [
-        IP(src=A, dst=B) / UDP(sport=500, dport=500) / noise(300),
-        IP(src=A, dst=B) / UDP(sport=4500, dport=4500) / (bytes(4) + bytes(300)),
+        IP(src=A, dst=B) / UDP(sport=500, dport=500) / ike(noise(300)),
+        IP(src=A, dst=B) / UDP(sport=4500, dport=4500) / (bytes(4) + ike(noise(300), exchange=35, first=46)),
         IP(src=A, dst=B) / UDP(sport=4500, dport=4500) / b"\xff",
-        IP(src="10.0.0.9", dst=A) / ICMP(type=3, code=4),
+        IP(src="10.0.0.9", dst=A) / ICMP(type=3, code=4) / IP(src=A, dst=B, proto=50) / noise(500),
         IPv6(src="fe80::1", dst="ff02::1") / ICMPv6ND_NS(tgt="fe80::2"),
     ]
 
@@ -164,7 +164,8 @@ def test_what_stands_behind_a_packet_is_searched(tmp_path: Path) -> None:
 
 
 def test_no_packet_is_too_broken(tmp_path: Path) -> None:
-    whole = [bytes(each) for each in (*around(), Ether() / ARP(), *secured("AES-GCM", None)[:2], *stream(b"x"))]
+    more = (Ether() / ARP(), IP() / ICMP(), IPv6() / ICMPv6EchoRequest(data=b"x" * 30), *around())
+    whole = [bytes(each) for each in (*more, *secured("AES-GCM", None)[:2], *stream(b"x"))]
     chance = random.Random(1)
     parser = Parser()
     for _ in range(3000):
@@ -174,3 +175,5 @@ def test_no_packet_is_too_broken(tmp_path: Path) -> None:
         del data[chance.randrange(len(data) + 1) :]
         found = parser.parse(Captured(chance.choice((1, 101, 113, 276, 999)), bytes(data), len(data)))
         assert found.protocol and isinstance(found.payload, bytes)
+        taken = packet_filter(packet_meaning(found))
+        assert len(taken.sealed(found.payload)) + taken.clear == len(found.payload)

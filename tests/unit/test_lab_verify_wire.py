@@ -45,6 +45,28 @@ def test_nothing_is_readable(tmp_path: Path) -> None:
     done = run(capture(tmp_path / "x.pcap", SEALED), "--expect", "plugin")
     assert (done.returncode, done.stderr) == (0, "")
     assert "tcp/49300   plugin" in done.stdout and "nothing is readable" in done.stdout
+    assert "noise is plugin 39.1 KiB; 3136 bytes of it are too few to tell" in " ".join(done.stdout.split())
+
+
+def test_ssh_alone_is_no_stream_of_the_plugin(tmp_path: Path) -> None:
+    """So it is where the plugin's ports are blocked: nothing can be read, but nobody saw the plugin."""
+    opening = b"SSH-2.0-x\r\n" + struct.pack(">LBB", 6, 4, 21) + bytes(4)
+    path = write(tmp_path / "x.pcap", stream(opening + noise(400_000), port=22))
+    done = run(path, "--expect", "plugin")
+    assert done.returncode == 11 and "nothing is readable" not in done.stdout
+    assert done.stderr == (
+        "xenlab: error: x.pcap: it holds no stream of the plugin: what was sealed went through ssh alone\n"
+        f"xenlab: hint: {verify_wire._FALLBACK}\n"
+    )
+    done = run(path)
+    assert (done.returncode, done.stderr) == (0, "") and "noise is ssh 390.6 KiB" in done.stdout
+
+
+def test_a_capture_that_ends_within_a_header(tmp_path: Path) -> None:
+    path = capture(tmp_path / "x.pcap", SEALED)
+    path.write_bytes(path.read_bytes() + bytes(9))
+    done = run(path)
+    assert done.returncode == 13 and done.stderr == f"xenlab: error: {path}: it cannot be read to its end\n"
 
 
 def test_something_is_readable(tmp_path: Path) -> None:
@@ -129,7 +151,7 @@ def test_the_hosts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     ("finding", "verdict"),
     [
         (Finding(), Verdict.UNPROVEN),
-        (Finding(packets=1, payload_bytes=10, clear_bytes=10), Verdict.PROVED),
+        (Finding(packets=1, payload_bytes=10, clear_bytes=10), Verdict.UNPROVEN),
         (Finding(packets=1, payload_bytes=10), Verdict.UNPROVEN),
         (Finding(packets=1, payload_bytes=9999, judged=3, truncated=1), Verdict.UNPROVEN),
         (Finding(packets=1, payload_bytes=9999, judged=3, unfollowed=1), Verdict.UNPROVEN),
@@ -143,9 +165,9 @@ def test_verdicts(finding: Finding, verdict: Verdict) -> None:
 
 
 def test_a_capture_of_something_else_proves_nothing() -> None:
-    finding = Finding(packets=1, payload_bytes=9999, judged=3, meanings={"udp/500 ike": ["ike"]})
+    finding = Finding(packets=1, payload_bytes=9999, judged=3, sealed={"ike": 9999})
     assert judged(finding, "esp") == (Verdict.UNPROVEN, ["it holds no esp"])
-    assert judged(finding, "plugin") == (Verdict.UNPROVEN, ["it holds no plugin or ssh"])
+    assert judged(finding, "plugin") == (Verdict.UNPROVEN, ["it holds no stream of the plugin"])
 
 
 #: A child's ru_maxrss has that of the process it was forked from; this is its own, KiB.
