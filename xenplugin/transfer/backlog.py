@@ -27,7 +27,7 @@ _PIECE = 512 << 10
 _FAR = 0.02
 #: Near the end: at least, as each costs a frame, a wake-up and an acknowledgement; and how many are under way.
 _PIECE_LAST = 64 << 10
-_PIECES = 8
+_PIECES = 32
 
 
 class Backlog:
@@ -42,8 +42,8 @@ class Backlog:
         self._rtt = 0.0
         self._began = self._since = -math.inf
         self._packed = self._stream = 0
-        self._tight = False
-        self._rate = 0.0  # bytes/s that arrived when the limit held something up
+        self._tight = self._held = False
+        self._rate = 0.0  # bytes/s that arrived when something was held up
         self._open = False  # whether it was the link that told so
         self._last = False
         self._floor = 0  # of the limit near the end; 0: not known yet
@@ -60,9 +60,10 @@ class Backlog:
             self._began = now
         self._since, self._packed, self._stream = now, 0, 0
 
-    def tight(self) -> None:
-        """The limit held something up."""
+    def tight(self, limit: bool = True) -> None:
+        """Something was held up: by the limit, or by the number of segments alone."""
         self._tight = True
+        self._held |= limit
 
     def close_in(self) -> None:
         """The guest may be suspended soon. Again does no harm."""
@@ -80,11 +81,13 @@ class Backlog:
             return
         if self._tight:  # else the writer, not the link, says how much comes
             self._rate, self._open = self._packed / span, now - self._began > _RAMP * self._rtt
-            self._adapt()
+            if self._held or not self._last:
+                self._adapt()
         if self._last:
             piece = self.limit * self._stream // max(1, self._packed) // _PIECES
             self.segment = max(_PIECE_LAST, min(self._largest, piece))
-        self._since, self._packed, self._stream, self._tight = now, 0, 0, False
+        self._since, self._packed, self._stream = now, 0, 0
+        self._tight = self._held = False
 
     def _adapt(self) -> None:
         if self._last:

@@ -175,12 +175,12 @@ class PipeOut:
     def _is_full(self) -> bool:
         if not self._kept:
             return False
-        if self._held >= self._backlog.limit:
-            self._backlog.tight()
-        elif self._next - next(iter(self._kept)) < WINDOW:
-            return len(self._work) >= WORKERS
-        self._session.gauge.bounded()
-        return True
+        limited = self._held >= self._backlog.limit
+        if limited or self._next - next(iter(self._kept)) >= WINDOW:
+            self._backlog.tight(limited)
+            self._session.gauge.bounded()
+            return True
+        return len(self._work) >= WORKERS
 
     def _pack(self) -> None:
         packer = Packer()
