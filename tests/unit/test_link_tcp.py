@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import socket
+import struct
+
 import pytest
 
-from xenplugin.link.tcp import Course, is_lossy
+from xenplugin.link.tcp import UNSENT, UNSENT_LAST, Course, is_lossy, set_unsent
+
+_SIOCOUTQNSD = 0x894B
 
 LEAST = 0.1
 
@@ -33,3 +39,18 @@ def test_a_path_that_loses_is_told_from_a_queue_that_drops(
 
 def test_of_no_connections_nothing_is_said() -> None:
     assert not is_lossy([], [])
+
+
+def test_how_much_waits_unsent_can_be_changed_while_it_is_in_use() -> None:
+    """Beyond it the kernel takes no more, though its buffer has room."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as near:
+        far, _ = server.accept()
+        with far:
+            set_unsent(near, UNSENT_LAST)
+            near.setblocking(False)
+            taken = 0
+            with pytest.raises(BlockingIOError):
+                while True:
+                    taken += near.send(bytes(4096))
+            waiting = struct.unpack("i", fcntl.ioctl(near, _SIOCOUTQNSD, bytes(4)))[0]
+            assert waiting <= 2 * UNSENT_LAST < UNSENT

@@ -128,6 +128,9 @@ class Pool:
             lines = sorted(self._lines, key=lambda line: line.number)
             self._resting = set(lines[keep:])
             self._roused.clear()
+            for line in lines:
+                if isinstance(line.endpoint, SocketEndpoint):
+                    tcp.set_unsent(line.endpoint.sock, tcp.UNSENT_LAST)
         self.set_congestion(congestion)
         self.queue.wake()
 

@@ -17,8 +17,9 @@ from pathlib import Path
 MAX_STREAMS = 32
 _TCP_NOTSENT_LOWAT = 25
 #: Bytes that may wait in the kernel unsent: enough to keep a connection busy, too few to hide the queue. And where
-#: all that comes later waits for them at the far side, while this connection may have slowed down.
-UNSENT, UNSENT_IN_ORDER = 512 << 10, 128 << 10
+#: all that comes later waits for them at the far side, while this connection may have slowed down. And where little
+#: is left for many connections, of which a slow one is not to take much.
+UNSENT, UNSENT_IN_ORDER, UNSENT_LAST = 512 << 10, 128 << 10, 32 << 10
 _RTT_STREAMS = ((0.090, 32), (0.040, 16), (0.010, 8), (0.002, 4))
 _FEW = 2
 #: Connections to begin with where a side has a single core, which their threads would keep from the rest.
@@ -107,14 +108,19 @@ def set_congestion(sock: socket.socket, name: str) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
 
 
+def set_unsent(sock: socket.socket, count: int) -> None:
+    """Let `count` bytes wait in the kernel unsent, if this host knows of such a limit."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, count)
+
+
 def tune(sock: socket.socket, dead_after: float, congestion: str | None, unsent: int = UNSENT) -> None:
     """Set what each data connection needs. `dead_after` seconds without an acknowledgement it is lost; `unsent`
     bytes may wait in the kernel. A congestion control that this host does not allow is left out."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_after * 1000))
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent)
+    set_unsent(sock, unsent)
     if congestion:
         set_congestion(sock, congestion)
 

@@ -163,7 +163,7 @@ class LiveDisk:
         items: Iterator[int | Zeros]
         if self._book.rounds:
             self._drain()
-            self._share_out()
+            session.pool.rouse()
             items = self._items()
         else:
             items = in_order(self._source.runs())
