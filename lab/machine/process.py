@@ -28,7 +28,7 @@ _GRACE = 10.0  # seconds for each way of ending a process
 
 
 def start(words: Sequence[str], pid_file: Path, log: Path, folder: Path) -> None:
-    """Run `words` in `folder` in a session of its own; what it says goes to `log`. Returns when it is on its way.
+    """Run `words` in `folder` in a session of its own; what it says goes to `log`. Returns when it runs.
 
     Raises LabError when not even the starter could run.
     """
@@ -45,6 +45,7 @@ def start(words: Sequence[str], pid_file: Path, log: Path, folder: Path) -> None
         )
     if done.returncode:
         raise LabError(f"{words[0]} could not be started: {log.read_text(errors='replace').strip()}")
+    settled(folder)  # else who looks at once does not find it yet, and takes it for ended
 
 
 def settled(folder: Path) -> None:

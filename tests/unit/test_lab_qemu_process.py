@@ -111,6 +111,15 @@ def test_one_whose_mark_only_begins_like_ours_is_not_ours(program: Program) -> N
             other.kill()
 
 
+def test_who_looks_as_soon_as_it_was_started_finds_it(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not its starter, half-way."""
+    monkeypatch.setenv("PATH", 30_000 * "/x:" + os.environ["PATH"])  # which takes the starter a while to search
+    process.start(["sleep", "600"], program.pid_file, program.log, program.folder)
+    pid = int(program.pid_file.read_text())
+    assert process.__name__.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("text", ["", "x\n", "-1\n", "99999999\n"])
 def test_a_pid_file_that_says_nothing_is_no_process(program: Program, text: str) -> None:
     program.pid_file.write_text(text)
