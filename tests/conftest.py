@@ -20,10 +20,9 @@ from helpers.proxy import Change, Proxy, free_ports
 
 # A shell starts what is to run in the background with ctrl-C ignored, nohup with SIGHUP, and children inherit it:
 # the programs under test are to hear both all the same.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 # Programs that the product starts of itself find it where it is tested without being installed.
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])

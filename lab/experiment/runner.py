@@ -46,8 +46,9 @@ _PROGRAMS = {
     "rsync": ["rsync", "--version"],
     "strongswan": ["swanctl", "--version"],
 }
-#: What a run can fail with: what is meant to be said, programs that do not end or say nonsense, the machine.
-_FAILURES = (LabError, NetemError, subprocess.SubprocessError, OSError, ValueError, LookupError)
+#: What a run can fail with: what is meant to be said; and programs that do not end or say nonsense, the machine.
+_TOLD = (LabError, NetemError)
+_FAILURES = (*_TOLD, subprocess.SubprocessError, OSError, ValueError, LookupError)
 
 
 @dataclass
@@ -121,14 +122,14 @@ def _settle(
             return float(figures["seconds"])
         tally.discarded += 1
         if failure is not None and last:
-            if isinstance(failure, LabError | NetemError):
+            if isinstance(failure, _TOLD):
                 raise failure
             raise LabError(f"{run.words}: {doubt}") from failure
     raise AssertionError("a scenario has at least one try")
 
 
 def _said(error: Exception) -> str:
-    return error.message if isinstance(error, LabError | NetemError) else f"{type(error).__name__}: {error}"
+    return error.message if isinstance(error, _TOLD) else f"{type(error).__name__}: {error}"
 
 
 def judge(figures: dict[str, Any], steal: float, limits: Limits) -> str:

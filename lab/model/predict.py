@@ -121,7 +121,9 @@ def _cells(runs: Set, way: str) -> list[_Cell]:
         if cell.way != way or memory is None:
             continue
         job = Job(memory["stream"], disk.get("size", 0), disk.get("data", 0), cell.rtt, cell.rate, memory["ratio"])
-        found.append(_Cell(job, statistics.median(run["seconds"] for run in several)))
+        seconds = runs.median(way, cell.rtt, cell.rate, cell.data)
+        assert seconds is not None
+        found.append(_Cell(job, seconds))
     return found
 
 
@@ -132,11 +134,14 @@ def _plugin(way: str, cells: Sequence[_Cell], hosts: Hosts) -> Model:
         work += there.seconds(job.data, None if stored else job.data_ratio, job.rate)
         return [job.rtt, work, 1.0]
 
+    def best(some: Sequence[_Cell]) -> list[float]:
+        return _fitted([terms(cell.job, hosts) for cell in some], some, [0.0, _LEAST, 0.0])
+
     def fitted(some: Sequence[_Cell]) -> Callable[[_Cell], float]:
-        known = _fitted([terms(cell.job, hosts) for cell in some], some, [0.0, _LEAST, 0.0])
+        known = best(some)
         return lambda cell: _dot(known, terms(cell.job, hosts))
 
-    known = _fitted([terms(cell.job, hosts) for cell in cells], cells, [0.0, _LEAST, 0.0])
+    known = best(cells)
     words = f"{known[2]:.1f} s + {known[0]:.1f} RTT + {known[1]:.2f} work"
     return Model(
         way, lambda job, there: _dot(known, terms(job, there)), words, _error(cells, fitted), len(cells),
@@ -167,9 +172,8 @@ def _tool(way: str, cells: Sequence[_Cell]) -> Model:
         return [*handled(job), job.rtt, 8 * moved(job) / reached(job, speed, window), 1.0]
 
     def best(some: Sequence[_Cell]) -> tuple[list[float], float, float]:
-        choices = []
+        choices, least = [], [0.0, 0.0, 0.0, 0.0, _HEADERS, 0.0]
         for speed, window in itertools.product(_SPEEDS, _WINDOWS):
-            least = [0.0, 0.0, 0.0, 0.0, _HEADERS, 0.0]
             known = _fitted([terms(cell.job, speed, window) for cell in some], some, least)
             wrong = sum((_dot(known, terms(c.job, speed, window)) / c.seconds - 1) ** 2 for c in some)
             choices.append((wrong, known, speed, window))

@@ -114,7 +114,7 @@ def _together(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Cl
     rows = []
     disk = "paper-partial" if runs.native else "paper"
     for way in ("static", "live"):
-        both = [(rtt, share) for rtt in runs.rtts(rate) if (share := ratio(runs, way, rtt, rate, data, disk))]
+        both = _over(runs, way, rate, data, disk)
         for limit, least, name in ((0.7, 0.0, "at every RTT"), (0.3, _FAR, "from 120 ms on")):
             if shares := [share for rtt, share in both if rtt >= least]:
                 says = f"{way} takes at most {limit} of existing and the paper's way for the disk together, {name}"
@@ -170,9 +170,9 @@ def _distance(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Cl
     ]
 
 
-def _over(runs: Set, way: str, rate: int | None, data: int) -> list[tuple[float, float]]:
-    """(RTT in seconds, share of existing's time)"""
-    return [(rtt, share) for rtt in runs.rtts(rate) if (share := ratio(runs, way, rtt, rate, data))]
+def _over(runs: Set, way: str, rate: int | None, data: int, *others: str) -> list[tuple[float, float]]:
+    """(RTT in seconds, share of the time of existing and `others`, added)"""
+    return [(rtt, share) for rtt in runs.rtts(rate) if (share := ratio(runs, way, rtt, rate, data, *others))]
 
 
 def _from(wins: Sequence[float], all_of_it: Sequence[tuple[float, float]]) -> str:

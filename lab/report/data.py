@@ -113,7 +113,7 @@ class Set:
 
     def median(self, way: str, rtt: float, rate: int | None, data: int, key: str = "seconds") -> float | None:
         """Of a figure; None where there is none."""
-        values = [run[key] for run in self.of(way, rtt, rate, data) if run.get(key) is not None]
+        values = self._values(way, rtt, rate, data, key)
         return statistics.median(values) if values else None
 
     def points(self, way: str, rate: int | None, data: int, key: str) -> list[tuple[float, float]]:
@@ -125,10 +125,13 @@ class Set:
         """(RTT in ms, least, most) of a figure, where a cell has several runs."""
         found = []
         for rtt in self.rtts(rate):
-            values = [run[key] for run in self.of(way, rtt, rate, data) if run.get(key) is not None]
+            values = self._values(way, rtt, rate, data, key)
             if len(values) > 1:
                 found.append((rtt * 1000, min(values), max(values)))
         return found
+
+    def _values(self, way: str, rtt: float, rate: int | None, data: int, key: str) -> list[float]:
+        return [run[key] for run in self.of(way, rtt, rate, data) if run.get(key) is not None]
 
     def phases(self, way: str, rtt: float, rate: int | None, data: int) -> dict[str, float]:
         """The phases of the run in the middle (of two: their means), seconds. Their sum is the median."""

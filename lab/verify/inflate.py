@@ -76,11 +76,9 @@ class _Zstd:
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         for start in range(0, len(data), _FED):
-            if self._object.eof:
-                raise EOFError
             yield self._object.decompress(data[start : start + _FED])
-        if self._object.eof:  # not first at the next piece: until then what begins behind it would be its middle
-            raise EOFError
+            if self._object.eof:  # said at once: until then what begins behind it would be its middle
+                raise EOFError
 
 
 _MAGICS: list[tuple[bytes, str, Callable[[], Decoder]]] = [

@@ -41,7 +41,6 @@ class Program:
     def start(self, code: str = "import time; time.sleep(600)") -> int:
         words = [sys.executable, "-c", code, self.mark, str(self.ready)]
         process.start(words, self.pid_file, self.log, self.folder)
-        process.settled(self.folder)
         await_(lambda: process.running(self.pid_file, self.mark), "it never ran")
         pid = process.running(self.pid_file, self.mark)
         assert pid
@@ -130,7 +129,6 @@ def test_a_pid_file_that_says_nothing_is_no_process(program: Program, text: str)
 
 def test_a_program_that_is_not_there_leaves_its_reason_in_the_log(program: Program) -> None:
     process.start(["/nowhere/qemu"], program.pid_file, program.log, program.folder)
-    process.settled(program.folder)
     await_(lambda: program.log.read_text(), "no reason")
     assert "/nowhere/qemu: No such file" in program.log.read_text()
     assert process.running(program.pid_file, program.mark) is None

@@ -8,9 +8,10 @@ again with growing pauses; only when none was alive for `patience` seconds the p
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from xenplugin.errors import LinkError, PeerError, XenpluginError, from_code
 from xenplugin.link import tcp
@@ -106,31 +107,29 @@ class Pool:
         """Whether the path has lost packets without being congested since the last call."""
         before, self._courses = self._courses, {}
         with self._lock:
-            for line in self._lines:
-                if isinstance(line.endpoint, SocketEndpoint) and line.lost is None:
+            for line, sock in self._sockets():
+                if line.lost is None:
                     with contextlib.suppress(OSError):
-                        self._courses[line.number] = tcp.look(line.endpoint.sock)
+                        self._courses[line.number] = tcp.look(sock)
         both = sorted(before.keys() & self._courses.keys())
         return tcp.is_lossy([before[n] for n in both], [self._courses[n] for n in both])
 
     def set_congestion(self, name: str) -> None:
         """Use this congestion control on the connections there are."""
         with self._lock:
-            for line in self._lines:
-                if isinstance(line.endpoint, SocketEndpoint):
-                    tcp.set_congestion(line.endpoint.sock, name)
+            for _, sock in self._sockets():
+                tcp.set_congestion(sock, name)
 
     def rest(self, keep: int, congestion: str) -> None:
         """Send over `keep` of the connections only, with this congestion control: little, now and then. One that is
         given nothing for a while begins in slow start again (RFC 5681, 4.1), unless it is controlled by BBR. One of
-        these that is lost ends the others' rest."""
+        these that is lost ends the others' rest. From now on little waits unsent in the kernel, for any of them."""
         with self._lock:
             lines = sorted(self._lines, key=lambda line: line.number)
             self._resting = set(lines[keep:])
             self._roused.clear()
-            for line in lines:
-                if isinstance(line.endpoint, SocketEndpoint):
-                    tcp.set_unsent(line.endpoint.sock, tcp.UNSENT_LAST)
+            for _, sock in self._sockets():
+                tcp.set_unsent(sock, tcp.UNSENT_LAST)
         self.set_congestion(congestion)
         self.queue.wake()
 
@@ -150,6 +149,12 @@ class Pool:
         for line in lines:
             if line.number:
                 line.abandon()
+
+    def _sockets(self) -> Iterator[tuple[Line, socket.socket]]:
+        """The connections that are TCP's, which the control channel is not; under the lock."""
+        for line in self._lines:
+            if isinstance(line.endpoint, SocketEndpoint):
+                yield line, line.endpoint.sock
 
     def _enlist(self, line: Line, reads: bool = True) -> None:
         line.on_acknowledged = self._acknowledged

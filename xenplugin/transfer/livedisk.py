@@ -146,10 +146,11 @@ class LiveDisk:
             if self._book.rounds < _ROUNDS and self._todo != set():
                 self._round(self._items(), stop)
             self._session.check()
-            until = time.monotonic() + max(_PAUSE, time.monotonic() - began)
-            while not stop.wait(_PAUSE_LAST) and time.monotonic() < until:
-                if self._closing and known:  # else the whole disk would be read without a pause
-                    break
+            now = time.monotonic()
+            until = now + max(_PAUSE, now - began)
+            # Near the end only the least, but not where the whole disk would be read again without a pause.
+            while not stop.wait(_PAUSE_LAST) and time.monotonic() < until and not (self._closing and known):
+                pass
 
     def close_in(self) -> None:
         """The guest may be suspended soon, and little is to be left then. From any thread."""
