@@ -48,17 +48,20 @@ START, COPY, MIGRATE = 300.0, 1800.0, 1800.0
 
 @dataclass(frozen=True)
 class Moved:
-    """Seconds and bytes. `clocks_apart`: the target's clock before the source's, what `downtime` may have too much;
-    `router_bytes`: IP packets with their Ethernet headers, both directions, while xl ran."""
+    """Seconds and bytes; `memory` and `disk` as `sizes` tells them. `clocks_apart`: the target's clock before the
+    source's, what `downtime` may have too much; `router_bytes`: IP packets with their Ethernet headers, both
+    directions, while xl ran."""
 
     disk_seconds: float
-    diskrouter_bytes: int
+    disk_router_bytes: int
     seconds: float
     router_bytes: int
     downtime: float
     clocks_apart: float
     ticks: int
     said: str
+    memory: dict[str, int]
+    disk: dict[str, int]
 
 
 def existing(lab: Lab, say: Say) -> Result:
@@ -85,6 +88,7 @@ def _move(source: Node, target: Node, router: Node, say: Say) -> Moved:
     disk = f'disk=["format=raw,vdev=xvda,access=ro,target={DISK}"]'
     source.check(["xl", "create", "-q", CONFIG, disk], timeout=START)
     await_ticks(source, begun[source.name], say)
+    guest = sizes(source)
     say(f"{source.name}: copying the disk of {GUEST} to {target.name} (rsync)")
     target.check(["rm", "-f", DISK])
     start, bytes_start = time.monotonic(), router_bytes(router)
@@ -105,13 +109,14 @@ def _move(source: Node, target: Node, router: Node, say: Say) -> Moved:
     say(f"the hosts' clocks: {apart.ahead:+.3f} s apart, known to {apart.uncertain:.3f} s")
     return Moved(
         disk_seconds=round(disk_seconds, 3),
-        diskrouter_bytes=disk_bytes,
+        disk_router_bytes=disk_bytes,
         seconds=round(seconds, 3),
         router_bytes=moved_bytes,
         downtime=round(seen.downtime, 3),
         clocks_apart=round(apart.ahead, 3),
         ticks=len(seen.ticks),
         said=done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "",
+        **guest,
     )
 
 
@@ -155,6 +160,13 @@ def domains(node: Node) -> list[str]:
     """The names of the domains on `node`, dom0 left out. Raises CommandError."""
     lines = node.check(["xl", "list"], timeout=120).splitlines()[1:]
     return [line.split()[0] for line in lines if line.split() and line.split()[0] != "Domain-0"]
+
+
+def sizes(node: Node) -> dict[str, dict[str, int]]:
+    """Bytes of the guest's memory and disk on `node`, and of what of the disk is no hole. Raises CommandError."""
+    memory = node.check(["sed", "-n", "s/^memory *= *//p", CONFIG])
+    size, blocks, block = (int(word) for word in node.check(["stat", "-c", "%s %b %B", DISK]).split())
+    return {"memory": {"size": int(memory) << 20}, "disk": {"size": size, "data": blocks * block}}
 
 
 def versions(node: Node) -> dict[str, str]:

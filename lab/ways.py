@@ -27,6 +27,7 @@ from lab.existing import (
     log,
     log_size,
     router_bytes,
+    sizes,
     versions,
     watching,
 )
@@ -90,6 +91,7 @@ def _move(source: Node, target: Node, router: Node, mode: str, say: Say) -> dict
     say(f"{source.name}: starting {GUEST}")
     source.check(["xl", "create", "-q", CONFIG], timeout=START)
     await_ticks(source, begun[source.name], say)
+    guest = sizes(source)
     say(f"{source.name}: xenplugin migrate --mode {mode} {GUEST} {target.name}")
     start, bytes_start = time.monotonic(), router_bytes(router)
     words = ["xenplugin", "migrate", "--json", "--mode", mode, GUEST, target.name]
@@ -111,6 +113,7 @@ def _move(source: Node, target: Node, router: Node, mode: str, say: Say) -> dict
         "clocks_apart": round(clock.difference(source, target).ahead, 3),
         "ticks": len(seen.ticks),
         "result": json.loads(done.stdout),
+        **guest,
     }
 
 
@@ -131,7 +134,8 @@ def paper(lab: Lab, say: Say) -> Result:
     sums = [node.check(["sha256sum", DISK], timeout=COPY).split()[0] for node in (source, target)]
     if sums[0] != sums[1]:
         raise CheckError("what arrived is not the disk")
-    result.figures = {"seconds": round(sum(steps.values()), 3), "router_bytes": moved, "steps": steps}
+    seconds = round(sum(steps.values()), 3)
+    result.figures = {"seconds": seconds, "router_bytes": moved, "steps": steps, **sizes(source)}
     return result
 
 

@@ -17,15 +17,16 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from lab.errors import LabError
 from lab.experiment.scenario import WAYS
 from lab.model.fit import LEAST_CELLS, Error, held_out, least_squares
 from lab.model.speed import Hosts
-from lab.report.data import Set
+from lab.report.data import Cell, Set
 
 PLUGIN = ("full", "static", "live")
-_TOOLS = ("existing", "plain", "paper-full", "paper-partial", "rsync", "zstd")
+_TOOLS = ("existing", "existing-gcm", "plain", "paper-full", "paper-partial", "rsync", "zstd")
 #: What zstd 1 makes of data of file systems, where a run does not say.
 _RATIO = 3.0
 #: What bounds a tool: bit/s, to 9 Gbit/s, and bytes. Nothing comes first, and is taken where no bound fits better.
@@ -86,11 +87,12 @@ class _Cell:
     seconds: float
 
 
-def fit(runs: Set, hosts: Hosts) -> list[Model]:
-    """A model for each way that has enough cells. `hosts` are those that the runs were made on. Raises LabError."""
+def fit(sets: Sequence[Set], hosts: Hosts) -> list[Model]:
+    """A model for each way that has enough cells, of whatever guests: sizes are terms of it. `hosts` are those that
+    the runs were made on. Raises LabError."""
     found = []
     for way in (*_TOOLS, *PLUGIN):
-        cells = _cells(runs, way)
+        cells = _cells(sets, way)
         if len(cells) >= LEAST_CELLS:
             found.append(_plugin(way, cells, hosts) if way in PLUGIN else _tool(way, cells))
     if not found:
@@ -101,30 +103,32 @@ def fit(runs: Set, hosts: Hosts) -> list[Model]:
     return found
 
 
-def too_few(runs: Set) -> dict[str, int]:
+def too_few(sets: Sequence[Set]) -> dict[str, int]:
     """How many cells each way has of which there is no model."""
-    known = {way: len(_cells(runs, way)) for way in (*_TOOLS, *PLUGIN)}
+    known = {way: len(_cells(sets, way)) for way in (*_TOOLS, *PLUGIN)}
     return {way: cells for way, cells in known.items() if 0 < cells < LEAST_CELLS}
 
 
-def memory_ratio(runs: Set) -> float:
-    """What zstd 1 makes of the memory in `runs`; as usual where none says."""
-    known = [run["memory"]["ratio"] for several in runs.runs.values() for run in several if run.get("memory")]
+def memory_ratio(sets: Sequence[Set]) -> float:
+    """What zstd 1 makes of the memory in the runs; as usual where none says."""
+    runs = (run for each in sets for several in each.runs.values() for run in several)
+    known = [run["memory"]["ratio"] for run in runs if run.get("memory")]
     return statistics.median(known) if known else Job.ratio
 
 
-def _cells(runs: Set, way: str) -> list[_Cell]:
+def _cells(sets: Sequence[Set], way: str) -> list[_Cell]:
     """Medians of the cells of `way`, with the data that the disk was measured to have."""
-    found = []
-    for cell, several in runs.runs.items():
-        memory, disk = several[0].get("memory"), several[0].get("disk") or {}
-        if cell.way != way or memory is None:
-            continue
-        job = Job(memory["stream"], disk.get("size", 0), disk.get("data", 0), cell.rtt, cell.rate, memory["ratio"])
-        seconds = runs.median(way, cell.rtt, cell.rate, cell.data)
-        assert seconds is not None
-        found.append(_Cell(job, seconds))
-    return found
+    return [
+        _Cell(_job(cell, several[0]), statistics.median(run["seconds"] for run in several))
+        for each in sets
+        for cell, several in each.runs.items()
+        if cell.way == way and several[0].get("memory") is not None
+    ]
+
+
+def _job(cell: Cell, run: dict[str, Any]) -> Job:
+    memory, disk = run["memory"], run.get("disk") or {}
+    return Job(memory["stream"], disk.get("size", 0), disk.get("data", 0), cell.rtt, cell.rate, memory["ratio"])
 
 
 def _plugin(way: str, cells: Sequence[_Cell], hosts: Hosts) -> Model:

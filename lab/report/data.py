@@ -27,7 +27,7 @@ _HINT = "xenlab experiment quick makes results/quick"
 
 @dataclass(frozen=True)
 class Guest:
-    """Bytes; 0 where a result does not say: those of real Xen, where it is always the lab's own."""
+    """Bytes; 0 where a result of real Xen does not say: it is the lab's own."""
 
     disk: int = 0
     memory: int = 0
@@ -173,9 +173,11 @@ def load(folders: Sequence[Path]) -> list[Set]:
     found = sorted((each for each in sets.values() if each.runs), key=lambda each: not each.native)
     if not found:
         raise LabError(f"there are no results in {', '.join(map(str, folders))}", hint=_HINT)
-    for number, each in enumerate(found):
-        each.tag = "" if number == 0 else f"{binary(each.guest.disk)}-{binary(each.guest.memory)}"
-        each.tag = each.tag.replace(" ", "").lower() if each.native else "xen"
+    named = set()
+    for each in found:
+        kind, size = "" if each.native else "xen", f"{binary(each.guest.disk)}-{binary(each.guest.memory)}"
+        each.tag = kind if kind not in named else "-".join(filter(None, (kind, size.replace(" ", "").lower())))
+        named.add(kind)
     return found
 
 

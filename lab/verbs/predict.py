@@ -66,12 +66,16 @@ def predict(folders: tuple[Path, ...], bench_file: Path | None, **asked: Any) ->
     The model is fitted to the runs in RESULTS (native speed), and its error on runs held out of the fit is told.
     """
     chosen = list(folders) or [Path("results/quick")]
-    runs = next((found for found in data.load(chosen) if found.native), None)
-    if runs is None:
+    sets = [found for found in data.load(chosen) if found.native]
+    cores = {int(host["cores"]) for each in sets for host in each.hosts}
+    if not cores:
         raise LabError("there are no runs at native speed among these", hint="xenlab experiment quick")
+    if len(cores) > 1:
+        counts = " and ".join(str(count) for count in sorted(cores))
+        raise LabUsageError(f"these runs are of machines with {counts} cores", hint="one kind of machine at a time")
     figures = _bench(bench_file)
-    models = fit(runs, Hosts(int(runs.hosts[0]["cores"]), figures, shared=True))
-    tables = _models(models, too_few(runs)), _answers(models, figures, _cases(asked), memory_ratio(runs))
+    models = fit(sets, Hosts(cores.pop(), figures, shared=True))
+    tables = _models(models, too_few(sets)), _answers(models, figures, _cases(asked), memory_ratio(sets))
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 130)
     console.print(*tables, sep="")
     console.print(_ASSUMED, style="dim")

@@ -110,7 +110,7 @@ def runs(noise: float) -> Set:
 
 
 def test_it_finds_what_made_the_runs() -> None:
-    models = {model.way: model for model in fit(runs(0.02), HERE)}
+    models = {model.way: model for model in fit([runs(0.02)], HERE)}
     assert set(models) == {"static", "paper-full"}
     for model in models.values():
         assert model.error.median < 0.03 and model.error.worst < 0.1
@@ -121,12 +121,12 @@ def test_it_finds_what_made_the_runs() -> None:
 
 
 def test_noise_shows_in_the_error() -> None:
-    errors = [next(m.error for m in fit(runs(noise), HERE) if m.way == "static") for noise in (0.02, 0.3)]
+    errors = [next(m.error for m in fit([runs(noise)], HERE) if m.way == "static") for noise in (0.02, 0.3)]
     assert errors[1].median > 2 * errors[0].median
 
 
 def test_a_site_shares_its_link() -> None:
-    model = next(model for model in fit(runs(0.0), HERE) if model.way == "static")
+    model = next(model for model in fit([runs(0.0)], HERE) if model.way == "static")
     job = Job(8 << 30, 100 << 30, 40 * 10**9, 0.12, 10**10)
     hosts = Hosts(32, FIGURES)
     alone = model.time(job, hosts)
@@ -139,11 +139,11 @@ def test_a_site_shares_its_link() -> None:
 
 def test_too_few_runs_are_said() -> None:
     with pytest.raises(LabError):
-        fit(Set(True), HERE)
+        fit([Set(True)], HERE)
     made = tools([10**8])
     del made.runs[Cell("existing", 0.0, 10**8, 0)]
-    assert too_few(made) == {"existing": 3}
-    assert "existing" not in {model.way for model in fit(made, HERE)}
+    assert too_few([made]) == {"existing": 3}
+    assert "existing" not in {model.way for model in fit([made], HERE)}
 
 
 def tools(rates: list[int], sizes: tuple[int, ...] = (404_000_768,), speed: float = 10**12) -> Set:
@@ -170,11 +170,11 @@ def tools(rates: list[int], sizes: tuple[int, ...] = (404_000_768,), speed: floa
 def test_what_was_measured_is_predicted() -> None:
     """As the command asks for it: a way takes no longer for what of the guest it does not move."""
     made = tools([10**8])
-    models = {model.way: model for model in fit(made, HERE)}
+    models = {model.way: model for model in fit([made], HERE)}
     assert set(models) == {"existing", "paper-full", "paper-partial", "static"}
     for cell, (run,) in made.runs.items():
         rtt = f"{cell.rtt * 1000:g}ms"
-        job = job_of("4gib", "404000768b", "2gib", "100mbit", rtt, memory_ratio(made))
+        job = job_of("4gib", "404000768b", "2gib", "100mbit", rtt, memory_ratio([made]))
         answer = site(models[cell.way], job, Hosts(2, FIGURES), 1, 1)
         assert answer.seconds == pytest.approx(run["seconds"], rel=0.03), cell
         assert answer.beyond == [] and not answer.unbounded
@@ -182,7 +182,7 @@ def test_what_was_measured_is_predicted() -> None:
 
 def test_a_bound_that_no_run_met_is_not_made_up() -> None:
     """The same time at any rate was once said, with the rate of the runs taken for the tool's speed."""
-    model = next(model for model in fit(tools([10**8]), HERE) if model.way == "existing")
+    model = next(model for model in fit([tools([10**8])], HERE) if model.way == "existing")
     slow, quick = (
         site(model, Job(MEMORY, 4 << 30, 404_000_768, 0.0, rate), HERE, 1, 1) for rate in (10**8, 10**10)
     )
@@ -195,7 +195,7 @@ def test_a_bound_that_no_run_met_is_not_made_up() -> None:
 
 
 def test_a_bound_that_runs_met_is_found() -> None:
-    model = next(m for m in fit(tools([10**8, 10**9], speed=2 * 10**8), HERE) if m.way == "existing")
+    model = next(m for m in fit([tools([10**8, 10**9], speed=2 * 10**8)], HERE) if m.way == "existing")
     assert "200 Mbit/s" in model.words
     answer = site(model, Job(MEMORY, 4 << 30, 404_000_768, 0.06, 10**10), HERE, 1, 1)
     assert not answer.unbounded and answer.beyond == ["rate"]
@@ -205,7 +205,7 @@ def test_a_bound_that_runs_met_is_found() -> None:
 @pytest.mark.parametrize("sizes", [(404_000_768,), (404_000_768, 1_200_000_000)])
 def test_packing_takes_time_for_data_and_for_holes(sizes: tuple[int, ...]) -> None:
     """With one size of disk and data nothing in the runs tells it from a fixed time: it grows all the same."""
-    model = next(model for model in fit(tools([10**8], sizes), HERE) if model.way == "paper-partial")
+    model = next(model for model in fit([tools([10**8], sizes)], HERE) if model.way == "paper-partial")
     assert "s/GB of data" in model.words and "s/GB of holes" in model.words
     data, holes = 40e9, 60e9
     answer = site(model, Job(MEMORY, data + holes, data, 0.06, 10**8), HERE, 1, 1)
@@ -214,10 +214,37 @@ def test_packing_takes_time_for_data_and_for_holes(sizes: tuple[int, ...]) -> No
 
 
 def test_paper_full_takes_as_long_whatever_is_data() -> None:
-    model = next(model for model in fit(tools([10**8]), HERE) if model.way == "paper-full")
+    model = next(model for model in fit([tools([10**8])], HERE) if model.way == "paper-full")
     some, much = (site(model, Job(MEMORY, 4 << 30, data, 0.06, 10**8), HERE, 1, 1) for data in (10**6, 4 << 30))
     assert some == much and some.beyond == []
     assert "s/GB of disk" in model.words and "of data" not in model.words
+
+
+def test_guests_of_several_sizes_make_one_model() -> None:
+    """A fixed time is told from one that grows with the memory, as one guest alone cannot tell them apart."""
+
+    def of(memory: int) -> Set:
+        made = Set(True, hosts=[{"cores": 2}])
+        for rtt in (0.0, 0.1, 0.2):
+            figures = {"seconds": 6 + 8 * memory * 1.05 / 1e8, "memory": {"stream": memory, "ratio": 3.4}}
+            made.runs[Cell("existing-gcm", rtt, 10**8, 0)] = [figures]
+        return made
+
+    small, large = of(64 << 20), of(2 << 30)
+    (model,) = fit([small, large], HERE)
+    answer = site(model, Job(1 << 30, 0, 0, 0.1, 10**8), HERE, 1, 1)
+    assert answer.seconds == pytest.approx(6 + 8 * (1 << 30) * 1.05 / 1e8, rel=0.01) and not answer.beyond
+    assert too_few([small]) == {"existing-gcm": 3} and too_few([small, large]) == {}
+
+
+def test_machines_that_differ_make_no_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tools([10**8])
+    other.hosts = [{"cores": 8}]
+    monkeypatch.setattr(report_data, "load", lambda folders: [tools([10**8]), other])
+    assert cli.main(["predict"]) == 2
+    assert "machines with 2 and 8 cores" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -116,14 +116,18 @@ def test_guests_of_different_sizes_do_not_meet(folder: Path, tmp_path: Path) -> 
         save(small, way, 0.12, seconds, memory=512 << 20)
     xen = tmp_path / "xen"
     save_xen(xen, "static", 0.12, seconds=90.0, result={"phases": {"memory": 70.0}})
-    first, second, third = data.load([folder, small, xen])
+    sizes = {"memory": {"size": 256 << 20}, "disk": {"size": 512 << 20, "data": 80 << 20}}
+    save_xen(tmp_path / "other", "static", 0.12, seconds=90.0, result={"phases": {"memory": 70.0}}, **sizes)
+    first, second, third, fourth = data.load([folder, small, xen, tmp_path / "other"])
     assert first.median("existing", 0.12, RATE, 0) == pytest.approx(212)
     assert second.median("existing", 0.12, RATE, 0) == pytest.approx(50)
     assert first.name.endswith("4 GiB disk, 2 GiB memory") and second.name.endswith("4 GiB disk, 512 MiB memory")
     assert third.name == "Real Xen, emulated CPU: the lab's own guest" and not third.native
-    written = page.write(tmp_path / "report", [first, second, third], "x")
+    assert fourth.name == "Real Xen, emulated CPU: 512 MiB disk, 256 MiB memory"
+    assert [each.tag for each in (first, second, third, fourth)] == ["", "4gib-512mib", "xen", "xen-512mib-256mib"]
+    written = page.write(tmp_path / "report", [first, second, third, fourth], "x")
     text = written[0].read_text()
-    assert text.count("<section") == 3 and len(set(written)) == len(written)
+    assert text.count("<section") == 4 and len(set(written)) == len(written)
     assert all(text.count(f"<h2>{escape(each.name)};") == 1 for each in (first, second, third))
 
 
