@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import results
-from lab.experiment.scenario import Run, Scenario
+from lab.experiment.scenario import MADE, Run, Scenario
 
 #: Bit/s that the guesses take an unlimited link for; what each way sends of a byte of memory and of data.
 _FAST = 250e6
@@ -45,8 +45,10 @@ def kept(folder: Path, scenario: Scenario) -> list[Kept]:
 def about(scenario: Scenario) -> dict[str, Any]:
     """What a result says of its scenario."""
     guest = scenario.guest
-    sizes = {"disk": guest.disk, "memory": guest.memory, "writes": guest.writes}
-    return {"name": scenario.name, "provider": scenario.provider, "guest": sizes if _native(scenario) else None}
+    made: dict[str, Any] = {"disk": guest.disk, "memory": guest.memory, "writes": guest.writes}
+    if guest.pages != MADE:
+        made["pages"] = guest.pages
+    return {"name": scenario.name, "provider": scenario.provider, "guest": made if _native(scenario) else None}
 
 
 def left(scenario: Scenario, done: Sequence[Kept]) -> list[Run]:

@@ -25,10 +25,10 @@ from lab.errors import LabError
 from lab.experiment import ballast, hosts, images, plan
 from lab.experiment.bench import Bench
 from lab.experiment.plan import Estimate
-from lab.experiment.scenario import Limits, Run, Scenario
+from lab.experiment.scenario import MADE, Limits, Run, Scenario
 from lab.experiment.ways import WAYS
 from lab.lab import Lab, open_lab
-from lab.player import stream
+from lab.player import record, stream
 from lab.progress import Moving
 from lab.provider.base import Say
 from lab.results import Result
@@ -165,7 +165,10 @@ class _Native:
         self._writes = guest.writes
         self._images = {data: images.obtain(guest.disk, data, say) for data in guest.data}
         first = next(iter(self._images.values()))
-        self._stream = stream.obtain(images.cache(), guest.memory, first.path, say)
+        recorded = None
+        if guest.pages != MADE:
+            recorded = record.obtain(images.cache(), guest.memory, guest.pages, say)
+        self._stream = stream.obtain(images.cache(), guest.memory, first.path, recorded, say)
         self._plain = first
         self._folder = images.cache() / folder
         largest = max(image.data for image in self._images.values())

@@ -12,6 +12,8 @@
     data = ["300mb", "1gb"]             # of files on the disk, to which the file system adds; the rest is holes
     memory = "2gib"
     writes = "2mb"                      # to the disk, a second, while it runs
+    pages = "made"                      # its memory's: made up (lab.player.stream), or of a real guest that was
+                                        # "idle" or "busy" when they were recorded (lab.player.record)
     [limits]                            # beyond them a run is done again
     late = "50ms"                       # 99 of 100 packets; netns
     steal = "10%"                       # of all CPU time
@@ -30,6 +32,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lab.errors import LabUsageError
+from lab.player import record
 from lab.spec import PROVIDERS, Suite, check_name
 from netem import units
 from netem.errors import NetemError
@@ -37,6 +40,7 @@ from netem.errors import NetemError
 SCENARIOS = Path(__file__).resolve().parents[1] / "scenarios"
 _T = TypeVar("_T")
 _MOST = 20_000  # runs
+MADE = "made"  # a memory's pages
 _KEYS = {"title", "provider", "ways", "rtts", "rates", "repetitions", "seed", "guest", "limits"}
 
 
@@ -97,12 +101,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Guest:
-    """Bytes; `data`: of files on the disk; `writes` a second."""
+    """Bytes; `data`: of files on the disk; `writes` a second. `pages`: what its memory holds."""
 
     disk: int = 4 << 30
     data: tuple[int, ...] = (300 * 10**6,)
     memory: int = 2 << 30
     writes: int = 2 * 10**6
+    pages: str = MADE
 
 
 @dataclass(frozen=True)
@@ -209,7 +214,7 @@ def _scenario(name: str, values: dict[str, Any]) -> Scenario:
     check_name(name)
     _only(values, _KEYS, "scenario")
     guest, limits = values.get("guest", {}), values.get("limits", {})
-    _only(guest, {"disk", "data", "memory", "writes"}, "[guest]")
+    _only(guest, {"disk", "data", "memory", "writes", "pages"}, "[guest]")
     _only(limits, {"late", "steal", "tries"}, "[limits]")
     provider = values.get("provider", "netns")
     if provider not in PROVIDERS:
@@ -244,7 +249,12 @@ def _guest(values: Mapping[str, Any]) -> Guest:
     data = tuple(size(text) for text in _listed(values, "data", ["300mb"]))
     if not data or not all(2**20 <= each < disk for each in data) or memory < 2**20 or memory % 4096 or disk % 4096:
         raise ValueError("[guest]: data of at least 1mib must fit the disk, and memory and disk are whole pages")
-    return Guest(disk, data, memory, _sized(values, "writes", usual.writes))
+    pages = values.get("pages", usual.pages)
+    if pages not in (MADE, *record.LOADS):
+        raise ValueError(f"pages = {pages!r} is none of {', '.join((MADE, *record.LOADS))}")
+    if pages != MADE and memory > record.LARGEST:
+        raise ValueError(f"a memory of at most {record.LARGEST >> 30} GiB can be recorded")
+    return Guest(disk, data, memory, _sized(values, "writes", usual.writes), pages)
 
 
 def _rtts(value: Any) -> list[float]:

@@ -16,7 +16,8 @@ from pathlib import Path
 from lab.machine.accel import QEMU, Accel
 from lab.topology import MACHINES, Machine, Role
 
-_CPU = {Accel.TCG: "max,-smap,-smep,-xsave,-avx,-avx2,-fma,-f16c", Accel.KVM: "host,-smap,-smep"}
+#: Models without what the emulation gets wrong.
+CPU = {Accel.TCG: "max,-smap,-smep,-xsave,-avx,-avx2,-fma,-f16c", Accel.KVM: "host,-smap,-smep"}
 _XEN = "dom0_mem=1024M,max:1024M com1=115200,8n1 console=com1"
 _DOM0 = "root=/dev/vda rw console=hvc0 net.ifnames=0 xenlab.role=xenhost"
 # A late timer under software emulation is no broken one.
@@ -30,7 +31,7 @@ def console_file(folder: Path, name: str) -> Path:
 
 def mark(folder: Path, name: str) -> str:
     """The argument that tells the QEMU of machine `name` of this lab from every other process."""
-    return f"file,id=console,path={_escaped(console_file(folder, name))}"
+    return f"file,id=console,path={escaped(console_file(folder, name))}"
 
 
 def management_mac(machine: Machine) -> str:
@@ -58,7 +59,7 @@ def boot_words(machine: Machine, xen: Path, kernel: Path, initrd: Path) -> list[
     """What the machine boots. `kernel`: an ELF file; a packed one takes ten seconds more under TCG."""
     if machine.role is Role.ROUTER:
         return ["-kernel", str(kernel), "-initrd", str(initrd), "-append", _ROUTER]
-    modules = f"{_escaped(kernel)} {_DOM0.replace(',', ',,')},{_escaped(initrd)}"
+    modules = f"{escaped(kernel)} {_DOM0.replace(',', ',,')},{escaped(initrd)}"
     return ["-kernel", str(xen), "-append", _XEN, "-initrd", modules]
 
 
@@ -70,7 +71,7 @@ def qemu_words(
     return [
         *(QEMU, "-name", f"xenlab {lab} {name}", "-nodefaults", "-no-user-config", "-display", "none"),
         "-no-reboot",  # who panics ends, and is seen to have
-        *("-machine", "q35", "-accel", accel.value, "-cpu", _CPU[accel], "-smp", "1", "-m", str(machine.memory)),
+        *("-machine", "q35", "-accel", accel.value, "-cpu", CPU[accel], "-smp", "1", "-m", str(machine.memory)),
         *("-qmp", f"unix:{name}.qmp,server=on,wait=off"),
         *("-chardev", mark(folder, name), "-serial", "chardev:console"),
         *(word for disk in disks for word in ("-drive", f"{disk},if=virtio,cache=unsafe")),
@@ -81,7 +82,7 @@ def qemu_words(
 
 def drive(path: Path, form: str) -> str:
     """A disk for `qemu_words`: `form` is qcow2 or raw."""
-    return f"file={_escaped(path)},format={form}"
+    return f"file={escaped(path)},format={form}"
 
 
 def _neighbour(machine: Machine, network: str) -> str:
@@ -90,6 +91,6 @@ def _neighbour(machine: Machine, network: str) -> str:
     return other.name
 
 
-def _escaped(path: Path) -> str:
+def escaped(path: Path) -> str:
     """QEMU's options end at a comma, unless it is doubled."""
     return str(path).replace(",", ",,")

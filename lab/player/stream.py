@@ -2,7 +2,8 @@
 
 The strategy: what decides how long a migration takes is how many bytes there are and how well they compress. So the
 records are those of a live migration (all pages, then what was dirtied, then the rest after the suspension), in
-batches of 1024 pages as libxc sends them, and the pages are of four kinds, in runs, in a fixed random order:
+batches of 1024 pages as libxc sends them. The pages are those of a memory that was recorded (record.py), or of four
+kinds, in runs, in a fixed random order:
 
     zero    30 %   never touched, or freed and cleared
     file    40 %   page cache and program text: pages of the disk image that the guest has
@@ -19,9 +20,10 @@ import json
 import os
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import zstandard
 
@@ -49,25 +51,34 @@ class Stream:
     ratio: float
 
 
-def obtain(folder: Path, memory: int, image: Path, say: Callable[[str], None]) -> Stream:
-    """A stream of `memory` bytes of pages, from `folder` or made there. Raises OSError."""
-    path = folder / f"memory-{memory >> 20}m-{image.stem}-v{_VERSION}.stream"
+def obtain(folder: Path, memory: int, image: Path, recorded: Path | None, say: Callable[[str], None]) -> Stream:
+    """A stream of `memory` bytes of pages, from `folder` or made there: those `recorded`, of so many bytes, or made
+    up for a guest with the disk `image`. Raises OSError."""
+    path = folder / f"memory-{memory >> 20}m-{(recorded or image).stem}-v{_VERSION}.stream"
     about = path.with_suffix(".json")
     if not about.exists():
         say(f"making the memory of a guest, {memory >> 20} MiB: once")
-        made = _make(path, memory, image)
+        with (recorded or image).open("rb", buffering=0) as file:
+            chance = random.Random(memory // PAGE)
+            pages = _Recorded(file.fileno()) if recorded else _Made(file.fileno(), chance)
+            made = _make(path, memory, pages, chance)
         about.write_text(json.dumps({**asdict(made), "path": path.name}) + "\n", encoding="utf-8")
     values = json.loads(about.read_text(encoding="utf-8"))
     return Stream(**{**values, "path": path})
 
 
-def _make(path: Path, memory: int, image: Path) -> Stream:
+class _Pages(Protocol):
+    def take(self, numbers: Sequence[int]) -> bytes:
+        """The pages of these numbers."""
+
+
+def _make(path: Path, memory: int, pages: _Pages, chance: random.Random) -> Stream:
     digest, packed, size, suspended = hashlib.sha256(), 0, 0, 0
     held = bytearray()
     packer = zstandard.ZstdCompressor(level=1)
     new = path.with_suffix(".new")
     with new.open("wb") as out:
-        for piece, stopped in _pieces(memory // PAGE, image):
+        for piece, stopped in _pieces(memory // PAGE, pages, chance):
             if stopped:
                 suspended = size
             out.write(piece)
@@ -82,37 +93,44 @@ def _make(path: Path, memory: int, image: Path) -> Stream:
     return Stream(path, memory, size, suspended, digest.hexdigest(), round(size / packed, 3))
 
 
-def _pieces(count: int, image: Path) -> Iterator[tuple[bytes, bool]]:
+def _pieces(count: int, pages: _Pages, chance: random.Random) -> Iterator[tuple[bytes, bool]]:
     """The stream, and whether the guest is suspended before this piece."""
-    chance = random.Random(count)
     yield b"LibxlFmt" + struct.pack(">II", 2, 0) + _record(1), False
     image_header = struct.pack(">QIIHHI", (1 << 64) - 1, 0x58454E46, 3, 0, 0, 0)
     yield image_header + struct.pack("<IHHII", 2, 12, 0, 4, 17), False
     yield _record(0x10), False
-    with image.open("rb", buffering=0) as file:
-        pages = _Pages(file.fileno(), chance)
-        for number, share in enumerate((1.0, *DIRTIED)):
-            wanted = range(count) if share == 1 else sorted(chance.sample(range(count), max(1, int(count * share))))
-            last = number == len(DIRTIED)
-            for start in range(0, len(wanted), BATCH):
-                batch = wanted[start : start + BATCH]
-                yield _batch(batch, pages), last and start == 0
+    for number, share in enumerate((1.0, *DIRTIED)):
+        wanted = range(count) if share == 1 else sorted(chance.sample(range(count), max(1, int(count * share))))
+        last = number == len(DIRTIED)
+        for start in range(0, len(wanted), BATCH):
+            batch = wanted[start : start + BATCH]
+            yield _batch(batch, pages), last and start == 0
     yield _record(0x09, chance.randbytes(8192)), False
     yield _record(0x0A, struct.pack("<II", 0, 0)), False
     yield _record(_END), False
     yield _record(0), False
 
 
-def _batch(numbers: range | list[int], pages: _Pages) -> bytes:
+def _batch(numbers: Sequence[int], pages: _Pages) -> bytes:
     head = struct.pack(f"<II{len(numbers)}Q", len(numbers), 0, *numbers)
-    return _record(_PAGE_DATA, head + pages.take(len(numbers)))
+    return _record(_PAGE_DATA, head + pages.take(numbers))
 
 
 def _record(kind: int, body: bytes = b"") -> bytes:
     return struct.pack("<II", kind, len(body)) + body + bytes(-len(body) % 8)
 
 
-class _Pages:
+class _Recorded:
+    """Those of the memory open as `fd`."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def take(self, numbers: Sequence[int]) -> bytes:
+        return b"".join(os.pread(self._fd, PAGE, number * PAGE) for number in numbers)
+
+
+class _Made:
     """Pages in runs of a kind; those of files come from the image open as `fd`."""
 
     def __init__(self, fd: int, chance: random.Random) -> None:
@@ -121,12 +139,12 @@ class _Pages:
         self._extents = list(_extents(fd)) or [(0, PAGE)]
         self._weights = [stop - start for start, stop in self._extents]
 
-    def take(self, count: int) -> bytes:
+    def take(self, numbers: Sequence[int]) -> bytes:
         made = bytearray()
-        while len(made) < count * PAGE:
+        while len(made) < len(numbers) * PAGE:
             kind = self._chance.choices(list(SHARES), list(SHARES.values()))[0]
             made += getattr(self, f"_{kind}")()
-        return bytes(made[: count * PAGE])
+        return bytes(made[: len(numbers) * PAGE])
 
     def _zero(self) -> bytes:
         return bytes(_RUN * PAGE)

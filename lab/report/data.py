@@ -27,13 +27,16 @@ _HINT = "xenlab experiment quick makes results/quick"
 
 @dataclass(frozen=True)
 class Guest:
-    """Bytes; 0 where a result of real Xen does not say: it is the lab's own."""
+    """Bytes; 0 where a result of real Xen does not say: it is the lab's own. `pages`: of what its memory was
+    recorded; empty where it was made, or is real Xen's."""
 
     disk: int = 0
     memory: int = 0
+    pages: str = ""
 
     def __str__(self) -> str:
-        known = ((self.disk, "disk"), (self.memory, "memory"))
+        recorded = f"memory (recorded, {self.pages})" if self.pages else "memory"
+        known = ((self.disk, "disk"), (self.memory, recorded))
         return ", ".join(f"{binary(size)} {of}" for size, of in known if size) or "the lab's own guest"
 
 
@@ -175,8 +178,9 @@ def load(folders: Sequence[Path]) -> list[Set]:
         raise LabError(f"there are no results in {', '.join(map(str, folders))}", hint=_HINT)
     named = set()
     for each in found:
-        kind, size = "" if each.native else "xen", f"{binary(each.guest.disk)}-{binary(each.guest.memory)}"
-        each.tag = kind if kind not in named else "-".join(filter(None, (kind, size.replace(" ", "").lower())))
+        kind, guest = "" if each.native else "xen", each.guest
+        words = (binary(guest.disk), binary(guest.memory), guest.pages) if kind in named else ()
+        each.tag = "-".join(filter(None, (kind, *words))).replace(" ", "").lower()
         named.add(kind)
     return found
 
@@ -207,4 +211,4 @@ def _guest(figures: dict[str, Any]) -> Guest:
     """As its scenario had it; a run of the memory alone has a disk by that as well."""
     asked = (figures.get("scenario") or {}).get("guest") or {}
     disk, memory = ((figures.get(key) or {}).get("size", 0) for key in ("disk", "memory"))
-    return Guest(asked.get("disk", disk), asked.get("memory", memory))
+    return Guest(asked.get("disk", disk), asked.get("memory", memory), asked.get("pages", ""))

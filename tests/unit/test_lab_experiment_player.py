@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
+import struct
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from lab.player import stream, tcp, xl
+from lab.errors import LabError
+from lab.player import record, stream, tcp, xl
 from lab.player.xenstored import Xenstored
 from xenplugin.xen import messages
 from xenplugin.xen import stream as product
@@ -25,7 +29,7 @@ UUID = "5c5b1ad0-4f16-4a3c-9d1e-000000000005"
 def made(tmp_path: Path) -> stream.Stream:
     image = tmp_path / "disk.img"
     image.write_bytes(random.Random(1).randbytes(1 << 20) + bytes(1 << 20))
-    return stream.obtain(tmp_path, 4 << 20, image, lambda text: None)
+    return stream.obtain(tmp_path, 4 << 20, image, None, lambda text: None)
 
 
 def test_the_stream_is_one(made: stream.Stream) -> None:
@@ -42,9 +46,51 @@ def test_the_stream_is_one(made: stream.Stream) -> None:
 
 def test_the_stream_is_kept_and_the_same_again(made: stream.Stream, tmp_path: Path) -> None:
     said: list[str] = []
-    assert stream.obtain(tmp_path, 4 << 20, tmp_path / "disk.img", said.append) == made and not said
+    assert stream.obtain(tmp_path, 4 << 20, tmp_path / "disk.img", None, said.append) == made and not said
     made.path.with_suffix(".json").unlink()
-    assert stream.obtain(tmp_path, 4 << 20, tmp_path / "disk.img", said.append) == made and said
+    assert stream.obtain(tmp_path, 4 << 20, tmp_path / "disk.img", None, said.append) == made and said
+
+
+def test_a_recorded_memory_is_in_the_stream_page_by_page(tmp_path: Path) -> None:
+    memory = random.Random(2).randbytes(3 << 20) + bytes(1 << 20)
+    recorded = tmp_path / "recorded-4m-idle.pages"
+    recorded.write_bytes(memory)
+    kept = stream.obtain(tmp_path, 4 << 20, tmp_path / "no.img", recorded, lambda text: None)
+    data = kept.path.read_bytes()
+    follower = product.Follower()
+    begun = [event for event in follower.feed(data) if isinstance(event, product.Begun)]
+    records = [each for each in begun if each.kind is product.Libxc.PAGE_DATA]
+    follower.finish()
+    first, whole = records[0], b""
+    for each in records:
+        count, _ = struct.unpack_from("<II", data, each.at + 8)
+        numbers = struct.unpack_from(f"<{count}Q", data, each.at + 16)
+        pages = data[each.at + 16 + 8 * count : each.at + 8 + each.length]
+        for place, number in enumerate(numbers):
+            page = pages[place * 4096 : (place + 1) * 4096]
+            assert page == memory[number * 4096 : (number + 1) * 4096]
+        whole += pages if len(whole) < len(memory) else b""
+    assert whole == memory and first.length == 8 + 1024 * (8 + 4096)
+
+
+@pytest.mark.parametrize("load", record.LOADS)
+def test_a_guest_to_be_recorded_brings_what_it_is_to_do(load: str) -> None:
+    with tarfile.open(fileobj=io.BytesIO(record.unit(load))) as tar:
+        link = tar.getmember("etc/systemd/system/multi-user.target.wants/load.service")
+        assert link.issym() and link.linkname.removeprefix("/") in tar.getnames()
+        script = tar.extractfile("root/load")
+        service = tar.extractfile("root/service")
+        assert script is not None and service is not None
+        subprocess.run(["sh", "-n"], input=script.read(), check=True)
+        compile(service.read(), "service", "exec")
+
+
+def test_what_cannot_be_recorded_is_said(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="2048 MiB at most"):
+        record.obtain(tmp_path, 4 << 30, "idle", lambda text: None)
+    kept = tmp_path / "recorded-4096m-idle.pages"
+    kept.touch()
+    assert record.obtain(tmp_path, 4 << 30, "idle", lambda text: None) == kept  # whoever has it uses it
 
 
 def test_its_messages_are_xls() -> None:

@@ -90,6 +90,8 @@ def test_quick_takes_no_more_than_a_quarter_of_an_hour() -> None:
         ('ways = ["static"]\nrepetitions = 0', "repetitions"),
         ('ways = ["static"]\n[guest]\ndata = ["5gb"]', "fit the disk"),
         ('ways = ["static"]\n[guest]\nmemory = "lots"', "lots"),
+        ('ways = ["static"]\n[guest]\npages = "full"', "made, idle, busy"),
+        ('ways = ["static"]\n[guest]\npages = "busy"\nmemory = "4gib"', "2 GiB"),
         ('ways = ["static"]\n[limits]\nsteal = "a bit"', "a bit"),
         ('provider = "cloud"\nways = ["static"]', "cloud"),
         ('provider = "qemu"\nways = ["paper-full"]', "paper-full"),
@@ -134,6 +136,7 @@ def test_results_are_the_state(tmp_path: Path) -> None:
     keep(folder, wanted, first)
     keep(folder, wanted, second, discarded="the link was late")
     keep(folder, made(tmp_path, TEXT + 'memory = "1gib"\n'), third)  # another guest
+    keep(folder, made(tmp_path, TEXT + 'pages = "idle"\n'), third)  # its memory holds something else
     left = plan.left(wanted, plan.kept(folder, wanted))
     assert first not in left and second in left and third in left and len(left) == len(wanted.runs()) - 1
 

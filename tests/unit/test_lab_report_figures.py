@@ -131,6 +131,16 @@ def test_guests_of_different_sizes_do_not_meet(folder: Path, tmp_path: Path) -> 
     assert all(text.count(f"<h2>{escape(each.name)};") == 1 for each in (first, second, third))
 
 
+def test_recorded_memories_are_guests_of_their_own(folder: Path, tmp_path: Path) -> None:
+    for load in ("idle", "busy"):
+        guest = {"disk": 4 << 30, "memory": 2 << 30, "pages": load}
+        save(tmp_path / load, "static", 0.12, 20.0, scenario={"guest": guest})
+    sets = data.load([folder, tmp_path / "idle", tmp_path / "busy"])
+    assert [each.tag for each in sets] == ["", "4gib-2gib-idle", "4gib-2gib-busy"]
+    assert sets[1].name.endswith("4 GiB disk, 2 GiB memory (recorded, idle)")
+    assert sets[1].median("static", 0.12, RATE, 10**9) == 20.0
+
+
 def test_no_value_of_one_kind_stands_for_another(folder: Path, tmp_path: Path) -> None:
     """The same rate on real Xen: its own table of claims."""
     for rtt in (0.0, 0.12):
