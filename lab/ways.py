@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from lab.errors import CheckError, CommandError
@@ -141,6 +142,7 @@ def paper(lab: Lab, say: Say) -> Result:
 
 WAYS: dict[str, Way] = {
     "existing": existing,
+    "plain": partial(existing, kind="plain"),
     "paper": paper,
     **{mode: plugin(mode) for mode in ("live", "static", "full")},
 }

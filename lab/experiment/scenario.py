@@ -72,6 +72,7 @@ WAYS: dict[str, WayInfo] = {
 #: On real Xen, where lab.ways does the work.
 XEN_WAYS: dict[str, WayInfo] = {
     "existing": WayInfo("existing (IPsec)", True, True, Suite.PAPER),
+    "plain": WayInfo("xl migrate, unprotected", True, True),
     "paper": WayInfo("paper's way for the disk", True, False),
     **{mode: WAYS[mode] for mode in ("full", "static", "live")},
 }

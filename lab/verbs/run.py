@@ -55,8 +55,9 @@ def run(
 ) -> None:
     """Migrate a guest from host-a to host-b, and say how long it took and for how long it stood still.
 
-    Of WAYS `existing` is plain xl migrate; `live`, `static` and `full` are xenplugin migrate, with the guest's
-    disk; `paper` is the paper's way for the disk alone. The lab is brought up if it is not, and stays up.
+    Of WAYS `existing` is xl migrate through IPsec, `plain` the same without it; `live`, `static` and `full` are
+    xenplugin migrate, with the guest's disk; `paper` is the paper's way for the disk alone. The lab is brought up
+    if it is not, and stays up.
     """
     found: list[Result] = []
     with progress() as say:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from lab import existing
+from lab import cli, existing
 from lab.existing import GUEST, domains
 from lab.lab import Lab
+from lab.role.swan_proof import recording
 from lab.spec import Suite
 from lab.topology import HOST_A, HOST_B
 
@@ -26,6 +29,17 @@ def test_a_guest_moves_through_ipsec(xen_lab: Lab) -> None:
     assert any(GUEST in line and HOST_B.name in line for line in said)
     for host in (HOST_A, HOST_B):
         assert domains(xen_lab.node(host.name)) == []
+
+
+def test_what_is_not_protected_is_found_on_the_wire(xen_lab: Lab, tmp_path: Path) -> None:
+    """The wire check on a real xl's stream and a plain copy of the disk: every canary of either."""
+    xen_lab.set_ipsec(Suite.OFF)
+    capture = tmp_path / "plain.pcap"
+    with recording(xen_lab.provider, capture):
+        figures = existing.existing(xen_lab, lambda text: None, "plain").figures
+    assert "Migration successful" in figures["said"] and figures["router_bytes"] > 100e6
+    assert cli.main(["verify-wire", "--expect", "plain", str(capture)]) == 0
+    assert cli.main(["verify-wire", "--expect", "esp", str(capture)]) == 12
 
 
 def test_what_a_failed_migration_leaves_is_ended(xen_lab: Lab) -> None:
