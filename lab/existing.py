@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from lab.errors import CheckError, CommandError
 from lab.guest import trace
 from lab.lab import Lab
+from lab.machine.accel import QEMU, accelerator
 from lab.progress import Moving
 from lab.provider.base import Node, Say
 from lab.results import Result
@@ -76,7 +77,7 @@ def existing(lab: Lab, say: Say, kind: str = "existing") -> Result:
     CheckError."""
     result = Result(kind, lab.spec)
     source, target, router = lab.node(HOST_A.name), lab.node(HOST_B.name), lab.node(ROUTER.name)
-    result.versions = versions(source)
+    result.versions = versions(lab)
     for node in (source, target):
         destroy(node)
     try:
@@ -207,8 +208,9 @@ def sizes(node: Node) -> dict[str, dict[str, int]]:
     return {"memory": {"size": int(memory) << 20}, "disk": {"size": size, "data": blocks * block}}
 
 
-def versions(node: Node) -> dict[str, str]:
+def versions(lab: Lab) -> dict[str, str]:
     """What the figures depend on, by name."""
+    node = lab.node(HOST_A.name)
     found = {
         "xen": node.check(["sh", "-c", "xl info xen_version"], timeout=120).strip(),
         "dom0": node.check(["uname", "-r"]).strip(),
@@ -216,8 +218,10 @@ def versions(node: Node) -> dict[str, str]:
     swan = node.run(["swanctl", "--version"])
     if not swan.code:
         found["strongswan"] = swan.stdout.strip().split("\n")[0]
+    if lab.spec.provider == "qemu":
+        found["accel"] = accelerator().value
     try:
-        said = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=False)
+        said = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=False)
         found["qemu"] = said.stdout.split("\n")[0].removeprefix("QEMU emulator version ").strip()
     except OSError:
         pass  # a lab that needs none

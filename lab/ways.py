@@ -70,7 +70,7 @@ def plugin(mode: str) -> Way:
     def run(lab: Lab, say: Say) -> Result:
         result = Result(mode, lab.spec)
         source, target, router = lab.node(HOST_A.name), lab.node(HOST_B.name), lab.node(ROUTER.name)
-        result.versions = {**versions(source), "xenplugin": source.check(["xenplugin", "--version"]).split()[-1]}
+        result.versions = {**versions(lab), "xenplugin": source.check(["xenplugin", "--version"]).split()[-1]}
         for node in (source, target):
             destroy(node)
         try:
@@ -122,7 +122,7 @@ def paper(lab: Lab, say: Say) -> Result:
     """The paper's way for the guest's disk, the guest being stopped. Raises CommandError, CheckError."""
     result = Result("paper", lab.spec)
     source, target, router = lab.node(HOST_A.name), lab.node(HOST_B.name), lab.node(ROUTER.name)
-    result.versions = versions(source)
+    result.versions = versions(lab)
     for node in (source, target):
         destroy(node)
     target.check(["rm", "-f", DISK])
@@ -142,6 +142,7 @@ def paper(lab: Lab, say: Say) -> Result:
 
 WAYS: dict[str, Way] = {
     "existing": existing,
+    "existing-gcm": partial(existing, kind="existing-gcm"),
     "plain": partial(existing, kind="plain"),
     "paper": paper,
     **{mode: plugin(mode) for mode in ("live", "static", "full")},

@@ -2,8 +2,7 @@
 
 Before: what it reads is in the page cache, what it will need of memory is touched, the disks are quiet, the
 emulator's counters stand at zero. During: the wall time of each phase, the bytes of host-a's device a few times a
-second. After: CPU seconds of the whole machine less the emulator's own, what the emulator counted, and the SHA-256
-of what arrived.
+second. After: whose CPU time it was (cpu.py), what the emulator counted, and the SHA-256 of what arrived.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from typing import IO, Any
 
 from lab.errors import CommandError
 from lab.experiment import ballast, images
+from lab.experiment.cpu import Meter
 from lab.experiment.images import Image
 from lab.lab import Lab
 from lab.player.stream import Stream
@@ -40,7 +40,7 @@ _DEV = "/proc/thread-self/net/dev"
 class Bench:
     """Two hosts of a lab of namespaces, an image and a memory. `here` and `there` are their folders."""
 
-    def __init__(self, lab: Lab, folder: Path, image: Image, stream: Stream) -> None:
+    def __init__(self, lab: Lab, folder: Path, image: Image, stream: Stream, meter: Meter) -> None:
         provider = lab.provider
         a, b = lab.node(HOST_A.name), lab.node(HOST_B.name)
         if not isinstance(provider, NetnsProvider) or not isinstance(a, Namespace):
@@ -48,7 +48,8 @@ class Bench:
         self.lab, self.provider, self.a, self.b = lab, provider, a, b
         self.image, self.stream = image, stream
         self.here, self.there = folder / "a", folder / "b"
-        self._namespace = a.namespace
+        self._meter = meter
+        self._namespaces = [node.namespace for node in (a, b) if isinstance(node, Namespace)]
         self.figures: dict[str, Any] = {}
         for path in (self.here, self.there):
             path.mkdir(parents=True, exist_ok=True)
@@ -57,28 +58,34 @@ class Bench:
         """As it is before each run; `needed` bytes of memory will be used."""
         images.warm(self.image.path)
         images.warm(self.stream.path)
-        os.sync()
         ballast.touch(needed)
 
     @contextmanager
     def measured(self) -> Iterator[None]:
         """The block is what is measured; `figures` has the rest afterwards, but for what the way itself knows."""
         self.figures = {"phases": {}}
+        os.sync()
+        ipsec = [pid for name in self._namespaces for pid in netns.pids(name) if _command(pid) == "charon"]
         self.provider.set_link(self.lab.spec.link)  # counters at zero
-        steal, cpu, watch = Steal(), _cpu_seconds(), _Watch(self._namespace)
+        steal, cpu, watch = Steal(), self._meter.read(ipsec), _Watch(self._namespaces[0])
         began = time.monotonic()
         try:
             yield
             seconds = time.monotonic() - began
         finally:
             watch.stop()
-        used, stats = _cpu_seconds() - cpu, self.provider.stats()
+        used, stats = self._meter.read(ipsec).since(cpu), self.provider.stats()
         ways = [stats[key] for key in ("a_to_b", "b_to_a")]
+        rest = used.machine - stats["cpu_seconds"]
+        own = rest - used.ipsec if used.own is None else used.own
         self.figures |= {
             "seconds": round(seconds, 3),
             "router_bytes": sum(way["bytes"] for way in ways),
-            "router_packets_lost": sum(way["lost"] + way["dropped"] + way["overrun"] for way in ways),
-            "cpu_seconds": round(max(0.0, used - stats["cpu_seconds"]), 3),
+            "router_packets_lost": sum(way["lost"] + way["dropped"] for way in ways),
+            "emulator_lost": sum(way["overrun"] + way["undeliverable"] for way in ways),
+            "cpu_seconds": round(own, 3),
+            "ipsec_cpu_seconds": round(used.ipsec, 3),
+            "other_cpu_seconds": round(max(0.0, rest - used.ipsec - own), 3),
             "steal": round(steal.as_dict()["share"], 4),
             "lateness": {key: max(way["lateness"][key] for way in ways) for key in ("p50", "p99", "max")},
             "timeline": watch.timeline(began),
@@ -165,8 +172,7 @@ class _Watch:
         return 0
 
 
-def _cpu_seconds() -> float:
-    """What all CPUs of this machine did: user, nice, system, interrupts (proc(5))."""
-    with open("/proc/stat", encoding="ascii") as file:
-        ticks = [int(word) for word in file.readline().split()[1:9]]
-    return (ticks[0] + ticks[1] + ticks[2] + ticks[5] + ticks[6]) / os.sysconf("SC_CLK_TCK")
+def _command(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+    return ""

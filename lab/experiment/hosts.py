@@ -35,9 +35,12 @@ _TRACED = 'mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; exec "$@"'
 
 
 class Hosts:
-    """What a way has to work with. `disk`: the guest's on host-a; `arrived`: where it goes on host-b."""
+    """What a way has to work with. `disk`: the guest's on host-a; `arrived`: where it goes on host-b. `copied`: it
+    has a disk of its own, to which the guest writes `writes` bytes a second; `memory`: it moves that as well."""
 
-    def __init__(self, bench: Bench, stack: ExitStack, *, copied: bool, writes: int) -> None:
+    def __init__(
+        self, bench: Bench, stack: ExitStack, *, copied: bool = False, writes: int = 0, memory: bool = True
+    ) -> None:
         self.bench = bench
         self.disk = bench.image.path
         self.arrived = bench.there / "disks" / "g1.img"
@@ -63,7 +66,8 @@ class Hosts:
             device, writes, start, min(_WINDOW, (stop - start) // 4096 * 4096),
         )  # fmt: skip
         for host, home in ((self.player, bench.here), (self.far, bench.there)):
-            host.prepare(guest if host is self.player else None, bench.stream.size if host is self.far else 0)
+            room = bench.stream.size if memory and host is self.far else 0
+            host.prepare(guest if host is self.player else None, room)
             self._furnish(home)
         nodes = {} if device is None else _nodes(str(self.disk), physical)
         # A socket's path may have 108 bytes, and who knows where the folders are.

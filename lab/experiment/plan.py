@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lab import results
+from lab.errors import LabUsageError
 from lab.experiment.scenario import MADE, Run, Scenario
 
 #: Bit/s that the guesses take an unlimited link for; what each way sends of a byte of memory and of data.
@@ -25,21 +26,48 @@ _AROUND, _AROUND_BYTE = 5.0, 3 / 2**30
 
 @dataclass(frozen=True)
 class Kept:
-    """A result of this scenario: its run, or what was discarded."""
+    """A result of this scenario: its run, or what was discarded. `of`: what it was measured on and with, which must
+    be the same for all runs that are compared (see `same`)."""
 
     run: Run
     seconds: float
     discarded: bool
+    path: Path = Path()
+    of: Mapping[str, Any] = field(default_factory=dict)
 
 
 def kept(folder: Path, scenario: Scenario) -> list[Kept]:
     """The results in `folder` that are this scenario's, with the guest that it has now. Raises LabError."""
     found = []
     for path in sorted(folder.glob("*.json")):
-        figures = results.load(path)["figures"]
+        values = results.load(path)
+        figures = values["figures"]
         if figures.get("scenario") == about(scenario):
-            found.append(Kept(Run(**figures["run"]), figures.get("seconds", 0.0), bool(figures.get("discarded"))))
+            run, seconds = Run(**figures["run"]), figures.get("seconds", 0.0)
+            found.append(Kept(run, seconds, bool(figures.get("discarded")), path, _of(values)))
     return found
+
+
+def _of(values: Mapping[str, Any]) -> dict[str, Any]:
+    figures, machine = values["figures"], values["host"]
+    found = {key: machine[key] for key in ("cpu", "cores", "memory")}
+    for name in ("disk", "memory"):
+        if sha256 := (figures.get(name) or {}).get("sha256"):
+            found[f"the {name}'s content"] = sha256
+    return found
+
+
+def same(done: Sequence[Kept], here: Mapping[str, Any], disks: Mapping[int, str], memory: str | None) -> None:
+    """Raises LabUsageError unless what is `done` was measured on the machine `here`, with these `disks` (SHA-256 by
+    their data) and this `memory`: what is compared must differ in nothing but the way and the link."""
+    for each in done:
+        wanted = {**here, "the disk's content": disks.get(each.run.data), "the memory's content": memory}
+        for name, value in each.of.items():
+            if not each.discarded and wanted.get(name) not in (None, value):
+                raise LabUsageError(
+                    f"{each.path} was measured with another {name}: {value}, here {wanted[name]}",
+                    hint="--results FOLDER: another folder for what is measured here and now",
+                )
 
 
 def about(scenario: Scenario) -> dict[str, Any]:

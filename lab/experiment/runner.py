@@ -24,6 +24,7 @@ from lab import ways as xen_ways
 from lab.errors import LabError
 from lab.experiment import ballast, hosts, images, plan
 from lab.experiment.bench import Bench
+from lab.experiment.cpu import metered
 from lab.experiment.plan import Estimate
 from lab.experiment.scenario import MADE, Limits, Run, Scenario
 from lab.experiment.ways import WAYS
@@ -31,7 +32,7 @@ from lab.lab import Lab, open_lab
 from lab.player import record, stream
 from lab.progress import Moving
 from lab.provider.base import Say
-from lab.results import Result
+from lab.results import Result, host
 from lab.spec import Spec
 from netem.errors import NetemError
 from netem.profile import Profile
@@ -46,6 +47,8 @@ _PROGRAMS = {
     "rsync": ["rsync", "--version"],
     "strongswan": ["swanctl", "--version"],
 }
+#: No packet may be later than so many times what one in a hundred may.
+_STANDSTILL = 20
 #: What a run can fail with: what is meant to be said; and programs that do not end or say nonsense, the machine.
 _TOLD = (LabError, NetemError)
 _FAILURES = (*_TOLD, subprocess.SubprocessError, OSError, ValueError, LookupError)
@@ -74,6 +77,7 @@ def execute(scenario: Scenario, folder: Path, lab_name: str | None, say: Say) ->
     say(f"{scenario.title}: {len(todo)} runs, {tally.before} are done; about {duration(estimate.seconds(todo))}")
     name = lab_name or (NETNS_LAB if scenario.provider == "netns" else "lab")
     workers = _Native(scenario, f"work-{name}", say) if scenario.provider == "netns" else _Xen()
+    plan.same(done, host(), workers.disks, workers.memory)
     first = _spec(scenario, todo[0], Spec(name=name, provider=scenario.provider))
     with open_lab(name, say, first) as lab, workers.around():
         try:
@@ -107,7 +111,7 @@ def _settle(
             done = workers.run(lab, run, say)
             result = done if isinstance(done, Result) else result
             figures = done.figures if isinstance(done, Result) else done
-            doubt = judge(figures, result.as_dict()["host"]["steal"], limits)
+            doubt = judge(figures, result.as_dict()["host"], limits)
         except _FAILURES as error:
             failure, figures, doubt = error, {}, f"it failed: {_said(error)}"
         last = attempt == limits.tries
@@ -132,15 +136,20 @@ def _said(error: Exception) -> str:
     return error.message if isinstance(error, _TOLD) else f"{type(error).__name__}: {error}"
 
 
-def judge(figures: dict[str, Any], steal: float, limits: Limits) -> str:
-    """Why a run is not to be believed; empty if it is."""
-    steal = figures.get("steal", steal)
-    late = figures.get("lateness", {}).get("p99", 0.0)
+def judge(figures: dict[str, Any], host: dict[str, Any], limits: Limits) -> str:
+    """Why a run is not to be believed; empty if it is. `host` as a result has it."""
+    steal = figures.get("steal", host["steal"])
+    late, lost = figures.get("lateness", {}), figures.get("emulator_lost", 0)
+    others = figures.get("other_cpu_seconds", 0.0) / (host["cores"] * max(figures.get("seconds", 0.0), 0.001))
     if steal > limits.steal:
         return f"the hypervisor took {steal:.0%} of the CPU time (limit {limits.steal:.0%})"
-    if late > limits.late:
-        return f"one packet in a hundred was {late * 1000:.0f} ms late (limit {limits.late * 1000:g} ms)"
-    return ""
+    if others > limits.others:
+        return f"other programs took {others:.0%} of the CPU time (limit {limits.others:.0%})"
+    if late.get("p99", 0.0) > limits.late:
+        return f"one packet in a hundred was {late['p99'] * 1000:.0f} ms late (limit {limits.late * 1000:g} ms)"
+    if late.get("max", 0.0) > _STANDSTILL * limits.late:
+        return f"the link stood still for {late['max']:.1f} s (limit {_STANDSTILL * limits.late:g} s)"
+    return f"the emulator lost {lost} frames" if lost else ""
 
 
 def duration(seconds: float) -> str:
@@ -163,12 +172,13 @@ class _Native:
         guest = scenario.guest
         self.versions = _versions()
         self._writes = guest.writes
-        self._images = {data: images.obtain(guest.disk, data, say) for data in guest.data}
-        first = next(iter(self._images.values()))
+        self._images = {data: images.obtain(guest.disk, data, say) for data in (guest.usual, *guest.data)}
+        first = self._images[guest.usual]
         recorded = None
         if guest.pages != MADE:
             recorded = record.obtain(images.cache(), guest.memory, guest.pages, say)
         self._stream = stream.obtain(images.cache(), guest.memory, first.path, recorded, say)
+        self.disks, self.memory = {data: image.sha256 for data, image in self._images.items()}, self._stream.sha256
         self._plain = first
         self._folder = images.cache() / folder
         largest = max(image.data for image in self._images.values())
@@ -180,20 +190,21 @@ class _Native:
         hosts.release(self._folder)  # what a killed one left
         shutil.rmtree(self._folder, ignore_errors=True)
         try:
-            with ballast.held(self._needed):
+            with ballast.held(self._needed), metered() as self._meter:
                 yield
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, lab: Lab, run: Run, say: Say) -> dict[str, Any]:
         image = self._images.get(run.data, self._plain)
-        bench = Bench(lab, self._folder, image, self._stream)
+        bench = Bench(lab, self._folder, image, self._stream, self._meter)
         try:
             bench.quiet(self._needed)
             figures = WAYS[run.way](bench, self._writes)
         finally:
             bench.clear()
-        memory = {"size": self._stream.memory, "stream": self._stream.size, "ratio": self._stream.ratio}
+        made = self._stream
+        memory = {"size": made.memory, "stream": made.size, "ratio": made.ratio, "sha256": made.sha256}
         disk = {"size": image.size, "data": image.data, "sha256": image.sha256} if run.data else None
         return {**figures, "memory": memory, "disk": disk}
 
@@ -214,6 +225,8 @@ class _Xen:
 
     def __init__(self) -> None:
         self.versions: dict[str, str] = {}
+        self.disks: dict[int, str] = {}
+        self.memory: str | None = None
 
     @contextmanager
     def around(self) -> Iterator[None]:

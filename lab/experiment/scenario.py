@@ -16,7 +16,8 @@
                                         # "idle" or "busy" when they were recorded (lab.player.record)
     [limits]                            # beyond them a run is done again
     late = "50ms"                       # 99 of 100 packets; netns
-    steal = "10%"                       # of all CPU time
+    steal = "10%"                       # of all CPU time, taken by the hypervisor
+    others = "10%"                      # of all CPU time, used by other programs; netns
     tries = 3
 
 A run is one cell of the matrix once. A way that moves no disk is not run for each disk.
@@ -72,6 +73,7 @@ WAYS: dict[str, WayInfo] = {
 #: On real Xen, where lab.ways does the work.
 XEN_WAYS: dict[str, WayInfo] = {
     "existing": WayInfo("existing (IPsec)", True, True, Suite.PAPER),
+    "existing-gcm": WayInfo("existing (IPsec, AES-GCM)", True, True, Suite.TODAY),
     "plain": WayInfo("xl migrate, unprotected", True, True),
     "paper": WayInfo("paper's way for the disk", True, False),
     **{mode: WAYS[mode] for mode in ("full", "static", "live")},
@@ -102,21 +104,24 @@ class Run:
 
 @dataclass(frozen=True)
 class Guest:
-    """Bytes; `data`: of files on the disk; `writes` a second. `pages`: what its memory holds."""
+    """Bytes; `data`: of files on the disk; `writes` a second. `pages`: what its memory holds; `usual`: of `data`,
+    the disk whose pages these are, and that of the ways that are alike for all, whichever were chosen."""
 
     disk: int = 4 << 30
     data: tuple[int, ...] = (300 * 10**6,)
     memory: int = 2 << 30
     writes: int = 2 * 10**6
     pages: str = MADE
+    usual: int = 300 * 10**6
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`late` seconds, `steal` a share (0..1)."""
+    """`late` seconds, `steal` and `others` shares (0..1)."""
 
     late: float = 0.05
     steal: float = 0.1
+    others: float = 0.1
     tries: int = 3
 
 
@@ -167,7 +172,7 @@ class Scenario:
         info = self.way(way)
         if self.provider != "netns" or not info.disk:
             return (0,)
-        return self.guest.data[:1] if info.alike else self.guest.data
+        return (self.guest.usual,) if info.alike else self.guest.data
 
     def runs(self) -> list[Run]:
         """All of them: one repetition after the other, each in an order of its own, so that a slow minute of the
@@ -216,7 +221,7 @@ def _scenario(name: str, values: dict[str, Any]) -> Scenario:
     _only(values, _KEYS, "scenario")
     guest, limits = values.get("guest", {}), values.get("limits", {})
     _only(guest, {"disk", "data", "memory", "writes", "pages"}, "[guest]")
-    _only(limits, {"late", "steal", "tries"}, "[limits]")
+    _only(limits, {"late", "steal", "others", "tries"}, "[limits]")
     provider = values.get("provider", "netns")
     if provider not in PROVIDERS:
         raise ValueError(f"provider {provider!r} is none of {', '.join(PROVIDERS)}")
@@ -233,6 +238,7 @@ def _scenario(name: str, values: dict[str, Any]) -> Scenario:
         limits=Limits(
             late=units.parse_time(str(limits.get("late", "50ms"))),
             steal=units.parse_share(str(limits.get("steal", "10%"))),
+            others=units.parse_share(str(limits.get("others", "10%"))),
             tries=_number(limits, "tries", 3, 1, 20),
         ),
     )
@@ -255,7 +261,7 @@ def _guest(values: Mapping[str, Any]) -> Guest:
         raise ValueError(f"pages = {pages!r} is none of {', '.join((MADE, *record.LOADS))}")
     if pages != MADE and memory > record.LARGEST:
         raise ValueError(f"a memory of at most {record.LARGEST >> 30} GiB can be recorded")
-    return Guest(disk, data, memory, _sized(values, "writes", usual.writes), pages)
+    return Guest(disk, data, memory, _sized(values, "writes", usual.writes), pages, data[0])
 
 
 def _rtts(value: Any) -> list[float]:

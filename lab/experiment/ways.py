@@ -35,7 +35,7 @@ def existing(bench: Bench, writes: int) -> dict[str, Any]:
     """xl's stream over one TCP connection, which IPsec seals or nobody; the disk is where both hosts have it."""
     address = HOST_B.nics[0].address
     with ExitStack() as stack:
-        hosts = Hosts(bench, stack, copied=False, writes=0)
+        hosts = Hosts(bench, stack)
         far = [sys.executable, tcp.__file__, "--listen", address, str(_PORT), str(bench.there / "bin" / "xl")]
         listener = bench.b.popen([*far, "migrate-receive"], stdin=-3, stdout=-1, stderr=-3)
         stack.callback(listener.wait)
@@ -55,7 +55,7 @@ def paper(bench: Bench, writes: int, *, partial: bool) -> dict[str, Any]:
     """The paper's own tools, one after the other, the guest being stopped. full: AES-128, SCP, decrypt; partial:
     compress, AES-128, SCP, decrypt, decompress into the disk."""
     with ExitStack() as stack:
-        hosts = Hosts(bench, stack, copied=False, writes=0)
+        hosts = Hosts(bench, stack, memory=False)
         ssh = stack.enter_context(hosts.ssh())
         key = bench.here / "key"
         key.write_text(secrets.token_hex(32) + "\n", encoding="ascii")
@@ -88,7 +88,7 @@ def paper(bench: Bench, writes: int, *, partial: bool) -> dict[str, Any]:
 def tools(bench: Bench, writes: int, *, disk: Callable[[Bench, Hosts, Sshd], None]) -> dict[str, Any]:
     """What a user would pick: the disk by `disk`, then xl over ssh."""
     with ExitStack() as stack:
-        hosts = Hosts(bench, stack, copied=False, writes=0)
+        hosts = Hosts(bench, stack)
         ssh = stack.enter_context(hosts.ssh())
         with bench.measured():
             with bench.phase("disk"):

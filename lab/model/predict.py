@@ -6,8 +6,8 @@
 
 What a tool reaches and its window are searched on a grid, the rest is least squares. A bound that no run met is not
 taken for one: then a quicker link than the runs had is answered with the least that it takes. Where the runs cannot
-tell terms apart, what grows with the bytes gets the time, and the fixed part none. The plugin's windows are those
-of many connections: they do not bound it.
+tell terms apart, what grows with the bytes gets the time, and the fixed part none. How well a disk packs is what
+the runs of the way showed. The plugin's window is that of all its connections together.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ from lab.experiment.scenario import WAYS
 from lab.model.fit import LEAST_CELLS, Error, held_out, least_squares
 from lab.model.speed import Hosts
 from lab.report.data import Cell, Set
+from xenplugin.link.tcp import MAX_STREAMS
 
 PLUGIN = ("full", "static", "live")
 _TOOLS = ("existing", "existing-gcm", "plain", "paper-full", "paper-partial", "rsync", "zstd")
-#: What zstd 1 makes of data of file systems, where a run does not say.
+#: What zstd 1 makes of data of file systems, where no run says.
 _RATIO = 3.0
+#: Bytes that the plugin can have under way: of each connection the usual half of Linux's largest send buffer.
+_PLUGIN_WINDOW = MAX_STREAMS * (2 << 20)
 #: What bounds a tool: bit/s, to 9 Gbit/s, and bytes. Nothing comes first, and is taken where no bound fits better.
 _SPEEDS = [math.inf, *(25e6 * 2 ** (n / 2) for n in range(18))]
 _WINDOWS = [math.inf, *(2**n for n in range(18, 27))]
+#: A bound is believed where the squares of the errors are less than that share of those without.
+_TIGHTER, _NOTHING = 0.8, 1e-9
 #: Of the plugin's work there is at least that share: the data may be easier to pack than is assumed.
 _LEAST = 0.8
 #: Of the bytes that a tool sends at least so many go over the link, with the headers of IP and TCP.
@@ -45,8 +50,8 @@ _NEAR = 0.05
 @dataclass(frozen=True)
 class Job:
     """A migration: bytes of `memory` (its stream), of `disk` and of its `data` (what of it is no hole); `ratio` of
-    the memory by zstd 1, `data_ratio` of the data. `rate` bit/s, `rtt` seconds. Of a guest: what of it a way does
-    not move makes no difference to that way."""
+    the memory by zstd 1, `data_ratio` of the data as the way packs it. `rate` bit/s, `rtt` seconds. Of a guest:
+    what of it a way does not move makes no difference to that way."""
 
     memory: float
     disk: float
@@ -119,23 +124,42 @@ def memory_ratio(sets: Sequence[Set]) -> float:
 def _cells(sets: Sequence[Set], way: str) -> list[_Cell]:
     """Medians of the cells of `way`, with the data that the disk was measured to have."""
     return [
-        _Cell(_job(cell, several[0]), statistics.median(run["seconds"] for run in several))
+        _Cell(_job(cell, several), statistics.median(run["seconds"] for run in several))
         for each in sets
         for cell, several in each.runs.items()
         if cell.way == way and several[0].get("memory") is not None
     ]
 
 
-def _job(cell: Cell, run: dict[str, Any]) -> Job:
-    memory, disk = run["memory"], run.get("disk") or {}
-    return Job(memory["stream"], disk.get("size", 0), disk.get("data", 0), cell.rtt, cell.rate, memory["ratio"])
+def _job(cell: Cell, several: Sequence[dict[str, Any]]) -> Job:
+    memory, disk = several[0]["memory"], several[0].get("disk") or {}
+    packed = [ratio for run in several if (ratio := _packed(cell.way, run))]
+    return Job(
+        memory["stream"], disk.get("size", 0), disk.get("data", 0), cell.rtt, cell.rate, memory["ratio"],
+        statistics.median(packed) if packed else _RATIO,
+    )  # fmt: skip
+
+
+def _packed(way: str, run: dict[str, Any]) -> float | None:
+    """How many bytes of the disk's data went over the link as one; None if the run does not tell."""
+    data, info = (run.get("disk") or {}).get("data", 0), WAYS[way]
+    if way in PLUGIN:
+        sent = sum(disk["bytes_wire"] for disk in run.get("result", {}).get("disks", []))
+    else:
+        sent = run.get("router_bytes", 0) / _HEADERS - (run["memory"]["stream"] if info.memory else 0)
+    return max(1.0, data / sent) if data and sent > 0 and not info.alike else None
 
 
 def _plugin(way: str, cells: Sequence[_Cell], hosts: Hosts) -> Model:
+    def reached(job: Job) -> float | None:
+        window = 8 * _PLUGIN_WINDOW / job.rtt if job.rtt else math.inf
+        rate = min(job.rate or math.inf, window)
+        return None if rate == math.inf else rate
+
     def terms(job: Job, there: Hosts) -> list[float]:
         stored = way == "full"
-        work = there.seconds(job.memory, job.ratio, job.rate)
-        work += there.seconds(job.data, None if stored else job.data_ratio, job.rate)
+        work = there.seconds(job.memory, job.ratio, reached(job))
+        work += there.seconds(job.data, None if stored else job.data_ratio, reached(job))
         return [job.rtt, work, 1.0]
 
     def best(some: Sequence[_Cell]) -> list[float]:
@@ -147,8 +171,9 @@ def _plugin(way: str, cells: Sequence[_Cell], hosts: Hosts) -> Model:
 
     known = best(cells)
     words = f"{known[2]:.1f} s + {known[0]:.1f} RTT + {known[1]:.2f} work"
+    as_packed = _as_packed(cells)
     return Model(
-        way, lambda job, there: _dot(known, terms(job, there)), words, _error(cells, fitted), len(cells),
+        way, lambda job, there: _dot(known, terms(as_packed(job), there)), words, _error(cells, fitted), len(cells),
         _beyond(way, cells), lambda job: False,
     )  # fmt: skip
 
@@ -181,7 +206,8 @@ def _tool(way: str, cells: Sequence[_Cell]) -> Model:
             known = _fitted([terms(cell.job, speed, window) for cell in some], some, least)
             wrong = sum((_dot(known, terms(c.job, speed, window)) / c.seconds - 1) ** 2 for c in some)
             choices.append((wrong, known, speed, window))
-        _, known, speed, window = min(choices, key=lambda choice: choice[0])
+        free, tight = choices[0], min(choices, key=lambda choice: choice[0])
+        _, known, speed, window = tight if tight[0] < _TIGHTER * free[0] - _NOTHING else free
         return known, speed, window
 
     def fitted(some: Sequence[_Cell]) -> Callable[[_Cell], float]:
@@ -200,10 +226,17 @@ def _tool(way: str, cells: Sequence[_Cell]) -> Model:
         too_fast = speed == math.inf and reached(job, speed, window) > fastest
         return too_fast or (window == math.inf and under_way(job) > longest)
 
+    as_packed = _as_packed(cells)
     return Model(
-        way, lambda job, _: _dot(known, terms(job, speed, window)), _words(way, known, speed, window),
+        way, lambda job, _: _dot(known, terms(as_packed(job), speed, window)), _words(way, known, speed, window),
         _error(cells, fitted), len(cells), _beyond(way, cells), unbounded,
     )  # fmt: skip
+
+
+def _as_packed(cells: Sequence[_Cell]) -> Callable[[Job], Job]:
+    """A job whose data pack as those of the cells did."""
+    ratio = statistics.median(cell.job.data_ratio for cell in cells)
+    return lambda job: replace(job, data_ratio=ratio)
 
 
 def _words(way: str, known: Sequence[float], speed: float, window: float) -> str:

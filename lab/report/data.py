@@ -5,6 +5,7 @@ belongs to no scenario, is a run as well.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 from lab import results
 from lab.errors import LabError
 from lab.experiment.scenario import WAYS, XEN_WAYS
+from lab.spec import Suite
 
 #: Ways in the order in which they are drawn and listed.
 ORDER = (
@@ -28,11 +30,12 @@ _HINT = "xenlab experiment quick makes results/quick"
 @dataclass(frozen=True)
 class Guest:
     """Bytes; 0 where a result of real Xen does not say: it is the lab's own. `pages`: of what its memory was
-    recorded; empty where it was made, or is real Xen's."""
+    recorded; empty where it was made, or is real Xen's. `writes` a second, which the names leave out."""
 
     disk: int = 0
     memory: int = 0
     pages: str = ""
+    writes: int = 0
 
     def __str__(self) -> str:
         recorded = f"memory (recorded, {self.pages})" if self.pages else "memory"
@@ -58,12 +61,15 @@ class Cell:
 
 @dataclass
 class Set:
-    """All of one `guest`. `runs`: the figures of each run, by cell. `native`: they are of namespaces, else of real
-    Xen. `tag` tells its figures' files from those of other sets. `hosts`, `versions`: what they were measured on;
-    `doubtful` runs count, `discarded` ones do not."""
+    """All of one `guest` in one kind of lab on one `machine` (its CPU): nothing else is ever compared. `runs`: the
+    figures of each run, by cell. `native`: they are of namespaces, else of real Xen. `kind` for people. `tag` tells
+    its figures' files from those of other sets. `hosts`, `versions`: what they were measured on; `doubtful` runs
+    count, `discarded` ones do not."""
 
     native: bool
     guest: Guest = Guest()
+    kind: str = ""
+    machine: str = ""
     tag: str = ""
     runs: dict[Cell, list[dict[str, Any]]] = field(default_factory=dict)
     hosts: list[dict[str, Any]] = field(default_factory=list)
@@ -74,8 +80,8 @@ class Set:
     @property
     def name(self) -> str:
         """Kind and guest, for people."""
-        kind = "Native speed, on namespaces" if self.native else "Real Xen, emulated CPU"
-        return f"{kind}: {self.guest}"
+        on = f" ({self.machine})" if self.machine else ""
+        return f"{self.kind}{on}: {self.guest}"
 
     def title(self, way: str) -> str:
         """A way's name for people."""
@@ -162,7 +168,7 @@ def steps(figures: dict[str, Any]) -> dict[str, float]:
 def load(folders: Sequence[Path]) -> list[Set]:
     """All results in `folders`, a set for each guest: first those of namespaces, then those of real Xen. Raises
     LabError."""
-    sets: dict[tuple[bool, Guest], Set] = {}
+    sets: dict[tuple[str, Guest, str], Set] = {}
     for folder in folders:
         if not folder.is_dir():
             raise LabError(f"there is no folder {folder}", hint=_HINT)
@@ -174,24 +180,31 @@ def load(folders: Sequence[Path]) -> list[Set]:
                 why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
                 raise LabError(f"{path} is not the result of a run: {why}") from None
     found = sorted((each for each in sets.values() if each.runs), key=lambda each: not each.native)
-    if not found:
+    if found:
+        found[0].discarded += [line for each in sets.values() if not each.runs for line in each.discarded]
+    else:
         raise LabError(f"there are no results in {', '.join(map(str, folders))}", hint=_HINT)
     named = set()
+    if len({(each.kind, each.guest) for each in found}) == len(found):
+        for each in found:
+            each.machine = ""  # it tells nothing apart
     for each in found:
         kind, guest = "" if each.native else "xen", each.guest
-        words = (binary(guest.disk), binary(guest.memory), guest.pages) if kind in named else ()
-        each.tag = "-".join(filter(None, (kind, *words))).replace(" ", "").lower()
-        named.add(kind)
+        words = (binary(guest.disk), binary(guest.memory), guest.pages, each.machine) if kind in named else ()
+        each.tag = re.sub(r"[^a-z0-9-]+", "", "-".join(filter(None, (kind, *words))).lower())
+        while each.tag in named:
+            each.tag += "x"
+        named |= {kind, each.tag}
     return found
 
 
-def _add(sets: dict[tuple[bool, Guest], Set], values: dict[str, Any]) -> None:
+def _add(sets: dict[tuple[str, Guest, str], Set], values: dict[str, Any]) -> None:
     figures, lab = values["figures"], values["lab"]
-    native, guest = lab["provider"] == "netns", _guest(figures)
-    chosen = sets.setdefault((native, guest), Set(native, guest))
+    kind, guest, machine = _kind(values), _guest(figures), values["host"]["cpu"]
+    chosen = sets.setdefault((kind, guest, machine), Set(lab["provider"] == "netns", guest, kind, machine))
     link = lab["link"]
     run = figures.get("run", {})
-    cell = Cell(values["kind"], link["rtt"], link["rate"], int(run.get("data", 0)))
+    cell = Cell(_way(values["kind"], lab["ipsec"]), link["rtt"], link["rate"], int(run.get("data", 0)))
     words = f"{chosen.title(cell.way)} at {cell.rtt * 1000:g} ms"
     if figures.get("discarded"):
         chosen.discarded.append(f"{words}: {figures['discarded']}")
@@ -207,8 +220,28 @@ def _add(sets: dict[tuple[bool, Guest], Set], values: dict[str, Any]) -> None:
             known.append(plain)
 
 
+def _kind(values: dict[str, Any]) -> str:
+    """What lab it was, and what of its link is not told by a cell."""
+    lab, link = values["lab"], values["lab"]["link"]
+    kind = "Native speed, on namespaces"
+    if lab["provider"] != "netns":
+        # A result that does not say it is of QEMU without KVM, as all were at first.
+        accel = values["versions"].get("accel", "tcg" if lab["provider"] == "qemu" else "")
+        kind = f"Real Xen{' ' + lab['xen'] if lab['xen'] != '4.17' else ''}"
+        kind += f", {'emulated CPU' if accel == 'tcg' else lab['provider']}"
+    impaired = [f"{name} {link[name]}" for name in ("jitter", "loss", "queue") if link.get(name)]
+    return ", ".join([kind, *impaired])
+
+
+def _way(kind: str, ipsec: str) -> str:
+    """xl's stream by the IPsec that it went through, whatever it was called."""
+    suites = {Suite.OFF.value: "plain", Suite.PAPER.value: "existing", Suite.TODAY.value: "existing-gcm"}
+    return suites[ipsec] if kind in suites.values() else kind
+
+
 def _guest(figures: dict[str, Any]) -> Guest:
     """As its scenario had it; a run of the memory alone has a disk by that as well."""
     asked = (figures.get("scenario") or {}).get("guest") or {}
     disk, memory = ((figures.get(key) or {}).get("size", 0) for key in ("disk", "memory"))
-    return Guest(asked.get("disk", disk), asked.get("memory", memory), asked.get("pages", ""))
+    pages, writes = asked.get("pages", ""), asked.get("writes", 0)
+    return Guest(asked.get("disk", disk), asked.get("memory", memory), pages, writes)

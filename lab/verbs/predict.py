@@ -36,8 +36,8 @@ _CASES = (
 _STREAM = 1.02
 _ASSUMED = (
     f"Assumed: each core as fast as one here, {SERIAL:.0%} of the plugin's work done by one thread at a time, "
-    "memory and data as compressible as in the runs, disks that keep up. Where the runs cannot tell a fixed time "
-    "from one that grows with the bytes, it is taken to grow."
+    "memory as compressible as that of the first guest among the runs, data as in all of them, disks that keep up. "
+    "Where the runs cannot tell a fixed time from one that grows with the bytes, it is taken to grow."
 )
 _BEYOND = "~: extrapolated, beyond the runs of that way in what is named below"
 _AT_LEAST = "at least: no run met a bound of the way's own (its speed, its window), so none is reckoned with"
@@ -75,7 +75,7 @@ def predict(folders: tuple[Path, ...], bench_file: Path | None, **asked: Any) ->
         raise LabUsageError(f"these runs are of machines with {counts} cores", hint="one kind of machine at a time")
     figures = _bench(bench_file)
     models = fit(sets, Hosts(cores.pop(), figures, shared=True))
-    tables = _models(models, too_few(sets)), _answers(models, figures, _cases(asked), memory_ratio(sets))
+    tables = _models(models, too_few(sets)), _answers(models, figures, _cases(asked), memory_ratio(sets[:1]))
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 130)
     console.print(*tables, sep="")
     console.print(_ASSUMED, style="dim")

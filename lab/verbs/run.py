@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from lab.experiment.scenario import XEN_WAYS
 from lab.lab import open_lab
 from lab.provider.base import Provider, Say
 from lab.results import Result
@@ -62,7 +63,7 @@ def run(
     found: list[Result] = []
     with progress() as say:
         for rtt, way in product(rtts or (None,), ways):
-            suite = ipsec or (Suite.PAPER if way == "existing" else Suite.OFF).value
+            suite = ipsec or XEN_WAYS[way].ipsec.value
             given = {"rtt": _with_unit(rtt), "rate": rate, "ipsec": suite}
             wanted = changed(name, given)
             with open_lab(name, say, wanted) as lab:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,32 @@ def test_a_part_is_not_done_again_by_the_whole(tmp_path: Path) -> None:
     assert len(plan.left(wanted, plan.kept(folder, wanted))) == len(wanted.runs()) - len(part.runs())
 
 
+def test_what_another_machine_measured_is_not_gone_on_with(tmp_path: Path) -> None:
+    wanted, folder = made(tmp_path), tmp_path / "results"
+    run = next(run for run in wanted.runs() if run.way == "static")
+    keep(folder, wanted, run, disk={"sha256": "d1"}, memory={"sha256": "m1"})
+    done, here = plan.kept(folder, wanted), results.host()
+    plan.same(done, here, {run.data: "d1"}, "m1")
+    for machine, disk, memory, says in (
+        ({**here, "cpu": "Z80"}, "d1", "m1", "cpu"),
+        (here, "d2", "m1", "the disk's content"),
+        (here, "d1", "m2", "the memory's content"),
+    ):
+        with pytest.raises(LabUsageError, match=says) as caught:
+            plan.same(done, machine, {run.data: disk}, memory)
+        assert "another folder" in (caught.value.hint or "")
+    plan.same([replace(each, discarded=True) for each in done], here, {run.data: "d2"}, "m2")
+
+
+def test_what_is_chosen_changes_no_memory(tmp_path: Path) -> None:
+    """A part and the whole have the same memory and the same cells, or the rest could not be added later."""
+    whole = made(tmp_path)
+    part = whole.only(data=["1gb"])
+    assert part.guest.usual == whole.guest.usual == 300 * 10**6
+    assert {run.data for run in part.runs() if run.way == "paper-full"} == {300 * 10**6}
+    assert set(part.runs()) < set(whole.runs())
+
+
 def test_the_estimate_learns(tmp_path: Path) -> None:
     wanted = made(tmp_path)
     runs = [run for run in wanted.runs() if run.way == "static" and run.repetition == 0]
@@ -244,10 +271,20 @@ def test_what_the_plugin_says_is_read_or_refused(text: bytes) -> None:
 
 def test_what_is_not_believed() -> None:
     limits = Limits(late=0.05, steal=0.1)
-    assert runner.judge({"steal": 0.05, "lateness": {"p99": 0.01}}, 0.9, limits) == ""
-    assert "hypervisor" in runner.judge({"steal": 0.2, "lateness": {"p99": 0.01}}, 0.0, limits)
-    assert "late" in runner.judge({"steal": 0.0, "lateness": {"p99": 0.06}}, 0.0, limits)
-    assert "hypervisor" in runner.judge({}, 0.2, limits)  # real Xen: no emulator, the whole run's steal
+    good = {"seconds": 10.0, "steal": 0.05, "lateness": {"p99": 0.01, "max": 0.9}, "emulator_lost": 0}
+    good["other_cpu_seconds"] = 1.9  # of the 20 that there were
+
+    def judged(**figures: Any) -> str:
+        return runner.judge({**good, **figures}, {"cores": 2, "steal": 0.9}, limits)
+
+    assert judged() == ""
+    assert "hypervisor" in judged(steal=0.2)
+    assert "late" in judged(lateness={"p99": 0.06, "max": 0.06})
+    assert "stood still for 25.0 s" in judged(lateness={"p99": 0.0003, "max": 25.0})
+    assert "lost 3 frames" in judged(emulator_lost=3)
+    assert "other programs took 15%" in judged(other_cpu_seconds=3.0)
+    # real Xen: no emulator, the whole run's steal
+    assert "hypervisor" in runner.judge({"seconds": 1.0}, {"cores": 2, "steal": 0.2}, limits)
 
 
 @given(st.floats(0, 10**6))

@@ -220,6 +220,24 @@ def test_paper_full_takes_as_long_whatever_is_data() -> None:
     assert "s/GB of disk" in model.words and "of data" not in model.words
 
 
+def test_how_well_data_pack_is_what_the_runs_showed() -> None:
+    """404 MB of data that cross the router as 45 MB, not as a third of them."""
+    made = tools([10**8])
+    for cell, (run,) in made.runs.items():
+        if cell.way == "paper-partial":
+            run |= {"router_bytes": 45e6, "seconds": 8 * 45e6 / 1e8 + 40 * 0.404}
+    (model,) = (each for each in fit([made], HERE) if each.way == "paper-partial")
+    slower = site(model, Job(MEMORY, 4 << 30, 404_000_768, 0.06, 10**7), HERE, 1, 1)
+    assert slower.seconds == pytest.approx(8 * 45e6 / 1e7 + 40 * 0.404, rel=0.05)
+
+
+def test_the_plugins_connections_have_a_window_together() -> None:
+    model = next(model for model in fit([runs(0.0)], HERE) if model.way == "static")
+    hosts = Hosts(256, {**FIGURES, "mb_per_cpu_second": {**FIGURES["mb_per_cpu_second"], "digest": 10**6}})
+    job = Job(64 << 30, 0, 0, 0.2, 10**11, 1.0)
+    assert site(model, job, hosts, 1, 1).seconds > 0.8 * (64 << 30) / (32 * 2 * 2**20 / 0.2)
+
+
 def test_guests_of_several_sizes_make_one_model() -> None:
     """A fixed time is told from one that grows with the memory, as one guest alone cannot tell them apart."""
 

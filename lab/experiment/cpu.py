@@ -1,0 +1,100 @@
+"""Whose CPU time it was: that of the way that is measured, that of IPsec in user space, that of anybody else.
+
+The strategy: this process is in a control group of its own for as long as it measures (cgroup v2, whose time is
+counted whether or not a controller is on), and so is all that it starts, to the last child. charon, which carries
+ESP in user space, is told apart by its pid; the emulator belongs to the lab's keeper, outside. What the machine did
+beyond all these was somebody else's: the more of it, the less a run is worth.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Used:
+    """Seconds of one core, since whenever. `own`: of this process's group but for IPsec; None: it has none."""
+
+    machine: float
+    own: float | None
+    ipsec: float
+
+    def since(self, before: Used) -> Used:
+        """From `before` to this."""
+        own = None if self.own is None or before.own is None else self.own - before.own
+        return Used(self.machine - before.machine, own, self.ipsec - before.ipsec)
+
+
+class Meter:
+    """`group`: the directory of the control group, if there is one."""
+
+    def __init__(self, group: Path | None) -> None:
+        self._group = group
+
+    def read(self, ipsec: Iterable[int]) -> Used:
+        """Until now; `ipsec`: pids of those whose work that is."""
+        pids, own = list(ipsec), None
+        if self._group is not None:
+            lines = (self._group / "cpu.stat").read_text(encoding="ascii").splitlines()
+            stat = dict(line.split() for line in lines)
+            inside = (self._group / "cgroup.procs").read_text(encoding="ascii").split()
+            own = int(stat["usage_usec"]) / 1e6 - sum(_process(pid) for pid in pids if str(pid) in inside)
+        return Used(_machine(), own, sum(map(_process, pids)))
+
+
+@contextmanager
+def metered() -> Iterator[Meter]:
+    """This process, and what it starts, in a group of its own, where the machine allows that."""
+    home, group = _home(), None
+    try:
+        if home is not None:
+            group = home / f"xenlab-{os.getpid()}"
+            try:
+                group.mkdir()
+                _move(group)
+            except OSError:
+                with suppress(OSError):
+                    group.rmdir()
+                group = None
+        yield Meter(group)
+    finally:
+        if home is not None and group is not None:
+            with suppress(OSError):
+                for pid in (group / "cgroup.procs").read_text(encoding="ascii").split():
+                    _move(home, pid)
+                group.rmdir()
+
+
+def _home() -> Path | None:
+    """The group that this process is in; None without cgroup v2."""
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        mounts = [line.split() for line in file]
+    top = next((words[1] for words in mounts if words[2] == "cgroup2"), None)
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        place = next((line.split(":", 2)[2].strip() for line in file if line.startswith("0::")), None)
+    return Path(top + place) if top is not None and place is not None else None
+
+
+def _move(group: Path, pid: str = "0") -> None:
+    (group / "cgroup.procs").write_text(pid, encoding="ascii")
+
+
+def _machine() -> float:
+    """What all CPUs did: user, nice, system, interrupts (proc(5))."""
+    with open("/proc/stat", encoding="ascii") as file:
+        ticks = [int(word) for word in file.readline().split()[1:9]]
+    return (ticks[0] + ticks[1] + ticks[2] + ticks[5] + ticks[6]) / _TICKS
+
+
+def _process(pid: int) -> float:
+    """Of a process that may have ended."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+    return 0.0
