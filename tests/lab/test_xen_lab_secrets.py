@@ -1,0 +1,67 @@
+"""What the hosts show while a guest moves: no secret of the session in an argument, an environment, a log, a journal,
+a state file or xenstore; and the same search finds one that was put into each of these."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from lab.lab import Lab
+from lab.moving import Guest, hosts, moved
+from lab.verify.hosts import look_at_hosts
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
+#: Puts a secret, its first argument, where it must not be, and takes it away when its standard input ends.
+PLANT = """
+xenstore-write /tool/xenlab-planted "token $1"
+echo "token $1" >/var/log/xenlab-planted.log
+logger -t xenlab-planted "token $1"
+sh -c 'sleep 3600; :' "$1" & kept=$!
+TOKEN="$1" sleep 3600 & other=$!
+echo planted
+cat >/dev/null
+kill $kept $other
+xenstore-rm /tool/xenlab-planted
+rm /var/log/xenlab-planted.log
+"""
+
+
+@pytest.fixture
+def guest(xen_lab: Lab) -> Iterator[Guest]:
+    """g1, running on host-a; host-b has nothing of its disk."""
+    made = Guest(xen_lab, "g1", ["memory=128"])
+    made.create(hosts(xen_lab)[0])
+    hosts(xen_lab)[1].check(["sh", "-c", 'rm -f "$1" "${1%/*}/.${1##*/}.xenplugin-"*', "sh", made.disk])
+    yield made
+    made.destroy()
+
+
+def test_nothing_secret_lies_open_while_a_guest_moves(xen_lab: Lab, guest: Guest) -> None:
+    source, target = hosts(xen_lab)
+    result: list[object] = []
+    moving = threading.Thread(target=lambda: result.append(moved(source, target, guest.name, "--level", "1")))
+    moving.start()
+    looked = look_at_hosts(xen_lab.provider, 30.0)
+    moving.join()
+    assert result and {name: each.leaks for name, each in looked.items()} == {source.name: [], target.name: []}
+    for each in looked.values():
+        assert all(each.places.values()), each.places  # nothing that was to be looked at was not there
+
+
+def test_what_lies_open_is_found_wherever_it_lies(xen_lab: Lab) -> None:
+    host = hosts(xen_lab)[0]
+    planted = host.popen(["sh", "-c", PLANT, "sh", secrets.token_hex(32)], stdin=-1, stdout=-1, stderr=-3)
+    assert planted.stdin is not None and planted.stdout is not None
+    try:
+        while planted.stdout.readline() != b"planted\n":
+            assert planted.poll() is None
+        found = look_at_hosts(xen_lab.provider, 1.0)[host.name].leaks
+    finally:
+        planted.stdin.close()
+        planted.wait()
+    where = " ".join(place for place, _ in found)
+    for part in ("xenstore", "/var/log/xenlab-planted.log", "journal", "argument", "environment"):
+        assert part in where, (part, found)
