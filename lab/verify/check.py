@@ -16,9 +16,10 @@ from pathlib import Path
 from lab.verify.canary import Finder, needles
 from lab.verify.clear import Filter, Nothing, Sealed, Ssh, begins_sealed
 from lab.verify.explain import Expect, Meaning, packet_filter, packet_meaning, stream_meaning
-from lab.verify.flows import CaptureError, Packet, Parser, read, reverse
+from lab.verify.flows import Packet, Parser, reverse
 from lab.verify.noise import Judge
 from lab.verify.order import Order, Room
+from lab.verify.reading import CaptureError, read
 from lab.verify.scanner import Scanner
 
 __all__ = ["CaptureError", "Finding", "Hit", "Suspect", "check_capture"]

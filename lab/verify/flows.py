@@ -1,6 +1,6 @@
-"""From a capture to packets, and whose they are.
+"""What packets carry, and whose they are.
 
-The strategy: read the capture packet by packet with scapy, take the few header fields that are needed by hand
+The strategy: take the few header fields that are needed by hand
 (IPv4, IPv6, TCP, UDP, ESP, ICMP: the mass), and leave the naming of everything else to scapy's layers. A fragment
 belongs to whom its first one belonged. What stands behind the end of an IP packet is payload like any other, unless
 it is zeros.
@@ -8,15 +8,11 @@ it is zeros.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import struct
-from collections.abc import Iterator
-from pathlib import Path
 from socket import AF_INET, AF_INET6, inet_ntop
-from typing import IO, Any, NamedTuple
+from typing import NamedTuple
 
-from lab.errors import LabError, MissingError
+from lab.verify.reading import Captured
 
 _RAW_IP = (101, 12, 14, 228, 229)  # link types without a header
 #: link type: where the type of what follows is, and where that begins. Ethernet; tcpdump -i any, old and new.
@@ -25,18 +21,6 @@ _SYN, _ACK = 0x02, 0x10
 _TCP, _UDP, _ESP, _ICMP, _ICMP6, _FRAGMENT = 6, 17, 50, 1, 58, 44
 _EXTENSIONS = (0, 43, 60)  # IPv6: hop by hop, routing, destination options
 _FRAGMENTED = 256  # packets in fragments that are remembered
-
-
-class CaptureError(LabError):
-    """The capture cannot be taken or read."""
-
-
-class Captured(NamedTuple):
-    """A packet as the capture holds it; `length` is its length on the wire, bytes."""
-
-    link: int
-    data: bytes
-    length: int
 
 
 class Packet(NamedTuple):
@@ -51,71 +35,6 @@ class Packet(NamedTuple):
     opens: bool  # a SYN without ACK: it goes to the service's port
     payload: bytes
     trailer: bytes = b""
-
-
-def read(path: Path) -> Iterator[Captured]:
-    """Each packet of a pcap or pcapng file. Raises CaptureError if it cannot be read, MissingError without
-    scapy."""
-    try:
-        import numpy  # noqa: F401  (the search needs it; better to say so now than in the middle)
-        from scapy.error import Scapy_Exception
-        from scapy.utils import RawPcapReader
-    except ImportError as error:
-        raise MissingError(
-            "checking a capture needs scapy and numpy", hint="pip install 'xenplugin[lab]'"
-        ) from error
-    said: list[str] = []
-    try:
-        with _listening(said), RawPcapReader(str(path)) as reader, _reads(reader) as reads:
-            for data, meta in reader:
-                link = getattr(meta, "linktype", None) or reader.linktype
-                yield Captured(link, data, meta.wirelen)
-    except (OSError, EOFError, Scapy_Exception, struct.error) as error:
-        raise CaptureError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    if said:
-        raise CaptureError(f"{path}: {said[0]}")
-    if not reads.ended:
-        raise CaptureError(f"{path}: it cannot be read to its end")
-
-
-class _Reads:
-    """A file that knows whether it `ended`: the last that was read of it was nothing."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.ended = False
-
-    def read(self, count: int) -> bytes:
-        self.ended = False
-        data = self._file.read(count)
-        self.ended = not data
-        return data
-
-
-@contextlib.contextmanager
-def _reads(reader: Any) -> Iterator[_Reads]:
-    """What scapy reads: at half a header, and at a length that is wrong, it ends as if the capture did."""
-    file = reader.f
-    reader.f = _Reads(file)
-    try:
-        yield reader.f
-    finally:
-        reader.f = file
-
-
-@contextlib.contextmanager
-def _listening(said: list[str]) -> Iterator[None]:
-    """Where scapy cannot go on it complains in its log, not each time, and ends as if the capture did: what it
-    complains of is in `said`. Not that a packet is held in part, which is counted."""
-    log, listener = logging.getLogger("scapy.runtime"), logging.Handler()
-    listener.addFilter(lambda record: "truncated" not in record.getMessage())
-    listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
-    before = log.handlers, log.filters, log.propagate
-    log.handlers, log.filters, log.propagate = [listener], [], False
-    try:
-        yield
-    finally:
-        log.handlers, log.filters, log.propagate = before
 
 
 def reverse(flow: str) -> str:

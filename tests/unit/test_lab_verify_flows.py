@@ -26,7 +26,8 @@ from scapy.layers.l2 import ARP, CookedLinux, CookedLinuxV2, Dot1Q, Ether
 from lab.guest import canaries
 from lab.verify.check import Finding, check_capture
 from lab.verify.explain import EXPECTED, Expect, packet_filter, packet_meaning
-from lab.verify.flows import Captured, Parser
+from lab.verify.flows import Parser
+from lab.verify.reading import Captured
 from lab.verify.verdict import Verdict, judged
 
 ONE = Expect(EXPECTED["esp"])
