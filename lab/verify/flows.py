@@ -17,24 +17,37 @@ from lab.verify.reading import Captured
 _RAW_IP = (101, 12, 14, 228, 229)  # link types without a header
 #: link type: where the type of what follows is, and where that begins. Ethernet; tcpdump -i any, old and new.
 _HEADERS = {1: (12, 14), 113: (14, 16), 276: (0, 20)}
-_SYN, _ACK = 0x02, 0x10
+_FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
 _TCP, _UDP, _ESP, _ICMP, _ICMP6, _FRAGMENT = 6, 17, 50, 1, 58, 44
 _EXTENSIONS = (0, 43, 60)  # IPv6: hop by hop, routing, destination options
 _FRAGMENTED = 256  # packets in fragments that are remembered
 
 
+class Segment(NamedTuple):
+    """Of a TCP header: its numbers and its flags."""
+
+    number: int
+    acknowledged: int | None
+    syn: bool
+    fin: bool
+    reset: bool
+
+    @property
+    def opens(self) -> bool:
+        """It goes to the service's port, and is the first of a connection."""
+        return self.syn and self.acknowledged is None
+
+
 class Packet(NamedTuple):
     """What a packet carries. `protocol`: tcp, udp, esp, icmp, icmp6, arp or a name of scapy's. `flow` names its
-    direction; `number` is TCP's sequence number, else None; `trailer`: bytes behind the packet's end."""
+    direction; `segment` is TCP's; `trailer`: bytes behind the packet's end."""
 
     protocol: str
     ports: tuple[int, int] | None
     flow: str
-    number: int | None
-    syn: bool
-    opens: bool  # a SYN without ACK: it goes to the service's port
     payload: bytes
     trailer: bytes = b""
+    segment: Segment | None = None
 
 
 def reverse(flow: str) -> str:
@@ -115,7 +128,7 @@ class Parser:
         if name == "tcp":  # it has a place in a stream, which nobody knows; the stream will lack it
             name, ports = "ip-fragment", None
         flow = f"{source} > {target} {name} fragments"
-        return Packet(name, ports, flow, None, False, False, inside, trailer)
+        return Packet(name, ports, flow, inside, trailer)
 
 
 def _length(data: bytes, at: int) -> int:
@@ -127,25 +140,24 @@ def _transport(
     captured: Captured, protocol: int, source: str, target: str, inside: bytes, trailer: bytes
 ) -> Packet:
     if protocol == _TCP:
-        here, there, number, _, offset, flags = struct.unpack_from("!HHLLBB", inside)
-        return Packet(
-            "tcp",
-            (here, there),
-            f"{source}:{here} > {target}:{there}",
+        here, there, number, acknowledged, offset, flags = struct.unpack_from("!HHLLBB", inside)
+        segment = Segment(
             number,
+            acknowledged if flags & _ACK else None,
             bool(flags & _SYN),
-            flags & (_SYN | _ACK) == _SYN,
-            inside[(offset >> 4) * 4 :],
-            trailer,
+            bool(flags & _FIN),
+            bool(flags & _RST),
         )
+        flow = f"{source}:{here} > {target}:{there}"
+        return Packet("tcp", (here, there), flow, inside[(offset >> 4) * 4 :], trailer, segment)
     if protocol == _UDP:
         here, there = struct.unpack_from("!HH", inside)
         flow = f"{source}:{here} > {target}:{there} udp"
-        return Packet("udp", (here, there), flow, None, False, False, inside[8:], trailer)
+        return Packet("udp", (here, there), flow, inside[8:], trailer)
     names = {_ESP: "esp", _ICMP: "icmp", _ICMP6: "icmp6"}
     if protocol in names:
         name = names[protocol]
-        return Packet(name, None, f"{source} > {target} {name}", None, False, False, inside, trailer)
+        return Packet(name, None, f"{source} > {target} {name}", inside, trailer)
     return _other(captured, f"{source} > {target}", inside + trailer)
 
 
@@ -163,4 +175,4 @@ def _other(captured: Captured, flow: str = "", inside: bytes | None = None) -> P
     except Exception:  # a packet that scapy cannot take apart, in whatever way, has no name
         names = []
     name = next((name for name in reversed(names) if name not in ("raw", "padding")), "nothing")
-    return Packet(name, None, flow or name, None, False, False, captured.data if inside is None else inside)
+    return Packet(name, None, flow or name, captured.data if inside is None else inside)

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.errors import CheckError, LabError
-from lab.verify.check import Finding, Hit
 from lab.verify.explain import PLAIN, Meaning
+from lab.verify.finding import Finding, Hit
 from lab.verify.hosts import Looked
 from xenplugin.ui import units
 
@@ -47,6 +47,8 @@ def reasons(finding: Finding, expect: str) -> Iterator[tuple[Verdict, str]]:
         yield Verdict.OPEN, f"{finding.not_noise} of {finding.judged} windows are no noise"
     if finding.unframed:
         yield Verdict.OPEN, f"{len(finding.unframed)} streams are not framed as they should be"
+    if finding.altered_bytes:
+        yield Verdict.OPEN, f"{finding.altered_bytes} bytes of TCP streams were sent again otherwise than at first"
     if finding.strangers:
         told = ", ".join(f"{packets} {kind}" for kind, packets in sorted(finding.strangers.items()))
         yield Verdict.OPEN, f"packets that nothing explains: {told}"
@@ -61,6 +63,13 @@ def reasons(finding: Finding, expect: str) -> Iterator[tuple[Verdict, str]]:
         yield Verdict.UNPROVEN, f"{finding.truncated} packets are held in part only"
     if finding.missing_bytes:
         yield Verdict.UNPROVEN, f"{finding.missing_bytes} bytes of TCP streams are missing"
+    if finding.untold:
+        yield Verdict.UNPROVEN, f"{finding.untold} packets are of TCP streams whose first bytes are missing"
+    if finding.adrift:
+        yield Verdict.UNPROVEN, f"{finding.adrift} windows behind holes are no noise, or hold the lengths of frames"
+    if finding.unplaced_bytes:
+        told = f"{finding.unplaced_bytes} bytes have no place in the TCP stream they are sent in"
+        yield Verdict.UNPROVEN, told
     if finding.unfollowed:
         yield Verdict.UNPROVEN, f"{finding.unfollowed} compressed streams could not be followed"
 

@@ -211,6 +211,6 @@ def test_memory_does_not_grow_with_the_capture(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-c", MEASURED, path], cwd=ROOT, capture_output=True, timeout=300)
         (found,) = json.loads(done.stdout)["captures"]
         assert found["payload_bytes"] == 8 * (64 - (32 << 10)) + (mib << 20)
-        assert found["missing_bytes"] == 8 * (32 << 10) and found["verdict"] == "open"  # the frames are lost
+        assert found["missing_bytes"] == 8 * (32 << 10) and found["verdict"] == "unproven"
         most[mib] = int(done.stderr.split()[-1]) >> 10
     assert most[160] < 300 and most[160] < most[16] + 150, most
