@@ -15,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lab.verify.canary import Finder, needles
-from lab.verify.explain import Expect, Meaning, packet_meaning
+from lab.verify.explain import EXTENDED, Expect, Meaning, packet_meaning
 from lab.verify.finding import Finding, Hit, Suspect
 from lab.verify.flows import Packet, Parser, Segment, reverse
 from lab.verify.order import Order
-from lab.verify.reading import CaptureError, read
+from lab.verify.reading import Captured, CaptureError, read
 from lab.verify.recent import Room
-from lab.verify.stream import Shared, Stream
+from lab.verify.stream import Search, Shared, Stream
 
 __all__ = ["CaptureError", "Finding", "Hit", "Suspect", "check_capture"]
 
@@ -84,19 +84,26 @@ class _Check:
         self._flows: dict[str, _Flow] = {}
         self._ended = deque[_Flow]()
         self._room = Room()
+        self._parser = Parser()
+        self._options = Search("options of headers", self._shared)
 
-    def packet(self, packet: Packet, held: int, length: int) -> None:
-        finding, segment = self.finding, packet.segment
-        finding.packets += 1
-        finding.wire_bytes += length
-        finding.truncated += held < length
+    def captured(self, captured: Captured) -> None:
+        """The next packet of the capture."""
+        self.finding.packets += 1
+        self.finding.wire_bytes += captured.length
+        self.finding.truncated += len(captured.data) < captured.length
+        for packet in self._parser.parse(captured):
+            self._packet(packet)
+
+    def _packet(self, packet: Packet) -> None:
+        segment = packet.segment
         if segment and segment.opens and packet.ports:
             self._services.add(packet.ports[1])
         meaning = None if segment else packet_meaning(packet)
-        kind, port = self._kind(packet, meaning)
-        tally = finding.kinds.setdefault(kind, [0, 0])
+        kind, port = (EXTENDED, None) if packet.extended else self._kind(packet, meaning)
+        tally = self.finding.kinds.setdefault(kind, [0, 0])
         tally[0] += 1
-        tally[1] += length
+        tally[1] += packet.length
         if segment:
             flow = self._connection(packet, segment)
             flow.ways[packet.flow].kinds[kind, port] += 1
@@ -108,6 +115,7 @@ class _Check:
             way.stream.add(packet.payload)
         if packet.trailer.strip(b"\0"):
             self._packets(f"{packet.flow} trailers", None).stream.add(packet.trailer)
+        self._options.add(packet.options)
 
     def _kind(self, packet: Packet, meaning: Meaning | None) -> tuple[str, int | None]:
         """protocol/port, and the port: the service's is one that was seen to be called, else the lower."""
@@ -186,6 +194,9 @@ class _Check:
 
     def close(self) -> Finding:
         """All streams end here."""
+        for packet in self._parser.rest():
+            self._packet(packet)
+        self._options.close()
         for flow in self._flows.values():
             self._close(flow)
         self._shared.close()
@@ -205,10 +216,9 @@ def check_capture(
     for a canary too short to be told from noise.
     """
     check = _Check(canaries, expect)
-    parser = Parser()
     told = 0
     for captured in read(path):
-        check.packet(parser.parse(captured), len(captured.data), captured.length)
+        check.captured(captured)
         if check.finding.wire_bytes >= told + _HEARD:
             told = check.finding.wire_bytes
             heard(told)

@@ -58,7 +58,8 @@ WORKING = stream(SSH, port=22) + stream(PLUGIN, port=49300)
 
 
 def meaning(packet: Any) -> Meaning | None:
-    return packet_meaning(Parser().parse(Captured(1 if isinstance(packet, Ether) else 101, bytes(packet), 1)))
+    (found,) = Parser().parse(Captured(1 if isinstance(packet, Ether) else 101, bytes(packet), 1))
+    return packet_meaning(found)
 
 
 def ping(data: bytes) -> Any:
