@@ -27,6 +27,8 @@ __all__ = ["CaptureError", "Finding", "Hit", "Suspect", "check_capture"]
 
 MAX_FLOWS = 512  # kept open at once; the one longest silent is closed for a new one
 _LINGER = 64  # connections that have ended and are kept for what may still come of them
+_ALIKE = 1 << 15  # packets of other protocols than TCP that are remembered, to know those that were captured again
+_DEVICES = 4  # on which one packet may have been captured; what comes more often is another one
 _HEARD = 1 << 26  # bytes between two words of progress
 
 
@@ -84,6 +86,7 @@ class _Check:
         self._flows: dict[str, _Flow] = {}
         self._ended = deque[_Flow]()
         self._room = Room()
+        self._alike: dict[int, int] = {}  # hash -> devices
         self._parser = Parser()
         self._options = Search("options of headers", self._shared)
 
@@ -104,6 +107,7 @@ class _Check:
         tally = self.finding.kinds.setdefault(kind, [0, 0])
         tally[0] += 1
         tally[1] += packet.length
+        self._options.add(packet.options)
         if segment:
             flow = self._connection(packet, segment)
             flow.ways[packet.flow].kinds[kind, port] += 1
@@ -112,10 +116,21 @@ class _Check:
         else:
             way = self._packets(packet.flow if meaning is None else f"{packet.flow} {meaning}", meaning)
             way.kinds[kind, port] += 1
+            if self._doubled(packet):
+                self.finding.doubled += 1
+                return
             way.stream.add(packet.payload)
         if packet.trailer.strip(b"\0"):
             self._packets(f"{packet.flow} trailers", None).stream.add(packet.trailer)
-        self._options.add(packet.options)
+
+    def _doubled(self, packet: Packet) -> bool:
+        """Whether a packet's content was there shortly before: a capture of several devices holds it on each."""
+        key = hash((packet.flow, packet.payload, packet.trailer.rstrip(b"\0")))
+        devices = self._alike.pop(key, 0) % _DEVICES + 1
+        self._alike[key] = devices
+        if len(self._alike) > _ALIKE:
+            del self._alike[next(iter(self._alike))]
+        return devices > 1
 
     def _kind(self, packet: Packet, meaning: Meaning | None) -> tuple[str, int | None]:
         """protocol/port, and the port: the service's is one that was seen to be called, else the lower."""

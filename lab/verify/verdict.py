@@ -115,6 +115,8 @@ def shown(name: str, finding: Finding, expect: str) -> Group:
         lines.append(
             f"{finding.clear_bytes} bytes are in the clear by design, {finding.repeated_bytes} were sent again"
         )
+    if finding.doubled:
+        lines.append(f"{finding.doubled} packets were captured on more than one device")
     verdict, why = judged(finding, expect)
     words = {
         Verdict.PROVED: "the check finds what is in the clear" if expect == PLAIN else _proved(finding),
