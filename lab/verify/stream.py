@@ -6,20 +6,24 @@ from lab.verify.canary import Finder
 from lab.verify.clear import Filter, Nothing, Sealed, Ssh, begins_sealed
 from lab.verify.explain import Meaning, packet_filter, stream_meaning
 from lab.verify.finding import LISTED, Finding, Hit, Suspect
+from lab.verify.inflate import WINDOWS, Windows
 from lab.verify.noise import Judge
 from lab.verify.scanner import Scanner
 
 _PIECE = 1 << 17  # bytes collected before they are searched
+ALL_PENDING = 1 << 25  # bytes collected of all streams
 _TELLS = 8  # bytes that tell what a stream is
 _UNTOLD = 1 << 14  # bytes that are kept until that is known
 
 
 class Shared:
-    """What all streams of a capture share: the finding, the finder, and the judge of the ends of all."""
+    """What all streams of a capture share: the finding, the finder, room, and the judge of the ends of all."""
 
     def __init__(self, finder: Finder) -> None:
         self.finding = Finding()
         self.finder = finder
+        self.windows = Windows(WINDOWS)
+        self.pending = 0  # bytes that wait to be searched
         self._rests = Judge()
 
     def book(self, name: str, judge: Judge, adrift: bool = False) -> None:
@@ -56,7 +60,8 @@ class Search:
     def add(self, data: bytes) -> None:
         """The next bytes."""
         self._pending += data
-        if len(self._pending) >= _PIECE:
+        self._shared.pending += len(data)
+        if len(self._pending) >= _PIECE or self._shared.pending > ALL_PENDING:
             self._feed()
 
     def _feed(self) -> None:
@@ -64,7 +69,8 @@ class Search:
             return
         data = bytes(self._pending)
         self._pending.clear()
-        self._scanner = self._scanner or Scanner(self._shared.finder)
+        self._shared.pending -= len(data)
+        self._scanner = self._scanner or Scanner(self._shared.finder, self._shared.windows)
         hits = self._shared.finding.hits
         for canary, spelling, offset in self._scanner.feed(data):
             if (canary, spelling) not in self._seen and len(hits) < LISTED:
