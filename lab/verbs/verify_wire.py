@@ -49,7 +49,10 @@ _FALLBACK = "where the plugin's ports cannot be reached its data goes through ss
 @click.option("--also", multiple=True, metavar="KIND", help="Packets that may be there as well: udp/5353.")
 @click.option("--hosts", is_flag=True, help="Look for secrets on the hosts of the lab, too.")
 @click.option(
-    "--seconds", type=click.FloatRange(0), default=0.0, help="With --hosts: how long to look at the processes."
+    "--seconds",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="With --hosts: how long to look at processes, state and xenstore.",
 )
 @name_option
 @click.option("--json", "as_json", is_flag=True, help="As JSON on standard output.")
@@ -96,9 +99,7 @@ def verify_wire(
 def _complain(found: list[tuple[Path, Finding]], looked: dict[str, Looked], expect: str) -> None:
     """Raises the worst of it: CheckError, UnprovenError."""
     judged = [(*verdict.judged(finding, expect), path) for path, finding in found]
-    for host, each in looked.items():
-        if each.leaks:
-            judged.append((Verdict.OPEN, [f"{len(each.leaks)} places hold what looks like a secret"], Path(host)))
+    judged += [(*verdict.judged_host(each), Path(host)) for host, each in looked.items()]
     worst = max((code for code, _, _ in judged), default=Verdict.PROVED)
     text = "; ".join(f"{path.name}: {', '.join(why)}" for code, why, path in judged if code == worst)
     if worst is Verdict.OPEN:

@@ -147,13 +147,30 @@ def _hits(hits: list[Hit]) -> Iterator[str]:
         yield f"  and {len(grouped) - 12} more"
 
 
+def judged_host(looked: Looked) -> tuple[Verdict, list[str]]:
+    """The verdict on a host and why."""
+    if looked.leaks:
+        return Verdict.OPEN, [f"{len(looked.leaks)} places hold what looks like a secret"]
+    if looked.missing:
+        return Verdict.UNPROVEN, [f"nothing was looked at of: {', '.join(looked.missing)}"]
+    return Verdict.PROVED, []
+
+
 def shown_hosts(hosts: dict[str, Looked]) -> Group:
     """For people: where was looked, and what was found."""
     lines = []
     for name, looked in hosts.items():
-        places = ", ".join(f"{count} {kind}" for kind, count in looked.places.items())
-        lines.append(Text(f"{name}: looked at {places}"))
+        verdict, why = judged_host(looked)
+        lines.append(Text(f"{name}: looked at {_counts(looked.places)}"))
+        if looked.unread:
+            lines.append(Text(f"  could not be read: {_counts(looked.unread)}", "yellow"))
         lines += [Text(f"  {where}: {what}", "bold red") for where, what in looked.leaks]
-        if not looked.leaks:
+        if verdict is Verdict.UNPROVEN:
+            lines.append(Text(f"  NOT PROVED: {'; '.join(why)}", "yellow"))
+        elif verdict is Verdict.PROVED:
             lines.append(Text("  no secret", "green"))
     return Group(*lines)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing"

@@ -130,21 +130,57 @@ def test_there_is_something_to_do() -> None:
     assert done.returncode == 13 and "there is no lab no-such-lab" in done.stderr
 
 
-def test_the_hosts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    looked = {
-        "host-a": Looked([], {"processes": 120, "files": 44}),
-        "host-b": Looked([["/var/log/x", "hex, 64 characters: 123456..."]], {"processes": 99}),
-    }
+EVERYWHERE = {"processes": 120, "files": 44, "bytes of journal": 9, "bytes of xenstore": 9}
+
+
+def look_at(monkeypatch: pytest.MonkeyPatch, looked: dict[str, Looked]) -> None:
     monkeypatch.setattr(verify_wire, "look_at", lambda name, say: (None, None, None))
     monkeypatch.setattr(verify_wire, "look_at_hosts", lambda provider, seconds: looked)
+
+
+def test_the_hosts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    looked = {
+        "host-a": Looked([], EVERYWHERE, {"files": 2}),
+        "host-b": Looked([["/var/log/x", "hex, 64 characters: 123456..."]], EVERYWHERE),
+    }
+    look_at(monkeypatch, looked)
     assert cli.main(["verify-wire", "--hosts"]) == 12
     said = capsys.readouterr()
-    assert "host-a: looked at 120 processes, 44 files\n  no secret\n" in said.out
+    assert "host-a: looked at 120 processes, 44 files, 9 bytes of journal, 9 bytes of xenstore\n" in said.out
+    assert "  could not be read: 2 files\n  no secret\n" in said.out
     assert "/var/log/x: hex, 64 characters: 123456..." in said.out
     assert said.err == "xenlab: error: host-b: 1 places hold what looks like a secret\n"
     looked["host-b"].leaks.clear()
     assert cli.main(["verify-wire", "--hosts", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["hosts"]["host-a"]["places"]["files"] == 44
+    found = json.loads(capsys.readouterr().out)["hosts"]["host-a"]
+    assert found["places"]["files"] == 44 and found["unread"] == {"files": 2}
+
+
+@pytest.mark.parametrize(
+    ("without", "missing"),
+    [
+        (["processes"], "processes"),
+        (["files"], "files"),
+        (["bytes of journal"], "journal or syslog"),
+        (["bytes of xenstore"], "xenstore"),
+        (list(EVERYWHERE), "processes, files, journal or syslog, xenstore"),
+    ],
+)
+def test_a_host_at_which_nothing_was_looked_at(
+    without: list[str], missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {kind: count for kind, count in EVERYWHERE.items() if kind not in without}
+    look_at(monkeypatch, {"host-a": Looked([], EVERYWHERE), "host-b": Looked([], places)})
+    assert cli.main(["verify-wire", "--hosts"]) == 11
+    said = capsys.readouterr()
+    assert said.err == f"xenlab: error: host-b: nothing was looked at of: {missing}\n"
+    assert said.out.count("no secret") == 1 and f"NOT PROVED: nothing was looked at of: {missing}" in said.out
+
+
+def test_a_syslog_is_as_good_as_a_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = {"processes": 1, "files": 1, "bytes of syslog": 1, "bytes of xenstore": 1}
+    look_at(monkeypatch, {"host-a": Looked([], places)})
+    assert cli.main(["verify-wire", "--hosts"]) == 0
 
 
 @pytest.mark.parametrize(
