@@ -81,6 +81,7 @@ class _Check:
     def __init__(self, canaries: list[bytes], expect: Expect | None) -> None:
         self._shared = Shared(Finder(needles(canaries)))
         self.finding = self._shared.finding
+        self.finding.canaries = len(canaries)
         self._expect = expect
         self._services: set[int] = set()
         self._flows: dict[str, _Flow] = {}

@@ -31,6 +31,7 @@ class Suspect:
 class Finding:
     """What `check_capture` saw. `kinds` is kind -> [packets, bytes on the wire]."""
 
+    canaries: int = 0  # that were searched for
     packets: int = 0
     wire_bytes: int = 0
     payload_bytes: int = 0

@@ -79,24 +79,28 @@ def through_ssh_alone(finding: Finding, expect: str) -> bool:
     return expect == "plugin" and set(finding.sealed) == {Meaning.SSH}
 
 
-def judged(finding: Finding, expect: str) -> tuple[Verdict, list[str]]:
+def judged(finding: Finding, expect: str, moved: range | None = None) -> tuple[Verdict, list[str]]:
     """The verdict on a capture and why. `expect`: what it is of ("esp", "plugin", "any"); "plain": of a transfer
-    without protection, so something has to be found in it, else the check itself proves nothing."""
+    without protection, so everything that was moved has to be found in it, else the check itself proves nothing.
+    `moved`: the numbers of its canaries (default: all)."""
     if expect == PLAIN:
-        if finding.hits:
+        wanted = set(range(finding.canaries) if moved is None else moved)
+        missed = wanted - {hit.canary for hit in finding.hits}
+        if wanted and not missed:
             return Verdict.PROVED, []
-        return Verdict.UNPROVEN, ["no canary was found in what was sent in the clear: were they in it?"]
+        told = f"{len(missed)} of {len(wanted)} canaries were not found in what was sent in the clear"
+        return Verdict.UNPROVEN, [f"{told}: were they in it?"]
     found = list(reasons(finding, expect))
     return max((verdict for verdict, _ in found), default=Verdict.PROVED), [text for _, text in found]
 
 
-def as_dict(finding: Finding, expect: str) -> dict[str, Any]:
+def as_dict(finding: Finding, expect: str, moved: range | None = None) -> dict[str, Any]:
     """For JSON: all that was found, `verdict` ("proved", "unproven", "open") and `reasons`."""
-    verdict, why = judged(finding, expect)
+    verdict, why = judged(finding, expect, moved)
     return {"verdict": verdict.name.lower(), "reasons": why, **asdict(finding)}
 
 
-def shown(name: str, finding: Finding, expect: str) -> Group:
+def shown(name: str, finding: Finding, expect: str, moved: range | None = None) -> Group:
     """For people: a capture's packets by kind, what was found in it, and the verdict."""
     kinds = Table(box=SIMPLE_HEAD, title=name, title_justify="left", title_style="bold")
     for column in ("kind", "is"):
@@ -117,7 +121,7 @@ def shown(name: str, finding: Finding, expect: str) -> Group:
         )
     if finding.doubled:
         lines.append(f"{finding.doubled} packets were captured on more than one device")
-    verdict, why = judged(finding, expect)
+    verdict, why = judged(finding, expect, moved)
     words = {
         Verdict.PROVED: "the check finds what is in the clear" if expect == PLAIN else _proved(finding),
         Verdict.UNPROVEN: "NOT PROVED",

@@ -82,7 +82,13 @@ def test_something_is_readable(tmp_path: Path) -> None:
         (["--expect", "esp"], 12, "packets that nothing explains: 30 tcp/49300"),
         (["--ports", "50000"], 12, "packets that nothing explains"),
         (["--ports", "50000", "--also", "tcp/49300"], 0, ""),
-        (["--expect", "plain"], 11, "no canary was found in what was sent in the clear"),
+        (
+            ["--expect", "plain"],
+            11,
+            "8 of 8 canaries were not found in what was sent in the clear: were they in it?",
+        ),
+        (["--moved", "disk"], 2, "--moved is for --expect plain"),
+        (["--expect", "plain", "--moved", "disk", "--canaries", "/dev/null"], 2, "--moved is for"),
         (["--ports", "x"], 2, "ports are a range"),
         (["--canaries", "missing"], 2, "cannot read missing"),
         (["--canaries", "/dev/null"], 2, "a canary a line, of 16 bytes or more each"),
@@ -109,8 +115,32 @@ def test_several_captures_as_json_and_the_worst_counts(tmp_path: Path) -> None:
     done = run(good, lost, bad, "--json")
     assert done.returncode == 12 and "lost.pcap" not in done.stderr
     assert [each["verdict"] for each in json.loads(done.stdout)["captures"]] == ["proved", "unproven", "open"]
-    done = run(bad, "--expect", "plain", "--json")
-    assert done.returncode == 0 and json.loads(done.stdout)["captures"][0]["hits"]
+
+
+def test_a_plain_transfer_shows_all_that_was_moved(tmp_path: Path) -> None:
+    """One that was found proves nothing of the others."""
+    disk = capture(tmp_path / "disk.pcap", OPEN)
+    both = capture(tmp_path / "both.pcap", canaries.lines(canaries.DISK + canaries.MEMORY) + noise(9000))
+    one = capture(tmp_path / "one.pcap", noise(3000) + canaries.DISK[2][:24] + noise(9000, 2))
+    for path, words, missed in (
+        (both, [], ""),
+        (disk, ["--moved", "disk"], ""),
+        (both, ["--moved", "memory"], ""),
+        (both, ["--moved", "memory", "--moved", "disk"], ""),
+        (disk, [], "4 of 8"),
+        (disk, ["--moved", "memory"], "4 of 4"),
+        (one, [], "7 of 8"),
+        (one, ["--moved", "disk"], "3 of 4"),
+    ):
+        done = run(path, "--expect", "plain", *words)
+        assert (done.returncode, missed in done.stderr) == (11 if missed else 0, True)
+        assert ("the check finds what is in the clear" in done.stdout) is not missed.startswith(("4", "7", "3"))
+    (tmp_path / "canaries").write_bytes(b"\n".join(canaries.DISK[:2]))
+    assert run(disk, "--expect", "plain", "--canaries", tmp_path / "canaries", "--json").returncode == 0
+    (tmp_path / "canaries").write_bytes(b"\n".join([*canaries.DISK[:2], b"the rain in spain"]))
+    done = run(disk, "--expect", "plain", "--canaries", tmp_path / "canaries", "--json")
+    (found,) = json.loads(done.stdout)["captures"]
+    assert done.returncode == 11 and found["verdict"] == "unproven" and found["hits"]
 
 
 def test_other_canaries(tmp_path: Path) -> None:
