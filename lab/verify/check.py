@@ -33,13 +33,33 @@ _HEARD = 1 << 26  # bytes between two words of progress
 
 
 class _Way:
-    """One direction of a flow: its stream, under what its packets are booked, and whether it called."""
+    """One direction of a flow: its stream, under what its packets are booked, and whether it called. `other`: the
+    other direction of a TCP connection."""
 
     def __init__(self, stream: Stream, room: Room) -> None:
         self.stream = stream
         self.order = Order(stream, room)
         self.kinds = Counter[tuple[str, int | None]]()  # (kind, port) -> packets
         self.called = False
+        self.other = self
+
+    def another(self, segment: Segment) -> bool:
+        """Whether a segment between the same ports begins another connection."""
+        if segment.opens and not self.called and self.other.order.carried:
+            return True
+        return segment.syn and self.order.others(segment.number)
+
+    def take(self, segment: Segment, data: bytes) -> None:
+        """A segment of this connection."""
+        if segment.reset:  # its numbers may be anything
+            self.order.beside(data)
+            self.order.cut()
+            self.other.order.cut()
+            return
+        self.called = self.called or segment.opens
+        self.order.segment(segment.number, segment.syn, data, segment.fin)
+        if segment.acknowledged is not None:
+            self.other.order.acknowledged(segment.acknowledged)
 
 
 class _Flow:
@@ -53,26 +73,6 @@ class _Flow:
         """What comes now is either a repetition or nobody's."""
         for way in self.ways.values():
             way.order.close()
-
-    def another(self, packet: Packet, segment: Segment) -> bool:
-        """Whether a packet between the same ports begins another connection."""
-        way, other = self.ways[packet.flow], self.ways[reverse(packet.flow)]
-        if segment.opens and not way.called and other.order.carried:
-            return True
-        return segment.syn and way.order.others(segment.number)
-
-    def take(self, packet: Packet, segment: Segment) -> None:
-        """A packet of this connection."""
-        way, other = self.ways[packet.flow], self.ways[reverse(packet.flow)]
-        if segment.reset:  # its numbers may be anything
-            way.order.beside(packet.payload)
-            way.order.cut()
-            other.order.cut()
-            return
-        way.called = way.called or segment.opens
-        way.order.segment(segment.number, segment.syn, packet.payload, segment.fin)
-        if segment.acknowledged is not None:
-            other.order.acknowledged(segment.acknowledged)
 
 
 class _Check:
@@ -111,8 +111,9 @@ class _Check:
         self._options.add(packet.options)
         if segment:
             flow = self._connection(packet, segment)
-            flow.ways[packet.flow].kinds[kind, port] += 1
-            flow.take(packet, segment)
+            way = flow.ways[packet.flow]
+            way.kinds[kind, port] += 1
+            way.take(segment, packet.payload)
             self._settle(flow, segment.reset)
         else:
             way = self._packets(packet.flow if meaning is None else f"{packet.flow} {meaning}", meaning)
@@ -147,13 +148,14 @@ class _Check:
         here, there = packet.flow, reverse(packet.flow)
         name = min(here, there)
         flow = self._flows.get(name)
-        if flow is not None and flow.another(packet, segment):
+        if flow is not None and flow.ways[here].another(segment):
             self._close(self._flows.pop(name))
         flow = self._flow(name)
         if not flow.ways:
             flow.ways = {each: _Way(Stream(each, self._shared, None, True), self._room) for each in (here, there)}
-            streams = [way.stream for way in flow.ways.values()]
-            streams[0].other, streams[1].other = streams[1], streams[0]
+            one, other = flow.ways.values()
+            one.other, other.other = other, one
+            one.stream.other, other.stream.other = other.stream, one.stream
         return flow
 
     def _packets(self, name: str, meaning: Meaning | None) -> _Way:
@@ -184,14 +186,13 @@ class _Check:
     def _close(self, flow: _Flow) -> None:
         """Nothing comes any more: what its packets were is known."""
         flow.close()
-        ways = list(flow.ways.values())
-        for way, other in zip(ways, reversed(ways), strict=True):
+        for way in flow.ways.values():
             self.finding.missing_bytes += way.order.missing
             self.finding.repeated_bytes += way.order.repeated
             self.finding.altered_bytes += way.order.altered
             self.finding.unplaced_bytes += way.order.unplaced
             # What comes back is told by what it answers.
-            self._explain(way, way.stream.blind or (other.stream.blind and not way.called))
+            self._explain(way, way.stream.blind or (way.other.stream.blind and not way.called))
 
     def _explain(self, way: _Way, blind: bool) -> None:
         """Book what the packets of a direction are. `blind`: its content cannot tell, for the capture lacks it."""
