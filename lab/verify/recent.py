@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 LAST = 1 << 22  # bytes kept of a direction
-ALL_LAST = 1 << 25  # bytes kept of all directions
+ALL_LAST = 1 << 24  # bytes kept of all directions
 OVERHEAD = 100  # bytes that a piece takes beside its own
 
 

@@ -120,7 +120,7 @@ def test_what_is_kept_to_compare_is_bounded() -> None:
         for number in range(300):
             each.segment(1 + number * 30_000, False, bytes(30_000))
         assert each._recent._size <= LAST
-    assert room.last <= 1 << 25
+    assert room.last <= 1 << 24
     for each in orders:
         each.close()
     assert room == Room()
