@@ -73,8 +73,10 @@ class Search:
         self._scanner = self._scanner or Scanner(self._shared.finder, self._shared.windows)
         hits = self._shared.finding.hits
         for canary, spelling, offset in self._scanner.feed(data):
-            if (canary, spelling) not in self._seen and len(hits) < LISTED:
-                self._seen.add((canary, spelling))
+            if (canary, spelling) in self._seen:
+                continue
+            self._seen.add((canary, spelling))
+            if len(hits) < LISTED or all(hit.canary != canary for hit in hits):
                 hits.append(Hit(canary, spelling, self._name, offset))
 
     def close(self) -> None:

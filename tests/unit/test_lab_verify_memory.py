@@ -190,3 +190,10 @@ def test_lists_are_bounded(tmp_path: Path) -> None:
     packets = connections(1010, lambda _: PREAMBLE + bytes(4))
     finding = check_capture(write(tmp_path / "x.pcap", packets), CANARIES)
     assert len(finding.unframed) == 1000
+
+
+def test_a_full_list_hides_no_canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "LISTED", 3)
+    packets = connections(9, lambda caller: noise(900, caller) + CANARIES[caller > 20_006])
+    finding = check_capture(write(tmp_path / "x.pcap", packets), CANARIES)
+    assert [hit.canary for hit in finding.hits] == [0, 0, 0, 1]
