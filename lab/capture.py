@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from lab.verify.flows import CaptureError
+from lab.verify.reading import CaptureError
 
 _SOL_PACKET, _PACKET_STATISTICS, _SO_RCVBUFFORCE, _ETH_P_ALL = 263, 6, 33, 3
 _ARPHRD_ETHERNET = (1, 772)  # Ethernet, loopback; anything else here has no link header

@@ -21,7 +21,7 @@ from lab.errors import CheckError, CommandError
 from lab.provider.base import Node, Provider
 from lab.role.swan import ends
 from lab.spec import Spec, Suite
-from lab.verify import flows
+from lab.verify import reading
 
 _ETHERNET, _IPV4 = 1, b"\x08\x00"
 _ESP, _UDP = 50, 17
@@ -43,14 +43,14 @@ _END = 'pid=$(cat "$0".pid) && rm "$0".pid && kill -INT $pid'
 
 def count(path: Path, a: set[str], b: set[str]) -> dict[str, int]:
     """Packets of the capture at `path` by kind: "esp", "ike" and "plain" between an address of `a` and one of `b`,
-    "other" for the rest. Raises lab.verify.flows.CaptureError."""
+    "other" for the rest. Raises lab.verify.reading.CaptureError."""
     kinds = Counter[str](esp=0, ike=0, plain=0, other=0)
-    for captured in flows.read(path):
+    for captured in reading.read(path):
         kinds[_kind(captured, a, b)] += 1
     return dict(kinds)
 
 
-def _kind(captured: flows.Captured, a: set[str], b: set[str]) -> str:
+def _kind(captured: reading.Captured, a: set[str], b: set[str]) -> str:
     data = captured.data
     if captured.link == _ETHERNET:
         if data[12:14] != _IPV4:
@@ -136,7 +136,7 @@ def prove(provider: Provider, spec: Spec) -> dict[str, int]:
                 exchange(nodes[here.name], there.address)
         try:
             counts = count(path, {a.address, a.endpoint}, {b.address, b.endpoint})
-        except flows.CaptureError as error:
+        except reading.CaptureError as error:
             raise CheckError(f"what crosses the router cannot be judged: {error}") from error
     if spec.ipsec is Suite.OFF:
         if counts["esp"] or not counts["plain"]:

@@ -26,6 +26,11 @@ from lab.verify.verdict import UnprovenError, Verdict
 from xenplugin.config import Config, parse_ports
 from xenplugin.ui.units import size
 
+#: What of a guest is moved -> the numbers of its canaries.
+_MOVED = {
+    "disk": range(len(planted.DISK)),
+    "memory": range(len(planted.DISK), len(planted.DISK) + len(planted.MEMORY)),
+}
 _FALLBACK = "where the plugin's ports cannot be reached its data goes through ssh: --expect any judges that"
 
 
@@ -45,11 +50,20 @@ _FALLBACK = "where the plugin's ports cannot be reached its data goes through ss
     show_default=True,
     help="What the capture is of. plain: canaries have to be found.",
 )
+@click.option(
+    "--moved",
+    multiple=True,
+    type=click.Choice([*_MOVED]),
+    help="With plain: what was moved, whose canaries have to be found, all of them (default: both).",
+)
 @click.option("--ports", default=Config().ports, show_default=True, help="Where the plugin listens: 49300-49399.")
 @click.option("--also", multiple=True, metavar="KIND", help="Packets that may be there as well: udp/5353.")
 @click.option("--hosts", is_flag=True, help="Look for secrets on the hosts of the lab, too.")
 @click.option(
-    "--seconds", type=click.FloatRange(0), default=0.0, help="With --hosts: how long to look at the processes."
+    "--seconds",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="With --hosts: how long to look at processes, state and xenstore.",
 )
 @name_option
 @click.option("--json", "as_json", is_flag=True, help="As JSON on standard output.")
@@ -57,6 +71,7 @@ def verify_wire(
     captures: tuple[Path, ...],
     canary_file: Path | None,
     expect: str,
+    moved: tuple[str, ...],
     ports: str,
     also: tuple[str, ...],
     hosts: bool,
@@ -71,7 +86,10 @@ def verify_wire(
     """
     if not captures and not hosts:
         raise LabUsageError("nothing to verify", hint="name a capture, or --hosts")
+    if moved and (expect != PLAIN or canary_file):
+        raise LabUsageError("--moved is for --expect plain, and tells which of the guests' own canaries it has")
     wanted = _canaries(canary_file)
+    has = _MOVED[moved[0]] if len(set(moved)) == 1 else None
     expected = None if expect == PLAIN else Expect(EXPECTED[expect], _ports(ports), frozenset(also))
     found: list[tuple[Path, Finding]] = []
     looked: dict[str, Looked] = {}
@@ -83,29 +101,27 @@ def verify_wire(
         if hosts:
             looked = look_at_hosts(look_at(name, say)[2], seconds)
     if as_json:
-        each = [{"path": str(path), **verdict.as_dict(finding, expect)} for path, finding in found]
+        each = [{"path": str(path), **verdict.as_dict(finding, expect, has)} for path, finding in found]
         click.echo(json.dumps({"captures": each, "hosts": {key: asdict(value) for key, value in looked.items()}}))
     else:
         console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 110)
         for path, finding in found:
-            console.print(verdict.shown(str(path), finding, expect))
+            console.print(verdict.shown(str(path), finding, expect, has))
         console.print(verdict.shown_hosts(looked))
-    _complain(found, looked, expect)
+    judged = [(*verdict.judged(finding, expect, has), path) for path, finding in found]
+    judged += [(*verdict.judged_host(each), Path(host)) for host, each in looked.items()]
+    alone = any(verdict.through_ssh_alone(finding, expect) for _, finding in found)
+    _complain(judged, _FALLBACK if alone else None)
 
 
-def _complain(found: list[tuple[Path, Finding]], looked: dict[str, Looked], expect: str) -> None:
-    """Raises the worst of it: CheckError, UnprovenError."""
-    judged = [(*verdict.judged(finding, expect), path) for path, finding in found]
-    for host, each in looked.items():
-        if each.leaks:
-            judged.append((Verdict.OPEN, [f"{len(each.leaks)} places hold what looks like a secret"], Path(host)))
+def _complain(judged: list[tuple[Verdict, list[str], Path]], hint: str | None) -> None:
+    """Raises the worst of it: CheckError, UnprovenError with this `hint`."""
     worst = max((code for code, _, _ in judged), default=Verdict.PROVED)
     text = "; ".join(f"{path.name}: {', '.join(why)}" for code, why, path in judged if code == worst)
     if worst is Verdict.OPEN:
         raise CheckError(text)
     if worst is Verdict.UNPROVEN:
-        alone = any(verdict.through_ssh_alone(finding, expect) for _, finding in found)
-        raise UnprovenError(text, hint=_FALLBACK if alone else None)
+        raise UnprovenError(text, hint=hint)
 
 
 def _tell(say: Say, name: str, read: int) -> None:

@@ -1,6 +1,7 @@
 """What a protocol sends in the clear by design, taken out of its bytes: what is left has to look like noise.
 
-Each filter follows the framing, and where that leads nowhere says so (`broken`) and takes nothing out any more.
+Each filter follows the framing, and where that leads nowhere says so (`broken`) and takes nothing out any more; nor
+does it behind a hole in which a frame may have begun (`lost`).
 What is taken out is counted, and searched for canaries like the rest.
 """
 
@@ -40,26 +41,37 @@ class Filter(Protocol):
 
     clear: int
     broken: bool
+    lost: bool
 
     def sealed(self, data: bytes) -> bytes:
         """Of the next bytes (of the next packet, where there is no stream) those that are to be noise."""
         ...
 
+    def skip(self, count: int) -> None:
+        """The next `count` bytes of the stream are missing."""
 
-class Nothing:
+
+class _Frameless:
+    """Where there are no frames, or each packet is one."""
+
+    broken = False
+    lost = False
+
+    def skip(self, count: int) -> None:
+        pass
+
+
+class Nothing(_Frameless):
     """All is to be noise."""
 
     clear = 0
-    broken = False
 
     def sealed(self, data: bytes) -> bytes:
         return data
 
 
-class Everything:
+class Everything(_Frameless):
     """All is in the clear by design, for it has the form (lab.verify.forms): ARP, neighbour discovery, ping."""
-
-    broken = False
 
     def __init__(self) -> None:
         self.clear = 0
@@ -69,10 +81,8 @@ class Everything:
         return b""
 
 
-class Esp:
+class Esp(_Frameless):
     """RFC 4303: what stands in front of each packet."""
-
-    broken = False
 
     def __init__(self) -> None:
         self.clear = 0
@@ -82,10 +92,8 @@ class Esp:
         return data[ESP_HEAD:]
 
 
-class _Spared:
+class _Spared(_Frameless):
     """Packets with a part that is clear, and a part that may be until `spared` bytes of it came."""
-
-    broken = False
 
     def __init__(self, spared: int) -> None:
         self.clear = 0
@@ -129,6 +137,7 @@ class _Framed:
     def __init__(self) -> None:
         self.clear = 0
         self.broken = False
+        self.lost = False
         self._skip = 0  # bytes of what comes that are in the clear
         self._body = 0  # bytes of what comes after them that are sealed
         self._head = bytearray()
@@ -138,7 +147,7 @@ class _Framed:
         out = []
         at = 0
         while at < len(data):
-            if self.broken:
+            if self.broken or self.lost:
                 out.append(data[at:])
                 break
             if self._skip:
@@ -158,6 +167,14 @@ class _Framed:
                     out.append(self._begin(head))
             at += taken
         return b"".join(out)
+
+    def skip(self, count: int) -> None:
+        if count <= self._skip:
+            self._skip -= count
+        elif not self._skip and count <= self._body:
+            self._body -= count
+        else:
+            self.lost = True
 
     def _begin(self, head: bytes) -> bytes:
         """A head has come: set what follows; returns what of it is sealed."""

@@ -25,14 +25,47 @@ if TYPE_CHECKING:
 _OUTPUT = 1 << 20  # bytes that a decoder may give at once
 _FED = 256  # bytes that zstd gets at once
 _WINDOW = 1 << 27  # the largest zstd window that is followed, bytes
+WINDOWS = 136 << 20  # bytes that all decoders of a capture may take: one with the largest window, and some
+_ZLIB, _ZSTD, _BZIP2 = 1 << 16, 1 << 19, 1 << 22  # bytes that a decoder takes, whatever it is fed with
+_ZSTD_HEAD = 18  # bytes in which a frame's header ends
 _BEFORE = bytes(1 << 15)  # deflate's window
 HEADER = 10  # bytes in which a deflate block's first code lengths end, and one
 #: bz2 fails with OSError and ValueError; EOFError is an orderly end.
 NO_SUCH_STREAM = (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, ValueError, EOFError)
 
 
+class Windows:
+    """The memory that decoders may take, of all streams that share it; `left`: bytes."""
+
+    def __init__(self, size: int = WINDOWS) -> None:
+        self.left = size
+
+
+class Share:
+    """What one decoder takes of it, and gives back when it goes."""
+
+    def __init__(self, windows: Windows) -> None:
+        self._windows = windows
+        self._taken = 0
+
+    def suffices(self, count: int) -> bool:
+        """Whether there is room for the `count` bytes that the decoder takes now."""
+        more = max(0, count - self._taken)
+        if more > self._windows.left:
+            return False
+        self._windows.left -= more
+        self._taken += more
+        return True
+
+    def __del__(self) -> None:
+        self._windows.left += self._taken
+
+
 class Decoder(Protocol):
-    """One stream being decoded."""
+    """One stream being decoded. `cost`: the memory it takes by now, bytes."""
+
+    @property
+    def cost(self) -> int: ...
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         """Pieces of the output; one of NO_SUCH_STREAM means that this was none, or its end."""
@@ -41,6 +74,8 @@ class Decoder(Protocol):
 
 class _Zlib:
     """zlib, gzip and raw deflate; a bomb gives its output in pieces."""
+
+    cost = _ZLIB
 
     def __init__(self, wbits: int) -> None:
         given = {"zdict": _BEFORE} if wbits < 0 else {}
@@ -55,17 +90,29 @@ class _Zlib:
 
 
 class _Slices:
-    """bz2 and xz, whose `decompress` takes a limit and keeps what it did not use."""
+    """bz2 and xz, whose `decompress` takes a limit and keeps what it did not use. `window`: bytes at most that it
+    keeps of its output, beside `cost`."""
 
-    def __init__(self, decompressor: Any) -> None:
+    def __init__(self, decompressor: Any, cost: int, window: int) -> None:
         self._object = decompressor
+        self._cost = cost
+        self._window = window
+        self._given = 0
+
+    @property
+    def cost(self) -> int:
+        return self._cost + min(self._given, self._window)
 
     def decode(self, data: bytes) -> Iterator[bytes]:
-        yield self._object.decompress(data, _OUTPUT)
+        yield self._given_now(self._object.decompress(data, _OUTPUT))
         while not self._object.needs_input and not self._object.eof:
-            yield self._object.decompress(b"", _OUTPUT)
+            yield self._given_now(self._object.decompress(b"", _OUTPUT))
         if self._object.eof:
             raise EOFError
+
+    def _given_now(self, output: bytes) -> bytes:
+        self._given += len(output)
+        return output
 
 
 class _Zstd:
@@ -73,10 +120,23 @@ class _Zstd:
 
     def __init__(self) -> None:
         self._object = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
+        self._head = b""
+        self._window = _WINDOW
+        self._given = 0
+
+    @property
+    def cost(self) -> int:
+        return _ZSTD + min(self._given, self._window)
 
     def decode(self, data: bytes) -> Iterator[bytes]:
+        if len(self._head) < _ZSTD_HEAD:
+            self._head += data[: _ZSTD_HEAD - len(self._head)]
+            if len(self._head) == _ZSTD_HEAD:
+                self._window = zstandard.get_frame_parameters(self._head).window_size
         for start in range(0, len(data), _FED):
-            yield self._object.decompress(data[start : start + _FED])
+            output = self._object.decompress(data[start : start + _FED])
+            self._given += len(output)
+            yield output
             if self._object.eof:  # said at once: until then what begins behind it would be its middle
                 raise EOFError
 
@@ -85,8 +145,8 @@ _MAGICS: list[tuple[bytes, str, Callable[[], Decoder]]] = [
     *((b"\x78" + level, "zlib", functools.partial(_Zlib, 15)) for level in (b"\x01", b"\x5e", b"\x9c", b"\xda")),
     (b"\x1f\x8b\x08", "gzip", functools.partial(_Zlib, 31)),
     (b"\x28\xb5\x2f\xfd", "zstd", _Zstd),
-    (b"\xfd7zXZ\0", "xz", lambda: _Slices(lzma.LZMADecompressor(memlimit=1 << 28))),
-    (b"BZh", "bzip2", lambda: _Slices(bz2.BZ2Decompressor())),
+    (b"\xfd7zXZ\0", "xz", lambda: _Slices(lzma.LZMADecompressor(memlimit=1 << 28), _ZLIB, 1 << 28)),
+    (b"BZh", "bzip2", lambda: _Slices(bz2.BZ2Decompressor(), _BZIP2, 0)),
 ]
 
 

@@ -2,16 +2,18 @@
 
 The strategy: a stream is fed in pieces; the last bytes of a piece are kept for what lies across the border.
 Decoders that fail go, those that go on are fed with all that follows, and their output is a stream, too, down to
-the second level. Memory is bounded however long the stream is; what cannot be followed for that is counted.
+the second level. Memory is bounded however long the stream is, and that of all decoders together (`Windows`); what
+cannot be followed for that is counted.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.verify.canary import Finder, Needle, Sighting
-from lab.verify.inflate import HEADER, NO_SUCH_STREAM, Decoder, beginnings
+from lab.verify.inflate import HEADER, NO_SUCH_STREAM, Decoder, Share, Windows, beginnings
 from lab.verify.textual import BASE64, HEX, Alphabet, Runs
 
 _LEVELS = 2  # of encodings, around the canary's own spelling
@@ -28,14 +30,16 @@ class _Followed:
     decoder: Decoder
     inside: Scanner
     begin: int  # in bytes of the stream
+    share: Share
 
 
 class Scanner:
     """Searches one stream. `level`: how many decoders it came through; `unfollowed`: decoders that were dropped
-    though they gave something."""
+    though they gave something, or for which there was no room."""
 
-    def __init__(self, finder: Finder, level: int = 0) -> None:
+    def __init__(self, finder: Finder, windows: Windows | None = None, level: int = 0) -> None:
         self._finder = finder
+        self._windows = windows or Windows()
         self._level = level
         self._tail = b""
         self._seen = 0  # bytes fed so far
@@ -74,7 +78,7 @@ class Scanner:
             # What one that is still at work has read is explained: it is the middle of a stream.
             if any(each.begin <= before + at and each.inside._seen >= _FRUITFUL for each in self._live):
                 continue
-            followed = _Followed(name, decoder, Scanner(self._finder, self._level + 1), before + at)
+            followed = _Followed(name, decoder, self._inside(), before + at, Share(self._windows))
             rest = at + _FIRST
             if self._follow(followed, text[at:rest]) and (len(text) <= rest or self._follow(followed, text[rest:])):
                 self._live.append(followed)
@@ -90,14 +94,23 @@ class Scanner:
         try:
             for piece in followed.decoder.decode(data):
                 self._note(followed.name, followed.inside, piece)
+                if not followed.share.suffices(followed.decoder.cost):
+                    self.unfollowed += 1
+                    return False
         except NO_SUCH_STREAM:
             return False
         return True
 
+    def _inside(self) -> Scanner:
+        """For what a decoder gives."""
+        return Scanner(self._finder, self._windows, self._level + 1)
+
     def _text(self, alphabet: Alphabet) -> Callable[[int], Callable[[bytes], None]]:
+        whole = weakref.proxy(self)  # which has them: with it all decoders go, and at once
+
         def sink(_phase: int) -> Callable[[bytes], None]:
-            inside = Scanner(self._finder, self._level + 1)
-            return lambda piece: self._note(alphabet.name, inside, piece)
+            inside = whole._inside()
+            return lambda piece: whole._note(alphabet.name, inside, piece)
 
         return sink
 

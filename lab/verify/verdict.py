@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.errors import CheckError, LabError
-from lab.verify.check import Finding, Hit
 from lab.verify.explain import PLAIN, Meaning
+from lab.verify.finding import Finding, Hit
 from lab.verify.hosts import Looked
 from xenplugin.ui import units
 
@@ -47,6 +47,8 @@ def reasons(finding: Finding, expect: str) -> Iterator[tuple[Verdict, str]]:
         yield Verdict.OPEN, f"{finding.not_noise} of {finding.judged} windows are no noise"
     if finding.unframed:
         yield Verdict.OPEN, f"{len(finding.unframed)} streams are not framed as they should be"
+    if finding.altered_bytes:
+        yield Verdict.OPEN, f"{finding.altered_bytes} bytes of TCP streams were sent again otherwise than at first"
     if finding.strangers:
         told = ", ".join(f"{packets} {kind}" for kind, packets in sorted(finding.strangers.items()))
         yield Verdict.OPEN, f"packets that nothing explains: {told}"
@@ -61,6 +63,13 @@ def reasons(finding: Finding, expect: str) -> Iterator[tuple[Verdict, str]]:
         yield Verdict.UNPROVEN, f"{finding.truncated} packets are held in part only"
     if finding.missing_bytes:
         yield Verdict.UNPROVEN, f"{finding.missing_bytes} bytes of TCP streams are missing"
+    if finding.untold:
+        yield Verdict.UNPROVEN, f"{finding.untold} packets are of TCP streams whose first bytes are missing"
+    if finding.adrift:
+        yield Verdict.UNPROVEN, f"{finding.adrift} windows behind holes are no noise, or hold the lengths of frames"
+    if finding.unplaced_bytes:
+        told = f"{finding.unplaced_bytes} bytes have no place in the TCP stream they are sent in"
+        yield Verdict.UNPROVEN, told
     if finding.unfollowed:
         yield Verdict.UNPROVEN, f"{finding.unfollowed} compressed streams could not be followed"
 
@@ -70,24 +79,28 @@ def through_ssh_alone(finding: Finding, expect: str) -> bool:
     return expect == "plugin" and set(finding.sealed) == {Meaning.SSH}
 
 
-def judged(finding: Finding, expect: str) -> tuple[Verdict, list[str]]:
+def judged(finding: Finding, expect: str, moved: range | None = None) -> tuple[Verdict, list[str]]:
     """The verdict on a capture and why. `expect`: what it is of ("esp", "plugin", "any"); "plain": of a transfer
-    without protection, so something has to be found in it, else the check itself proves nothing."""
+    without protection, so everything that was moved has to be found in it, else the check itself proves nothing.
+    `moved`: the numbers of its canaries (default: all)."""
     if expect == PLAIN:
-        if finding.hits:
+        wanted = set(range(finding.canaries) if moved is None else moved)
+        missed = wanted - {hit.canary for hit in finding.hits}
+        if wanted and not missed:
             return Verdict.PROVED, []
-        return Verdict.UNPROVEN, ["no canary was found in what was sent in the clear: were they in it?"]
+        told = f"{len(missed)} of {len(wanted)} canaries were not found in what was sent in the clear"
+        return Verdict.UNPROVEN, [f"{told}: were they in it?"]
     found = list(reasons(finding, expect))
     return max((verdict for verdict, _ in found), default=Verdict.PROVED), [text for _, text in found]
 
 
-def as_dict(finding: Finding, expect: str) -> dict[str, Any]:
+def as_dict(finding: Finding, expect: str, moved: range | None = None) -> dict[str, Any]:
     """For JSON: all that was found, `verdict` ("proved", "unproven", "open") and `reasons`."""
-    verdict, why = judged(finding, expect)
+    verdict, why = judged(finding, expect, moved)
     return {"verdict": verdict.name.lower(), "reasons": why, **asdict(finding)}
 
 
-def shown(name: str, finding: Finding, expect: str) -> Group:
+def shown(name: str, finding: Finding, expect: str, moved: range | None = None) -> Group:
     """For people: a capture's packets by kind, what was found in it, and the verdict."""
     kinds = Table(box=SIMPLE_HEAD, title=name, title_justify="left", title_style="bold")
     for column in ("kind", "is"):
@@ -106,7 +119,9 @@ def shown(name: str, finding: Finding, expect: str) -> Group:
         lines.append(
             f"{finding.clear_bytes} bytes are in the clear by design, {finding.repeated_bytes} were sent again"
         )
-    verdict, why = judged(finding, expect)
+    if finding.doubled:
+        lines.append(f"{finding.doubled} packets were captured on more than one device")
+    verdict, why = judged(finding, expect, moved)
     words = {
         Verdict.PROVED: "the check finds what is in the clear" if expect == PLAIN else _proved(finding),
         Verdict.UNPROVEN: "NOT PROVED",
@@ -136,13 +151,30 @@ def _hits(hits: list[Hit]) -> Iterator[str]:
         yield f"  and {len(grouped) - 12} more"
 
 
+def judged_host(looked: Looked) -> tuple[Verdict, list[str]]:
+    """The verdict on a host and why."""
+    if looked.leaks:
+        return Verdict.OPEN, [f"{len(looked.leaks)} places hold what looks like a secret"]
+    if looked.missing:
+        return Verdict.UNPROVEN, [f"nothing was looked at of: {', '.join(looked.missing)}"]
+    return Verdict.PROVED, []
+
+
 def shown_hosts(hosts: dict[str, Looked]) -> Group:
     """For people: where was looked, and what was found."""
     lines = []
     for name, looked in hosts.items():
-        places = ", ".join(f"{count} {kind}" for kind, count in looked.places.items())
-        lines.append(Text(f"{name}: looked at {places}"))
+        verdict, why = judged_host(looked)
+        lines.append(Text(f"{name}: looked at {_counts(looked.places)}"))
+        if looked.unread:
+            lines.append(Text(f"  could not be read: {_counts(looked.unread)}", "yellow"))
         lines += [Text(f"  {where}: {what}", "bold red") for where, what in looked.leaks]
-        if not looked.leaks:
+        if verdict is Verdict.UNPROVEN:
+            lines.append(Text(f"  NOT PROVED: {'; '.join(why)}", "yellow"))
+        elif verdict is Verdict.PROVED:
             lines.append(Text("  no secret", "green"))
     return Group(*lines)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing"

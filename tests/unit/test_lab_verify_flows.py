@@ -12,13 +12,19 @@ pytest.importorskip("scapy", reason="scapy is not installed")
 pytest.importorskip("numpy", reason="numpy is not installed")
 
 from helpers.wire import A, B, ike, noise, stream, write
-from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption, fragment
 from scapy.layers.inet6 import (
     ICMPv6EchoRequest,
+    ICMPv6MLDMultAddrRec,
+    ICMPv6MLReport2,
     ICMPv6ND_NS,
     IPv6,
+    IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
+    PadN,
+    RouterAlert,
 )
 from scapy.layers.ipsec import ESP, SecurityAssociation
 from scapy.layers.l2 import ARP, CookedLinux, CookedLinuxV2, Dot1Q, Ether
@@ -26,7 +32,8 @@ from scapy.layers.l2 import ARP, CookedLinux, CookedLinuxV2, Dot1Q, Ether
 from lab.guest import canaries
 from lab.verify.check import Finding, check_capture
 from lab.verify.explain import EXPECTED, Expect, packet_filter, packet_meaning
-from lab.verify.flows import Captured, Parser
+from lab.verify.flows import Parser
+from lab.verify.reading import Captured
 from lab.verify.verdict import Verdict, judged
 
 ONE = Expect(EXPECTED["esp"])
@@ -34,8 +41,12 @@ ONE = Expect(EXPECTED["esp"])
 
 def parsed(*packets: Any) -> list[tuple[str, tuple[int, int] | None, bytes]]:
     parser = Parser()
-    found = [parser.parse(Captured(1 if isinstance(p, Ether) else 101, bytes(p), len(p))) for p in packets]
-    return [(each.protocol, each.ports, each.payload) for each in found]
+    found = [
+        each
+        for packet in packets
+        for each in parser.parse(Captured(1 if isinstance(packet, Ether) else 101, bytes(packet), len(packet)))
+    ]
+    return [(each.protocol, each.ports, each.payload) for each in [*found, *parser.rest()]]
 
 
 def test_what_is_around_tcp_does_not_matter() -> None:
@@ -57,7 +68,7 @@ def test_captures_of_any_device(kind: Any, tmp_path: Path) -> None:
     link = {CookedLinux: 113, CookedLinuxV2: 276}[kind]
     parser = Parser()
     packets = [kind(proto=0x0800) / IP() / UDP(sport=500, dport=500) / b"x", kind(proto=0x0806) / ARP()]
-    found = [parser.parse(Captured(link, bytes(each), len(each))) for each in packets]
+    found = [found for each in packets for found in parser.parse(Captured(link, bytes(each), len(each)))]
     assert [each.protocol for each in found] == ["udp", "arp"] and found[0].payload == b"x"
 
 
@@ -73,7 +84,20 @@ def test_fragments_are_their_first_ones() -> None:
         found = parsed(*pieces)
         assert len(found) > 1 and {each[:2] for each in found} == {("udp", (4500, 4500))}
         assert b"".join(each[2] for each in found) == bytes(whole)[8:]
-    assert parsed(IP(src=A, dst=B, id=8, frag=100, proto=17) / b"whose?")[0][0] == "ip-fragment"
+        found = parsed(*pieces[::-1])
+        assert len(found) == len(pieces) and {each[:2] for each in found} == {("udp", (4500, 4500))}
+        assert sorted(b"".join(each[2] for each in found)) == sorted(bytes(whole)[8:])
+
+
+def test_fragments_without_a_first_one(tmp_path: Path) -> None:
+    """They wait for it, but not for ever and not all of them."""
+    lonely = [IP(src=A, dst=B, id=number, frag=100, proto=17) / canaries.DISK[0] for number in range(1, 400)]
+    found = parsed(*lonely)
+    assert len(found) == 399 and {each[0] for each in found} == {"ip-fragment"}
+    finding = look(tmp_path, [*secured("AES-GCM", None), *lonely])
+    assert finding.strangers == {"ip-fragment": 399} and finding.hits
+    assert finding.packets == sum(tally[0] for tally in finding.kinds.values())
+    assert finding.wire_bytes == sum(tally[1] for tally in finding.kinds.values())
 
 
 def look(tmp_path: Path, packets: list[Any], expect: Expect = ONE) -> Finding:
@@ -163,6 +187,39 @@ def test_what_stands_behind_a_packet_is_searched(tmp_path: Path) -> None:
     assert not look(tmp_path, [Ether(packet + bytes(20))]).hits
 
 
+def test_options_of_headers_are_searched(tmp_path: Path) -> None:
+    half = canaries.DISK[0][:36]
+    tcp = TCP(sport=40000, dport=22, flags="S")
+    six = IPv6(src="fd::1", dst="fd::2")
+    for packet in (
+        IP(src=A, dst=B, options=[IPOption(bytes([0x94, 38]) + half)]) / tcp,
+        IP(src=A, dst=B) / TCP(sport=40000, dport=22, flags="S", options=[(254, half)]),
+        six / IPv6ExtHdrHopByHop(options=[PadN(optdata=half)]) / tcp,
+        six / IPv6ExtHdrDestOpt(options=[PadN(optdata=half)]) / IPv6ExtHdrFragment(nh=6) / tcp,
+        IP(src=A, dst=B) / UDP(sport=500, dport=500) / ike(noise(300)),
+    ):
+        finding = look(tmp_path, [packet], Expect(EXPECTED["any"]))
+        assert [hit.flow for hit in finding.hits] == ["options of headers"] * (UDP not in packet)
+        assert "ipv6-options" in finding.strangers if IPv6 in packet else not finding.strangers
+
+
+def test_headers_of_ipv6_that_are_none_of_the_hosts_business(tmp_path: Path) -> None:
+    """Only who listens to what is told with one (RFC 3810)."""
+    six = IPv6(src="fe80::1", dst="ff02::16")
+    told = ICMPv6MLReport2(records=[ICMPv6MLDMultAddrRec(dst="ff02::fb")])
+    assert not look(tmp_path, [six / IPv6ExtHdrHopByHop(options=[RouterAlert()]) / told]).strangers
+    for packet in (
+        six / IPv6ExtHdrHopByHop(options=[RouterAlert(value=7)]) / told,
+        six / IPv6ExtHdrHopByHop(options=[RouterAlert(), PadN(optdata=bytes(8))]) / told,
+        six / IPv6ExtHdrHopByHop(options=[RouterAlert()]) / UDP(sport=500, dport=500) / ike(noise(300)),
+        six / IPv6ExtHdrDestOpt() / told,
+        six / IPv6ExtHdrRouting(addresses=["fd::9"]) / told,
+    ):
+        finding = look(tmp_path, [packet])
+        assert finding.strangers == {"ipv6-options": 1}
+        assert not look(tmp_path, [packet], Expect(ONE.meanings, kinds=frozenset({"ipv6-options"}))).strangers
+
+
 def test_no_packet_is_too_broken(tmp_path: Path) -> None:
     more = (Ether() / ARP(), IP() / ICMP(), IPv6() / ICMPv6EchoRequest(data=b"x" * 30), *around())
     whole = [bytes(each) for each in (*more, *secured("AES-GCM", None)[:2], *stream(b"x"))]
@@ -173,7 +230,7 @@ def test_no_packet_is_too_broken(tmp_path: Path) -> None:
         for _ in range(chance.randrange(4)):
             data[chance.randrange(len(data))] = chance.randrange(256)
         del data[chance.randrange(len(data) + 1) :]
-        found = parser.parse(Captured(chance.choice((1, 101, 113, 276, 999)), bytes(data), len(data)))
-        assert found.protocol and isinstance(found.payload, bytes)
-        taken = packet_filter(packet_meaning(found))
-        assert len(taken.sealed(found.payload)) + taken.clear == len(found.payload)
+        for found in parser.parse(Captured(chance.choice((1, 101, 113, 276, 999)), bytes(data), len(data))):
+            assert found.protocol and isinstance(found.payload, bytes)
+            taken = packet_filter(packet_meaning(found))
+            assert len(taken.sealed(found.payload)) + taken.clear == len(found.payload)

@@ -37,8 +37,9 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from lab.guest import canaries
 from lab.verify.check import Finding, check_capture
 from lab.verify.explain import EXPECTED, Expect, Meaning, packet_meaning
-from lab.verify.flows import Captured, Parser
+from lab.verify.flows import Parser
 from lab.verify.forms import error_head, ike_head
+from lab.verify.reading import Captured
 from lab.verify.verdict import Verdict, judged
 from netem.profile import Profile
 from netem.world import TwoHosts
@@ -57,7 +58,8 @@ WORKING = stream(SSH, port=22) + stream(PLUGIN, port=49300)
 
 
 def meaning(packet: Any) -> Meaning | None:
-    return packet_meaning(Parser().parse(Captured(1 if isinstance(packet, Ether) else 101, bytes(packet), 1)))
+    (found,) = Parser().parse(Captured(1 if isinstance(packet, Ether) else 101, bytes(packet), 1))
+    return packet_meaning(found)
 
 
 def ping(data: bytes) -> Any:

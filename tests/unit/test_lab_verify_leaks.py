@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import secrets
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,18 @@ FOUND = {
     "hex in capitals": lambda secret: secret.hex().upper().encode(),
     "base64": base64.b64encode,
     "base64 for urls": base64.urlsafe_b64encode,
+    "hex with colons": lambda secret: secret.hex(":").encode(),
+    "hex with spaces": lambda secret: secret.hex(" ").encode(),
+    "hex in words": lambda secret: secret.hex(" ", 4).encode(),
+    "hex in quads": lambda secret: secret.hex("-", 8).encode(),
+    "hex and commas": lambda secret: ", ".join(f"{byte:02x}" for byte in secret).encode(),
+    "hex as C has it": lambda secret: ", ".join(f"0x{byte:02x}" for byte in secret).encode(),
+    "numbers": lambda secret: str(list(secret)).encode(),
+    "repr": lambda secret: repr(secret).encode(),
+    "repr of a bytearray": lambda secret: repr(bytearray(secret)).encode(),
+    "repr in JSON": lambda secret: json.dumps(repr(secret)).encode(),
+    "latin-1 in JSON": lambda secret: json.dumps(secret.decode("latin-1")).encode(),
+    "a number": lambda secret: str(int.from_bytes(secret, "big") | 1 << 255).encode(),
 }
 PUBLIC = [
     "Accepted publickey for root from 10.71.1.10 port 5 ssh2: ED25519 SHA256:{base64}",
@@ -27,6 +41,15 @@ PUBLIC = [
     '"sha256": "tree1:{hex}"',
     "sha256={hex}",
     "digest {hex}",
+    "SHA-256 = {colons}",
+]
+NOT_PUBLIC = [
+    "derived by HKDF-SHA256: {hex}",
+    "derived by HKDF SHA256: {hex}",
+    "hmac_sha256({hex}",
+    "the secret's sha256: {hex}",
+    "session of SHA256-{hex}",
+    "nodigest {hex}",
 ]
 #: Lines of logs, environments and xenstore of a Debian host with Xen.
 HARMLESS = [
@@ -40,6 +63,14 @@ HARMLESS = [
     "LS_COLORS=rs=0:di=01;34:ln=01;36:mh=00:pi=40;33",
     "org.freedesktop.systemd1.Manager.SubscribeToEverythingThatHappens",
     "====================================================================",
+    "2026-11-29 04:41:42 2026-11-29 04:41:43 2026-11-29 04:41:44 2026-11-29 04:41:45 2026-11-29 04:41:46",
+    "10 20 30 40 50 60 70 80 90 11 22 33 44 55 66 77 88 99 12 23 34 45 56 67 78 89 91 13 24 35 46 57 68 79",
+    "cpus: " + ", ".join(map(str, range(64))),
+    "0, 1, 0, 1, 2, 3, 4, 5, 2, 3, 4, 5, 2, 3, 4, 5, 2, 3, 4, 5, 2, 3, 4, 5, 2, 3, 4, 5, 2, 3, 4, 5, 6, 7",
+    "6b1d6e35-1a0e-44a5-9d3e-3c4dbd34d0a1 7b1d6e35-1a0e-44a5-9d3e-3c4dbd34d0a2 8b1d6e35-1a0e-44a5-9d3e-3c4d",
+    r"dev-disk-by\x2duuid-6b1d6e35\x2d1a0e\x2d44a5\x2d9d3e\x2d3c4dbd34d0a1.swap \x2d \x2d \x2d \x2d \x2d \x2d",
+    "0x0000000000000000-0x000000000009fc00 0x000000000009fc00-0x00000000000a0000",
+    "00:16:3e:5c:1a:01 00:16:3e:5c:1a:02 00:16:3e:5c:1a:03 00:16:3e:5c:1a:04 fe80::216:3eff:fe5c:1a01",
 ]
 
 
@@ -55,9 +86,14 @@ def test_secrets_look_like_secrets(name: str) -> None:
 @pytest.mark.parametrize("line", PUBLIC)
 def test_what_is_public_is_not_reported(line: str) -> None:
     secret = secrets.token_bytes(32)
-    told = line.format(hex=secret.hex(), base64=base64.b64encode(secret).decode())
+    told = line.format(hex=secret.hex(), base64=base64.b64encode(secret).decode(), colons=secret.hex(":"))
     assert not list(suspects(told.encode()))
-    assert list(suspects(told.replace(secret.hex(), f"x and {secret.hex()}").encode())) or "base64" in line
+    assert list(suspects(told.replace(secret.hex(), f"x and {secret.hex()}").encode())) or "{hex}" not in line
+
+
+@pytest.mark.parametrize("line", NOT_PUBLIC)
+def test_what_only_sounds_public_is_reported(line: str) -> None:
+    assert list(suspects(line.format(hex=secrets.token_hex(32)).encode()))
 
 
 @pytest.mark.parametrize("line", HARMLESS)
@@ -81,7 +117,27 @@ def test_files_are_read_across_pieces_and_links_are_not_followed(tmp_path: Path)
     look = Look()
     look_at_files(look, [tmp_path / "log.d", tmp_path / "missing", tmp_path / "outside"])
     assert [where for where, _ in look.leaks] == [str(tmp_path / "log.d/big"), str(tmp_path / "outside")]
-    assert look.places == {"files": 2}
+    assert look.places == {"files": 2} and look.unread == {}
+
+
+def test_what_cannot_be_read_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("syslog", "locked", "gone"):
+        (tmp_path / name).write_text("nothing\n")
+    opened = Path.open
+
+    def refuse(self: Path, *words: Any) -> Any:
+        if self.name in ("locked", "gone"):
+            raise PermissionError if self.name == "locked" else FileNotFoundError
+        return opened(self, *words)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "read_bytes", lambda self: refuse(Path("locked")))
+    look = Look()
+    look_at_files(look, [tmp_path])
+    look_at_commands(look, {"xenstore": ["false"], "journal": ["sh", "-c", "echo half; exit 1"]})
+    look_at_processes(look, [1])
+    assert look.places == {"files": 1, "bytes of syslog": 8}
+    assert look.unread == {"files": 1, "xenstore": 1, "journal": 1, "processes": 1}
 
 
 def test_what_commands_print(tmp_path: Path) -> None:
@@ -123,16 +179,18 @@ class Lab:
     class abilities:
         xen = True
 
-    def __init__(self, patch: str) -> None:
+    def __init__(self, patch: str, *only: str) -> None:
         self._patch = patch
+        self._only = only or ("host-a", "host-b")
 
     def nodes(self) -> dict[str, Host]:
-        return {"host-a": Host(self._patch), "host-b": Host(self._patch)}
+        nothing = "WATCHED = FOLDERS = ()\nSTORE = COMMANDS = {}\npids = lambda: []"
+        return {name: Host(self._patch if name in self._only else nothing) for name in ("host-a", "host-b")}
 
 
 def patched(tmp_path: Path, pid: int) -> str:
     """No process but `pid` of this machine is looked at, and no folder but the test's."""
-    return f"FOLDERS = ({str(tmp_path)!r},)\nCOMMANDS = {{}}\npids = lambda: [{pid}]"
+    return f"WATCHED = ()\nFOLDERS = ({str(tmp_path)!r},)\nSTORE = COMMANDS = {{}}\npids = lambda: [{pid}]"
 
 
 def test_the_hosts_run_the_search_themselves(tmp_path: Path) -> None:
@@ -151,6 +209,22 @@ def test_the_hosts_run_the_search_themselves(tmp_path: Path) -> None:
             str(tmp_path / "plugin.log"),
         ]
         assert looked.places["files"] == 1 and looked.places["processes"] >= 2  # again and again
+
+
+def test_what_is_there_only_while_a_guest_moves_is_seen(tmp_path: Path) -> None:
+    """A node of xenstore and a file that are gone when the search is over."""
+    store, state = tmp_path / "store", tmp_path / "state"
+    state.mkdir()
+    seen, secret = tmp_path / "seen", secrets.token_hex(32)
+    (state / "record").write_text(secret)
+    store.write_text(f"/tool/xenplugin/migration/x/secret = {secret}\n")
+    once = f"cat {store}; rm -f {store} {state}/record; echo again >{store}; touch {seen}"
+    patch = f"WATCHED = ({str(state)!r},)\nSTORE = {{'xenstore': ['sh', '-c', {once!r}]}}\n"
+    patch += "FOLDERS = ()\nCOMMANDS = {}\npids = lambda: []"
+    found = hosts.look_at_hosts(Lab(patch, "host-a"), 0.5)  # type: ignore[arg-type]
+    assert [where for where, _ in found["host-a"].leaks] == [str(state / "record"), "xenstore"]
+    assert not (state / "record").exists() and seen.exists()
+    assert found["host-a"].places["bytes of xenstore"] > 100
 
 
 def test_a_host_that_answers_nonsense(tmp_path: Path) -> None:

@@ -82,7 +82,13 @@ def test_something_is_readable(tmp_path: Path) -> None:
         (["--expect", "esp"], 12, "packets that nothing explains: 30 tcp/49300"),
         (["--ports", "50000"], 12, "packets that nothing explains"),
         (["--ports", "50000", "--also", "tcp/49300"], 0, ""),
-        (["--expect", "plain"], 11, "no canary was found in what was sent in the clear"),
+        (
+            ["--expect", "plain"],
+            11,
+            "8 of 8 canaries were not found in what was sent in the clear: were they in it?",
+        ),
+        (["--moved", "disk"], 2, "--moved is for --expect plain"),
+        (["--expect", "plain", "--moved", "disk", "--canaries", "/dev/null"], 2, "--moved is for"),
         (["--ports", "x"], 2, "ports are a range"),
         (["--canaries", "missing"], 2, "cannot read missing"),
         (["--canaries", "/dev/null"], 2, "a canary a line, of 16 bytes or more each"),
@@ -109,8 +115,32 @@ def test_several_captures_as_json_and_the_worst_counts(tmp_path: Path) -> None:
     done = run(good, lost, bad, "--json")
     assert done.returncode == 12 and "lost.pcap" not in done.stderr
     assert [each["verdict"] for each in json.loads(done.stdout)["captures"]] == ["proved", "unproven", "open"]
-    done = run(bad, "--expect", "plain", "--json")
-    assert done.returncode == 0 and json.loads(done.stdout)["captures"][0]["hits"]
+
+
+def test_a_plain_transfer_shows_all_that_was_moved(tmp_path: Path) -> None:
+    """One that was found proves nothing of the others."""
+    disk = capture(tmp_path / "disk.pcap", OPEN)
+    both = capture(tmp_path / "both.pcap", canaries.lines(canaries.DISK + canaries.MEMORY) + noise(9000))
+    one = capture(tmp_path / "one.pcap", noise(3000) + canaries.DISK[2][:24] + noise(9000, 2))
+    for path, words, missed in (
+        (both, [], ""),
+        (disk, ["--moved", "disk"], ""),
+        (both, ["--moved", "memory"], ""),
+        (both, ["--moved", "memory", "--moved", "disk"], ""),
+        (disk, [], "4 of 8"),
+        (disk, ["--moved", "memory"], "4 of 4"),
+        (one, [], "7 of 8"),
+        (one, ["--moved", "disk"], "3 of 4"),
+    ):
+        done = run(path, "--expect", "plain", *words)
+        assert (done.returncode, missed in done.stderr) == (11 if missed else 0, True)
+        assert ("the check finds what is in the clear" in done.stdout) is not missed.startswith(("4", "7", "3"))
+    (tmp_path / "canaries").write_bytes(b"\n".join(canaries.DISK[:2]))
+    assert run(disk, "--expect", "plain", "--canaries", tmp_path / "canaries", "--json").returncode == 0
+    (tmp_path / "canaries").write_bytes(b"\n".join([*canaries.DISK[:2], b"the rain in spain"]))
+    done = run(disk, "--expect", "plain", "--canaries", tmp_path / "canaries", "--json")
+    (found,) = json.loads(done.stdout)["captures"]
+    assert done.returncode == 11 and found["verdict"] == "unproven" and found["hits"]
 
 
 def test_other_canaries(tmp_path: Path) -> None:
@@ -130,21 +160,57 @@ def test_there_is_something_to_do() -> None:
     assert done.returncode == 13 and "there is no lab no-such-lab" in done.stderr
 
 
-def test_the_hosts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    looked = {
-        "host-a": Looked([], {"processes": 120, "files": 44}),
-        "host-b": Looked([["/var/log/x", "hex, 64 characters: 123456..."]], {"processes": 99}),
-    }
+EVERYWHERE = {"processes": 120, "files": 44, "bytes of journal": 9, "bytes of xenstore": 9}
+
+
+def look_at(monkeypatch: pytest.MonkeyPatch, looked: dict[str, Looked]) -> None:
     monkeypatch.setattr(verify_wire, "look_at", lambda name, say: (None, None, None))
     monkeypatch.setattr(verify_wire, "look_at_hosts", lambda provider, seconds: looked)
+
+
+def test_the_hosts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    looked = {
+        "host-a": Looked([], EVERYWHERE, {"files": 2}),
+        "host-b": Looked([["/var/log/x", "hex, 64 characters: 123456..."]], EVERYWHERE),
+    }
+    look_at(monkeypatch, looked)
     assert cli.main(["verify-wire", "--hosts"]) == 12
     said = capsys.readouterr()
-    assert "host-a: looked at 120 processes, 44 files\n  no secret\n" in said.out
+    assert "host-a: looked at 120 processes, 44 files, 9 bytes of journal, 9 bytes of xenstore\n" in said.out
+    assert "  could not be read: 2 files\n  no secret\n" in said.out
     assert "/var/log/x: hex, 64 characters: 123456..." in said.out
     assert said.err == "xenlab: error: host-b: 1 places hold what looks like a secret\n"
     looked["host-b"].leaks.clear()
     assert cli.main(["verify-wire", "--hosts", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["hosts"]["host-a"]["places"]["files"] == 44
+    found = json.loads(capsys.readouterr().out)["hosts"]["host-a"]
+    assert found["places"]["files"] == 44 and found["unread"] == {"files": 2}
+
+
+@pytest.mark.parametrize(
+    ("without", "missing"),
+    [
+        (["processes"], "processes"),
+        (["files"], "files"),
+        (["bytes of journal"], "journal or syslog"),
+        (["bytes of xenstore"], "xenstore"),
+        (list(EVERYWHERE), "processes, files, journal or syslog, xenstore"),
+    ],
+)
+def test_a_host_at_which_nothing_was_looked_at(
+    without: list[str], missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {kind: count for kind, count in EVERYWHERE.items() if kind not in without}
+    look_at(monkeypatch, {"host-a": Looked([], EVERYWHERE), "host-b": Looked([], places)})
+    assert cli.main(["verify-wire", "--hosts"]) == 11
+    said = capsys.readouterr()
+    assert said.err == f"xenlab: error: host-b: nothing was looked at of: {missing}\n"
+    assert said.out.count("no secret") == 1 and f"NOT PROVED: nothing was looked at of: {missing}" in said.out
+
+
+def test_a_syslog_is_as_good_as_a_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = {"processes": 1, "files": 1, "bytes of syslog": 1, "bytes of xenstore": 1}
+    look_at(monkeypatch, {"host-a": Looked([], places)})
+    assert cli.main(["verify-wire", "--hosts"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -211,6 +277,6 @@ def test_memory_does_not_grow_with_the_capture(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-c", MEASURED, path], cwd=ROOT, capture_output=True, timeout=300)
         (found,) = json.loads(done.stdout)["captures"]
         assert found["payload_bytes"] == 8 * (64 - (32 << 10)) + (mib << 20)
-        assert found["missing_bytes"] == 8 * (32 << 10) and found["verdict"] == "open"  # the frames are lost
+        assert found["missing_bytes"] == 8 * (32 << 10) and found["verdict"] == "unproven"
         most[mib] = int(done.stderr.split()[-1]) >> 10
     assert most[160] < 300 and most[160] < most[16] + 150, most
