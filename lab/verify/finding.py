@@ -44,7 +44,7 @@ class Finding:
     unplaced_bytes: int = 0  # in TCP segments, but in no place of a stream
     repeated_bytes: int = 0  # retransmitted
     altered_bytes: int = 0  # among them those that were something else at first
-    doubled: int = 0  # packets of other protocols than TCP that were captured on more than one device
+    doubled: int = 0  # packets of other protocols than TCP that are the same as one shortly before
     unfollowed: int = 0  # compressed streams that were given up, for there were too many at once
     sealed: dict[str, int] = field(default_factory=dict)  # what was to be noise: meaning -> bytes
     clear_bytes: int = 0  # clear by design: ssh's opening, a sealed stream's preamble and lengths, ARP ...

