@@ -67,14 +67,14 @@ def predict(folders: tuple[Path, ...], bench_file: Path | None, **asked: Any) ->
     """
     chosen = list(folders) or [Path("results/quick")]
     sets = [found for found in data.load(chosen) if found.native]
-    cores = {int(host["cores"]) for each in sets for host in each.hosts}
-    if not cores:
+    machines = {(str(host["cpu"]), int(host["cores"])) for each in sets for host in each.hosts}
+    if not machines:
         raise LabError("there are no runs at native speed among these", hint="xenlab experiment quick")
-    if len(cores) > 1:
-        counts = " and ".join(str(count) for count in sorted(cores))
-        raise LabUsageError(f"these runs are of machines with {counts} cores", hint="one kind of machine at a time")
+    if len(machines) > 1:
+        names = " and ".join(f"{cpu}, {cores} cores" for cpu, cores in sorted(machines))
+        raise LabUsageError(f"these runs are of several machines: {names}", hint="those of one at a time")
     figures = _bench(bench_file)
-    models = fit(sets, Hosts(cores.pop(), figures, shared=True))
+    models = fit(sets, Hosts(machines.pop()[1], figures, shared=True))
     tables = _models(models, too_few(sets)), _answers(models, figures, _cases(asked), memory_ratio(sets[:1]))
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 130)
     console.print(*tables, sep="")

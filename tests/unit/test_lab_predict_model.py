@@ -29,6 +29,7 @@ FIGURES = {
     "zstd": {"-1": {"mb_per_cpu_second": 400, "ratio": 2.9}, "1": {"mb_per_cpu_second": 270, "ratio": 3.3},
              "9": {"mb_per_cpu_second": 40, "ratio": 3.8}},
 }  # fmt: skip
+HOST = {"cpu": "VAX", "cores": 2}
 HERE = Hosts(2, FIGURES, shared=True)
 MEMORY = round(1.02 * (2 << 30))
 
@@ -90,7 +91,7 @@ def test_what_must_hold_of_any_host(cores: int, size: float, rate: float | None,
 def runs(noise: float) -> Set:
     """As hosts like HERE and a tool with a window of 2 MiB would make them."""
     chance = random.Random(5)
-    made = Set(True, hosts=[{"cores": 2}])
+    made = Set(True, hosts=[HOST])
     memory = {"stream": 2 << 30, "ratio": 3.5}
     for rate in (10**8, 10**9):
         for number in range(11):
@@ -149,7 +150,7 @@ def test_too_few_runs_are_said() -> None:
 def tools(rates: list[int], sizes: tuple[int, ...] = (404_000_768,), speed: float = 10**12) -> Set:
     """As tools would make them that reach `speed` bit/s, on disks of 4 GiB with `sizes` of data (a quarter of which
     are the file system's own and in no cell's name); gzip and gunzip take 40 s for 1 GB of data and 8 for holes."""
-    made = Set(True, hosts=[{"cores": 2}])
+    made = Set(True, hosts=[HOST])
     memory = {"stream": MEMORY, "ratio": 3.4}
     for rate, rtt in itertools.product(rates, (0.0, 0.06, 0.12, 0.2)):
         reached = min(rate, speed) / 1.05
@@ -242,7 +243,7 @@ def test_guests_of_several_sizes_make_one_model() -> None:
     """A fixed time is told from one that grows with the memory, as one guest alone cannot tell them apart."""
 
     def of(memory: int) -> Set:
-        made = Set(True, hosts=[{"cores": 2}])
+        made = Set(True, hosts=[HOST])
         for rtt in (0.0, 0.1, 0.2):
             figures = {"seconds": 6 + 8 * memory * 1.05 / 1e8, "memory": {"stream": memory, "ratio": 3.4}}
             made.runs[Cell("existing-gcm", rtt, 10**8, 0)] = [figures]
@@ -259,10 +260,10 @@ def test_machines_that_differ_make_no_model(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tools([10**8])
-    other.hosts = [{"cores": 8}]
+    other.hosts = [{**HOST, "cpu": "Z80"}]
     monkeypatch.setattr(report_data, "load", lambda folders: [tools([10**8]), other])
     assert cli.main(["predict"]) == 2
-    assert "machines with 2 and 8 cores" in capsys.readouterr().err
+    assert "several machines: VAX, 2 cores and Z80, 2 cores" in capsys.readouterr().err
 
 
 @pytest.fixture
