@@ -4,27 +4,33 @@
     python -m lab.player.tcp --listen ADDRESS PORT COMMAND...      at the far side, for one connection
 
 Bytes go from pipe to socket and back inside the kernel (splice), so that this costs no more than xl writing to the
-socket itself.
+socket itself. At the far side they are taken a millisecond's worth at a time: a word of Python for each packet
+would cost more than all that is measured.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import socket
 import subprocess
 import sys
 import threading
+import time
 
 _PIECE = 1 << 20
+_GATHERED = 0.001  # seconds
 
 
-def _pump(source: int, sink: int) -> None:
+def _pump(source: int, sink: int, gather: float = 0.0) -> None:
     with contextlib.suppress(OSError):
         while True:
             # A splice that waits for a socket holds the pipe's lock: nobody could read what is in it already.
             select.select([source], [], [])
+            if gather:
+                time.sleep(gather)
             if not os.splice(source, sink, _PIECE):
                 return
 
@@ -55,7 +61,8 @@ def listen(address: str, port: int, words: list[str]) -> int:
         assert child.stdin is not None and child.stdout is not None
         back = threading.Thread(target=_pump, args=(child.stdout.fileno(), line.fileno()), daemon=True)
         back.start()
-        _pump(line.fileno(), child.stdin.fileno())
+        fcntl.fcntl(child.stdin, fcntl.F_SETPIPE_SZ, _PIECE)  # a millisecond at 8 Gbit/s
+        _pump(line.fileno(), child.stdin.fileno(), _GATHERED)
         child.stdin.close()
         code = child.wait()
         back.join()
