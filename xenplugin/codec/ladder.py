@@ -6,8 +6,9 @@ images); what is learnt is how this host and this content compare with the usual
 content changes from chunk to chunk far more than the proportions do. D is what left the send queue while
 it was never empty; when senders starved it is supposed to be more than was seen, so that a faster level is
 tried; but not again and again more than the link took when it was last full, or a host that packs more slowly
-than its link drains would keep trying levels that pack less. The level with the highest estimate wins, the
-cheaper one of near equals.
+than its link drains would keep trying levels that pack less. And never more than `_HEAD` times what was seen of the
+link: memory that is zeros for a while starves it as well, and says nothing of it. The level with the highest
+estimate wins, the cheaper one of near equals.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _DRAIN_WEIGHT = 0.4
 _HOPE = 1.3
 #: How much more than when it was last full, each time.
 _DOUBT = 1.02
+#: No more than so many times what it took at most, or took when it was full, at whatever level.
+_HEAD = 8.0
 #: A costlier level must promise this much more.
 _BETTER = 1.04
 
@@ -50,6 +53,7 @@ class Ladder:
         self._density = 1.0  # log of the ratio, in usual logs
         self._other = 0.0  # seconds per byte a worker spends on reading and hashing
         self._drain: float | None = None
+        self._seen = 0.0  # the most that left, since the link was last full
         self._full: float | None = None  # what the link took when it was last full, and a little more since
         self._lock = threading.Lock()
 
@@ -75,17 +79,18 @@ class Ladder:
             return
         with self._lock:
             rate = count / seconds
+            self._seen = max(self._seen, rate)
             if starved:
-                self._drain = max(self._drain or 0.0, rate) * _HOPE
+                self._drain = min(max(self._drain or 0.0, rate) * _HOPE, _HEAD * self._seen)
                 if self._full is not None:
-                    self._full = max(self._full * _DOUBT, rate)
+                    self._full = min(max(self._full * _DOUBT, rate), _HEAD * self._seen)
                     self._drain = min(self._drain, self._full)
             elif self._drain is None or rate < self._drain / 2:
                 self._drain = rate
             else:
                 self._drain = _mean(self._drain, rate, _DRAIN_WEIGHT)
             if not starved:
-                self._full = self._drain
+                self._full = self._seen = self._drain
             self._level = self._best(self._drain)
 
     def _best(self, drain: float) -> int:
