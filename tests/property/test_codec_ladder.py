@@ -18,6 +18,8 @@ from xenplugin.transfer.job import Job
 from xenplugin.wire.frames import Codec
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 
+MIB = 1 << 20
+
 COMMON = settings(deadline=None, max_examples=60)
 CONTENT = st.one_of(
     st.binary(min_size=1, max_size=3000),
@@ -233,6 +235,24 @@ def test_whatever_it_is_told_it_stays_on_its_rungs(
         ladder.packed(ladder.level, raw, packed, abs(seconds), 0.0)
         ladder.drained(count, seconds, starved)
         assert ladder.level in RUNGS
+
+
+@pytest.mark.parametrize("noise", [20, 2000])
+def test_what_was_noise_for_a_while_is_not_taken_for_noise_for_ever(noise: int) -> None:
+    """A backup in a guest's page cache, and behind it all the rest of the memory was sent as it is."""
+    ladder = Ladder(None, 2)
+
+    def send(chunks: int, ratio: float) -> None:
+        for _ in range(chunks):
+            level = ladder.level
+            packed = MIB if level == STORE or ratio == 1 else int(MIB / USUAL[level][1])
+            ladder.packed(level, MIB, packed, MIB / USUAL[level][0], 0.001)
+            ladder.drained(packed, packed / 12.5e6, False)
+
+    send(noise, 1.0)
+    assert noise < 100 or ladder._level == STORE
+    send(100, 3.0)
+    assert ladder._level > STORE and ladder.level > STORE
 
 
 def test_a_link_that_starves_for_ever_is_no_overflow() -> None:

@@ -6,9 +6,8 @@ images); what is learnt is how this host and this content compare with the usual
 content changes from chunk to chunk far more than the proportions do. D is what left the send queue while
 it was never empty; when senders starved it is supposed to be more than was seen, so that a faster level is
 tried; but not again and again more than the link took when it was last full, or a host that packs more slowly
-than its link drains would keep trying levels that pack less. And never more than `_HEAD` times what was seen of the
-link: memory that is zeros for a while starves it as well, and says nothing of it. The level with the highest
-estimate wins, the cheaper one of near equals.
+than its link drains would keep trying levels that pack less. The level with the highest estimate wins, the
+cheaper one of near equals.
 """
 
 from __future__ import annotations
@@ -32,12 +31,13 @@ _START = 3
 #: Weight of a chunk, and of a look at the queue, in the running means.
 _CHUNK_WEIGHT = 0.06
 _DRAIN_WEIGHT = 0.4
+#: Which chunk is tried at all where nothing is packed; its weight is that of all that were not.
+_TRY = 8
+_TRY_WEIGHT = 1 - (1 - _CHUNK_WEIGHT) ** _TRY
 #: How much more a link that starved is supposed to take, each time.
 _HOPE = 1.3
 #: How much more than when it was last full, each time.
 _DOUBT = 1.02
-#: No more than so many times what it took at most, or took when it was full, at whatever level.
-_HEAD = 8.0
 #: A costlier level must promise this much more.
 _BETTER = 1.04
 
@@ -53,13 +53,18 @@ class Ladder:
         self._density = 1.0  # log of the ratio, in usual logs
         self._other = 0.0  # seconds per byte a worker spends on reading and hashing
         self._drain: float | None = None
-        self._seen = 0.0  # the most that left, since the link was last full
         self._full: float | None = None  # what the link took when it was last full, and a little more since
+        self._stored = 0
         self._lock = threading.Lock()
 
     @property
     def level(self) -> int:
-        """The level for the next chunk."""
+        """The level for the next chunk. Where nothing is packed, each `_TRY`-th is all the same, at the cheapest:
+        else what was noise for a while would be taken for noise for ever."""
+        if self._fixed is None and self._level == STORE:
+            self._stored += 1
+            if self._stored % _TRY == 0:
+                return RUNGS[1]
         return self._level
 
     def packed(self, level: int, raw: int, packed: int, pack_seconds: float, other_seconds: float) -> None:
@@ -68,10 +73,11 @@ class Ladder:
         with self._lock:
             self._other = _mean(self._other, other_seconds / raw, _CHUNK_WEIGHT)
             if level in USUAL and level != STORE:
+                weight = _TRY_WEIGHT if self._level == STORE else _CHUNK_WEIGHT
                 speed, ratio = USUAL[level]
-                self._slowness = _mean(self._slowness, pack_seconds / raw * speed, _CHUNK_WEIGHT)
+                self._slowness = _mean(self._slowness, pack_seconds / raw * speed, weight)
                 density = math.log(max(1.0, raw / max(packed, 1))) / math.log(ratio)
-                self._density = _mean(self._density, min(density, 3.0), _CHUNK_WEIGHT)
+                self._density = _mean(self._density, min(density, 3.0), weight)
 
     def drained(self, count: int, seconds: float, starved: bool) -> None:
         """`count` packed bytes left the queue within `seconds`; `starved`: senders found it empty."""
@@ -79,18 +85,17 @@ class Ladder:
             return
         with self._lock:
             rate = count / seconds
-            self._seen = max(self._seen, rate)
             if starved:
-                self._drain = min(max(self._drain or 0.0, rate) * _HOPE, _HEAD * self._seen)
+                self._drain = max(self._drain or 0.0, rate) * _HOPE
                 if self._full is not None:
-                    self._full = min(max(self._full * _DOUBT, rate), _HEAD * self._seen)
+                    self._full = max(self._full * _DOUBT, rate)
                     self._drain = min(self._drain, self._full)
             elif self._drain is None or rate < self._drain / 2:
                 self._drain = rate
             else:
                 self._drain = _mean(self._drain, rate, _DRAIN_WEIGHT)
             if not starved:
-                self._full = self._seen = self._drain
+                self._full = self._drain
             self._level = self._best(self._drain)
 
     def _best(self, drain: float) -> int:
