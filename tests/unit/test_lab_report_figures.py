@@ -221,7 +221,7 @@ def test_bars_of_where_the_time_goes_are_the_times_of_figure_6(tmp_path: Path) -
     assert fixed == {"compress": 20.0, "decompress": 13.0}  # as its words call them
 
 
-@pytest.mark.parametrize("name", ["paper-netns", "move"])
+@pytest.mark.parametrize("name", ["epyc", "epyc-recorded-busy", "xeon", "move"])
 def test_so_they_are_of_what_was_measured(name: str) -> None:
     for runs, cell in ((each, cell) for each in data.load([DOCS / name]) for cell in each.runs):
         parts = runs.phases(cell.way, cell.rtt, cell.rate, cell.data)
