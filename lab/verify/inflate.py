@@ -181,8 +181,7 @@ def _magic_tables() -> tuple[bytes, bytes]:
 @functools.cache
 def _block_tables() -> tuple[bytes, bytes, numpy.ndarray, numpy.ndarray]:  # type: ignore[type-arg, unused-ignore]
     """What the first byte may be, what the second may be; of three code lengths their share of Kraft's sum, in
-    128ths;
-    of a number of code lengths a mask of their bits."""
+    128ths; of a number of code lengths a mask of their bits."""
     import numpy
 
     first = bytes(byte & 6 == 4 and byte >> 3 <= 29 for byte in range(256))  # codes of its own, 286 of them at most

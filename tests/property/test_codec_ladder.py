@@ -186,7 +186,7 @@ def settle(link: float, workers: int, slowness: float, density: float, other: fl
     best = max(speeds(level)[0] for level in RUNGS)
     looks = []
     for _ in range(260):
-        level = ladder.level
+        level = ladder.choose()
         rate, made, ratio = speeds(level)
         raw = 1 << 20
         for _ in range(min(30, int(rate * 0.1 / raw) + 1)):  # what is packed between two looks
@@ -232,7 +232,7 @@ def test_whatever_it_is_told_it_stays_on_its_rungs(
         raw = data.draw(st.integers(1, 1 << 20))
         packed = data.draw(st.integers(0, raw))
         assume(seconds == seconds)
-        ladder.packed(ladder.level, raw, packed, abs(seconds), 0.0)
+        ladder.packed(ladder.choose(), raw, packed, abs(seconds), 0.0)
         ladder.drained(count, seconds, starved)
         assert ladder.level in RUNGS
 
@@ -244,15 +244,15 @@ def test_what_was_noise_for_a_while_is_not_taken_for_noise_for_ever(noise: int) 
 
     def send(chunks: int, ratio: float) -> None:
         for _ in range(chunks):
-            level = ladder.level
+            level = ladder.choose()
             packed = MIB if level == STORE or ratio == 1 else int(MIB / USUAL[level][1])
             ladder.packed(level, MIB, packed, MIB / USUAL[level][0], 0.001)
             ladder.drained(packed, packed / 12.5e6, False)
 
     send(noise, 1.0)
-    assert noise < 100 or ladder._level == STORE
+    assert noise < 100 or ladder.level == STORE
     send(100, 3.0)
-    assert ladder._level > STORE and ladder.level > STORE
+    assert ladder.level > STORE and ladder.choose() > STORE
 
 
 def test_a_link_that_starves_for_ever_is_no_overflow() -> None:

@@ -59,6 +59,10 @@ class Ladder:
 
     @property
     def level(self) -> int:
+        """The level that is best now."""
+        return self._level
+
+    def choose(self) -> int:
         """The level for the next chunk. Where nothing is packed, each `_TRY`-th is all the same, at the cheapest:
         else what was noise for a while would be taken for noise for ever."""
         if self._fixed is None and self._level == STORE:

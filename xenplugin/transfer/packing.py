@@ -185,7 +185,7 @@ class Packing:
         codec, payload = Codec.STORED, b""
         if data:
             pieces = [view[start:stop] for start, stop in byte_runs(data, length)]
-            level = self._ladder.level
+            level = self._ladder.choose()
             whole = pieces[0] if len(pieces) == 1 and level != STORE else b"".join(pieces)
             hashed = time.thread_time()
             codec, packed = packer.pack(whole, level)

@@ -193,7 +193,7 @@ class PipeOut:
                         return
                     number, data = self._work.popleft()
                     self._changed.notify_all()
-                level, began = ladder.level, time.thread_time()
+                level, began = ladder.choose(), time.thread_time()
                 codec, payload = packer.pack(data, level)
                 ladder.packed(level, len(data), len(payload), time.thread_time() - began, 0.0)
                 segment = Segment(number, codec, len(data), payload)
