@@ -40,7 +40,9 @@ def experiment(
     repetitions: int | None,
     dry_run: bool,
 ) -> None:
-    """Do the runs of SCENARIO, a file or one that comes with the lab: quick, paper-netns, paper-xen, ipsec.
+    """Do the runs of SCENARIO, a file or one that comes with the lab.
+
+    With the lab come quick, paper-netns, paper-xen, recorded-idle, recorded-busy and ipsec (docs/experiment.md).
 
     Ctrl-C stops it; the same command goes on where it was, for what has a result is not done again. Then: `xenlab
     report`.

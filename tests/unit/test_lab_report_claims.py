@@ -1,0 +1,64 @@
+"""What was claimed or wanted, and whether what was measured is told as reaching it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.report import data, page
+from lab.report.claims import claims
+from tests.helpers.results import matrix, save, save_xen
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return matrix(tmp_path / "results")
+
+
+def test_claims_are_judged(folder: Path) -> None:
+    together = "takes at most 0.3 of existing and the paper's way for the disk together, from 120 ms on"
+    (runs,) = data.load([folder])
+    found = {claim.says: claim for claim in claims(runs)}
+    assert found["xenplugin static takes at most 0.3 of existing's time from 120 ms on"].reached is True
+    partial = found["partial takes 70 % or less of existing's time from 120 ms on"]
+    assert partial.reached is None and partial.ours == "45 % to 47 %"  # the paper's own claims are not judged
+    assert found["xenplugin full is faster than the paper's full at every RTT"].reached is True
+    assert found["static's time at 200 ms is at most 1.15 of that at 0 ms"].ours == "1.04"
+    assert found[f"static {together}"].reached
+    assert found[f"live {together}"].reached
+    assert found["live's downtime is at most 1.2 of existing's and one RTT"].reached is True
+    for rtt in (0.0, 0.12, 0.2):
+        save(folder, "live", rtt, 80.0, downtime=1.21 * (0.5 + rtt) + rtt)
+        save(folder, "static", rtt, 150.0)
+        save(folder, "static", rtt, 150.0, 1)
+    found = {claim.says: claim for claim in claims(data.load([folder])[0])}
+    assert found["xenplugin static takes at most 0.3 of existing's time from 120 ms on"].reached is False
+    assert found["xenplugin static is faster than existing at every RTT"].reached is True
+    assert found["live's downtime is at most 1.2 of existing's and one RTT"].reached is False
+
+
+def test_what_was_not_measured_is_not_judged(tmp_path: Path) -> None:
+    """One RTT says nothing of every RTT; a guest that never stood still was measured all the same."""
+    made = tmp_path / "one"
+    for way, seconds in (("existing", 200.0), ("static", 50.0), ("full", 90.0), ("paper-full", 400.0)):
+        save(made, way, 0.2, seconds)
+    save(made, "live", 0.2, 60.0, downtime=0.0)
+    rows = [claim for claim in claims(data.load([made])[0]) if claim.who == "goal"]
+    assert len(rows) == 4 and {claim.reached for claim in rows} == {None}
+    assert [claim.ours for claim in rows][:2] == ["at most 0.25 (200 ms alone)"] * 2
+    assert any("0.00 of" in claim.ours for claim in rows)
+
+
+def test_no_value_of_one_kind_stands_for_another(folder: Path, tmp_path: Path) -> None:
+    """The same rate on real Xen: its own table of claims."""
+    for rtt in (0.0, 0.12):
+        save_xen(tmp_path / "xen", "existing", rtt, seconds=100.0, disk_seconds=20.0, downtime=5.0)
+        save_xen(tmp_path / "xen", "static", rtt, seconds=77.0, result={"phases": {"memory": 70.0}})
+    written = page.write(tmp_path / "report", data.load([folder, tmp_path / "xen"]), "x")
+    whole = written[0].read_text().partition("What was claimed")[2].partition("<section")[0]
+    tables = dict(part.split("</h3>", 1) for part in whole.split("<h3>")[1:])
+    native, xen = (tables[f"{name}"] for name in tables)
+    assert "Native" in next(iter(tables)) and "Real Xen" in list(tables)[1]
+    assert "at most 0.77" in xen and "at most 0.77" not in native
+    assert "at most 0.26" in native and "at most 0.26" not in xen

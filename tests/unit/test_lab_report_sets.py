@@ -1,0 +1,82 @@
+"""Which results meet in a figure of the report, and which do not."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from pathlib import Path
+
+import pytest
+
+from lab.report import data, page
+from tests.helpers.results import RATE, matrix, save, save_xen
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return matrix(tmp_path / "results")
+
+
+def test_medians_without_what_was_discarded(folder: Path) -> None:
+    (runs,) = data.load([folder])
+    assert runs.median("static", 0.12, RATE, 10**9) == pytest.approx(52.2)
+    assert sum(runs.phases("static", 0.12, RATE, 10**9).values()) == pytest.approx(52.2)
+    assert runs.spread("static", RATE, 10**9, "seconds")[0] == (0.0, 50.0, 90.0)
+    assert len(runs.discarded) == 1 and runs.ways(RATE, 10**9)[0] == "existing"
+
+
+def test_what_differs_in_more_than_way_and_link_does_not_meet(tmp_path: Path) -> None:
+    here = tmp_path / "all"
+    save(here, "static", 0.12, 50.0)
+    guest = {"disk": 4 << 30, "memory": 2 << 30, "writes": 50}
+    save(here, "static", 0.12, 51.0, 1, scenario={"guest": guest})
+    save_xen(here, "existing", 0.12, seconds=90.0)
+    first = next(here.glob("existing-0.12-*.json")).read_text()
+    changes = [("host", {"cpu": "Z80"}), ("lab", {"xen": "4.20"}), ("versions", {"accel": "kvm"})]
+    for number, (part, change) in enumerate([*changes, ("lab", {"ipsec": "off"})]):
+        values = json.loads(first)
+        values[part] |= change
+        (here / f"changed-{number}.json").write_text(json.dumps(values))
+    values["lab"]["link"]["loss"] = 0.01
+    (here / "lossy.json").write_text(json.dumps(values))
+    sets = data.load([here])
+    assert [len(several) for each in sets for several in each.runs.values()] == [1] * 8
+    assert len(sets) == 7 and len({each.tag for each in sets}) == 7
+    (both,) = (each for each in sets if len(each.runs) == 2)
+    assert {cell.way for cell in both.runs} == {"existing", "plain"}  # by the IPsec that it went through
+
+
+def test_discarded_runs_of_a_guest_without_any_other_are_told(folder: Path, tmp_path: Path) -> None:
+    save(tmp_path / "other", "static", 0.12, 1.0, memory=1 << 30, discarded="the link was late")
+    assert len(data.load([folder, tmp_path / "other"])[0].discarded) == 2
+
+
+def test_guests_of_different_sizes_do_not_meet(folder: Path, tmp_path: Path) -> None:
+    small = tmp_path / "ipsec"
+    for way, seconds in (("existing", 50.0), ("plain", 49.0)):
+        save(small, way, 0.12, seconds, memory=512 << 20)
+    xen = tmp_path / "xen"
+    save_xen(xen, "static", 0.12, seconds=90.0, result={"phases": {"memory": 70.0}})
+    sizes = {"memory": {"size": 256 << 20}, "disk": {"size": 512 << 20, "data": 80 << 20}}
+    save_xen(tmp_path / "other", "static", 0.12, seconds=90.0, result={"phases": {"memory": 70.0}}, **sizes)
+    first, second, third, fourth = data.load([folder, small, xen, tmp_path / "other"])
+    assert first.median("existing", 0.12, RATE, 0) == pytest.approx(212)
+    assert second.median("existing", 0.12, RATE, 0) == pytest.approx(50)
+    assert first.name.endswith("4 GiB disk, 2 GiB memory") and second.name.endswith("4 GiB disk, 512 MiB memory")
+    assert third.name == "Real Xen, emulated CPU: the lab's own guest" and not third.native
+    assert fourth.name == "Real Xen, emulated CPU: 512 MiB disk, 256 MiB memory"
+    assert [each.tag for each in (first, second, third, fourth)] == ["", "4gib-512mib", "xen", "xen-512mib-256mib"]
+    written = page.write(tmp_path / "report", [first, second, third, fourth], "x")
+    text = written[0].read_text()
+    assert text.count("<section") == 4 and len(set(written)) == len(written)
+    assert all(text.count(f"<h2>{escape(each.name)};") == 1 for each in (first, second, third))
+
+
+def test_recorded_memories_are_guests_of_their_own(folder: Path, tmp_path: Path) -> None:
+    for load in ("idle", "busy"):
+        guest = {"disk": 4 << 30, "memory": 2 << 30, "pages": load}
+        save(tmp_path / load, "static", 0.12, 20.0, scenario={"guest": guest})
+    sets = data.load([folder, tmp_path / "idle", tmp_path / "busy"])
+    assert [each.tag for each in sets] == ["", "4gib-2gib-idle", "4gib-2gib-busy"]
+    assert sets[1].name.endswith("4 GiB disk, 2 GiB memory (recorded, idle)")
+    assert sets[1].median("static", 0.12, RATE, 10**9) == 20.0
