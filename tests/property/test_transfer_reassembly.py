@@ -245,6 +245,19 @@ def test_memory_that_packs_well_near_the_end_does_not_narrow_what_comes_after(
     assert go_on(10, 3) >= 0.5 * min(3 * rate, 64 * MIB / rtt)
 
 
+def test_zero_pages_go_in_the_largest_segments_however_far_it_is() -> None:
+    """What bounds them is the number of segments under way, not the link."""
+    allowed = Backlog()
+    allowed.connected(0.2)
+    assert allowed.segment == MIB // 2
+    allowed.packed(MIB // 6, MIB // 2)
+    assert allowed.segment == MIB // 2
+    allowed.packed(100, MIB // 2)
+    assert allowed.segment == MIB
+    allowed.packed(MIB // 3, MIB)
+    assert allowed.segment == MIB // 2
+
+
 def test_in_slow_start_the_end_narrows_nothing() -> None:
     allowed = Backlog()
     allowed.connected(0.2)

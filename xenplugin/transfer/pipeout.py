@@ -200,6 +200,7 @@ class PipeOut:
                 with self._changed:
                     self._kept[number] = segment
                     self._held += len(payload) - len(data)
+                    self._backlog.packed(len(payload), len(data))
                 self._session.put(segment)
                 with self._changed:
                     self._packed += 1
