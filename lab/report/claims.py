@@ -28,7 +28,7 @@ def claims(runs: Set) -> list[Claim]:
     """All that can be said of these runs."""
     found: list[Claim] = []
     for rate in runs.rates:
-        for data in runs.disks:
+        for data in runs.disks_at(rate):
             where = speed(rate) + (f", {amount(data)} of files" if len(runs.disks) > 1 else "")
             found += [claim for make in _MAKERS for claim in make(runs, rate, data, where)]
     return found
@@ -45,7 +45,7 @@ def _paper(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim
         )
         far = [share for rtt, share in partial if rtt >= _FAR]
         if far:
-            said = f"{_percent(min(far))} to {_percent(max(far))}"
+            said = " to ".join(dict.fromkeys(_percent(share) for share in (min(far), max(far))))
             rows.append(
                 Claim(
                     "paper",
@@ -78,7 +78,7 @@ def _ipsec(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim
         plain, sealed = (throughput(runs, way, rtt, rate) for way in ("plain", "existing"))
         if plain and sealed:
             lost.append(f"{plain - sealed:.1f} MB/s of {plain:.1f} at {rtt * 1000:g} ms")
-    if not lost or data != runs.disks[0]:
+    if not lost or data != runs.disks_at(rate)[0]:
         return []
     return [Claim("paper", "IPsec costs 0.5 to 1 MB/s of throughput", speed(rate), ", ".join(lost))]
 
@@ -165,7 +165,7 @@ def _over(runs: Set, way: str, rate: int | None, data: int, *others: str) -> lis
 def _from(wins: Sequence[float], all_of_it: Sequence[tuple[float, float]]) -> str:
     if not wins:
         return "at no RTT"
-    if len(wins) == len(all_of_it):
+    if len(wins) == len(all_of_it) > 1:
         return "at every RTT"
     return "at " + ", ".join(f"{rtt * 1000:g}" for rtt in wins) + " ms"
 

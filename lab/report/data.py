@@ -98,6 +98,10 @@ class Set:
         """Bytes of files of the disks that there are; [0] where that is not known."""
         return sorted({cell.data for cell in self.runs if cell.data}) or [0]
 
+    def disks_at(self, rate: int | None) -> list[int]:
+        """Those of them that were moved at `rate`: what moves no disk says nothing of the others."""
+        return sorted({cell.data for cell in self.runs if cell.data and cell.rate == rate}) or [0]
+
     def used(self, data: int) -> int | None:
         """What of the disk with `data` bytes of files is no hole, as it was measured."""
         disks = [run.get("disk") for cell, runs in self.runs.items() if cell.data == data for run in runs]

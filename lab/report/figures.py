@@ -90,7 +90,7 @@ def sections(runs: Set) -> list[Section]:
     """All of them."""
     found = []
     for rate in runs.rates:
-        for data in runs.disks:
+        for data in runs.disks_at(rate):
             made = [figure for figure in _section(runs, rate, data) if _filled(figure.chart)]
             if made:
                 notes = [_count(runs, rate, data), *([USER_SPACE] if user_space(runs, rate) else [])]

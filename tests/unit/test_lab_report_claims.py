@@ -48,6 +48,10 @@ def test_what_was_not_measured_is_not_judged(tmp_path: Path) -> None:
     assert len(rows) == 4 and {claim.reached for claim in rows} == {None}
     assert [claim.ours for claim in rows][:2] == ["at most 0.25 (200 ms alone)"] * 2
     assert any("0.00 of" in claim.ours for claim in rows)
+    save(made, "paper-partial", 0.2, 100.0)
+    papers = {claim.says.partition(" ")[2]: claim.ours for claim in claims(data.load([made])[0])}
+    assert papers["takes 70 % or less of existing's time from 120 ms on"] == "50 %"
+    assert papers["is slower than existing below 60 ms, faster from 80 ms on"] == "faster at 200 ms"
 
 
 def test_no_value_of_one_kind_stands_for_another(folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from lab.report import data, page
+from lab.report.claims import claims
+from lab.report.figures import sections
 from tests.helpers.results import RATE, matrix, save, save_xen
 
 
@@ -80,3 +82,18 @@ def test_recorded_memories_are_guests_of_their_own(folder: Path, tmp_path: Path)
     assert [each.tag for each in sets] == ["", "4gib-2gib-idle", "4gib-2gib-busy"]
     assert sets[1].name.endswith("4 GiB disk, 2 GiB memory (recorded, idle)")
     assert sets[1].median("static", 0.12, RATE, 10**9) == 20.0
+
+
+def test_a_disk_that_was_moved_at_one_rate_has_no_section_at_another(folder: Path) -> None:
+    """What moves no disk was measured at both rates, and goes with the disks of each."""
+    gigabit = 10 * RATE
+    for way in ("existing", "static"):
+        save(folder, way, 0.12, 30.0, rate=gigabit)
+    run = {"way": "static", "rtt": 0.12, "rate": gigabit, "data": 3 * 10**8, "repetition": 0}
+    save(folder, "static", 0.12, 20.0, 1, rate=gigabit, run=run)
+    (runs,) = data.load([folder])
+    assert runs.disks_at(RATE) == [10**9] and runs.disks_at(gigabit) == [3 * 10**8, 10**9]
+    titles = [section.title for section in sections(runs)]
+    assert len(titles) == 3 and sum(title.startswith("1 Gbit/s") for title in titles) == 2
+    assert {claim.where for claim in claims(runs)} == {"100 Mbit/s, 1 GB of files", *(
+        f"1 Gbit/s, {size} of files" for size in ("300 MB", "1 GB"))}  # fmt: skip
