@@ -207,10 +207,9 @@ def _cpu(
     rows = []
     for way in ways:
         programs, esp = (runs.median(way, rtt, rate, data, f"{of}cpu_seconds") for of in ("", "ipsec_"))
-        if programs is not None and esp is None:  # not told apart
-            rows.append((runs.title(way), {"all together": programs}))
-        elif programs is not None:
-            rows.append((runs.title(way), {"programs": programs, "ESP in user space": esp or 0.0}))
+        if programs is not None:
+            apart = {"all together": programs} if esp is None else {"programs": programs, "ESP in user space": esp}
+            rows.append((runs.title(way), apart))
     return rows
 
 

@@ -15,7 +15,7 @@ from lab.experiment import plan, runner, scenario
 from lab.verbs.common import progress
 
 
-@click.command()
+@click.command(epilog=f"With the lab come {', '.join(scenario.known())}: docs/experiment.md.")
 @click.argument("name", metavar="SCENARIO")
 @click.option(
     "--results",
@@ -41,8 +41,6 @@ def experiment(
     dry_run: bool,
 ) -> None:
     """Do the runs of SCENARIO, a file or one that comes with the lab.
-
-    With the lab come quick, paper-netns, paper-xen, recorded-idle, recorded-busy and ipsec (docs/experiment.md).
 
     Ctrl-C stops it; the same command goes on where it was, for what has a result is not done again. Then: `xenlab
     report`.
