@@ -16,7 +16,7 @@ from benchmarks import images, measure
 from benchmarks.measure import XENPLUGIN, Run, copy, figure, median, timed
 from demo.remote import ALIAS, remote
 from netem.profile import Profile
-from netem.world import TwoHosts
+from netem.two_hosts import TwoHosts
 
 _RATE = 200_000_000
 _RTTS = (0.0, 0.060, 0.120, 0.200)

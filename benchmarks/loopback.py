@@ -25,9 +25,9 @@ from xenplugin.codec.compress import Packer, Unpacker
 from xenplugin.codec.seal import Keys, cipher_named, new_secret
 from xenplugin.geometry import CHUNK
 from xenplugin.image.buffers import aligned
-from xenplugin.image.digest import leaves
+from xenplugin.image.index.digest import leaves
 from xenplugin.image.scan import byte_runs, nonzero_blocks
-from xenplugin.image.source import open_source
+from xenplugin.image.source.raw import open_source
 from xenplugin.wire.preamble import Carrier, Preamble
 
 _LEVEL = 1

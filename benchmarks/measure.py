@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lab import results
+from lab.measure import results
 from netem.emulator.stats import Steal
 
 XENPLUGIN = [sys.executable, "-m", "xenplugin"]

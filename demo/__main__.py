@@ -23,8 +23,8 @@ from demo.ways import all_ways, change, ours_again
 from demo.wire import Proof, looker, prove
 from demo.world import World, link_profile, world
 from netem.errors import NetemError
-from netem.guard import SigtermGuard, signals_wait
 from netem.profile import Profile
+from netem.signals import SigtermGuard, signals_wait
 
 HERE = Path(__file__).resolve().parent
 

@@ -19,7 +19,7 @@ from demo import DemoError
 from demo.image import Image, sha256sum
 from demo.process import Opener, allocated, cpu_seconds, pipeline
 from demo.world import Traffic, World
-from lab.verify.finding import Finding
+from lab.verify.judge.finding import Finding
 from netem.emulator.stats import Steal
 
 _READ = 1 << 22

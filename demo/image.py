@@ -4,7 +4,7 @@ The strategy: the recipe is hashed, and the image is kept in the user's cache un
 a directory beside the cache's entries and renamed into place when it is whole, so a build that is interrupted
 leaves only a directory that the next build removes. mmdebstrap runs in mount and process namespaces of its
 own: what it mounts in the tree, or starts there, can never be there when the tree is deleted. Canaries (see
-lab.verify.canary) are planted in files; where they came to lie in the image is kept with it.
+lab.verify.content.canary) are planted in files; where they came to lie in the image is kept with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from demo import DemoError
 from demo.process import output, pipeline
-from lab.verify.canary import make_canaries
+from lab.verify.content.canary import make_canaries
 
 SIZE = 2 << 30  # bytes, of the image
 _VERSION = 1  # to be raised when what is built changes without one of the following

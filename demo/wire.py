@@ -20,7 +20,7 @@ import zstandard
 
 from demo import DemoError
 from demo.bench import Bench, Look, Outcome
-from lab.verify.check import CaptureError, Finding, check_capture
+from lab.verify.judge.check import CaptureError, Finding, check_capture
 
 _PLAIN = 16 << 20  # bytes of the image that go in the clear
 _PIECE = 64 << 10  # bytes of it in each other spelling

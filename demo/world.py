@@ -25,7 +25,7 @@ from demo.remote import Remote, remote
 from netem.emulator.tun import NAME as DEVICE
 from netem.errors import NetemError, WorldError
 from netem.profile import Profile
-from netem.world import TwoHosts
+from netem.two_hosts import TwoHosts
 
 _SSH_PORT, _PLAIN_PORT = 22, 9000  # in host b's namespace, where nobody else listens
 _REPOSITORY = str(Path(__file__).resolve().parent.parent)
@@ -141,7 +141,7 @@ class _Namespaces(World):
 
     @contextmanager
     def recording(self, path: Path) -> Iterator[dict[str, int]]:
-        words = [sys.executable, "-m", "lab.capture", DEVICE, str(path)]
+        words = [sys.executable, "-m", "lab.verify.capture.record", DEVICE, str(path)]
         recorder = self.here(words, cwd=_REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert recorder.stdout is not None and recorder.stderr is not None
         counts: dict[str, int] = {}

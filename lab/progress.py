@@ -25,7 +25,8 @@ class Moving(str):
 
 
 class Progress:
-    """A `Say` (lab.provider.base) that writes to `out`. To be closed, so that the terminal is left as it was."""
+    """A `Say` (lab.hosts.provider.base) that writes to `out`. To be closed, so that the terminal is left as it
+    was."""
 
     def __init__(self, out: TextIO, *, quiet: bool = False) -> None:
         self._console = Console(file=out, highlight=False, soft_wrap=True)

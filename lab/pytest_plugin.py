@@ -16,10 +16,10 @@ from dataclasses import replace
 
 import pytest
 
-from lab.folder import Folder
-from lab.lab import Lab, open_lab
-from lab.provider.choice import provider_class
-from lab.spec import Spec, Suite
+from lab.hosts.folder import Folder
+from lab.hosts.lab import Lab, open_lab
+from lab.hosts.provider.choice import provider_class
+from lab.hosts.spec import Spec, Suite
 
 
 @pytest.fixture(scope="session")

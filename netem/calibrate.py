@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from netem import chance
+from netem import seeded_random
 from netem.profile import Profile
 from netem.relay import Relay, check
-from netem.world import TwoHosts
+from netem.two_hosts import TwoHosts
 
 VERSION = 1
 _LARGE_WINDOWS = {
@@ -85,7 +85,7 @@ def _by_world(profile: Profile, seconds: float, connections: int) -> dict[str, A
             way: {
                 "packets": last[way]["packets"],
                 "lost": last[way]["lost"],
-                "predicted": chance.count_lost(profile.seed, number, profile.loss, last[way]["packets"]),
+                "predicted": seeded_random.count_lost(profile.seed, number, profile.loss, last[way]["packets"]),
             }
             for number, way in enumerate(ways)
         },

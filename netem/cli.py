@@ -17,13 +17,13 @@ import click
 from rich.console import Console
 
 from netem import dummynet as ipfw
-from netem import execute, leftovers, tc
+from netem import leftovers, remote_command, tc
 from netem.calibrate import calibrate
 from netem.errors import NetemError, ProfileError
 from netem.profile import Profile
 from netem.relay.__main__ import main as relay_main
 from netem.report import render
-from netem.world import TwoHosts
+from netem.two_hosts import TwoHosts
 
 F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = {
@@ -147,7 +147,7 @@ def tc_print(devices: tuple[str, ...], on: str, undo: bool, **words: str) -> int
 @profile_options
 def tc_apply(devices: tuple[str, ...], on: str, **words: str) -> int:
     """Makes the link."""
-    _remark(tc.Tc(devices, execute.through(on)).apply(Profile.parse(**words)))
+    _remark(tc.Tc(devices, remote_command.through(on)).apply(Profile.parse(**words)))
     return 0
 
 
@@ -155,7 +155,7 @@ def tc_apply(devices: tuple[str, ...], on: str, **words: str) -> int:
 @tc_options
 def tc_undo(devices: tuple[str, ...], on: str) -> int:
     """Takes the link away."""
-    tc.Tc(devices, execute.through(on)).undo()
+    tc.Tc(devices, remote_command.through(on)).undo()
     return 0
 
 
@@ -195,7 +195,7 @@ def dummynet_print(net_a: str, net_b: str, pipe: int, rule: int, undo: bool, **w
 def dummynet_apply(net_a: str, net_b: str, pipe: int, rule: int, on: str, **words: str) -> int:
     """Makes the link."""
     router = ipfw.Router(net_a, net_b, pipe, rule)
-    _remark(ipfw.Dummynet(router, execute.through(on)).apply(Profile.parse(**words)))
+    _remark(ipfw.Dummynet(router, remote_command.through(on)).apply(Profile.parse(**words)))
     return 0
 
 
@@ -204,7 +204,7 @@ def dummynet_apply(net_a: str, net_b: str, pipe: int, rule: int, on: str, **word
 @click.option("--on", required=True, metavar="COMMAND", help="how the router is reached: 'ssh root@router'")
 def dummynet_undo(net_a: str, net_b: str, pipe: int, rule: int, on: str) -> int:
     """Takes the link away, and brings the router's old settings back."""
-    ipfw.Dummynet(ipfw.Router(net_a, net_b, pipe, rule), execute.through(on)).undo()
+    ipfw.Dummynet(ipfw.Router(net_a, net_b, pipe, rule), remote_command.through(on)).undo()
     return 0
 
 

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from netem.errors import BackendError, ProfileError
-from netem.execute import Execute
 from netem.profile import MTU, Profile
+from netem.remote_command import Execute
 from netem.units import format_time
 
 Command = list[str]

@@ -10,7 +10,7 @@ import os
 import re
 
 from netem import netns
-from netem.world import Host
+from netem.two_hosts import Host
 
 
 def find(name_prefix: str = "xp") -> list[str]:

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from netem import execute, units
+from netem import remote_command, units
 from netem.errors import BackendError
-from netem.execute import Execute
 from netem.profile import MTU, Profile
+from netem.remote_command import Execute
 
 Command = list[str]
 _NOMINAL_RATE = "100gbit"
@@ -84,7 +84,7 @@ def notes(profile: Profile, devices: Sequence[str], *, seeded: bool = True) -> l
 class Tc:
     """sch_netem on `devices` of the machine that `run` reaches (this one by default). Needs root there."""
 
-    def __init__(self, devices: Sequence[str], run: Execute = execute.here) -> None:
+    def __init__(self, devices: Sequence[str], run: Execute = remote_command.here) -> None:
         if not devices:
             raise BackendError("tc needs a device to work on")
         self.devices = list(devices)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from xenplugin import __version__  # noqa: E402
-from xenplugin.cli import cli  # noqa: E402
+from xenplugin.cli.main import cli  # noqa: E402
 from xenplugin.codec.seal import CIPHERS  # noqa: E402
 from xenplugin.config import Config  # noqa: E402
 from xenplugin.errors import BY_CODE  # noqa: E402

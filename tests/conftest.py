@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.images import names_in
-from helpers.program import Done, Program, Running, processes_with
-from helpers.proxy import Change, Proxy, free_ports
+
+from tests.helpers.images import names_in
+from tests.helpers.program import Done, Program, Running, processes_with
+from tests.helpers.proxy import Change, Proxy, free_ports
 
 # A shell starts what is to run in the background with ctrl-C ignored, nohup with SIGHUP, and children inherit it:
 # the programs under test are to hear both all the same.

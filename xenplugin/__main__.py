@@ -1,5 +1,5 @@
 """`python -m xenplugin`."""
 
-from xenplugin.cli import main
+from xenplugin.cli.main import main
 
 main()

@@ -21,15 +21,15 @@ from rich.console import Console
 from rich.table import Table
 
 from xenplugin import events
+from xenplugin.codec.adaptive_level import RUNGS
 from xenplugin.codec.compress import STORE, Packer, Unpacker
-from xenplugin.codec.ladder import RUNGS
 from xenplugin.codec.seal import Keys, cipher_named, new_secret
 from xenplugin.errors import ImageError
 from xenplugin.geometry import CHUNK
 from xenplugin.image.buffers import Buffer, aligned
-from xenplugin.image.digest import leaves
+from xenplugin.image.index.digest import leaves
 from xenplugin.image.scan import nonzero_blocks
-from xenplugin.image.source import open_source
+from xenplugin.image.source.raw import open_source
 from xenplugin.wire.frames import Codec
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lab.errors import LabError
-from lab.experiment.scenario import WAYS
+from lab.measure.scenario import WAYS
 from lab.model.fit import LEAST_CELLS, Error, held_out, least_squares
 from lab.model.speed import Hosts
 from lab.report.data import Cell, Set

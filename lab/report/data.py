@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab import results
 from lab.errors import LabError
-from lab.experiment.scenario import WAYS, XEN_WAYS
-from lab.spec import Suite
+from lab.hosts.spec import Suite
+from lab.measure import results
+from lab.measure.scenario import WAYS, XEN_WAYS
 
 #: Ways in the order in which they are drawn and listed.
 ORDER = (

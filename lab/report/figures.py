@@ -9,10 +9,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lab.experiment.scenario import WAYS
+from lab.hosts.spec import Suite
+from lab.measure.scenario import WAYS
 from lab.report.chart import Bars, Chart, Lines, Series, Strips
 from lab.report.data import ORDER, Set
-from lab.spec import Suite
 from netem.units import format_rate
 
 _RTT = "round-trip time, ms"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from lab.spec import Xen
+from lab.hosts.spec import Xen
 from lab.verbs.common import progress, xen_option
 
 
@@ -15,7 +15,7 @@ def box(xen: str) -> None:
 
     XENLAB_BOX=$(xenlab box) vagrant up
     """
-    from lab.provider.vagrant_box import obtain_box
+    from lab.hosts.provider.vagrant_box import obtain_box
 
     with progress() as say:
         path = obtain_box(Xen(xen), say)

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from lab.hosts.spec import Xen
 from lab.progress import Progress
-from lab.spec import Xen
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -6,9 +6,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from lab import doctor as facts
 from lab.errors import MissingError
-from lab.spec import PROVIDERS
+from lab.hosts import doctor as facts
+from lab.hosts.spec import PROVIDERS
 from lab.verbs.common import progress
 
 

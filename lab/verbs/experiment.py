@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lab.errors import LabUsageError
-from lab.experiment import plan, runner, scenario
+from lab.measure import plan, runner, scenario
 from lab.verbs.common import progress
 
 

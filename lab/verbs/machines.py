@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from lab.errors import LabError, LabUsageError, MissingError
-from lab.lab import look_at
-from lab.machine.watch import last_lines, readable
-from lab.topology import MACHINES
+from lab.hosts.lab import look_at
+from lab.hosts.machine.watch import last_lines, readable
+from lab.hosts.topology import MACHINES
 from lab.verbs.common import name_option, progress
 
 _POLL_SECONDS = 0.3

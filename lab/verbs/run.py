@@ -13,15 +13,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from lab.experiment.scenario import XEN_WAYS
-from lab.lab import open_lab
-from lab.provider.base import Provider, Say
-from lab.results import Result
-from lab.role.swan_proof import recording
-from lab.spec import Suite
+from lab.hosts.lab import open_lab
+from lab.hosts.provider.base import Provider, Say
+from lab.hosts.role.swan_proof import recording
+from lab.hosts.spec import Suite
+from lab.measure.results import Result
+from lab.measure.scenario import XEN_WAYS
+from lab.measure.xen_ways import WAYS
 from lab.verbs.common import choice, name_option, progress
 from lab.verbs.updown import changed
-from lab.ways import WAYS
 from netem.units import format_time
 
 

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.errors import LabError
-from lab.folder import names
-from lab.lab import gone, look_at
-from lab.provider.base import Provider
-from lab.strategy import State
-from lab.topology import MACHINES
+from lab.hosts.folder import names
+from lab.hosts.lab import gone, look_at
+from lab.hosts.provider.base import Provider
+from lab.hosts.strategy import State
+from lab.hosts.topology import MACHINES
 from lab.verbs.common import progress
 from netem.profile import Profile
 

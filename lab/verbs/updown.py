@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from lab.errors import LabUsageError
-from lab.folder import Folder, names
-from lab.lab import open_lab, take_down
-from lab.spec import PROVIDERS, Auth, Spec, Suite, Xen
-from lab.strategy import State
+from lab.hosts.folder import Folder, names
+from lab.hosts.lab import open_lab, take_down
+from lab.hosts.spec import PROVIDERS, Auth, Spec, Suite, Xen
+from lab.hosts.strategy import State
 from lab.verbs.common import choice, name_option, progress, xen_option
 from netem.errors import NetemError
 from netem.profile import Profile
@@ -22,7 +22,7 @@ from netem.profile import Profile
 @xen_option
 def build(xen: str) -> None:
     """Build the image of the Xen hosts (or say that it is there)."""
-    from lab.image.build import cached, obtain
+    from lab.hosts.image.build import cached, obtain
 
     with progress() as say:
         there = cached(Xen(xen)) is not None

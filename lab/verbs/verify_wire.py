@@ -12,17 +12,17 @@ import click
 from rich.console import Console
 
 from lab.errors import CheckError, LabUsageError
-from lab.guest import canaries as planted
-from lab.lab import look_at
+from lab.hosts.guest import canaries as planted
+from lab.hosts.lab import look_at
+from lab.hosts.provider.base import Say
+from lab.hosts.secrets import Looked, look_at_hosts
 from lab.progress import Moving
-from lab.provider.base import Say
 from lab.verbs.common import name_option, progress
-from lab.verify import verdict
-from lab.verify.canary import SHORTEST
-from lab.verify.check import Finding, check_capture
-from lab.verify.explain import EXPECTED, PLAIN, Expect
-from lab.verify.hosts import Looked, look_at_hosts
-from lab.verify.verdict import UnprovenError, Verdict
+from lab.verify.content.canary import SHORTEST
+from lab.verify.judge import verdict
+from lab.verify.judge.check import Finding, check_capture
+from lab.verify.judge.explain import EXPECTED, PLAIN, Expect
+from lab.verify.judge.verdict import UnprovenError, Verdict
 from xenplugin.config import Config, parse_ports
 from xenplugin.ui.units import size
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from netem import chance
+from netem import seeded_random
 from netem.emulator.packets import cut, measure, segment_bytes
 from netem.emulator.stats import Lateness
 from netem.profile import Profile
@@ -38,7 +38,7 @@ class Line:
         self._free = 0  # when the wire is free again
         self._last = self.flying[-1][0] if self.flying else 0  # the due time nobody may undercut
         # The first packet whose loss is not yet known to be "no".
-        self._watch = 0 if chance.threshold(profile.loss) else 1 << 62
+        self._watch = 0 if seeded_random.threshold(profile.loss) else 1 << 62
         self.packets = 0
         self.bytes = 0
         self.lost = 0
@@ -63,7 +63,7 @@ class Line:
     def _arrive_some(self, now: int, frame: bytes, first: int, count: int) -> None:
         """A frame that may contain lost packets: its runs of packets that are not lost go on."""
         profile, end = self.profile, first + count
-        lost = chance.lost_between(profile.seed, self.direction, profile.loss, first, end)
+        lost = seeded_random.lost_between(profile.seed, self.direction, profile.loss, first, end)
         self.lost += len(lost)
         start = first
         for number in [*lost, end]:
@@ -71,8 +71,8 @@ class Line:
                 part = cut(frame, start - first, number - first)
                 self._enqueue(now, part, start, *measure(part))
             start = number + 1
-        horizon = (end // chance.BLOCK + 1) * chance.BLOCK
-        coming = chance.lost_between(profile.seed, self.direction, profile.loss, end, horizon)
+        horizon = (end // seeded_random.BLOCK + 1) * seeded_random.BLOCK
+        coming = seeded_random.lost_between(profile.seed, self.direction, profile.loss, end, horizon)
         self._watch = coming[0] if coming else horizon
 
     def _enqueue(self, now: int, frame: bytes, first: int, count: int, size: int) -> None:
@@ -97,7 +97,7 @@ class Line:
     def _fly(self, sent: int, frame: bytes, number: int, count: int, size: int) -> None:
         due = sent + self._delay
         if self._jitter:
-            due += int(self._jitter * chance.wobble(self.profile.seed, self.direction, number))
+            due += int(self._jitter * seeded_random.wobble(self.profile.seed, self.direction, number))
         if due < self._last:
             due = self._last
         self._last = due

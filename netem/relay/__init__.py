@@ -10,7 +10,7 @@ the server 1.5 RTT after connect() and the server's first byte is back after 2 R
 What it does not: connect() itself returns at once; there is no slow start and no congestion control (loopback
 TCP needs none), no loss and no jitter; a full queue stops the sender instead of dropping; bytes are TCP
 payload, so headers are not counted; a refused connection is seen as one that is closed after 2 RTT. Use
-netem.world, which has all that, where there is root.
+netem.two_hosts, which has all that, where there is root.
 """
 
 from __future__ import annotations

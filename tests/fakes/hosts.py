@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from helpers.program import ROOT, TOKEN, Done, Running
-from xenstore.standin import Xenstored
+from tests.helpers.program import ROOT, TOKEN, Done, Running
+from tests.xenstore.standin import Xenstored
 
 FAKES = Path(__file__).parent
 
@@ -27,10 +27,11 @@ sys.executable = {root!r} + "/bin/python"
 from xenplugin import config
 config.CONFIG_FILE = Path({root!r} + "/xenplugin.conf")
 if sys.argv[1:2] and sys.argv[1] in ("enable", "disable", "status"):
-    from xenplugin.xen import shim
-    shim.SHIM = Path({root!r} + "/sbin/xl")
-    shim.enable.__defaults__ = shim.disable.__defaults__ = shim.installed.__defaults__ = (shim.SHIM,)
-from xenplugin.cli import main
+    from xenplugin.migrate import xl_shim
+    xl_shim.SHIM = Path({root!r} + "/sbin/xl")
+    defaults = (xl_shim.SHIM,)
+    xl_shim.enable.__defaults__ = xl_shim.disable.__defaults__ = xl_shim.installed.__defaults__ = defaults
+from xenplugin.cli.main import main
 main()
 """
 # `python -P -m xenplugin ...`, and libxl_domain_resume of this host in place of Xen's library.
@@ -40,7 +41,7 @@ words = sys.argv[1:]
 assert words[:2] == ["-P", "-m"], words
 if words[2] == "xenplugin":
     os.execv({root!r} + "/bin/xenplugin", ["xenplugin", *words[3:]])
-assert words[2] == "xenplugin.xen.libxl", words
+assert words[2] == "xenplugin.xen.resume", words
 sys.path.insert(0, {fakes!r})
 import xenhost
 host = xenhost.Host({root!r})

@@ -13,11 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from helpers.program import Done, Running, processes_with, wait_until
-from helpers.proxy import NEAR, Proxy, free_ports
-
-from fakes import guest as guests
-from fakes.hosts import FAKES, FakeHost
+from tests.fakes import guest as guests
+from tests.fakes.hosts import FAKES, FakeHost
+from tests.helpers.program import Done, Running, processes_with, wait_until
+from tests.helpers.proxy import NEAR, Proxy, free_ports
 
 G1 = "5c5b1ad0-4f16-4a3c-9d1e-000000000001"
 MIB = 1 << 20

@@ -26,6 +26,6 @@ def planted() -> None:
 
 if __name__ == "__main__":
     {"unsealed": unsealed, "planted": planted}[sys.argv.pop(1)]()
-    from xenplugin.cli import main
+    from xenplugin.cli.main import main
 
     main()

@@ -16,9 +16,9 @@ from pathlib import Path
 from xenplugin.config import Config
 from xenplugin.errors import RefusedError, XenpluginError
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.link.remote import ready_line
+from xenplugin.link.remote_process import ready_line
 from xenplugin.transfer.acceptor import read_job
-from xenplugin.transfer.pipein import PipeIn
+from xenplugin.transfer.receive_stream import PipeIn
 
 
 def main(ports: str) -> int:

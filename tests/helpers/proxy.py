@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import Callable
 
-from helpers.program import wait_until
+from tests.helpers.program import wait_until
 
 NEAR, FAR = "127.0.0.2", "127.0.0.1"
 #: change(connection number from 0, forward, place of the piece in its direction, piece) -> piece

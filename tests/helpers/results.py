@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lab.experiment.scenario import WAYS, XEN_WAYS
-from lab.results import Result
-from lab.spec import Spec
+from lab.hosts.spec import Spec
+from lab.measure.results import Result
+from lab.measure.scenario import WAYS, XEN_WAYS
 from netem.profile import Profile
 
 RATE = 100_000_000

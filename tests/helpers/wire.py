@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers.program import ROOT
 from netem.emulator.tun import NAME as DEVICE
-from netem.world import TwoHosts
+from netem.two_hosts import TwoHosts
+from tests.helpers.program import ROOT
 
 A, B = "10.0.0.1", "10.0.0.2"
 
@@ -68,7 +68,7 @@ def write(path: Path, packets: list[Any]) -> Path:
 @contextlib.contextmanager
 def recording(world: TwoHosts, path: Path) -> Iterator[None]:
     """What leaves and reaches world.a by the link is in `path` afterwards."""
-    words = [sys.executable, "-m", "lab.capture", DEVICE, str(path)]
+    words = [sys.executable, "-m", "lab.verify.capture.record", DEVICE, str(path)]
     recorder = world.a.popen(words, cwd=ROOT, stdout=subprocess.PIPE)
     assert recorder.stdout is not None and recorder.stdout.readline() == b"recording\n"
     yield

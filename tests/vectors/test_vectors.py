@@ -25,12 +25,12 @@ from xenplugin import errors
 from xenplugin.codec.seal import Aead, Keys
 from xenplugin.config import Config
 from xenplugin.errors import PeerError, XenpluginError
-from xenplugin.image.digest import text
+from xenplugin.image.index.digest import text
+from xenplugin.link.connection import Line
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.link.line import Line
 from xenplugin.link.pool import take
-from xenplugin.transfer import acceptor, archive, incoming, initiator, pipein
-from xenplugin.transfer.base import Base
+from xenplugin.transfer import acceptor, archive, initiator, receive_disk, receive_stream
+from xenplugin.transfer.remote_index import Base
 from xenplugin.wire import frames, states
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 from xenplugin.wire.session import Reader, Writer
@@ -223,9 +223,9 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
             asked = acceptor.read_job(channel)
             random = bytes.fromhex(vector["random"])
             if asked.kind == "domain":
-                take_domain(pipein.PipeIn(channel, random, config, asked), came)
+                take_domain(receive_stream.PipeIn(channel, random, config, asked), came)
             else:
-                incoming.Incoming(channel, random, config, asked, lambda _: None).run()
+                receive_disk.Incoming(channel, random, config, asked, lambda _: None).run()
         except BaseException as exc:
             failures.append(exc)
         channel.close()
@@ -264,7 +264,7 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
     return text(last.digest)
 
 
-def take_domain(pipe: pipein.PipeIn, came: bytearray) -> None:
+def take_domain(pipe: receive_stream.PipeIn, came: bytearray) -> None:
     try:
         pipe.open()
         for data in pipe.read():

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from threading import Thread
 
 from xenplugin.errors import RefusedError
-from xenplugin.xen.store import Store, Watch
+from xenplugin.xen.xenstore import Store, Watch
 
 #: Seconds for an event that must come; one that must not come is given way to by one that must.
 PATIENCE = 30.0

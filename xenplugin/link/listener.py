@@ -1,6 +1,6 @@
 """Where data connections arrive: one TCP port out of a range, on every address of this host.
 
-Whoever connects is a stranger until a frame of his opens (transfer.lines); the number of strangers is
+Whoever connects is a stranger until a frame of his opens (transfer.connections); the number of strangers is
 bounded, and so is the time they have.
 """
 

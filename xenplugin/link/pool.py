@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 
 from xenplugin.errors import LinkError, PeerError, XenpluginError, from_code
 from xenplugin.link import tcp
+from xenplugin.link.connection import Line
 from xenplugin.link.endpoint import SocketEndpoint
-from xenplugin.link.line import Line
 from xenplugin.link.queue import SendQueue
 from xenplugin.wire.frames import Ack, Error, Frame, Ping, Sent, Welcome
 

@@ -1,6 +1,6 @@
 """The frames that wait to be sent: bounded in bytes, shared by all connections.
 
-The compression level follows how fast it empties and whether it runs dry (codec.ladder), which is
+The compression level follows how fast it empties and whether it runs dry (codec.adaptive_level), which is
 measured here.
 """
 

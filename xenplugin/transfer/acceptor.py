@@ -18,8 +18,8 @@ from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, Xenp
 from xenplugin.link import listener
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.link.pool import PING_EVERY
+from xenplugin.transfer.connections import Line, Lines
 from xenplugin.transfer.job import DOMAIN, MAX_LINE, Job
-from xenplugin.transfer.lines import Line, Lines
 from xenplugin.transfer.packing import CORES
 from xenplugin.wire import states
 from xenplugin.wire.frames import Error, Frame, Image, Welcome

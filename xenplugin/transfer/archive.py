@@ -13,18 +13,18 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from xenplugin import events
-from xenplugin.codec.ladder import Ladder
+from xenplugin.codec.adaptive_level import Ladder
 from xenplugin.codec.seal import FILE_RANDOM, Aead, Keys, cipher_named
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, TamperError, XenpluginError
-from xenplugin.image.digest import text
-from xenplugin.image.nullsink import NullSink
-from xenplugin.image.sink import Sink, open_sink
-from xenplugin.image.source import Source
+from xenplugin.image.index.digest import text
+from xenplugin.image.source.raw import Source
+from xenplugin.image.target.null_sink import NullSink
+from xenplugin.image.target.sink import Sink, open_sink
 from xenplugin.link.rate import Pacer
 from xenplugin.transfer.packing import WORKERS, Once, Packing, allocated
 from xenplugin.transfer.plan import Plan
-from xenplugin.transfer.writing import Hand, Writing
+from xenplugin.transfer.writer_pool import Hand, Writing
 from xenplugin.wire import states
 from xenplugin.wire.frames import Chunk, End, Frame, Image, Zeros
 from xenplugin.wire.preamble import Carrier, Preamble

@@ -16,21 +16,21 @@ from collections.abc import Callable
 from typing import Any
 
 from xenplugin import events
+from xenplugin.codec.adaptive_level import Ladder
 from xenplugin.codec.compress import STORE
-from xenplugin.codec.ladder import Ladder
 from xenplugin.codec.seal import Keys
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, XenpluginError
 from xenplugin.link import tcp
-from xenplugin.link.dial import Dialer, Session
-from xenplugin.link.line import Line
+from xenplugin.link.connection import Line
+from xenplugin.link.connector import Dialer, Session
 from xenplugin.link.pool import PING_EVERY, Pool, take
 from xenplugin.link.rate import Pacer
-from xenplugin.link.remote import Far, far_command, ssh_address, undisturbed
-from xenplugin.link.sharing import Standby
+from xenplugin.link.remote_process import Far, far_command, ssh_address, undisturbed
+from xenplugin.link.ssh_multiplexing import Standby
 from xenplugin.transfer.job import DOMAIN, Job
 from xenplugin.transfer.packing import CORES
-from xenplugin.transfer.tending import Gauge, Tending
+from xenplugin.transfer.path_tuning import Gauge, Tending
 from xenplugin.wire import states
 from xenplugin.wire.frames import (
     Answer,

@@ -22,8 +22,8 @@ _FIELDS: dict[str, dict[str, type]] = {
 @dataclass(frozen=True)
 class Job:
     """`kind`: IMAGE (then `size` bytes go to `path`; `whole`: whatever that holds is no base; `live`: the image
-    is written to meanwhile; `disk`: what it is called, image.shared) or DOMAIN (then `details`). `local`: both
-    sides are on this machine."""
+    is written to meanwhile; `disk`: what it is called, image.safety.shared_storage) or DOMAIN (then `details`).
+    `local`: both sides are on this machine."""
 
     secret: bytes = field(repr=False)
     session: bytes

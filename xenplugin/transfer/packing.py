@@ -14,16 +14,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
+from xenplugin.codec.adaptive_level import Ladder
 from xenplugin.codec.compress import STORE, Packer
-from xenplugin.codec.ladder import Ladder
 from xenplugin.errors import ImageError, XenpluginError
 from xenplugin.geometry import CHUNK, chunk_length
 from xenplugin.image.buffers import Buffer, aligned
-from xenplugin.image.digest import ImageDigest, chunk_digest, leaves
+from xenplugin.image.index.digest import ImageDigest, chunk_digest, leaves
 from xenplugin.image.scan import byte_runs, mapped_bytes, nonzero_blocks
-from xenplugin.image.source import Source
-from xenplugin.transfer.base import Base
+from xenplugin.image.source.raw import Source
 from xenplugin.transfer.plan import Plan
+from xenplugin.transfer.remote_index import Base
 from xenplugin.wire.frames import Chunk, Codec, Zeros
 
 CORES = len(os.sched_getaffinity(0))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xenplugin.errors import PeerError, RefusedError
-from xenplugin.xen.store import Store, plain_path
+from xenplugin.xen.xenstore import Store, plain_path
 from xenplugin.xen.xl import INCOMING
 
 _DEVICES = ("vbd", "virtio_disk")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from xenplugin.errors import PeerError, RefusedError
 
-#: A file called xl with these words in its first lines is not the real one (xen/shim.py).
+#: A file called xl with these words in its first lines is not the real one (migrate/xl_shim.py).
 SHIM_MARK = b"xenplugin shim"
 #: Seconds for one command; hotplug scripts alone may take 40 (docs of libxl), destroying a large guest more.
 PATIENCE = 180.0

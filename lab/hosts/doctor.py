@@ -1,0 +1,112 @@
+"""What this machine is good for: facts, each with a judgement, for `xenlab doctor`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import CheckError, LabError
+from lab.hosts import folder
+from lab.hosts.image import build
+from lab.hosts.lab import look_at
+from lab.hosts.machine.accel import QEMU, Accel, accelerator, pace, runs_guest
+from lab.hosts.provider.base import Say
+from lab.hosts.provider.choice import provider_class
+from lab.hosts.provider.qemu import available_memory
+from lab.hosts.role import xenhost
+from lab.hosts.spec import Spec, Xen
+from lab.hosts.topology import HOSTS
+
+_SPACE = 4e9  # bytes
+
+
+@dataclass(frozen=True)
+class Fact:
+    """`good`: None where it is neither good nor bad. `wrong`: arithmetic that cannot be believed."""
+
+    what: str
+    good: bool | None
+    text: str
+    wrong: bool = False
+
+
+def lacking(provider: str) -> list[str]:
+    """What a lab of `provider` lacks here, a sentence each."""
+    return provider_class(provider).missing(Spec(provider=provider))
+
+
+def machine_facts() -> list[Fact]:
+    """Of this machine, whatever the provider."""
+    facts = [
+        Fact("CPUs", None, f"{os.cpu_count()}, time-outs are multiplied by {pace(accelerator()):.1f}"),
+        Fact("memory", None, f"{available_memory()} MiB free"),
+        Fact("KVM or TCG", *_acceleration()),
+    ]
+    for what, path in (("images", build.home()), ("labs", folder.home())):
+        free = shutil.disk_usage(_existing(path)).free
+        facts.append(Fact(f"space for {what}", free >= _SPACE, f"{path}: {free / 1e9:.1f} GB free"))
+    for xen in Xen:
+        there = build.cached(xen) is not None
+        facts.append(Fact(f"image, Xen {xen}", None, "built" if there else f"not built (xenlab build --xen {xen})"))
+    return [*facts, _ports()]
+
+
+def labs_facts(say: Say) -> list[Fact]:
+    """Of each lab that runs: whether its hosts compute right."""
+    facts = []
+    for name in folder.names():
+        try:
+            _, _, provider = look_at(name, say)
+            nodes = provider.nodes() if provider.abilities.xen else {}
+        except LabError as error:
+            facts.append(Fact(f"lab {name}", False, error.message))
+            continue
+        for host in [host.name for host in HOSTS if host.name in nodes]:
+            say(f"testing the arithmetic of {host} in lab {name}")
+            what = f"lab {name}, {host}"
+            try:
+                xenhost.check_arithmetic(nodes[host], again=True)
+                facts.append(Fact(what, True, f"computes right while a guest runs ({xenhost.ROUNDS} rounds)"))
+            except CheckError as error:
+                facts.append(Fact(what, False, error.message, wrong=True))
+            except LabError as error:
+                facts.append(Fact(what, False, error.message))
+    return facts
+
+
+def judge(facts: list[Fact]) -> None:
+    """Raises CheckError if one says that a lab computes wrong."""
+    for fact in facts:
+        if fact.wrong:
+            raise CheckError(fact.text, hint="xenlab down: nothing measured on it can be believed")
+
+
+def _acceleration() -> tuple[bool | None, str]:
+    if shutil.which(QEMU) is None:
+        return False, f"{QEMU} is not installed (apt install qemu-system-x86)"
+    if accelerator() is Accel.KVM:
+        return True, "KVM: it ran a small guest"
+    if not runs_guest(Accel.TCG):
+        return False, f"{QEMU} does not even run a small guest by software"
+    if not os.path.exists("/dev/kvm"):
+        return None, "TCG (software): there is no /dev/kvm"
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return None, "TCG (software): /dev/kvm is not open to you (group kvm)"
+    return None, "TCG (software): /dev/kvm is there, but a small guest did not run"
+
+
+def _ports() -> Fact:
+    try:
+        with socket.create_server(("127.0.0.1", 0)):
+            return Fact("ports", True, "free ones of 127.0.0.1 are given for ssh")
+    except OSError as error:
+        return Fact("ports", False, f"no port of 127.0.0.1 can be had: {error.strerror}")
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path

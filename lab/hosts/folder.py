@@ -1,0 +1,79 @@
+"""A lab's folder: what is known of it, from one command to the next, and who is at work on it.
+
+~/.local/state/xenplugin/lab/NAME/   (XDG_STATE_HOME)
+    lock        held (flock) by the command that changes the lab
+    lab.json    the Spec and the state that was reached
+    ...         the provider's: pid files, consoles, disks, keys
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from lab.errors import BusyError, LabError
+from lab.hosts.spec import Spec, check_name
+from lab.hosts.strategy import State
+
+
+def home() -> Path:
+    """Where labs are kept."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "xenplugin" / "lab"
+
+
+def names() -> list[str]:
+    """The labs that there are."""
+    return sorted(path.parent.name for path in home().glob("*/lab.json"))
+
+
+class Folder:
+    """The folder of lab `name`; made when it is first written to. Raises LabUsageError for what is no name."""
+
+    def __init__(self, name: str) -> None:
+        check_name(name)
+        self.path = home() / name
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep others from changing the lab meanwhile. Raises BusyError."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BusyError(
+                    f"another command is at work on lab {self.path.name}", hint="wait for it, or use --name"
+                ) from None
+            yield
+        finally:
+            os.close(fd)
+
+    def save(self, spec: Spec, state: State) -> None:
+        """Enter what the lab is and how far it came."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"format": 1, "spec": spec.as_dict(), "state": str(state)}, indent=1)
+        new = self.path / "lab.json.new"
+        new.write_text(text + "\n", encoding="utf-8")
+        new.replace(self.path / "lab.json")
+
+    def forget(self) -> None:
+        """There is no such lab any more."""
+        (self.path / "lab.json").unlink(missing_ok=True)
+
+    def load(self) -> tuple[Spec, State] | None:
+        """What was saved; None if there is no such lab. Raises LabError."""
+        try:
+            text = (self.path / "lab.json").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        try:
+            values = json.loads(text)
+            return Spec.from_dict(values["spec"]), State[values["state"].upper()]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LabError(f"{self.path / 'lab.json'} cannot be read: {error}", hint="xenlab down") from None

@@ -1,0 +1,309 @@
+"""The image of the lab's machines, from the cache or newly built.
+
+    ~/.cache/xenplugin/lab/ (XDG_CACHE_HOME)
+        4.17.lock               held (flock) by whoever builds; others wait
+        building-4.17/          a build that goes on, or was interrupted: the next one removes it
+        packages-4.17-HASH.tar  the packages' tree: what takes long, and seldom changes
+        host-4.17-HASH/         disk.img xen vmlinuz vmlinux initrd about.json; its name is there when all of it is
+
+The strategy: mmdebstrap installs the packages, in mount and process namespaces of its own, so that nothing it
+mounts or starts can outlive it or be there when a tree is deleted. The second part lays our files over that tree,
+installs the plugin's package and packs it; it needs half a minute. A change of the plugin makes no new image: hosts
+get the package when they boot (lab.hosts.deb). What is built is synced and then renamed into place. The processes
+that build hold the lock too and die with us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gzip
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import BuildError, MissingError
+from lab.hosts import deb
+from lab.hosts.guest import make as guests
+from lab.hosts.image import ext4, initramfs, kernel, recipe
+from lab.hosts.provider.base import Say
+from lab.hosts.spec import Xen
+
+_NEEDED = 3 << 30  # bytes free, to build
+_KEPT = 86400  # seconds: an image that nobody asked for so long goes when another is built
+
+
+@dataclass(frozen=True)
+class HostImage:
+    """What a machine of the lab boots from.
+
+    disk: a raw ext4 file system, no partition table; only read, below overlays. xen: the hypervisor (ELF,
+    multiboot). kernel, initrd: of dom0, and of the router, which boots without Xen. vmlinux: the same kernel
+    unpacked (ELF), for Xen to start dom0 from sooner. release: Debian's name.
+    digest: of the recipe. packages: name -> version of all that is installed.
+    """
+
+    disk: Path
+    xen: Path
+    kernel: Path
+    vmlinux: Path
+    initrd: Path
+    release: str
+    digest: str
+    packages: dict[str, str]
+
+
+def home() -> Path:
+    """Where images are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xenplugin" / "lab"
+
+
+def missing() -> list[str]:
+    """What this machine lacks to build an image, a sentence each."""
+    lacks = []
+    for program, package in (("mmdebstrap", "mmdebstrap"), ("mkfs.ext4", "e2fsprogs"), ("unshare", "util-linux")):
+        if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
+            lacks.append(f"{program} is not installed (apt install {package})")
+    if os.geteuid() != 0:
+        lacks.append(f"building an image needs root (sudo env XDG_CACHE_HOME={home().parent.parent} xenlab build)")
+    return lacks
+
+
+def cached(xen: Xen) -> HostImage | None:
+    """The image of today's recipe if it was built."""
+    entry = _entry(xen)
+    return _load(entry) if entry.is_dir() else None
+
+
+def obtain(xen: Xen, say: Say) -> HostImage:
+    """The image for that version of Xen; building it takes minutes, and `say` is told what goes on.
+
+    Raises MissingError (a program, root, space), BuildError.
+    """
+    found = cached(xen)
+    if found is not None:
+        return found
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+        with _locked(xen, say) as lock:
+            found = cached(xen)
+            return found if found is not None else _Build(xen, say, lock).run()
+    except OSError as error:
+        raise BuildError(f"building the image: {error}") from error
+
+
+def _entry(xen: Xen) -> Path:
+    return home() / f"host-{xen.value}-{recipe.digest(xen)}"
+
+
+@contextlib.contextmanager
+def _locked(xen: Xen, say: Say) -> Iterator[int]:
+    """The lock of images of that version, as a file descriptor; waits for another build."""
+    fd = os.open(home() / f"{xen.value}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another command builds the image for Xen {xen.value}: waiting for it")
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _load(entry: Path) -> HostImage:
+    try:
+        about = json.loads((entry / "about.json").read_text(encoding="utf-8"))
+        image = HostImage(
+            disk=entry / "disk.img",
+            xen=entry / "xen",
+            kernel=entry / "vmlinuz",
+            vmlinux=entry / "vmlinux",
+            initrd=entry / "initrd",
+            release=about["release"],
+            digest=about["digest"],
+            packages=about["packages"],
+        )
+        if image.disk.stat().st_size != recipe.SIZE:
+            raise ValueError("its disk is not as large as it was")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BuildError(f"{entry} cannot be used: {error}", hint=f"rm -r {entry}, and again") from error
+    with contextlib.suppress(OSError):  # says that it is in use; somebody else's cache will do as well
+        os.utime(entry)
+    return image
+
+
+class _Build:
+    """One build, under the lock."""
+
+    def __init__(self, xen: Xen, say: Say, lock: int) -> None:
+        self._xen = xen
+        self._say_words = say
+        self._lock = lock
+        self._work = home() / f"building-{xen.value}"
+        self._began = time.monotonic()
+        self._step = 0
+
+    def run(self) -> HostImage:
+        lacks = missing()
+        if lacks:
+            raise MissingError("; ".join(lacks))
+        free = shutil.disk_usage(home()).free
+        if free < _NEEDED:
+            raise MissingError(
+                f"{home()} has {free / 1e9:.1f} GB free, {_NEEDED / 1e9:.1f} are needed",
+                hint="make room, or set XDG_CACHE_HOME to where there is more",
+            )
+        self._remove_ruins()
+        self._work.mkdir()
+        try:
+            packages = home() / f"packages-{self._xen.value}-{recipe.packages_digest(self._xen)}.tar"
+            if packages.exists():
+                self._step = 2
+            else:
+                self._install(packages)
+            entry = self._assemble(packages)
+        finally:
+            shutil.rmtree(self._work, ignore_errors=True)
+        self._remove_old(entry, packages)
+        return _load(entry)
+
+    def _say(self, what: str) -> None:
+        self._step += 1
+        seconds = time.monotonic() - self._began
+        self._say_words(f"image {self._xen.value}, step {self._step} of 7 ({seconds:.0f} s): {what}")
+
+    def _remove_ruins(self) -> None:
+        if self._work.exists():
+            self._say_words("removing what an interrupted build left")
+            shutil.rmtree(self._work)
+
+    def _remove_old(self, entry: Path, packages: Path) -> None:
+        for old in home().glob(f"packages-{self._xen.value}-*.tar"):
+            if old != packages:
+                old.unlink()
+        for old in home().glob(f"host-{self._xen.value}-*"):
+            if old != entry and old.stat().st_mtime < time.time() - _KEPT:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _install(self, target: Path) -> None:
+        """The packages' tree, as a tar."""
+        self._say(f"Debian packages of {self._xen.debian} (fetched once; some minutes)")
+        new = self._work / "packages.tar"
+        words = ["mmdebstrap", "--mode=root", "--variant=essential", "--format=tar", "--dpkgopt=force-unsafe-io"]
+        words += [f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.excluded()]
+        preferences = self._work / "preferences"
+        preferences.write_text(recipe.PREFERENCES, encoding="ascii")
+        words += [f'--setup-hook=cp {shlex.quote(str(preferences))} "$1"/etc/apt/preferences.d/xen']
+        words += [f"--include={','.join(recipe.packages(self._xen))}", self._xen.debian, str(new)]
+        # No initramfs of Debian's: it takes a minute to make, and ours takes its place.
+        self._command(words, INITRD="No", TMPDIR=str(self._work))
+        self._say("keeping the packages for later builds")
+        _sync(new)
+        new.rename(target)
+
+    def _assemble(self, packages: Path) -> Path:
+        tree, new = self._work / "tree", self._work / "new"
+        tree.mkdir()
+        new.mkdir()
+        self._say("unpacking them")
+        self._command(["tar", "--numeric-owner", "-C", str(tree), "-xf", str(packages)])
+        self._say("the lab's own files and the plugin")
+        _lay_over(recipe.TREE, tree)
+        shutil.copyfile(deb.obtain(home(), self._say_words).deb, tree / "xenplugin.deb")
+        script = tree / "customize.sh"
+        shutil.copyfile(recipe.HERE / "customize.sh", script)
+        self._command(["chroot", str(tree), "/bin/sh", "/customize.sh"], PATH="/usr/sbin:/usr/bin:/sbin:/bin")
+        script.unlink()
+        self._say("kernel, initramfs and hypervisor")
+        init = (recipe.HERE / "init").read_bytes()
+        (new / "initrd").write_bytes(initramfs.make(tree, recipe.HOST_MODULES, {"init": init}))
+        boot = tree / "boot"
+        shutil.copyfile(_only(boot, "vmlinuz-*"), new / "vmlinuz")
+        (new / "vmlinux").write_bytes(kernel.unpacked((new / "vmlinuz").read_bytes()))
+        (new / "xen").write_bytes(gzip.decompress(_only(boot, f"xen-{self._xen.value}-amd64.gz").read_bytes()))
+        self._say("the guests")
+        guests.install(tree, self._work, new / "vmlinux")
+        self._say("the file system")
+        ext4.make(tree, new / "disk.img", size=recipe.SIZE, inodes=recipe.INODES, journal=32)
+        about = {
+            "release": self._xen.debian,
+            "digest": recipe.digest(self._xen),
+            "packages": _versions(tree),
+        }
+        (new / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        for path in new.iterdir():
+            path.chmod(0o644)
+            _sync(path)
+        entry = _entry(self._xen)
+        new.rename(entry)
+        _sync(home())
+        return entry
+
+    def _command(self, words: Sequence[str], **environment: str) -> None:
+        """Run it in namespaces of its own; it ends when we do. Raises BuildError with its last words."""
+        spaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
+        done = subprocess.run(
+            ["setpriv", "--pdeathsig", "KILL", *spaces, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=os.environ | environment,
+            pass_fds=[self._lock],
+            check=False,
+        )
+        if done.returncode:
+            said = "\n".join(done.stdout.strip().splitlines()[-8:])
+            raise BuildError(f"{words[0]} failed:\n{said}", hint=_hint(done.stdout))
+
+
+def _hint(said: str) -> str | None:
+    if "No space left" in said:
+        return "make room, or set XDG_CACHE_HOME to where there is more"
+    if "Could not resolve" in said or "Failed to fetch" in said or "Cannot initiate the connection" in said:
+        return "Debian's package mirror must be reachable when an image is built"
+    return None
+
+
+def _lay_over(source: Path, target: Path) -> None:
+    """Copy the files of `source` over `target`, as root's; of their modes only the executable bit counts."""
+    for path in recipe.files(source):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        copy.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise BuildError(f"one {pattern} was expected in the image, not {len(found)}")
+    return found[0]
+
+
+def _versions(tree: Path) -> dict[str, str]:
+    """Package -> version, from dpkg's list."""
+    versions, name = {}, ""
+    for line in (tree / "var/lib/dpkg/status").read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(": ")
+        if key == "Package":
+            name = value
+        elif key == "Version":
+            versions[name] = value
+    return versions
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,89 @@
+"""libvirt below Vagrant: what it needs here, and what a Vagrant that was killed may have left in it.
+
+Vagrant enters a machine into its own data only after libvirt has it; killed between, it knows nothing of what is
+there. All that is the lab's has names that begin with the lab's prefix, and only exactly those names are removed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from lab.errors import LabError
+from lab.hosts import topology
+
+URI = "qemu:///system"
+POOL = "default"
+#: Networks that all labs share; Vagrant's way to the machines. The Vagrantfile names them.
+SHARED = ("xenlab-inside", "xenlab-outside")
+
+
+def missing() -> list[str]:
+    """What this machine lacks, a sentence each."""
+    lacks = [
+        f"{program} is not installed (apt install {packages})"
+        for program, packages in (
+            ("virsh", "libvirt-clients libvirt-daemon-system dnsmasq-base"),
+            ("qemu-system-x86_64", "qemu-system-x86"),
+        )
+        if shutil.which(program) is None
+    ]
+    if not lacks and _virsh("version").returncode:
+        lacks.append(
+            "libvirt does not answer (systemctl start libvirtd, as a user of group libvirt; "
+            "without systemd, as root: virtlogd -d; libvirtd -d)"
+        )
+    if shutil.which("vagrant") and not _has_plugin():
+        lacks.append("Vagrant's plugin for libvirt is not installed (apt install vagrant-libvirt)")
+    return lacks
+
+
+def sweep(prefix: str) -> None:
+    """Remove the machines, disks and site networks of the lab whose names begin with `prefix`, and the shared
+    networks if no machine is left that has a place on them. Raises LabError."""
+    machines = [prefix + each.name for each in topology.MACHINES]
+    domains = names("list", "--all", "--name")
+    for name in machines:
+        if name in domains:
+            _virsh("destroy", name)
+            _virsh("undefine", name)
+    volumes = {line.split()[0] for line in names("vol-list", POOL) if line.split()}
+    for name in machines:
+        if f"{name}.img" in volumes:
+            _virsh("vol-delete", f"{name}.img", "--pool", POOL)
+    networks = names("net-list", "--all", "--name")
+    used = {
+        word
+        for name in names("list", "--all", "--name")
+        if name
+        for word in _virsh("domiflist", name).stdout.split()
+    }
+    for network in [*(prefix + each for each in topology.NETWORKS), *(each for each in SHARED if each not in used)]:
+        if network in networks:
+            _virsh("net-destroy", network)
+            _virsh("net-undefine", network)
+    left = [name for name in machines if name in names("list", "--all", "--name")]
+    left += [
+        name for name in map(prefix.__add__, topology.NETWORKS) if name in names("net-list", "--all", "--name")
+    ]
+    if left:
+        raise LabError(f"libvirt does not let go of {', '.join(left)}", hint="virsh -c qemu:///system list --all")
+
+
+def _has_plugin() -> bool:
+    done = subprocess.run(["vagrant", "plugin", "list"], capture_output=True, text=True, check=False)
+    return "vagrant-libvirt" in done.stdout
+
+
+def names(*words: str) -> list[str]:
+    """What a listing command of virsh prints, a line each. Raises LabError."""
+    return [line.strip() for line in _virsh(*words).stdout.splitlines()]
+
+
+def _virsh(*words: str) -> subprocess.CompletedProcess[str]:
+    command: Sequence[str] = ["virsh", "-q", "-c", URI, *words]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise LabError(f"virsh cannot be run: {error.strerror}") from None

@@ -1,0 +1,221 @@
+"""What the Vagrantfile is to make, from XENLAB_... in the environment: one JSON object on standard output.
+
+    XENLAB_RTT=120ms      XENLAB_RATE=100mbit     the link (netem's units); none by default
+    XENLAB_ROUTER         freebsd (Dummynet) or linux (tc netem)
+    XENLAB_IPSEC          off, aes128-sha1 or aes128gcm16
+    XENLAB_BOX            box file of `xenlab box`, or the name of a Debian box; with XENLAB_DRIVER=qemu the last
+                          that `xenlab box` made, if there is one
+    XENLAB_FREEBSD_BOX    box file or name
+    XENLAB_DRIVER         kvm, or qemu where there is no KVM (software emulation)
+    XENLAB_NAME           tells labs of one user apart
+
+Vagrant reads its file at every command, so this must be quick and needs nothing but Python's own library. What
+is in doubt is refused here, in one line, before Vagrant starts anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from lab.errors import LabError, LabUsageError
+from lab.hosts import deb, topology
+from lab.hosts.image.identity import Keys, identity, make_keys
+from lab.hosts.provider import vagrant_scripts as scripts
+from lab.hosts.role import swan
+from lab.hosts.spec import Auth, Spec, Suite
+from lab.hosts.topology import Machine, Role
+from netem.errors import NetemError
+from netem.profile import Profile
+
+DEBIAN_BOX = "generic/debian12"
+FREEBSD_BOX = "generic/freebsd14"
+#: Boxes of `xenlab box` are called so: they have all that a Xen host needs.
+OWN = "xenlab-"
+# Without AVX, XSAVE, SMAP and SMEP: emulated Xen crashes or corrupts vector registers with them.
+EMULATED_CPU = "max,-smap,-smep,-xsave,-avx,-avx2,-fma,-f16c"
+_FREEBSD_MEMORY = 1024  # MiB
+
+
+@dataclass(frozen=True)
+class Box:
+    """`url` None: Vagrant has it already, or knows where boxes of that name are. `own`: of `xenlab box`."""
+
+    name: str
+    url: str | None = None
+
+    @property
+    def own(self) -> bool:
+        return self.name.startswith(OWN)
+
+    @classmethod
+    def parse(cls, text: str) -> Box:
+        """From a file's path or a name. Raises LabUsageError."""
+        path = Path(text)
+        if path.is_file():
+            return cls(path.stem, path.resolve().as_uri())
+        if path.suffix == ".box":
+            raise LabUsageError(f"there is no box {text}", hint="`xenlab box` makes one")
+        return cls(text)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The environment, understood. `freebsd`: the router runs FreeBSD. `emulated`: no KVM."""
+
+    name: str
+    link: Profile
+    ipsec: Suite
+    box: Box
+    freebsd: Box | None
+    emulated: bool
+
+    @classmethod
+    def parse(cls, env: Mapping[str, str]) -> Settings:
+        """From XENLAB_... variables. Raises LabUsageError."""
+
+        def choice(variable: str, *values: str) -> str:
+            value = env.get(variable) or values[0]
+            if value not in values:
+                raise LabUsageError(f"{variable}={value}: it is one of {', '.join(values)}")
+            return value
+
+        def text(variable: str, default: str) -> str:
+            return env.get(variable) or default
+
+        try:
+            link = Profile.parse(rtt=text("XENLAB_RTT", "0"), rate=text("XENLAB_RATE", "unlimited"))
+        except NetemError as error:
+            raise LabUsageError(f"XENLAB_RTT, XENLAB_RATE: {error.message}", hint=error.hint) from None
+        emulated = choice("XENLAB_DRIVER", "kvm", "qemu") == "qemu"
+        freebsd = choice("XENLAB_ROUTER", "freebsd", "linux") == "freebsd"
+        return cls(
+            name=Spec(name=text("XENLAB_NAME", "lab")).name,
+            link=link,
+            ipsec=Suite(choice("XENLAB_IPSEC", *Suite)),
+            box=Box.parse(text("XENLAB_BOX", (_last_box(env) if emulated else None) or DEBIAN_BOX)),
+            freebsd=Box.parse(text("XENLAB_FREEBSD_BOX", FREEBSD_BOX)) if freebsd else None,
+            emulated=emulated,
+        )
+
+
+def boxes(env: Mapping[str, str]) -> Path:
+    """Where `xenlab box` keeps what it makes."""
+    return Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xenplugin" / "lab" / "boxes"
+
+
+def _last_box(env: Mapping[str, str]) -> str | None:
+    found = sorted(boxes(env).glob(f"{OWN}*.box"), key=lambda path: path.stat().st_mtime)
+    return str(found[-1]) if found else None
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What the lab's machines know and no box does. Made once, in a folder of the lab's."""
+
+    keys: Keys
+    shared: str
+
+    @classmethod
+    def of(cls, folder: Path) -> Secrets:
+        """Those in `folder`, made where there are none. Raises LabError, OSError."""
+        keys = make_keys(folder / "keys")
+        path = folder / "shared"
+        if not path.exists():
+            new = folder / f"shared.{os.getpid()}"
+            new.touch(0o600)
+            new.write_text(f"0x{token_hex(32)}", encoding="ascii")
+            new.rename(path)
+        return cls(keys, path.read_text(encoding="ascii"))
+
+
+def plan(settings: Settings, source: Path, secrets: Secrets) -> dict[str, Any]:
+    """All that the Vagrantfile needs. `source`: the project's folder. Raises LabUsageError."""
+    return {
+        "prefix": f"xenlab-{settings.name}-",
+        "driver": "qemu" if settings.emulated else "kvm",
+        "cpu": EMULATED_CPU if settings.emulated else None,
+        "boot_timeout": 3600 if settings.emulated else 600,  # seconds
+        # Nothing of the project's own box needs to reach further than this machine.
+        "outside": settings.freebsd is not None or not settings.box.own,
+        "machines": [_machine(settings, machine, source, secrets) for machine in topology.MACHINES],
+    }
+
+
+def _machine(settings: Settings, machine: Machine, source: Path, secrets: Secrets) -> dict[str, Any]:
+    freebsd = settings.freebsd if machine.role is Role.ROUTER else None
+    box = freebsd or settings.box
+    return {
+        "name": machine.name,
+        "role": machine.role,
+        "guest": "freebsd" if freebsd else "debian",
+        "box": box.name,
+        "box_url": box.url,
+        "memory": _FREEBSD_MEMORY if freebsd else machine.memory,
+        "nics": [{"network": each.network, "address": each.address, "mac": each.mac} for each in machine.nics],
+        "steps": _steps(settings, machine, box, source, secrets),
+    }
+
+
+def _steps(settings: Settings, machine: Machine, box: Box, source: Path, secrets: Secrets) -> list[dict[str, Any]]:
+    """What is done on it, in order: `name`, `run` (once, or always: at each start), and `send` (files, from and to)
+    or `script`, after which it may be started again (`reboot`)."""
+    steps: list[dict[str, Any]] = []
+
+    def step(name: str, script: str, run: str = "once", reboot: bool = False) -> None:
+        steps.append({"name": name, "run": run, "script": script, "reboot": reboot})
+
+    try:
+        if machine.role is Role.ROUTER and settings.freebsd:
+            step("loader", scripts.freebsd_loader())
+            step("site", scripts.freebsd_site(machine), "always")
+            step("link", scripts.freebsd_link(settings.link), "always")
+        elif machine.role is Role.ROUTER:
+            step("site", scripts.linux_site(machine), "always")
+            step("link", scripts.linux_link(machine, settings.link), "always")
+        else:
+            if not box.own:
+                step("xen", scripts.debian_xen(), reboot=True)
+                for part in deb.PARTS:
+                    send = [str(source / part), f"{scripts.SENT}/{part}"]
+                    steps.append({"name": part, "run": "once", "send": send})
+                step("plugin", scripts.plugin())
+            step("site", scripts.linux_site(machine), "always")
+            step("keys", scripts.linux_keys(identity(machine, secrets.keys)))
+            here, there = sorted(swan.ends("transport"), key=lambda end: end.name != machine.name)
+            connection = None
+            if settings.ipsec is not Suite.OFF:
+                connection = swan.connection(settings.ipsec, Auth.PSK, "transport", here, there, secrets.shared)
+            script = scripts.linux_ipsec(connection, swan.guard("transport", here, there))
+            step("ipsec", script, "always")
+    except NetemError as error:
+        raise LabUsageError(f"the link cannot be had: {error.message}", hint=error.hint) from None
+    return steps
+
+
+def main(env: Mapping[str, str]) -> int:
+    """Print the plan, or the error as Vagrant's user is to read it; the exit code."""
+    source = Path(__file__).resolve().parents[3]
+    data = Path(env.get("VAGRANT_DOTFILE_PATH") or source / ".vagrant")
+    try:
+        settings = Settings.parse(env)
+        print(json.dumps(plan(settings, source, Secrets.of(data / "xenlab"))))
+    except OSError as error:
+        print(f"xenlab: error: {error.strerror}: {error.filename}", file=sys.stderr)
+        return LabError.code
+    except LabError as error:
+        print(f"xenlab: error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"xenlab: hint: {error.hint}", file=sys.stderr)
+        return error.code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))

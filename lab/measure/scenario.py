@@ -1,0 +1,312 @@
+"""What is to be measured: a scenario file (TOML), read strictly, and the runs that it comes to.
+
+    title = "..."
+    provider = "netns"                  # or "qemu", "vagrant": real Xen
+    ways = ["existing", "static"]
+    rtts = ["0ms", "120ms"]             # or { from = "0ms", to = "200ms", step = "20ms" }
+    rates = ["100mbit"]                 # of the link, each way; default: unlimited
+    repetitions = 3
+    seed = 1                            # of the order
+    [guest]                             # netns; real Xen has its own guests
+    disk = "4gib"
+    data = ["300mb", "1gb"]             # of files on the disk, to which the file system adds; the rest is holes
+    memory = "2gib"
+    writes = "2mb"                      # to the disk, a second, while it runs
+    pages = "made"                      # its memory's: made up (lab.fakexen.domain_stream), or of a real guest that
+                                        # was "idle" or "busy" when recorded (lab.measure.recorded_memory)
+    [limits]                            # beyond them a run is done again
+    late = "50ms"                       # 99 of 100 packets; netns
+    steal = "10%"                       # of all CPU time, taken by the hypervisor
+    others = "10%"                      # of all CPU time, used by other programs; netns
+    tries = 3
+
+A run is one cell of the matrix once. A way that moves no disk is not run for each disk.
+"""
+
+from __future__ import annotations
+
+import random
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lab.errors import LabUsageError
+from lab.hosts.spec import PROVIDERS, Suite, check_name
+from lab.measure import recorded_memory
+from netem import units
+from netem.errors import NetemError
+
+SCENARIOS = Path(__file__).resolve().parents[1] / "scenarios"
+_T = TypeVar("_T")
+_MOST = 20_000  # runs
+MADE = "made"  # a memory's pages
+_KEYS = {"title", "provider", "ways", "rtts", "rates", "repetitions", "seed", "guest", "limits"}
+
+
+@dataclass(frozen=True)
+class WayInfo:
+    """What a way moves, and through which IPsec. `title` for people. `alike`: it takes as long whatever part of the
+    disk is data, so it is run for the first of `data` only."""
+
+    title: str
+    disk: bool
+    memory: bool
+    ipsec: Suite = Suite.OFF
+    alike: bool = False
+
+
+#: On namespaces. Suite.OFF: sealed by other means (ssh, the plugin), or not at all ("plain").
+WAYS: dict[str, WayInfo] = {
+    "existing": WayInfo("existing (IPsec)", False, True, Suite.PAPER),
+    "existing-gcm": WayInfo("existing (IPsec, AES-GCM)", False, True, Suite.TODAY),
+    "plain": WayInfo("xl migrate, unprotected", False, True),
+    "paper-full": WayInfo("paper's full", True, False, alike=True),
+    "paper-partial": WayInfo("paper's partial", True, False),
+    "rsync": WayInfo("rsync -S -z, xl over ssh", True, True),
+    "zstd": WayInfo("zstd | ssh, xl over ssh", True, True),
+    "full": WayInfo("xenplugin full", True, True),
+    "static": WayInfo("xenplugin static", True, True),
+    "live": WayInfo("xenplugin live", True, True),
+}
+#: On real Xen, where lab.measure.xen_ways does the work.
+XEN_WAYS: dict[str, WayInfo] = {
+    "existing": WayInfo("existing (IPsec)", True, True, Suite.PAPER),
+    "existing-gcm": WayInfo("existing (IPsec, AES-GCM)", True, True, Suite.TODAY),
+    "plain": WayInfo("xl migrate, unprotected", True, True),
+    "paper": WayInfo("paper's way for the disk", True, False),
+    **{mode: WAYS[mode] for mode in ("full", "static", "live")},
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell, once. `rtt` in seconds, `rate` in bit/s (None: unlimited), `data` bytes of files (0: no disk)."""
+
+    way: str
+    rtt: float
+    rate: int | None
+    data: int
+    repetition: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        link = f"{units.format_time(self.rtt)}, {units.format_rate(self.rate)}"
+        disk = f", {self.data // 10**6} MB of files" if self.data else ""
+        return f"{self.way} at {link}{disk} (no. {self.repetition + 1})"
+
+
+@dataclass(frozen=True)
+class Guest:
+    """Bytes; `data`: of files on the disk; `writes` a second. `pages`: what its memory holds; `usual`: of `data`,
+    the disk whose pages these are, and that of the ways that are alike for all, whichever were chosen."""
+
+    disk: int = 4 << 30
+    data: tuple[int, ...] = (300 * 10**6,)
+    memory: int = 2 << 30
+    writes: int = 2 * 10**6
+    pages: str = MADE
+    usual: int = 300 * 10**6
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`late` seconds, `steal` and `others` shares (0..1)."""
+
+    late: float = 0.05
+    steal: float = 0.1
+    others: float = 0.1
+    tries: int = 3
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """See the head of this file. `rtts` in seconds, `rates` in bit/s."""
+
+    name: str
+    title: str
+    provider: str
+    ways: tuple[str, ...]
+    rtts: tuple[float, ...]
+    rates: tuple[int | None, ...] = (None,)
+    repetitions: int = 3
+    seed: int = 1
+    guest: Guest = Guest()
+    limits: Limits = Limits()
+
+    def way(self, name: str) -> WayInfo:
+        """What is known of one of its ways."""
+        return (WAYS if self.provider == "netns" else XEN_WAYS)[name]
+
+    def only(
+        self,
+        ways: Sequence[str] = (),
+        rtts: Sequence[str] = (),
+        rates: Sequence[str] = (),
+        data: Sequence[str] = (),
+        repetitions: int | None = None,
+    ) -> Scenario:
+        """A part of it, chosen in the words of a scenario file; what is empty or None is all. Raises LabUsageError
+        for what it does not have, NetemError or ValueError for what is no time, rate or size."""
+        return replace(
+            self,
+            ways=self._chosen(self.ways, ways, ways),
+            rtts=self._chosen(self.rtts, rtts, [units.parse_time(text) for text in rtts]),
+            rates=self._chosen(self.rates, rates, [units.parse_rate(text) for text in rates]),
+            guest=replace(self.guest, data=self._chosen(self.guest.data, data, [size(text) for text in data])),
+            repetitions=min(self.repetitions, repetitions or self.repetitions),
+        )
+
+    def _chosen(self, there: tuple[_T, ...], words: Sequence[str], wanted: Sequence[_T]) -> tuple[_T, ...]:
+        if unknown := [word for word, value in zip(words, wanted, strict=True) if value not in there]:
+            raise LabUsageError(f"scenario {self.name} has no {', '.join(unknown)}")
+        return tuple(each for each in there if each in wanted) if words else there
+
+    def _data(self, way: str) -> tuple[int, ...]:
+        info = self.way(way)
+        if self.provider != "netns" or not info.disk:
+            return (0,)
+        return (self.guest.usual,) if info.alike else self.guest.data
+
+    def runs(self) -> list[Run]:
+        """All of them: one repetition after the other, each in an order of its own, so that a slow minute of the
+        machine hits all ways alike."""
+        found: list[Run] = []
+        for repetition in range(self.repetitions):
+            cells = {
+                Run(way, rtt, rate, data, repetition): None
+                for way in self.ways
+                for rtt in self.rtts
+                for rate in self.rates
+                for data in self._data(way)
+            }
+            order = list(cells)
+            random.Random(f"{self.seed} {repetition}").shuffle(order)
+            found += order
+        return found
+
+
+def find(name: str) -> Path:
+    """The file of scenario `name`: a path, or one of those that come with the lab. Raises LabUsageError."""
+    path = Path(name) if name.endswith(".toml") else SCENARIOS / f"{name}.toml"
+    if not path.is_file():
+        raise LabUsageError(f"there is no scenario {name}", hint=f"a file, or one of: {', '.join(known())}")
+    return path
+
+
+def known() -> list[str]:
+    """Those that come with the lab."""
+    return sorted(path.stem for path in SCENARIOS.glob("*.toml"))
+
+
+def load(path: Path) -> Scenario:
+    """Read a scenario. Raises LabUsageError naming what is wrong."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _scenario(path.stem, values)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise LabUsageError(f"{path}: {error}") from None
+    except (NetemError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LabUsageError(f"{path}: {error.args[0] if error.args else error}") from None
+
+
+def _scenario(name: str, values: dict[str, Any]) -> Scenario:
+    check_name(name)
+    _only(values, _KEYS, "scenario")
+    guest, limits = values.get("guest", {}), values.get("limits", {})
+    _only(guest, {"disk", "data", "memory", "writes", "pages"}, "[guest]")
+    _only(limits, {"late", "steal", "others", "tries"}, "[limits]")
+    provider = values.get("provider", "netns")
+    if provider not in PROVIDERS:
+        raise ValueError(f"provider {provider!r} is none of {', '.join(PROVIDERS)}")
+    made = Scenario(
+        name=name,
+        title=str(values.get("title", name)),
+        provider=provider,
+        ways=tuple(_listed(values, "ways")),
+        rtts=tuple(_rtts(values.get("rtts", ["0ms"]))),
+        rates=tuple(units.parse_rate(text) for text in _listed(values, "rates", ["unlimited"])),
+        repetitions=_number(values, "repetitions", 3, 1, 100),
+        seed=_number(values, "seed", 1, 0, 1 << 32),
+        guest=_guest(guest),
+        limits=Limits(
+            late=units.parse_time(str(limits.get("late", "50ms"))),
+            steal=units.parse_share(str(limits.get("steal", "10%"))),
+            others=units.parse_share(str(limits.get("others", "10%"))),
+            tries=_number(limits, "tries", 3, 1, 20),
+        ),
+    )
+    ways = WAYS if provider == "netns" else XEN_WAYS
+    if unknown := set(made.ways) - set(ways):
+        raise ValueError(f"no way {', '.join(sorted(unknown))} on {provider}: {', '.join(ways)}")
+    if not made.ways or len(made.runs()) > _MOST:
+        raise ValueError(f"{len(made.runs())} runs: between 1 and {_MOST} make sense")
+    return made
+
+
+def _guest(values: Mapping[str, Any]) -> Guest:
+    usual = Guest()
+    disk, memory = _sized(values, "disk", usual.disk), _sized(values, "memory", usual.memory)
+    data = tuple(size(text) for text in _listed(values, "data", ["300mb"]))
+    if not data or not all(2**20 <= each < disk for each in data) or memory < 2**20 or memory % 4096 or disk % 4096:
+        raise ValueError("[guest]: data of at least 1mib must fit the disk, and memory and disk are whole pages")
+    pages = values.get("pages", usual.pages)
+    if pages not in (MADE, *recorded_memory.LOADS):
+        raise ValueError(f"pages = {pages!r} is none of {', '.join((MADE, *recorded_memory.LOADS))}")
+    if pages != MADE and memory > recorded_memory.LARGEST:
+        raise ValueError(f"a memory of at most {recorded_memory.LARGEST >> 30} GiB can be recorded")
+    return Guest(disk, data, memory, _sized(values, "writes", usual.writes), pages, data[0])
+
+
+def _rtts(value: Any) -> list[float]:
+    if isinstance(value, dict):
+        _only(value, {"from", "to", "step"}, "rtts")
+        first, last, step = (units.parse_time(value[key]) for key in ("from", "to", "step"))
+        if step <= 0 or last < first:
+            raise ValueError("rtts: `step` must be more than 0, and `to` not before `from`")
+        return [round(first + step * number, 6) for number in range(int((last - first) / step + 1e-6) + 1)]
+    if not isinstance(value, list) or not value:
+        raise ValueError("rtts is neither a list of times nor from, to and step")
+    return [units.parse_time(text) for text in value]
+
+
+def _only(values: Mapping[str, Any], names: set[str], where: str) -> None:
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is no table")
+    if unknown := set(values) - names:
+        raise ValueError(f"{where} has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(names))}")
+
+
+def _listed(values: Mapping[str, Any], key: str, usual: list[str] | None = None) -> list[str]:
+    found = values.get(key, usual)
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise ValueError(f"{key} must be a list of words")
+    return list(dict.fromkeys(found))
+
+
+def _number(values: Mapping[str, Any], key: str, usual: int, least: int, most: int) -> int:
+    found = values.get(key, usual)
+    if not isinstance(found, int) or isinstance(found, bool) or not least <= found <= most:
+        raise ValueError(f"{key} = {found!r}: a whole number from {least} to {most}")
+    return found
+
+
+def _sized(values: Mapping[str, Any], key: str, usual: int) -> int:
+    return size(values[key]) if key in values else usual
+
+
+def size(text: str) -> int:
+    """Binary units as netem has them, and the decimal ones that data are counted in."""
+    for unit, factor in (("mb", 10**6), ("gb", 10**9)):
+        if text.endswith(unit) and text[:-2].strip().isdecimal():
+            return int(text[:-2]) * factor
+    found = units.parse_size(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no size")
+    return found

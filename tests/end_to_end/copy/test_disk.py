@@ -1,0 +1,315 @@
+"""Disks that are full, in use, too small, that fail, and sources that change under our hands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Sides
+from tests.helpers.images import MIB, content, dense_image, names_in, noise
+from tests.helpers.program import Program, wait_until
+
+HELD = ("--rate", "12mbit", "--streams", "2")
+Attach = Callable[[Path], Path]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return dense_image(tmp_path / "source.img", 4)
+
+
+def refused(sides: Sides, image: Path, *says: str, target: Path | None = None, code: int = 15) -> None:
+    """The copy is refused with these words, and nothing is left."""
+    done = sides.copy(image, code=code, target=target)
+    assert all(text in done.error + done.hint for text in says), done.err
+    assert sides.left() == set()
+    sides.program.await_none()
+
+
+# -- targets that must not be touched ----------------------------------------------------------------
+
+
+def test_target_open_by_a_process(sides: Sides, image: Path) -> None:
+    sides.target.write_bytes(b"old content")
+    with open(sides.target, "rb"):
+        refused(sides, image, "in use", str(os.getpid()))
+    assert content(sides.target) == b"old content"
+    sides.copy(image)
+
+
+def test_target_larger_than_the_source(sides: Sides, image: Path) -> None:
+    sides.target.write_bytes(noise(1, 5 * MIB))
+    refused(sides, image, "larger")
+    assert content(sides.target) == noise(1, 5 * MIB)
+
+
+def test_target_is_a_directory(sides: Sides, image: Path) -> None:
+    folder = sides.folder / "folder"
+    folder.mkdir()
+    refused(sides, image, "a directory", target=folder)
+    assert names_in(folder) == set()
+
+
+def test_target_is_a_pipe(sides: Sides, image: Path) -> None:
+    pipe = sides.folder / "pipe"
+    os.mkfifo(pipe)
+    refused(sides, image, "a pipe", target=pipe)
+
+
+def test_target_without_a_directory(sides: Sides, image: Path) -> None:
+    refused(sides, image, "does not exist", "mkdir -p", target=sides.there / "missing" / "disk.img")
+
+
+def test_target_is_no_device(sides: Sides, image: Path) -> None:
+    refused(sides, image, "no block device", target=Path("/dev/vg0/not-there"))
+
+
+def test_target_is_the_source(sides: Sides, image: Path) -> None:
+    before = content(image)
+    refused(sides, image, "very disk", target=image)
+    assert content(image) == before
+
+
+def test_target_through_a_symbolic_link(sides: Sides, image: Path) -> None:
+    real = sides.folder / "elsewhere.img"
+    real.write_bytes(b"old content")
+    sides.target.symlink_to(real)
+    sides.copy(image)
+    assert sides.target.is_symlink() and content(real) == content(image)
+    sides.assert_clean()
+
+
+@pytest.mark.slow
+def test_two_copies_to_one_target(sides: Sides, image: Path) -> None:
+    first = sides.start(image, *HELD)
+    first.await_sent(MIB)
+    done = sides.copy(image, code=15)
+    assert "another copy" in done.error
+    assert first.end().code == 0
+    assert content(sides.target) == content(image)
+    sides.assert_clean()
+
+
+@pytest.mark.slow
+def test_a_target_that_comes_into_use_meanwhile(sides: Sides, image: Path) -> None:
+    """Somebody writes to the old image while the new one is on its way: his work is not replaced."""
+    sides.target.write_bytes(b"old content")
+    running = sides.start(image, *HELD)
+    running.await_sent(MIB)
+    sides.target.write_bytes(b"new work")
+    done = running.end()
+    assert done.code == 15 and "changed or replaced" in done.error
+    assert content(sides.target) == b"new work"
+
+
+@pytest.mark.slow
+def test_a_target_that_appears_meanwhile(sides: Sides, image: Path) -> None:
+    running = sides.start(image, *HELD)
+    running.await_sent(MIB)
+    sides.target.write_bytes(b"new work")
+    done = running.end()
+    assert done.code == 15 and "created by somebody else" in done.error
+    assert content(sides.target) == b"new work"
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that other users can look into."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.mark.root
+def test_a_directory_that_cannot_be_written(public: Path, nobody: list[str]) -> None:
+    program = Program(public, os.urandom(8).hex())
+    (public / "home").chmod(0o777)
+    dense_image(public / "source.img", 1)
+    try:
+        done = program.run("copy", "source.img", "other.img", prefix=nobody, code=13)
+        assert "Permission denied" in done.error and "root" in done.error + done.hint
+        done = program.run("seal", "--key-file", "home/key", "source.img", "sealed", prefix=nobody, code=13)
+        assert "ermission" in done.error
+        (public / "source.img").chmod(0)
+        done = program.run("copy", "source.img", "home/other.img", prefix=nobody, code=13)
+        assert "Permission denied" in done.error
+    finally:
+        assert not program.close()
+    assert names_in(public) == {"home", "source.img"}
+
+
+@pytest.mark.root
+def test_an_ordinary_user_can_copy_files(public: Path, nobody: list[str]) -> None:
+    program = Program(public, os.urandom(8).hex())
+    (public / "home").chmod(0o777)
+    image = dense_image(public / "source.img", 2)
+    try:
+        program.run("copy", "source.img", "home/other.img", prefix=nobody)
+    finally:
+        assert not program.close()
+    assert content(public / "home" / "other.img") == content(image)
+    assert (public / "home" / "other.img").stat().st_uid == 65534
+
+
+@pytest.mark.root
+def test_target_attached_to_a_loop_device(sides: Sides, image: Path, loop_device: Attach) -> None:
+    sides.target.write_bytes(noise(2, MIB))
+    device = loop_device(sides.target)
+    refused(sides, image, str(device))
+    assert content(sides.target) == noise(2, MIB)
+
+
+@pytest.mark.root
+def test_a_full_disk(sides: Sides, tmp_path: Path, small_disk: Callable[[int], Path]) -> None:
+    image = dense_image(tmp_path / "large.img", 8)
+    disk = small_disk(5)
+    (disk / "disk.img").write_bytes(b"old content")
+    done = sides.copy(image, code=13, target=disk / "disk.img")
+    assert "No space left" in done.error and "kept" not in done.error
+    sides.program.await_none()
+    assert names_in(disk) == {"disk.img"} and content(disk / "disk.img") == b"old content"
+    assert not sides.state.exists() or names_in(sides.state) == set()
+
+
+@pytest.mark.root
+def test_a_disk_that_is_full_already(sides: Sides, image: Path, small_disk: Callable[[int], Path]) -> None:
+    disk = small_disk(1)
+    filler = disk / "filler"
+    with pytest.raises(OSError), open(filler, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    sides.copy(image, code=13, target=disk / "disk.img")
+    assert names_in(disk) == {"filler"}
+
+
+# -- block devices -----------------------------------------------------------------------------------
+
+
+@pytest.mark.root
+def test_block_devices_as_source_and_target(sides: Sides, image: Path, loop_device: Attach) -> None:
+    source = loop_device(image)
+    backing = dense_image(sides.folder / "backing.img", 4, seed=9)
+    target = loop_device(backing)
+    done = sides.copy(source, target=target)
+    subprocess.run(["blockdev", "--flushbufs", target], check=True)
+    assert content(backing) == content(image)
+    assert done.result["bytes_image"] == 4 * MIB
+    again = sides.copy(source, target=target)
+    assert again.result["bytes_wire"] < MIB
+    sides.assert_clean()
+
+
+@pytest.mark.root
+def test_a_device_of_another_size(sides: Sides, image: Path, loop_device: Attach) -> None:
+    for mib, word in ((3, "too small"), (5, "larger")):
+        backing = dense_image(sides.folder / f"backing{mib}.img", mib, seed=9)
+        before = content(backing)
+        refused(sides, image, word, "exactly", target=loop_device(backing))
+        assert content(backing) == before
+
+
+@pytest.mark.root
+def test_a_mounted_device(sides: Sides, image: Path, loop_device: Attach) -> None:
+    backing = sides.folder / "backing.img"
+    backing.write_bytes(bytes(4 * MIB))
+    subprocess.run(["mkfs.ext4", "-q", backing], check=True)
+    device = loop_device(backing)
+    mount = sides.folder / "mnt"
+    mount.mkdir()
+    if subprocess.run(["mount", device, mount], capture_output=True).returncode:
+        pytest.skip("ext4 cannot be mounted here")
+    try:
+        refused(sides, image, "mounted at", str(mount), target=device)
+    finally:
+        subprocess.run(["umount", mount], check=True)
+    subprocess.run(["fsck.ext4", "-fn", backing], check=True, capture_output=True)
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_a_device_is_gone_on_with(sides: Sides, image: Path, loop_device: Attach) -> None:
+    """A device holds a mixture after it was interrupted: its journal stays until a copy completes."""
+    image = dense_image(sides.folder / "larger.img", 8)
+    backing = dense_image(sides.folder / "backing.img", 8, seed=9)
+    device = loop_device(backing)
+    words = sides.words(image, "--log-json", "--json", *HELD, target=device)
+    running = sides.program.start(*words)
+    running.await_sent(4 * MIB)
+    running.process.terminate()
+    assert running.end().code == 130
+    sides.program.await_none()
+    assert len(names_in(sides.state)) == 1
+    done = sides.copy(image, target=device)
+    assert done.result["resumed"] > 0
+    subprocess.run(["blockdev", "--flushbufs", device], check=True)
+    assert content(backing) == content(image)
+    sides.assert_clean()
+
+
+@pytest.mark.root
+def test_a_source_that_cannot_be_read(sides: Sides, image: Path, loop_device: Attach) -> None:
+    """A loop device whose file was cut: reads beyond give EIO."""
+    device = loop_device(image)
+    os.truncate(image, 2 * MIB + 4096)
+    sides.target.write_bytes(b"old content")
+    done = sides.copy(device, code=13)
+    assert "cannot read" in done.error and "at byte" in done.error and str(device) in done.error
+    assert content(sides.target) == b"old content"
+    sides.assert_clean()
+
+
+# -- sources that change -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long_image(tmp_path: Path) -> Path:
+    """Longer than what is read ahead of the sending: there is something left to be changed."""
+    return dense_image(tmp_path / "long.img", 144)
+
+
+def test_a_source_that_shrinks(sides: Sides, long_image: Path) -> None:
+    sides.target.write_bytes(b"old content")
+    running = sides.start(long_image, "--rate", "20mbit", "--streams", "1")
+    running.await_sent(MIB)
+    os.truncate(long_image, 55 * MIB)
+    done = running.end()
+    assert done.code == 13 and "shorter" in done.error and done.hint
+    assert content(sides.target) == b"old content"
+    sides.assert_clean()
+
+
+def test_a_source_that_changes(sides: Sides, image: Path) -> None:
+    sides.target.write_bytes(b"old content")
+    running = sides.start(image, *HELD)
+    running.await_sent(MIB)
+    with open(image, "r+b") as file:
+        file.write(b"written to meanwhile")
+    done = running.end()
+    assert done.code == 13 and "changed while it was copied" in done.error and done.hint
+    assert content(sides.target) == b"old content"
+    sides.assert_clean()
+
+
+@pytest.mark.slow
+def test_a_source_that_grows(sides: Sides, image: Path) -> None:
+    running = sides.start(image, *HELD)
+    running.await_sent(MIB)
+    os.truncate(image, 9 * MIB)
+    done = running.end()
+    assert done.code == 13
+    assert not sides.target.exists()
+    sides.assert_clean()
+
+
+@pytest.mark.slow
+def test_the_partial_is_private(sides: Sides, image: Path) -> None:
+    running = sides.start(image, *HELD)
+    part = wait_until(lambda: next(iter(sides.there.glob(".*-part")), None), "a partial")
+    assert part.stat().st_mode & 0o777 == 0o600
+    assert running.end().code == 0
+    sides.assert_clean()

@@ -1,0 +1,251 @@
+"""A domain's stream through real processes and sockets: whole, in order, whatever the link does; or an error."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import random
+import shlex
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.program import NEVER, wait_until
+from tests.helpers.proxy import Proxy, free_ports
+from xenplugin.config import Config
+from xenplugin.errors import LinkError, PeerError, RefusedError, TamperError, XenpluginError
+from xenplugin.transfer.send_stream import PipeOut
+from xenplugin.wire.frames import WINDOW
+
+FAR = Path(__file__).parents[2] / "helpers" / "farpipe.py"
+MIB = 1 << 20
+
+#: A thread that dies of an error nobody foresaw would leave others waiting.
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+class Ends:
+    """A stream to a far process that writes it to `path`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "arrived"
+        self.ports = free_ports()
+        self.answers: queue.Queue[bytes] = queue.Queue()
+        self.notes: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.failures: list[XenpluginError] = []
+        self.proxy: Proxy | None = None
+        self.pipe: PipeOut | None = None
+
+    def open(self, listen: bool = True, **options: Any) -> PipeOut:
+        details = {"path": str(self.path), **options.pop("details", {})}
+        address = self.proxy.address if self.proxy else "127.0.0.1"
+        ports = f"{self.ports.start}-{self.ports.stop - 1}" if listen else "0-0"
+        config = Config(ssh="", address=address, **{"streams": 3, **options})
+        # HOST is the whole command; the far side of a real ssh is a process as well.
+        host = shlex.join([sys.executable, str(FAR), ports])
+        self.pipe = PipeOut(
+            details,
+            host,
+            config,
+            lambda _: None,
+            self.answers.put,
+            self.notes.put,
+            on_failure=self.failures.append,
+        )
+        self.pipe.start()
+        self.pipe.connect()
+        return self.pipe
+
+    def close(self) -> None:
+        if self.pipe is not None:
+            self.pipe.close()
+        if self.proxy is not None:
+            self.proxy.close()
+
+
+@pytest.fixture
+def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
+    monkeypatch.setenv("PYTHONPATH", str(FAR.parents[2]))
+    made = Ends(tmp_path)
+    yield made
+    made.close()
+
+
+def pages(seed: int, count: int) -> bytes:
+    """`count` MiB, of which a third is zeros, a third text and a third noise."""
+    dice = random.Random(seed)
+    kinds: tuple[Callable[[], bytes], ...] = (
+        lambda: bytes(MIB),
+        lambda: (b"page %d " % dice.randrange(99)).ljust(64, b".") * (MIB // 64),
+        lambda: dice.randbytes(MIB),
+    )
+    return b"".join(kinds[place % 3]() for place in range(count))
+
+
+def send(pipe: PipeOut, data: bytes, seed: int = 1) -> None:
+    """In pieces as they come from a pipe, flushed now and then."""
+    dice = random.Random(seed)
+    at = 0
+    while at < len(data):
+        count = dice.choice((1, 44, 4096, 65536, 3 * MIB))
+        pipe.write(memoryview(data)[at : at + count])
+        at += count
+        if not dice.randrange(4):
+            pipe.flush()
+
+
+@pytest.mark.parametrize("listen", [True, False])
+def test_a_stream_arrives_whole_and_is_answered(ends: Ends, listen: bool) -> None:
+    pipe = ends.open(listen)
+    assert ends.answers.get(timeout=NEVER) == b"ready"
+    pipe.note({"state": "moving"})
+    assert ends.notes.get(timeout=NEVER) == {"state": "moving"}
+    data = pages(1, 12)
+    send(pipe, data)
+    pipe.end()
+    assert ends.answers.get(timeout=NEVER) == str(len(data)).encode()
+    assert ends.path.read_bytes() == data
+    result = pipe.result()
+    assert result["bytes_in"] == len(data) and result["bytes_wire"] < len(data) * 0.6
+    assert result["streams"] >= (3 if listen else 1)
+    assert not ends.failures
+
+
+def test_an_empty_stream_has_an_end(ends: Ends) -> None:
+    pipe = ends.open()
+    pipe.end()
+    assert ends.path.read_bytes() == b""
+
+
+def test_a_small_message_does_not_wait_for_more(ends: Ends) -> None:
+    pipe = ends.open()
+    for message in (b"domain is yours", b"\0", b"x" * 70000):
+        before = ends.path.stat().st_size if ends.path.exists() else 0
+        pipe.write(message)
+        pipe.flush()
+        wait_until(
+            lambda: ends.path.exists() and ends.path.stat().st_size == before + len(message),  # noqa: B023
+            "the message there",
+        )
+
+
+def test_connections_are_cut_again_and_again(ends: Ends) -> None:
+    ends.proxy = Proxy(ends.ports)
+    pipe = ends.open(rate=40_000_000)
+    data = os.urandom(6 * MIB)
+    for at in range(0, len(data), 200_000):
+        pipe.write(data[at : at + 200_000])
+        pipe.flush()
+    for cut in range(1, 5):
+        ends.proxy.await_forwarded(cut * MIB)
+        wait_until(ends.proxy.drop, "a connection to cut")
+    pipe.end()
+    assert hashlib.sha256(ends.path.read_bytes()).digest() == hashlib.sha256(data).digest()
+    assert not ends.failures
+
+
+def test_a_changed_byte_ends_it(ends: Ends) -> None:
+    def change(number: int, forward: bool, place: int, piece: bytes) -> bytes:
+        if forward and number == 1 and place > 300_000:
+            return piece[:-1] + bytes((piece[-1] ^ 1,))
+        return piece
+
+    ends.proxy = Proxy(ends.ports, change)
+    pipe = ends.open(streams=2)
+    with pytest.raises(TamperError):
+        for _ in range(64):
+            pipe.write(os.urandom(MIB))
+        pipe.end()
+    wait_until(lambda: ends.failures, "the failure told")
+    assert len(ends.failures) == 1 and isinstance(ends.failures[0], TamperError)
+    with pytest.raises(TamperError):
+        pipe.note({})
+
+
+def test_a_far_side_that_reads_slowly_is_not_flooded(ends: Ends) -> None:
+    pipe = ends.open(details={"slow": 2 * MIB})
+    written = threading.Event()
+    total = 200
+
+    def write() -> None:
+        for number in range(total):
+            pipe.write(random.Random(number).randbytes(MIB))
+        written.set()
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    wait_until(lambda: ends.path.exists() and ends.path.stat().st_size >= 2 * MIB, "it waits")
+    assert not written.wait(3)
+    with pipe._changed:
+        assert pipe._held <= 66 * MIB and pipe._next < total
+    ends.path.with_suffix(".go").touch()
+    assert written.wait(NEVER)
+    pipe.end()
+    assert ends.path.stat().st_size == total * MIB
+
+
+def test_when_as_many_segments_are_under_way_as_may_be_an_empty_queue_is_not_the_packers_fault(ends: Ends) -> None:
+    """Else a long link would be thought faster and faster, and its stream packed less and less."""
+    pipe = ends.open(details={"slow": 1})
+    bounded = threading.Event()
+    pipe._session.gauge.bounded = bounded.set  # type: ignore[method-assign]
+
+    def write() -> None:
+        for _ in range(3 * WINDOW):
+            pipe.write(b"little")
+            pipe.flush()
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    assert bounded.wait(NEVER)
+    ends.path.with_suffix(".go").touch()
+    thread.join(NEVER)
+    pipe.end()
+    assert ends.path.read_bytes() == b"little" * (3 * WINDOW)
+
+
+def test_what_the_far_side_refuses_comes_back(ends: Ends) -> None:
+    pipe = ends.open(details={"fail": MIB})
+    with pytest.raises(RefusedError, match="no more of this"):
+        for _ in range(200):
+            pipe.write(os.urandom(MIB))
+        pipe.end()
+    wait_until(lambda: ends.failures, "its word to whoever asked for it")
+    assert [type(error) for error in ends.failures] == [RefusedError]
+
+
+def test_a_far_side_that_is_killed_is_missed(ends: Ends) -> None:
+    pipe = ends.open()
+    pipe.write(b"x")
+    pipe.flush()
+    far = pipe._session._far
+    assert far is not None
+    far._process.kill()
+    wait_until(lambda: ends.failures, "the failure told")
+    with pytest.raises(LinkError):
+        pipe.write(b"y")
+    with pytest.raises(LinkError):
+        pipe.end()
+
+
+def test_giving_up_is_told(ends: Ends) -> None:
+    pipe = ends.open()
+    pipe.write(b"x" * 100)
+    pipe.flush()
+    wait_until(lambda: ends.path.exists() and ends.path.stat().st_size == 100, "the bytes there")
+    far = pipe._session._far
+    assert far is not None
+    pipe.close()
+    assert far._process.returncode == 130
+
+
+def test_a_far_side_without_the_program(tmp_path: Path) -> None:
+    pipe = PipeOut({}, "true", Config(ssh=""), lambda _: None, lambda _: None, lambda _: None)
+    with pytest.raises(PeerError):
+        pipe.start()
+    pipe.close()

@@ -1,0 +1,194 @@
+"""Who sits on the path and changes a bit: it is noticed, wherever the bit is, and the target stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Sides
+from tests.helpers.images import MIB, content, dense_image
+from tests.helpers.proxy import Change, Proxy
+
+Proxied = Callable[..., Proxy]
+#: preamble, then IMAGE: 4 + 17 + 8 bytes
+IMAGE_AT, NEXT_AT = 64, 93
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return dense_image(tmp_path / "source.img", 3)
+
+
+def flip(at: int, *, forward: bool = True) -> Change:
+    """Flips a bit of byte `at` of each connection."""
+
+    def change(_number: int, goes_forward: bool, place: int, piece: bytes) -> bytes:
+        if goes_forward != forward or not place <= at < place + len(piece):
+            return piece
+        changed = bytearray(piece)
+        changed[at - place] ^= 0x10
+        return bytes(changed)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("place", "forward"),
+    [
+        (NEXT_AT, True),  # a length
+        (NEXT_AT + 2, True),
+        (NEXT_AT + 40, True),  # what a chunk is
+        (MIB // 2, True),  # its content
+    ],
+)
+def test_a_bit_of_a_data_connection(sides: Sides, image: Path, proxied: Proxied, place: int, forward: bool) -> None:
+    sides.target.write_bytes(b"old content")
+    proxied(flip(place, forward=forward))
+    done = sides.copy(image, "--streams", "1", code=12)
+    assert "sealed stream" in done.error
+    assert content(sides.target) == b"old content"
+    sides.assert_clean()
+
+
+@pytest.mark.slow
+def test_a_bit_of_an_acknowledgement(sides: Sides, tmp_path: Path, proxied: Proxied) -> None:
+    proxied(flip(60, forward=False))
+    sides.copy(dense_image(tmp_path / "larger.img", 10), "--streams", "1", "--rate", "80mbit", code=12)
+    assert not sides.target.exists()
+    sides.assert_clean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "forward"),
+    [
+        (3, True),
+        (8, True),
+        (9, True),
+        (13, True),
+        (20, True),
+        (40, True),  # its random
+        (IMAGE_AT + 10, True),
+        (10, False),
+    ],
+)
+def test_connections_that_cannot_prove_themselves_are_not_used(
+    sides: Sides, image: Path, proxied: Proxied, place: int, forward: bool
+) -> None:
+    """A stranger cannot be told from the source whose preamble was changed: he is sent away, no more. Then
+    the data goes through the control channel."""
+    sides.near["connect_timeout"] = 2
+    proxy = proxied(flip(place, forward=forward))
+    done = sides.program.start(*sides.words(image, "--log-json", "--json")).end()
+    assert proxy.made
+    if done.code:  # what the far side sends back was changed
+        assert done.code in (11, 12) and not sides.target.exists()
+    else:
+        assert done.event("linked")["streams"] == 0 and "through ssh" in done.notices()
+        assert content(sides.target) == content(image)
+    sides.assert_clean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("option", "place", "code"),
+    [
+        ("--flip-forward", 3, 12),  # magic
+        ("--flip-forward", 8, 11),  # version
+        ("--flip-forward", 20, 11),  # session
+        ("--flip-forward", 40, 12),  # random
+        ("--flip-forward", IMAGE_AT + 3, 12),
+        ("--flip-forward", IMAGE_AT + 20, 12),
+        ("--flip-forward", NEXT_AT + 20, 12),  # END
+        ("--flip-backward", 0, 12),
+        ("--flip-backward", 30, 12),  # WELCOME
+    ],
+)
+def test_a_bit_of_the_control_channel(sides: Sides, image: Path, option: str, place: int, code: int) -> None:
+    sides.target.write_bytes(b"old content")
+    sides.ssh_options += [option, str(place)]
+    done = sides.copy(image, code=code)
+    assert done.error
+    assert content(sides.target) == b"old content"
+    sides.assert_clean()
+
+
+@pytest.mark.parametrize("place", [NEXT_AT + 1, NEXT_AT + 30, 2 * MIB])
+def test_a_bit_of_data_on_the_control_channel(sides: Sides, image: Path, place: int) -> None:
+    sides.far["ports"] = "0"
+    sides.ssh_options += ["--flip-forward", str(place)]
+    sides.copy(image, code=12)
+    assert not sides.target.exists()
+    sides.assert_clean()
+
+
+def test_another_random_means_another_key(sides: Sides, image: Path) -> None:
+    sides.ssh_options.append("--other-random")
+    done = sides.copy(image, code=12)
+    assert "wrong key" in done.error
+    assert not sides.target.exists()
+    sides.assert_clean()
+
+
+def record() -> tuple[Change, list[bytes]]:
+    """A change that changes nothing, and what it has seen of the first connection, forward."""
+    seen: list[bytes] = []
+
+    def change(number: int, forward: bool, _place: int, piece: bytes) -> bytes:
+        if forward and number == 0:
+            seen.append(piece)
+        return piece
+
+    return change, seen
+
+
+def test_a_connection_of_an_earlier_session_is_not_taken(sides: Sides, image: Path, proxied: Proxied) -> None:
+    """Replayed as a whole it names another session: a stranger, who gets nowhere."""
+    change, seen = record()
+    proxy = proxied(change)
+    sides.copy(image, "--streams", "1")
+    earlier = b"".join(seen)
+    sides.target.unlink()
+
+    def replay(number: int, forward: bool, place: int, piece: bytes) -> bytes:
+        return earlier[place : place + len(piece)] if forward else piece
+
+    sides.near["connect_timeout"] = 2
+    proxy.change = replay
+    done = sides.copy(image, "--streams", "1")
+    assert content(sides.target) == content(image)
+    assert done.event("linked")["streams"] == 0
+    sides.assert_clean()
+
+
+def test_a_repeated_piece_is_noticed(sides: Sides, image: Path, proxied: Proxied) -> None:
+    def repeat(_number: int, forward: bool, place: int, piece: bytes) -> bytes:
+        return piece + piece[-700:] if forward and place > MIB // 4 else piece
+
+    proxied(repeat)
+    sides.copy(image, "--streams", "1", code=12)
+    assert not sides.target.exists()
+    sides.assert_clean()
+
+
+def test_a_connection_that_repeats_another_is_noticed(sides: Sides, image: Path, proxied: Proxied) -> None:
+    """The second connection's bytes are the first's: a number that was used."""
+    first: list[bytes] = []
+
+    def mirror(number: int, forward: bool, place: int, piece: bytes) -> bytes:
+        if not forward:
+            return piece
+        if number == 0:
+            first.append(piece)
+            return piece
+        return b"".join(first)[place : place + len(piece)] or piece
+
+    proxied(mirror)
+    done = sides.program.start(*sides.words(image, "--log-json", "--json", "--streams", "2")).end()
+    if done.code:
+        assert done.code in (11, 12) and not sides.target.exists()
+    else:
+        assert content(sides.target) == content(image)
+    sides.assert_clean()

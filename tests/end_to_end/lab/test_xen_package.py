@@ -1,0 +1,30 @@
+"""The lab's Xen hosts have exactly the Debian package that this project makes."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.hosts import deb
+from lab.hosts.image.build import home
+from lab.hosts.lab import Lab
+from xenplugin import __version__
+
+HOSTS = ("host-a", "host-b")
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_package_is_there_and_whole(xen_lab: Lab, host: str) -> None:
+    xen_lab.install()
+    node = xen_lab.node(host)
+    assert node.check(["xenplugin", "--version"]) == f"xenplugin, version {__version__}\n"
+    assert node.check(["dpkg", "-V", "xenplugin"]) == ""
+    assert node.check(["cat", "/var/lib/dpkg/info/xenplugin.md5sums"]) == deb.obtain(home(), print).files
+
+
+def test_what_was_taken_away_is_put_back(xen_lab: Lab) -> None:
+    node = xen_lab.node("host-b")
+    node.check(["dpkg", "-r", "xenplugin"])
+    assert node.run(["xenplugin", "--version"]).code
+    xen_lab.install()
+    assert node.check(["xenplugin", "--version"]) == f"xenplugin, version {__version__}\n"

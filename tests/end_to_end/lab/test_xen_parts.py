@@ -1,0 +1,39 @@
+"""What the fast tests' stand-ins are like, the real ones in dom0 are: the same cases for both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.hosts.lab import Lab
+from tests.helpers.xen_moves import Guest, hosts
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
+TESTS = Path(__file__).parents[2]
+#: Seconds, at a pace of 1: each case starts an xl or two.
+WITHIN = 300
+
+
+@pytest.fixture
+def guest(xen_lab: Lab) -> Iterator[Guest]:
+    made = Guest(xen_lab, "g1", ["memory=128"])
+    made.create(hosts(xen_lab)[0])
+    yield made
+    made.destroy()
+
+
+def test_xl(xen_lab: Lab, guest: Guest) -> None:
+    node = hosts(xen_lab)[0]
+    node.put((TESTS / "fakes" / "xlcases.py").read_bytes(), "/run/xlcases.py")
+    done = node.run(["python3", "/run/xlcases.py", "/usr/sbin/xl", guest.name], timeout=WITHIN)
+    assert done.code == 0, done.stdout
+    guest.check_whole()
+
+
+def test_xenstored(xen_lab: Lab) -> None:
+    node = hosts(xen_lab)[0]
+    node.put((TESTS / "xenstore" / "cases.py").read_bytes(), "/run/cases.py")
+    done = node.run(["python3", "/run/cases.py"], timeout=WITHIN)
+    assert done.code == 0, done.stdout

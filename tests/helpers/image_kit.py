@@ -1,0 +1,165 @@
+"""What the image tests share: making images, and a far side in a few lines."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from xenplugin.geometry import BLOCK, CHUNK, PAGE, block_count
+from xenplugin.image.buffers import aligned
+from xenplugin.image.index.digest import LEAF, ZERO_LEAF, ImageDigest, chunk_digest, leaves
+from xenplugin.image.index.items import IndexItem, IndexLeaves, IndexNone, IndexZeros
+from xenplugin.image.scan import byte_runs, nonzero_blocks
+from xenplugin.image.source.raw import Source, open_source
+from xenplugin.image.target.sink import Sink, make_scratch, open_sink
+
+needs_root = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: sets up loop devices and mounts"),
+]
+
+
+def make_image(path: Path, size: int, extents: list[tuple[int, int]], seed: int = 1) -> Path:
+    """A sparse image with random bytes in `extents` (offset, length)."""
+    rng = random.Random(seed)
+    with open(path, "wb") as file:
+        file.truncate(size)
+        for offset, length in extents:
+            length = max(0, min(length, size - offset))
+            file.seek(offset)
+            file.write(rng.randbytes(length))
+    return path
+
+
+def sink_for(path: Path, size: int, **options: object) -> Sink:
+    """open_sink with a state directory beside the target and no guests, unless told otherwise."""
+    settings: dict[str, object] = {"state_dir": path.parent / "state", "attached": lambda _: None}
+    if str(path).startswith("/dev/"):
+        raise AssertionError("devices want a state_dir of their own")
+    return open_sink(path, size, **(settings | options))  # type: ignore[arg-type]
+
+
+def packed(content: bytes, data_map: int) -> memoryview:
+    """The payload of put(): the blocks of `data_map` of a chunk, concatenated."""
+    return memoryview(b"".join(content[a:b] for a, b in byte_runs(data_map, len(content))))
+
+
+def digest_of(content: bytes) -> bytes:
+    return chunk_digest(leaves(memoryview(content), len(content)))
+
+
+def whole_map(content: bytes) -> int:
+    return (1 << block_count(len(content))) - 1
+
+
+def put(sink: Sink, index: int, content: bytes) -> None:
+    """Put a chunk with all of its content as data."""
+    full = whole_map(content)
+    sink.put(index, full, 0, packed(content, full), digest_of(content), make_scratch())
+
+
+class Sent:
+    """What a transfer cost: blocks of data, blocks that were known, and the image's digest."""
+
+    def __init__(self, size: int) -> None:
+        self.data = 0
+        self.known = 0
+        self.tree = ImageDigest(size)
+
+
+def base_of(items: Iterator[IndexItem], chunks: int) -> dict[int, bytes]:
+    """Leaves by chunk; checks on the way that every chunk is there once, in order."""
+    base: dict[int, bytes] = {}
+    at = 0
+    for item in items:
+        assert item.first == at
+        if isinstance(item, IndexLeaves):
+            base[at] = item.leaves
+            at += 1
+        else:
+            assert item.count > 0
+            if isinstance(item, IndexZeros) and item.count < 100_000:
+                base |= dict.fromkeys(range(at, at + item.count), ZERO_LEAF * 16)
+            at += item.count
+    assert at == chunks
+    return base
+
+
+def send(source: Source, sink: Sink, base: dict[int, bytes], *, stop: int | None = None) -> Sent:
+    """Send what differs from `base`, chunks before `stop` only."""
+    sent = Sent(source.size)
+    buffer, scratch = aligned(CHUNK), make_scratch()
+    for run in source.runs(0, stop):
+        if run.hole:
+            sink.put_zeros(run.first, run.count)
+            sent.tree.add_zeros(run.first, run.count)
+            continue
+        for index in range(run.first, run.first + run.count):
+            content = bytes(source.read(index, buffer))
+            mask = nonzero_blocks(buffer, len(content))
+            mine = leaves(buffer.view, len(content), mask)
+            theirs = base.get(index, b"")
+            known = 0
+            for bit in range(block_count(len(content))):
+                at = bit * LEAF
+                if mask >> bit & 1 and theirs[at : at + LEAF] == mine[at : at + LEAF]:
+                    known |= 1 << bit
+            data = mask & ~known
+            sent.data += data.bit_count()
+            sent.known += known.bit_count()
+            digest = chunk_digest(mine)
+            sink.put(index, data, known, packed(content, data), digest, scratch)
+            sent.tree.add(index, digest)
+    return sent
+
+
+def copy(source: Path, target: Path, **options: object) -> Sent:
+    """The whole way, with the base's index taken into account first."""
+    with open_source(source, raw=True) as image, sink_for(target, image.size, **options) as sink:
+        sent = send(image, sink, base_of(sink.index(), image.chunks))
+        sink.commit()
+        image.finish()
+    assert sent.tree.complete
+    return sent
+
+
+def allocated(path: Path) -> int:
+    """Bytes in pages of a file that are not holes (st_blocks would count the file system's own trees as well)."""
+    total = at = 0
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        while at < os.fstat(file.fileno()).st_size:
+            try:
+                begin = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                break
+            at = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
+            total += -(-at // PAGE) * PAGE - begin
+    return total
+
+
+def leftovers(directory: Path) -> list[str]:
+    """Partials and journals that are still there."""
+    return sorted(name for name in os.listdir(directory) if "xenplugin" in name)
+
+
+@contextmanager
+def loop_device(backing: Path, *options: str) -> Iterator[Path]:
+    """A loop device over `backing`."""
+    done = subprocess.run(
+        ["losetup", "--find", "--show", *options, str(backing)], check=True, capture_output=True, text=True
+    )
+    device = Path(done.stdout.strip())
+    try:
+        yield device
+    finally:
+        subprocess.run(["losetup", "--detach", str(device)], check=True)
+
+
+__all__ = ["BLOCK", "IndexLeaves", "IndexNone", "IndexZeros"]

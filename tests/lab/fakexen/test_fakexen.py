@@ -1,0 +1,189 @@
+"""What plays a Xen host: its stream is one that the plugin follows, its xl speaks xl's protocol."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import struct
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from lab.errors import LabError
+from lab.fakexen import domain_stream, tcp, xl
+from lab.fakexen.xenstored import Xenstored
+from lab.measure import recorded_memory
+from xenplugin.migrate import xl_protocol
+from xenplugin.migrate import xl_stream as product
+from xenplugin.xen.xenstore import Store
+from xenplugin.xen.xl import parse_list
+
+ROOT = Path(__file__).parents[3]
+UUID = "5c5b1ad0-4f16-4a3c-9d1e-000000000005"
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> domain_stream.Stream:
+    image = tmp_path / "disk.img"
+    image.write_bytes(random.Random(1).randbytes(1 << 20) + bytes(1 << 20))
+    return domain_stream.obtain(tmp_path, 4 << 20, image, None, lambda text: None)
+
+
+def test_the_stream_is_one(made: domain_stream.Stream) -> None:
+    follower = product.Follower()
+    data = made.path.read_bytes()
+    events = follower.feed(data)
+    follower.finish()
+    suspended = next(event for event in events if isinstance(event, product.Suspended))
+    assert made.suspended < suspended.at and made.size == len(data)
+    pages = sum(event.length for event in events if isinstance(event, product.Begun) and event.kind == 1)
+    assert pages > 4 << 20  # all of them, and what was dirtied
+    assert made.ratio > 1.2
+
+
+def test_the_stream_is_kept_and_the_same_again(made: domain_stream.Stream, tmp_path: Path) -> None:
+    said: list[str] = []
+    assert domain_stream.obtain(tmp_path, 4 << 20, tmp_path / "disk.img", None, said.append) == made and not said
+    made.path.with_suffix(".json").unlink()
+    assert domain_stream.obtain(tmp_path, 4 << 20, tmp_path / "disk.img", None, said.append) == made and said
+
+
+def test_a_recorded_memory_is_in_the_stream_page_by_page(tmp_path: Path) -> None:
+    memory = random.Random(2).randbytes(3 << 20) + bytes(1 << 20)
+    recorded = tmp_path / "recorded-4m-idle.pages"
+    recorded.write_bytes(memory)
+    kept = domain_stream.obtain(tmp_path, 4 << 20, tmp_path / "no.img", recorded, lambda text: None)
+    data = kept.path.read_bytes()
+    follower = product.Follower()
+    begun = [event for event in follower.feed(data) if isinstance(event, product.Begun)]
+    records = [each for each in begun if each.kind is product.Libxc.PAGE_DATA]
+    follower.finish()
+    first, whole = records[0], b""
+    for each in records:
+        count, _ = struct.unpack_from("<II", data, each.at + 8)
+        numbers = struct.unpack_from(f"<{count}Q", data, each.at + 16)
+        pages = data[each.at + 16 + 8 * count : each.at + 8 + each.length]
+        for place, number in enumerate(numbers):
+            page = pages[place * 4096 : (place + 1) * 4096]
+            assert page == memory[number * 4096 : (number + 1) * 4096]
+        whole += pages if len(whole) < len(memory) else b""
+    assert whole == memory and first.length == 8 + 1024 * (8 + 4096)
+
+
+@pytest.mark.parametrize("load", recorded_memory.LOADS)
+def test_a_guest_to_be_recorded_brings_what_it_is_to_do(load: str) -> None:
+    with tarfile.open(fileobj=io.BytesIO(recorded_memory.unit(load))) as tar:
+        link = tar.getmember("etc/systemd/system/multi-user.target.wants/load.service")
+        assert link.issym() and link.linkname.removeprefix("/") in tar.getnames()
+        script = tar.extractfile("root/load")
+        service = tar.extractfile("root/service")
+        assert script is not None and service is not None
+        subprocess.run(["sh", "-n"], input=script.read(), check=True)
+        compile(service.read(), "service", "exec")
+
+
+def test_what_cannot_be_recorded_is_said(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="2048 MiB at most"):
+        recorded_memory.obtain(tmp_path, 4 << 30, "idle", lambda text: None)
+    kept = tmp_path / "recorded-4096m-idle.pages"
+    kept.touch()
+    assert recorded_memory.obtain(tmp_path, 4 << 30, "idle", lambda text: None) == kept  # whoever has it uses it
+
+
+def test_its_messages_are_xls() -> None:
+    assert (xl.BANNER, xl.RECEIVED, xl.CLEARED, xl.REPORT) == (
+        xl_protocol.BANNER, xl_protocol.RECEIVED, xl_protocol.CLEARED, xl_protocol.REPORT,
+    )  # fmt: skip
+
+
+def host(tmp_path: Path, name: str) -> xl.Host:
+    (tmp_path / name).mkdir()
+    return xl.Host(tmp_path / name)
+
+
+def program(root: Path) -> list[str]:
+    text = "import sys; sys.path.insert(0, sys.argv.pop(1)); from lab.fakexen.xl import main"
+    text += "; sys.exit(main(sys.argv[1], sys.argv[2:]))"
+    return [sys.executable, "-IS", "-c", text, str(ROOT), str(root)]
+
+
+def test_it_lists_what_xl_lists(tmp_path: Path) -> None:
+    one = host(tmp_path, "a")
+    one.prepare(xl.Guest("g1", UUID, {}, "", 0), 0)
+    text = subprocess.run([*program(one.root), "list", "-v"], capture_output=True, text=True, check=True).stdout
+    found = parse_list(text)
+    assert [(domain.name, domain.uuid) for domain in found[1:]] == [("g1", UUID)] and not found[1].suspended
+
+
+def test_a_guest_goes_over(made: domain_stream.Stream, tmp_path: Path) -> None:
+    """From one to the other through the two directions as the plugin follows them."""
+    near, far = host(tmp_path, "a"), host(tmp_path, "b")
+    disk = tmp_path / "data"
+    disk.write_bytes(bytes(1 << 20))
+    config = {"c_info": {"name": "g1", "uuid": UUID}, "disks": [{"pdev_path": str(disk), "vdev": "xvda"}]}
+    near.prepare(xl.Guest("g1", UUID, config, str(made.path), made.suspended, str(disk), 4 << 20, 0, 65536), 0)
+    (near.root / xl.GO).touch()
+    far.prepare(None, made.size)
+    command = " ".join(f"'{word}'" for word in [*program(far.root), "migrate-receive", "#"])
+    words = [*program(near.root), "migrate", "-s", command, "g1", "hostb"]
+    done = subprocess.run(words, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert near.domains() == {} and list(far.domains()) == ["g1"]
+    assert (far.root / "memory").read_bytes() == made.path.read_bytes()
+    times = {**near.times(), **far.times()}
+    assert times["began"] < times["suspended"] < times["received"] < times["runs"]
+
+
+def test_a_guest_whose_transport_fails_stays(made: domain_stream.Stream, tmp_path: Path) -> None:
+    near = host(tmp_path, "a")
+    near.prepare(xl.Guest("g1", UUID, {}, str(made.path), made.suspended), 0)
+    words = [*program(near.root), "migrate", "-s", "false", "g1", "hostb"]
+    done = subprocess.run(words, capture_output=True, timeout=60)
+    assert done.returncode == 1 and near.domains() == {"g1": ["-b----", UUID]}
+
+
+def test_bytes_pass_both_ways_over_tcp(tmp_path: Path) -> None:
+    far = "import os; os.write(1, b'banner'); data = b''\nwhile len(data) < 300000: data += os.read(0, 65536)\n"
+    far += "os.write(1, b'done')"
+    port = str(_free())
+    words = [sys.executable, tcp.__file__, "--listen", "127.0.0.1", port, sys.executable, "-c", far]
+    listener = subprocess.Popen(words, stdout=subprocess.PIPE)
+    assert listener.stdout is not None and listener.stdout.readline() == b"listening\n"
+    near = subprocess.Popen([sys.executable, tcp.__file__, "127.0.0.1", port], stdin=-1, stdout=-1)
+    assert near.stdin is not None and near.stdout is not None
+    assert near.stdout.read(6) == b"banner"
+    near.stdin.write(os.urandom(300000))
+    near.stdin.flush()  # nothing more comes, and what came must be there all the same
+    assert near.stdout.read(4) == b"done"
+    near.stdin.close()
+    assert near.wait(20) == listener.wait(20) == 0
+    near.stdout.close()
+    listener.stdout.close()
+
+
+def _free() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_the_plugin_reads_and_writes_its_xenstore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, str]] = []
+    served = Xenstored(tmp_path / "sock", {"/vm/x/name": "g1"}, lambda path, value: told.append((path, value)))
+    monkeypatch.setenv("XENSTORED_PATH", str(tmp_path / "sock"))
+    try:
+        with Store() as store:
+            assert store.read("/vm/x/name") == "g1" and store.read("/nowhere") is None
+            assert store.list("/vm") == ["x"] and store.list("/nowhere") == []
+            store.write("/tool/a/phase", "disks")
+            assert store.transact(lambda: store.read("/tool/a/phase")) == "disks"
+            store.remove("/tool")
+            assert store.read("/tool/a/phase") is None
+    finally:
+        served.close()
+    assert told == [("/tool/a/phase", "disks")]

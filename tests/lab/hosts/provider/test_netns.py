@@ -1,0 +1,61 @@
+"""A lab of namespaces, as far as it goes without root: what is missing, and whose process is whose."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lab.hosts.provider import netns as module
+from lab.hosts.provider.netns import Namespace, NetnsProvider
+from lab.hosts.spec import Spec, Suite
+
+OFF, ON = Spec(provider="netns"), Spec(provider="netns", ipsec=Suite.TODAY)
+
+
+def test_what_is_missing_is_said_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(module, "TUN", "/dev/net/none")
+    monkeypatch.setattr("shutil.which", lambda program, path: None)
+    said = NetnsProvider.missing(OFF)
+    assert "network namespaces need root" in said
+    assert "/dev/net/none is not there: modprobe tun" in said
+    assert "the command ip is not here: apt install iproute2" in said
+    assert not any("strongswan" in each for each in said)
+    assert any("apt install strongswan-charon" in each for each in NetnsProvider.missing(ON))
+
+
+def test_nothing_is_missing_where_all_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(module, "TUN", "/dev/null")
+    monkeypatch.setattr("shutil.which", lambda program, path: f"/usr/bin/{program}")
+    assert NetnsProvider.missing(ON) == []
+
+
+def test_a_shell_says_where_it_is() -> None:
+    words = Namespace("host-a", "xl-a", Path("/own")).command([])
+    assert words[:4] == ["ip", "netns", "exec", "xl-a"]
+    assert "debian_chroot=host-a" in words
+
+
+def test_a_lab_that_was_never_up_has_no_nodes_and_can_be_taken_down(tmp_path: Path) -> None:
+    provider = NetnsProvider(OFF, tmp_path / "lab", print)
+    assert provider.nodes() == {}
+    assert provider.details() == {}
+    provider.down()
+    provider.down()
+
+
+def test_a_process_is_known_by_its_birth() -> None:
+    with subprocess.Popen(["sleep", "100"]) as child:
+        born = module._birth(child.pid)
+        assert born is not None and born == module._birth(child.pid)
+        assert module._lives({"pid": child.pid, "born": born})
+        assert not module._lives({"pid": child.pid, "born": born - 1})
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not module._lives({"pid": child.pid, "born": born})  # it waits to be reaped
+    assert module._birth(child.pid) is None
+    assert not module._lives({"pid": child.pid, "born": None})

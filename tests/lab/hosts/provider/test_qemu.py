@@ -1,0 +1,168 @@
+"""The provider with a stand-in for QEMU: what a user is told, what is on the disk, what is left behind."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lab.errors import BootError, LabError, MissingError
+from lab.hosts.image import build
+from lab.hosts.machine import process, watch
+from lab.hosts.machine.accel import Accel
+from lab.hosts.provider import qemu
+from lab.hosts.provider.qemu import QemuProvider
+from lab.hosts.spec import Spec
+
+QEMU = """#!/bin/sh
+# Writes MACHINE's console, then does as told.
+for word; do case "$word" in file,id=console,path=*) console=${word#*path=} ;; esac; done
+name=$(basename "$console" .console)
+printf 'Loading\\r\\n\\033[32mhello from %s\\033[0m\\n' "$name" >"$console"
+. "$LAB_TEST/$name.do"
+"""
+
+
+class Lab:
+    """A folder, stand-ins and what was said."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.bin, self.folder, self.do = tmp_path / "bin", tmp_path / "state" / "lab", tmp_path / "do"
+        self.said: list[str] = []
+        for folder in (self.bin, self.do):
+            folder.mkdir()
+        self.program("qemu-system-x86_64", QEMU)
+        self.program("qemu-img", '#!/bin/sh\nfor last; do :; done\necho "$@" >"$last"\n')
+        for name in ("router", "host-a", "host-b"):
+            # It must keep QEMU's arguments, for it is known by them.
+            self.behaves(name, "while :; do sleep 0.2; done")
+
+    def program(self, name: str, text: str) -> None:
+        path = self.bin / name
+        path.write_text(text)
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    def behaves(self, name: str, script: str) -> None:
+        (self.do / f"{name}.do").write_text(script + "\n")
+
+    def provider(self, spec: Spec | None = None) -> QemuProvider:
+        return QemuProvider(spec or Spec(), self.folder, self.said.append)
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    made = Lab(tmp_path)
+    image = SimpleNamespace(**{name: tmp_path / name for name in ("disk", "xen", "vmlinux", "initrd")})
+    monkeypatch.setenv("PATH", f"{made.bin}:/usr/bin:/bin")
+    monkeypatch.setenv("LAB_TEST", str(made.do))
+    monkeypatch.setattr(build, "obtain", lambda xen, say: image)
+    monkeypatch.setattr(qemu, "pace", lambda accel: 1.0)
+    monkeypatch.setattr(qemu, "accelerator", lambda: Accel.TCG)
+    yield made
+    made.provider().down()
+    left = [path.name for path in made.folder.glob("*.pid")]
+    assert not left
+
+
+def test_a_qemu_that_ends_is_told_with_its_own_words(lab: Lab) -> None:
+    lab.behaves("host-b", "echo 'qemu: cannot set up guest memory' >&2; exit 1")
+    with pytest.raises(BootError) as error:
+        lab.provider().boot()
+    assert "host-b ended while it booted (qemu: cannot set up guest memory)" in error.value.message
+    assert "    hello from host-b" in error.value.message and "\x1b" not in error.value.message
+
+
+def test_a_panic_is_told_at_once(lab: Lab) -> None:
+    lab.behaves("router", "echo 'Kernel panic - not syncing: no init' >>\"$console\"; while :; do sleep 0.2; done")
+    with pytest.raises(BootError) as error:
+        lab.provider().boot()
+    assert "router does not boot: Kernel panic - not syncing: no init" in error.value.message
+
+
+def test_a_silent_machine_is_given_up(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_SILENCE_SECONDS", 1.5)
+    with pytest.raises(BootError) as error:
+        lab.provider().boot()
+    assert "has said nothing for" in error.value.message and "xenlab console" in (error.value.hint or "")
+
+
+def test_down_ends_all_of_it_and_keeps_what_was_said(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_SILENCE_SECONDS", 1.5)
+    provider = lab.provider()
+    with pytest.raises(BootError):
+        provider.boot()
+    pids = [provider._pid(name) for name in ("router", "host-a", "host-b")]
+    assert all(pids) and provider.nodes() == {}  # nobody answers over QMP
+    secret = [path for path in lab.folder.iterdir() if path.suffix == ".tar" or path.name == "keys"]
+    assert len(secret) == 4 and not any(path.stat().st_mode & 0o077 for path in secret)
+    lab.provider().down()
+    assert not any(process.running(lab.folder / f"{name}.pid", "") for name in ("router", "host-a", "host-b"))
+    lines = [Path(f"/proc/{pid}/cmdline") for pid in pids]
+    assert not any(path.exists() and path.read_bytes() for path in lines)  # one not yet reaped has none
+    assert {path.suffix for path in lab.folder.iterdir()} == {".console", ".log"}
+    lab.provider().down()
+
+
+def test_what_runs_already_is_not_started_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_SILENCE_SECONDS", 1.5)
+    lab.behaves("host-a", "exit 1")
+    provider = lab.provider()
+    with pytest.raises(BootError):
+        provider.boot()
+    before = (provider._pid("router"), provider._pid("host-b"))
+    lab.behaves("host-a", "while :; do sleep 0.2; done")
+    with pytest.raises(BootError):
+        provider.boot()
+    assert (provider._pid("router"), provider._pid("host-b")) == before and provider._pid("host-a")
+
+
+def test_another_machines_failure_stops_the_wait(tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    never = {"ended": lambda: None, "up": lambda: False, "pace": lambda: 1e9, "say": lambda text: None}
+    watch.until_up("x", tmp_path / "c", stop=stop, **never)  # type: ignore[arg-type]
+
+
+def test_no_space_is_said_before_anything_starts(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qemu, "_SPACE", 1 << 60)
+    with pytest.raises(MissingError):
+        lab.provider().boot()
+    assert not list(lab.folder.glob("*.pid"))
+
+
+def test_what_is_missing_is_said_with_the_package(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "cached", lambda xen: None)
+    monkeypatch.setattr(build, "missing", lambda: ["mmdebstrap is not installed"])
+    monkeypatch.setattr(qemu, "available_memory", lambda: 100)
+    monkeypatch.setenv("PATH", "/nowhere")
+    said = " ".join(QemuProvider.missing(Spec(router_image="/no/such.qcow2")))
+    for word in ("qemu-system-x86", "qemu-utils", "openssh-client", "mmdebstrap", "100 MiB", "such.qcow2.key"):
+        assert word in said
+
+
+def test_the_overlay_is_over_the_image_and_a_routers_own_disk_over_that(lab: Lab, tmp_path: Path) -> None:
+    lab.program(
+        "qemu-img",
+        '#!/bin/sh\n[ "$1" != info ] || { echo \'{"format": "vmdk"}\'; exit; }\n'
+        'for last; do :; done\necho "$@" >"$last"\n',
+    )
+    lab.behaves("router", "exit 1")
+    disk = tmp_path / "bsd.vmdk"
+    for path in (disk, Path(f"{disk}.key")):
+        path.write_text("")
+    provider = lab.provider(Spec(router_image=str(disk)))
+    with pytest.raises(BootError):
+        provider.boot()
+    assert f"-F vmdk -b {disk} " in (lab.folder / "router.qcow2").read_text()
+    assert f"-F raw -b {tmp_path / 'disk'} " in (lab.folder / "host-a.qcow2").read_text()
+    assert not (lab.folder / "router.tar").exists()
+    config = provider._ssh_config({"router": 1, "host-a": 2})
+    assert f'IdentityFile "{disk}.key"' in config and "HostKeyAlias host-a" in config
+
+
+def test_the_link_needs_a_router_that_runs(lab: Lab) -> None:
+    with pytest.raises(LabError):
+        lab.provider().set_link(Spec().link)

@@ -1,0 +1,192 @@
+"""The router's link: what is run there, what is measured, and what a result means."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lab.errors import CheckError, CommandError, LabError
+from lab.hosts.provider.base import Node
+from lab.hosts.role import router, xenhost
+from lab.hosts.spec import Spec
+from lab.hosts.topology import ROUTER
+from netem.profile import Profile
+from netem.remote_command import Done
+
+PING = """PING 10.71.2.10 (10.71.2.10) 56(84) bytes of data.
+
+--- 10.71.2.10 ping statistics ---
+5 packets transmitted, 5 received, 0% packet loss, time 1205ms
+rtt min/avg/max/mdev = {}/121.900/130.001/3.101 ms
+"""
+
+
+class Fake(Node):
+    """Answers by the command's first words; notes all."""
+
+    name = "router"
+
+    def __init__(self, answers: dict[str, Done]) -> None:
+        self.answers = answers
+        self.ran: list[list[str]] = []
+
+    def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> Done:
+        self.ran.append(list(words))
+        line = shlex.join(words)
+        return next((done for start, done in self.answers.items() if line.startswith(start)), Done(0, "", ""))
+
+    def command(self, words: Sequence[str], *, terminal: bool = False) -> list[str]:
+        raise NotImplementedError
+
+    pace = popen = put = get = command  # type: ignore[assignment]
+
+
+def provider(node: Node, profile: Profile) -> Any:
+    return SimpleNamespace(nodes=lambda: {"host-a": node}, spec=Spec(link=profile))
+
+
+def test_netem_on_both_sides_after_the_old_link_is_gone() -> None:
+    node = Fake({"sh -c": Done(0, "eth2\neth1\n", "")})
+    notes = router.apply(node, Profile.parse(rtt="120ms", rate="100mbit", loss="0.1%"))
+    assert [words[4] for words in node.ran if words[:3] == ["tc", "qdisc", "add"] and words[4] != "lo"] == [
+        "eth2",
+        "eth1",
+    ]
+    first = node.ran[0]
+    assert first[:2] == ["sh", "-c"] and first[4:] == [nic.mac for nic in ROUTER.nics]
+    assert "qdisc del" in first[2] and "gro" in first[2]
+    assert notes and not any("ethtool" in note for note in notes)  # it was done
+
+
+def test_what_the_router_refuses_is_a_lab_error() -> None:
+    refuses = Done(2, "", "Error: Specified qdisc kind is unknown.\n")
+    with pytest.raises(LabError) as error:
+        router.apply(Fake({"sh -c": Done(0, "e1\ne2", ""), "tc qdisc add": refuses}), Profile())
+    assert "router" in error.value.message
+    with pytest.raises(CommandError):
+        router.apply(Fake({"sh -c": Done(1, "", "no device has the address 52:54")}), Profile())
+
+
+def devices(tmp_path: Path, macs: Sequence[str]) -> Path:
+    """A /sys/class/net of our own."""
+    for number, mac in enumerate(macs):
+        (tmp_path / "net" / f"eth{number}").mkdir(parents=True)
+        (tmp_path / "net" / f"eth{number}" / "address").write_text(f"{mac}\n")
+    return tmp_path / "net"
+
+
+def linux(folder: Path, macs: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """The script, with every program but `cat` a stand-in."""
+    quiet = "sysctl() { :; }; tc() { false; }; ip() { :; }; ethtool() { false; };"
+    script = quiet + router._LINUX.replace("/sys/class/net", str(folder))
+    return subprocess.run(["sh", "-c", script, "router", *macs], capture_output=True, text=True, timeout=60)
+
+
+def test_devices_are_found_by_their_address_in_the_order_asked(tmp_path: Path) -> None:
+    macs = [nic.mac for nic in ROUTER.nics]
+    done = linux(devices(tmp_path, ["52:54:00:71:00:01", macs[1], macs[0]]), macs)
+    assert (done.returncode, done.stdout.split()) == (0, ["eth2", "eth1"])
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
+    macs = [nic.mac for nic in ROUTER.nics]
+    done = linux(devices(tmp_path, macs[:1]), macs)
+    assert done.returncode and macs[1] in done.stderr
+
+
+def test_the_round_trip_is_the_least_of_the_pings() -> None:
+    node = Fake({"ping": Done(0, PING.format("120.412"), "")})
+    assert router.measure(provider(node, Profile.parse(rtt="120ms"))) == pytest.approx(0.120412)
+
+
+def test_busybox_says_it_differently() -> None:
+    node = Fake({"ping": Done(0, "round-trip min/avg/max = 20.5/21.0/22.0 ms\n", "")})
+    assert router.measure(provider(node, Profile.parse(rtt="20ms"))) == pytest.approx(0.0205)
+
+
+def test_sooner_than_the_link_allows_is_no_link() -> None:
+    node = Fake({"ping": Done(0, PING.format("1.9"), "")})
+    with pytest.raises(CheckError) as error:
+        router.measure(provider(node, Profile.parse(rtt="120ms")))
+    assert "1.9 ms" in error.value.message
+
+
+def test_no_answer_is_tried_again_and_then_told() -> None:
+    node = Fake({"ping": Done(1, "5 packets transmitted, 0 received, 100% packet loss", "")})
+    with pytest.raises(CheckError) as error:
+        router.measure(provider(node, Profile()))
+    assert len(node.ran) == 3 and "100% packet loss" in error.value.message
+
+
+def test_freebsd_gets_dummynet_and_its_addresses() -> None:
+    """As text: there is no FreeBSD here."""
+    node = Fake({})
+    router.apply_freebsd(node, Profile.parse(rtt="120ms", rate="100mbit"))
+    assert node.ran == [["sh", "-s"], ["sh", "-s"]]  # undo, then apply
+    router.address_freebsd(node)
+    assert node.ran[-1][4:] == ["52:54:00:71:01:01", "10.71.1.1/24", "52:54:00:71:02:01", "10.71.2.1/24"]
+    with pytest.raises(LabError):
+        router.apply_freebsd(node, Profile.parse(rtt="0.5ms"))
+
+
+def test_freebsds_devices_are_found_by_their_address() -> None:
+    interfaces = """
+    sysctl() { :; }
+    ifconfig() {
+        case "$*" in
+        "-l ether") echo "vtnet0 vtnet1 vtnet2" ;;
+        vtnet0) echo "	ether 52:54:00:71:00:01" ;;
+        vtnet1) echo "	ether 52:54:00:71:02:01" ;;
+        vtnet2) echo "	ether 52:54:00:71:01:01" ;;
+        *) echo "set $*" ;;
+        esac
+    }
+    """
+    words = [word for nic in ROUTER.nics for word in (nic.mac, nic.address)]
+    done = subprocess.run(
+        ["sh", "-c", interfaces + router._FREEBSD, "router", *words], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines() == [
+        "set vtnet2 inet 10.71.1.1 -lro -tso up",
+        "set vtnet1 inet 10.71.2.1 -lro -tso up",
+    ]
+
+
+# -- the Xen host's self-test ---------------------------------------------------------------------
+
+
+def test_arithmetic_that_is_right_passes() -> None:
+    xenhost.judge("host-a", "aes 0 ed25519 0 of 8 guest r----- 12.3\n")
+    xenhost.judge("host-a", "aes 0 ed25519 0 of 8 guest -b---- 3.0\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("aes 7 ed25519 2 of 8 guest r----- 12.3\n", CheckError),
+        ("aes 0 ed25519 1 of 8 guest r----- 12.3\n", CheckError),
+        ("aes 0 ed25519 0 of 8 guest ---c-- 12.3\n", CheckError),
+        ("aes 0 ed25519 0 of 8 guest ------ 0.0\n", CheckError),
+        ("", CommandError),
+    ],
+)
+def test_what_is_wrong_is_told(said: str, kind: type[LabError]) -> None:
+    with pytest.raises(kind) as error:
+        xenhost.judge("host-a", said)
+    assert "host-a" in error.value.message
+
+
+def test_xen_info_is_read() -> None:
+    text = "host : host-a\nxen_version            : 4.17.5\nvirt_caps              : pv hvm hap shadow\n"
+    info = xenhost.answering(Fake({"sh -c": Done(0, text, "")}))
+    assert info == xenhost.XenInfo("4.17.5", "pv hvm hap shadow") and info.migrates_pv
+    text = text.replace(" shadow", " gnttab-v1")
+    assert not xenhost.answering(Fake({"sh -c": Done(0, text, "")})).migrates_pv
+    with pytest.raises(CheckError):
+        xenhost.answering(Fake({"sh -c": Done(0, "nothing", "")}))

@@ -1,0 +1,150 @@
+"""The command xenlab: exit codes, messages, and what of a lab an `up` changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab import cli
+from lab.errors import BootError, BusyError, LabError
+from lab.hosts.folder import Folder
+from lab.hosts.spec import Auth, Spec, Suite, Xen
+from lab.hosts.strategy import State
+from lab.verbs import updown
+from lab.verbs.updown import changed
+from netem.profile import Profile
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return tmp_path / "xenplugin" / "lab"
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    """The real program."""
+    return subprocess.run(
+        [sys.executable, "-m", "lab", *words], cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["up", "--rtt", "120"], 2, "has no unit"),
+        (["up", "--rate", "0bit"], 2, "carries nothing"),
+        (["up", "--name", "A/b"], 2, "is no name for a lab"),
+        (["up", "--provider", "kvm"], 2, "kvm"),
+        (["up", "--ipsec", "des"], 2, "des"),
+        (["down", "--name", "../x"], 2, "is no name for a lab"),
+        (["ssh", "host-c"], 2, "host-c"),
+        (["ssh", "host-a"], 13, "there is no lab lab"),
+        (["ssh", "--name", "../x", "host-a"], 2, "is no name for a lab"),
+        (["console", "host-a"], 13, "there is no lab lab"),
+        (["console", "host-a", "-n", "0"], 2, "-n"),
+        (["fly"], 2, "fly"),
+    ],
+)
+def test_what_makes_no_sense_is_said_in_one_line(words: list[str], code: int, said: str, home: Path) -> None:
+    done = run(*words)
+    assert done.returncode == code and done.stdout == ""
+    assert done.stderr.startswith("xenlab: error: ") and said in done.stderr and "Traceback" not in done.stderr
+    assert not home.exists()
+
+
+def test_help_needs_nothing() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for verb in ("build", "up", "status", "ssh", "console", "down", "doctor"):
+        assert f"  {verb} " in done.stdout
+
+
+def test_status_of_nothing_and_of_labs_that_are_down() -> None:
+    assert json.loads(run("status", "--json").stdout) == []
+    Folder("one").save(Spec(name="one", link=Profile.parse(rtt="120ms"), ipsec=Suite.TODAY), State.OFF)
+    (found,) = json.loads(run("status", "--json").stdout)
+    assert (found["name"], found["state"], found["ipsec"]) == ("one", "off", "aes128gcm16")
+    assert found["link"]["rtt"] == 0.12 and found["machines"] == {}
+    assert "one: off" in run("status").stdout
+
+
+def test_status_tells_a_lab_whose_machines_are_gone_and_one_that_cannot_be_read(home: Path) -> None:
+    Folder("one").save(Spec(name="one"), State.READY)
+    (home / "two").mkdir()
+    (home / "two" / "lab.json").write_text("{")
+    one, two = json.loads(run("status", "--json").stdout)
+    assert one["state"] == "broken: router, host-a, host-b ended"
+    assert two["state"] == "unreadable" and "two" in two["error"]
+    done = run("ssh", "--name", "one", "host-a", "true")
+    assert done.returncode == 13 and "host-a does not run in lab one" in done.stderr
+
+
+def test_down_of_what_is_not_there_is_no_error(home: Path) -> None:
+    done = run("down")
+    assert done.returncode == 0 and "there is no lab lab" in done.stderr and not home.exists()
+    Folder("one").save(Spec(name="one"), State.BUILT)
+    done = run("down", "--all")
+    assert done.returncode == 0 and "lab one is down" in done.stderr
+    assert Folder("one").load() == (Spec(name="one"), State.OFF)
+
+
+def test_a_lab_that_somebody_else_changes_is_busy() -> None:
+    with Folder("lab").locked():
+        done = run("down")
+    assert done.returncode == BusyError.code and "another command is at work on lab lab" in done.stderr
+
+
+def test_the_console_is_shown_without_what_steers_a_terminal(home: Path) -> None:
+    Folder("lab").save(Spec(), State.OFF)
+    (home / "lab" / "host-a.console").write_bytes(b"one\r\n\x1b[31mtwo\x1b[0m\x07\r\n\r\nthree\r\n")
+    assert run("console", "host-a").stdout == "one\ntwo\nthree\n"
+    assert run("console", "host-a", "-n", "1").stdout == "three\n"
+    done = run("console", "host-b")
+    assert done.returncode == 13 and "was never started" in done.stderr
+
+
+def test_what_up_does_not_name_stays_as_it_is() -> None:
+    assert changed("lab", {"rtt": None, "xen": None}) == Spec()
+    spec = Spec(link=Profile.parse(rtt="20ms", rate="100mbit"), ipsec=Suite.PAPER, auth=Auth.CERT)
+    Folder("lab").save(spec, State.READY)
+    wanted = changed("lab", {"rtt": "120ms", "ipsec": None})
+    assert wanted.link == Profile.parse(rtt="120ms", rate="100mbit")
+    assert (wanted.ipsec, wanted.auth) == (Suite.PAPER, Auth.CERT)
+    given = {"rate": "unlimited", "ipsec": "off", "auth": "psk", "xen": "4.20", "router_image": "x"}
+    wanted = changed("lab", given)
+    assert wanted.link == Profile.parse(rtt="20ms")
+    assert (wanted.ipsec, wanted.auth, wanted.xen) == (Suite.OFF, Auth.PSK, Xen.V4_20)
+    assert wanted.router_image == os.path.abspath("x")
+    Folder("lab").save(spec, State.BUILT)  # an `up` that was cut short goes on
+    assert changed("lab", {}) == spec
+    Folder("lab").save(spec, State.OFF)  # but what is down is no more
+    assert changed("lab", {}) == Spec()
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (BootError("it\n    last line", hint="look"), 14, "xenlab: error: it\n    last line\nxenlab: hint: look\n"),
+        (LabError("no"), 13, "xenlab: error: no\n"),
+        (KeyboardInterrupt(), 130, "interrupted\nxenlab: hint: xenlab status shows what was begun, xenlab down"),
+        (FileNotFoundError(2, "No such file", "/x"), 13, "xenlab: error: No such file: /x\n"),
+        (ZeroDivisionError("x"), 13, "xenlab: error: internal error at test_cli.py:"),
+    ],
+)
+def test_every_failure_is_a_line_and_a_code(
+    raised: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(updown, "open_lab", fail)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    assert cli.main(["up"]) == code
+    assert said in capsys.readouterr().err

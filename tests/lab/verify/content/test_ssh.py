@@ -1,0 +1,128 @@
+"""What real ssh sends in the clear is told from what it seals, with each kind of cipher."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("numpy", reason="numpy is not installed")
+
+from lab.verify.content.clear import Ssh
+from lab.verify.content.noise import Judge
+
+SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin")
+PRIVSEP = Path("/run/sshd")
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="sshd needs root"),
+    pytest.mark.skipif(not (SSHD and shutil.which("ssh")), reason="no ssh or sshd"),
+]
+#: Many small packets: with their lengths in the clear they would be no noise.
+CHATTER = 'for n in $(seq 3000); do echo "line $n"; done; head -c 300000 /dev/zero'
+#: Relays between its standard input and output and a Unix socket.
+RELAY = """
+import os, socket, sys, threading
+link = socket.socket(socket.AF_UNIX)
+link.connect(sys.argv[1])
+def up():
+    while piece := os.read(0, 65536):
+        link.sendall(piece)
+    link.shutdown(socket.SHUT_WR)
+threading.Thread(target=up, daemon=True).start()
+while piece := link.recv(65536):
+    os.write(1, piece)
+"""
+
+
+@pytest.fixture(autouse=True)
+def privilege_separation() -> Iterator[None]:
+    """The folder that sshd wants as root, while it runs."""
+    made = not PRIVSEP.exists()
+    if made:
+        PRIVSEP.mkdir(mode=0o755)
+    yield
+    if made:
+        PRIVSEP.rmdir()
+
+
+def session(folder: Path, *options: str) -> list[bytes]:
+    """All that the client and the server sent in a session of real ssh."""
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    (folder / "known").write_text("there " + (folder / "host.pub").read_text())
+    (folder / "sshd").write_text(
+        f"HostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\nStrictModes no\nUsePAM no\n"
+        "PermitRootLogin yes\nPidFile none\nLogLevel ERROR\nPrintMotd no\n"
+    )
+    (folder / "relay.py").write_text(RELAY)
+    sent: list[bytes] = [b"", b""]
+
+    def pump(source: socket.socket, sink: socket.socket, which: int) -> None:
+        while piece := source.recv(1 << 16):
+            sent[which] += piece
+            sink.sendall(piece)
+        sink.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        near = server.accept()[0]
+        far, end = socket.socketpair()
+        assert SSHD is not None
+        with subprocess.Popen([SSHD, "-i", "-f", folder / "sshd"], stdin=end, stdout=end):
+            end.close()
+            up = threading.Thread(target=pump, args=(near, far, 0))
+            up.start()
+            pump(far, near, 1)
+            up.join()
+        near.close()
+        far.close()
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(folder / "s"))
+        server.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        relay = shlex.join([sys.executable, "-IS", str(folder / "relay.py"), str(folder / "s")])
+        fixed = {
+            "ProxyCommand": relay,
+            "UserKnownHostsFile": folder / "known",
+            "IdentityFile": folder / "user",
+            "IdentitiesOnly": "yes",
+            "BatchMode": "yes",
+            "User": getpass.getuser(),
+        }
+        words = ["ssh", "-F", "none", *[f"-o{key}={value}" for key, value in fixed.items()], *options]
+        done = subprocess.run(
+            [*words, "there", CHATTER], stdin=subprocess.DEVNULL, capture_output=True, timeout=100
+        )
+        thread.join(100)
+    assert done.returncode == 0 and len(done.stdout) > 300_000, done.stderr
+    return sent
+
+
+@pytest.mark.parametrize(
+    "cipher", ["chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com"]
+)
+def test_ssh(cipher: str, tmp_path: Path) -> None:
+    for data in session(tmp_path, "-c", cipher):
+        made, judge = Ssh(), Judge()
+        assert data.startswith(b"SSH-2.0-")
+        judge.add(made.sealed(data))
+        judge.close()
+        assert not made.broken and judge.not_noise == 0
+        assert 1000 < made.clear < min(20_000, len(data) - 500)
+        if len(data) > 300_000:
+            assert judge.windows > 70
+            plain = Judge()
+            plain.add(data)
+            plain.close()
+            assert plain.not_noise  # the key exchange, and with GCM the lengths, would show

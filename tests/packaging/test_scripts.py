@@ -1,0 +1,115 @@
+"""The package's own scripts: what purging it removes, and what it must never remove."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from xenplugin.config import Config
+from xenplugin.migrate import records as record_of
+from xenplugin.migrate import status
+from xenplugin.migrate.ownership import Role, State
+from xenplugin.migrate.xl_shim import SHIM
+from xenplugin.xen.xl import SHIM_MARK
+
+DEBIAN = Path(__file__).parents[2] / "packaging/debian"
+
+
+def run(script: str, *words: str, path: Path, **replaced: Path) -> subprocess.CompletedProcess[str]:
+    """The script with other places in it; programs are those in `path` first."""
+    text = (DEBIAN / script).read_text(encoding="utf-8")
+    for name, place in replaced.items():
+        (line,) = (line for line in text.splitlines() if line.startswith(f"{name}="))
+        text = text.replace(line, f"{name}={place}")
+    environment = {"PATH": f"{path}:{os.environ['PATH']}"}
+    return subprocess.run(
+        ["sh", "-c", text, script, *words], capture_output=True, text=True, env=environment, check=False
+    )
+
+
+def state_with(folder: Path, *records: str) -> Path:
+    state = folder / "state"
+    (state / "migrations").mkdir(parents=True)
+    (state / "links").mkdir()
+    for count, record in enumerate(records):
+        (state / f"migrations/{count}.source.json").write_text(record)
+    return state
+
+
+def record(state: str) -> str:
+    return json.dumps({"format": 1, "state": state, "name": "g1"}, indent=1)
+
+
+@pytest.mark.parametrize("records", [[], [record("removed"), record("removed")]])
+def test_purging_removes_what_is_settled(tmp_path: Path, records: list[str]) -> None:
+    state = state_with(tmp_path, *records)
+    done = run("postrm", "purge", path=tmp_path, state=state)
+    assert (done.returncode, done.stderr) == (0, "") and not state.exists()
+    assert run("postrm", "purge", path=tmp_path, state=state).returncode == 0
+
+
+@pytest.mark.parametrize("left", [*(record(state) for state in State if state is not State.REMOVED), "{", ""])
+def test_purging_keeps_what_is_undecided_or_unreadable_and_says_so(tmp_path: Path, left: str) -> None:
+    state = state_with(tmp_path, record("removed"), left)
+    done = run("postrm", "purge", path=tmp_path, state=state)
+    assert done.returncode == 0 and (state / "links").is_dir() and len(list(state.glob("migrations/*"))) == 2
+    assert "1.source.json" in done.stderr and "0.source.json" not in done.stderr and "recover" in done.stderr
+
+
+@pytest.mark.parametrize("action", ["remove", "upgrade", "disappear"])
+def test_nothing_else_removes_state(tmp_path: Path, action: str) -> None:
+    state = state_with(tmp_path, record("kept"))
+    assert run("postrm", action, path=tmp_path, state=state).returncode == 0
+    assert state.is_dir()
+
+
+@pytest.fixture
+def shim(tmp_path: Path) -> Path:
+    (tmp_path / "xl").write_bytes(b"#!/bin/sh\n# " + SHIM_MARK + b"\n")
+    return tmp_path / "xl"
+
+
+def program(folder: Path, text: str) -> None:
+    (folder / "xenplugin").write_text(f"#!/bin/sh\n{text}\n")
+    (folder / "xenplugin").chmod(0o755)
+
+
+def test_removing_puts_xl_back(tmp_path: Path, shim: Path) -> None:
+    assert f"shim={SHIM}\n" in (DEBIAN / "prerm").read_text(encoding="utf-8")
+    program(tmp_path, f'if [ $1 = disable ]; then echo "$@"; rm {shim}; fi')
+    done = run("prerm", "remove", path=tmp_path, shim=shim)
+    assert (done.stdout, done.returncode) == ("disable\n", 0) and not shim.exists()
+
+
+def test_removing_puts_xl_back_even_if_the_program_cannot(tmp_path: Path, shim: Path) -> None:
+    program(tmp_path, "exit 15")
+    assert run("prerm", "remove", path=tmp_path, shim=shim).returncode == 0
+    assert not shim.exists()
+
+
+def test_an_upgrade_leaves_it_and_so_does_removal_what_is_not_ours(tmp_path: Path, shim: Path) -> None:
+    program(tmp_path, "[ $1 = status ] || echo called")
+    assert run("prerm", "upgrade", path=tmp_path, shim=shim).stdout == ""
+    assert shim.exists()
+    shim.write_text("#!/bin/sh\n# an administrator's own\n")
+    assert run("prerm", "remove", path=tmp_path, shim=shim).stdout == ""
+    assert shim.exists()
+
+
+@pytest.mark.parametrize("action", ["remove", "upgrade", "failed-upgrade"])
+def test_the_program_is_not_taken_from_a_migration_that_runs(tmp_path: Path, shim: Path, action: str) -> None:
+    begun = record_of.new(
+        Role.SOURCE, record_of.new_id(), uuid="0" * 8 + "-0000" * 3 + "-" + "0" * 12, name="g1",
+        peer=record_of.PeerNote("hostb", "ssh"),
+    )  # fmt: skip
+    record_of.begin(tmp_path, begun)
+    rows = json.dumps(status.status(Config(state_dir=tmp_path)))
+    program(tmp_path, f"[ $1 = disable ] || echo '{rows}'")
+    done = run("prerm", action, path=tmp_path, shim=shim)
+    assert done.returncode == 1 and "hint: xenplugin status" in done.stderr and shim.exists()
+    program(tmp_path, f"[ $1 = disable ] || echo '{rows}' | sed s/migration/left/")
+    assert run("prerm", action, path=tmp_path, shim=shim).returncode == 0

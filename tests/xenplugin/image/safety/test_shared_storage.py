@@ -1,0 +1,220 @@
+"""Markers beside a disk, and what the far side makes of what it is told."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xenplugin.errors import PeerError, RefusedError
+from xenplugin.image.safety import identity, shared_storage
+from xenplugin.image.safety.shared_storage import marked, refuse_shared
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    path = tmp_path / "pool" / "g1.img"
+    path.parent.mkdir()
+    path.write_bytes(b"disk")
+    return path
+
+
+def far(told: dict[str, Any]) -> dict[str, Any]:
+    """What another machine would have been told: there nothing of this kernel counts."""
+    own, below = ([n for n in told[key] if not identity.is_local(n)] for key in ("own", "below"))
+    return {**told, "own": own, "below": below}
+
+
+def look(disk: Path, target: Path, live: bool = True) -> bool:
+    with marked(str(disk), live=live, local=False, notice=pytest.fail) as told:
+        return refuse_shared(far(told), str(target), live=live)
+
+
+def test_the_file_itself(disk: Path) -> None:
+    with pytest.raises(RefusedError, match=r"very disk.*both hosts share it") as info:
+        look(disk, disk)
+    assert "policy/UUID/enabled 0" in (info.value.hint or "")
+    assert os.listdir(disk.parent) == ["g1.img"]
+
+
+def test_by_another_way(disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "mnt").symlink_to(disk.parent)
+    (tmp_path / "link.img").symlink_to(tmp_path / "mnt" / "g1.img")
+    for target in (tmp_path / "mnt" / "g1.img", tmp_path / "link.img"):
+        with pytest.raises(RefusedError, match="both hosts share it"):
+            look(disk, target)
+        with pytest.raises(RefusedError, match="both hosts share it"):
+            look(target, disk)
+
+
+def test_a_hard_link_in_the_shared_folder(disk: Path) -> None:
+    other = disk.with_name("other.img")
+    os.link(disk, other)
+    with pytest.raises(RefusedError, match="both hosts share it"):
+        look(disk, other)
+
+
+def test_another_file_of_the_folder_is_another_disk(disk: Path) -> None:
+    other = disk.with_name("g2.img")
+    assert look(disk, other)
+    other.write_bytes(b"other")
+    assert look(disk, other)
+
+
+def test_the_same_name_in_another_folder(disk: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "g1.img"
+    assert look(disk, other)  # not even the folder is there
+    other.parent.mkdir()
+    other.write_bytes(b"other")
+    assert look(disk, other)
+
+
+def test_a_file_that_a_cache_does_not_know_yet(disk: Path) -> None:
+    """The far side's client thinks that there is no such file: the folder and the name are enough."""
+    with marked(str(disk), live=True, local=False, notice=pytest.fail) as told:
+        disk.unlink()
+        for name in ("g1.img", "G1.IMG"):
+            with pytest.raises(RefusedError, match="both hosts share it"):
+                refuse_shared(far(told), str(disk.with_name(name)), live=True)
+
+
+def test_on_one_machine_the_file_decides_without_a_marker(disk: Path) -> None:
+    with marked(str(disk), live=False, local=True, notice=pytest.fail) as told:
+        assert os.listdir(disk.parent) == ["g1.img"]
+        with pytest.raises(RefusedError) as info:
+            refuse_shared(told, str(disk), live=False)
+        assert "both hosts" not in str(info.value)
+        assert refuse_shared(told, str(disk.with_name("copy.img")), live=False)
+
+
+def test_the_marker_is_there_only_meanwhile(disk: Path) -> None:
+    with marked(str(disk), live=True, local=False, notice=pytest.fail) as told:
+        [(name, file, inode)] = told["markers"]
+        assert (file, inode) == ("g1.img", disk.stat().st_ino)
+        assert set(os.listdir(disk.parent)) == {"g1.img", name}
+        with open(disk.parent / name) as marker, pytest.raises(BlockingIOError):
+            fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert os.listdir(disk.parent) == ["g1.img"]
+
+
+def test_markers_of_sessions_that_died_are_removed_after_a_day(disk: Path) -> None:
+    def left(digit: str, days: float, text: str = "") -> Path:
+        path = disk.with_name(".xenplugin-" + digit * 32)
+        path.write_text(text)
+        os.utime(path, (time.time() - days * 86400,) * 2)
+        return path
+
+    old, new, full, held = left("0", 2), left("1", 0.5), left("2", 2, "text"), left("3", 2)
+    odd = disk.with_name(".xenplugin-x")
+    odd.write_text("")
+    os.utime(odd, (0, 0))
+    with open(held) as marker:
+        fcntl.flock(marker, fcntl.LOCK_EX)
+        look(disk, disk.with_name("other.img"))
+    assert set(disk.parent.iterdir()) == {disk, new, full, held, odd}
+    assert not old.exists()
+
+
+def test_where_no_marker_can_be_made(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def refusing(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refusing)
+    notices: list[str] = []
+    with (
+        pytest.raises(RefusedError, match=r"cannot be known.*Read-only") as info,
+        marked(str(disk), live=True, local=False, notice=notices.append),
+    ):
+        pytest.fail("it went on")
+    assert str(disk.parent) in (info.value.hint or "") and not notices
+    with marked(str(disk), live=False, local=False, notice=notices.append) as told:
+        assert told["markers"] == []
+        assert not any(name.startswith("file") for name in told["own"])
+    assert len(notices) == 1 and "Read-only" in notices[0]
+
+
+def told(**fields: Any) -> dict[str, Any]:
+    return {"own": [], "below": [], "device": False, "markers": [], **fields}
+
+
+MARK = [".xenplugin-" + "0" * 32, "g1.img", 7]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {},
+        {**told(), "own": None},
+        told(own="abc"),
+        told(own=[1]),
+        told(own=["x" * 97]),
+        told(own=["new\nline"]),
+        told(own=["\u00e9"]),
+        told(own=["x"] * 100, below=["x"] * 29),
+        told(device=1),
+        told(markers=3),
+        told(markers=[3]),
+        told(markers=[MARK] * 17),
+        told(markers=[["../" + MARK[0], *MARK[1:]]]),
+        told(markers=[[MARK[0] + "\n", *MARK[1:]]]),
+        told(markers=[[MARK[0], None, 7]]),
+        told(markers=[[*MARK[:2], "7"]]),
+        told(markers=[[*MARK, 8]]),
+    ],
+)
+def test_a_job_that_says_nonsense_of_its_disk(what: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(PeerError):
+        refuse_shared(what, str(tmp_path / "x"), live=True)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(told(), JSON)))
+def test_whatever_is_told_it_is_a_word_or_an_error(what: dict[str, Any]) -> None:
+    try:
+        assert refuse_shared(what, "/nonexistent/x", live=True) is True or what["device"]
+    except PeerError:
+        pass
+
+
+NAMED = st.lists(st.sampled_from("abcd"), max_size=3)
+
+
+@settings(deadline=None)
+@given(NAMED, NAMED, NAMED, NAMED)
+def test_overlap_is_symmetric_and_siblings_are_none(
+    own: list[str], below: list[str], other: list[str], under: list[str]
+) -> None:
+    one = identity.Identity(tuple(own), tuple(below), True)
+    two = identity.Identity(tuple(other), tuple(under), True)
+    assert identity.overlap(one, two) == identity.overlap(two, one)
+    expected = set(own) & set(other) or set(own) & set(under) or set(other) & set(below)
+    assert bool(identity.overlap(one, two)) == bool(expected)
+
+
+def test_two_devices_of_which_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = identity.Identity(("kernel z device 8:0",), (), True)
+    known = identity.Identity(("wwid naa.5",), (), True)
+    monkeypatch.setattr(shared_storage, "identify", lambda *_: unknown)
+    assert not refuse_shared(told(own=["wwid naa.6"], device=True), "/dev/x", live=True)
+    assert refuse_shared(told(own=["file x"]), "/dev/x", live=True)  # a file is no device
+    monkeypatch.setattr(shared_storage, "identify", lambda *_: known)
+    assert refuse_shared(told(own=["wwid naa.6"], device=True), "/dev/x", live=True)
+    assert not refuse_shared(told(own=["kernel a device 8:0"], device=True), "/dev/x", live=True)

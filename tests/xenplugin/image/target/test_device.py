@@ -1,0 +1,288 @@
+"""A block device as target: in place, claimed, on record until it is complete."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.image_kit import (
+    allocated,
+    base_of,
+    digest_of,
+    loop_device,
+    make_image,
+    needs_root,
+    packed,
+    put,
+    send,
+)
+from xenplugin.errors import ImageError, PeerError, RefusedError
+from xenplugin.geometry import BLOCK, CHUNK
+from xenplugin.image.buffers import Buffer
+from xenplugin.image.index.digest import leaves
+from xenplugin.image.index.items import IndexLeaves, IndexNone
+from xenplugin.image.source.raw import open_source
+from xenplugin.image.target import device as device_target
+from xenplugin.image.target import journal
+from xenplugin.image.target.sink import Sink, make_scratch, open_sink
+
+pytestmark = needs_root
+
+SIZE = 7 * CHUNK + 8192
+EXTENTS = [(0, BLOCK), (3 * CHUNK + 4096, 3 * BLOCK), (6 * CHUNK - 100, 200), (7 * CHUNK, 5000)]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return make_image(tmp_path / "image", SIZE, EXTENTS)
+
+
+@pytest.fixture
+def backing(tmp_path: Path) -> Path:
+    """What is behind the device: full of something else."""
+    return make_image(tmp_path / "backing", SIZE, [(0, SIZE)], seed=2)
+
+
+@pytest.fixture
+def device(backing: Path) -> Iterator[Path]:
+    with loop_device(backing, "--direct-io=off") as path:
+        yield path
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def sink_at(device: Path, state: Path, size: int = SIZE, **options: object) -> Sink:
+    return open_sink(device, size, **({"state_dir": state, "attached": lambda _: None} | options))  # type: ignore[arg-type]
+
+
+def transfer(image: Path, device: Path, state: Path, **options: object) -> int:
+    with open_source(image) as source, sink_at(device, state, **options) as sink:
+        sent = send(source, sink, base_of(sink.index(), source.chunks))
+        sink.commit()
+    return sent.data
+
+
+@pytest.mark.parametrize("can_punch", [True, False])
+def test_the_device_becomes_the_image(
+    image: Path, backing: Path, device: Path, state: Path, can_punch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not can_punch:
+        monkeypatch.setattr(device_target, "punch", lambda *_: False)
+    assert transfer(image, device, state) > 0
+    assert device.read_bytes() == image.read_bytes() == backing.read_bytes()
+    assert list(state.iterdir()) == []
+    if can_punch:
+        assert allocated(backing) < 5 * CHUNK  # zero chunks were given back
+
+
+def test_only_the_difference_is_written(image: Path, backing: Path, device: Path, state: Path) -> None:
+    transfer(image, device, state)
+    assert transfer(image, device, state) == 0
+    with open(image, "r+b") as file:
+        file.seek(3 * CHUNK + BLOCK + 5000)
+        file.write(b"changed")
+        file.seek(5 * CHUNK)
+        file.write(b"also")
+    assert transfer(image, device, state) == 2
+    assert backing.read_bytes() == image.read_bytes()
+
+
+def test_zero_chunks_that_are_zero_already_are_left_alone(
+    image: Path, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer(image, device, state)
+    calls: list[tuple[int, int]] = []
+    monkeypatch.setattr(device_target, "punch", lambda _, at, length: calls.append((at, length)) or True)
+    transfer(image, device, state)
+    assert calls == []
+    with sink_at(device, state) as sink:
+        sink.put_zeros(1, 2)  # without its index: nobody has looked
+        assert calls == [(CHUNK, 2 * CHUNK)]
+
+
+def test_a_device_that_does_not_keep_zeros(device: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_target, "punch", lambda *_: True)
+    with sink_at(device, state) as sink, pytest.raises(ImageError, match="does not keep zeros"):
+        sink.put_zeros(1, 2)
+
+
+def test_known_blocks_stay_where_they_are(backing: Path, device: Path, state: Path) -> None:
+    old = backing.read_bytes()
+    new = old[:BLOCK] + b"n" * BLOCK + bytes(BLOCK) + old[3 * BLOCK : CHUNK]
+    with sink_at(device, state) as sink:
+        sink.put(0, 0b010, 0xFFF9, packed(new, 0b010), digest_of(new), make_scratch())
+        with pytest.raises(ImageError, match="not what was sent"):
+            sink.put(1, 0, 0xFFFE, memoryview(b""), digest_of(new), make_scratch())
+    assert backing.read_bytes()[:CHUNK] == new
+
+
+def test_without_base(device: Path, state: Path) -> None:
+    with sink_at(device, state, use_base=False) as sink:
+        assert list(sink.index()) == [IndexNone(0, 8)]
+        with pytest.raises(PeerError):
+            sink.put(0, 0, 1, memoryview(b""), b"0" * 32, make_scratch())
+
+
+def test_nobody_can_claim_the_device_meanwhile(device: Path, state: Path) -> None:
+    with sink_at(device, state):
+        with pytest.raises(OSError, match="busy"):
+            os.open(device, os.O_RDONLY | os.O_EXCL)
+    os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
+
+
+class TestRecord:
+    def test_it_is_incomplete_until_it_is_committed(self, image: Path, device: Path, state: Path) -> None:
+        with open_source(image) as source, sink_at(device, state) as sink:
+            send(source, sink, {}, stop=3)
+            (found,) = journal.list_journals(state)
+            assert (found.target, found.kind, found.size, found.done) == (str(device), "device", SIZE, False)
+            sink.suspend()
+        (found,) = journal.list_journals(state)
+        assert len(found.durable) == 3
+        with sink_at(device, state) as sink:
+            assert sink.resumed == 3 * CHUNK and sink.in_place
+            sink.discard()  # the old content is gone all the same
+        assert len(journal.list_journals(state)) == 1
+        transfer(image, device, state)
+        assert journal.list_journals(state) == []
+
+    def test_resumed_without_base_it_knows_what_was_durable(self, image: Path, device: Path, state: Path) -> None:
+        with open_source(image) as source, sink_at(device, state, use_base=False) as sink:
+            send(source, sink, {}, stop=3)
+            sink.suspend()
+        with sink_at(device, state, use_base=False) as sink:
+            items = list(sink.index())
+        assert isinstance(items[0], IndexLeaves) and items[-1] == IndexNone(3, 5)
+
+    def test_the_same_device_by_another_name(self, image: Path, device: Path, state: Path, tmp_path: Path) -> None:
+        with sink_at(device, state) as sink:
+            sink.suspend()
+        (tmp_path / "lv").symlink_to(device)
+        transfer(image, tmp_path / "lv", state)
+        assert journal.list_journals(state) == []
+
+
+class TestRefused:
+    @pytest.mark.parametrize(("size", "text"), [(SIZE - 512, "larger"), (SIZE + 512, "too small")])
+    def test_another_size(self, device: Path, state: Path, size: int, text: str) -> None:
+        with pytest.raises(RefusedError, match=text):
+            sink_at(device, state, size)
+        assert not state.exists() or journal.list_journals(state) == []
+
+    def test_a_second_copy(self, device: Path, state: Path) -> None:
+        with sink_at(device, state), pytest.raises(RefusedError, match="in use: this very command"):
+            sink_at(device, state)
+        sink_at(device, state).close()
+
+    def test_attached_to_a_guest(self, device: Path, state: Path, tmp_path: Path) -> None:
+        (tmp_path / "lv").symlink_to(device)
+        for path in (device, tmp_path / "lv"):
+            with pytest.raises(RefusedError, match="attached to guest g1"):
+                sink_at(path, state, attached={str(device): "g1"}.get)
+
+    def test_a_guest_that_came_meanwhile(self, device: Path, state: Path) -> None:
+        guests: dict[str, str] = {}
+        with sink_at(device, state, attached=guests.get) as sink:
+            sink.put_zeros(0, 8)
+            guests[str(device)] = "g1"
+            with pytest.raises(RefusedError, match="g1"):
+                sink.commit()
+        assert len(journal.list_journals(state)) == 1
+
+    def test_mounted(self, tmp_path: Path, state: Path) -> None:
+        disk = make_image(tmp_path / "fs", 8 * CHUNK, [])
+        subprocess.run(["mkfs.ext4", "-q", str(disk)], check=True)
+        where = tmp_path / "ein Mount-Püñkt"
+        where.mkdir()
+        with loop_device(disk) as device:
+            subprocess.run(["mount", str(device), str(where)], check=True)
+            try:
+                with pytest.raises(RefusedError, match=f"{device} is mounted at {where}"):
+                    sink_at(device, state, 8 * CHUNK)
+                with pytest.raises(RefusedError, match=f"{device} is set up on it and mounted at {where}"):
+                    sink_at(disk, state, 8 * CHUNK)
+            finally:
+                subprocess.run(["umount", str(where)], check=True)
+
+    def test_a_loop_device_on_top(self, device: Path, state: Path) -> None:
+        with loop_device(device) as upper, pytest.raises(RefusedError, match=f"{upper} is set up on it"):
+            sink_at(device, state)
+
+    def test_open_in_another_process(self, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("xenplugin.image.safety.in_use.GRACE", 0.1)
+        script = f"f = open({str(device)!r}, 'rb'); print(flush=True); input()"
+        with subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as child:
+            assert child.stdout and child.stdout.readline()
+            with pytest.raises(RefusedError, match=f"process {child.pid} "):
+                sink_at(device, state)
+            child.communicate(b"\n")
+        sink_at(device, state).close()
+
+    def test_leaks_no_descriptor(self, device: Path, state: Path) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(RefusedError):
+            sink_at(device, state, SIZE + 512)
+        sink_at(device, state).close()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    def test_a_state_directory_that_cannot_be_written(self, device: Path, state: Path) -> None:
+        state.write_text("not a directory")
+        with pytest.raises(ImageError, match="state directory"):
+            sink_at(device, state)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_chunk_that_is_put_while_the_index_reads_it(
+    device: Path, state: Path, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sink_at(device, state) as sink:
+        real = sink._target.read_base
+
+        def meanwhile(index: int, here: bool, buffer: Buffer) -> int:
+            if index == 2 and when == "before":
+                put(sink, index, b"n" * CHUNK)
+            length = real(index, here, buffer)
+            if index == 2 and when == "after":
+                put(sink, index, b"n" * CHUNK)
+            return length
+
+        monkeypatch.setattr(sink._target, "read_base", meanwhile)
+        items = list(sink.index())
+    assert items[2] == IndexNone(2, 1)
+    assert all(isinstance(item, IndexLeaves) for item in items[:2] + items[3:])
+
+
+def test_the_index_never_reports_what_was_overwritten(backing: Path, device: Path, state: Path) -> None:
+    old = backing.read_bytes()
+    chunks = 7
+    for attempt in range(3):
+        with sink_at(device, state) as sink:
+            start = threading.Barrier(2)
+
+            def write(sink: Sink = sink, start: threading.Barrier = start, attempt: int = attempt) -> None:
+                start.wait()
+                for index in (5, 0, 3, 6, 1, 2, 4)[attempt:]:
+                    put(sink, index, os.urandom(CHUNK))
+
+            writer = threading.Thread(target=write)
+            writer.start()
+            start.wait()
+            for item in sink.index():
+                if isinstance(item, IndexLeaves) and item.first < chunks:
+                    part = old[item.first * CHUNK : (item.first + 1) * CHUNK]
+                    assert item.leaves == leaves(memoryview(part), CHUNK)
+            writer.join()
+            if not attempt:
+                assert next(sink.index()) == IndexNone(0, chunks)
+        old = backing.read_bytes()

@@ -1,0 +1,84 @@
+"""The pictures of migrate/ownership.py say what its tables say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from xenplugin.migrate import ownership
+from xenplugin.migrate.ownership import FINAL, FIRST, TRANSITIONS, Action, Guest, Role, Silence, State, decide
+
+ROW = re.compile(r"\| (\S+) +\| (\S+(?: other)?) +\| (.*?) +\| ([A-Z /]+?) +\|")
+GUESTS = {"none": Guest.NONE, "still": Guest.STILL, "live": Guest.LIVE}
+
+
+def test_the_picture_names_every_state_and_way() -> None:
+    text = ownership.__doc__ or ""
+    drawn = text[text.index("    source ") : text.index("A state is on disk")]
+    for role in Role:
+        for state in TRANSITIONS[role]:
+            assert str(state) in drawn
+    # "a --> b", and what the line under it joins from below: "+------> c"
+    assert set(re.findall(r"(\w+) -+> (?=(\w+))", drawn)) == {
+        ("moving", "handing"), ("handing", "given"), ("given", "removed"), ("kept", "removed"),
+        ("receiving", "cleared"), ("cleared", "running"),
+    }  # fmt: skip
+    assert set(re.findall(r"\+-+> (\w+)", drawn)) == {"kept", "refused"}
+    joined = {(State(a), State(b)) for a, b in (("moving", "kept"), ("handing", "kept"), ("receiving", "refused"),
+                                               ("cleared", "refused"))}  # fmt: skip
+    straight = {(State(a), State(b)) for a, b in re.findall(r"(\w+) -+> (?=(\w+))", drawn)}
+    tables = {(a, b) for table in TRANSITIONS.values() for a, following in table.items() for b in following}
+    assert straight | joined == tables
+
+
+def rows() -> list[tuple[str, ...]]:
+    lines = (decide.__doc__ or "").splitlines()
+    found = [match.groups() for line in lines if (match := ROW.search(line))]
+    assert len(found) >= 12
+    return found
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: " ".join(row))
+def test_the_table_of_decisions(row: tuple[str, ...]) -> None:
+    who, which, more, actions = row
+    roles = list(Role) if who == "any" else [Role(who)]
+    wanted = [Action[name] for name in actions.split(" / ")]
+    for role in roles:
+        if which == "final":
+            states = sorted(FINAL & set(TRANSITIONS[role]))
+        elif which == "any other":
+            states = sorted(set(TRANSITIONS[role]) - FINAL)
+        else:
+            states = [State(which)]
+        for state in states:
+            for guest, action in cases(more, wanted):
+                given = {"asked": "asked" in more and "peer" not in more, "taken_back": "taken back" in more}
+                for peer in peers(more):
+                    alive = "alive" in more
+                    assert decide(role, state, alive, guest, peer, **given) is action
+
+
+def cases(more: str, wanted: list[Action]) -> list[tuple[Guest, Action]]:
+    """(guest, action) of "guest none, live / still" and the like; any guest where none is named."""
+    if "guest" not in more and "the same" not in more:
+        return [(guest, wanted[0]) for guest in Guest]
+    groups = more.removeprefix("guest ").split(" / ") if "guest" in more else ["none", "still", "live"]
+    return [
+        (GUESTS[name], action) for group, action in zip(groups, wanted, strict=True) for name in group.split(", ")
+    ]
+
+
+def peers(more: str) -> list[ownership.Peer]:
+    named: dict[str, list[ownership.Peer]] = {
+        "peer not asked": [Silence.NOT_ASKED],
+        "peer running": [State.RUNNING],
+        "peer refused, or lost": [State.REFUSED, Silence.LOST],
+        "peer says anything else": [Silence.UNREACHABLE, Silence.UNKNOWN, State.RECEIVING, State.CLEARED],
+    }
+    return named.get(more, [Silence.NOT_ASKED])
+
+
+def test_each_side_begins_where_nothing_is_given() -> None:
+    assert FIRST == {Role.SOURCE: State.MOVING, Role.DESTINATION: State.RECEIVING}
+    assert {State.REMOVED, State.RUNNING, State.REFUSED} == FINAL

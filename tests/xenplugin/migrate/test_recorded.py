@@ -1,0 +1,139 @@
+"""What real Xen hosts said (tests/data/xen, see the README there) is understood."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.xenstore.standin import Xenstored
+from xenplugin.migrate.xl_protocol import (
+    Backward,
+    Config,
+    Ended,
+    Event,
+    Forward,
+    Image,
+    Phase,
+    Ready,
+    Suspended,
+    rewrite,
+)
+from xenplugin.migrate.xl_stream import Begun, Follower, Libxc, Libxl
+from xenplugin.xen import guest as guests
+from xenplugin.xen.dirty_tracking import SECTOR, Tally, parse
+from xenplugin.xen.xenstore import Store
+from xenplugin.xen.xl import parse_list
+
+DATA = Path(__file__).parents[2] / "data" / "xen"
+STREAM = (DATA / "stream-g1.bin").read_bytes()
+UUID = "71f58c60-0170-40c6-90d6-be918926f283"
+
+
+def forward(data: bytes, size: int) -> list[Event]:
+    direction = Forward()
+    return [event for at in range(0, len(data), size) for event in direction.feed(data[at : at + size])]
+
+
+@pytest.mark.parametrize("size", [len(STREAM), 4096, 1000, 7])
+def test_what_xl_sends(size: int) -> None:
+    events = forward(STREAM, size)
+    assert [type(event) for event in events] == [Config, Image, Suspended, Ended]
+    config, image, suspended, ended = events
+    assert isinstance(config, Config) and config.fields["c_info"]["uuid"] == UUID
+    assert isinstance(image, Image) and (image.pv, image.page) == (True, 4096)
+    # libxc's END, libxl's END (the gate), and nothing behind: the recorded migration was cut before message 6
+    assert (suspended.end, ended.at, ended.end) == (len(STREAM) - 8, len(STREAM) - 8, len(STREAM))
+
+
+def test_the_stream_s_records() -> None:
+    config = forward(STREAM, 4096)[0]
+    follower = Follower()
+    found = [event.kind for event in follower.feed(STREAM[config.end :]) if isinstance(event, Begun)]
+    follower.finish()
+    assert found[0] is Libxl.LIBXC_CONTEXT and found[-2:] == [Libxc.END, Libxl.END]
+    assert [kind for kind in found if kind is not Libxc.PAGE_DATA][1:-2] == [
+        Libxc.X86_PV_INFO,
+        Libxc.X86_CPUID_POLICY,
+        Libxc.X86_MSR_POLICY,
+        Libxc.STATIC_DATA_END,
+        Libxc.X86_PV_P2M_FRAMES,
+        Libxc.X86_TSC_INFO,
+        Libxc.SHARED_INFO,
+        Libxc.X86_PV_VCPU_BASIC,
+        Libxc.X86_PV_VCPU_EXTENDED,
+    ]
+
+
+def test_what_xl_answers() -> None:
+    direction = Backward()
+    assert [type(event) for event in direction.feed((DATA / "banner.bin").read_bytes())] == [Ready]
+    assert direction.phase is Phase.RECEIVED
+
+
+def test_a_configuration_with_another_path() -> None:
+    config = forward(STREAM, 4096)[0]
+    assert isinstance(config, Config)
+    assert rewrite(config.raw, {}) == config.raw
+    changed = Forward().feed(rewrite(config.raw, {"/srv/guests/g1.img": "/elsewhere/a"}))[0]
+    assert isinstance(changed, Config)
+    assert changed.fields["disks"][0].pop("pdev_path") == "/elsewhere/a"
+    assert config.fields["disks"][0].pop("pdev_path") == "/srv/guests/g1.img"
+    assert changed.fields == config.fields
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """xenstore as it was with that guest, as far as it was recorded."""
+    monkeypatch.setenv("XENSTORED_PATH", str(tmp_path / "socket"))
+    lines = (DATA / "g1.xenstore").read_text().splitlines()
+    nodes = {path: value.strip('"') for path, value in (line.split(" = ", 1) for line in lines)}
+    with closing(Xenstored(tmp_path / "socket", nodes)), Store() as store:
+        yield store
+
+
+def test_the_guest_and_its_disk(store: Store) -> None:
+    config = forward(STREAM, 4096)[0]
+    assert isinstance(config, Config)
+    found = guests.of_config(store, config.fields)
+    assert (found.name, found.uuid, found.domid) == ("g1", UUID, 3)
+    said: list[str] = []
+    (disk,) = guests.check(config.fields, found, said.append)
+    assert (disk.device, disk.path, disk.physical, disk.writable) == ("xvda", "/srv/guests/g1.img", (7, 0), True)
+    assert said == []
+
+
+def test_xl_list() -> None:
+    _, running = parse_list((DATA / "xl-list-source.txt").read_text())
+    _, coming = parse_list((DATA / "xl-list-destination.txt").read_text())
+    assert (running.name, running.domid, running.uuid, running.paused) == ("g1", 3, UUID, False)
+    assert (coming.name, coming.uuid, coming.paused, coming.suspended) == ("g1--incoming", UUID, True, False)
+
+
+def test_a_trace_of_the_kernel() -> None:
+    """Every line is an event: dom0's own disk (flushes, a sector of -1) and the loop device of a guest's file."""
+    lines = (DATA / "trace-loop.txt").read_text().splitlines()
+    events = [parse(line) for line in lines]
+    assert lines and None not in events
+    tally, written = Tally(0, 512 << 20), set()
+    for event in events:
+        assert event is not None
+        if event.device == (7, 0):
+            tally.add(event)
+            if not event.kind.startswith("R") and event.count:
+                written.add(event.sector * SECTOR >> 20)
+    assert written and tally.drain() == written
+
+
+def test_a_trace_of_a_logical_volume() -> None:
+    """What is written to it, and handed on to the device below it, which others may use as well."""
+    events = [parse(line) for line in (DATA / "trace-lvm.txt").read_text().splitlines()]
+    tally = Tally(0, 512 << 20)
+    for event in events:
+        assert event is not None
+        if event.device == (253, 0):
+            tally.add(event)
+    assert tally.drain() == {0, 8, 9, 10, 11}
+    assert tally.drain() == set()  # all of it was seen done

@@ -1,0 +1,279 @@
+"""The ownership records on disk: whole at each instant, strict when read, held against whoever comes late."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xenplugin.errors import ImageError, OwnershipError, RefusedError
+from xenplugin.migrate import records
+from xenplugin.migrate.ownership import Role, State
+from xenplugin.migrate.records import DiskNote, Overtaken, PeerNote, Record
+from xenplugin.xen.process import Process, process
+
+UUID = "3f2a9d1c-0b7e-4c55-9a10-6f1d2e3c4b5a"
+S, D = Role.SOURCE, Role.DESTINATION
+
+
+def made(role: Role = S, **more: object) -> Record:
+    return records.new(
+        role, records.new_id(), uuid=UUID, name="g1", peer=PeerNote("hostb", "ssh -p 22"), mode="live", domid=7,
+        disks=(DiskNote("/srv/g1.img", 1 << 30, 12),), **more,
+    )  # fmt: skip
+
+
+def path_of(folder: Path, one: Record) -> Path:
+    return folder / records.FOLDER / one.file_name
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    one = records.begin(tmp_path, made(xl=process(os.getppid()), paused=True))
+    assert records.read(tmp_path, one.id, S) == one
+    assert records.read(tmp_path, one.id, D) is None
+    assert records.read_all(tmp_path) == ([one], [])
+    path = path_of(tmp_path, one)
+    assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
+    assert json.loads(path.read_text())["format"] == 1
+
+
+def test_from_state_to_state(tmp_path: Path) -> None:
+    one = records.begin(tmp_path, made())
+    noted = records.note(tmp_path, one, disks=(DiskNote("/srv/g1.img", 5),))
+    assert noted.state is State.MOVING
+    handing = records.advance(tmp_path, one, State.HANDING)
+    assert handing.state is State.HANDING and handing.disks == noted.disks, "what was noted meanwhile is kept"
+    assert handing.changed >= one.changed
+    with pytest.raises(OwnershipError, match="cannot become removed"):
+        records.advance(tmp_path, handing, State.REMOVED)
+    with pytest.raises(OwnershipError, match="still needed"):
+        records.forget(tmp_path, handing)
+    given_away = records.advance(tmp_path, handing, State.GIVEN)
+    removed = records.advance(tmp_path, given_away, State.REMOVED)
+    records.forget(tmp_path, removed)
+    records.forget(tmp_path, removed)
+    assert records.read_all(tmp_path) == ([], [])
+    with pytest.raises(Overtaken, match="is gone"):
+        records.note(tmp_path, removed, domid=3)
+
+
+def test_the_fence_holds(tmp_path: Path) -> None:
+    """A driver that lived on, with message 6 in its hands, after its record was settled."""
+    driver = records.begin(tmp_path, made(D))
+    records.advance(tmp_path, driver, State.REFUSED)
+    with pytest.raises(Overtaken, match="says refused"):
+        records.advance(tmp_path, driver, State.CLEARED)
+
+
+def test_of_two_that_move_it_on_one_wins(tmp_path: Path) -> None:
+    one = records.begin(tmp_path, made(D))
+    won: list[State] = []
+
+    def move(state: State) -> None:
+        try:
+            records.advance(tmp_path, one, state)
+            won.append(state)
+        except Overtaken:
+            pass
+
+    threads = [threading.Thread(target=move, args=(state,)) for state in (State.CLEARED, State.REFUSED) * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = records.read(tmp_path, one.id, D)
+    assert found is not None and won == [found.state]
+
+
+def test_one_migration_of_a_guest_at_a_time(tmp_path: Path) -> None:
+    first = records.begin(tmp_path, made())
+    with pytest.raises(RefusedError, match="still runs"):
+        records.begin(tmp_path, made())
+    with pytest.raises(OwnershipError, match="already a record"):
+        records.begin(tmp_path, first)
+    records.begin(tmp_path, replace(made(D), id=first.id))  # the other role: both sides are this host
+    path = path_of(tmp_path, first)
+    path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', '"pid": 99999999'))
+    with pytest.raises(RefusedError, match="is not settled") as caught:
+        records.begin(tmp_path, made())
+    assert caught.value.hint == "xenplugin recover"
+    records.advance(tmp_path, records.advance(tmp_path, first, State.KEPT), State.REMOVED)
+    records.begin(tmp_path, made())
+
+
+def test_a_guest_is_claimed_by_one_process(tmp_path: Path) -> None:
+    text = (
+        "import sys; from pathlib import Path; from xenplugin.migrate import records; from xenplugin.errors import *\n"
+    )
+    text += "try: records.claim(Path(sys.argv[1]), sys.argv[2])\n"
+    text += "except RefusedError: sys.exit(15)\nprint('mine', flush=True); sys.stdin.read()\n"
+
+    def other(uuid: str) -> subprocess.Popen[str]:
+        words = [sys.executable, "-c", text, str(tmp_path), uuid]
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    with other(UUID) as first:
+        assert first.stdout is not None and first.stdout.readline() == "mine\n"
+        with pytest.raises(RefusedError, match="already"):
+            records.claim(tmp_path, UUID)
+        assert other(UUID).wait(30) == 15
+        with other("0" + UUID[1:]) as another:  # another guest
+            assert another.stdout is not None and another.stdout.readline() == "mine\n"
+            another.kill()
+        first.kill()
+    records.claim(tmp_path, UUID)
+    assert other(UUID).wait(30) == 15
+
+
+@pytest.mark.parametrize("step", ["os.fsync", "os.rename", "sync_directory"])
+def test_a_crash_leaves_a_whole_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    one = records.begin(tmp_path, made())
+
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    monkeypatch.setattr(f"xenplugin.migrate.records.{step}", crash)
+    with pytest.raises(Crash):
+        records.advance(tmp_path, one, State.HANDING)
+    monkeypatch.undo()
+    found = records.read(tmp_path, one.id, S)
+    assert found is not None
+    assert found.state is (State.HANDING if step == "sync_directory" else State.MOVING)
+    records.advance(tmp_path, found, State.KEPT)
+
+
+def test_it_is_durable_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order: the new file's data, its name, the directory."""
+    one = records.begin(tmp_path, made())
+    done: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def noting(fd: int) -> None:
+        done.append("dir" if os.path.isdir(f"/proc/self/fd/{fd}") else "file")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    monkeypatch.setattr(os, "rename", lambda a, b: (done.append("rename"), rename(a, b))[1])
+    records.advance(tmp_path, one, State.HANDING)
+    assert done[:3] == ["file", "rename", "dir"]
+
+
+def test_a_full_disk_is_an_error_before_anything_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = records.begin(tmp_path, made())
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ImageError, match="No space left"):
+        records.advance(tmp_path, one, State.HANDING)
+    monkeypatch.undo()
+    found = records.read(tmp_path, one.id, S)
+    assert found is not None and found.state is State.MOVING
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda fields: fields.update(format=2), "another version"),
+        (lambda fields: fields.update(state="running"), "a source is never running"),
+        (lambda fields: fields.update(state="lost"), "lost"),
+        (lambda fields: fields.update(domid="7"), "domid"),
+        (lambda fields: fields.update(domid=True), "domid"),
+        (lambda fields: fields.update(uuid="x"), "uuid"),
+        (lambda fields: fields.update(id="0" * 32), "another migration"),
+        (lambda fields: fields.update(more=1), "more"),
+        (lambda fields: fields.pop("name"), "name"),
+        (lambda fields: fields.update(name=None), "name"),
+        (lambda fields: fields["driver"].update(pid="1"), "pid"),
+        (lambda fields: fields.update(driver=None), "mapping"),
+        (lambda fields: fields.update(disks=[1]), "mapping"),
+        (lambda fields: fields["disks"][0].update(placeholder="x"), "placeholder"),
+        (lambda fields: fields["peer"].update(port=1), "port"),
+    ],
+)
+def test_what_is_no_record_is_said(tmp_path: Path, change: object, why: str) -> None:
+    one = records.begin(tmp_path, made())
+    path = path_of(tmp_path, one)
+    fields = json.loads(path.read_text())
+    change(fields)  # type: ignore[operator]
+    path.write_text(json.dumps(fields))
+    found, (bad,) = records.read_all(tmp_path)
+    assert found == [] and bad.path == path and why in bad.why
+    with pytest.raises(OwnershipError, match="cannot be read"):
+        records.read(tmp_path, one.id, S)
+
+
+@given(st.binary(max_size=200))
+@settings(deadline=None)
+def test_any_bytes_are_a_record_or_are_said(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    path = folder / records.FOLDER / f"{'0' * 32}.source.json"
+    path.parent.mkdir()
+    path.write_bytes(data)
+    assert records.read_all(folder)[0] == [] and len(records.read_all(folder)[1]) == 1
+
+
+@pytest.mark.parametrize("id", ["", "../x", "A" * 32, "0" * 31, "0" * 32 + "\n"])
+def test_an_id_is_32_hex_digits(tmp_path: Path, id: str) -> None:
+    assert not records.valid_id(id)
+    with pytest.raises(OwnershipError, match="names no migration"):
+        records.read(tmp_path, id, S)
+    assert records.valid_id(records.new_id())
+
+
+def test_a_process_is_more_than_its_pid() -> None:
+    child = subprocess.Popen(["sh", "-c", "exec sleep 600"])
+    this = process(child.pid)
+    assert this.alive and not this.mine and process(os.getpid()).mine
+    assert not replace(this, start=this.start + 1).alive, "the pid is another process's now"
+    assert not replace(this, boot="another").alive, "the host was restarted"
+    replace(this, start=this.start + 1).end(5)
+    assert this.alive, "another process of that pid is left alone"
+    this.end(10)
+    assert not this.alive, "a zombie does not run"
+    child.wait()
+    assert not this.alive
+    this.end(5)
+    with pytest.raises(OwnershipError, match="gone"):
+        process(child.pid)
+
+
+def test_a_process_may_have_any_name(tmp_path: Path) -> None:
+    program = tmp_path / "a) Z 1 (b"
+    shutil.copy("/bin/sleep", program)
+    child = subprocess.Popen([program, "600"])
+    try:
+        assert process(child.pid).alive
+        assert process(child.pid).start >= process(os.getpid()).start
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_process_that_does_not_want_to_end() -> None:
+    child = subprocess.Popen(
+        ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"], stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None and child.stdout.readline()
+    process(child.pid).end(0.2)
+    assert child.wait(10) == -9
+    child.stdout.close()
+
+
+def test_alive_is_any_of_both(tmp_path: Path) -> None:
+    dead = Process(99_999_999, 1, "x")
+    one = replace(made(), driver=dead)
+    assert not one.alive and replace(one, xl=process(os.getpid())).alive and made().alive

@@ -1,0 +1,116 @@
+"""What status shows of records and journals that are really there."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from xenplugin.config import Config
+from xenplugin.geometry import CHUNK
+from xenplugin.image.chunkset import ChunkSet
+from xenplugin.image.target import journal
+from xenplugin.image.target.partial import journal_name, lock_partial
+from xenplugin.migrate import records, status
+from xenplugin.migrate.ownership import TRANSITIONS, Role, State
+from xenplugin.migrate.records import PeerNote
+from xenplugin.migrate.recover import OLD
+from xenplugin.xen.process import Process
+
+UUID = "3f2a9d1c-0b7e-4c55-9a10-6f1d2e3c4b5a"
+
+
+def put(folder: Path, role: Role, state: State, *, alive: bool = False, name: str = "g1", age: float = 0) -> str:
+    one = records.new(role, records.new_id(), uuid=UUID, name=name, peer=PeerNote("hostb", "ssh"), domid=7)
+    driver = one.driver if alive else Process(99_999_999, 1, "x")
+    one = replace(one, driver=driver, state=state, changed=time.time() - age)
+    path = folder / records.FOLDER / one.file_name
+    path.parent.mkdir(exist_ok=True)
+    records._write(path.parent, one)
+    return one.id
+
+
+def text(rows: list[dict[str, object]]) -> str:
+    out = io.StringIO()
+    status.show(rows, out)
+    return out.getvalue()
+
+
+def test_nothing(tmp_path: Path) -> None:
+    rows = status.status(Config(state_dir=tmp_path))
+    assert rows == [{"kind": "host", "enabled": None}]
+    assert text(rows) == "nothing runs, and nothing was left behind\n"
+
+
+def test_a_migration_that_runs_and_its_progress(tmp_path: Path) -> None:
+    put(tmp_path, Role.SOURCE, State.MOVING, alive=True)
+    rows = status.status(
+        Config(state_dir=tmp_path),
+        progress={UUID: {"phase": "pre-copy", "percent": "40", "rate": "187000000", "eta": "75"}}.get,
+        enabled=lambda: True,
+    )
+    assert rows[0] == {"kind": "host", "enabled": True}
+    assert (rows[1]["kind"], rows[1]["guest"], rows[1]["pid"]) == ("migration", "g1", os.getpid())
+    shown = text(rows)
+    assert "g1 to hostb" in shown and "pre-copy 40 %, 187 Mbit/s, 1 min 15 s left" in shown and "next:" not in shown
+    assert json.loads(json.dumps(rows)) == rows
+
+
+@pytest.mark.parametrize("role", Role)
+def test_what_was_left_behind(tmp_path: Path, role: Role) -> None:
+    for state in TRANSITIONS[role]:
+        put(tmp_path, role, state)
+    rows = status.status(Config(state_dir=tmp_path))[1:]
+    assert {row["state"] for row in rows} == {str(state) for state in TRANSITIONS[role]}
+    for row in rows:
+        assert row["kind"] == "left" and "{" not in row["means"] + row["next"]
+        assert (row["command"] is None) == (row["state"] in ("running", "refused"))
+    assert text(rows).endswith("next: xenplugin recover\n")
+
+
+def test_old_records(tmp_path: Path) -> None:
+    put(tmp_path, Role.DESTINATION, State.RUNNING, age=OLD + 60)
+    (row,) = status.status(Config(state_dir=tmp_path))[1:]
+    assert row["settled"] and row["next"] == "removes this old record" and row["command"] == "xenplugin recover"
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / records.FOLDER).mkdir()
+    (tmp_path / records.FOLDER / "x.source.json").write_text("{")
+    (row,) = status.status(Config(state_dir=tmp_path))[1:]
+    assert row["kind"] == "unreadable" and "rm " in row["next"]
+    assert "unreadable" in text([row])
+
+
+def test_images_that_are_not_complete(tmp_path: Path) -> None:
+    state_dir, target = tmp_path / "state", str(tmp_path / "g1.img")
+    made = journal.Journal.create(journal_name(target), target=target, size=10 * CHUNK, kind="file", inode=1)
+    durable = ChunkSet()
+    durable.add(0, 3)
+    made.durable(durable.runs())
+    made.close()
+    journal.link(state_dir, target, journal_name(target))
+    fd, _ = lock_partial(target, None)
+    try:
+        (row,) = status.status(Config(state_dir=state_dir))[1:]
+        assert row["running"]
+    finally:
+        os.close(fd)
+    (row,) = status.status(Config(state_dir=state_dir))[1:]
+    assert (row["bytes_durable"], row["bytes_image"], row["running"]) == (3 * CHUNK, 10 * CHUNK, False)
+    assert "3.0 MiB of 10.0 MiB" in text([row]) and "goes on" in text([row])
+
+
+def test_columns_align_and_nothing_steers_the_terminal(tmp_path: Path) -> None:
+    put(tmp_path, Role.SOURCE, State.HANDING, name="g1")
+    put(tmp_path, Role.SOURCE, State.MOVING, name="a-guest\x1b[31m-with-a-long-name")
+    head, *lines = text(status.status(Config(state_dir=tmp_path))).splitlines()
+    assert "\x1b" not in "".join(lines)
+    at = head.index("STATE")
+    assert [line[at : at + 2] for line in lines[:2]] == ["ha", "mo"]
+    assert all(line[at - 1] == " " for line in lines[:2])

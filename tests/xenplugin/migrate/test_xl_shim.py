@@ -1,0 +1,225 @@
+"""The shim as a program, with scripts in place of xl and xenplugin; xl's words as xl reads them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xenplugin.errors import RefusedError
+from xenplugin.migrate import xl_shim
+from xenplugin.migrate.xl_shim import Migrate, NotOurs, parse
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("migrate g1 hostb", Migrate((), (), None, "g1", "hostb")),
+        ("migrate --live g1 hostb", Migrate((), ("--live",), None, "g1", "hostb")),
+        ("-vvv -t migrate g1 hostb", Migrate(("-v", "-v", "-v", "-t"), (), None, "g1", "hostb")),
+        ("-fT -- migrate g1 hostb", Migrate(("-f", "-T"), (), None, "g1", "hostb")),
+        (
+            "migrate -C 'a file' -epD --debug 3 h",
+            Migrate((), ("-C", "a file", "-e", "-p", "-D", "--debug"), None, "3", "h"),
+        ),
+        ("migrate g1 hostb -p", Migrate((), ("-p",), None, "g1", "hostb")),  # getopt_long permutes
+        ("migrate g1 -s 'ssh -p 22' hostb --deb", Migrate((), ("--debug",), "ssh -p 22", "g1", "hostb")),
+        ("migrate -s a -sb g1 hostb", Migrate((), (), "b", "g1", "hostb")),
+        ("migrate -Cfile -F g1 'root@h -v'", Migrate((), ("-C", "file", "-F"), None, "g1", "root@h -v")),
+        ("migrate -C '' '' ''", Migrate((), ("-C", ""), None, "", "")),
+        ("migrate -- -g1 -h", Migrate((), (), None, "-g1", "-h")),
+        ("migrate g1 hostb more", Migrate((), (), None, "g1", "hostb")),  # xl passes it over
+        ("migrate migrate migrate", Migrate((), (), None, "migrate", "migrate")),
+    ],
+)
+def test_xls_own_words(line: str, wanted: Migrate) -> None:
+    assert parse(shlex.split(line)) == wanted
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "list",
+        "-v list migrate",
+        "migrate",
+        "migrate g1",
+        "migrate -h",
+        "migrate --help g1 hostb",
+        "migrate g1 hostb -h",
+        "migrate -x g1 hostb",
+        "migrate -s",
+        "migrate g1 hostb -C",
+        "migrate --speed g1 hostb",
+        "migrate --debug=1 g1 hostb",
+        "-N migrate g1 hostb",
+        "-q migrate g1 hostb",
+        "--version migrate g1 hostb",
+        "migrate-receive -e",
+        "migr g1 hostb",
+        "help migrate",
+    ],
+)
+def test_the_real_xl_answers_what_is_not_for_us(line: str) -> None:
+    assert parse(shlex.split(line)) == NotOurs()
+
+
+@pytest.mark.parametrize("ssh", ["xenplugin transport", "/usr/bin/xenplugin transport --mode static"])
+def test_what_is_ours_by_hand_is_known(ssh: str) -> None:
+    got = parse(["migrate", "-s", ssh, "g1", "hostb"])
+    assert isinstance(got, Migrate) and got.by_hand
+    got = parse(["migrate", "-s", f"ssh {ssh}", "g1", "hostb"])
+    assert isinstance(got, Migrate) and not got.by_hand
+
+
+def test_a_host_that_is_a_whole_command_is_xls_and_that_is_said() -> None:
+    got = parse(["migrate", "-s", "", "g1", "ssh hostb xl migrate-receive"])
+    assert isinstance(got, NotOurs) and "disks" in got.reason
+
+
+@given(st.lists(st.sampled_from(["-v", "-s", "-C", "--", "-", "", "migrate", "g1", "-pe", "--debug", "-h", "--l"])))
+def test_any_words_are_read_or_left_to_xl(words: list[str]) -> None:
+    got = parse(words)
+    if isinstance(got, Migrate):
+        ssh = ["-s", got.ssh] if got.ssh else []
+        again = [*got.globals, "migrate", *got.options, *ssh, "--", got.domain, got.host]
+        assert parse(again) == got
+
+
+# -- the script ------------------------------------------------------------------------------------
+
+
+class Host:
+    """Directories of a PATH, with scripts that tell how they were called."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.first, self.second = folder / "local sbin", folder / "it's"
+        for path in (self.first, self.second):
+            path.mkdir()
+        self.shim = self.first / "xl"
+        self.xl = self.script(self.second / "xl", "xl", 7)
+        self.xenplugin = self.script(self.second / "xenplugin", "xenplugin", 0)
+        self.said: list[str] = []
+        monkeypatch.setenv("PATH", f"{self.first}:{self.second}:/usr/bin:/bin")
+        monkeypatch.setenv("XENSTORED_PATH", "/nonexistent/socket")
+
+    @staticmethod
+    def script(path: Path, name: str, code: int) -> Path:
+        path.write_text(f'#!/bin/sh\nprintf "%s|" {name} "$@"\nexit {code}\n')
+        path.chmod(0o755)
+        return path
+
+    def enable(self) -> None:
+        xl_shim.enable(self.said.append, self.shim)
+
+    def run(self, *words: str) -> tuple[int, str, str]:
+        done = subprocess.run(["xl", *words], capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    return Host(tmp_path, monkeypatch)
+
+
+ODD = ["a b", "", "$(id)", "'", '"', "*", "\\n", "ä"]
+
+
+def test_migrate_goes_to_us_with_its_words_as_they_were(host: Host) -> None:
+    host.enable()
+    for words in (["migrate", "g1", "hostb"], ["-vvv", "-t", "--", "migrate", *ODD]):
+        code, out, err = host.run(*words)
+        assert (code, err) == (0, "")
+        assert out == "|".join(["xenplugin", "migrate", "--xl-arguments", "--", *words, ""])
+
+
+@pytest.mark.parametrize("words", [[], ["list"], ["-v", "list", "migrate"], ["create", *ODD], ["migrate-receive"]])
+def test_everything_else_is_the_real_xls_with_its_exit_code(host: Host, words: list[str]) -> None:
+    host.enable()
+    assert host.run(*words) == (7, "|".join(["xl", *words, ""]), "")
+
+
+@pytest.mark.parametrize("how", ["gone", "broken", "fails"])
+def test_without_xenplugin_nothing_is_migrated(host: Host, how: str) -> None:
+    """Not without its disks either: an old copy of them at the far host would be taken for the guest's."""
+    host.enable()
+    if how == "gone":
+        host.xenplugin.unlink()
+    else:
+        host.xenplugin.write_text("#!/nonexistent/python3\n" if how == "broken" else "#!/bin/sh\nexit 1\n")
+    code, out, err = host.run("migrate", "g1", "hostb")
+    assert (code, out) == (1, "")
+    assert "does not run" in err and "xenplugin: hint:" in err
+    assert host.run("list") == (7, "xl|list|", "")
+
+
+def test_the_shim_can_be_made_again_and_taken_away(host: Host) -> None:
+    host.enable()
+    before = host.shim.read_text()
+    host.enable()
+    assert host.shim.read_text() == before  # it does not take itself for the real one
+    assert stat.S_IMODE(host.shim.stat().st_mode) == 0o755
+    assert sorted(os.listdir(host.first)) == ["xl"] and xl_shim.installed(host.shim)
+    for _ in range(2):
+        xl_shim.disable(host.said.append, host.shim)
+        assert not host.shim.exists() and not xl_shim.installed(host.shim)
+    assert host.run("migrate", "g1", "hostb")[1] == "xl|migrate|g1|hostb|"
+
+
+def test_a_file_that_is_not_ours_stays(host: Host) -> None:
+    Host.script(host.shim, "other", 0)
+    for work in (host.enable, lambda: xl_shim.disable(host.said.append, host.shim)):
+        with pytest.raises(RefusedError):
+            work()
+    host.shim.unlink()
+    host.shim.symlink_to("/nonexistent")
+    with pytest.raises(RefusedError):
+        host.enable()
+    assert os.listdir(host.first) == ["xl"] and host.shim.is_symlink()
+
+
+def test_a_file_that_comes_meanwhile_stays(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xl_shim, "_refuse_foreign", lambda path: Host.script(path, "other", 0))
+    with pytest.raises(RefusedError):
+        host.enable()
+    assert "other" in host.shim.read_text() and os.listdir(host.first) == ["xl"]
+
+
+def test_a_link_is_kept_as_the_name_it_is(host: Host) -> None:
+    """Debian's xl is a link to a wrapper that looks at its own name."""
+    host.xl.rename(host.second / "wrapper")
+    host.xl.symlink_to("wrapper")
+    host.enable()
+    assert shlex.quote(str(host.xl)) in host.shim.read_text()
+
+
+def test_without_xl_there_is_nothing_to_enable(host: Host) -> None:
+    host.xl.chmod(0o644)
+    if os.path.exists("/usr/sbin/xl"):
+        pytest.skip("this host has an xl of its own")
+    with pytest.raises(RefusedError) as caught:
+        host.enable()
+    assert caught.value.hint and os.listdir(host.first) == []
+
+
+def test_a_directory_that_is_not_there_is_named(host: Host) -> None:
+    with pytest.raises(RefusedError) as caught:
+        xl_shim.enable(host.said.append, host.first / "no" / "xl")
+    assert str(host.first / "no") in caught.value.message
+
+
+def test_what_the_administrator_should_know_is_said(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.enable()
+    assert any("hash -r" in text for text in host.said) and any("xenstore" in text for text in host.said)
+    assert not any("PATH" in text for text in host.said)
+    monkeypatch.setenv("PATH", f"{host.second}:{host.first}")
+    host.enable()
+    assert any("PATH" in text for text in host.said)

@@ -1,0 +1,250 @@
+"""Settings from the file and the command line, good and bad; how a target is read."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xenplugin import config as config_module
+from xenplugin.cli.common import Context
+from xenplugin.cli.main import split_target
+from xenplugin.codec.compress import STORE
+from xenplugin.config import Config, load, parse_level, parse_ports, parse_rate
+from xenplugin.errors import ConfigError, RefusedError, UsageError
+
+GOOD: list[tuple[str, str, Any]] = [
+    ("ssh", '"ssh -p 22"', "ssh -p 22"),
+    ("ssh", '""', ""),
+    ("remote_program", '"/opt/x y"', "/opt/x y"),
+    ("rate", "0", 0),
+    ("rate", "1000000", 1000000),
+    ("rate", '"200mbit"', 200_000_000),
+    ("rate", '"1.5 Gbit/s"', 1_500_000_000),
+    ("rate", '"64 kbit/s"', 64000),
+    ("level", '"auto"', None),
+    ("level", '"store"', STORE),
+    ("level", "-7", -7),
+    ("level", '"19"', 19),
+    ("cipher", '"auto"', None),
+    ("cipher", '"chacha20-poly1305"', "chacha20-poly1305"),
+    ("streams", '"auto"', 0),
+    ("streams", "32", 32),
+    ("congestion", '"cubic"', "cubic"),
+    ("address", '"192.0.2.1"', "192.0.2.1"),
+    ("address", '"2001:DB8:0::1"', "2001:db8::1"),
+    ("ports", "0", "0-0"),
+    ("ports", '"49300-49399"', "49300-49399"),
+    ("ports", "50000", "50000-50000"),
+    ("whole", "true", True),
+    ("whole", "false", False),
+    ("connect_timeout", "2.5", 2.5),
+    ("silence", "60", 60.0),
+    ("patience", "86400", 86400.0),
+    ("state_dir", '"/srv/state"', Path("/srv/state")),
+    ("mode", '"static"', "static"),
+    ("paths", "{}", ()),
+    ("paths", '{"/a//b/" = "/c", "/a/b/c" = "/"}', (("/a/b/c", "/"), ("/a/b", "/c"))),
+]
+BAD: list[tuple[str, str]] = [
+    *[("ssh", value) for value in ("5", "true", "[]", '"a\\nb"', '"a\\u0000b"')],
+    *[("remote_program", value) for value in ("5", "{}")],
+    *[
+        ("rate", value)
+        for value in (
+            "true",
+            "-1",
+            '"fast"',
+            '"200 Mbyte"',
+            '"10mbps"',
+            "7999",
+            '"1e9"',
+            '""',
+            '"' + "9" * 400 + '"',
+        )
+    ],
+    *[("level", value) for value in ("20", "-8", "true", "3.7", '"high"', '""', "[3]", "100000000000")],
+    *[("cipher", value) for value in ('"aes"', "1", "true", '"AES-128-GCM"', '""')],
+    *[("streams", value) for value in ("33", "-1", "true", "2.5", '"many"')],
+    *[("congestion", value) for value in ("1", "false")],
+    *[("address", value) for value in ('"host"', "1", '"1.2.3"', '"1.2.3.4:22"')],
+    *[
+        ("ports", value)
+        for value in ('"2-1"', '"1-65536"', "70000", "-1", '"a"', "true", '"0-100"', '"1-2-3"', '"٣"')
+    ],
+    *[("whole", value) for value in ('"false"', "0", "1", '"yes"')],
+    *[("connect_timeout", value) for value in ("0", "0.9", "nan", "inf", "true", '"soon"', "86401", "-5", "[]")],
+    *[("silence", value) for value in ("0", '""')],
+    *[("patience", value) for value in ("0", "1e9")],
+    *[("state_dir", value) for value in ("5", "true")],
+    *[("mode", value) for value in ('"fast"', '""', "1", "true", "[]")],
+    *[
+        ("paths", value)
+        for value in (
+            '"/a"',
+            "[]",
+            '{a = "/b"}',
+            '{"/a" = "b"}',
+            '{"/a" = 1}',
+            '{"/a/../b" = "/c"}',
+            '{"/a" = "/.."}',
+            '{"/a" = "/b", "/a/" = "/c"}',
+            '{"/a" = "/b\\u0000"}',
+            '{"" = "/b"}',
+        )
+    ],
+]
+
+
+def from_text(tmp_path: Path, text: str) -> Config:
+    (tmp_path / "conf").write_text(text)
+    return load(tmp_path / "conf")
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), GOOD)
+def test_good_settings(tmp_path: Path, key: str, value: str, expected: Any) -> None:
+    got = getattr(from_text(tmp_path, f"{key} = {value}"), key)
+    assert got == expected
+
+
+@pytest.mark.parametrize(("key", "value"), BAD)
+def test_bad_settings_are_named_with_their_place(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_text(tmp_path, f"{key} = {value}")
+    assert str(tmp_path / "conf") in caught.value.message
+
+
+def test_every_setting_is_tried_here_with_good_and_bad_values() -> None:
+    names = {field.name for field in fields(Config) if field.metadata}
+    assert {key for key, _, _ in GOOD} == {key for key, _ in BAD} == names
+
+
+def test_defaults_survive_their_own_parsing() -> None:
+    for field in (field for field in fields(Config) if field.metadata):
+        default = getattr(Config(), field.name)
+        if default is not None:
+            assert field.metadata["parse"](default) == default
+        assert field.metadata["help"]
+
+
+@pytest.mark.parametrize("text", ["rate = ", "rate = 1\nrate = 2", "= 3", "a b", "[a", "rate = 0x", "\x00"])
+def test_text_that_is_no_toml(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_text(tmp_path, text)
+    assert str(tmp_path / "conf") in caught.value.message
+
+
+def test_unknown_settings_and_tables_are_refused(tmp_path: Path) -> None:
+    for text in ("speed = 1", "[rate]\nx = 1", "Rate = 1"):
+        with pytest.raises(ConfigError):
+            from_text(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        from_text(tmp_path, "speed = 1")
+    assert "speed" in caught.value.message and caught.value.hint and "rate" in caught.value.hint
+
+
+def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError):
+        load(tmp_path / "absent")
+    with pytest.raises(ConfigError):
+        load(tmp_path)
+    (tmp_path / "latin").write_bytes(b"ssh = '\xff'")
+    with pytest.raises(ConfigError):
+        load(tmp_path / "latin")
+    monkeypatch.setattr(config_module, "CONFIG_FILE", tmp_path / "absent")
+    assert load(None) == Config()  # without one all is as it comes
+    monkeypatch.setattr(config_module, "CONFIG_FILE", tmp_path / "usual")
+    (tmp_path / "usual").write_text("streams = 3")
+    assert load(None).streams == 3
+
+
+def test_options_win_over_the_file_and_a_bad_one_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "conf").write_text("streams = 3\nlevel = 9\n")
+    options = {"config": str(tmp_path / "conf"), "level": "store", "rate": None}
+    got = Context(dict(options)).config()
+    assert (got.streams, got.level, got.rate) == (3, STORE, 0)
+    with pytest.raises(UsageError) as caught:
+        Context({**options, "rate": "fast"}).config()
+    assert "rate" in caught.value.message
+    with pytest.raises(UsageError):
+        Context({**options, "cipher": "rot13"}).config()
+    (tmp_path / "conf").write_text("streams = -3")
+    with pytest.raises(ConfigError):
+        Context({**options, "rate": "fast"}).config()
+
+
+@pytest.mark.parametrize(("text", "ports"), [("0", []), ("5", [5]), ("7-9", [7, 8, 9]), ("65535", [65535])])
+def test_port_ranges(text: str, ports: list[int]) -> None:
+    assert list(Config(ports=parse_ports(text)).port_range) == ports
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("8kbit", 8000), ("0.5gbit", 5 * 10**8), (" 10 MBIT ", 10**7), ("10mbitps", 10**7), ("8000bit", 8000), (0, 0)],
+)
+def test_rates(text: str | int, rate: int) -> None:
+    assert parse_rate(text) == rate
+
+
+def test_levels() -> None:
+    assert [parse_level(text) for text in ("auto", "store", "-7", " 3 ", "+3", 19)] == [None, STORE, -7, 3, 3, 19]
+
+
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [
+        ("/dev/vg0/g1", "/dev/other/g1"),
+        ("/dev/vg0/fast/g1", "/srv/g1"),
+        ("/dev/vg0/fast", "/srv"),
+        ("/dev/vg01/g1", "/dev/vg01/g1"),
+        ("/dev/vg0", "/dev/other"),
+        ("/dev//vg0//g1", "/dev/other/g1"),
+        ("/home/disk", "/home/disk"),
+        ("/up/disk", "/disk"),
+    ],
+)
+def test_a_disk_goes_where_its_path_is_mapped(path: str, there: str) -> None:
+    table = {"/dev/vg0": "/dev/other", "/dev/vg0/fast": "/srv", "/up": "/"}
+    assert Config().with_values({"paths": table}, "test").mapped(path) == there
+    assert Config().with_values({"paths": {"/": "/all"}}, "test").mapped("/a/b") == "/all/a/b"
+
+
+@pytest.mark.parametrize("path", ["", "disk", "../disk", "/a/../b", "/a/..", "/a\nb", "/a\0"])
+def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        Config().mapped(path)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "path"),
+    [
+        ("host:path", "host", "path"),
+        ("host:/a/b", "host", "/a/b"),
+        ("host:/a:b", "host", "/a:b"),
+        ("host:", "host", ""),
+        ("host:a\nb", "host", "a\nb"),
+        ("user@host:/x", "user@host", "/x"),
+        ("user@host.example:x", "user@host.example", "x"),
+        ("[::1]:/x", "[::1]", "/x"),
+        ("[fe80::1%eth0]:x", "[fe80::1%eth0]", "x"),
+        ("user@[::1]:/x", "user@[::1]", "/x"),
+        ("C:", "C", ""),
+        ("C:/x", "C", "/x"),
+        ("-oProxyCommand=x:/y", "-oProxyCommand=x", "/y"),
+        ("/a:b", None, "/a:b"),
+        ("./a:b", None, "./a:b"),
+        ("a/b:c", None, "a/b:c"),
+        ("../x", None, "../x"),
+        ("plain", None, "plain"),
+        ("", None, ""),
+        (":/x", None, ":/x"),
+        ("[::1]", None, "[::1]"),
+        ("[]:/x", None, "[]:/x"),
+        ("[a/b]:/x", None, "[a/b]:/x"),
+    ],
+)
+def test_targets(text: str, host: str | None, path: str) -> None:
+    assert split_target(text) == (host, path)

@@ -1,0 +1,105 @@
+"""What arrives twice, or arrives while the image is being finished."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from xenplugin.errors import ImageError
+from xenplugin.geometry import CHUNK
+from xenplugin.image.buffers import aligned
+from xenplugin.image.index.digest import chunk_digest, leaves
+from xenplugin.image.target.sink import Sink, make_scratch, open_sink
+from xenplugin.transfer.writer_pool import Hand, Hands, Writing
+from xenplugin.wire.frames import Chunk, Codec, End, Zeros
+
+
+def chunk(index: int, fill: bytes) -> Chunk:
+    content = fill * CHUNK
+    return Chunk(index, Codec.STORED, 0xFFFF, 0, chunk_digest(leaves(memoryview(content), CHUNK)), content)
+
+
+@pytest.fixture
+def sink(tmp_path: Path) -> Sink:
+    return open_sink(tmp_path / "target", 3 * CHUNK, state_dir=tmp_path, attached=lambda _: None)
+
+
+def test_a_chunk_that_comes_again_is_not_written_again(sink: Sink, tmp_path: Path) -> None:
+    writing = Writing(sink)
+    hand = Hand(writing)
+    assert hand.write(chunk(0, b"a")) == CHUNK
+    assert hand.write(chunk(0, b"a")) == 0
+    with pytest.raises(ImageError, match="came twice"):
+        hand.write(chunk(0, b"b"))
+    with pytest.raises(ImageError, match="came twice"):
+        hand.write(Zeros(0, 1))
+    hand.write(Zeros(1, 2))
+    hand.write(Zeros(1, 2))
+    hand.write(Zeros(2, 1))
+    writing.finish(End(writing.digest.root()))
+    assert writing.complete
+    writing.settle()
+    assert (tmp_path / "target").read_bytes() == b"a" * CHUNK + bytes(2 * CHUNK)
+
+
+def test_a_put_that_begins_while_the_image_is_finished_cannot_spoil_it(
+    sink: Sink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = chunk(0, b"a")
+    sink.put(0, 0xFFFF, 0, memoryview(good.payload), good.digest, make_scratch())
+    sink.put_zeros(1, 2)
+    began, go = threading.Event(), threading.Event()
+    real = sink._target.read
+
+    def slow(index: int, view: memoryview) -> None:
+        began.set()
+        assert go.wait(10)
+        real(index, view)
+
+    monkeypatch.setattr(sink._target, "read", slow)
+    bad = good.digest[::-1]
+    failed: list[BaseException] = []
+
+    def again() -> None:
+        try:
+            sink.put(0, 0xFFFF, 0, memoryview(good.payload), bad, aligned(CHUNK))
+        except ImageError as exc:
+            failed.append(exc)
+
+    late = threading.Thread(target=again)
+    late.start()
+    assert began.wait(10)
+    releaser = threading.Thread(target=go.set)
+    releaser.start()
+    with pytest.raises(ImageError, match="1 chunks are missing"):
+        sink.commit()
+    late.join()
+    releaser.join()
+    assert failed and not (tmp_path / "target").exists()
+    sink.discard()
+
+
+def test_hands_are_shared_and_given_back(sink: Sink, tmp_path: Path) -> None:
+    writing = Writing(sink)
+    hands = Hands(writing)
+    wrong = chunk(0, b"a")
+    for _ in range(2 * hands._free.qsize()):  # one that is not given back after a failure would be missed here
+        with pytest.raises(ImageError):
+            hands.write(Chunk(0, Codec.ZSTD, 0xFFFF, 0, wrong.digest, b"no zstd"))
+    threads = [threading.Thread(target=hands.write, args=(chunk(n, b"%d" % n),)) for n in range(3) for _ in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    writing.finish(End(writing.digest.root()))
+    writing.settle()
+    assert (tmp_path / "target").read_bytes() == b"0" * CHUNK + b"1" * CHUNK + b"2" * CHUNK
+
+
+def test_what_was_put_is_on_its_way_before_it_is_waited_for(sink: Sink, tmp_path: Path) -> None:
+    Hand(Writing(sink)).write(chunk(0, b"a"))
+    sink.start_writing()
+    sink.suspend()
+    sink.start_writing()  # closed by now: nothing

@@ -1,0 +1,482 @@
+"""Which chunks were written: lines of real traces, a model of requests under way, and real loop devices."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from ctypes import addressof, create_string_buffer
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xenplugin.geometry import CHUNK
+from xenplugin.image.source.changes import Unwatched
+from xenplugin.xen import dirty_tracking, tracefs
+from xenplugin.xen.dirty_tracking import SECTOR, Event, Tally, Watched, parse
+from xenplugin.xen.guest import Disk
+from xenplugin.xen.tracefs import CannotWatchError
+
+SECTORS = CHUNK // SECTOR
+
+# -- lines -----------------------------------------------------------------------------------------
+
+RECORDED = """\
+block_bio_queue: 7,0 WS 20480 + 6144 [python]
+block_rq_complete: 7,0 WS () 20480 + 2560 be,0,4 [0]
+block_rq_complete: 7,0 WS () 23040 + 2560 be,0,4 [0]
+block_rq_complete: 7,0 WS () 25600 + 1024 be,0,4 [0]
+block_bio_queue: 7,0 R 0 + 6144 [python]
+block_rq_complete: 7,0 R () 0 + 6144 be,0,4 [0]
+block_bio_queue: 7,0 DS 40960 + 4096 [blkdiscard]
+block_rq_complete: 7,0 DS () 40960 + 4096 be,0,4 [0]
+block_bio_queue: 7,0 NS 61440 + 2048 [blkdiscard]
+block_rq_complete: 7,0 NS () 61440 + 2048 be,0,4 [0]
+block_bio_queue: 7,0 FWS 0 + 0 [python]
+block_rq_complete: 7,0 FF () 18446744073709551615 + 0 none,0,0 [0]
+block_rq_complete: 7,0 WS () 0 + 0 be,0,4 [0]
+"""  # of Linux 6.18, a loop device
+
+
+def tally(text: str) -> set[int] | None:
+    counted = Tally(0, 64 * CHUNK)
+    for line in text.splitlines():
+        counted.add(parse(line))
+    return counted.drain()
+
+
+def test_recorded_writes_discards_and_zeroes_count_reads_and_flushes_do_not() -> None:
+    assert tally(RECORDED) == {10, 11, 12, 20, 21, 30}
+
+
+@pytest.mark.parametrize(
+    ("line", "event"),
+    [
+        ("block_bio_queue: 253,7 WS 8 + 16 [1.xvda-0]", Event(True, (253, 7), "WS", 8, 16)),
+        ("block_rq_complete: 8,0 WFS () 8 + 16 [0]", Event(False, (8, 0), "WFS", 8, 16)),  # of 6.1
+        ("block_rq_complete: 8,0 W (12 00) 8 + 16 rt,1,4 [-5]", Event(False, (8, 0), "W", 8, 16)),
+        ("block_bio_complete: 253,7 WS 8 + 16 [0]", Event(False, (253, 7), "WS", 8, 16)),
+        ("block_bio_queue: 253,7 WS 8 + 16 [a b] c]", Event(True, (253, 7), "WS", 8, 16)),
+    ],
+)
+def test_lines_of_other_kernels_and_devices(line: str, event: Event) -> None:
+    assert parse(line) == event
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "CPU:0 [LOST 4829 EVENTS]",
+        "CPU:1 [LOST EVENTS]",
+        "",
+        "block_bio_queue: 7,0 WS 20480 + 6144",
+        "block_bio_queue: 7,0 WS 20480 + [python]",
+        " block_bio_queue: 7,0 WS 8 + 8 [x]",
+        "block_bio_remap: 7,0 WS 8 + 8 <- (7,1) 0",
+        "block_bio_queue: 7,0 WS 8 + 8 [x",
+        "block_bio_queue: -7,0 WS 8 + 8 [x]",
+    ],
+)
+def test_a_line_that_is_not_understood_is_a_loss(line: str) -> None:
+    assert parse(line) is None
+    assert tally(f"{RECORDED}{line}\n") is None
+
+
+# -- counting --------------------------------------------------------------------------------------
+
+
+def event(queued: bool, sector: int, count: int) -> Event:
+    return Event(queued, (7, 0), "W", sector, count)
+
+
+def test_what_is_under_way_is_told_until_it_is_done_and_once_more() -> None:
+    counted = Tally(0, 64 * CHUNK)
+    counted.add(event(True, 5 * SECTORS, 8))
+    assert counted.drain() == {5} and counted.drain() == {5}
+    counted.add(event(False, 5 * SECTORS, 8))
+    assert counted.drain() == {5} and counted.drain() == set()
+
+
+def test_what_was_done_but_not_seen_submitted_is_not_known() -> None:
+    counted = Tally(0, 64 * CHUNK)
+    counted.add(event(False, 0, 8))
+    assert counted.drain() is None and counted.drain() == set()
+
+
+def test_after_a_loss_what_was_under_way_is_not_known_either() -> None:
+    counted = Tally(0, 64 * CHUNK)
+    counted.add(event(True, 0, 8))
+    counted.lose()
+    assert counted.drain() is None and counted.drain() == set()
+    counted.add(event(False, 0, 8))
+    assert counted.drain() is None and counted.drain() == set()
+
+
+def test_a_place_on_the_device_is_shifted_into_the_image() -> None:
+    counted = Tally(3 * CHUNK // 2, 4 * CHUNK)
+    counted.add(event(True, 0, SECTORS))
+    assert counted.drain() == {1, 2}
+    counted = Tally(-2048 * SECTOR, 4 * CHUNK)
+    counted.add(event(True, 2048, 1))
+    counted.add(event(True, 2048 + 3 * SECTORS, 99 * SECTORS))
+    assert counted.drain() == {0, 3}
+
+
+def test_more_than_is_worth_remembering_is_not_known() -> None:
+    counted = Tally(0, 1 << 50)
+    counted.add(event(True, 0, dirty_tracking._MOST * SECTORS + 1))
+    assert counted.drain() is None
+
+
+class World:
+    """A disk of four chunks, and a reader that believes the tally. A write shows when its last part is done."""
+
+    def __init__(self) -> None:
+        self.disk, self.copy = [0] * 4, [0] * 4
+        self.tally = Tally(0, 4 * CHUNK)
+        self.flying: list[tuple[int, int, int]] = []  # sector, count left, version
+        self.version = 0
+
+    def submit(self, sector: int, count: int, seen: bool) -> None:
+        self.version += 1
+        self.flying.append((sector, count, self.version))
+        self.tell(True, sector, count, seen)
+
+    def finish(self, which: int, part: int, seen: bool) -> None:
+        if not self.flying:
+            return
+        sector, count, version = self.flying.pop(which % len(self.flying))
+        done = min(count, part)
+        self.tell(False, sector, done, seen)
+        if done < count:
+            self.flying.append((sector + done, count - done, version))
+        for chunk in range(sector // SECTORS, -(-(sector + count) // SECTORS)):
+            self.disk[chunk] = self.version = self.version + 1
+
+    def tell(self, queued: bool, sector: int, count: int, seen: bool) -> None:
+        self.tally.add(event(queued, sector, count) if seen else None)
+
+    def read(self) -> None:
+        told = self.tally.drain()
+        for chunk in range(4) if told is None else told:
+            self.copy[chunk] = self.disk[chunk]
+
+
+SEEN = st.sampled_from([True, True, True, False])  # or was it lost?
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("submit"), st.integers(0, 3 * SECTORS), st.integers(1, SECTORS), SEEN),
+        st.tuples(st.just("finish"), st.integers(0, 9), st.integers(1, SECTORS), SEEN),
+        st.tuples(st.just("read")),
+    ),
+    max_size=40,
+)
+
+
+@given(STEPS)
+def test_a_reader_that_believes_it_misses_nothing(script: list[tuple[object, ...]]) -> None:
+    """What is read while a write is under way may be the old data; read after the last, the copy is the disk."""
+    world = World()
+    for name, *words in script:
+        getattr(world, str(name))(*words)
+    while world.flying:
+        world.finish(0, SECTORS, True)
+    world.read()
+    assert world.copy == world.disk
+
+
+# -- real devices ----------------------------------------------------------------------------------
+
+
+def run(*words: str | Path) -> str:
+    done = subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def mounted_tracefs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    if os.geteuid() != 0 or not os.path.exists("/dev/loop-control"):
+        pytest.skip("needs root and loop devices")
+    try:
+        tracefs._tracefs()
+    except CannotWatchError:
+        folder = tmp_path_factory.mktemp("tracing")
+        if subprocess.run(["mount", "-t", "tracefs", "tracefs", folder], capture_output=True).returncode:
+            pytest.skip("tracefs cannot be mounted here")
+        yield
+        run("umount", folder)
+    else:
+        yield
+
+
+@pytest.fixture
+def served(tmp_path: Path, mounted_tracefs: None) -> Iterator[Callable[..., Disk]]:
+    """A disk of 48 MiB in a file, behind a loop device that begins at byte `offset`."""
+    made: list[str] = []
+
+    def make(offset: int = 0) -> Disk:
+        path = tmp_path / "disk.img"
+        path.touch()
+        os.truncate(path, 48 << 20)
+        made.append(run("losetup", "--find", "--show", "--offset", str(offset), path))
+        return Disk("xvda", str(path), True, "vbd", "phy", physical=number(made[-1]))
+
+    yield make
+    for name in made:
+        subprocess.run(["losetup", "--detach", name], check=False, timeout=60)
+    left = list((tracefs._tracefs() / "instances").glob(f"xenplugin-{os.getpid()}-*"))
+    assert left == []
+
+
+def number(device: str) -> tuple[int, int]:
+    status = os.stat(device).st_rdev
+    return os.major(status), os.minor(status)
+
+
+def put(device: str, at: int, length: int = 4096) -> None:
+    """As blkback writes: past the page cache."""
+    with mmap.mmap(-1, length) as buffer:
+        buffer.write(os.urandom(length))
+        fd = os.open(device, os.O_WRONLY | os.O_DIRECT)
+        try:
+            assert os.pwrite(fd, buffer, at) == length
+        finally:
+            os.close(fd)
+
+
+def block(device: tuple[int, int]) -> str:
+    return dirty_tracking._device(device)
+
+
+@pytest.fixture
+def watched(served: Callable[..., Disk]) -> Iterator[Callable[[Disk], Watched]]:
+    made: list[Watched] = []
+
+    def make(disk: Disk) -> Watched:
+        said: list[str] = []
+        found = dirty_tracking.watch(disk, said.append)
+        assert said == [] and isinstance(found, Watched)
+        made.append(found)
+        return found
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_a_write_just_before_is_told(served: Callable[..., Disk], watched: Callable[[Disk], Watched]) -> None:
+    disk = served()
+    assert disk.physical
+    device, changes = block(disk.physical), watched(disk)
+    assert changes.drain() == set()
+    for chunk in (0, 17, 47):
+        put(device, chunk << 20)
+        assert changes.drain() == {chunk}
+    assert changes.drain() == set()
+    put(device, (10 << 20) - 4096, 3 << 20)
+    assert changes.drain() == {9, 10, 11, 12}
+    run("blkdiscard", "-o", "20971520", "-l", "2097152", device)
+    run("blkdiscard", "-z", "-o", "31457280", "-l", "1048576", device)
+    assert changes.drain() == {20, 21, 30}
+    with open(device, "r+b", buffering=0) as file:
+        file.seek(40 << 20)
+        file.write(b"x")
+        os.fsync(file.fileno())
+        assert changes.drain() == {40}
+        file.seek(0)
+        file.read(1 << 20)
+    assert changes.drain() == set()
+
+
+def test_a_copy_that_follows_a_busy_disk_is_the_disk_in_the_end(
+    served: Callable[..., Disk], watched: Callable[[Disk], Watched]
+) -> None:
+    """As a live migration does it, with writes under way at every moment but the last."""
+    disk = served()
+    assert disk.physical
+    device, changes = block(disk.physical), watched(disk)
+    stop, random = threading.Event(), Random(7)
+    written = [0, 0]
+
+    def write(which: int) -> None:
+        while not stop.is_set():
+            put(device, random.randrange(0, 47 << 8) << 12, 4096 << random.randrange(6))
+            written[which] += 1
+
+    writers = [threading.Thread(target=write, args=(which,)) for which in range(2)]
+    for writer in writers:
+        writer.start()
+    fd = os.open(disk.path, os.O_RDONLY)
+    copy = {chunk: os.pread(fd, CHUNK, chunk * CHUNK) for chunk in range(48)}
+    rounds = []
+    while min(written) < 400:
+        found = changes.drain()
+        rounds.append(found)
+        for chunk in range(48) if found is None else found:
+            copy[chunk] = os.pread(fd, CHUNK, chunk * CHUNK)
+    stop.set()
+    for writer in writers:
+        writer.join()
+    last = changes.drain()
+    for chunk in range(48) if last is None else last:
+        copy[chunk] = os.pread(fd, CHUNK, chunk * CHUNK)
+    assert [chunk for chunk in copy if copy[chunk] != os.pread(fd, CHUNK, chunk * CHUNK)] == []
+    os.close(fd)
+    assert rounds.count(None) <= 1 and any(found and len(found) < 48 for found in rounds)
+
+
+def test_each_disk_hears_of_its_own_writes_only(
+    served: Callable[..., Disk], watched: Callable[[Disk], Watched]
+) -> None:
+    one, other = served(), served(8 << 20)
+    assert one.physical and other.physical
+    first, second = watched(one), watched(other)
+    put(block(one.physical), 3 << 20)
+    put(block(other.physical), 3 << 20)
+    assert first.drain() == {3}
+    assert second.drain() == {11}  # its loop device begins with the file's ninth MiB
+
+
+def test_a_partition_counts_from_its_own_beginning(
+    served: Callable[..., Disk], watched: Callable[[Disk], Watched]
+) -> None:
+    whole = served()
+    assert whole.physical
+    device = block(whole.physical)
+    partition(device, 1, 8 << 20, 16 << 20)
+    try:
+        path = f"{device}p1"
+        disk = Disk("xvda", path, True, "vbd", "phy", physical=number(path))
+        changes = watched(disk)
+        put(path, 3 << 20)
+        put(device, 30 << 20)  # not in it
+        assert changes.drain() == {3}
+    finally:
+        partition(device, 2, 8 << 20, 16 << 20)
+
+
+def partition(device: str, what: int, start: int, length: int) -> None:
+    """Add (1) or remove (2) partition 1: ioctl BLKPG, for there may be no table."""
+    part = create_string_buffer(struct.pack("qqi64s64s4x", start, length, 1, b"", b""))
+    fd = os.open(device, os.O_RDWR)
+    try:
+        fcntl.ioctl(fd, 0x1269, struct.pack("iiiP", what, 0, len(part) - 1, addressof(part)))
+    except OSError:
+        if what == 1:
+            pytest.skip("this kernel makes no partitions of loop devices")
+    finally:
+        os.close(fd)
+
+
+def test_lost_events_are_admitted_once(served: Callable[..., Disk], watched: Callable[[Disk], Watched]) -> None:
+    disk = served()
+    assert disk.physical
+    device, changes = block(disk.physical), watched(disk)
+    with changes._lock:  # the thread that empties the buffer
+        changes._trace._put("buffer_size_kb", "8")
+        for page in range(1000):
+            put(device, page * 4096)
+    assert changes.drain() is None
+    assert changes.drain() == set()
+    put(device, 5 << 20)
+    assert changes.drain() == {5}
+
+
+def test_a_trace_that_somebody_stopped_is_noticed(
+    served: Callable[..., Disk], watched: Callable[[Disk], Watched]
+) -> None:
+    disk = served()
+    assert disk.physical
+    changes = watched(disk)
+    changes._trace._put("tracing_on", "0")
+    put(block(disk.physical), 5 << 20)
+    assert changes.drain() is None and changes.drain() is None
+    changes._trace._put("tracing_on", "1")
+    changes._tally.lose()
+    assert changes.drain() is None
+    put(block(disk.physical), 6 << 20)
+    assert changes.drain() == {6}
+
+
+def test_the_buffer_is_emptied_meanwhile(
+    served: Callable[..., Disk], watched: Callable[[Disk], Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dirty_tracking, "_PAUSE", 0.01)
+    disk = served()
+    assert disk.physical
+    changes = watched(disk)
+    put(block(disk.physical), 5 << 20)
+    deadline = time.monotonic() + 60
+    while not changes._tally._written:  # the thread will
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert changes.drain() == {5}
+
+
+def test_what_a_killed_process_left_is_removed(served: Callable[..., Disk]) -> None:
+    instances = tracefs._tracefs() / "instances"
+    disk = served()
+    program = f"from xenplugin.xen import dirty_tracking; dirty_tracking.Watched({disk.physical}); print(flush=True); input()"
+    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdin and child.stdout and child.stdout.readline() == b"\n"
+    stale = instances / f"xenplugin-{child.pid}-0"
+    tracefs.Trace().close()
+    assert stale.exists()  # its process lives
+    child.kill()
+    child.wait()
+    child.stdin.close()
+    child.stdout.close()
+    assert stale.exists()
+    tracefs.Trace().close()
+    assert not stale.exists()
+
+
+def test_what_cannot_be_watched_is_compared_and_that_is_said(
+    served: Callable[..., Disk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    disk = served()
+    assert disk.physical
+    said: list[str] = []
+
+    def refused(disk: Disk, word: str) -> None:
+        assert isinstance(dirty_tracking.watch(disk, said.append), Unwatched)
+        assert word in said[-1] and "xvda" in said[-1] and "\n" not in said[-1]
+
+    refused(replace(disk, backend="qdisk"), "qdisk")
+    refused(replace(disk, physical=None), "xenstore")
+    refused(replace(disk, physical=(7, 999)), "loop/backing_file")
+    (tmp_path / "other").write_bytes(b"x")
+    refused(replace(disk, path=str(tmp_path / "other")), "another file")
+    refused(replace(disk, path=str(tmp_path / "gone")), "gone")
+    refused(replace(disk, path="/dev/null"), "another device")
+    for path in (disk.path, block(disk.physical)):
+        with open(path, "r+b"):
+            refused(disk, f"process {os.getpid()}")
+        with open(path, "rb"):
+            changes = dirty_tracking.watch(disk, said.append)
+            assert isinstance(changes, Watched)
+            changes.close()
+    refused(served(300), "byte 300")
+    monkeypatch.setattr(tracefs, "_tracefs", lambda: tmp_path / "absent")
+    refused(disk, "absent")
+
+
+def test_a_device_whose_reads_are_not_traced_is_not_believed(
+    served: Callable[..., Disk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = served()
+    monkeypatch.setattr(dirty_tracking, "_DONE", ("block_bio_complete",))  # loop devices have a queue
+    said: list[str] = []
+    assert isinstance(dirty_tracking.watch(disk, said.append), Unwatched)
+    assert "does not trace" in said[0]

@@ -1,0 +1,143 @@
+"""A block device as target: overwritten in place.
+
+What is on disk at each instant:
+
+1. before: the device's old content.
+2. opened: the journal, in the state directory, says that the device is incomplete; fsynced before the first write.
+   The device is claimed (O_EXCL): nobody can mount it or claim it too.
+3. while chunks come: a mixture of old and new. All of it may serve as base, because what is offered as base
+   is read and hashed at that moment; the journal's durable chunks only tell how far it had come.
+4. commit: device flushed, "done" in the journal, journal removed. A device that is given up keeps its
+   journal: its content is neither the old image nor the new one, and `xenplugin status` says so.
+
+Strategy: O_DIRECT, in runs of blocks as long as they come, zeros included: holes within a chunk are worth
+nothing on a disk, and a thin volume gets them for whole chunks, by fallocate, which for a device means "reads as
+zeros from now on, space given back if you can".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from xenplugin.errors import ImageError, RefusedError
+from xenplugin.geometry import CHUNK
+from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.chunkset import ChunkSet
+from xenplugin.image.files import os_errors, punch, read_at, write_at
+from xenplugin.image.safety.in_use import claim_device, refuse_if_used
+from xenplugin.image.scan import gaps, nonzero_blocks
+from xenplugin.image.source.raw import Run, refuse_odd_device
+from xenplugin.image.target import journal
+from xenplugin.image.target.journal import Journal
+from xenplugin.image.target.target import Attached, Target, Write, refuse_attached
+
+#: Chunks zeroed by one system call (1 GiB), so that a signal is not kept waiting.
+_PUNCH = 1024
+
+
+class DeviceTarget(Target):
+    """A block device, open and claimed."""
+
+    def __init__(self, path: str, size: int, fd: int, log: Journal, kept: ChunkSet, base: bool) -> None:
+        super().__init__(path, size, fd, log, kept)
+        self.keeps_all = base
+        self.in_place = True
+        self._zeros = aligned(CHUNK)
+
+    def runs(self, first: int, stop: int) -> Iterator[Run]:
+        if first < stop:
+            yield Run(first, stop - first, False)
+
+    def read(self, index: int, view: memoryview) -> None:
+        if read_at(self.fd, view, index * CHUNK) < len(view):
+            raise OSError(errno.EIO, "the device ends early")
+
+    def write(self, what: Write, scratch: Buffer) -> None:
+        view = scratch.view
+        at = 0
+        for start, stop in what.data:
+            view[start:stop] = what.payload[at : at + stop - start]
+            at += stop - start
+        for start, stop in gaps(sorted((*what.data, *what.keep)), what.length):
+            view[start:stop] = self._zeros.view[: stop - start]
+        for start, stop in gaps(what.keep, what.length):
+            write_at(self.fd, [view[start:stop]], what.offset + start)
+
+    def zeros(self, first: int, count: int, again: bool) -> None:
+        stop = first + count
+        while first < stop:
+            part = min(_PUNCH, stop - first)
+            length = min(self.size, (first + part) * CHUNK) - first * CHUNK
+            if punch(self.fd, first * CHUNK, length):
+                # The kernel's promise, looked at where it would break: at the edges.
+                self._probe_zero({first, first + part - 1})
+            else:
+                for index in range(first, first + part):
+                    size = min(CHUNK, self.size - index * CHUNK)
+                    write_at(self.fd, [self._zeros.view[:size]], index * CHUNK)
+                    self._probe_zero({index})
+            first += part
+
+    def _probe_zero(self, indexes: set[int]) -> None:
+        buffer = aligned(CHUNK)
+        for index in indexes:
+            size = min(CHUNK, self.size - index * CHUNK)
+            self.read(index, buffer.view[:size])
+            if nonzero_blocks(buffer, size):
+                raise OSError(errno.EIO, "the device does not keep zeros")
+
+    def finish(self, attached: Attached) -> None:
+        refuse_attached(attached, self.path)
+        self.journal.done()
+        self.journal.remove()
+
+    def discard(self) -> None:
+        """The old content is gone: the journal stays and says so."""
+
+
+def open_device(path: str, size: int, *, state_dir: Path, attached: Attached, use_base: bool) -> DeviceTarget:
+    """Claim block device `path` as target of an image of `size` bytes. Raises RefusedError, ImageError."""
+    real = os.path.realpath(path)
+    refuse_attached(attached, path)
+    try:
+        fd = claim_device(path, os.O_RDWR | os.O_DIRECT)
+    except ImageError as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EINVAL:
+            raise
+        fd = claim_device(path, os.O_RDWR)  # a driver without direct I/O
+    log = None
+    try:
+        refuse_if_used(path, fd, claimed=True)
+        with os_errors("look at", path):
+            has = os.lseek(fd, 0, os.SEEK_END)
+            refuse_odd_device(path, fd, has)
+        if has != size:
+            raise RefusedError(
+                f"{path} is {'larger' if has > size else 'too small'}: it has {has} bytes, the image {size}",
+                hint="give a device of exactly the image's size, or a file",
+            )
+        log, kept = _journal(path, real, size, state_dir)
+        with os_errors("open", path):
+            return DeviceTarget(path, size, fd, log, kept, use_base)
+    except BaseException:
+        os.close(fd)
+        if log is not None:
+            log.close()
+        raise
+
+
+def _journal(path: str, real: str, size: int, state_dir: Path) -> tuple[Journal, ChunkSet]:
+    """The device's journal: an earlier one, under whatever name the device had, is continued."""
+    with os_errors("make the state directory", str(state_dir)):
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for state in journal.list_journals(state_dir, files=False):
+        if state.kind == "device" and os.path.realpath(state.target) == real:
+            if state.size == size and not state.done:
+                return Journal.reopen(state), state.durable
+            with os_errors("remove the journal", str(state.path)):
+                state.path.unlink()
+    log = Journal.create(journal.name_in(state_dir, path), target=path, size=size, kind="device")
+    return log, ChunkSet()

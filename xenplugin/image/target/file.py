@@ -1,0 +1,239 @@
+"""A regular file as target: written beside the old image, renamed over it when complete.
+
+What is on disk at each instant, for a target NAME in directory D:
+
+1. before: D/NAME, if there was one. It is never written to.
+2. opened: D/.NAME.xenplugin-part, empty, of the image's full size, mode 0600, locked; fsynced. Then
+   D/.NAME.xenplugin-journal, naming the partial's inode; fsynced with D. A crash between the two leaves a partial
+   without a journal that knows it: it is started afresh.
+3. while chunks come: the partial has anything; the journal names chunks that were durable before it named them.
+   Resuming reads them again and hashes what is there; it believes the journal only in what to look at.
+4. commit: mode and owner as the old image's, partial fsynced, "done" in the journal, partial renamed to NAME,
+   D fsynced, journal removed. Before the rename a crash leaves 3 with everything durable, after it the
+   new image and a journal without a partial, which the next copy removes.
+
+The lock (flock) is on the partial; a second copy to the same target finds it locked.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from xenplugin.errors import RefusedError
+from xenplugin.geometry import CHUNK, PAGE
+from xenplugin.image.buffers import Buffer
+from xenplugin.image.chunkset import ChunkSet
+from xenplugin.image.files import (
+    has_data,
+    os_errors,
+    punch,
+    read_at,
+    remove,
+    rename_new,
+    sync_directory,
+    write_at,
+)
+from xenplugin.image.safety.in_use import refuse_if_used
+from xenplugin.image.scan import ZEROS, data_extents, gaps
+from xenplugin.image.source.raw import Run, Source, chunk_runs
+from xenplugin.image.target import journal
+from xenplugin.image.target.journal import Journal
+from xenplugin.image.target.partial import journal_name, lock_partial, open_replaced, partial_name, prepare
+from xenplugin.image.target.target import Attached, Target, Write, refuse_attached
+
+_ZEROS = memoryview(ZEROS)
+
+
+class FileTarget(Target):
+    """The partial of a file, open and locked."""
+
+    def __init__(
+        self, path: str, size: int, fd: int, log: Journal, kept: ChunkSet, replaced: Source | None, base: bool
+    ) -> None:
+        super().__init__(path, size, fd, log, kept)
+        self._fresh = not kept
+        # Reading back must not read ahead: that would fill the page cache with the holes that follow.
+        with suppress(OSError):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        self._replaced = replaced
+        self._replaced_state = os.fstat(replaced.fileno()) if replaced else None
+        self.old = replaced if base else None
+        self.state_dir: Path | None = None
+
+    def runs(self, first: int, stop: int) -> Iterator[Run]:
+        with os_errors("find the data of", self.path):
+            yield from chunk_runs(self.fd, first, stop)
+
+    def write(self, what: Write, scratch: Buffer) -> None:
+        if what.again or not self._fresh:
+            self._clear(what)
+        pieces: list[tuple[int, memoryview]] = []
+        at = 0
+        for start, stop in what.data:
+            shift = start - at
+            for a, b in data_extents(what.payload, at, at + stop - start):
+                pieces.append((a + shift, what.payload[a:b]))
+            at += stop - start
+        for start, stop in what.copy:
+            self._copy(what.offset, start, stop, scratch)
+            pieces += [(a, scratch.view[a:b]) for a, b in data_extents(scratch.view, start, stop)]
+        if what.copy and what.data:
+            pieces.sort(key=lambda piece: piece[0])
+        parts: list[memoryview] = []
+        begin = end = 0
+        for a, part in pieces:
+            if parts and a != end:
+                write_at(self.fd, parts, what.offset + begin)
+                parts = []
+            if not parts:
+                begin = a
+            parts.append(part)
+            end = a + len(part)
+        write_at(self.fd, parts, what.offset + begin)
+
+    def _copy(self, offset: int, start: int, stop: int, scratch: Buffer) -> None:
+        assert self.old is not None
+        view = scratch.view[start:stop]
+        got = read_at(self.old.fileno(), view, offset + start)
+        if got < len(view):
+            view[got:] = bytes(len(view) - got)
+
+    def _clear(self, what: Write) -> None:
+        """Make a hole of everything that is not kept, if there may be old bytes: then write as if afresh."""
+        if not has_data(self.fd, what.offset, what.length):
+            return
+        for start, stop in gaps(what.keep, what.length):
+            self._zero(what.offset + start, stop - start)
+
+    def _zero(self, offset: int, length: int) -> None:
+        # A last page that is not whole is freed only if the hole reaches over the end of the file.
+        rest = -self.size % PAGE if offset + length == self.size else 0
+        if punch(self.fd, offset, length + rest):
+            return
+        stop = offset + length
+        while offset < stop:  # holes cannot be made here: zeros, but only over data
+            try:
+                offset = max(offset, os.lseek(self.fd, offset, os.SEEK_DATA))
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                if error.errno != errno.EINVAL:
+                    raise
+            part = min(CHUNK, stop - offset)
+            if part > 0:
+                write_at(self.fd, [_ZEROS[:part]], offset)
+                offset += part
+
+    def zeros(self, first: int, count: int, again: bool) -> None:
+        offset = first * CHUNK
+        length = min(self.size, (first + count) * CHUNK) - offset
+        if (again or not self._fresh) and has_data(self.fd, offset, length):
+            self._zero(offset, length)
+
+    def finish(self, attached: Attached) -> None:
+        part = partial_name(self.path)
+        refuse_attached(attached, self.path)
+        if self._replaced is not None:
+            self._refuse_changed(self._replaced)
+            refuse_if_used(self.path, self._replaced.fileno())
+        with os_errors("complete", self.path):
+            if self._replaced is not None:
+                _take_over(self._replaced.fileno(), self.fd)
+            os.fsync(self.fd)
+        self.journal.done()
+        with os_errors("complete", self.path):
+            if self._replaced is not None:
+                os.rename(part, self.path)
+            else:
+                self._rename_new(part)
+            sync_directory(os.path.dirname(self.path))
+        self.journal.remove()
+        self._unlink()
+
+    def _refuse_changed(self, replaced: Source) -> None:
+        old, now = self._replaced_state, None
+        with suppress(FileNotFoundError), os_errors("look at", self.path):
+            now = os.lstat(self.path)
+        if old is None or now is None or not os.path.samestat(old, now) or not _same(old, now):
+            raise RefusedError(
+                f"{self.path} was changed or replaced while the new image was written",
+                hint="see who changed it, then start again",
+            )
+
+    def _rename_new(self, part: str) -> None:
+        try:
+            rename_new(part, self.path)
+        except FileExistsError as error:
+            raise RefusedError(
+                f"{self.path} was created by somebody else while it was copied",
+                hint="see who made it; started again, it becomes the base of a difference",
+            ) from error
+
+    def discard(self) -> None:
+        self.journal.remove()
+        with os_errors("remove", partial_name(self.path)):
+            remove(partial_name(self.path))
+            sync_directory(os.path.dirname(self.path))
+        self._unlink()
+
+    def _unlink(self) -> None:
+        if self.state_dir is not None:
+            journal.unlink(self.state_dir, self.path)
+
+    def close(self) -> None:
+        super().close()
+        if self._replaced is not None:
+            self._replaced.close()
+
+
+def _same(a: os.stat_result, b: os.stat_result) -> bool:
+    return (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
+
+
+def _take_over(old: int, new: int) -> None:
+    """Give `new` the owner, mode and extended attributes (ACL, SELinux label) of `old`, as far as we may."""
+    status = os.fstat(old)
+    try:
+        os.fchown(new, status.st_uid, status.st_gid)
+    except PermissionError:
+        with suppress(PermissionError):
+            os.fchown(new, -1, status.st_gid)
+    os.fchmod(new, stat.S_IMODE(status.st_mode) & 0o777)
+    with suppress(OSError):
+        for name in os.listxattr(old):
+            with suppress(OSError):
+                os.setxattr(new, name, os.getxattr(old, name))
+
+
+def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_base: bool) -> FileTarget:
+    """Open the partial of the file `path` (symbolic links resolved), new or to be continued.
+
+    Raises RefusedError, ImageError; nothing new is left behind then.
+    """
+    refuse_attached(attached, path)
+    replaced = open_replaced(path, size)
+    fd = -1
+    created = False
+    try:
+        fd, created = lock_partial(path, replaced)
+        if replaced is not None:
+            refuse_if_used(path, replaced.fileno())
+        log, kept = prepare(path, size, fd, created)
+    except BaseException:
+        if created:
+            with suppress(OSError):
+                remove(partial_name(path))
+        if fd >= 0:
+            os.close(fd)
+        if replaced is not None:
+            replaced.close()
+        raise
+    target = FileTarget(path, size, fd, log, kept, replaced, use_base)
+    target.state_dir = state_dir
+    journal.link(state_dir, path, journal_name(path))
+    return target

@@ -1,0 +1,206 @@
+"""Opens data connections: finds the address that works, then connects again and again.
+
+The far side names its addresses, the user may name one, ssh knows another. All are tried side by side
+(the likeliest first, the next a moment later); the first over which the far side *proves itself* by a
+WELCOME that opens wins, so a stranger behind the same private address is never taken for it. While the first
+address that can be reached proves itself, the connections that will be wanted there are dialled already,
+which spares a round trip; nothing is sent over them before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import queue
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from xenplugin.codec.seal import Keys
+from xenplugin.errors import LinkError, XenpluginError
+from xenplugin.link import tcp
+from xenplugin.link.connection import Line
+from xenplugin.link.endpoint import Endpoint, SocketEndpoint
+from xenplugin.link.rate import Pacer
+from xenplugin.wire import states
+from xenplugin.wire.frames import Image, Welcome
+from xenplugin.wire.preamble import Carrier, Cipher, Preamble
+from xenplugin.wire.session import Reader, Writer
+
+_STAGGER = 0.25
+
+
+@dataclass(frozen=True)
+class Session:
+    """What every connection of a session shares. `size` of the image, bytes."""
+
+    keys: Keys
+    identity: bytes
+    cipher: Cipher
+    size: int
+
+    def line(self, number: int, endpoint: Endpoint, backward: states.Table) -> Line:
+        """A new connection's sending and receiving side."""
+        random = secrets.token_bytes(32)
+        preamble = Preamble(self.cipher, Carrier.CONNECTION, number, self.identity, random)
+        writer = Writer(self.keys.forward(preamble))
+        reader = Reader(backward, opener=self.keys.backward(preamble), size=self.size)
+        return Line(number, endpoint, writer, reader, preamble.pack())
+
+
+class Dialer:
+    """`timeout` seconds for a connection; `silence` seconds after which one is lost; `congestion` None:
+    chosen by the path; `unsent` bytes may wait in the kernel for each connection."""
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        timeout: float,
+        silence: float,
+        congestion: str | None = None,
+        unsent: int = tcp.UNSENT,
+        pacer: Pacer | None = None,
+    ) -> None:
+        self._session = session
+        self.port = 0  #: the far side's; set before `first`
+        self._timeout = timeout
+        self._silence = silence
+        self.wanted = congestion or tcp.CLEAN
+        self._unsent = unsent
+        self._pacer = pacer
+        self._numbers = count(1)
+        self._lock = threading.Lock()
+        self.address: str | None = None
+        self.rtt = 0.0
+        self.congestion = ""
+        self._ahead: str | None = None  # the address that more connections were dialled to ahead
+        self._promised = 0  # how many of these nobody has asked for yet
+        self._dialled: queue.SimpleQueue[Line | OSError] = queue.SimpleQueue()
+
+    def first(self, addresses: Sequence[str], wanted: Callable[[float], int]) -> Line | None:
+        """A connection to the first of `addresses` that proves itself; None if none does in time. `wanted` says how
+        many there will be at an RTT (seconds)."""
+        answers: queue.SimpleQueue[tuple[str, Line | None]] = queue.SimpleQueue()
+        stop = threading.Event()
+
+        def attempt(address: str, delay: float) -> None:
+            if stop.wait(delay):
+                answers.put((address, None))
+                return
+            line = None
+            with contextlib.suppress(OSError, ValueError, XenpluginError, StopIteration):
+                line = self._proven(address, wanted)
+            answers.put((address, line))
+
+        for place, address in enumerate(addresses):
+            threading.Thread(target=attempt, args=(address, place * _STAGGER), daemon=True).start()
+        deadline = time.monotonic() + self._timeout + _STAGGER * len(addresses)
+        winner: Line | None = None
+        address, left = "", len(addresses)
+        while left and winner is None:
+            try:
+                address, winner = answers.get(timeout=max(0.01, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            left -= 1
+        stop.set()
+        threading.Thread(target=_close_others, args=(answers, left), daemon=True).start()
+        self.address = address if winner is not None else None
+        if self.address is None or self.address != self._ahead:
+            with self._lock:
+                self._ahead, stray, self._promised = self.address or "", self._promised, 0
+            threading.Thread(target=self._drop, args=(stray,), daemon=True).start()
+        if winner is not None:
+            self.rtt = winner.rtt
+            assert isinstance(winner.endpoint, SocketEndpoint)
+            self.congestion = tcp.congestion_of(winner.endpoint.sock)
+        return winner
+
+    def again(self) -> Line:
+        """Another connection to the address that `first` found. Raises OSError, LinkError."""
+        if self.address is None:
+            raise LinkError("no address was found yet")
+        line = self._take() or self._open(self.address)
+        self.rtt = min(self.rtt, line.rtt)
+        line.send(Image(self._session.size))
+        return line
+
+    def _dial_ahead(self, address: str, count: int) -> None:
+        with self._lock:
+            if self._ahead is not None:
+                return
+            self._ahead, self._promised = address, count
+
+        def dial() -> None:
+            try:
+                self._dialled.put(self._open(address))
+            except OSError as exc:
+                self._dialled.put(exc)
+
+        for _ in range(count):
+            threading.Thread(target=dial, daemon=True).start()
+
+    def _take(self) -> Line | None:
+        """One that was dialled ahead; None if there is none left. Raises OSError."""
+        with self._lock:
+            if not self._promised:
+                return None
+            self._promised -= 1
+        line = self._dialled.get()
+        if isinstance(line, OSError):
+            raise line
+        return line
+
+    def _drop(self, count: int) -> None:
+        for _ in range(count):
+            line = self._dialled.get()
+            if isinstance(line, Line):
+                line.abandon()
+
+    def _open(self, address: str) -> Line:
+        sock = socket.create_connection((address, self.port), timeout=self._timeout)
+        try:
+            sock.settimeout(None)
+            rtt, mss = tcp.measure(sock)
+            tcp.tune(sock, self._silence, self.wanted, self._unsent)
+            seconds = math.ceil(self._silence).to_bytes(8, "little") + bytes(8)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+            overhead = 1 + 52 / max(mss, 500)  # IPv4 and TCP headers with timestamps
+            with self._lock:
+                number = next(self._numbers)
+            line = self._session.line(number, SocketEndpoint(sock, self._pacer, overhead), states.BACKWARD_DATA)
+            line.rtt = rtt
+            return line
+        except BaseException:
+            sock.close()
+            raise
+
+    def _proven(self, address: str, wanted: Callable[[float], int]) -> Line:
+        line = self._open(address)
+        self._dial_ahead(address, wanted(line.rtt) - 1)
+        try:
+            line.send(Image(self._session.size))
+            assert isinstance(line.endpoint, SocketEndpoint)
+            line.endpoint.sock.settimeout(self._timeout)
+            frame = next(line.receive())
+            if not isinstance(frame, Welcome):
+                raise LinkError("no welcome")
+            line.endpoint.sock.settimeout(None)
+            line.heard = True
+        except BaseException:
+            line.abandon()
+            raise
+        return line
+
+
+def _close_others(answers: queue.SimpleQueue[tuple[str, Line | None]], left: int) -> None:
+    """Close the connections that came too late."""
+    for _ in range(left):
+        line = answers.get()[1]
+        if line is not None:
+            line.abandon()

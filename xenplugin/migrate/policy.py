@@ -1,0 +1,126 @@
+"""What the administrator wants of a guest's migrations, in xenstore, where any tool can set and watch it.
+
+    /tool/xenplugin/enabled               "0": plain `xl migrate` moves no disks on this host, despite the shim
+    /tool/xenplugin/policy/UUID/mode      live, static or full
+    /tool/xenplugin/policy/UUID/rate      as 200mbit, or bits/s
+    /tool/xenplugin/policy/UUID/enabled   "0": plain `xl migrate` moves this guest without its disks
+
+What is not there is as in the configuration file (docs/xenstore.md). xenstore forgets it when the host boots.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid as uuids
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xenplugin.config import Config, parse_mode, parse_rate
+from xenplugin.errors import ConfigError, RefusedError
+from xenplugin.xen.xenstore import Store, Watch
+
+ROOT = "/tool/xenplugin"
+ENABLED = f"{ROOT}/enabled"
+#: Seconds in which the end of a migration is noticed, and that it waits at most.
+_TICK, _PATIENCE = 0.2, 2.0
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`rate` in bits/s, 0: no limit. `enabled`: plain `xl migrate` moves the guest with its disks."""
+
+    mode: str
+    rate: int
+    enabled: bool = True
+
+
+def parse_enabled(text: str) -> bool:
+    """Raises ValueError."""
+    if text not in ("0", "1"):
+        raise ValueError("it is 0 or 1")
+    return text == "1"
+
+
+_PARSE = {"mode": parse_mode, "rate": parse_rate, "enabled": parse_enabled}
+
+
+def node(uuid: str) -> str:
+    """Where the policy of a guest stands. Raises ConfigError for what is no uuid."""
+    try:
+        return f"{ROOT}/policy/{uuids.UUID(uuid)}"
+    except ValueError:
+        raise ConfigError(f"{uuid!r} is no uuid of a guest") from None
+
+
+def read(store: Store, uuid: str, config: Config) -> Policy:
+    """The policy of a guest. Raises ConfigError for a node with a value that makes no sense."""
+    policy = Policy(config.mode, config.rate)
+    for key, value in _values(store, node(uuid)).items():
+        policy = replace(policy, **{key: value})
+    return policy
+
+
+def watch(uuid: str) -> Watch:
+    """Tells when the policy of a guest may have changed; read it then."""
+    return Watch(node(uuid))
+
+
+class Following:
+    """While a guest moves: tells `changed` its policy before and after whenever it becomes another (`policy` is the
+    first), in a thread of its own, until `close()`. One that makes no sense is said; a failing xenstore ends it
+    silently."""
+
+    def __init__(
+        self,
+        uuid: str,
+        config: Config,
+        policy: Policy,
+        changed: Callable[[Policy, Policy], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._uuid, self._config, self._policy = uuid, config, policy
+        self._changed, self._say = changed, say
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="policy", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Follow no more; a xenstore that hangs is not waited for long."""
+        self._stop.set()
+        self._thread.join(_PATIENCE)
+
+    def _work(self) -> None:
+        with suppress(ConfigError, RefusedError), Store() as store, watch(self._uuid) as changes:
+            while not self._stop.is_set():
+                if changes.wait(_TICK) is None:
+                    continue
+                try:
+                    found = read(store, self._uuid, self._config)
+                except ConfigError as exc:
+                    self._say(f"{exc}: the policy stays as it was")
+                    continue
+                if found != self._policy:
+                    before, self._policy = self._policy, found
+                    self._changed(before, found)
+
+
+def enabled(store: Store) -> bool:
+    """Whether plain `xl migrate` may move disks on this host. Raises ConfigError."""
+    text = store.read(ENABLED)
+    return text is None or bool(_parsed(ENABLED, "enabled", text))
+
+
+def _values(store: Store, at: str) -> dict[str, Any]:
+    found = {key: store.read(f"{at}/{key}") for key in _PARSE}
+    return {key: _parsed(f"{at}/{key}", key, text) for key, text in found.items() if text is not None}
+
+
+def _parsed(at: str, key: str, text: str) -> Any:
+    try:
+        return _PARSE[key](text)
+    except ValueError as exc:
+        raise ConfigError(
+            f"xenstore: {at} = {text!r}: {exc}", hint=f"xenstore-write {at} VALUE, or xenstore-rm {at}"
+        ) from None

@@ -1,0 +1,324 @@
+"""The ownership records: what this host knows of a migration after everything else is gone.
+
+Strategy: one small JSON file per migration and role, `<id>.source.json` or `<id>.destination.json`, in
+`migrations/` of the state directory. A change is a new file, fsynced, renamed over the old one, the directory
+fsynced: at each instant there is a whole record of before or of after. Every change is made under one lock and
+against what is on disk, not against what the process remembers: so a record that somebody else has meanwhile
+settled (the fence) cannot be moved on. A record that cannot be read is reported, never guessed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from xenplugin.errors import OwnershipError, RefusedError
+from xenplugin.image.files import os_errors, remove, sync_directory
+from xenplugin.migrate.ownership import FINAL, FIRST, TRANSITIONS, Role, State, check
+from xenplugin.xen.process import Process, process
+
+FORMAT = 1
+FOLDER = "migrations"
+_ID = re.compile(r"[0-9a-f]{32}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_LARGEST = 1 << 20
+_Note = TypeVar("_Note", "Process", "DiskNote", "PeerNote", "Record")
+
+
+class Overtaken(OwnershipError):
+    """Somebody else has moved the record on: what was decided about it does not hold any more."""
+
+
+@dataclass(frozen=True)
+class DiskNote:
+    """A disk of the guest on this host. `size` bytes; `placeholder`: the inode of the empty file that was made
+    under its name, None if none was."""
+
+    path: str
+    size: int
+    placeholder: int | None = None
+
+
+@dataclass(frozen=True)
+class PeerNote:
+    """How to reach the other host again: `ssh` and `host` as in `xl migrate -s SSH GUEST HOST`, `program` as in
+    --remote-program. At the destination `ssh` is empty: it never calls back."""
+
+    host: str
+    ssh: str = ""
+    program: str = "xenplugin"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One side's record. `began` and `changed` in seconds of the epoch; `paused`: xl migrate -p, the guest is to
+    stay paused; `domid`: the source's domain, at the destination None until it is known."""
+
+    id: str
+    role: Role
+    state: State
+    uuid: str
+    name: str
+    peer: PeerNote
+    mode: str
+    driver: Process
+    xl: Process | None
+    domid: int | None
+    paused: bool
+    disks: tuple[DiskNote, ...]
+    began: float
+    changed: float
+
+    @property
+    def alive(self) -> bool:
+        """Whether the driver or its xl still runs."""
+        return self.driver.alive or (self.xl is not None and self.xl.alive)
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.id}.{self.role}.json"
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file among the records that is none."""
+
+    path: Path
+    why: str
+
+
+def new_id() -> str:
+    """A migration's name: 16 random bytes in hex. The source makes it, both sides use it."""
+    return secrets.token_hex(16)
+
+
+def valid_id(text: str) -> bool:
+    """Whether `text`, from elsewhere, is such a name."""
+    return _ID.fullmatch(text) is not None
+
+
+def valid_uuid(text: str) -> bool:
+    """Whether `text`, from elsewhere, is a domain's uuid as xl writes it."""
+    return _UUID.fullmatch(text) is not None
+
+
+def new(role: Role, id: str, *, uuid: str, name: str, peer: PeerNote, mode: str = "live", **more: Any) -> Record:
+    """A record in its first state whose driver is this process; `begin` puts it on disk."""
+    values: dict[str, Any] = {"xl": None, "domid": None, "paused": False, "disks": (), **more}
+    now = time.time()
+    return Record(
+        id=id, role=role, state=FIRST[role], uuid=uuid, name=name, peer=peer, mode=mode,
+        driver=process(os.getpid()), began=now, changed=now, **values,
+    )  # fmt: skip
+
+
+def claim(state_dir: Path, uuid: str) -> None:
+    """This guest is this process's to migrate, from before there is a record until the process ends. Raises
+    RefusedError if another has it, ImageError."""
+    fd = _lock_file(state_dir, "busy")
+    byte = int.from_bytes(hashlib.blake2b(uuid.encode(), digest_size=7).digest(), "big")
+    try:
+        # A byte of the file for each guest. The kernel lets go of it when this process ends or closes the file.
+        with os_errors("lock", str(state_dir / FOLDER)):
+            try:
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+            except (BlockingIOError, PermissionError):  # fcntl(2): EAGAIN or EACCES
+                raise RefusedError(
+                    "the guest is being migrated already", hint="wait for it, or stop it: xenplugin status"
+                ) from None
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def begin(state_dir: Path, record: Record) -> Record:
+    """Put a new record on disk. Raises RefusedError if an earlier migration of this guest in this role is not
+    settled, ImageError if it cannot be written."""
+    _check_id(record.id)
+    with _locked(state_dir) as folder:
+        known, _ = read_all(state_dir)
+        for other in known:
+            if (other.id, other.role) == (record.id, record.role):
+                raise OwnershipError(f"there is already a record of migration {record.id} here")
+            if (other.uuid, other.role) == (record.uuid, record.role) and other.state not in FINAL:
+                raise RefusedError(
+                    f"an earlier migration of {record.name} " + ("still runs" if other.alive else "is not settled"),
+                    hint="wait for it, or stop it" if other.alive else "xenplugin recover",
+                )
+        _write(folder, record)
+        with os_errors("write", str(folder)):
+            sync_directory(str(folder.parent))  # the folder may be new; later changes cost downtime
+    return record
+
+
+def advance(state_dir: Path, record: Record, state: State, **changes: Any) -> Record:
+    """The record moved on to `state`, durable on return; `changes` are other fields that change with it.
+
+    Raises Overtaken if what is on disk is in another state than `record` (somebody else settled it), OwnershipError
+    if it may not become that, ImageError if it cannot be written: then nothing that `state` stands for may happen.
+    """
+    with _locked(state_dir) as folder:
+        current = _read_again(folder, record)
+        if current.state is not record.state:
+            raise Overtaken(
+                f"the migration of {record.name} has been settled meanwhile: its record says {current.state}",
+                hint="xenplugin status on both hosts says what happened",
+            )
+        check(current.role, current.state, state)
+        following = replace(current, state=state, changed=time.time(), **changes)
+        _write(folder, following)
+    return following
+
+
+def note(state_dir: Path, record: Record, **changes: Any) -> Record:
+    """The record with other fields than the state changed, whatever that is; durable on return. Raises Overtaken if
+    it is gone, ImageError."""
+    with _locked(state_dir) as folder:
+        following = replace(_read_again(folder, record), **changes)
+        _write(folder, following)
+    return following
+
+
+def forget(state_dir: Path, record: Record) -> None:
+    """Remove a record that is final (a no-op if it is gone). Raises OwnershipError if it is not final."""
+    with _locked(state_dir) as folder:
+        current = read(state_dir, record.id, record.role)
+        if current is None:
+            return
+        if current.state not in FINAL:
+            raise OwnershipError(f"the record of {current.name} says {current.state}: it is still needed")
+        with os_errors("remove", str(folder / record.file_name)):
+            remove(str(folder / record.file_name))
+            sync_directory(str(folder))
+
+
+def read(state_dir: Path, id: str, role: Role) -> Record | None:
+    """The record, None if there is none. Raises OwnershipError if it is there and cannot be understood."""
+    _check_id(id)
+    path = state_dir / FOLDER / f"{id}.{role}.json"
+    found = _read(path)
+    if isinstance(found, Unreadable):
+        raise OwnershipError(
+            f"the record {path} cannot be read: {found.why}",
+            hint="look for the guest on both hosts, then remove that file",
+        )
+    return found
+
+
+def read_all(state_dir: Path) -> tuple[list[Record], list[Unreadable]]:
+    """All records of this host, oldest first, and what lies there and is none. Raises ImageError."""
+    folder = state_dir / FOLDER
+    with os_errors("look into", str(folder)):
+        names = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    found = [_read(name) for name in names]
+    records = sorted((one for one in found if isinstance(one, Record)), key=lambda record: record.began)
+    return records, [one for one in found if isinstance(one, Unreadable)]
+
+
+def _check_id(id: str) -> None:
+    if not valid_id(id):
+        raise OwnershipError(f"{id!r} names no migration")
+
+
+def _lock_file(state_dir: Path, name: str) -> int:
+    folder = state_dir / FOLDER
+    with os_errors("use", str(folder)):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+@contextmanager
+def _locked(state_dir: Path) -> Iterator[Path]:
+    folder = state_dir / FOLDER
+    fd = _lock_file(state_dir, "lock")
+    try:
+        with os_errors("lock", str(folder)):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        os.close(fd)
+
+
+def _read_again(folder: Path, record: Record) -> Record:
+    current = read(folder.parent, record.id, record.role)
+    if current is None:
+        raise Overtaken(f"the record of {record.name}'s migration is gone")
+    return current
+
+
+def _write(folder: Path, record: Record) -> None:
+    path = folder / record.file_name
+    draft = folder / f".{record.file_name}.new"
+    data = json.dumps({"format": FORMAT, **asdict(record)}, indent=1).encode() + b"\n"
+    with os_errors("write", str(path)):
+        remove(str(draft))
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        os.rename(draft, path)
+        sync_directory(str(folder))
+
+
+def _read(path: Path) -> Record | Unreadable | None:
+    try:
+        if path.stat().st_size > _LARGEST:
+            return Unreadable(path, "it is too large")
+        record = _parse(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Unreadable(path, error.strerror or str(error))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return Unreadable(path, f"{type(error).__name__}: {error}")
+    if record.file_name != path.name:
+        return Unreadable(path, "it is another migration's record")
+    return record
+
+
+def _parse(text: Any) -> Record:
+    """Raises ValueError, KeyError, TypeError."""
+    values = dict(text)
+    if values.pop("format") != FORMAT:
+        raise ValueError("another version of xenplugin wrote it")
+    role, state = Role(values.pop("role")), State(values.pop("state"))
+    if state not in TRANSITIONS[role]:
+        raise ValueError(f"a {role} is never {state}")
+    xl = values.pop("xl")
+    record = Record(
+        role=role,
+        state=state,
+        peer=_typed(PeerNote(**values.pop("peer"))),
+        driver=_typed(Process(**values.pop("driver"))),
+        xl=None if xl is None else _typed(Process(**xl)),
+        disks=tuple(_typed(DiskNote(**disk)) for disk in values.pop("disks")),
+        **values,
+    )
+    if not valid_id(record.id) or not valid_uuid(record.uuid):
+        raise ValueError("no id or no uuid")
+    return _typed(record)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,), "int": (int,), "bool": (bool,), "float": (int, float), "int | None": (int, type(None)),
+}  # fmt: skip
+
+
+def _typed(value: _Note) -> _Note:
+    """`value`, if its plain fields have the types that they are declared with."""
+    for field in fields(value):
+        wanted = _TYPES.get(str(field.type))
+        if wanted and type(getattr(value, field.name)) not in wanted:
+            raise TypeError(f"{field.name} is {getattr(value, field.name)!r}")
+    return value

@@ -1,0 +1,191 @@
+"""What `xenplugin status` shows: migrations that run, what others left behind, and what to type next.
+
+Strategy: the records and journals on this host's disk are enough: nothing is asked over the network, no domain is
+looked at, so that it answers at once and also where xenstore or xl do not. Rows are plain dicts, the public JSON;
+the table is drawn from them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from xenplugin.config import Config
+from xenplugin.geometry import CHUNK
+from xenplugin.image.target import journal
+from xenplugin.image.target.partial import partial_name
+from xenplugin.migrate import records
+from xenplugin.migrate.ownership import FINAL, Role, State
+from xenplugin.migrate.records import Record
+from xenplugin.migrate.recover import OLD
+from xenplugin.ui import units
+
+RECOVER = "xenplugin recover"
+_WIDTH = 160
+#: What is known and what recovery would do, by state; {peer} is the other host.
+_MEANS = {
+    State.MOVING: ("is this host's, perhaps suspended", "resumes it here"),
+    State.HANDING: ("may run on {peer}, suspended here", "asks {peer}, then resumes or removes it here"),
+    State.GIVEN: ("runs on {peer}", "removes what is left of it here"),
+    State.KEPT: ("is this host's, perhaps suspended", "resumes it here"),
+    State.REMOVED: ("settled; {peer} has not heard so", "tells {peer}"),
+    State.RECEIVING: ("is {peer}'s, perhaps a copy in part here", "removes that copy"),
+    State.CLEARED: ("is this host's if its copy is here", "lets it run here, or leaves it to {peer}"),
+    State.RUNNING: ("came from {peer}, is this host's", ""),
+    State.REFUSED: ("is {peer}'s, nothing of it is here", ""),
+}
+
+
+def status(
+    config: Config,
+    *,
+    progress: Callable[[str], Mapping[str, Any] | None] = lambda uuid: None,
+    enabled: Callable[[], bool] | None = None,
+) -> list[dict[str, Any]]:
+    """Rows with a key `kind`:
+
+    - host: `enabled` (whether plain `xl migrate` takes our way; None if that is not known);
+    - migration: `guest uuid role peer mode state pid began` and `progress`, what `progress(uuid)` gives (the nodes
+      in xenstore), None if nothing;
+    - left: `guest uuid role peer state changed alive settled means next command`: an interrupted migration, or a
+      settled one of which the other host has not heard; `command` is what to type, None for nothing;
+    - image: `target bytes_image bytes_durable created running next`: a copy that is not complete;
+    - unreadable: `path why command`.
+
+    Times in seconds of the epoch. Raises ImageError if the state directory cannot be read.
+    """
+    rows: list[dict[str, Any]] = [{"kind": "host", "enabled": enabled() if enabled else None}]
+    found, unreadable = records.read_all(config.state_dir)
+    for one in found:
+        runs = one.driver.alive and one.state not in FINAL
+        rows.append(_running(one, progress) if runs else _left(one))
+    for bad in unreadable:
+        means = f"look for the guest on both hosts, then rm {bad.path}"
+        rows.append({"kind": "unreadable", "path": str(bad.path), "why": bad.why, "command": None, "next": means})
+    return rows + [_image(state) for state in journal.list_journals(config.state_dir)]
+
+
+def _running(one: Record, progress: Callable[[str], Mapping[str, Any] | None]) -> dict[str, Any]:
+    found = progress(one.uuid)
+    return {
+        "kind": "migration", **_names(one), "mode": one.mode, "pid": one.driver.pid, "began": one.began,
+        "progress": dict(found) if found else None,
+    }  # fmt: skip
+
+
+def _left(one: Record) -> dict[str, Any]:
+    means, recovery = (text.format(peer=one.peer.host) for text in _MEANS[one.state])
+    old = time.time() - one.changed > OLD
+    if one.state in FINAL and old:
+        recovery = "removes this old record"
+    return {
+        "kind": "left", **_names(one), "changed": one.changed, "alive": one.alive, "settled": one.state in FINAL,
+        "means": means, "next": recovery, "command": RECOVER if recovery else None,
+    }  # fmt: skip
+
+
+def _names(one: Record) -> dict[str, Any]:
+    return {
+        "guest": one.name, "uuid": one.uuid, "id": one.id, "role": str(one.role), "peer": one.peer.host,
+        "state": str(one.state),
+    }  # fmt: skip
+
+
+def _image(state: journal.State) -> dict[str, Any]:
+    durable = sum(count for _, count in state.durable.runs()) * CHUNK
+    running = state.kind == "file" and _locked(partial_name(state.target))
+    return {
+        "kind": "image", "target": state.target, "bytes_image": state.size,
+        "bytes_durable": state.size if state.done else min(durable, state.size), "created": state.created,
+        "running": running, "next": "is being written" if running else "the same copy or migration again goes on",
+    }  # fmt: skip
+
+
+def _locked(path: str) -> bool:
+    """Whether a program has the partial file open to write it (image/target/partial.py locks it)."""
+    with suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+    return False
+
+
+def show(rows: list[dict[str, Any]], out: TextIO) -> None:
+    """The rows as text for a person, with the next command to type."""
+    terminal = out.isatty()
+    console = Console(file=out, highlight=False, width=None if terminal else _WIDTH)
+    for row in rows:
+        if row["kind"] == "host" and row["enabled"] is not None:
+            how = "with their disks" if row["enabled"] else "without their disks (xenplugin enable changes that)"
+            console.print(Text(f"xl migrate moves guests {how}"))
+    lines = [_LINES[row["kind"]](row) for row in rows if row["kind"] in _LINES]
+    if not lines:
+        console.print(Text("nothing runs, and nothing was left behind"))
+        return
+    # Without edges and padding at the ends: what is cut out of it with the mouse can be typed.
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, folds in (("WHAT", False), ("NAME", True), ("STATE", True), ("NEXT", True)):
+        table.add_column(name, no_wrap=not folds, overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(units.printable(cell)) for cell in line))
+    console.print(table)
+    if any(row.get("command") == RECOVER for row in rows):
+        console.print(Text(f"next: {RECOVER}"))
+
+
+_Line = tuple[str, str, str, str]
+
+
+def _migration_line(row: dict[str, Any]) -> _Line:
+    way = f"{'to' if row['role'] == Role.SOURCE else 'from'} {row['peer']}"
+    return (
+        "migrating",
+        f"{row['guest']} {way}",
+        _how_far(row["progress"] or {}) or row["state"],
+        f"pid {row['pid']}",
+    )
+
+
+def _how_far(nodes: Mapping[str, str]) -> str:
+    """What stands in xenstore (docs/xenstore.md), for people."""
+    figures = {key: int(nodes[key]) for key in ("percent", "rate", "eta") if nodes.get(key, "").isdecimal()}
+    parts = [f"{figures['percent']} %"] if "percent" in figures else []
+    parts += [units.rate(figures["rate"] / 8)] if "rate" in figures else []
+    parts += [f"{units.seconds(figures['eta'])} left"] if "eta" in figures else []
+    return f"{nodes.get('phase', '')} {', '.join(parts)}".strip()
+
+
+def _left_line(row: dict[str, Any]) -> _Line:
+    recovery = f"recover {row['next']}" if row["next"] else "nothing to be done"
+    if row["alive"]:
+        recovery = f"its xl still ends; then {recovery}"
+    return "settled" if row["settled"] else "left behind", row["guest"], f"{row['state']}: {row['means']}", recovery
+
+
+def _image_line(row: dict[str, Any]) -> _Line:
+    done = f"{units.size(row['bytes_durable'])} of {units.size(row['bytes_image'])}"
+    return "writing" if row["running"] else "incomplete", row["target"], done, row["next"]
+
+
+def _unreadable_line(row: dict[str, Any]) -> _Line:
+    return "unreadable", row["path"], row["why"], row["next"]
+
+
+_LINES: dict[str, Callable[[dict[str, Any]], _Line]] = {
+    "migration": _migration_line,
+    "left": _left_line,
+    "image": _image_line,
+    "unreadable": _unreadable_line,
+}
