@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from xenplugin import events
-from xenplugin.codec.adaptive_level import RUNGS
+from xenplugin.codec.adaptive_level import AUTO_LEVELS
 from xenplugin.codec.compress import STORE, Packer, Unpacker
 from xenplugin.codec.seal import Keys, cipher_named, new_secret
 from xenplugin.errors import ImageError
@@ -72,7 +72,7 @@ def _run(path: str, made_up: bool, emit: events.Emit) -> dict[str, Any]:
     packer, unpacker = Packer(), Unpacker()
     levels: dict[str, dict[str, float]] = {}
     packed: list[tuple[Codec, Any]] = []
-    for level in RUNGS:
+    for level in AUTO_LEVELS:
         if level == STORE:
             continue
         packed.clear()

@@ -18,7 +18,7 @@ from xenplugin.errors import RefusedError, XenpluginError
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.link.remote_process import ready_line
 from xenplugin.transfer.acceptor import read_job
-from xenplugin.transfer.receive_stream import PipeIn
+from xenplugin.transfer.receive_stream import StreamReceiver
 
 
 def main(ports: str) -> int:
@@ -28,7 +28,7 @@ def main(ports: str) -> int:
     channel = PipeEndpoint(source, sink)
     channel.send(ready_line(random))
     job = replace(read_job(channel), local=True)  # listen on loopback only
-    pipe = PipeIn(channel, random, Config(ports=ports), job)
+    pipe = StreamReceiver(channel, random, Config(ports=ports), job)
     pipe.on_note = pipe.note
     path = Path(job.details["path"])
     try:

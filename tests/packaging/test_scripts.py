@@ -12,7 +12,7 @@ import pytest
 from xenplugin.config import Config
 from xenplugin.migrate import records as record_of
 from xenplugin.migrate import status
-from xenplugin.migrate.ownership import Role, State
+from xenplugin.migrate.ownership import OwnershipState, Role
 from xenplugin.migrate.xl_shim import SHIM
 from xenplugin.xen.xl import SHIM_MARK
 
@@ -52,7 +52,9 @@ def test_purging_removes_what_is_settled(tmp_path: Path, records: list[str]) -> 
     assert run("postrm", "purge", path=tmp_path, state=state).returncode == 0
 
 
-@pytest.mark.parametrize("left", [*(record(state) for state in State if state is not State.REMOVED), "{", ""])
+@pytest.mark.parametrize(
+    "left", [*(record(state) for state in OwnershipState if state is not OwnershipState.REMOVED), "{", ""]
+)
 def test_purging_keeps_what_is_undecided_or_unreadable_and_says_so(tmp_path: Path, left: str) -> None:
     state = state_with(tmp_path, record("removed"), left)
     done = run("postrm", "purge", path=tmp_path, state=state)

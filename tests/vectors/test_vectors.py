@@ -26,11 +26,11 @@ from xenplugin.codec.seal import Aead, Keys
 from xenplugin.config import Config
 from xenplugin.errors import PeerError, XenpluginError
 from xenplugin.image.index.digest import text
-from xenplugin.link.connection import Line
+from xenplugin.link.connection import Connection
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.link.pool import take
 from xenplugin.transfer import acceptor, archive, initiator, receive_disk, receive_stream
-from xenplugin.transfer.remote_index import Base
+from xenplugin.transfer.remote_index import RemoteIndex
 from xenplugin.wire import frames, states
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 from xenplugin.wire.session import Reader, Writer
@@ -223,9 +223,9 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
             asked = acceptor.read_job(channel)
             random = bytes.fromhex(vector["random"])
             if asked.kind == "domain":
-                take_domain(receive_stream.PipeIn(channel, random, config, asked), came)
+                take_domain(receive_stream.StreamReceiver(channel, random, config, asked), came)
             else:
-                receive_disk.Incoming(channel, random, config, asked, lambda _: None).run()
+                receive_disk.DiskReceiver(channel, random, config, asked, lambda _: None).run()
         except BaseException as exc:
             failures.append(exc)
         channel.close()
@@ -264,7 +264,7 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
     return text(last.digest)
 
 
-def take_domain(pipe: receive_stream.PipeIn, came: bytearray) -> None:
+def take_domain(pipe: receive_stream.StreamReceiver, came: bytearray) -> None:
     try:
         pipe.open()
         for data in pipe.read():
@@ -312,10 +312,10 @@ def test_what_the_initiator_makes_of_well_formed_answers(vector: dict[str, Any])
     size = vector["job"]["size"]
     preamble = Preamble.unpack(bytes.fromhex(vector["preamble"]))
     reader = reader_of(vector)
-    line = Line(0, Nowhere(), Writer(keys_of(vector).forward(preamble)), reader, b"")
+    line = Connection(0, Nowhere(), Writer(keys_of(vector).forward(preamble)), reader, b"")
     for _ in range(3):
         line.send(frames.Zeros(0, 1))
-    base = Base(size)
+    base = RemoteIndex(size)
     ended = None
     try:
         for frame in reader.feed(base64.b64decode(vector["stream"])):

@@ -28,7 +28,7 @@ class Context:
     """What all verbs share: the configuration in force and where events go."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        from xenplugin.ui.journald import Journal, joined
+        from xenplugin.ui.journald import JournaldUi, joined
         from xenplugin.ui.jsonl import JsonLines
         from xenplugin.ui.text import TextUi
 
@@ -41,7 +41,7 @@ class Context:
             if log_json
             else TextUi(sys.stderr, progress=progress, quiet=quiet or self.json, verbose=verbose)
         )
-        self.journal = Journal()
+        self.journal = JournaldUi()
         self.ui = joined(self.ui, sys.stderr, self.journal)
         config_file = options.pop("config", None)
         self._options = {key: value for key, value in options.items() if value is not None}

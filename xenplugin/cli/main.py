@@ -51,7 +51,7 @@ def copy(src: str, dst: str, raw: bool, **options: Any) -> None:
 
     def work() -> None:
         from xenplugin.image.source.raw import open_source
-        from xenplugin.transfer.send_disk import Outgoing, Target
+        from xenplugin.transfer.send_disk import DiskSender, RemotePath
 
         config = context.config()
         host, path = split_target(dst, command=not config.ssh.strip())
@@ -65,11 +65,11 @@ def copy(src: str, dst: str, raw: bool, **options: Any) -> None:
             host = host.replace("[", "").replace("]", "")  # ssh wants none, and none are in names
         _refuse_attached(src)
         with open_source(src, raw=raw) as source:
-            target = Target(host, path)
+            target = RemotePath(host, path)
             context.ui(events.Started("copy", src, str(target), source.size))
             if context.dry_run:
                 return
-            context.finish(Outgoing(source, target, config, context.ui).run())
+            context.finish(DiskSender(source, target, config, context.ui).run())
 
     run(context, work)
 
@@ -173,7 +173,7 @@ def receive(config: str | None) -> None:
         from xenplugin.link.remote_process import ready_line
         from xenplugin.transfer.acceptor import read_job
         from xenplugin.transfer.job import DOMAIN
-        from xenplugin.transfer.receive_disk import Incoming
+        from xenplugin.transfer.receive_disk import DiskReceiver
         from xenplugin.xen.xenstore import attached
 
         settings = context.config()
@@ -189,11 +189,11 @@ def receive(config: str | None) -> None:
         job = read_job(channel)
         serving: Any
         if job.kind == DOMAIN:
-            from xenplugin.migrate.destination import Receiving
+            from xenplugin.migrate.destination import DestinationMigration
 
-            serving = Receiving(channel, random, settings, job)
+            serving = DestinationMigration(channel, random, settings, job)
         else:
-            serving = Incoming(channel, random, settings, job, attached)
+            serving = DiskReceiver(channel, random, settings, job, attached)
         try:
             serving.run()
         except XenpluginError as exc:
@@ -355,7 +355,7 @@ def recover(assume_peer_lost: bool, answer: str | None, settled: bool, **options
 
         config = context.config()
         if answer is not None:
-            print(recover.answer(recover.Host(config.state_dir, say), answer, settled=settled), flush=True)
+            print(recover.answer(recover.LocalHost(config.state_dir, say), answer, settled=settled), flush=True)
             return
         with suppress(XenpluginError), Store() as store:
             publish.sweep(store)

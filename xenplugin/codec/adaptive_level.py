@@ -26,7 +26,7 @@ USUAL = {
     6: (57e6, 3.8),
     9: (37e6, 3.85),
 }
-RUNGS = tuple(USUAL)
+AUTO_LEVELS = tuple(USUAL)
 _START = 3
 #: Weight of a chunk, and of a look at the queue, in the running means.
 _CHUNK_WEIGHT = 0.06
@@ -42,7 +42,7 @@ _DOUBT = 1.02
 _BETTER = 1.04
 
 
-class Ladder:
+class AdaptiveLevel:
     """`fixed`: a level (or STORE) that is always used; None adapts. `workers` pack side by side."""
 
     def __init__(self, fixed: int | None, workers: int) -> None:
@@ -68,7 +68,7 @@ class Ladder:
         if self._fixed is None and self._level == STORE:
             self._stored += 1
             if self._stored % _TRY == 0:
-                return RUNGS[1]
+                return AUTO_LEVELS[1]
         return self._level
 
     def packed(self, level: int, raw: int, packed: int, pack_seconds: float, other_seconds: float) -> None:

@@ -14,7 +14,7 @@ from xenplugin.wire.session import MAX_FRAMES_PER_KEY, Reader, Writer
 _RESERVE = 1024
 
 
-class Line:
+class Connection:
     """`number` is the connection's. `head` (the preamble) goes out before the first frame."""
 
     def __init__(self, number: int, endpoint: Endpoint, writer: Writer, reader: Reader, head: bytes) -> None:

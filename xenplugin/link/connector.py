@@ -23,7 +23,7 @@ from itertools import count
 from xenplugin.codec.seal import Keys
 from xenplugin.errors import LinkError, XenpluginError
 from xenplugin.link import tcp
-from xenplugin.link.connection import Line
+from xenplugin.link.connection import Connection
 from xenplugin.link.endpoint import Endpoint, SocketEndpoint
 from xenplugin.link.rate import Pacer
 from xenplugin.wire import states
@@ -43,16 +43,16 @@ class Session:
     cipher: Cipher
     size: int
 
-    def line(self, number: int, endpoint: Endpoint, backward: states.Table) -> Line:
+    def line(self, number: int, endpoint: Endpoint, backward: states.Table) -> Connection:
         """A new connection's sending and receiving side."""
         random = secrets.token_bytes(32)
         preamble = Preamble(self.cipher, Carrier.CONNECTION, number, self.identity, random)
         writer = Writer(self.keys.forward(preamble))
         reader = Reader(backward, opener=self.keys.backward(preamble), size=self.size)
-        return Line(number, endpoint, writer, reader, preamble.pack())
+        return Connection(number, endpoint, writer, reader, preamble.pack())
 
 
-class Dialer:
+class Connector:
     """`timeout` seconds for a connection; `silence` seconds after which one is lost; `congestion` None:
     chosen by the path; `unsent` bytes may wait in the kernel for each connection."""
 
@@ -80,12 +80,12 @@ class Dialer:
         self.congestion = ""
         self._ahead: str | None = None  # the address that more connections were dialled to ahead
         self._promised = 0  # how many of these nobody has asked for yet
-        self._dialled: queue.SimpleQueue[Line | OSError] = queue.SimpleQueue()
+        self._dialled: queue.SimpleQueue[Connection | OSError] = queue.SimpleQueue()
 
-    def first(self, addresses: Sequence[str], wanted: Callable[[float], int]) -> Line | None:
+    def first(self, addresses: Sequence[str], wanted: Callable[[float], int]) -> Connection | None:
         """A connection to the first of `addresses` that proves itself; None if none does in time. `wanted` says how
         many there will be at an RTT (seconds)."""
-        answers: queue.SimpleQueue[tuple[str, Line | None]] = queue.SimpleQueue()
+        answers: queue.SimpleQueue[tuple[str, Connection | None]] = queue.SimpleQueue()
         stop = threading.Event()
 
         def attempt(address: str, delay: float) -> None:
@@ -100,7 +100,7 @@ class Dialer:
         for place, address in enumerate(addresses):
             threading.Thread(target=attempt, args=(address, place * _STAGGER), daemon=True).start()
         deadline = time.monotonic() + self._timeout + _STAGGER * len(addresses)
-        winner: Line | None = None
+        winner: Connection | None = None
         address, left = "", len(addresses)
         while left and winner is None:
             try:
@@ -121,7 +121,7 @@ class Dialer:
             self.congestion = tcp.congestion_of(winner.endpoint.sock)
         return winner
 
-    def again(self) -> Line:
+    def again(self) -> Connection:
         """Another connection to the address that `first` found. Raises OSError, LinkError."""
         if self.address is None:
             raise LinkError("no address was found yet")
@@ -145,7 +145,7 @@ class Dialer:
         for _ in range(count):
             threading.Thread(target=dial, daemon=True).start()
 
-    def _take(self) -> Line | None:
+    def _take(self) -> Connection | None:
         """One that was dialled ahead; None if there is none left. Raises OSError."""
         with self._lock:
             if not self._promised:
@@ -159,10 +159,10 @@ class Dialer:
     def _drop(self, count: int) -> None:
         for _ in range(count):
             line = self._dialled.get()
-            if isinstance(line, Line):
+            if isinstance(line, Connection):
                 line.abandon()
 
-    def _open(self, address: str) -> Line:
+    def _open(self, address: str) -> Connection:
         sock = socket.create_connection((address, self.port), timeout=self._timeout)
         try:
             sock.settimeout(None)
@@ -180,7 +180,7 @@ class Dialer:
             sock.close()
             raise
 
-    def _proven(self, address: str, wanted: Callable[[float], int]) -> Line:
+    def _proven(self, address: str, wanted: Callable[[float], int]) -> Connection:
         line = self._open(address)
         self._dial_ahead(address, wanted(line.rtt) - 1)
         try:
@@ -198,7 +198,7 @@ class Dialer:
         return line
 
 
-def _close_others(answers: queue.SimpleQueue[tuple[str, Line | None]], left: int) -> None:
+def _close_others(answers: queue.SimpleQueue[tuple[str, Connection | None]], left: int) -> None:
     """Close the connections that came too late."""
     for _ in range(left):
         line = answers.get()[1]

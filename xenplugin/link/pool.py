@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from xenplugin.errors import LinkError, PeerError, XenpluginError, from_code
 from xenplugin.link import tcp
-from xenplugin.link.connection import Line
+from xenplugin.link.connection import Connection
 from xenplugin.link.endpoint import SocketEndpoint
 from xenplugin.link.queue import SendQueue
 from xenplugin.wire.frames import Ack, Error, Frame, Ping, Sent, Welcome
@@ -37,7 +37,7 @@ class Pool:
 
     def __init__(
         self,
-        dial: Callable[[], Line],
+        dial: Callable[[], Connection],
         redo: Callable[[list[Sent]], None],
         failed: Callable[[XenpluginError], None],
         notice: Callable[[str], None],
@@ -53,7 +53,7 @@ class Pool:
         self._failed = failed
         self._notice = notice
         self._patience = patience
-        self._lines: set[Line] = set()
+        self._lines: set[Connection] = set()
         self._past_bytes = 0
         self._alive_at = time.monotonic()
         self._closed = threading.Event()
@@ -61,10 +61,10 @@ class Pool:
         self._lock = threading.Lock()
         self._courses: dict[int, tcp.Course] = {}
         self._wanted = 0  # connections that were asked for
-        self._resting: set[Line] = set()  # alive, but given nothing
+        self._resting: set[Connection] = set()  # alive, but given nothing
         self._roused = threading.Event()
 
-    def add(self, line: Line) -> None:
+    def add(self, line: Connection) -> None:
         """Send over `line` from now on; its acknowledgements are read here."""
         self._wanted += 1
         self._enlist(line)
@@ -76,7 +76,7 @@ class Pool:
         for _ in range(count):
             threading.Thread(target=self._run, args=(None,), daemon=True).start()
 
-    def share(self, line: Line) -> None:
+    def share(self, line: Connection) -> None:
         """Send over `line` as well, whose frames somebody else reads (the control channel)."""
         self._enlist(line, reads=False)
         threading.Thread(target=self._run, args=(line,), daemon=True).start()
@@ -150,20 +150,20 @@ class Pool:
             if line.number:
                 line.abandon()
 
-    def _sockets(self) -> Iterator[tuple[Line, socket.socket]]:
+    def _sockets(self) -> Iterator[tuple[Connection, socket.socket]]:
         """The connections that are TCP's, which the control channel is not; under the lock."""
         for line in self._lines:
             if isinstance(line.endpoint, SocketEndpoint):
                 yield line, line.endpoint.sock
 
-    def _enlist(self, line: Line, reads: bool = True) -> None:
+    def _enlist(self, line: Connection, reads: bool = True) -> None:
         line.on_acknowledged = self._acknowledged
         with self._lock:
             self._lines.add(line)
         if reads:
             threading.Thread(target=self._read, args=(line,), daemon=True).start()
 
-    def _strike(self, line: Line) -> None:
+    def _strike(self, line: Connection) -> None:
         if line not in self._resting:
             self.rouse()  # what it leaves must not wait for those that are given nothing
         with self._lock:
@@ -174,7 +174,7 @@ class Pool:
                     self._alive_at = time.monotonic()
         self._redo(line.abandon())
 
-    def _run(self, line: Line | None) -> None:
+    def _run(self, line: Connection | None) -> None:
         while not self._closed.is_set():
             if line is None:
                 line = self._redial()
@@ -197,7 +197,7 @@ class Pool:
                 self._closed.wait(_UNHEARD)  # something takes connections and leads nowhere
             line = None
 
-    def _drive(self, line: Line) -> None:
+    def _drive(self, line: Connection) -> None:
         """Send until it is lost (its reader says so in `line.lost`) or the pool is closed."""
         while not self._closed.is_set() and line.lost is None:
             if line.spent and line.number:
@@ -212,7 +212,7 @@ class Pool:
             elif line.lost is None and not self._closed.is_set():
                 line.send(Ping())
 
-    def _read(self, line: Line) -> None:
+    def _read(self, line: Connection) -> None:
         try:
             for frame in line.receive():
                 line.heard = True
@@ -228,7 +228,7 @@ class Pool:
         if line.lost is not None:
             line.endpoint.close()
 
-    def _redial(self) -> Line | None:
+    def _redial(self) -> Connection | None:
         pause = 0.1
         why = "nothing comes back"
         while not self._closed.is_set():
@@ -265,7 +265,7 @@ class Pool:
         self._failed(error)
 
 
-def take(line: Line, frame: Frame) -> None:
+def take(line: Connection, frame: Frame) -> None:
     """Handle a backward frame that any connection may carry. Raises PeerError, or the error reported."""
     if isinstance(frame, Ack):
         try:

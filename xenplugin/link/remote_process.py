@@ -124,7 +124,7 @@ def undisturbed() -> Iterator[None]:
         handled[signal.Signals(caught)](caught, frame)
 
 
-class Far:
+class RemoteProcess:
     """The far side's process. `random` is the acceptor's; `channel()` the bytes after its line."""
 
     def __init__(self, command: list[str], name: str, on_stderr: Callable[[str], None]) -> None:

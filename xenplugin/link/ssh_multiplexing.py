@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from xenplugin.errors import Interrupted, XenpluginError
-from xenplugin.link.remote_process import Far, ssh_settings
+from xenplugin.link.remote_process import RemoteProcess, ssh_settings
 
 #: Bytes of a socket's path (unix(7): 108), less what ssh appends while it makes it.
 _LONGEST = 80
@@ -46,11 +46,11 @@ class SharedLogin:
             self._folder.cleanup()
 
 
-class Standby:
+class PrestartedRemote:
     """A far side on its way up: `command`, `name` and `on_stderr` as for Far, `timeout` seconds to be ready."""
 
     def __init__(self, command: list[str], name: str, on_stderr: Callable[[str], None], timeout: float) -> None:
-        self._far: Far | None = None
+        self._far: RemoteProcess | None = None
         self._failure: XenpluginError | None = None
         self._unwanted = False
         self._lock = threading.Lock()
@@ -62,12 +62,12 @@ class Standby:
             with self._lock:
                 if self._unwanted:
                     return
-                self._far = Far(command, name, on_stderr)
+                self._far = RemoteProcess(command, name, on_stderr)
             self._far.await_ready(timeout)
         except XenpluginError as exc:
             self._failure = exc
 
-    def take(self) -> Far:
+    def take(self) -> RemoteProcess:
         """It, ready; its end is the caller's from now on. Raises what Far does, Interrupted after `close`."""
         self._thread.join()
         with self._lock:

@@ -75,7 +75,7 @@ def _clear_way(uuid: str, config: Config, emit: events.Emit) -> None:
     started. Two at once are refused: the second xl would spoil the first one's log of dirty pages, and at its end
     resume the guest that the first has suspended."""
     records.claim(config.state_dir, uuid)
-    recover.clear_way(recover.Host(config.state_dir, lambda text: emit(events.Notice(text))), uuid)
+    recover.clear_way(recover.LocalHost(config.state_dir, lambda text: emit(events.Notice(text))), uuid)
 
 
 def _plain(words: Sequence[str]) -> int:

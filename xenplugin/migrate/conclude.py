@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from xenplugin.errors import XenpluginError
 from xenplugin.migrate import records
-from xenplugin.migrate.ownership import State
+from xenplugin.migrate.ownership import OwnershipState
 from xenplugin.migrate.records import Record
-from xenplugin.migrate.recover import Host
-from xenplugin.transfer.send_stream import PipeOut
+from xenplugin.migrate.recover import LocalHost
+from xenplugin.transfer.send_stream import StreamSender
 
 
 def conclude(
-    host: Host, before: Record, pipe: PipeOut, failure: XenpluginError | None, say: Callable[[str], None]
+    host: LocalHost, before: Record, pipe: StreamSender, failure: XenpluginError | None, say: Callable[[str], None]
 ) -> XenpluginError | None:
     """Settle what the record says, after xl has ended. Returns what the migration failed with, if it did, given
     what ended it: if the guest has moved all the same it has not failed. Raises XenpluginError: not settled."""
@@ -23,11 +23,13 @@ def conclude(
         if failure is not None:  # why it failed must not be lost behind what keeps it from being settled
             say(f"the migration failed: {failure}")
         raise
-    given = before.state is State.GIVEN
-    if before.state is State.HANDING and not any(domain.domid == before.domid for domain in host.xl.domains()):
+    given = before.state is OwnershipState.GIVEN
+    if before.state is OwnershipState.HANDING and not any(
+        domain.domid == before.domid for domain in host.xl.domains()
+    ):
         say(f"{before.name} has moved, though it was not heard from here: {failure}")
         given = True
-    if settled is None or settled.state is not State.REMOVED:
+    if settled is None or settled.state is not OwnershipState.REMOVED:
         return None if given else failure
     if failure is None:
         try:

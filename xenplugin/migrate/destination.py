@@ -24,15 +24,15 @@ from xenplugin.errors import LinkError, OwnershipError, PeerError, RefusedError,
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.migrate import records, recover
 from xenplugin.migrate.gate import Gate
-from xenplugin.migrate.ownership import FINAL, Role, State
+from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
 from xenplugin.migrate.records import DiskNote, PeerNote, Record
 from xenplugin.migrate.xl_protocol import Backward, Cleared, Forward, TakenBack, Unpaused, rewrite
 from xenplugin.migrate.xl_protocol import Config as Configuration
 from xenplugin.transfer.job import Job
-from xenplugin.transfer.receive_stream import PipeIn
+from xenplugin.transfer.receive_stream import StreamReceiver
 from xenplugin.xen.guest import identity
 from xenplugin.xen.process import process
-from xenplugin.xen.xl import Xl
+from xenplugin.xen.xl import XlCommand
 
 _READ = 64 << 10
 #: Options of `xl` and of `xl migrate-receive` that a source may ask for (Xen's tools/xl/xl_migrate.c).
@@ -48,7 +48,7 @@ def receive_words(details: dict[str, Any]) -> list[str]:
     return words
 
 
-class Receiving:
+class DestinationMigration:
     """One guest. `run()` once."""
 
     def __init__(self, channel: PipeEndpoint, random: bytes, config: Config, job: Job) -> None:
@@ -57,7 +57,7 @@ class Receiving:
         self._id = str(job.details.get("id"))
         if not records.valid_id(self._id):
             raise PeerError("the source gave its migration no id")
-        self._pipe = PipeIn(channel, random, config, job)
+        self._pipe = StreamReceiver(channel, random, config, job)
         self._pipe.on_note = self._heard
         self._forward = Gate(Forward(), (Cleared,))
         self._backward = Gate(Backward(), (Unpaused, TakenBack))
@@ -76,7 +76,7 @@ class Receiving:
         talking = threading.Thread(target=self._talk_back, daemon=True)
         try:
             self._pipe.open()
-            self._xl = Xl().start_receive(self._words)
+            self._xl = XlCommand().start_receive(self._words)
             talking.start()
             for data in self._pipe.read():
                 self._pass_on(data)
@@ -95,7 +95,7 @@ class Receiving:
             if isinstance(event, Configuration):
                 self._forward_config(event)
             elif isinstance(event, Cleared):
-                self._advance(State.CLEARED)
+                self._advance(OwnershipState.CLEARED)
                 self._write(self._forward.release())
 
     def _forward_config(self, event: Configuration) -> None:
@@ -149,10 +149,10 @@ class Receiving:
         for event in events:
             if isinstance(event, Unpaused):
                 if event.status == 0:
-                    self._advance(State.RUNNING)
+                    self._advance(OwnershipState.RUNNING)
                 self._pipe.answer(self._backward.release())
             elif isinstance(event, TakenBack):
-                self._advance(State.REFUSED)
+                self._advance(OwnershipState.REFUSED)
                 self._pipe.answer(self._backward.release())
 
     # -- notes ------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class Receiving:
             raise PeerError("a guest without a name") from None
         if not records.valid_uuid(uuid):
             raise PeerError("a guest without a uuid")
-        host_state = recover.Host(self._config.state_dir, _say)
+        host_state = recover.LocalHost(self._config.state_dir, _say)
         recover.clear_way(host_state, uuid, [Role.DESTINATION])
         if any(name == domain.name for domain in host_state.xl.domains()) and not _is_self(name, uuid, host_state):
             raise RefusedError(f"there is a guest {name} on the far host already", hint="xl list there shows it")
@@ -204,7 +204,7 @@ class Receiving:
             notes.append(DiskNote(path, size, os.lstat(path).st_ino if made else None))
         self._record = records.note(self._config.state_dir, self._record, disks=tuple(notes))
 
-    def _advance(self, state: State) -> None:
+    def _advance(self, state: OwnershipState) -> None:
         if self._record is None:
             raise PeerError("xl goes on without a guest")
         self._record = records.advance(self._config.state_dir, self._record, state)
@@ -227,7 +227,7 @@ class Receiving:
         one = self._record
         try:
             if one is not None:
-                host = recover.Host(self._config.state_dir, _say)
+                host = recover.LocalHost(self._config.state_dir, _say)
                 one = host.settle(one)
                 if one is not None and one.state in FINAL and self._settled:
                     records.forget(self._config.state_dir, one)
@@ -243,7 +243,7 @@ def _paths(fields: dict[str, Any]) -> Sequence[str]:
     return [disk["pdev_path"] for disk in fields.get("disks", []) if disk.get("pdev_path")]
 
 
-def _is_self(name: str, uuid: str, host: recover.Host) -> bool:
+def _is_self(name: str, uuid: str, host: recover.LocalHost) -> bool:
     """Whether it is the very guest that comes: both sides are one host (xl migrate g1 localhost)."""
     return any(domain.name == name and domain.uuid == uuid for domain in host.xl.domains())
 

@@ -14,9 +14,9 @@ from xenplugin.config import Config
 from xenplugin.image.source.changes import Changes, Unwatched
 from xenplugin.image.source.raw import open_source
 from xenplugin.link.rate import Pacer
-from xenplugin.link.ssh_multiplexing import Standby
-from xenplugin.transfer.send_disk import Target
-from xenplugin.transfer.send_live_disk import LiveDisk
+from xenplugin.link.ssh_multiplexing import PrestartedRemote
+from xenplugin.transfer.send_disk import RemotePath
+from xenplugin.transfer.send_live_disk import LiveDiskSender
 from xenplugin.xen.dirty_tracking import watch
 from xenplugin.xen.guest import Disk
 
@@ -39,7 +39,7 @@ class Disks:
         check: Callable[[], None],
         *,
         watched: bool,
-        standby: Standby | None = None,
+        standby: PrestartedRemote | None = None,
     ) -> None:
         self._check = check
         self._stop = threading.Event()
@@ -47,7 +47,7 @@ class Disks:
         self._emit = emit
         self._lock = threading.Lock()
         self._opened = ExitStack()
-        self._moving: list[LiveDisk] = []
+        self._moving: list[LiveDiskSender] = []
         self.sizes: list[int] = []
         try:
             for disk in disks:
@@ -58,8 +58,8 @@ class Disks:
                 source = self._opened.enter_context(open_source(disk.path, raw=True))
                 self.sizes.append(source.size)
                 told = self._tell_of(disk.device)
-                target = Target(host, disk.path)
-                moving = LiveDisk(source, target, config, told, changes, pacer=pacer, standby=standby)
+                target = RemotePath(host, disk.path)
+                moving = LiveDiskSender(source, target, config, told, changes, pacer=pacer, standby=standby)
                 standby = None
                 self._opened.callback(moving.close)
                 self._moving.append(moving)
@@ -92,7 +92,7 @@ class Disks:
         """The guest stands still: from now on move the rest."""
         self._stop.set()
 
-        def finish(disk: LiveDisk, before: Future[None] | None) -> dict[str, Any]:
+        def finish(disk: LiveDiskSender, before: Future[None] | None) -> dict[str, Any]:
             if before is not None:
                 before.result()
             return disk.settle()
@@ -112,7 +112,7 @@ class Disks:
         self._opened.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
 
-    def _all(self, step: Callable[[LiveDisk], T]) -> list[T]:
+    def _all(self, step: Callable[[LiveDiskSender], T]) -> list[T]:
         return self._await([self._workers.submit(step, disk) for disk in self._moving])
 
     def _await(self, steps: Sequence[Future[T]]) -> list[T]:

@@ -37,7 +37,7 @@ class Role(StrEnum):
     DESTINATION = "destination"
 
 
-class State(StrEnum):
+class OwnershipState(StrEnum):
     """What a record says; see above."""
 
     MOVING = "moving"  #: the guest is this host's; message 6 has not been passed on
@@ -52,27 +52,27 @@ class State(StrEnum):
 
 
 #: state -> states that may follow.
-TRANSITIONS: dict[Role, dict[State, frozenset[State]]] = {
+TRANSITIONS: dict[Role, dict[OwnershipState, frozenset[OwnershipState]]] = {
     Role.SOURCE: {
-        State.MOVING: frozenset({State.HANDING, State.KEPT}),
-        State.HANDING: frozenset({State.GIVEN, State.KEPT}),
-        State.GIVEN: frozenset({State.REMOVED}),
-        State.KEPT: frozenset({State.REMOVED}),
-        State.REMOVED: frozenset(),
+        OwnershipState.MOVING: frozenset({OwnershipState.HANDING, OwnershipState.KEPT}),
+        OwnershipState.HANDING: frozenset({OwnershipState.GIVEN, OwnershipState.KEPT}),
+        OwnershipState.GIVEN: frozenset({OwnershipState.REMOVED}),
+        OwnershipState.KEPT: frozenset({OwnershipState.REMOVED}),
+        OwnershipState.REMOVED: frozenset(),
     },
     Role.DESTINATION: {
-        State.RECEIVING: frozenset({State.CLEARED, State.REFUSED}),
-        State.CLEARED: frozenset({State.RUNNING, State.REFUSED}),
-        State.RUNNING: frozenset(),
-        State.REFUSED: frozenset(),
+        OwnershipState.RECEIVING: frozenset({OwnershipState.CLEARED, OwnershipState.REFUSED}),
+        OwnershipState.CLEARED: frozenset({OwnershipState.RUNNING, OwnershipState.REFUSED}),
+        OwnershipState.RUNNING: frozenset(),
+        OwnershipState.REFUSED: frozenset(),
     },
 }
-FIRST = {Role.SOURCE: State.MOVING, Role.DESTINATION: State.RECEIVING}
+FIRST = {Role.SOURCE: OwnershipState.MOVING, Role.DESTINATION: OwnershipState.RECEIVING}
 #: Nothing is left to do here but to let the peer know (source) or to be asked by it (destination).
 FINAL = frozenset(state for table in TRANSITIONS.values() for state, following in table.items() if not following)
 
 
-def check(role: Role, before: State, after: State) -> None:
+def check(role: Role, before: OwnershipState, after: OwnershipState) -> None:
     """Raises OwnershipError unless the record of `role` may go from `before` to `after`."""
     if after not in TRANSITIONS[role].get(before, ()):
         raise OwnershipError(
@@ -81,7 +81,7 @@ def check(role: Role, before: State, after: State) -> None:
         )
 
 
-class Guest(Enum):
+class GuestPresence(Enum):
     """What is there of the guest on this host."""
 
     NONE = auto()  #: no domain of this migration
@@ -98,7 +98,7 @@ class Silence(Enum):
     LOST = auto()  #: the administrator says that it will never come back
 
 
-Peer: TypeAlias = State | Silence
+Peer: TypeAlias = OwnershipState | Silence
 
 
 class Action(Enum):
@@ -122,9 +122,9 @@ class Action(Enum):
 
 def decide(
     role: Role,
-    state: State,
+    state: OwnershipState,
     alive: bool,
-    guest: Guest,
+    guest: GuestPresence,
     peer: Peer = Silence.NOT_ASKED,
     *,
     asked: bool = False,
@@ -158,11 +158,11 @@ def decide(
     if state in FINAL:
         return Action.NOTHING
     if alive:
-        return Action.STOP if asked and state is State.RECEIVING else Action.WAIT
-    if state is State.HANDING:
+        return Action.STOP if asked and state is OwnershipState.RECEIVING else Action.WAIT
+    if state is OwnershipState.HANDING:
         return _handing(peer)
-    if taken_back and state is State.CLEARED:
-        state = State.RECEIVING
+    if taken_back and state is OwnershipState.CLEARED:
+        state = OwnershipState.RECEIVING
     return _ALONE[state, guest]
 
 
@@ -170,26 +170,26 @@ def _handing(peer: Peer) -> Action:
     match peer:
         case Silence.NOT_ASKED:
             return Action.ASK
-        case State.RUNNING:
+        case OwnershipState.RUNNING:
             return Action.GIVE
-        case State.REFUSED | Silence.LOST:
+        case OwnershipState.REFUSED | Silence.LOST:
             return Action.KEEP
     return Action.UNDECIDED
 
 
 #: What needs no word of the peer's.
-_ALONE: dict[tuple[State, Guest], Action] = {
-    **{(State.MOVING, guest): Action.KEEP for guest in Guest},
-    (State.GIVEN, Guest.NONE): Action.REMOVE,
-    (State.GIVEN, Guest.STILL): Action.DESTROY,
-    (State.GIVEN, Guest.LIVE): Action.CONFLICT,
-    (State.KEPT, Guest.NONE): Action.REMOVE,
-    (State.KEPT, Guest.STILL): Action.RESUME,
-    (State.KEPT, Guest.LIVE): Action.REMOVE,
-    (State.RECEIVING, Guest.NONE): Action.REFUSE,
-    (State.RECEIVING, Guest.STILL): Action.DESTROY,
-    (State.RECEIVING, Guest.LIVE): Action.CONFLICT,
-    (State.CLEARED, Guest.NONE): Action.REFUSE,
-    (State.CLEARED, Guest.STILL): Action.FINISH,
-    (State.CLEARED, Guest.LIVE): Action.RUN,
+_ALONE: dict[tuple[OwnershipState, GuestPresence], Action] = {
+    **{(OwnershipState.MOVING, guest): Action.KEEP for guest in GuestPresence},
+    (OwnershipState.GIVEN, GuestPresence.NONE): Action.REMOVE,
+    (OwnershipState.GIVEN, GuestPresence.STILL): Action.DESTROY,
+    (OwnershipState.GIVEN, GuestPresence.LIVE): Action.CONFLICT,
+    (OwnershipState.KEPT, GuestPresence.NONE): Action.REMOVE,
+    (OwnershipState.KEPT, GuestPresence.STILL): Action.RESUME,
+    (OwnershipState.KEPT, GuestPresence.LIVE): Action.REMOVE,
+    (OwnershipState.RECEIVING, GuestPresence.NONE): Action.REFUSE,
+    (OwnershipState.RECEIVING, GuestPresence.STILL): Action.DESTROY,
+    (OwnershipState.RECEIVING, GuestPresence.LIVE): Action.CONFLICT,
+    (OwnershipState.CLEARED, GuestPresence.NONE): Action.REFUSE,
+    (OwnershipState.CLEARED, GuestPresence.STILL): Action.FINISH,
+    (OwnershipState.CLEARED, GuestPresence.LIVE): Action.RUN,
 }

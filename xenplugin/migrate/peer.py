@@ -15,7 +15,7 @@ import subprocess
 import time
 from typing import Any
 
-from xenplugin.migrate.ownership import TRANSITIONS, Peer, Role, Silence, State
+from xenplugin.migrate.ownership import TRANSITIONS, OwnershipState, Peer, Role, Silence
 from xenplugin.migrate.records import PeerNote, Record
 
 MARK = "XENPLUGIN-OWNER 1 "
@@ -49,7 +49,7 @@ def ask(record: Record, patience: float = PATIENCE) -> tuple[Peer, str]:
     if said == UNKNOWN:
         return Silence.UNKNOWN, f"{record.peer.host} knows nothing of this migration"
     if said in TRANSITIONS[Role.DESTINATION]:
-        return State(said), f"{record.peer.host} says {said}"
+        return OwnershipState(said), f"{record.peer.host} says {said}"
     return Silence.UNREACHABLE, f"{record.peer.host} gave an answer that this version does not know"
 
 

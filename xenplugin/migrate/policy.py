@@ -67,7 +67,7 @@ def watch(uuid: str) -> Watch:
     return Watch(node(uuid))
 
 
-class Following:
+class PolicyFollower:
     """While a guest moves: tells `changed` its policy before and after whenever it becomes another (`policy` is the
     first), in a thread of its own, until `close()`. One that makes no sense is said; a failing xenstore ends it
     silently."""

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from xenplugin.errors import OwnershipError, RefusedError
 from xenplugin.image.files import os_errors, remove, sync_directory
-from xenplugin.migrate.ownership import FINAL, FIRST, TRANSITIONS, Role, State, check
+from xenplugin.migrate.ownership import FINAL, FIRST, TRANSITIONS, OwnershipState, Role, check
 from xenplugin.xen.process import Process, process
 
 FORMAT = 1
@@ -66,7 +66,7 @@ class Record:
 
     id: str
     role: Role
-    state: State
+    state: OwnershipState
     uuid: str
     name: str
     peer: PeerNote
@@ -161,7 +161,7 @@ def begin(state_dir: Path, record: Record) -> Record:
     return record
 
 
-def advance(state_dir: Path, record: Record, state: State, **changes: Any) -> Record:
+def advance(state_dir: Path, record: Record, state: OwnershipState, **changes: Any) -> Record:
     """The record moved on to `state`, durable on return; `changes` are other fields that change with it.
 
     Raises Overtaken if what is on disk is in another state than `record` (somebody else settled it), OwnershipError
@@ -292,7 +292,7 @@ def _parse(text: Any) -> Record:
     values = dict(text)
     if values.pop("format") != FORMAT:
         raise ValueError("another version of xenplugin wrote it")
-    role, state = Role(values.pop("role")), State(values.pop("state"))
+    role, state = Role(values.pop("role")), OwnershipState(values.pop("state"))
     if state not in TRANSITIONS[role]:
         raise ValueError(f"a {role} is never {state}")
     xl = values.pop("xl")

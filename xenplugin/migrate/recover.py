@@ -23,11 +23,11 @@ from xenplugin.config import Config
 from xenplugin.errors import OwnershipError, PeerError, RefusedError, UsageError, XenpluginError
 from xenplugin.image.files import os_errors, sync_directory
 from xenplugin.migrate import peer, records
-from xenplugin.migrate.ownership import FINAL, Action, Guest, Peer, Role, Silence, State, decide
+from xenplugin.migrate.ownership import FINAL, Action, GuestPresence, OwnershipState, Peer, Role, Silence, decide
 from xenplugin.migrate.records import Overtaken, Record
 from xenplugin.xen import resume, tracefs
 from xenplugin.xen.process import boot_id
-from xenplugin.xen.xl import AWAY, INCOMING, Domain, Xl
+from xenplugin.xen.xl import AWAY, INCOMING, Domain, XlCommand
 
 Say = Callable[[str], None]
 #: Seconds that processes at work are waited for: a suspend alone may take xl 60, a hotplug script 40.
@@ -39,19 +39,24 @@ OLD = 30 * 86400.0
 #: More steps than any record needs; what does not settle by then does not do what it was told.
 _STEPS = 16
 _RECORDED = {
-    Action.KEEP: State.KEPT,
-    Action.GIVE: State.GIVEN,
-    Action.REMOVE: State.REMOVED,
-    Action.RUN: State.RUNNING,
-    Action.REFUSE: State.REFUSED,
+    Action.KEEP: OwnershipState.KEPT,
+    Action.GIVE: OwnershipState.GIVEN,
+    Action.REMOVE: OwnershipState.REMOVED,
+    Action.RUN: OwnershipState.RUNNING,
+    Action.REFUSE: OwnershipState.REFUSED,
 }
 
 
-class Host:
+class LocalHost:
     """This host: its records in `state_dir`, its xl, and how a domain is resumed."""
 
     def __init__(
-        self, state_dir: Path, say: Say, *, xl: Xl | None = None, resume: Callable[[int], None] = resume.resume
+        self,
+        state_dir: Path,
+        say: Say,
+        *,
+        xl: XlCommand | None = None,
+        resume: Callable[[int], None] = resume.resume,
     ) -> None:
         self.state_dir = state_dir
         self._say = say
@@ -59,10 +64,10 @@ class Host:
         self._resume = resume
 
     @property
-    def xl(self) -> Xl:
+    def xl(self) -> XlCommand:
         """Found when it is first needed: a host without records needs none."""
         if self._xl is None:
-            self._xl = Xl()
+            self._xl = XlCommand()
         return self._xl
 
     def settle(
@@ -114,7 +119,7 @@ class Host:
                             self._say(f"{one.name} runs on {one.peer.host}")
                         if action is Action.REFUSE:
                             self._remove_placeholders(one)
-                        if one.state is State.KEPT and domain is None:
+                        if one.state is OwnershipState.KEPT and domain is None:
                             self._say(f"{one.name} is this host's and does not run: start it with xl create")
                         one = records.advance(self.state_dir, one, _RECORDED[action])
             except (PeerError, Overtaken):
@@ -126,24 +131,30 @@ class Host:
             hint="see xl list and xl dmesg",
         )
 
-    def guest(self, one: Record) -> tuple[Guest, Domain | None]:
+    def guest(self, one: Record) -> tuple[GuestPresence, Domain | None]:
         """What is there of a record's guest on this host, and its domain. Raises as Xl."""
         if one.state in FINAL:
-            return Guest.NONE, None
+            return GuestPresence.NONE, None
         domains = [domain for domain in self.xl.domains() if domain.uuid == one.uuid and not domain.dying]
         if one.role is Role.SOURCE:
             # the same domain id after a restart of this host is another domain
             here = [domain for domain in domains if domain.domid == one.domid and one.driver.boot == boot_id()]
-            return (Guest.STILL if here[0].suspended else Guest.LIVE, here[0]) if here else (Guest.NONE, None)
+            return (
+                (GuestPresence.STILL if here[0].suspended else GuestPresence.LIVE, here[0])
+                if here
+                else (GuestPresence.NONE, None)
+            )
         twin = records.read(self.state_dir, one.id, Role.SOURCE)  # both sides may be one host
         domains = [domain for domain in domains if twin is None or domain.domid != twin.domid]
         for domain in domains:
             if domain.name == one.name + INCOMING:
-                return Guest.STILL, domain
-        if domains and one.state is State.CLEARED:  # by whatever name: it may have been given another since
+                return GuestPresence.STILL, domain
+        if (
+            domains and one.state is OwnershipState.CLEARED
+        ):  # by whatever name: it may have been given another since
             waits = domains[0].paused and not one.paused
-            return Guest.STILL if waits else Guest.LIVE, domains[0]
-        return Guest.NONE, None
+            return GuestPresence.STILL if waits else GuestPresence.LIVE, domains[0]
+        return GuestPresence.NONE, None
 
     def _act(self, action: Action, one: Record, domain: Domain) -> None:
         if action is Action.DESTROY:
@@ -197,17 +208,17 @@ class Host:
 
     def close_down(self, one: Record) -> bool:
         """Let the peer of a final source record forget it, too, and remove it. Whether the peer was told."""
-        if one.state is State.REMOVED and (told := peer.tell(one) or _old(one)):
+        if one.state is OwnershipState.REMOVED and (told := peer.tell(one) or _old(one)):
             records.forget(self.state_dir, one)
             return told
         return False
 
 
-def recover(config: Config, say: Say, *, assume_peer_lost: bool = False, host: Host | None = None) -> int:
+def recover(config: Config, say: Say, *, assume_peer_lost: bool = False, host: LocalHost | None = None) -> int:
     """Settle every migration that was interrupted on this host. Returns 0, or 20 if one stays undecided; `say`
     gets what was done and what is to be done by the administrator. `assume_peer_lost`: guests whose other
     host does not answer are resumed here. Raises ImageError if the records cannot be looked at."""
-    here = host or Host(config.state_dir, say)
+    here = host or LocalHost(config.state_dir, say)
     tracefs.sweep()
     found, unreadable = records.read_all(here.state_dir)
     code = 0
@@ -225,7 +236,7 @@ def recover(config: Config, say: Say, *, assume_peer_lost: bool = False, host: H
     return code
 
 
-def _recover_one(here: Host, one: Record, say: Say, assume_peer_lost: bool) -> None:
+def _recover_one(here: LocalHost, one: Record, say: Say, assume_peer_lost: bool) -> None:
     if one.driver.alive and not one.driver.mine and one.state not in FINAL:
         say(f"{one.name}: its migration runs (pid {one.driver.pid})")
         return
@@ -241,7 +252,7 @@ def _recover_one(here: Host, one: Record, say: Say, assume_peer_lost: bool) -> N
         records.forget(here.state_dir, one)
 
 
-def clear_way(host: Host, uuid: str, roles: Sequence[Role] = tuple(Role)) -> None:
+def clear_way(host: LocalHost, uuid: str, roles: Sequence[Role] = tuple(Role)) -> None:
     """Settle what earlier migrations of this guest left on this host, before a new one: a guest that leaves a host
     settles how it came there as well, for who asks that later must not find it gone. Raises RefusedError if one
     runs, OwnershipError if one stays undecided."""
@@ -254,7 +265,7 @@ def clear_way(host: Host, uuid: str, roles: Sequence[Role] = tuple(Role)) -> Non
             host.settle(one)
 
 
-def answer(host: Host, id: str, *, settled: bool = False) -> str:
+def answer(host: LocalHost, id: str, *, settled: bool = False) -> str:
     """The destination's word on migration `id`, as the line that peer.ask() reads, after settling what can be
     settled here. `settled`: the source needs it no more, the record goes. Raises UsageError, or whatever
     keeps it from being settled."""
@@ -299,7 +310,7 @@ def _old(one: Record) -> bool:
 
 #: What a final state says to an administrator.
 MEANING = {
-    State.REMOVED: "settled, nothing is left to do on this host",
-    State.RUNNING: "the guest is this host's",
-    State.REFUSED: "the guest is the other host's, nothing of it runs here",
+    OwnershipState.REMOVED: "settled, nothing is left to do on this host",
+    OwnershipState.RUNNING: "the guest is this host's",
+    OwnershipState.REFUSED: "the guest is the other host's, nothing of it runs here",
 }

@@ -29,17 +29,17 @@ from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, XenpluginError
 from xenplugin.link.rate import Pacer
 from xenplugin.link.remote_process import far_command
-from xenplugin.link.ssh_multiplexing import SharedLogin, Standby
+from xenplugin.link.ssh_multiplexing import PrestartedRemote, SharedLogin
 from xenplugin.migrate import policy, records, recover
 from xenplugin.migrate.conclude import conclude
 from xenplugin.migrate.disks import Disks
 from xenplugin.migrate.gate import Gate
-from xenplugin.migrate.ownership import Role, State
+from xenplugin.migrate.ownership import OwnershipState, Role
 from xenplugin.migrate.publish import Publisher
 from xenplugin.migrate.records import DiskNote, PeerNote, Record
 from xenplugin.migrate.xl_protocol import Backward, Cleared, Ended, Forward, Suspended, TakenBack, Unpaused
 from xenplugin.migrate.xl_protocol import Config as Configuration
-from xenplugin.transfer.send_stream import PipeOut
+from xenplugin.transfer.send_stream import StreamSender
 from xenplugin.ui import units
 from xenplugin.xen import guest as guests
 from xenplugin.xen.process import ancestor
@@ -55,7 +55,7 @@ _TELL = 0.2
 _CLOSING = 2.0
 
 
-class Migration:
+class SourceMigration:
     """`host` as xl was given it; `xl_words` what its xl is to be run with there; `given`: those of mode and rate in
     `config` that win over the policy; `source` and `sink` the descriptors of the near xl's protocol. `run()`
     once."""
@@ -74,7 +74,7 @@ class Migration:
         self._host = host
         self._config = config
         self._given = given
-        self._following: policy.Following | None = None
+        self._following: policy.PolicyFollower | None = None
         self._publisher: Publisher | None = None
 
         def told(event: events.Event) -> None:
@@ -90,12 +90,12 @@ class Migration:
         self._pacer = Pacer(config.rate / 8)
         self._id = records.new_id()
         self._login = SharedLogin(config.ssh, host)
-        self._standby: Standby | None = None  # for the first disk, which nearly every guest has
+        self._standby: PrestartedRemote | None = None  # for the first disk, which nearly every guest has
         self._failure: XenpluginError | None = None
         self._lock = threading.Lock()
         self._linked = threading.Event()
         self._noted = threading.Event()
-        self._pipe = PipeOut(
+        self._pipe = StreamSender(
             {"id": self._id, "xl": xl_words},
             host,
             replace(config, ssh=self._login.first),
@@ -126,7 +126,7 @@ class Migration:
         failure: XenpluginError | None = None
         try:
             self._pipe.start()
-            self._standby = Standby(
+            self._standby = PrestartedRemote(
                 far_command(self._login.further, self._host, self._config.remote_program, self._config.file),
                 self._host,
                 lambda line: self._emit(events.Far(line)),
@@ -136,7 +136,7 @@ class Migration:
             threading.Thread(target=self._link, daemon=True).start()
             for data in self._input():
                 self._pass_on(data)
-            if self._record is None or self._record.state is not State.GIVEN:
+            if self._record is None or self._record.state is not OwnershipState.GIVEN:
                 raise self._failure or PeerError("xl gave the migration up (it says why above)")
         except KeyboardInterrupt:
             failure = _interrupted()
@@ -203,7 +203,7 @@ class Migration:
                 self._pipe.flush()
                 self._open_gate()
             elif isinstance(event, Cleared):
-                self._advance(State.HANDING)
+                self._advance(OwnershipState.HANDING)
                 self._release()
 
     def _look_at_memory(self) -> None:
@@ -243,7 +243,7 @@ class Migration:
         self._config = replace(self._config, **values)
         self._pacer.set(self._config.rate / 8)
         state_dir, mode = self._config.state_dir, self._config.mode
-        recover.clear_way(recover.Host(state_dir, self._notice), guest.uuid)
+        recover.clear_way(recover.LocalHost(state_dir, self._notice), guest.uuid)
         peer = PeerNote(self._host, self._config.ssh, self._config.remote_program)
         self._record = records.begin(
             state_dir,
@@ -253,7 +253,7 @@ class Migration:
             ),
         )  # fmt: skip
         self._publisher = Publisher(guest.uuid, guest.name, self._host, mode)
-        self._following = policy.Following(guest.uuid, usual, wanted, self._heed, self._notice)
+        self._following = policy.PolicyFollower(guest.uuid, usual, wanted, self._heed, self._notice)
         name, uuid = guests.identity(config)  # what the far xl gives it, and the far record has to know it by
         self._say("guest", {"name": name, "uuid": uuid, "mode": mode, "host": socket.gethostname()})
         moved = replace(self._config, ssh=self._login.further)
@@ -293,10 +293,10 @@ class Migration:
             if isinstance(event, Unpaused):
                 if event.status == 0:
                     self._started = time.monotonic()
-                    self._advance(State.GIVEN)
+                    self._advance(OwnershipState.GIVEN)
                 self._write(self._backward.release())
             elif isinstance(event, TakenBack):
-                self._advance(State.KEPT)
+                self._advance(OwnershipState.KEPT)
                 self._write(self._backward.release())
 
     def _write(self, data: bytes) -> None:
@@ -330,7 +330,7 @@ class Migration:
 
     # -- state ------------------------------------------------------------------------------------
 
-    def _advance(self, state: State) -> None:
+    def _advance(self, state: OwnershipState) -> None:
         with self._lock:
             if self._record is None:
                 raise PeerError("the far xl answers before it was asked")
@@ -372,7 +372,7 @@ class Migration:
             if failure is not None:
                 self._pipe.close()  # before xl is waited for: the far xl is to let go as well
             if self._record is not None:
-                host = recover.Host(self._config.state_dir, self._notice)
+                host = recover.LocalHost(self._config.state_dir, self._notice)
                 failure = conclude(host, self._record, self._pipe, failure, self._notice)
         finally:
             self._pipe.close()

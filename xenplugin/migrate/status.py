@@ -23,7 +23,7 @@ from xenplugin.geometry import CHUNK
 from xenplugin.image.target import journal
 from xenplugin.image.target.partial import partial_name
 from xenplugin.migrate import records
-from xenplugin.migrate.ownership import FINAL, Role, State
+from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
 from xenplugin.migrate.records import Record
 from xenplugin.migrate.recover import OLD
 from xenplugin.ui import units
@@ -32,15 +32,15 @@ RECOVER = "xenplugin recover"
 _WIDTH = 160
 #: What is known and what recovery would do, by state; {peer} is the other host.
 _MEANS = {
-    State.MOVING: ("is this host's, perhaps suspended", "resumes it here"),
-    State.HANDING: ("may run on {peer}, suspended here", "asks {peer}, then resumes or removes it here"),
-    State.GIVEN: ("runs on {peer}", "removes what is left of it here"),
-    State.KEPT: ("is this host's, perhaps suspended", "resumes it here"),
-    State.REMOVED: ("settled; {peer} has not heard so", "tells {peer}"),
-    State.RECEIVING: ("is {peer}'s, perhaps a copy in part here", "removes that copy"),
-    State.CLEARED: ("is this host's if its copy is here", "lets it run here, or leaves it to {peer}"),
-    State.RUNNING: ("came from {peer}, is this host's", ""),
-    State.REFUSED: ("is {peer}'s, nothing of it is here", ""),
+    OwnershipState.MOVING: ("is this host's, perhaps suspended", "resumes it here"),
+    OwnershipState.HANDING: ("may run on {peer}, suspended here", "asks {peer}, then resumes or removes it here"),
+    OwnershipState.GIVEN: ("runs on {peer}", "removes what is left of it here"),
+    OwnershipState.KEPT: ("is this host's, perhaps suspended", "resumes it here"),
+    OwnershipState.REMOVED: ("settled; {peer} has not heard so", "tells {peer}"),
+    OwnershipState.RECEIVING: ("is {peer}'s, perhaps a copy in part here", "removes that copy"),
+    OwnershipState.CLEARED: ("is this host's if its copy is here", "lets it run here, or leaves it to {peer}"),
+    OwnershipState.RUNNING: ("came from {peer}, is this host's", ""),
+    OwnershipState.REFUSED: ("is {peer}'s, nothing of it is here", ""),
 }
 
 
@@ -99,7 +99,7 @@ def _names(one: Record) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _image(state: journal.State) -> dict[str, Any]:
+def _image(state: journal.TargetState) -> dict[str, Any]:
     durable = sum(count for _, count in state.durable.runs()) * CHUNK
     running = state.kind == "file" and _locked(partial_name(state.target))
     return {

@@ -25,7 +25,7 @@ from xenplugin.codec.compress import STORE
 from xenplugin.config import Config, load
 from xenplugin.errors import OwnershipError, PeerError, XenpluginError, from_code
 from xenplugin.migrate import recover
-from xenplugin.xen.xl import Xl
+from xenplugin.xen.xl import XlCommand
 
 #: What ends a migration in order; the terminal's own signals go to every process in the foreground.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -55,7 +55,7 @@ class Supervisor:
                                     str(theirs.fileno())])  # fmt: skip
             words = [*self._global, "migrate", *self._options, "-s", transport, "--", self._guest, self._host]
             with _ignored():
-                xl = Xl().start_migrate(words, theirs.fileno())
+                xl = XlCommand().start_migrate(words, theirs.fileno())
             theirs.close()
             relay = threading.Thread(target=self._relay, args=(xl,), daemon=True)
             relay.start()

@@ -22,7 +22,7 @@ from typing import Any
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import UsageError
-from xenplugin.migrate.source import Migration
+from xenplugin.migrate.source import SourceMigration
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -53,7 +53,7 @@ def run(
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    migration = Migration(host, xl_words, config, emit, given, source=source, sink=sink)
+    migration = SourceMigration(host, xl_words, config, emit, given, source=source, sink=sink)
 
     def give_up() -> None:
         if not migration.cancel():

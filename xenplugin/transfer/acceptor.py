@@ -18,7 +18,7 @@ from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, Xenp
 from xenplugin.link import listener
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.link.pool import PING_EVERY
-from xenplugin.transfer.connections import Line, Lines
+from xenplugin.transfer.connections import AcceptedConnection, Connections
 from xenplugin.transfer.job import DOMAIN, MAX_LINE, Job
 from xenplugin.transfer.packing import CORES
 from xenplugin.wire import states
@@ -56,12 +56,12 @@ class Acceptor:
         random: bytes,
         config: Config,
         job: Job,
-        serve: Callable[[Line, Iterator[Frame]], None],
+        serve: Callable[[AcceptedConnection, Iterator[Frame]], None],
         failed: Callable[[XenpluginError], None] | None = None,
     ) -> None:
         self.failure: XenpluginError | None = None
         self.told = False  #: the source knows of the failure
-        self.control: Line | None = None
+        self.control: AcceptedConnection | None = None
         self._channel = channel
         self._config = config
         self._job = job
@@ -72,7 +72,7 @@ class Acceptor:
         if job.kind == DOMAIN:
             self._tables = (states.DOMAIN_FORWARD_CONTROL, states.DOMAIN_FORWARD_DATA)
         keys = Keys(job.secret, random)
-        self._lines = Lines(job, keys, self._tables[1], config.silence, serve, self.fail)
+        self._lines = Connections(job, keys, self._tables[1], config.silence, serve, self.fail)
         reader = Reader(self._tables[0], accept=self._lines.accept_control, size=job.size)
         self._reader = reader
         self._frames = self._receive(reader)
@@ -87,7 +87,7 @@ class Acceptor:
         """Set when the session ends."""
         return self._over
 
-    def open(self) -> Line:
+    def open(self) -> AcceptedConnection:
         """Wait for the source to prove itself. Returns the control channel. Raises XenpluginError, OSError."""
         first = next(self._frames, None)
         if not isinstance(first, Image) or self._reader.preamble is None:

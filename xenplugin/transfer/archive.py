@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from xenplugin import events
-from xenplugin.codec.adaptive_level import Ladder
+from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.codec.seal import FILE_RANDOM, Aead, Keys, cipher_named
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, TamperError, XenpluginError
@@ -22,9 +22,9 @@ from xenplugin.image.source.raw import Source
 from xenplugin.image.target.null_sink import NullSink
 from xenplugin.image.target.sink import Sink, open_sink
 from xenplugin.link.rate import Pacer
-from xenplugin.transfer.packing import WORKERS, Once, Packing, allocated
+from xenplugin.transfer.packing import WORKERS, Packing, SinglePassTracker, allocated
 from xenplugin.transfer.plan import Plan
-from xenplugin.transfer.writer_pool import Hand, Writing
+from xenplugin.transfer.writer_pool import FrameWriter, PoolWorker
 from xenplugin.wire import states
 from xenplugin.wire.frames import Chunk, End, Frame, Image, Zeros
 from xenplugin.wire.preamble import Carrier, Preamble
@@ -105,7 +105,7 @@ class _Sealing:
 
     def __init__(self, source: Source, file: BinaryIO, secret: bytes, config: Config) -> None:
         self.cipher = cipher_named(config.cipher)
-        self.ladder = Ladder(FILE_LEVEL if config.level is None else config.level, WORKERS)
+        self.ladder = AdaptiveLevel(FILE_LEVEL if config.level is None else config.level, WORKERS)
         self.written = 0
         self._allocated = allocated(source)
         self._file = file
@@ -117,7 +117,7 @@ class _Sealing:
         self._write(preamble.pack())
         self._plan = Plan(source.runs())
         self._put(Image(source.size))
-        self._book = Once(source.size, None)
+        self._book = SinglePassTracker(source.size, None)
         self.packing = Packing(source, self._plan, self._book, self.ladder, self._put, self._fail)
 
     def run(self, emit: events.Emit) -> bytes:
@@ -202,7 +202,7 @@ class _Opening:
         self._attached = attached
         self._keys = Keys(secret, FILE_RANDOM)
         self._read = 0
-        self._writing: Writing | None = None
+        self._writing: FrameWriter | None = None
 
     def run(self, emit: events.Emit, began: float) -> dict[str, Any]:
         reader = Reader(states.FORWARD_FILE, accept=self._accept)
@@ -220,8 +220,8 @@ class _Opening:
         if not isinstance(image, Image):
             reader.finish()
             raise TamperError("the sealed stream is cut off")
-        writing = self._writing = Writing(self._open(image.size))
-        hand = Hand(writing)
+        writing = self._writing = FrameWriter(self._open(image.size))
+        hand = PoolWorker(writing)
         data = 0
         reported = began
         for frame in frames:

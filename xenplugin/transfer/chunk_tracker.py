@@ -21,14 +21,14 @@ from xenplugin.image.index.sent_leaves import SentLeaves
 from xenplugin.image.index.versions import LAST, Versions
 from xenplugin.transfer.packing import Terms
 from xenplugin.transfer.plan import Plan
-from xenplugin.transfer.remote_index import Base
+from xenplugin.transfer.remote_index import RemoteIndex
 from xenplugin.wire.frames import Chunk, Sent, Zeros
 
 
-class LiveBook:
+class LiveChunkTracker:
     """Of an image of `size` bytes, of which the far side has `base` at first."""
 
-    def __init__(self, size: int, base: Base, sent: SentLeaves) -> None:
+    def __init__(self, size: int, base: RemoteIndex, sent: SentLeaves) -> None:
         self.digest = ImageDigest(size, live=True)
         self.rounds = 0
         self._size = size

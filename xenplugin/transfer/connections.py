@@ -24,7 +24,7 @@ from xenplugin.wire.preamble import Carrier, Preamble
 from xenplugin.wire.session import Reader, Writer
 
 
-class Line:
+class AcceptedConnection:
     """One connection; writing is safe from any thread."""
 
     def __init__(self, number: int, endpoint: Endpoint, writer: Writer) -> None:
@@ -39,7 +39,7 @@ class Line:
             self.endpoint.send(*self._writer.pack(frame))
 
 
-class Lines:
+class Connections:
     """The connections of `job`; data connections keep to `table`. `serve(line, frames)` handles one to its end;
     `failed` is told what ends the session; `silence`: seconds without a word after which a connection is lost."""
 
@@ -49,7 +49,7 @@ class Lines:
         keys: Keys,
         table: states.Table,
         silence: float,
-        serve: Callable[[Line, Iterator[Frame]], None],
+        serve: Callable[[AcceptedConnection, Iterator[Frame]], None],
         failed: Callable[[BaseException], None],
     ) -> None:
         self._job = job
@@ -58,7 +58,7 @@ class Lines:
         self._silence = silence
         self._serve = serve
         self._failed = failed
-        self._lines: dict[int, Line] = {}
+        self._lines: dict[int, AcceptedConnection] = {}
         self._numbers = {0}
         self._lock = threading.Lock()
 
@@ -68,9 +68,9 @@ class Lines:
             raise PeerError("the control channel must be connection 0")
         return self._accept(preamble)
 
-    def add_control(self, endpoint: Endpoint, preamble: Preamble) -> Line:
+    def add_control(self, endpoint: Endpoint, preamble: Preamble) -> AcceptedConnection:
         """The control channel, whose first frame opened."""
-        control = Line(0, endpoint, Writer(self._keys.backward(preamble)))
+        control = AcceptedConnection(0, endpoint, Writer(self._keys.backward(preamble)))
         self._lines[0] = control
         return control
 
@@ -97,7 +97,7 @@ class Lines:
                 self._check(preamble.number)
             return self._accept(preamble)
 
-        line: Line | None = None
+        line: AcceptedConnection | None = None
         try:
             reader = Reader(self._table, accept=accept, size=self._job.size)
             frames = receive(endpoint, reader)
@@ -108,7 +108,7 @@ class Lines:
                 self._check(preambles[0].number)
                 self._numbers.add(preambles[0].number)
             known()
-            line = Line(preambles[0].number, endpoint, Writer(self._keys.backward(preambles[0])))
+            line = AcceptedConnection(preambles[0].number, endpoint, Writer(self._keys.backward(preambles[0])))
             tcp.tune(sock, self._silence, None)
             silence = struct.pack("=QQ", math.ceil(self._silence), 0)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)

@@ -16,7 +16,7 @@ from xenplugin.transfer.remote_index import INDEX_AHEAD
 from xenplugin.wire.frames import INDEX_CHUNKS, LEAF, Index, IndexRun
 
 
-class Describing:
+class IndexSender:
     """Describes the base of `sink` through `send`."""
 
     def __init__(self, sink: Sink, send: Callable[[Index | IndexRun], None]) -> None:

@@ -34,7 +34,7 @@ _PIECE_LAST = 64 << 10
 _PIECES = 32
 
 
-class Backlog:
+class InflightLimit:
     """`limit`: packed bytes that may be under way: twice what the far xl takes in two round trips and `_WAITING`
     seconds, so that a limit that was too low grows; from `close_in` on what it takes in one and `_WAITING_LAST`. It
     is not lowered while TCP's slow start opens up, when what is handed on says nothing of the link."""

@@ -16,21 +16,21 @@ from collections.abc import Callable
 from typing import Any
 
 from xenplugin import events
-from xenplugin.codec.adaptive_level import Ladder
+from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.codec.compress import STORE
 from xenplugin.codec.seal import Keys
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, XenpluginError
 from xenplugin.link import tcp
-from xenplugin.link.connection import Line
-from xenplugin.link.connector import Dialer, Session
+from xenplugin.link.connection import Connection
+from xenplugin.link.connector import Connector, Session
 from xenplugin.link.pool import PING_EVERY, Pool, take
 from xenplugin.link.rate import Pacer
-from xenplugin.link.remote_process import Far, far_command, ssh_address, undisturbed
-from xenplugin.link.ssh_multiplexing import Standby
+from xenplugin.link.remote_process import RemoteProcess, far_command, ssh_address, undisturbed
+from xenplugin.link.ssh_multiplexing import PrestartedRemote
 from xenplugin.transfer.job import DOMAIN, Job
 from xenplugin.transfer.packing import CORES
-from xenplugin.transfer.path_tuning import Gauge, Tending
+from xenplugin.transfer.path_tuning import PathTuner, QueueGauge
 from xenplugin.wire import states
 from xenplugin.wire.frames import (
     Answer,
@@ -63,8 +63,8 @@ class Initiator:
     far side, if it was started already."""
 
     pool: Pool
-    control: Line
-    ladder: Ladder
+    control: Connection
+    ladder: AdaptiveLevel
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Initiator:
         acknowledged: Callable[[list[Sent]], None] | None = None,
         failed: Callable[[XenpluginError], None] | None = None,
         pacer: Pacer | None = None,
-        standby: Standby | None = None,
+        standby: PrestartedRemote | None = None,
     ) -> None:
         self._host = host
         self._standby = standby
@@ -93,8 +93,8 @@ class Initiator:
         self._acknowledged = acknowledged
         self._on_failure = failed
         self._pacer = pacer or (Pacer(config.rate / 8) if config.rate else None)
-        self._far: Far | None = None
-        self._tending: Tending | None = None
+        self._far: RemoteProcess | None = None
+        self._tending: PathTuner | None = None
         self._lock = threading.Lock()
         self._happened = threading.Event()  # welcome, done or failure
         self._over = threading.Event()
@@ -116,7 +116,7 @@ class Initiator:
         self._most_streams = _STREAM_STREAMS if in_order else tcp.MAX_STREAMS
         table = states.DOMAIN_BACKWARD_CONTROL if in_order else states.BACKWARD_CONTROL
         self.control = session.line(0, self._channel, table)
-        self._dialer = Dialer(
+        self._dialer = Connector(
             session,
             timeout=config.connect_timeout,
             silence=config.silence,
@@ -133,8 +133,8 @@ class Initiator:
             acknowledged=self._acknowledged,
         )
         # On one machine no link is to be relieved: packing would only take the CPU from the writing side.
-        self.ladder = Ladder(STORE if config.level is None and job.local else config.level, CORES)
-        self.gauge = Gauge(self.pool.queue, self.ladder)
+        self.ladder = AdaptiveLevel(STORE if config.level is None and job.local else config.level, CORES)
+        self.gauge = QueueGauge(self.pool.queue, self.ladder)
         try:
             self._channel.send(job.line())
             self.control.send(Image(job.size))
@@ -143,7 +143,7 @@ class Initiator:
         for task in (self._listen, self._keep_alive, self._watch):
             threading.Thread(target=task, daemon=True).start()
 
-    def _start_far(self) -> Far:
+    def _start_far(self) -> RemoteProcess:
         if self._standby is not None:
             self._far = self._standby.take()
             return self._far
@@ -151,7 +151,7 @@ class Initiator:
         name = self._host or "the far side"
         command = far_command(config.ssh, self._host, config.remote_program, config.file)
         with undisturbed():  # else ctrl-C could come when it is started and nobody knows it yet
-            self._far = Far(command, name, lambda line: self.emit(events.Far(line)))
+            self._far = RemoteProcess(command, name, lambda line: self.emit(events.Far(line)))
         self._far.await_ready(config.patience)
         return self._far
 
@@ -189,7 +189,7 @@ class Initiator:
             self.pool.open(self.streams - 1)
             self.emit(events.Linked(dialer.address or "", dialer.rtt, self.streams, dialer.congestion))
         self.gauge.connected(dialer.rtt)
-        self._tending = Tending(config, dialer, self.pool)
+        self._tending = PathTuner(config, dialer, self.pool)
 
     def _addresses(self, welcome: dict[str, Any]) -> list[str]:
         if self._config.address:

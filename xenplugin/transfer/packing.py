@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
-from xenplugin.codec.adaptive_level import Ladder
+from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.codec.compress import STORE, Packer
 from xenplugin.errors import ImageError, XenpluginError
 from xenplugin.geometry import CHUNK, chunk_length
@@ -23,7 +23,7 @@ from xenplugin.image.index.digest import ImageDigest, chunk_digest, leaves
 from xenplugin.image.scan import byte_runs, mapped_bytes, nonzero_blocks
 from xenplugin.image.source.raw import Source
 from xenplugin.transfer.plan import Plan
-from xenplugin.transfer.remote_index import Base
+from xenplugin.transfer.remote_index import RemoteIndex
 from xenplugin.wire.frames import Chunk, Codec, Zeros
 
 CORES = len(os.sched_getaffinity(0))
@@ -61,7 +61,7 @@ class Terms:
     fresh: bool
 
 
-class Book(Protocol):
+class ChunkTracker(Protocol):
     """What is known of the chunks that were sent."""
 
     digest: ImageDigest
@@ -83,10 +83,10 @@ class Book(Protocol):
 _ANYWAY = nullcontext()
 
 
-class Once:
+class SinglePassTracker:
     """The book of an image that nobody writes to. `base` None: the far side has nothing."""
 
-    def __init__(self, size: int, base: Base | None) -> None:
+    def __init__(self, size: int, base: RemoteIndex | None) -> None:
         self.digest = ImageDigest(size)
         self._base = base
 
@@ -113,8 +113,8 @@ class Packing:
         self,
         source: Source,
         plan: Plan,
-        book: Book,
-        ladder: Ladder,
+        book: ChunkTracker,
+        ladder: AdaptiveLevel,
         put: Callable[[Chunk | Zeros], None],
         failed: Callable[[XenpluginError], None],
     ) -> None:

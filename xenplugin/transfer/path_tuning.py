@@ -7,10 +7,10 @@ import math
 import threading
 import time
 
-from xenplugin.codec.adaptive_level import Ladder
+from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.config import Config
 from xenplugin.link import tcp
-from xenplugin.link.connector import Dialer
+from xenplugin.link.connector import Connector
 from xenplugin.link.pool import Pool
 from xenplugin.link.queue import SendQueue
 
@@ -23,10 +23,10 @@ _LOOK_EVERY = 0.5
 _SURE = 2
 
 
-class Gauge:
+class QueueGauge:
     """Reads the queue for the ladder, every `_GAUGE` seconds at most."""
 
-    def __init__(self, queue: SendQueue, ladder: Ladder) -> None:
+    def __init__(self, queue: SendQueue, ladder: AdaptiveLevel) -> None:
         self._queue = queue
         self._ladder = ladder
         self._at = time.monotonic()
@@ -55,10 +55,10 @@ class Gauge:
             self._at, self._left = now, left
 
 
-class Tending:
+class PathTuner:
     """Fits connections and congestion control to what the path turns out to be, unless they are set."""
 
-    def __init__(self, config: Config, dialer: Dialer, pool: Pool) -> None:
+    def __init__(self, config: Config, dialer: Connector, pool: Pool) -> None:
         self._config = config
         self._dialer = dialer
         self._pool = pool

@@ -13,7 +13,7 @@ _MOST = 8
 _SHRINK = 0.8
 
 
-class Converging:
+class PrecopyPolicy:
     """Told of every round, the first one (of everything) included."""
 
     def __init__(self) -> None:

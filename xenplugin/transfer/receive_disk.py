@@ -19,10 +19,10 @@ from xenplugin.image.target.placeholder import Placeholder
 from xenplugin.image.target.sink import Sink, open_sink
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.transfer.acceptor import Acceptor, expected
-from xenplugin.transfer.connections import Line
-from xenplugin.transfer.index_sender import Describing
+from xenplugin.transfer.connections import AcceptedConnection
+from xenplugin.transfer.index_sender import IndexSender
 from xenplugin.transfer.job import Job
-from xenplugin.transfer.writer_pool import Hands, Writing
+from xenplugin.transfer.writer_pool import FrameWriter, WriterPool
 from xenplugin.wire.frames import Ack, Chunk, Done, End, Error, Frame, Zeros
 
 #: Seconds to the first checkpoint, doubled for each further one up to the last figure.
@@ -35,7 +35,7 @@ _ACK_EVERY = 4
 Attached = Callable[[str], str | None]
 
 
-class Incoming:
+class DiskReceiver:
     """Receives the image of `job` over `channel`; `random` is what the ready line said, `attached(path)` names the
     guest that has it as a disk. `run()` once."""
 
@@ -47,9 +47,9 @@ class Incoming:
         self._placeholder: Placeholder | None = None
         self._sink: Sink | None = None
         self._told_apart = False
-        self._writing: Writing | None = None
-        self._hands: Hands | None = None
-        self._describing: Describing | None = None
+        self._writing: FrameWriter | None = None
+        self._hands: WriterPool | None = None
+        self._describing: IndexSender | None = None
 
     @property
     def told(self) -> bool:
@@ -62,9 +62,9 @@ class Incoming:
         try:
             control = session.open()
             self._sink = self._open()
-            self._writing = Writing(self._sink, live=self._job.live)
-            self._hands = Hands(self._writing)
-            self._describing = Describing(self._sink, control.send)
+            self._writing = FrameWriter(self._sink, live=self._job.live)
+            self._hands = WriterPool(self._writing)
+            self._describing = IndexSender(self._sink, control.send)
             session.welcome(
                 resumed=self._sink.resumed,
                 placeholder=self._placeholder is not None,
@@ -100,7 +100,7 @@ class Incoming:
             use_base=not job.whole,
         )
 
-    def _serve(self, line: Line, frames: Iterator[Frame]) -> None:
+    def _serve(self, line: AcceptedConnection, frames: Iterator[Frame]) -> None:
         """Handle a connection's frames to its end."""
         writing, hands, describing = self._writing, self._hands, self._describing
         assert writing is not None and hands is not None and describing is not None
@@ -153,7 +153,7 @@ class Incoming:
         if self._writing is not None and self._writing.complete:
             self._session.stir()
 
-    def _finish(self, control: Line, describer: threading.Thread) -> None:
+    def _finish(self, control: AcceptedConnection, describer: threading.Thread) -> None:
         assert self._writing is not None and self._describing is not None
         root = self._writing.settle()
         self._describing.close()

@@ -18,20 +18,20 @@ from xenplugin.config import Config
 from xenplugin.errors import PeerError, TamperError, XenpluginError, from_code
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.transfer.acceptor import Acceptor, expected
-from xenplugin.transfer.connections import Line
+from xenplugin.transfer.connections import AcceptedConnection
 from xenplugin.transfer.job import Job
 from xenplugin.transfer.reassembly import Reassembly
 from xenplugin.wire.frames import MAX_ANSWER, MAX_NOTE, Ack, Answer, Done, End, Error, Frame, Note, Segment
 
 
-class PipeIn:
+class StreamReceiver:
     """The stream of `job` over `channel`; `random` is what the ready line said. Set `on_note`, which is
     called from another thread, before `open`."""
 
     def __init__(self, channel: PipeEndpoint, random: bytes, config: Config, job: Job) -> None:
         self.on_note: Callable[[dict[str, Any]], None] = lambda fields: None
         self._session = Acceptor(channel, random, config, job, self._serve)
-        self._segments: Reassembly[Line] = Reassembly()
+        self._segments: Reassembly[AcceptedConnection] = Reassembly()
         self._lock = threading.Lock()
         self._digest = hashlib.sha256()
 
@@ -95,7 +95,7 @@ class PipeIn:
         with _expected():
             self._session.control.send(frame)
 
-    def _serve(self, line: Line, frames: Iterator[Frame]) -> None:
+    def _serve(self, line: AcceptedConnection, frames: Iterator[Frame]) -> None:
         try:
             for frame in frames:
                 if isinstance(frame, Segment):
@@ -136,7 +136,7 @@ def note_fields(text: str) -> dict[str, Any]:
     return fields
 
 
-def _acknowledge(line: Line, count: int) -> None:
+def _acknowledge(line: AcceptedConnection, count: int) -> None:
     with contextlib.suppress(OSError):  # its reader notices as well
         line.send(Ack(count))
 

@@ -21,7 +21,7 @@ INDEX_AHEAD = 16384
 _MANY = 256
 
 
-class Base:
+class RemoteIndex:
     """The far side's old image, of which `size` bytes count."""
 
     def __init__(self, size: int) -> None:

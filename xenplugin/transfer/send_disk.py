@@ -19,14 +19,14 @@ from xenplugin.image.safety import shared_storage
 from xenplugin.image.source.raw import Source
 from xenplugin.transfer.initiator import AGAIN, TICK, Initiator
 from xenplugin.transfer.job import Job
-from xenplugin.transfer.packing import Once, Packing, allocated
+from xenplugin.transfer.packing import Packing, SinglePassTracker, allocated
 from xenplugin.transfer.plan import Plan
-from xenplugin.transfer.remote_index import Base
+from xenplugin.transfer.remote_index import RemoteIndex
 from xenplugin.wire.frames import Frame, Index, IndexRun
 
 
 @dataclass(frozen=True)
-class Target:
+class RemotePath:
     """`host` None: a child process on this machine."""
 
     host: str | None
@@ -36,15 +36,15 @@ class Target:
         return self.path if self.host is None else f"{self.host}:{self.path}"
 
 
-class Outgoing:
+class DiskSender:
     """One transfer of `source` to `target`. `run()` once."""
 
-    def __init__(self, source: Source, target: Target, config: Config, emit: events.Emit) -> None:
+    def __init__(self, source: Source, target: RemotePath, config: Config, emit: events.Emit) -> None:
         self._source = source
         self._target = target
         self._config = config
         self._allocated = allocated(source)
-        self._base = Base(source.size)
+        self._base = RemoteIndex(source.size)
         self._plan = Plan(source.runs())
         self._session = Initiator(target.host, config, emit, redo=self._plan.redo, hear=self._hear)
 
@@ -81,7 +81,7 @@ class Outgoing:
                 disk=disk,
             )
             session.start(job)
-            book = Once(job.size, self._base)
+            book = SinglePassTracker(job.size, self._base)
             packing = Packing(self._source, self._plan, book, session.ladder, session.put, session.fail)
             packing.start()
             session.connect()

@@ -25,15 +25,15 @@ from xenplugin.image.source.changes import Changes
 from xenplugin.image.source.raw import Source
 from xenplugin.link import tcp
 from xenplugin.link.rate import Pacer
-from xenplugin.link.ssh_multiplexing import Standby
-from xenplugin.transfer.chunk_tracker import LiveBook
+from xenplugin.link.ssh_multiplexing import PrestartedRemote
+from xenplugin.transfer.chunk_tracker import LiveChunkTracker
 from xenplugin.transfer.initiator import AGAIN, TICK, Initiator
 from xenplugin.transfer.job import Job
 from xenplugin.transfer.packing import Packing, Tally, allocated
 from xenplugin.transfer.plan import Plan, in_order
-from xenplugin.transfer.precopy_policy import Converging
-from xenplugin.transfer.remote_index import Base
-from xenplugin.transfer.send_disk import Target
+from xenplugin.transfer.precopy_policy import PrecopyPolicy
+from xenplugin.transfer.remote_index import RemoteIndex
+from xenplugin.transfer.send_disk import RemotePath
 from xenplugin.wire.frames import Frame, Index, IndexRun, Sent, Zeros
 
 #: Seconds between looks at whether to stop: of the guest's downtime, so few.
@@ -49,7 +49,7 @@ _QUEUE = 4 << 20
 _ROUNDS = 60_000
 
 
-class LiveDisk:
+class LiveDiskSender:
     """`source` goes to `target`; `changes` watches it already; `standby` is the far side, if it was
     started already. Every method raises the session's failure as XenpluginError; each is for one thread at a time,
     but `close`."""
@@ -57,21 +57,21 @@ class LiveDisk:
     def __init__(
         self,
         source: Source,
-        target: Target,
+        target: RemotePath,
         config: Config,
         emit: events.Emit,
         changes: Changes,
         *,
         pacer: Pacer | None = None,
-        standby: Standby | None = None,
+        standby: PrestartedRemote | None = None,
     ) -> None:
         self._source = source
         self._changes = changes
         self._allocated = allocated(source)
-        self._base = Base(source.size)
+        self._base = RemoteIndex(source.size)
         self._plan = Plan(())
         self._sent = SentLeaves(config.state_dir, source.chunks)
-        self._book = LiveBook(source.size, self._base, self._sent)
+        self._book = LiveChunkTracker(source.size, self._base, self._sent)
         self._local = target.host is None
         self._job = Job.fresh(
             config.cipher,
@@ -93,7 +93,7 @@ class LiveDisk:
         )
         self._packing: Packing | None = None
         self._phases: dict[str, float] = {}
-        self._converging = Converging()
+        self._converging = PrecopyPolicy()
         self._closing = False
         self._congestion = config.congestion or tcp.LOSSY
         self._began = time.monotonic()

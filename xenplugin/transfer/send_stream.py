@@ -19,7 +19,7 @@ from xenplugin.codec.compress import Packer
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, XenpluginError
 from xenplugin.link.rate import Pacer
-from xenplugin.transfer.inflight_limit import Backlog
+from xenplugin.transfer.inflight_limit import InflightLimit
 from xenplugin.transfer.initiator import TICK, Initiator
 from xenplugin.transfer.job import DOMAIN, Job
 from xenplugin.transfer.packing import WORKERS
@@ -27,7 +27,7 @@ from xenplugin.transfer.receive_stream import note_fields, note_text
 from xenplugin.wire.frames import MAX_SEGMENT, WINDOW, Answer, Frame, Note, Segment, Sent
 
 
-class PipeOut:
+class StreamSender:
     """A stream to `target_host` (None: a child process here) for what `details` say. `on_answer` gets the bytes
     that come back, `on_note` the objects, `on_failure` the error if the session fails, once; all from other
     threads, in which they should not stay long. `write`, `flush` and `end` are for one thread. Every method raises
@@ -71,7 +71,7 @@ class PipeOut:
         #: Segments that were not handed on at the far side yet, in order; None: to be packed.
         self._kept: dict[int, Segment | None] = {}
         self._held = 0  # bytes of these
-        self._backlog = Backlog()
+        self._backlog = InflightLimit()
         self._closed = False
         self._changed = threading.Condition()
 

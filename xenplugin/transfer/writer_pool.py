@@ -23,7 +23,7 @@ _WAITING = 2
 _STRIPES = 64
 
 
-class Writing:
+class FrameWriter:
     """The image that is being written to `sink`, which is `live` if chunks come in several versions. `end` is what
     END said, once it came."""
 
@@ -102,10 +102,10 @@ class Writing:
             raise PeerError("more versions came than END counts")
 
 
-class Hand:
+class PoolWorker:
     """One thread's share of the writing."""
 
-    def __init__(self, writing: Writing) -> None:
+    def __init__(self, writing: FrameWriter) -> None:
         self._writing = writing
         self._unpacker = Unpacker()
         self._scratch = make_scratch()
@@ -136,14 +136,14 @@ class Hand:
         return length
 
 
-class Hands:
+class WriterPool:
     """A few hands for many connections: one for each would have more threads at work than there are cores, and
     each other's buffers driven out of their caches."""
 
-    def __init__(self, writing: Writing) -> None:
-        self._free: queue.LifoQueue[Hand] = queue.LifoQueue()
+    def __init__(self, writing: FrameWriter) -> None:
+        self._free: queue.LifoQueue[PoolWorker] = queue.LifoQueue()
         for _ in range(len(os.sched_getaffinity(0)) + _WAITING):
-            self._free.put(Hand(writing))
+            self._free.put(PoolWorker(writing))
 
     def write(self, frame: Chunk | Zeros) -> int:
         """As Hand.write, once a hand is free."""

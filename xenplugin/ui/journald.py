@@ -79,7 +79,7 @@ def fields_of(event: events.Event) -> dict[str, str] | None:
     return {"MESSAGE": units.printable(text), "PRIORITY": str(priority), **more}
 
 
-class Journal:
+class JournaldUi:
     """A subscriber of events. From the one that names a guest on each message has XENPLUGIN_DOMAIN."""
 
     def __init__(self, path: str = SOCKET) -> None:
@@ -102,7 +102,7 @@ class Journal:
 class Both:
     """Events go to `ui` and to `journal`."""
 
-    def __init__(self, ui: Ui, journal: Journal) -> None:
+    def __init__(self, ui: Ui, journal: JournaldUi) -> None:
         self.ui = ui
         self.journal = journal
 
@@ -115,7 +115,7 @@ class Both:
         self.ui.close()
 
 
-def joined(ui: Ui, out: TextIO, journal: Journal, environment: Mapping[str, str] = os.environ) -> Ui:
+def joined(ui: Ui, out: TextIO, journal: JournaldUi, environment: Mapping[str, str] = os.environ) -> Ui:
     """Where events go that `ui` shows on `out`: nowhere else if somebody may be watching (a terminal), to the
     journal alone if what is written to `out` would come there as text anyway (a service's standard error), else to
     both."""

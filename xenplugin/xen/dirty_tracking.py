@@ -26,7 +26,7 @@ from pathlib import Path
 from xenplugin.geometry import CHUNK, chunk_count
 from xenplugin.image.source.changes import Changes, Unwatched
 from xenplugin.xen.guest import Disk
-from xenplugin.xen.tracefs import CannotWatchError, Trace
+from xenplugin.xen.tracefs import CannotWatchError, TraceInstance
 
 SECTOR = 512
 #: Seconds between two emptyings of the kernel's buffer, and at most for writes that began before the watch.
@@ -43,7 +43,7 @@ _LINE = re.compile(
 def watch(disk: Disk, say: Callable[[str], None]) -> Changes:
     """Watches `disk` from now on, or, where that cannot be done, says why in a line, and compares."""
     try:
-        return Watched(*_served(disk))
+        return WatchedDisk(*_served(disk))
     except (CannotWatchError, OSError) as exc:
         say(f"{disk.device}: writes cannot be watched, the whole disk is compared instead: {exc}")
         return Unwatched()
@@ -72,7 +72,7 @@ def parse(line: str) -> Event | None:
     return Event(point == _QUEUED, (int(major), int(minor)), kind, int(sector), int(count))
 
 
-class Tally:
+class DirtyTally:
     """Counts events. `shift`: bytes from a place on the device to that in the image of `size` bytes."""
 
     def __init__(self, shift: int, size: int) -> None:
@@ -124,19 +124,19 @@ class Tally:
 # -- the trace -------------------------------------------------------------------------------------
 
 
-class Watched:
+class WatchedDisk:
     """The writes to a block device of dom0, (major, minor), whose first byte is byte `offset` of the image. Raises
     CannotWatchError or OSError where that cannot be done. A thread empties the kernel's buffer now and then."""
 
     def __init__(self, device: tuple[int, int], offset: int = 0) -> None:
-        self._trace = Trace()
+        self._trace = TraceInstance()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._tender = threading.Thread(target=self._tend, name="writes", daemon=True)
         try:
             queued, done, first = _probe(self._trace, device)
             sectors = int(_sys(device, "size"))
-            self._tally = Tally(offset - first * SECTOR, offset + sectors * SECTOR)
+            self._tally = DirtyTally(offset - first * SECTOR, offset + sectors * SECTOR)
             where = f'sector >= {first} && sector < {first + sectors} && !(rwbs ~ "R*")'
             self._trace.start(
                 _filters(f"dev == {_number(queued)} && {where}", f"dev == {_number(done)} && {where}")
@@ -180,7 +180,7 @@ def _filters(queued: str, done: str) -> dict[str, str]:
     return {f"block/{point}": done for point in _DONE} | {f"block/{_QUEUED}": queued}
 
 
-def _probe(trace: Trace, device: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int], int]:
+def _probe(trace: TraceInstance, device: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int], int]:
     """What the kernel calls the device when a request is queued and when it is done, and its first sector there."""
     path, whole = _device(device), _whole(device)
     # As root, O_DIRECT: the read must reach the device.

@@ -25,7 +25,7 @@ class CannotWatchError(Exception):
     """Why something cannot be watched."""
 
 
-class Trace:
+class TraceInstance:
     """An instance. Raises CannotWatchError where there is
     no tracefs, OSError where it refuses (no root, no such event, lockdown)."""
 

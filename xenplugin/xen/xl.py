@@ -74,7 +74,7 @@ def find() -> str:
     raise RefusedError("there is no xl on this host", hint="run this in dom0 of a Xen host")
 
 
-class Xl:
+class XlCommand:
     """The xl at `path` (default: the real one). Every method raises PeerError with xl's own words if it fails or
     does not end in `patience` seconds."""
 

@@ -23,8 +23,8 @@ from xenplugin.geometry import BLOCK, CHUNK, PAGE
 from xenplugin.image.index.digest import digest_file
 from xenplugin.image.source.changes import Changes, Unwatched
 from xenplugin.image.source.raw import open_source
-from xenplugin.transfer.send_disk import Target
-from xenplugin.transfer.send_live_disk import LiveDisk
+from xenplugin.transfer.send_disk import RemotePath
+from xenplugin.transfer.send_live_disk import LiveDiskSender
 
 #: A thread that dies of an error nobody foresaw would leave others waiting.
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
@@ -100,7 +100,7 @@ class Bench:
         self.values: dict[str, Any] = {"streams": 3, "level": 1}
         self.proxy: Proxy | None = None
         self.guest: Guest | None = None
-        self.live: LiveDisk | None = None
+        self.live: LiveDiskSender | None = None
         self._open: contextlib.ExitStack = contextlib.ExitStack()
 
     def config(self, listen: bool = True) -> Config:
@@ -111,11 +111,13 @@ class Bench:
             self.values["address"] = self.proxy.address
         return load(path).with_values(self.values, "test")
 
-    def begin(self, changes: Changes | None = None, listen: bool = True, target: Path | None = None) -> LiveDisk:
+    def begin(
+        self, changes: Changes | None = None, listen: bool = True, target: Path | None = None
+    ) -> LiveDiskSender:
         source = self._open.enter_context(open_source(self.disk, raw=True))
-        self.live = LiveDisk(
+        self.live = LiveDiskSender(
             source,
-            Target(None, str(target or self.target)),
+            RemotePath(None, str(target or self.target)),
             self.config(listen),
             self.events.append,
             changes or Unwatched(),
@@ -155,7 +157,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made.close()
 
 
-def through(live: LiveDisk, guest: Guest, trail: float = 0.7) -> dict[str, Any]:
+def through(live: LiveDiskSender, guest: Guest, trail: float = 0.7) -> dict[str, Any]:
     """Pre-copy, trail for a while, suspend, settle."""
     live.precopy()
     stop = threading.Event()

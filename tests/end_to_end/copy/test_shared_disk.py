@@ -21,8 +21,8 @@ from xenplugin.config import load
 from xenplugin.errors import RefusedError
 from xenplugin.image.source.changes import Unwatched
 from xenplugin.image.source.raw import open_source
-from xenplugin.transfer.send_disk import Target
-from xenplugin.transfer.send_live_disk import LiveDisk
+from xenplugin.transfer.send_disk import RemotePath
+from xenplugin.transfer.send_live_disk import LiveDiskSender
 
 pytestmark = [
     pytest.mark.root,
@@ -57,8 +57,8 @@ class Two:
         sides.words(self.disk)  # the configurations of both
         config = load(sides.folder / "near.toml").with_values({"ssh": sides.ssh}, "test")
         with open_source(source or self.disk, raw=True) as opened:
-            there = Target("far", str(target or sides.target))
-            live = LiveDisk(opened, there, config, self.events.append, Unwatched())
+            there = RemotePath("far", str(target or sides.target))
+            live = LiveDiskSender(opened, there, config, self.events.append, Unwatched())
             try:
                 live.open()
                 assert names_in(self.shared) >= {"disk.img"}

@@ -19,7 +19,7 @@ from tests.helpers.program import NEVER, wait_until
 from tests.helpers.proxy import Proxy, free_ports
 from xenplugin.config import Config
 from xenplugin.errors import LinkError, PeerError, RefusedError, TamperError, XenpluginError
-from xenplugin.transfer.send_stream import PipeOut
+from xenplugin.transfer.send_stream import StreamSender
 from xenplugin.wire.frames import WINDOW
 
 FAR = Path(__file__).parents[2] / "helpers" / "farpipe.py"
@@ -39,16 +39,16 @@ class Ends:
         self.notes: queue.Queue[dict[str, Any]] = queue.Queue()
         self.failures: list[XenpluginError] = []
         self.proxy: Proxy | None = None
-        self.pipe: PipeOut | None = None
+        self.pipe: StreamSender | None = None
 
-    def open(self, listen: bool = True, **options: Any) -> PipeOut:
+    def open(self, listen: bool = True, **options: Any) -> StreamSender:
         details = {"path": str(self.path), **options.pop("details", {})}
         address = self.proxy.address if self.proxy else "127.0.0.1"
         ports = f"{self.ports.start}-{self.ports.stop - 1}" if listen else "0-0"
         config = Config(ssh="", address=address, **{"streams": 3, **options})
         # HOST is the whole command; the far side of a real ssh is a process as well.
         host = shlex.join([sys.executable, str(FAR), ports])
-        self.pipe = PipeOut(
+        self.pipe = StreamSender(
             details,
             host,
             config,
@@ -87,7 +87,7 @@ def pages(seed: int, count: int) -> bytes:
     return b"".join(kinds[place % 3]() for place in range(count))
 
 
-def send(pipe: PipeOut, data: bytes, seed: int = 1) -> None:
+def send(pipe: StreamSender, data: bytes, seed: int = 1) -> None:
     """In pieces as they come from a pipe, flushed now and then."""
     dice = random.Random(seed)
     at = 0
@@ -245,7 +245,7 @@ def test_giving_up_is_told(ends: Ends) -> None:
 
 
 def test_a_far_side_without_the_program(tmp_path: Path) -> None:
-    pipe = PipeOut({}, "true", Config(ssh=""), lambda _: None, lambda _: None, lambda _: None)
+    pipe = StreamSender({}, "true", Config(ssh=""), lambda _: None, lambda _: None, lambda _: None)
     with pytest.raises(PeerError):
         pipe.start()
     pipe.close()

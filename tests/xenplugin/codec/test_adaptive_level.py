@@ -9,7 +9,7 @@ import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from xenplugin.codec.adaptive_level import RUNGS, USUAL, Ladder
+from xenplugin.codec.adaptive_level import AUTO_LEVELS, USUAL, AdaptiveLevel
 from xenplugin.codec.compress import LEVELS, STORE, Packer, Unpacker
 from xenplugin.codec.seal import Aead, Keys
 from xenplugin.errors import ConfigError, ImageError, PeerError, TamperError
@@ -175,7 +175,7 @@ def test_secrets_have_32_bytes(secret: int, salt: int) -> None:
 
 def settle(link: float, workers: int, slowness: float, density: float, other: float) -> list[tuple[float, float]]:
     """Runs a ladder against a host and a link; (image bytes/s at its level, at the best) in its last looks."""
-    ladder = Ladder(None, workers)
+    ladder = AdaptiveLevel(None, workers)
 
     def speeds(level: int) -> tuple[float, float, float]:
         speed, ratio = USUAL[level]
@@ -183,7 +183,7 @@ def settle(link: float, workers: int, slowness: float, density: float, other: fl
         made = workers / (slowness / speed + other)
         return min(made, link * ratio), made, ratio
 
-    best = max(speeds(level)[0] for level in RUNGS)
+    best = max(speeds(level)[0] for level in AUTO_LEVELS)
     looks = []
     for _ in range(260):
         level = ladder.choose()
@@ -215,7 +215,7 @@ def test_it_settles_on_the_best_level(
 
 @pytest.mark.parametrize("fixed", [STORE, -1, 1, 3, 9, 19])
 def test_it_never_leaves_a_fixed_level(fixed: int) -> None:
-    ladder = Ladder(fixed, 4)
+    ladder = AdaptiveLevel(fixed, 4)
     for step in range(200):
         ladder.packed(fixed, 1 << 20, 1 << 18, 0.01, 0.001)
         ladder.drained(1 << (step % 30), 0.1, step % 2 == 0)
@@ -227,20 +227,20 @@ def test_it_never_leaves_a_fixed_level(fixed: int) -> None:
 def test_whatever_it_is_told_it_stays_on_its_rungs(
     looks: list[tuple[int, float, bool]], data: st.DataObject
 ) -> None:
-    ladder = Ladder(None, 2)
+    ladder = AdaptiveLevel(None, 2)
     for count, seconds, starved in looks:
         raw = data.draw(st.integers(1, 1 << 20))
         packed = data.draw(st.integers(0, raw))
         assume(seconds == seconds)
         ladder.packed(ladder.choose(), raw, packed, abs(seconds), 0.0)
         ladder.drained(count, seconds, starved)
-        assert ladder.level in RUNGS
+        assert ladder.level in AUTO_LEVELS
 
 
 @pytest.mark.parametrize("noise", [20, 2000])
 def test_what_was_noise_for_a_while_is_not_taken_for_noise_for_ever(noise: int) -> None:
     """A backup in a guest's page cache, and behind it all the rest of the memory was sent as it is."""
-    ladder = Ladder(None, 2)
+    ladder = AdaptiveLevel(None, 2)
 
     def send(chunks: int, ratio: float) -> None:
         for _ in range(chunks):
@@ -256,8 +256,8 @@ def test_what_was_noise_for_a_while_is_not_taken_for_noise_for_ever(noise: int) 
 
 
 def test_a_link_that_starves_for_ever_is_no_overflow() -> None:
-    ladder = Ladder(None, 2)
+    ladder = AdaptiveLevel(None, 2)
     for _ in range(20000):
         ladder.drained(1 << 30, 0.1, True)
     ladder.drained(1000, 0.1, False)
-    assert ladder.level in RUNGS
+    assert ladder.level in AUTO_LEVELS

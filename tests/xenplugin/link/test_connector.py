@@ -13,7 +13,7 @@ import pytest
 from xenplugin.codec.seal import Keys
 from xenplugin.errors import LinkError
 from xenplugin.link import connector as dial_module
-from xenplugin.link.connector import Dialer, Session
+from xenplugin.link.connector import Connector, Session
 from xenplugin.wire.frames import Error, Frame, Welcome
 from xenplugin.wire.preamble import Cipher, Preamble
 from xenplugin.wire.session import Writer
@@ -102,8 +102,8 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> Iterator[Addresses]:
     made.close()
 
 
-def dialer(addresses: Addresses, timeout: float = PATIENT) -> Dialer:
-    made = Dialer(SESSION, timeout=timeout, silence=30)
+def dialer(addresses: Addresses, timeout: float = PATIENT) -> Connector:
+    made = Connector(SESSION, timeout=timeout, silence=30)
     made.port = addresses.port
     return made
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from xenplugin.codec.seal import Keys
 from xenplugin.link import tcp
-from xenplugin.link.connection import Line
+from xenplugin.link.connection import Connection
 from xenplugin.link.queue import SendQueue, cost
 from xenplugin.link.rate import BURST, SLICE, Pacer
 from xenplugin.wire import states
@@ -223,9 +223,9 @@ KEYS = Keys(bytes(32), bytes(32))
 HEAD = Preamble(Cipher.AES_128_GCM, Carrier.CONNECTION, 1, bytes(16), bytes(32))
 
 
-def line(endpoint: Memory) -> Line:
+def line(endpoint: Memory) -> Connection:
     reader = Reader(states.BACKWARD_DATA, opener=KEYS.backward(HEAD), size=1 << 40)
-    return Line(1, endpoint, Writer(KEYS.forward(HEAD)), reader, HEAD.pack())
+    return Connection(1, endpoint, Writer(KEYS.forward(HEAD)), reader, HEAD.pack())
 
 
 @given(

@@ -13,7 +13,7 @@ import pytest
 from xenplugin.codec.seal import Keys
 from xenplugin.errors import ImageError, LinkError, PeerError, TamperError, XenpluginError
 from xenplugin.link import pool as pool_module
-from xenplugin.link.connection import Line
+from xenplugin.link.connection import Connection
 from xenplugin.link.connector import Session
 from xenplugin.link.pool import Pool
 from xenplugin.wire import states
@@ -108,7 +108,7 @@ class World:
         self._lock = threading.Lock()
         self.pool = Pool(self.dial, self.redo, self.failures.put, self.notices.put, patience=120)
 
-    def dial(self) -> Line:
+    def dial(self) -> Connection:
         with self._lock:
             self.dials += 1
             if self.refuse:
@@ -120,7 +120,7 @@ class World:
         if frames:
             self.redone.put(frames)
 
-    def line(self, number: int | None = None) -> Line:
+    def line(self, number: int | None = None) -> Connection:
         with self._lock:
             self._number += 1
             number = self._number if number is None else number

@@ -16,21 +16,21 @@ import pytest
 from xenplugin import __version__
 from xenplugin.errors import LinkError, PeerError, UsageError, XenpluginError
 from xenplugin.link import listener
-from xenplugin.link.remote_process import Far, far_command, ready_line, ssh_address, undisturbed
+from xenplugin.link.remote_process import RemoteProcess, far_command, ready_line, ssh_address, undisturbed
 
 RANDOM = bytes(range(32))
 READY = ready_line(RANDOM).decode().rstrip("\n")
 SAY = f"printf '%s\\n' {shlex.quote(READY)}"
-Start = Callable[[str], Far]
+Start = Callable[[str], RemoteProcess]
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts a shell command as the far side."""
-    started: list[Far] = []
+    started: list[RemoteProcess] = []
 
-    def make(command: str) -> Far:
-        started.append(Far(["sh", "-c", command], "hostb", lambda _: None))
+    def make(command: str) -> RemoteProcess:
+        started.append(RemoteProcess(["sh", "-c", command], "hostb", lambda _: None))
         return started[-1]
 
     yield make
@@ -147,12 +147,12 @@ def test_a_program_that_ends_at_once_is_quoted(start: Start, code: int) -> None:
 
 def test_a_command_that_cannot_be_started() -> None:
     with pytest.raises(PeerError):
-        Far(["/nonexistent/ssh", "hostb"], "hostb", lambda _: None)
+        RemoteProcess(["/nonexistent/ssh", "hostb"], "hostb", lambda _: None)
 
 
 def test_what_it_writes_to_stderr_is_told_line_by_line() -> None:
     lines: list[str] = []
-    far = Far(["sh", "-c", "printf 'one\\n\\n  two  \\n\\377three' >&2; exec cat"], "hostb", lines.append)
+    far = RemoteProcess(["sh", "-c", "printf 'one\\n\\n  two  \\n\\377three' >&2; exec cat"], "hostb", lines.append)
     far.channel(None).close()
     assert far.end(30) == 0
     assert lines == ["one", "  two", "\ufffdthree"]

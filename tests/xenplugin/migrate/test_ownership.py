@@ -17,9 +17,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xenplugin.errors import OwnershipError
-from xenplugin.migrate.ownership import FINAL, TRANSITIONS, Action, Guest, Role, Silence, State, check, decide
+from xenplugin.migrate.ownership import (
+    FINAL,
+    TRANSITIONS,
+    Action,
+    GuestPresence,
+    OwnershipState,
+    Role,
+    Silence,
+    check,
+    decide,
+)
 
-NONE, STILL, LIVE = Guest.NONE, Guest.STILL, Guest.LIVE
+NONE, STILL, LIVE = GuestPresence.NONE, GuestPresence.STILL, GuestPresence.LIVE
 S, D = Role.SOURCE, Role.DESTINATION
 
 
@@ -28,10 +38,10 @@ class World:
     """`near`, `far`: the drivers live. `*_xl`: what each xl does next, "" for gone. The pipes hold a driver's next
     work or an xl's next message; what is in a pipe survives the death of who wrote it."""
 
-    source: State = State.MOVING
-    destination: State = State.RECEIVING
-    guest: Guest = LIVE  # at the source
-    copy: Guest = NONE  # at the destination
+    source: OwnershipState = OwnershipState.MOVING
+    destination: OwnershipState = OwnershipState.RECEIVING
+    guest: GuestPresence = LIVE  # at the source
+    copy: GuestPresence = NONE  # at the destination
     near: bool = True
     far: bool = True
     near_xl: str = "stream"  # stream, gated, asked, told, back
@@ -67,14 +77,14 @@ def orderly(w: World) -> Iterator[Step]:
     if w.near_xl == "gated" and w.near and w.far and w.link and w.far_xl == "ready":
         yield "near xl says go", replace(w, near_xl="asked", near_in="go")
     # message 6
-    if w.near and w.near_in == "go" and w.source is State.MOVING:
-        yield "handing", moved(w, S, State.HANDING)
-    if w.near and w.near_in == "go" and w.source is State.HANDING:
+    if w.near and w.near_in == "go" and w.source is OwnershipState.MOVING:
+        yield "handing", moved(w, S, OwnershipState.HANDING)
+    if w.near and w.near_in == "go" and w.source is OwnershipState.HANDING:
         yield "go sent", replace(w, near_in="", forward="go" if w.link else "")
     if w.far and w.forward == "go":
-        if w.destination is State.RECEIVING:
-            yield "cleared", moved(w, D, State.CLEARED)
-        elif w.destination is State.CLEARED:
+        if w.destination is OwnershipState.RECEIVING:
+            yield "cleared", moved(w, D, OwnershipState.CLEARED)
+        elif w.destination is OwnershipState.CLEARED:
             yield "go passed on", replace(w, forward="", far_out="go")
     # the far xl
     if w.far_xl == "ready" and w.far_out == "go":
@@ -92,23 +102,23 @@ def orderly(w: World) -> Iterator[Step]:
         yield "far xl sees the stream cut", replace(w, far_xl="")
     # message 7 and the way back
     if w.far and w.far_in == "ok":
-        if w.destination is State.CLEARED:
-            yield "running", moved(w, D, State.RUNNING)
-        elif w.destination is State.RUNNING:
+        if w.destination is OwnershipState.CLEARED:
+            yield "running", moved(w, D, OwnershipState.RUNNING)
+        elif w.destination is OwnershipState.RUNNING:
             yield "ok sent", replace(w, far_in="", far=False, backward="ok" if w.link else "")
     if w.far and w.far_in == "back":
-        if w.destination is State.CLEARED:
-            yield "refused", moved(w, D, State.REFUSED)
-        elif w.destination is State.REFUSED:
+        if w.destination is OwnershipState.CLEARED:
+            yield "refused", moved(w, D, OwnershipState.REFUSED)
+        elif w.destination is OwnershipState.REFUSED:
             yield "back sent", replace(w, far_in="", far=False, backward="back" if w.link else "")
     if w.near and w.backward == "ok":
-        if w.source is State.HANDING:
-            yield "given", moved(w, S, State.GIVEN)
+        if w.source is OwnershipState.HANDING:
+            yield "given", moved(w, S, OwnershipState.GIVEN)
         else:
             yield "ok passed on", replace(w, backward="", near_out="ok")
     if w.near and w.backward == "back":
-        if w.source is State.HANDING:
-            yield "kept", moved(w, S, State.KEPT)
+        if w.source is OwnershipState.HANDING:
+            yield "kept", moved(w, S, OwnershipState.KEPT)
         else:
             yield "back passed on", replace(w, backward="", near_out="back")
     # the near xl
@@ -164,9 +174,9 @@ def recover_destination(w: World, asked: bool = False) -> tuple[Action, World]:
         case Action.FINISH:
             w = replace(w, copy=LIVE)
         case Action.RUN:
-            w = moved(w, D, State.RUNNING)
+            w = moved(w, D, OwnershipState.RUNNING)
         case Action.REFUSE:
-            w = moved(w, D, State.REFUSED)
+            w = moved(w, D, OwnershipState.REFUSED)
     return action, w
 
 
@@ -182,19 +192,19 @@ def recover_source(w: World) -> tuple[Action, World]:
         action = decide(S, w.source, w.near_alive, w.guest, Silence.UNREACHABLE)
     match action:
         case Action.KEEP:
-            w = moved(w, S, State.KEPT)
+            w = moved(w, S, OwnershipState.KEPT)
         case Action.GIVE:
-            w = moved(w, S, State.GIVEN)
+            w = moved(w, S, OwnershipState.GIVEN)
         case Action.RESUME:
             w = replace(w, guest=LIVE)
         case Action.DESTROY:
             w = replace(w, guest=NONE)
         case Action.REMOVE:
-            w = moved(w, S, State.REMOVED)
+            w = moved(w, S, OwnershipState.REMOVED)
     return action, w
 
 
-def moved(w: World, role: Role, state: State) -> World:
+def moved(w: World, role: Role, state: OwnershipState) -> World:
     check(role, w.source if role is S else w.destination, state)
     return replace(w, source=state) if role is S else replace(w, destination=state)
 
@@ -239,8 +249,12 @@ def found() -> dict[World, tuple[World, str] | None]:
 def test_never_two(found: dict[World, tuple[World, str] | None]) -> None:
     for world in found:
         assert not (world.guest is LIVE and world.copy is LIVE), story(found, world)
-        assert not (world.source is State.KEPT and world.destination is State.RUNNING), story(found, world)
-        assert not (world.source is State.GIVEN and world.destination is State.REFUSED), story(found, world)
+        assert not (world.source is OwnershipState.KEPT and world.destination is OwnershipState.RUNNING), story(
+            found, world
+        )
+        assert not (world.source is OwnershipState.GIVEN and world.destination is OwnershipState.REFUSED), story(
+            found, world
+        )
 
 
 def test_never_none_for_ever(found: dict[World, tuple[World, str] | None]) -> None:
@@ -251,7 +265,7 @@ def test_never_none_for_ever(found: dict[World, tuple[World, str] | None]) -> No
             continue  # these end by themselves or are killed: states that are visited, too
         for order in ((S, D), (D, S)):
             settled = recovered(replace(world, link=True, forward="", backward=""), order)
-            assert settled.source is State.REMOVED, story(found, world)
+            assert settled.source is OwnershipState.REMOVED, story(found, world)
             assert settled.destination in FINAL, story(found, world)
             assert STILL not in (settled.guest, settled.copy), story(found, world)
             live = (settled.guest is LIVE) + (settled.copy is LIVE)
@@ -277,7 +291,7 @@ def test_only_a_host_that_restarted_can_lose_the_guest(found: dict[World, tuple[
         if world.near_alive or world.far_alive or S in world.restarted:
             continue
         settled = recovered(replace(world, link=True, forward="", backward=""), (S, D))
-        if D in world.restarted and settled.destination is State.RUNNING:
+        if D in world.restarted and settled.destination is OwnershipState.RUNNING:
             continue  # it ran there and went down with its host
         assert (settled.guest is LIVE) + (settled.copy is LIVE) == 1, story(found, world)
 
@@ -290,7 +304,7 @@ def test_undecided_only_without_the_peer(found: dict[World, tuple[World, str] | 
         assert recover_destination(world)[0] is not Action.CONFLICT, story(found, world)
         if action is Action.UNDECIDED:
             undecided += 1
-            assert world.source is State.HANDING, story(found, world)
+            assert world.source is OwnershipState.HANDING, story(found, world)
             assert not world.link or world.far_alive, story(found, world)
     assert undecided
 
@@ -299,8 +313,8 @@ def test_what_goes_well_ends_well() -> None:
     found = reach(orderly)
     ends = {world for world in found if not list(orderly(world))}
     assert {(w.source, w.destination, w.guest, w.copy) for w in ends} == {
-        (State.GIVEN, State.RUNNING, NONE, LIVE),
-        (State.KEPT, State.REFUSED, LIVE, NONE),
+        (OwnershipState.GIVEN, OwnershipState.RUNNING, NONE, LIVE),
+        (OwnershipState.KEPT, OwnershipState.REFUSED, LIVE, NONE),
     }
 
 
@@ -309,21 +323,25 @@ def test_the_search_can_find_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     from xenplugin.migrate import ownership
 
     honest = ownership._handing
-    monkeypatch.setattr(ownership, "_handing", lambda peer: Action.GIVE if peer is State.CLEARED else honest(peer))
+    monkeypatch.setattr(
+        ownership, "_handing", lambda peer: Action.GIVE if peer is OwnershipState.CLEARED else honest(peer)
+    )
     found = reach(steps)
     with pytest.raises(AssertionError):
         test_never_none_for_ever(found)
 
 
-@given(st.sampled_from(Role), st.data(), st.booleans(), st.sampled_from(Guest), st.booleans())
-def test_there_is_always_an_answer(role: Role, data: st.DataObject, alive: bool, guest: Guest, asked: bool) -> None:
+@given(st.sampled_from(Role), st.data(), st.booleans(), st.sampled_from(GuestPresence), st.booleans())
+def test_there_is_always_an_answer(
+    role: Role, data: st.DataObject, alive: bool, guest: GuestPresence, asked: bool
+) -> None:
     state = data.draw(st.sampled_from(sorted(TRANSITIONS[role])))
-    peer = data.draw(st.sampled_from([*State, *Silence]))
+    peer = data.draw(st.sampled_from([*OwnershipState, *Silence]))
     assert isinstance(decide(role, state, alive, guest, peer, asked=asked), Action)
 
 
-@given(st.sampled_from(Role), st.sampled_from(State), st.sampled_from(State))
-def test_what_may_follow(role: Role, before: State, after: State) -> None:
+@given(st.sampled_from(Role), st.sampled_from(OwnershipState), st.sampled_from(OwnershipState))
+def test_what_may_follow(role: Role, before: OwnershipState, after: OwnershipState) -> None:
     if after in TRANSITIONS[role].get(before, ()):
         check(role, before, after)
     else:

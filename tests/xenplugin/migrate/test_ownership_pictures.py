@@ -7,10 +7,20 @@ import re
 import pytest
 
 from xenplugin.migrate import ownership
-from xenplugin.migrate.ownership import FINAL, FIRST, TRANSITIONS, Action, Guest, Role, Silence, State, decide
+from xenplugin.migrate.ownership import (
+    FINAL,
+    FIRST,
+    TRANSITIONS,
+    Action,
+    GuestPresence,
+    OwnershipState,
+    Role,
+    Silence,
+    decide,
+)
 
 ROW = re.compile(r"\| (\S+) +\| (\S+(?: other)?) +\| (.*?) +\| ([A-Z /]+?) +\|")
-GUESTS = {"none": Guest.NONE, "still": Guest.STILL, "live": Guest.LIVE}
+GUESTS = {"none": GuestPresence.NONE, "still": GuestPresence.STILL, "live": GuestPresence.LIVE}
 
 
 def test_the_picture_names_every_state_and_way() -> None:
@@ -25,9 +35,9 @@ def test_the_picture_names_every_state_and_way() -> None:
         ("receiving", "cleared"), ("cleared", "running"),
     }  # fmt: skip
     assert set(re.findall(r"\+-+> (\w+)", drawn)) == {"kept", "refused"}
-    joined = {(State(a), State(b)) for a, b in (("moving", "kept"), ("handing", "kept"), ("receiving", "refused"),
-                                               ("cleared", "refused"))}  # fmt: skip
-    straight = {(State(a), State(b)) for a, b in re.findall(r"(\w+) -+> (?=(\w+))", drawn)}
+    pairs = (("moving", "kept"), ("handing", "kept"), ("receiving", "refused"), ("cleared", "refused"))
+    joined = {(OwnershipState(a), OwnershipState(b)) for a, b in pairs}
+    straight = {(OwnershipState(a), OwnershipState(b)) for a, b in re.findall(r"(\w+) -+> (?=(\w+))", drawn)}
     tables = {(a, b) for table in TRANSITIONS.values() for a, following in table.items() for b in following}
     assert straight | joined == tables
 
@@ -50,7 +60,7 @@ def test_the_table_of_decisions(row: tuple[str, ...]) -> None:
         elif which == "any other":
             states = sorted(set(TRANSITIONS[role]) - FINAL)
         else:
-            states = [State(which)]
+            states = [OwnershipState(which)]
         for state in states:
             for guest, action in cases(more, wanted):
                 given = {"asked": "asked" in more and "peer" not in more, "taken_back": "taken back" in more}
@@ -59,10 +69,10 @@ def test_the_table_of_decisions(row: tuple[str, ...]) -> None:
                     assert decide(role, state, alive, guest, peer, **given) is action
 
 
-def cases(more: str, wanted: list[Action]) -> list[tuple[Guest, Action]]:
+def cases(more: str, wanted: list[Action]) -> list[tuple[GuestPresence, Action]]:
     """(guest, action) of "guest none, live / still" and the like; any guest where none is named."""
     if "guest" not in more and "the same" not in more:
-        return [(guest, wanted[0]) for guest in Guest]
+        return [(guest, wanted[0]) for guest in GuestPresence]
     groups = more.removeprefix("guest ").split(" / ") if "guest" in more else ["none", "still", "live"]
     return [
         (GUESTS[name], action) for group, action in zip(groups, wanted, strict=True) for name in group.split(", ")
@@ -72,13 +82,18 @@ def cases(more: str, wanted: list[Action]) -> list[tuple[Guest, Action]]:
 def peers(more: str) -> list[ownership.Peer]:
     named: dict[str, list[ownership.Peer]] = {
         "peer not asked": [Silence.NOT_ASKED],
-        "peer running": [State.RUNNING],
-        "peer refused, or lost": [State.REFUSED, Silence.LOST],
-        "peer says anything else": [Silence.UNREACHABLE, Silence.UNKNOWN, State.RECEIVING, State.CLEARED],
+        "peer running": [OwnershipState.RUNNING],
+        "peer refused, or lost": [OwnershipState.REFUSED, Silence.LOST],
+        "peer says anything else": [
+            Silence.UNREACHABLE,
+            Silence.UNKNOWN,
+            OwnershipState.RECEIVING,
+            OwnershipState.CLEARED,
+        ],
     }
     return named.get(more, [Silence.NOT_ASKED])
 
 
 def test_each_side_begins_where_nothing_is_given() -> None:
-    assert FIRST == {Role.SOURCE: State.MOVING, Role.DESTINATION: State.RECEIVING}
-    assert {State.REMOVED, State.RUNNING, State.REFUSED} == FINAL
+    assert FIRST == {Role.SOURCE: OwnershipState.MOVING, Role.DESTINATION: OwnershipState.RECEIVING}
+    assert {OwnershipState.REMOVED, OwnershipState.RUNNING, OwnershipState.REFUSED} == FINAL

@@ -11,7 +11,7 @@ from tests.xenstore.standin import Xenstored
 from xenplugin.config import Config
 from xenplugin.errors import ConfigError
 from xenplugin.migrate import policy
-from xenplugin.migrate.policy import Following, Policy
+from xenplugin.migrate.policy import Policy, PolicyFollower
 from xenplugin.xen.xenstore import Store
 
 UUID = "0f4a53f2-7a6b-4c08-9a2e-53ad03ae7a1d"
@@ -70,7 +70,7 @@ def test_a_policy_is_followed_while_a_guest_moves(store: Store, server: Xenstore
     told: queue.Queue[object] = queue.Queue()
     config = Config(rate=8000)
     first = policy.read(store, UUID, config)
-    following = Following(UUID, config, first, lambda *both: told.put(both), told.put)
+    following = PolicyFollower(UUID, config, first, lambda *both: told.put(both), told.put)
     store.write(f"{AT}/rate", "200mbit")
     faster = Policy("live", 200_000_000)
     assert told.get(timeout=60) == (first, faster)
@@ -95,7 +95,7 @@ def test_a_policy_is_followed_while_a_guest_moves(store: Store, server: Xenstore
 def test_without_xenstore_there_is_nothing_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XENSTORED_PATH", "/nonexistent/socket")
     told: list[object] = []
-    Following(UUID, Config(), Policy("live", 0), told.append, told.append).close()
+    PolicyFollower(UUID, Config(), Policy("live", 0), told.append, told.append).close()
     assert told == []
 
 

@@ -23,7 +23,7 @@ from xenplugin.migrate.xl_protocol import (
 )
 from xenplugin.migrate.xl_stream import Begun, Follower, Libxc, Libxl
 from xenplugin.xen import guest as guests
-from xenplugin.xen.dirty_tracking import SECTOR, Tally, parse
+from xenplugin.xen.dirty_tracking import SECTOR, DirtyTally, parse
 from xenplugin.xen.xenstore import Store
 from xenplugin.xen.xl import parse_list
 
@@ -117,7 +117,7 @@ def test_a_trace_of_the_kernel() -> None:
     lines = (DATA / "trace-loop.txt").read_text().splitlines()
     events = [parse(line) for line in lines]
     assert lines and None not in events
-    tally, written = Tally(0, 512 << 20), set()
+    tally, written = DirtyTally(0, 512 << 20), set()
     for event in events:
         assert event is not None
         if event.device == (7, 0):
@@ -130,7 +130,7 @@ def test_a_trace_of_the_kernel() -> None:
 def test_a_trace_of_a_logical_volume() -> None:
     """What is written to it, and handed on to the device below it, which others may use as well."""
     events = [parse(line) for line in (DATA / "trace-lvm.txt").read_text().splitlines()]
-    tally = Tally(0, 512 << 20)
+    tally = DirtyTally(0, 512 << 20)
     for event in events:
         assert event is not None
         if event.device == (253, 0):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from xenplugin.errors import ImageError, OwnershipError, RefusedError
 from xenplugin.migrate import records
-from xenplugin.migrate.ownership import Role, State
+from xenplugin.migrate.ownership import OwnershipState, Role
 from xenplugin.migrate.records import DiskNote, Overtaken, PeerNote, Record
 from xenplugin.xen.process import Process, process
 
@@ -49,16 +49,18 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_from_state_to_state(tmp_path: Path) -> None:
     one = records.begin(tmp_path, made())
     noted = records.note(tmp_path, one, disks=(DiskNote("/srv/g1.img", 5),))
-    assert noted.state is State.MOVING
-    handing = records.advance(tmp_path, one, State.HANDING)
-    assert handing.state is State.HANDING and handing.disks == noted.disks, "what was noted meanwhile is kept"
+    assert noted.state is OwnershipState.MOVING
+    handing = records.advance(tmp_path, one, OwnershipState.HANDING)
+    assert handing.state is OwnershipState.HANDING and handing.disks == noted.disks, (
+        "what was noted meanwhile is kept"
+    )
     assert handing.changed >= one.changed
     with pytest.raises(OwnershipError, match="cannot become removed"):
-        records.advance(tmp_path, handing, State.REMOVED)
+        records.advance(tmp_path, handing, OwnershipState.REMOVED)
     with pytest.raises(OwnershipError, match="still needed"):
         records.forget(tmp_path, handing)
-    given_away = records.advance(tmp_path, handing, State.GIVEN)
-    removed = records.advance(tmp_path, given_away, State.REMOVED)
+    given_away = records.advance(tmp_path, handing, OwnershipState.GIVEN)
+    removed = records.advance(tmp_path, given_away, OwnershipState.REMOVED)
     records.forget(tmp_path, removed)
     records.forget(tmp_path, removed)
     assert records.read_all(tmp_path) == ([], [])
@@ -69,23 +71,26 @@ def test_from_state_to_state(tmp_path: Path) -> None:
 def test_the_fence_holds(tmp_path: Path) -> None:
     """A driver that lived on, with message 6 in its hands, after its record was settled."""
     driver = records.begin(tmp_path, made(D))
-    records.advance(tmp_path, driver, State.REFUSED)
+    records.advance(tmp_path, driver, OwnershipState.REFUSED)
     with pytest.raises(Overtaken, match="says refused"):
-        records.advance(tmp_path, driver, State.CLEARED)
+        records.advance(tmp_path, driver, OwnershipState.CLEARED)
 
 
 def test_of_two_that_move_it_on_one_wins(tmp_path: Path) -> None:
     one = records.begin(tmp_path, made(D))
-    won: list[State] = []
+    won: list[OwnershipState] = []
 
-    def move(state: State) -> None:
+    def move(state: OwnershipState) -> None:
         try:
             records.advance(tmp_path, one, state)
             won.append(state)
         except Overtaken:
             pass
 
-    threads = [threading.Thread(target=move, args=(state,)) for state in (State.CLEARED, State.REFUSED) * 4]
+    threads = [
+        threading.Thread(target=move, args=(state,))
+        for state in (OwnershipState.CLEARED, OwnershipState.REFUSED) * 4
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -106,14 +111,13 @@ def test_one_migration_of_a_guest_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="is not settled") as caught:
         records.begin(tmp_path, made())
     assert caught.value.hint == "xenplugin recover"
-    records.advance(tmp_path, records.advance(tmp_path, first, State.KEPT), State.REMOVED)
+    records.advance(tmp_path, records.advance(tmp_path, first, OwnershipState.KEPT), OwnershipState.REMOVED)
     records.begin(tmp_path, made())
 
 
 def test_a_guest_is_claimed_by_one_process(tmp_path: Path) -> None:
-    text = (
-        "import sys; from pathlib import Path; from xenplugin.migrate import records; from xenplugin.errors import *\n"
-    )
+    text = "import sys; from pathlib import Path\n"
+    text += "from xenplugin.migrate import records; from xenplugin.errors import *\n"
     text += "try: records.claim(Path(sys.argv[1]), sys.argv[2])\n"
     text += "except RefusedError: sys.exit(15)\nprint('mine', flush=True); sys.stdin.read()\n"
 
@@ -146,12 +150,12 @@ def test_a_crash_leaves_a_whole_record(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(f"xenplugin.migrate.records.{step}", crash)
     with pytest.raises(Crash):
-        records.advance(tmp_path, one, State.HANDING)
+        records.advance(tmp_path, one, OwnershipState.HANDING)
     monkeypatch.undo()
     found = records.read(tmp_path, one.id, S)
     assert found is not None
-    assert found.state is (State.HANDING if step == "sync_directory" else State.MOVING)
-    records.advance(tmp_path, found, State.KEPT)
+    assert found.state is (OwnershipState.HANDING if step == "sync_directory" else OwnershipState.MOVING)
+    records.advance(tmp_path, found, OwnershipState.KEPT)
 
 
 def test_it_is_durable_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +170,7 @@ def test_it_is_durable_before_it_counts(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "fsync", noting)
     monkeypatch.setattr(os, "rename", lambda a, b: (done.append("rename"), rename(a, b))[1])
-    records.advance(tmp_path, one, State.HANDING)
+    records.advance(tmp_path, one, OwnershipState.HANDING)
     assert done[:3] == ["file", "rename", "dir"]
 
 
@@ -178,10 +182,10 @@ def test_a_full_disk_is_an_error_before_anything_happens(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ImageError, match="No space left"):
-        records.advance(tmp_path, one, State.HANDING)
+        records.advance(tmp_path, one, OwnershipState.HANDING)
     monkeypatch.undo()
     found = records.read(tmp_path, one.id, S)
-    assert found is not None and found.state is State.MOVING
+    assert found is not None and found.state is OwnershipState.MOVING
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ from tests.helpers import fakexl
 from xenplugin.config import Config
 from xenplugin.errors import OwnershipError, PeerError, RefusedError, UsageError
 from xenplugin.migrate import peer, records
-from xenplugin.migrate.ownership import FINAL, TRANSITIONS, Role, State
+from xenplugin.migrate.ownership import FINAL, TRANSITIONS, OwnershipState, Role
 from xenplugin.migrate.records import DiskNote, PeerNote, Record
-from xenplugin.migrate.recover import OLD, Host, answer, clear_way, recover
+from xenplugin.migrate.recover import OLD, LocalHost, answer, clear_way, recover
 from xenplugin.xen.process import Process, boot_id, process
-from xenplugin.xen.xl import Xl
+from xenplugin.xen.xl import XlCommand
 
 UUID = "3f2a9d1c-0b7e-4c55-9a10-6f1d2e3c4b5a"
 ID = "00112233445566778899aabbccddeeff"
@@ -33,7 +33,7 @@ class Killed(BaseException):
     """Stands for SIGKILL between two steps: nothing may catch it."""
 
 
-class NearXl(Xl):
+class NearXl(XlCommand):
     """The stand-in in this process; `tick` is called before and after everything that changes something."""
 
     def __init__(self, folder: Path, tick: Callable[[], None]) -> None:
@@ -63,7 +63,7 @@ class Side:
         self.xl = NearXl(folder, tick)
         self.said: list[str] = []
         self.config = Config(state_dir=folder / "state")
-        self.host = Host(self.config.state_dir, self.said.append, xl=self.xl, resume=self._resume)
+        self.host = LocalHost(self.config.state_dir, self.said.append, xl=self.xl, resume=self._resume)
 
     def _resume(self, domid: int) -> None:
         self.xl._run("resume", str(domid))
@@ -75,14 +75,14 @@ class Side:
     def rows(self) -> list[str]:
         return [" ".join(fields[:3]) for fields in fakexl.read(self.folder)]
 
-    def record(self, role: Role, state: State, **changes: object) -> Record:
+    def record(self, role: Role, state: OwnershipState, **changes: object) -> Record:
         """A record of a migration whose processes are dead."""
         domid = 7 if role is S else None
         made = records.new(role, ID, uuid=UUID, name="g1", peer=PeerNote("hostb", "ssh"), domid=domid)
         made = replace(made, **{"driver": DEAD, "state": state, **changes})  # type: ignore[arg-type]
         return records.begin(self.config.state_dir, made)
 
-    def state(self, role: Role) -> State | None:
+    def state(self, role: Role) -> OwnershipState | None:
         found = records.read(self.config.state_dir, ID, role)
         return found.state if found else None
 
@@ -142,24 +142,36 @@ INCOMING, PAUSED, THERE = "9 g1--incoming --p---", "9 g1 --p---", "9 g1 -b----"
 
 #: (source's state, its domain, destination's state, its domain) -> where the guest must be in the end.
 CASES = {
-    "source died, guest was running": (State.MOVING, LIVE, None, None, "a"),
-    "source died, guest suspended": (State.MOVING, SUSPENDED, State.RECEIVING, INCOMING, "a"),
-    "after the renaming, before message 6": (State.MOVING, AWAY, State.RECEIVING, INCOMING, "a"),
-    "message 6 lost": (State.HANDING, AWAY, State.RECEIVING, INCOMING, "a"),
-    "message 6 lost, far copy gone": (State.HANDING, AWAY, State.RECEIVING, None, "a"),
-    "cleared, not passed on, far xl destroyed it": (State.HANDING, AWAY, State.CLEARED, None, "a"),
-    "cleared, far xl was killed": (State.HANDING, AWAY, State.CLEARED, INCOMING, "b"),
-    "cleared, far xl was killed after renaming": (State.HANDING, AWAY, State.CLEARED, PAUSED, "b"),
-    "cleared and unpaused": (State.HANDING, AWAY, State.CLEARED, THERE, "b"),
-    "message 7 lost": (State.HANDING, AWAY, State.RUNNING, THERE, "b"),
-    "message 7 lost, far guest has ended since": (State.HANDING, AWAY, State.RUNNING, None, ""),
-    "given, not destroyed": (State.GIVEN, AWAY, State.RUNNING, THERE, "b"),
-    "given and destroyed": (State.GIVEN, None, State.RUNNING, THERE, "b"),
-    "far xl could not unpause": (State.HANDING, AWAY, State.REFUSED, None, "a"),
-    "kept, not resumed": (State.KEPT, AWAY, State.REFUSED, None, "a"),
-    "kept, renamed back": (State.KEPT, SUSPENDED, State.REFUSED, None, "a"),
-    "kept and resumed": (State.KEPT, LIVE, State.RECEIVING, None, "a"),
-    "source restarted": (State.HANDING, None, State.CLEARED, THERE, "b"),
+    "source died, guest was running": (OwnershipState.MOVING, LIVE, None, None, "a"),
+    "source died, guest suspended": (OwnershipState.MOVING, SUSPENDED, OwnershipState.RECEIVING, INCOMING, "a"),
+    "after the renaming, before message 6": (OwnershipState.MOVING, AWAY, OwnershipState.RECEIVING, INCOMING, "a"),
+    "message 6 lost": (OwnershipState.HANDING, AWAY, OwnershipState.RECEIVING, INCOMING, "a"),
+    "message 6 lost, far copy gone": (OwnershipState.HANDING, AWAY, OwnershipState.RECEIVING, None, "a"),
+    "cleared, not passed on, far xl destroyed it": (
+        OwnershipState.HANDING,
+        AWAY,
+        OwnershipState.CLEARED,
+        None,
+        "a",
+    ),
+    "cleared, far xl was killed": (OwnershipState.HANDING, AWAY, OwnershipState.CLEARED, INCOMING, "b"),
+    "cleared, far xl was killed after renaming": (
+        OwnershipState.HANDING,
+        AWAY,
+        OwnershipState.CLEARED,
+        PAUSED,
+        "b",
+    ),
+    "cleared and unpaused": (OwnershipState.HANDING, AWAY, OwnershipState.CLEARED, THERE, "b"),
+    "message 7 lost": (OwnershipState.HANDING, AWAY, OwnershipState.RUNNING, THERE, "b"),
+    "message 7 lost, far guest has ended since": (OwnershipState.HANDING, AWAY, OwnershipState.RUNNING, None, ""),
+    "given, not destroyed": (OwnershipState.GIVEN, AWAY, OwnershipState.RUNNING, THERE, "b"),
+    "given and destroyed": (OwnershipState.GIVEN, None, OwnershipState.RUNNING, THERE, "b"),
+    "far xl could not unpause": (OwnershipState.HANDING, AWAY, OwnershipState.REFUSED, None, "a"),
+    "kept, not resumed": (OwnershipState.KEPT, AWAY, OwnershipState.REFUSED, None, "a"),
+    "kept, renamed back": (OwnershipState.KEPT, SUSPENDED, OwnershipState.REFUSED, None, "a"),
+    "kept and resumed": (OwnershipState.KEPT, LIVE, OwnershipState.RECEIVING, None, "a"),
+    "source restarted": (OwnershipState.HANDING, None, OwnershipState.CLEARED, THERE, "b"),
 }
 
 
@@ -229,19 +241,20 @@ def test_killed_at_every_step(
 
 
 @pytest.mark.parametrize(
-    ("source", "code"), [(State.MOVING, 0), (State.HANDING, 20), (State.KEPT, 0), (State.GIVEN, 0)]
+    ("source", "code"),
+    [(OwnershipState.MOVING, 0), (OwnershipState.HANDING, 20), (OwnershipState.KEPT, 0), (OwnershipState.GIVEN, 0)],
 )
-def test_the_peer_is_down(pair: Pair, source: State, code: int) -> None:
+def test_the_peer_is_down(pair: Pair, source: OwnershipState, code: int) -> None:
     pair.reachable = False
     pair.near.domains(AWAY)
     pair.near.record(S, source)
     assert pair.near.recover() == code
     if code:
-        assert pair.near.rows == [AWAY] and pair.near.state(S) is State.HANDING
+        assert pair.near.rows == [AWAY] and pair.near.state(S) is OwnershipState.HANDING
         assert any("--assume-peer-lost" in line for line in pair.near.said)
     else:
-        assert pair.near.rows == ([] if source is State.GIVEN else ["7 g1 -b----"])
-        assert pair.near.state(S) is State.REMOVED  # the peer is told by a later recover
+        assert pair.near.rows == ([] if source is OwnershipState.GIVEN else ["7 g1 -b----"])
+        assert pair.near.state(S) is OwnershipState.REMOVED  # the peer is told by a later recover
         pair.reachable = True
         assert pair.near.recover() == 0
         assert pair.near.state(S) is None
@@ -250,7 +263,7 @@ def test_the_peer_is_down(pair: Pair, source: State, code: int) -> None:
 def test_the_peer_is_lost_for_ever(pair: Pair) -> None:
     pair.reachable = False
     pair.near.domains(AWAY)
-    pair.near.record(S, State.HANDING)
+    pair.near.record(S, OwnershipState.HANDING)
     assert pair.near.recover(assume_peer_lost=True) == 0
     assert pair.live() == ["a 7 g1 -b----"]
 
@@ -259,15 +272,15 @@ def test_a_peer_that_answers_is_not_lost(pair: Pair) -> None:
     """Whatever the administrator believes."""
     pair.near.domains(AWAY)
     pair.far.domains(THERE)
-    pair.near.record(S, State.HANDING)
-    pair.far.record(D, State.RUNNING)
+    pair.near.record(S, OwnershipState.HANDING)
+    pair.far.record(D, OwnershipState.RUNNING)
     assert pair.near.recover(assume_peer_lost=True) == 0
     assert pair.live() == ["b 9 g1 -b----"]
 
 
 def test_a_peer_that_knows_nothing(pair: Pair) -> None:
     pair.near.domains(AWAY)
-    pair.near.record(S, State.HANDING)
+    pair.near.record(S, OwnershipState.HANDING)
     assert pair.near.recover() == 20
     assert any("knows nothing" in line for line in pair.near.said)
     assert any("only if it does not" in line for line in pair.near.said)
@@ -277,9 +290,9 @@ def test_a_peer_that_knows_nothing(pair: Pair) -> None:
 def test_the_destination_keeps_its_word_whatever_is_assumed(pair: Pair) -> None:
     """Else the same option on both hosts would make two guests of one."""
     pair.near.domains(AWAY)
-    pair.near.record(S, State.HANDING)
+    pair.near.record(S, OwnershipState.HANDING)
     pair.far.domains(THERE)
-    pair.far.record(D, State.RUNNING)
+    pair.far.record(D, OwnershipState.RUNNING)
     assert pair.far.recover(assume_peer_lost=True) == 0
     assert pair.near.recover(assume_peer_lost=True) == 0
     assert pair.live() == ["b 9 g1 -b----"]
@@ -296,17 +309,17 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 def test_nothing_is_touched_while_xl_is_at_work(pair: Pair, sleeper: subprocess.Popen[bytes]) -> None:
     """The driver is gone, the far xl is about to destroy its copy: unpausing that would lose the guest."""
     pair.far.domains(INCOMING)
-    one = pair.far.record(D, State.CLEARED, xl=process(sleeper.pid))
+    one = pair.far.record(D, OwnershipState.CLEARED, xl=process(sleeper.pid))
     with pytest.raises(OwnershipError, match=f"at work \\(pid {sleeper.pid}\\)"):
         pair.far.host.settle(one, patience=0.2)
-    assert pair.far.rows == [INCOMING] and pair.far.state(D) is State.CLEARED
+    assert pair.far.rows == [INCOMING] and pair.far.state(D) is OwnershipState.CLEARED
 
 
 def test_a_migration_that_runs_is_left_alone(pair: Pair, sleeper: subprocess.Popen[bytes]) -> None:
     pair.near.domains(LIVE)
-    pair.near.record(S, State.MOVING, driver=process(sleeper.pid))
+    pair.near.record(S, OwnershipState.MOVING, driver=process(sleeper.pid))
     assert pair.near.recover() == 0
-    assert pair.near.state(S) is State.MOVING and "runs (pid" in pair.near.said[-1]
+    assert pair.near.state(S) is OwnershipState.MOVING and "runs (pid" in pair.near.said[-1]
     with pytest.raises(RefusedError, match="already"):
         clear_way(pair.near.host, UUID)
 
@@ -315,8 +328,8 @@ def test_the_source_asks_and_the_driver_there_still_waits(pair: Pair, sleeper: s
     """Its session is lost and it does not know yet: it is ended, so that message 6 can never take effect."""
     pair.near.domains(AWAY)
     pair.far.domains(INCOMING)
-    pair.near.record(S, State.HANDING)
-    pair.far.record(D, State.RECEIVING, driver=process(sleeper.pid))
+    pair.near.record(S, OwnershipState.HANDING)
+    pair.far.record(D, OwnershipState.RECEIVING, driver=process(sleeper.pid))
     assert pair.near.recover() == 0
     assert sleeper.wait(10) == -signal.SIGTERM
     assert pair.live() == ["a 7 g1 -b----"] and pair.far.rows == []
@@ -325,24 +338,24 @@ def test_the_source_asks_and_the_driver_there_still_waits(pair: Pair, sleeper: s
 def test_facts_older_than_the_record_are_not_acted_on(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver clears its guest and ends between two looks: `receiving` was read, and holds no more."""
     pair.far.domains(THERE)
-    stale = pair.far.record(D, State.RECEIVING)
-    records.advance(pair.far.config.state_dir, stale, State.CLEARED)
+    stale = pair.far.record(D, OwnershipState.RECEIVING)
+    records.advance(pair.far.config.state_dir, stale, OwnershipState.CLEARED)
     with pytest.raises(records.Overtaken, match="says cleared"):
-        records.advance(pair.far.config.state_dir, stale, State.REFUSED)
-    assert pair.far.host.settle(stale).state is State.RUNNING
+        records.advance(pair.far.config.state_dir, stale, OwnershipState.REFUSED)
+    assert pair.far.host.settle(stale).state is OwnershipState.RUNNING
 
 
 def test_another_domain_of_that_id_after_a_restart(pair: Pair) -> None:
     """The administrator started the guest again: it has the old id by chance, and is not destroyed."""
     pair.near.domains(LIVE)
-    pair.near.record(S, State.GIVEN, driver=replace(DEAD, boot="another"))
+    pair.near.record(S, OwnershipState.GIVEN, driver=replace(DEAD, boot="another"))
     assert pair.near.recover() == 0
     assert pair.near.rows == [LIVE]
 
 
 def test_a_guest_given_away_that_runs_here_is_not_destroyed(pair: Pair) -> None:
     pair.near.domains(LIVE)
-    pair.near.record(S, State.GIVEN)
+    pair.near.record(S, OwnershipState.GIVEN)
     assert pair.near.recover() == 20
     assert pair.near.rows == [LIVE]
     assert any("by hand" in line for line in pair.near.said)
@@ -350,7 +363,7 @@ def test_a_guest_given_away_that_runs_here_is_not_destroyed(pair: Pair) -> None:
 
 def test_a_domain_of_another_guest_is_not_touched(pair: Pair) -> None:
     fakexl.write(pair.far.folder, [["9", "g1--incoming", "--p---", UUID.replace("3", "4")]])
-    pair.far.record(D, State.RECEIVING)
+    pair.far.record(D, OwnershipState.RECEIVING)
     assert pair.far.recover() == 0
     assert pair.far.rows == [INCOMING] and pair.far.xl.calls == []
 
@@ -359,8 +372,8 @@ def test_both_sides_on_one_host(pair: Pair) -> None:
     """xl migrate g1 localhost: the source's domain has the same uuid and must not be taken for the copy."""
     pair.far = pair.near
     pair.near.domains(AWAY, INCOMING)
-    pair.near.record(S, State.HANDING)
-    pair.near.record(D, State.CLEARED)
+    pair.near.record(S, OwnershipState.HANDING)
+    pair.near.record(D, OwnershipState.CLEARED)
     assert pair.near.recover() == 0
     assert pair.near.rows == ["9 g1 -b----"]
 
@@ -369,17 +382,17 @@ def test_the_sources_domain_is_not_the_copy_whatever_its_name(pair: Pair) -> Non
     """Both sides on one host, the copy is gone, and the administrator has put back the source's name."""
     pair.far = pair.near
     pair.near.domains(SUSPENDED)
-    pair.near.record(S, State.HANDING)
-    pair.near.record(D, State.CLEARED)
+    pair.near.record(S, OwnershipState.HANDING)
+    pair.near.record(D, OwnershipState.CLEARED)
     assert pair.near.recover() == 0
     assert pair.near.rows == ["7 g1 -b----"]
 
 
 def test_a_guest_that_is_to_stay_paused(pair: Pair) -> None:
     pair.far.domains(INCOMING)
-    pair.far.record(D, State.CLEARED, paused=True)
+    pair.far.record(D, OwnershipState.CLEARED, paused=True)
     assert pair.far.recover() == 0
-    assert pair.far.rows == [PAUSED] and pair.far.state(D) is State.RUNNING
+    assert pair.far.rows == [PAUSED] and pair.far.state(D) is OwnershipState.RUNNING
 
 
 def test_placeholders_go_and_nothing_else(pair: Pair, tmp_path: Path) -> None:
@@ -394,7 +407,7 @@ def test_placeholders_go_and_nothing_else(pair: Pair, tmp_path: Path) -> None:
     old = tmp_path / "old"
     old.touch()
     disks += [DiskNote(str(old), 0, None), DiskNote(str(tmp_path / "missing"), 5, 77)]
-    pair.far.record(D, State.RECEIVING, disks=tuple(disks))
+    pair.far.record(D, OwnershipState.RECEIVING, disks=tuple(disks))
     assert pair.far.recover() == 0
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "written", "replaced", "old"}
 
@@ -402,20 +415,20 @@ def test_placeholders_go_and_nothing_else(pair: Pair, tmp_path: Path) -> None:
 def test_what_is_old_goes(pair: Pair) -> None:
     pair.reachable = False
     old = time.time() - OLD - 60
-    pair.near.record(S, State.REMOVED, changed=old)
-    pair.far.record(D, State.REFUSED, changed=old)
+    pair.near.record(S, OwnershipState.REMOVED, changed=old)
+    pair.far.record(D, OwnershipState.REFUSED, changed=old)
     assert pair.near.recover() == pair.far.recover() == 0
     assert pair.near.state(S) is pair.far.state(D) is None
 
 
 def test_what_is_new_stays_to_be_asked(pair: Pair) -> None:
-    pair.far.record(D, State.RUNNING)
+    pair.far.record(D, OwnershipState.RUNNING)
     assert pair.far.recover() == 0
-    assert pair.far.state(D) is State.RUNNING
+    assert pair.far.state(D) is OwnershipState.RUNNING
 
 
 def test_a_record_that_cannot_be_read_is_said(pair: Pair) -> None:
-    one = pair.near.record(S, State.MOVING)
+    one = pair.near.record(S, OwnershipState.MOVING)
     pair.near.domains(SUSPENDED)
     path = pair.near.config.state_dir / records.FOLDER / one.file_name
     path.write_bytes(path.read_bytes()[:40])
@@ -425,7 +438,7 @@ def test_a_record_that_cannot_be_read_is_said(pair: Pair) -> None:
 
 def test_xl_that_fails_is_said_and_tried_again(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     pair.near.domains(AWAY, "8 g1 -b----")  # the name is taken
-    pair.near.record(S, State.KEPT)
+    pair.near.record(S, OwnershipState.KEPT)
     assert pair.near.recover() == 20
     assert any("already exists" in line for line in pair.near.said)
     pair.near.domains(AWAY)
@@ -435,29 +448,29 @@ def test_xl_that_fails_is_said_and_tried_again(pair: Pair, monkeypatch: pytest.M
 
 def test_an_earlier_one_is_settled_before_the_next(pair: Pair) -> None:
     pair.far.domains(INCOMING)
-    pair.far.record(D, State.RECEIVING)
+    pair.far.record(D, OwnershipState.RECEIVING)
     clear_way(pair.far.host, UUID, [D])
-    assert pair.far.rows == [] and pair.far.state(D) is State.REFUSED
+    assert pair.far.rows == [] and pair.far.state(D) is OwnershipState.REFUSED
 
 
 def test_a_guest_that_moves_on_leaves_word(pair: Pair) -> None:
     """It came, and nobody wrote that down; gone to a third host it must not be taken for one that never ran."""
     pair.near.domains(AWAY)
-    pair.near.record(S, State.HANDING)
+    pair.near.record(S, OwnershipState.HANDING)
     pair.far.domains(THERE)
-    pair.far.record(D, State.CLEARED)
+    pair.far.record(D, OwnershipState.CLEARED)
     clear_way(pair.far.host, UUID)
     pair.far.domains()
-    assert pair.far.state(D) is State.RUNNING
+    assert pair.far.state(D) is OwnershipState.RUNNING
     assert pair.near.recover() == 0
     assert pair.near.rows == []
 
 
 def test_a_guest_that_was_renamed_is_still_that_guest(pair: Pair) -> None:
     pair.near.domains(AWAY)
-    pair.near.record(S, State.HANDING)
+    pair.near.record(S, OwnershipState.HANDING)
     pair.far.domains(THERE.replace("g1", "web"))
-    pair.far.record(D, State.CLEARED)
+    pair.far.record(D, OwnershipState.CLEARED)
     assert pair.near.recover() == 0
     assert pair.near.rows == [] and len(pair.live()) == 1
 
@@ -469,7 +482,7 @@ def test_the_answer_is_for_a_migration(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("state", sorted(TRANSITIONS[D]))
-def test_the_source_needs_it_no_more(pair: Pair, state: State) -> None:
+def test_the_source_needs_it_no_more(pair: Pair, state: OwnershipState) -> None:
     pair.far.domains(INCOMING)
     pair.far.record(D, state)
     assert answer(pair.far.host, ID, settled=True).endswith('"forgotten"}')
@@ -482,8 +495,8 @@ def test_a_host_that_was_taken_for_lost_comes_back(pair: Pair) -> None:
     pair.reachable = False
     pair.near.domains(AWAY)
     pair.far.domains(INCOMING)
-    pair.near.record(S, State.HANDING)
-    pair.far.record(D, State.CLEARED)
+    pair.near.record(S, OwnershipState.HANDING)
+    pair.far.record(D, OwnershipState.CLEARED)
     assert pair.near.recover(assume_peer_lost=True) == 0
     pair.reachable = True
     assert pair.near.recover() == 0
@@ -495,17 +508,17 @@ def test_two_guests_that_run_are_not_made_one(pair: Pair) -> None:
     """The host that was taken for lost ran the guest all the time: which one goes on is nobody's guess."""
     pair.near.domains(LIVE)
     pair.far.domains(THERE)
-    pair.near.record(S, State.REMOVED)
-    pair.far.record(D, State.CLEARED)
+    pair.near.record(S, OwnershipState.REMOVED)
+    pair.far.record(D, OwnershipState.CLEARED)
     pair.near.recover()
-    assert pair.far.rows == [THERE] and pair.far.state(D) is State.CLEARED
+    assert pair.far.rows == [THERE] and pair.far.state(D) is OwnershipState.CLEARED
 
 
 def test_what_is_at_work_is_not_forgotten(
     pair: Pair, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("xenplugin.migrate.recover.AT_WORK", 0.2)
-    pair.far.record(D, State.CLEARED, driver=process(sleeper.pid))
+    pair.far.record(D, OwnershipState.CLEARED, driver=process(sleeper.pid))
     assert answer(pair.far.host, ID, settled=True).endswith('"cleared"}')
     with pytest.raises(OwnershipError, match="still needed"):
         records.forget(pair.far.config.state_dir, pair.far.record_now())
@@ -518,8 +531,8 @@ import os, signal, subprocess, sys
 from pathlib import Path
 from xenplugin.config import Config
 from xenplugin.migrate import records
-from xenplugin.migrate.recover import Host, answer, recover
-from xenplugin.xen.xl import Xl
+from xenplugin.migrate.recover import LocalHost, answer, recover
+from xenplugin.xen.xl import XlCommand
 folder, words = Path(sys.argv[1]), sys.argv[2:]
 left = int(os.environ.get("KILL_AT", "0")) if words == ["recover"] else 0
 def tick():
@@ -527,15 +540,15 @@ def tick():
     left -= 1
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-write, run = records._write, Xl._run
+write, run = records._write, XlCommand._run
 def ticking_write(*given):
     tick(); write(*given); tick()
 def ticking_run(self, *given):
     tick(); out = run(self, *given); tick()
     return out
-records._write, Xl._run = ticking_write, ticking_run
-xl = Xl(folder / "xl")
-host = Host(folder / "state", print, xl=xl, resume=lambda domid: xl._run("resume", str(domid)) and None)
+records._write, XlCommand._run = ticking_write, ticking_run
+xl = XlCommand(folder / "xl")
+host = LocalHost(folder / "state", print, xl=xl, resume=lambda domid: xl._run("resume", str(domid)) and None)
 if "--answer" in words:
     print("a message of the day")
     print(answer(host, words[words.index("--answer") + 1], settled="--settled" in words))
@@ -560,8 +573,8 @@ def test_killed_in_earnest(tmp_path: Path) -> None:
     ssh = tmp_path / "ssh"
     ssh.write_text(f'#!/bin/sh\nshift 2\nexec {sys.executable} {code} {far.folder} "$@"\n')
     ssh.chmod(0o755)
-    near.record(S, State.HANDING, peer=PeerNote("hostb", str(ssh)))
-    far.record(D, State.CLEARED)
+    near.record(S, OwnershipState.HANDING, peer=PeerNote("hostb", str(ssh)))
+    far.record(D, OwnershipState.CLEARED)
     ends = []
     for kill_at in (1, 3, 4, 6, 9, 0):
         done = subprocess.run(
@@ -588,8 +601,8 @@ def test_a_peer_that_says_anything(tmp_path: Path) -> None:
         return peer.ask(replace(one, peer=PeerNote("hostb", str(ssh))), 20)
 
     good = peer.line(ID, "running")
-    assert say(f"echo '{good}'")[0] is State.RUNNING
-    assert say(f"echo hello; echo '{good}'; echo bye")[0] is State.RUNNING
+    assert say(f"echo '{good}'")[0] is OwnershipState.RUNNING
+    assert say(f"echo hello; echo '{good}'; echo bye")[0] is OwnershipState.RUNNING
     for script in (
         "echo nothing",
         f"echo '{good}'; echo '{peer.line(ID, 'refused')}'",
@@ -634,8 +647,8 @@ def test_the_verbs_between_two_hosts(tmp_path: Path) -> None:
     ssh.chmod(0o755)
     near.domains(AWAY)
     far.domains(THERE)
-    near.record(S, State.HANDING, peer=PeerNote("hostb", str(ssh)))
-    far.record(D, State.RUNNING)
+    near.record(S, OwnershipState.HANDING, peer=PeerNote("hostb", str(ssh)))
+    far.record(D, OwnershipState.RUNNING)
     (tmp_path / "down").touch()
     done = run(near, "recover")
     assert done.returncode == 20 and "hint" not in done.stdout, done.stderr

@@ -17,7 +17,7 @@ from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.target import journal
 from xenplugin.image.target.partial import journal_name, lock_partial
 from xenplugin.migrate import records, status
-from xenplugin.migrate.ownership import TRANSITIONS, Role, State
+from xenplugin.migrate.ownership import TRANSITIONS, OwnershipState, Role
 from xenplugin.migrate.records import PeerNote
 from xenplugin.migrate.recover import OLD
 from xenplugin.xen.process import Process
@@ -25,7 +25,9 @@ from xenplugin.xen.process import Process
 UUID = "3f2a9d1c-0b7e-4c55-9a10-6f1d2e3c4b5a"
 
 
-def put(folder: Path, role: Role, state: State, *, alive: bool = False, name: str = "g1", age: float = 0) -> str:
+def put(
+    folder: Path, role: Role, state: OwnershipState, *, alive: bool = False, name: str = "g1", age: float = 0
+) -> str:
     one = records.new(role, records.new_id(), uuid=UUID, name=name, peer=PeerNote("hostb", "ssh"), domid=7)
     driver = one.driver if alive else Process(99_999_999, 1, "x")
     one = replace(one, driver=driver, state=state, changed=time.time() - age)
@@ -48,7 +50,7 @@ def test_nothing(tmp_path: Path) -> None:
 
 
 def test_a_migration_that_runs_and_its_progress(tmp_path: Path) -> None:
-    put(tmp_path, Role.SOURCE, State.MOVING, alive=True)
+    put(tmp_path, Role.SOURCE, OwnershipState.MOVING, alive=True)
     rows = status.status(
         Config(state_dir=tmp_path),
         progress={UUID: {"phase": "pre-copy", "percent": "40", "rate": "187000000", "eta": "75"}}.get,
@@ -74,7 +76,7 @@ def test_what_was_left_behind(tmp_path: Path, role: Role) -> None:
 
 
 def test_old_records(tmp_path: Path) -> None:
-    put(tmp_path, Role.DESTINATION, State.RUNNING, age=OLD + 60)
+    put(tmp_path, Role.DESTINATION, OwnershipState.RUNNING, age=OLD + 60)
     (row,) = status.status(Config(state_dir=tmp_path))[1:]
     assert row["settled"] and row["next"] == "removes this old record" and row["command"] == "xenplugin recover"
 
@@ -107,8 +109,8 @@ def test_images_that_are_not_complete(tmp_path: Path) -> None:
 
 
 def test_columns_align_and_nothing_steers_the_terminal(tmp_path: Path) -> None:
-    put(tmp_path, Role.SOURCE, State.HANDING, name="g1")
-    put(tmp_path, Role.SOURCE, State.MOVING, name="a-guest\x1b[31m-with-a-long-name")
+    put(tmp_path, Role.SOURCE, OwnershipState.HANDING, name="g1")
+    put(tmp_path, Role.SOURCE, OwnershipState.MOVING, name="a-guest\x1b[31m-with-a-long-name")
     head, *lines = text(status.status(Config(state_dir=tmp_path))).splitlines()
     assert "\x1b" not in "".join(lines)
     at = head.index("STATE")

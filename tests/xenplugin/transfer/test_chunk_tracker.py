@@ -22,10 +22,10 @@ from xenplugin.image.index.digest import ImageDigest, chunk_digest, zero_leaf
 from xenplugin.image.index.sent_leaves import SentLeaves
 from xenplugin.image.index.versions import Versions
 from xenplugin.image.source.raw import Run
-from xenplugin.transfer.chunk_tracker import LiveBook
+from xenplugin.transfer.chunk_tracker import LiveChunkTracker
 from xenplugin.transfer.plan import Plan, in_order
-from xenplugin.transfer.precopy_policy import Converging
-from xenplugin.transfer.remote_index import Base
+from xenplugin.transfer.precopy_policy import PrecopyPolicy
+from xenplugin.transfer.remote_index import RemoteIndex
 from xenplugin.wire.frames import Chunk, Codec, IndexRun, Sent, Zeros
 
 CHUNKS = 5
@@ -71,11 +71,11 @@ class Rounds(RuleBasedStateMachine):
     @initialize(image=st.lists(st.sampled_from([ZERO, (1,) * BLOCKS, (2, *ZERO[1:])]), min_size=5, max_size=5))
     def begin(self, image: list[Content]) -> None:
         size = CHUNKS * CHUNK
-        base = Base(size)
+        base = RemoteIndex(size)
         base.feed(IndexRun(0, CHUNKS, False))
         self.folder = tempfile.TemporaryDirectory()
         self.image = image
-        self.book = LiveBook(size, base, SentLeaves(Path(self.folder.name), CHUNKS))
+        self.book = LiveChunkTracker(size, base, SentLeaves(Path(self.folder.name), CHUNKS))
         self.plan = Plan(())
         self.queue: list[tuple[Sent, Content]] = []
         self.way: list[tuple[Sent, Content]] = []  # sent on the connection there is, not acknowledged
@@ -146,7 +146,7 @@ class Rounds(RuleBasedStateMachine):
         if item is None:
             return
         for place, (other, _) in enumerate(self.hands):
-            if other == item:  # LiveBook.reading lets nobody else read it meanwhile
+            if other == item:  # LiveChunkTracker.reading lets nobody else read it meanwhile
                 self.pack(place)
                 break
         self.hands.append((item, ZERO if isinstance(item, Zeros) else self.image[item]))
@@ -281,9 +281,9 @@ def test_a_live_digest_is_that_of_the_last_content(changes: list[tuple[int, byte
 
 
 def test_an_image_that_is_written_to_after_the_end_is_an_error(tmp_path: Path) -> None:
-    base = Base(CHUNK)
+    base = RemoteIndex(CHUNK)
     base.feed(IndexRun(0, 1, False))
-    book, plan = LiveBook(CHUNK, base, SentLeaves(tmp_path, 1)), Plan(())
+    book, plan = LiveChunkTracker(CHUNK, base, SentLeaves(tmp_path, 1)), Plan(())
     book.begin(last=True)
     frame = Chunk(0, Codec.STORED, 1, 0, b"", b"")
     assert book.terms(0, 1, leaves_of((1, *ZERO[1:])), bytes(32)) is not None
@@ -296,7 +296,7 @@ def test_an_image_that_is_written_to_after_the_end_is_an_error(tmp_path: Path) -
 
 def rounds_until_enough(left: Any, seconds: Any) -> int:
     """How many rounds after the first."""
-    state = Converging()
+    state = PrecopyPolicy()
     state.round(0, 10**9, 10.0)
     rounds = 0
     while not state.enough(left(rounds)):
@@ -318,9 +318,9 @@ def test_rounds_end_when_they_should() -> None:
 
 def test_a_chunk_is_read_by_one_worker_at_a_time() -> None:
     """What was read before the last write must not be taken for newer than what was read after it."""
-    base = Base(CHUNK)
+    base = RemoteIndex(CHUNK)
     with tempfile.TemporaryDirectory() as folder:
-        book = LiveBook(CHUNK, base, SentLeaves(Path(folder), 1))
+        book = LiveChunkTracker(CHUNK, base, SentLeaves(Path(folder), 1))
         order: list[str] = []
 
         def read() -> None:

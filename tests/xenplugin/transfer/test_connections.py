@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from xenplugin.codec.seal import Keys
-from xenplugin.transfer.connections import Line, Lines
+from xenplugin.transfer.connections import AcceptedConnection, Connections
 from xenplugin.transfer.job import Job
 from xenplugin.wire import states
 from xenplugin.wire.frames import Frame, Image
@@ -17,7 +17,7 @@ from xenplugin.wire.preamble import Carrier, Preamble
 from xenplugin.wire.session import Writer
 
 
-def come(lines: Lines, *data: bytes) -> bool:
+def come(lines: Connections, *data: bytes) -> bool:
     """Whether who sends `data` becomes known."""
     known = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as door, socket.create_connection(door.getsockname()) as near:
@@ -33,10 +33,10 @@ def test_a_stranger_takes_no_number_from_those_who_are_known() -> None:
     job = Job.fresh(None, local=False, size=1 << 20)
     random = os.urandom(32)
 
-    def serve(_line: Line, frames: Iterator[Frame]) -> None:
+    def serve(_line: AcceptedConnection, frames: Iterator[Frame]) -> None:
         assert list(frames) == []
 
-    lines = Lines(job, Keys(job.secret, random), states.FORWARD_DATA, 30.0, serve, lambda error: None)
+    lines = Connections(job, Keys(job.secret, random), states.FORWARD_DATA, 30.0, serve, lambda error: None)
     preamble = Preamble(job.cipher, Carrier.CONNECTION, 1, job.session, os.urandom(32))
     frame = b"".join(map(bytes, Writer(Keys(job.secret, random).forward(preamble)).pack(Image(job.size))))
     for _ in range(3):

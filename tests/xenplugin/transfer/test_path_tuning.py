@@ -6,18 +6,18 @@ from typing import cast
 
 import pytest
 
-from xenplugin.codec.adaptive_level import Ladder
+from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.config import Config
 from xenplugin.link import tcp
-from xenplugin.link.connector import Dialer
+from xenplugin.link.connector import Connector
 from xenplugin.link.pool import Pool
 from xenplugin.link.queue import SendQueue
 from xenplugin.transfer import path_tuning
-from xenplugin.transfer.path_tuning import Gauge, Tending
+from xenplugin.transfer.path_tuning import PathTuner, QueueGauge
 from xenplugin.wire.frames import Chunk, Codec
 
 
-class Told(Ladder):
+class Told(AdaptiveLevel):
     def __init__(self) -> None:
         super().__init__(None, 2)
         self.drains: list[tuple[int, float]] = []
@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_slow_start_is_not_taken_for_the_link(clock: list[float]) -> None:
     queue, ladder = SendQueue(1 << 20), Told()
-    gauge = Gauge(queue, ladder)
+    gauge = QueueGauge(queue, ladder)
 
     def send(count: int) -> None:
         for _ in range(count):
@@ -65,7 +65,7 @@ def test_slow_start_is_not_taken_for_the_link(clock: list[float]) -> None:
 
 def test_before_there_is_a_connection_nothing_is_told(clock: list[float]) -> None:
     ladder = Told()
-    gauge = Gauge(SendQueue(1 << 20), ladder)
+    gauge = QueueGauge(SendQueue(1 << 20), ladder)
     clock[0] += 10.0
     gauge.read()
     assert ladder.drains == []
@@ -74,7 +74,7 @@ def test_before_there_is_a_connection_nothing_is_told(clock: list[float]) -> Non
 def test_an_empty_queue_is_the_links_doing_where_no_more_may_be_under_way(clock: list[float]) -> None:
     """Else a long link, whose buffers take all at once, would be thought faster than it is, and nothing packed."""
     queue, ladder = SendQueue(1 << 20), Told()
-    gauge = Gauge(queue, ladder)
+    gauge = QueueGauge(queue, ladder)
     gauge.connected(0.0)
     for bounded in (False, True, False):
         assert queue.get(lambda: False, 0.0) is None
@@ -111,7 +111,7 @@ def test_a_path_is_taken_for_a_lossy_one_when_it_was_twice_in_a_row(
     clock: list[float], losses: tuple[bool, ...], taken: bool
 ) -> None:
     path = Path(*losses)
-    tuning = Tending(Config(), cast(Dialer, path), cast(Pool, path))
+    tuning = PathTuner(Config(), cast(Connector, path), cast(Pool, path))
     while path.losses:
         clock[0] += 1.0
         tuning.look()

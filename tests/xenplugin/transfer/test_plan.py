@@ -16,7 +16,7 @@ from xenplugin.geometry import BLOCK, CHUNK, block_count, chunk_count, chunk_len
 from xenplugin.image.source.raw import Run
 from xenplugin.transfer import remote_index as base_module
 from xenplugin.transfer.plan import Plan
-from xenplugin.transfer.remote_index import Base
+from xenplugin.transfer.remote_index import RemoteIndex
 from xenplugin.wire.frames import Chunk, Codec, Index, IndexRun, Zeros
 
 COMMON = settings(deadline=None, max_examples=60)
@@ -196,7 +196,7 @@ def test_known_is_what_is_equal(
     made: tuple[int, list[list[bytes]], list[list[bytes] | None]], pick: st.DataObject
 ) -> None:
     size, here, there = made
-    base = Base(size)
+    base = RemoteIndex(size)
     frames = told(size, there, pick)
     early = {i for i in range(len(here)) if pick.draw(st.booleans())}  # dropped before its index comes
     for index in early:
@@ -218,7 +218,7 @@ def test_known_is_what_is_equal(
 @given(st.integers(0, 5), st.integers(0, 5), st.booleans())
 @COMMON
 def test_an_index_with_a_gap_is_refused(first: int, second: int, run: bool) -> None:
-    base = Base(20 * CHUNK)
+    base = RemoteIndex(20 * CHUNK)
     row = ((0xFFFF, b""),)
     for place, frontier in ((first, 0), (second, 1)):
         frame = IndexRun(place, 1, True) if run else Index(place, row)
@@ -230,7 +230,7 @@ def test_an_index_with_a_gap_is_refused(first: int, second: int, run: bool) -> N
 
 
 def test_known_waits_for_its_chunk_and_for_no_other() -> None:
-    base = Base(4 * CHUNK)
+    base = RemoteIndex(4 * CHUNK)
     leaf = sha(b"x")
     results: list[int] = []
     worker = threading.Thread(target=lambda: results.append(base.known(2, leaf * 16)))
@@ -243,7 +243,7 @@ def test_known_waits_for_its_chunk_and_for_no_other() -> None:
 
 
 def test_closing_lets_everybody_go_with_nothing_known() -> None:
-    base = Base(4 * CHUNK)
+    base = RemoteIndex(4 * CHUNK)
     results: list[int] = []
     workers = [threading.Thread(target=lambda i=i: results.append(base.known(i, bytes(512)))) for i in range(3)]
     for worker in workers:
@@ -257,7 +257,7 @@ def test_closing_lets_everybody_go_with_nothing_known() -> None:
 def test_an_index_that_runs_ahead_is_refused_and_one_of_zeros_here_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_module, "INDEX_AHEAD", 10)
     for forgotten in (False, True):
-        base = Base(1000 * CHUNK)
+        base = RemoteIndex(1000 * CHUNK)
         if forgotten:  # the source has zeros there: they are sent long before the index is there
             base.forget(0, 500)
             for index in range(500, 1000, 2):
@@ -272,7 +272,7 @@ def test_an_index_that_runs_ahead_is_refused_and_one_of_zeros_here_is_not(monkey
 
 
 def test_runs_that_the_index_has_passed_are_let_go_of() -> None:
-    base = Base(10**6 * CHUNK)
+    base = RemoteIndex(10**6 * CHUNK)
     for index in range(0, 4000, 4):
         base.forget(index + 1, 1)
         base.feed(IndexRun(index, 4, False))

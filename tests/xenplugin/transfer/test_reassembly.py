@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from xenplugin.errors import PeerError
-from xenplugin.transfer.inflight_limit import Backlog
+from xenplugin.transfer.inflight_limit import InflightLimit
 from xenplugin.transfer.reassembly import Reassembly
 from xenplugin.wire.frames import WINDOW, Codec, End, Segment
 
@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_refused() -> None:
             stuck.arrive(0, segment(1))
 
 
-def hand_on(allowed: Backlog, packed: float, now: float, ratio: int = 3) -> None:
+def hand_on(allowed: InflightLimit, packed: float, now: float, ratio: int = 3) -> None:
     allowed.handed_on(int(packed), int(packed) * ratio, now)
 
 
@@ -147,7 +147,7 @@ def hand_on(allowed: Backlog, packed: float, now: float, ratio: int = 3) -> None
 def test_the_limit_finds_the_link(rate: float, rtt: float, step: float) -> None:
     """A link that takes `rate` bytes/s: soon about twice what it takes in two round trips and a moment may wait."""
     now = 100.0
-    allowed = Backlog()
+    allowed = InflightLimit()
     allowed.connected(rtt)
     allowed.begins(now)
     for _ in range(10_000):
@@ -159,7 +159,7 @@ def test_the_limit_finds_the_link(rate: float, rtt: float, step: float) -> None:
 
 
 def test_a_writer_that_is_slow_narrows_nothing() -> None:
-    allowed = Backlog()
+    allowed = InflightLimit()
     allowed.begins(0.0)
     for second in range(100):
         hand_on(allowed, 1000, float(second))
@@ -172,7 +172,7 @@ def test_a_writer_that_is_slow_narrows_nothing() -> None:
 def test_a_slow_start_is_not_taken_for_the_link(rtt: float, trips: float) -> None:
     """At first a segment takes several round trips, though the link could carry much more."""
     now = 100.0
-    allowed = Backlog()
+    allowed = InflightLimit()
     allowed.begins(1.0)  # long ago: it says nothing of now
     allowed.connected(rtt)
     allowed.begins(now)
@@ -188,7 +188,7 @@ def test_a_slow_start_is_not_taken_for_the_link(rtt: float, trips: float) -> Non
 @settings(deadline=None)
 def test_near_the_end_little_waits_and_the_link_is_kept_busy(rate: float, rtt: float, step: float) -> None:
     now, waits = 100.0, 0.0
-    allowed = Backlog()
+    allowed = InflightLimit()
     allowed.connected(rtt)
     allowed.begins(now)
 
@@ -219,7 +219,7 @@ def test_memory_that_packs_well_near_the_end_does_not_narrow_what_comes_after(
 ) -> None:
     """Then it is the number of segments that is bounded, not what they are packed to."""
     now, step = 100.0, 0.01
-    allowed = Backlog()
+    allowed = InflightLimit()
     allowed.connected(rtt)
     allowed.begins(now)
 
@@ -247,7 +247,7 @@ def test_memory_that_packs_well_near_the_end_does_not_narrow_what_comes_after(
 
 def test_zero_pages_go_in_the_largest_segments_however_far_it_is() -> None:
     """What bounds them is the number of segments under way, not the link."""
-    allowed = Backlog()
+    allowed = InflightLimit()
     allowed.connected(0.2)
     assert allowed.segment == MIB // 2
     allowed.packed(MIB // 6, MIB // 2)
@@ -259,7 +259,7 @@ def test_zero_pages_go_in_the_largest_segments_however_far_it_is() -> None:
 
 
 def test_in_slow_start_the_end_narrows_nothing() -> None:
-    allowed = Backlog()
+    allowed = InflightLimit()
     allowed.connected(0.2)
     allowed.begins(100.0)
     allowed.close_in()
@@ -270,7 +270,7 @@ def test_in_slow_start_the_end_narrows_nothing() -> None:
 
 
 def test_whoever_shares_the_link_near_the_end_does_not_take_all_of_it() -> None:
-    allowed = Backlog()
+    allowed = InflightLimit()
     allowed.begins(0.0)
     for tick in range(1, 100):
         allowed.tight()
@@ -284,7 +284,7 @@ def test_whoever_shares_the_link_near_the_end_does_not_take_all_of_it() -> None:
 
 
 def test_a_stream_that_nothing_held_up_is_narrowed_when_something_does() -> None:
-    allowed = Backlog()
+    allowed = InflightLimit()
     allowed.begins(0.0)
     allowed.close_in()
     assert allowed.limit == 8 * MIB

@@ -12,7 +12,7 @@ from xenplugin.geometry import CHUNK
 from xenplugin.image.buffers import aligned
 from xenplugin.image.index.digest import chunk_digest, leaves
 from xenplugin.image.target.sink import Sink, make_scratch, open_sink
-from xenplugin.transfer.writer_pool import Hand, Hands, Writing
+from xenplugin.transfer.writer_pool import FrameWriter, PoolWorker, WriterPool
 from xenplugin.wire.frames import Chunk, Codec, End, Zeros
 
 
@@ -27,8 +27,8 @@ def sink(tmp_path: Path) -> Sink:
 
 
 def test_a_chunk_that_comes_again_is_not_written_again(sink: Sink, tmp_path: Path) -> None:
-    writing = Writing(sink)
-    hand = Hand(writing)
+    writing = FrameWriter(sink)
+    hand = PoolWorker(writing)
     assert hand.write(chunk(0, b"a")) == CHUNK
     assert hand.write(chunk(0, b"a")) == 0
     with pytest.raises(ImageError, match="came twice"):
@@ -82,8 +82,8 @@ def test_a_put_that_begins_while_the_image_is_finished_cannot_spoil_it(
 
 
 def test_hands_are_shared_and_given_back(sink: Sink, tmp_path: Path) -> None:
-    writing = Writing(sink)
-    hands = Hands(writing)
+    writing = FrameWriter(sink)
+    hands = WriterPool(writing)
     wrong = chunk(0, b"a")
     for _ in range(2 * hands._free.qsize()):  # one that is not given back after a failure would be missed here
         with pytest.raises(ImageError):
@@ -99,7 +99,7 @@ def test_hands_are_shared_and_given_back(sink: Sink, tmp_path: Path) -> None:
 
 
 def test_what_was_put_is_on_its_way_before_it_is_waited_for(sink: Sink, tmp_path: Path) -> None:
-    Hand(Writing(sink)).write(chunk(0, b"a"))
+    PoolWorker(FrameWriter(sink)).write(chunk(0, b"a"))
     sink.start_writing()
     sink.suspend()
     sink.start_writing()  # closed by now: nothing

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from xenplugin import events
 from xenplugin.ui import journald
-from xenplugin.ui.journald import Both, Journal, encode, fields_of, joined
+from xenplugin.ui.journald import Both, JournaldUi, encode, fields_of, joined
 
 FAILED = events.Failed(14, "the link was lost", "the same command again goes on")
 
@@ -85,7 +85,7 @@ def listening() -> Iterator[tuple[str, socket.socket]]:
 
 def test_it_arrives_with_the_domain(listening: tuple[str, socket.socket]) -> None:
     path, here = listening
-    journal = Journal(path)
+    journal = JournaldUi(path)
     journal(events.Started("copy", "a.img", "h:b.img", 4096))
     assert "XENPLUGIN_DOMAIN" not in decode(here.recv(65536))
     journal(events.Started("migrate (live)", "g1", "hostb", 4096, domain="g1"))
@@ -97,12 +97,12 @@ def test_it_arrives_with_the_domain(listening: tuple[str, socket.socket]) -> Non
 
 
 def test_no_journal_or_a_full_one_is_no_matter(listening: tuple[str, socket.socket], tmp_path: Path) -> None:
-    Journal(str(tmp_path / "none"))(FAILED)
+    JournaldUi(str(tmp_path / "none"))(FAILED)
     (tmp_path / "file").touch()
-    Journal(str(tmp_path / "file"))(FAILED)
+    JournaldUi(str(tmp_path / "file"))(FAILED)
     path, _ = listening
     for _ in range(2000):  # nobody reads: the kernel takes a few and refuses the rest
-        Journal(path)(FAILED)
+        JournaldUi(path)(FAILED)
 
 
 class Told:
@@ -123,7 +123,7 @@ class Terminal(io.StringIO):
 
 
 def test_who_is_told(tmp_path: Path) -> None:
-    ui, journal = Told(), Journal(str(tmp_path / "none"))
+    ui, journal = Told(), JournaldUi(str(tmp_path / "none"))
 
     def where(out: io.TextIOBase, environment: Mapping[str, str]) -> journald.Ui:
         return joined(ui, out, journal, environment)  # type: ignore[arg-type]

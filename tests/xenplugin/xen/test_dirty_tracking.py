@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from xenplugin.geometry import CHUNK
 from xenplugin.image.source.changes import Unwatched
 from xenplugin.xen import dirty_tracking, tracefs
-from xenplugin.xen.dirty_tracking import SECTOR, Event, Tally, Watched, parse
+from xenplugin.xen.dirty_tracking import SECTOR, DirtyTally, Event, WatchedDisk, parse
 from xenplugin.xen.guest import Disk
 from xenplugin.xen.tracefs import CannotWatchError
 
@@ -48,7 +48,7 @@ block_rq_complete: 7,0 WS () 0 + 0 be,0,4 [0]
 
 
 def tally(text: str) -> set[int] | None:
-    counted = Tally(0, 64 * CHUNK)
+    counted = DirtyTally(0, 64 * CHUNK)
     for line in text.splitlines():
         counted.add(parse(line))
     return counted.drain()
@@ -99,7 +99,7 @@ def event(queued: bool, sector: int, count: int) -> Event:
 
 
 def test_what_is_under_way_is_told_until_it_is_done_and_once_more() -> None:
-    counted = Tally(0, 64 * CHUNK)
+    counted = DirtyTally(0, 64 * CHUNK)
     counted.add(event(True, 5 * SECTORS, 8))
     assert counted.drain() == {5} and counted.drain() == {5}
     counted.add(event(False, 5 * SECTORS, 8))
@@ -107,13 +107,13 @@ def test_what_is_under_way_is_told_until_it_is_done_and_once_more() -> None:
 
 
 def test_what_was_done_but_not_seen_submitted_is_not_known() -> None:
-    counted = Tally(0, 64 * CHUNK)
+    counted = DirtyTally(0, 64 * CHUNK)
     counted.add(event(False, 0, 8))
     assert counted.drain() is None and counted.drain() == set()
 
 
 def test_after_a_loss_what_was_under_way_is_not_known_either() -> None:
-    counted = Tally(0, 64 * CHUNK)
+    counted = DirtyTally(0, 64 * CHUNK)
     counted.add(event(True, 0, 8))
     counted.lose()
     assert counted.drain() is None and counted.drain() == set()
@@ -122,17 +122,17 @@ def test_after_a_loss_what_was_under_way_is_not_known_either() -> None:
 
 
 def test_a_place_on_the_device_is_shifted_into_the_image() -> None:
-    counted = Tally(3 * CHUNK // 2, 4 * CHUNK)
+    counted = DirtyTally(3 * CHUNK // 2, 4 * CHUNK)
     counted.add(event(True, 0, SECTORS))
     assert counted.drain() == {1, 2}
-    counted = Tally(-2048 * SECTOR, 4 * CHUNK)
+    counted = DirtyTally(-2048 * SECTOR, 4 * CHUNK)
     counted.add(event(True, 2048, 1))
     counted.add(event(True, 2048 + 3 * SECTORS, 99 * SECTORS))
     assert counted.drain() == {0, 3}
 
 
 def test_more_than_is_worth_remembering_is_not_known() -> None:
-    counted = Tally(0, 1 << 50)
+    counted = DirtyTally(0, 1 << 50)
     counted.add(event(True, 0, dirty_tracking._MOST * SECTORS + 1))
     assert counted.drain() is None
 
@@ -142,7 +142,7 @@ class World:
 
     def __init__(self) -> None:
         self.disk, self.copy = [0] * 4, [0] * 4
-        self.tally = Tally(0, 4 * CHUNK)
+        self.tally = DirtyTally(0, 4 * CHUNK)
         self.flying: list[tuple[int, int, int]] = []  # sector, count left, version
         self.version = 0
 
@@ -258,13 +258,13 @@ def block(device: tuple[int, int]) -> str:
 
 
 @pytest.fixture
-def watched(served: Callable[..., Disk]) -> Iterator[Callable[[Disk], Watched]]:
-    made: list[Watched] = []
+def watched(served: Callable[..., Disk]) -> Iterator[Callable[[Disk], WatchedDisk]]:
+    made: list[WatchedDisk] = []
 
-    def make(disk: Disk) -> Watched:
+    def make(disk: Disk) -> WatchedDisk:
         said: list[str] = []
         found = dirty_tracking.watch(disk, said.append)
-        assert said == [] and isinstance(found, Watched)
+        assert said == [] and isinstance(found, WatchedDisk)
         made.append(found)
         return found
 
@@ -273,7 +273,7 @@ def watched(served: Callable[..., Disk]) -> Iterator[Callable[[Disk], Watched]]:
         one.close()
 
 
-def test_a_write_just_before_is_told(served: Callable[..., Disk], watched: Callable[[Disk], Watched]) -> None:
+def test_a_write_just_before_is_told(served: Callable[..., Disk], watched: Callable[[Disk], WatchedDisk]) -> None:
     disk = served()
     assert disk.physical
     device, changes = block(disk.physical), watched(disk)
@@ -298,7 +298,7 @@ def test_a_write_just_before_is_told(served: Callable[..., Disk], watched: Calla
 
 
 def test_a_copy_that_follows_a_busy_disk_is_the_disk_in_the_end(
-    served: Callable[..., Disk], watched: Callable[[Disk], Watched]
+    served: Callable[..., Disk], watched: Callable[[Disk], WatchedDisk]
 ) -> None:
     """As a live migration does it, with writes under way at every moment but the last."""
     disk = served()
@@ -335,7 +335,7 @@ def test_a_copy_that_follows_a_busy_disk_is_the_disk_in_the_end(
 
 
 def test_each_disk_hears_of_its_own_writes_only(
-    served: Callable[..., Disk], watched: Callable[[Disk], Watched]
+    served: Callable[..., Disk], watched: Callable[[Disk], WatchedDisk]
 ) -> None:
     one, other = served(), served(8 << 20)
     assert one.physical and other.physical
@@ -347,7 +347,7 @@ def test_each_disk_hears_of_its_own_writes_only(
 
 
 def test_a_partition_counts_from_its_own_beginning(
-    served: Callable[..., Disk], watched: Callable[[Disk], Watched]
+    served: Callable[..., Disk], watched: Callable[[Disk], WatchedDisk]
 ) -> None:
     whole = served()
     assert whole.physical
@@ -377,7 +377,7 @@ def partition(device: str, what: int, start: int, length: int) -> None:
         os.close(fd)
 
 
-def test_lost_events_are_admitted_once(served: Callable[..., Disk], watched: Callable[[Disk], Watched]) -> None:
+def test_lost_events_are_admitted_once(served: Callable[..., Disk], watched: Callable[[Disk], WatchedDisk]) -> None:
     disk = served()
     assert disk.physical
     device, changes = block(disk.physical), watched(disk)
@@ -392,7 +392,7 @@ def test_lost_events_are_admitted_once(served: Callable[..., Disk], watched: Cal
 
 
 def test_a_trace_that_somebody_stopped_is_noticed(
-    served: Callable[..., Disk], watched: Callable[[Disk], Watched]
+    served: Callable[..., Disk], watched: Callable[[Disk], WatchedDisk]
 ) -> None:
     disk = served()
     assert disk.physical
@@ -408,7 +408,7 @@ def test_a_trace_that_somebody_stopped_is_noticed(
 
 
 def test_the_buffer_is_emptied_meanwhile(
-    served: Callable[..., Disk], watched: Callable[[Disk], Watched], monkeypatch: pytest.MonkeyPatch
+    served: Callable[..., Disk], watched: Callable[[Disk], WatchedDisk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dirty_tracking, "_PAUSE", 0.01)
     disk = served()
@@ -425,18 +425,19 @@ def test_the_buffer_is_emptied_meanwhile(
 def test_what_a_killed_process_left_is_removed(served: Callable[..., Disk]) -> None:
     instances = tracefs._tracefs() / "instances"
     disk = served()
-    program = f"from xenplugin.xen import dirty_tracking; dirty_tracking.Watched({disk.physical}); print(flush=True); input()"
+    program = f"from xenplugin.xen.dirty_tracking import WatchedDisk\nWatchedDisk({disk.physical})\n"
+    program += "print(flush=True); input()"
     child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdin and child.stdout and child.stdout.readline() == b"\n"
     stale = instances / f"xenplugin-{child.pid}-0"
-    tracefs.Trace().close()
+    tracefs.TraceInstance().close()
     assert stale.exists()  # its process lives
     child.kill()
     child.wait()
     child.stdin.close()
     child.stdout.close()
     assert stale.exists()
-    tracefs.Trace().close()
+    tracefs.TraceInstance().close()
     assert not stale.exists()
 
 
@@ -465,7 +466,7 @@ def test_what_cannot_be_watched_is_compared_and_that_is_said(
             refused(disk, f"process {os.getpid()}")
         with open(path, "rb"):
             changes = dirty_tracking.watch(disk, said.append)
-            assert isinstance(changes, Watched)
+            assert isinstance(changes, WatchedDisk)
             changes.close()
     refused(served(300), "byte 300")
     monkeypatch.setattr(tracefs, "_tracefs", lambda: tmp_path / "absent")

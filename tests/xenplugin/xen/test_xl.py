@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers import fakexl
 from xenplugin.errors import PeerError, RefusedError
-from xenplugin.xen.xl import Domain, Xl, find, parse_list
+from xenplugin.xen.xl import Domain, XlCommand, find, parse_list
 
 UUID = "3f2a9d1c-0b7e-4c55-9a10-6f1d2e3c4b5a"
 # As Xen 4.17's xl_info.c prints it: the reason is a number in hex, or "-".
@@ -74,13 +74,13 @@ def test_the_real_one_is_found_past_the_shim(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.fixture
-def xl(tmp_path: Path) -> Xl:
+def xl(tmp_path: Path) -> XlCommand:
     path = script(tmp_path, f"#!{sys.executable}\n" + Path(fakexl.__file__).read_text())
     fakexl.write(tmp_path, [["7", "g1--migratedaway", "---ss-", UUID], ["9", "g2", "--p---", UUID]])
-    return Xl(path)
+    return XlCommand(path)
 
 
-def test_one_thing_at_a_time(xl: Xl, tmp_path: Path) -> None:
+def test_one_thing_at_a_time(xl: XlCommand, tmp_path: Path) -> None:
     xl.rename(7, "g1")
     xl.unpause(9)
     assert {domain.name: domain.state for domain in xl.domains()} == {
@@ -94,15 +94,15 @@ def test_one_thing_at_a_time(xl: Xl, tmp_path: Path) -> None:
 
 def test_an_xl_that_hangs_or_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(PeerError, match="did not end within"):
-        Xl(script(tmp_path, "#!/bin/sh\nexec sleep 600\n"), patience=0.2).domains()
+        XlCommand(script(tmp_path, "#!/bin/sh\nexec sleep 600\n"), patience=0.2).domains()
     with pytest.raises(PeerError, match="cannot start"):
-        Xl(tmp_path / "none").domains()
+        XlCommand(tmp_path / "none").domains()
 
 
 def test_xl_is_asked_in_english_and_gets_no_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     path = script(tmp_path, '#!/bin/sh\ncat\n[ "$LC_ALL" = C ] || exit 3\nexit 0\n')
-    Xl(path, patience=20).unpause(1)
+    XlCommand(path, patience=20).unpause(1)
 
 
 def test_a_migration_gets_the_lifeline_and_nothing_else(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_migration_gets_the_lifeline_and_nothing_else(tmp_path: Path) -> None:
     lines = ('echo "$$ $*" >"$0.words"', "read -r _ </dev/fd/$3", 'echo end >>"$0.words"', "echo said >&2")
     path = script(tmp_path, "#!/bin/sh\n" + "\n".join(lines) + "\n")
     near, far = os.pipe()
-    running = Xl(path).start_migrate(["migrate", "-s", str(near), "g1", "hostb"], near)
+    running = XlCommand(path).start_migrate(["migrate", "-s", str(near), "g1", "hostb"], near)
     os.close(near)
     assert os.getpgid(running.pid) == os.getpgid(0), "an ssh below it may ask for a password"
     assert not os.path.exists(f"/proc/{running.pid}/fd/{far}"), "else it would hold itself alive"
@@ -124,7 +124,7 @@ def test_a_migration_gets_the_lifeline_and_nothing_else(tmp_path: Path) -> None:
 
 def test_receiving_is_started_with_pipes(tmp_path: Path) -> None:
     path = script(tmp_path, '#!/bin/sh\nprintf %s "$*"\ncat\n')
-    running = Xl(path).start_receive(["migrate-receive", "-p"])
+    running = XlCommand(path).start_receive(["migrate-receive", "-p"])
     assert os.getpgid(running.pid) == running.pid, "what ends the session must not end it"
     assert running.stdin is not None and running.stdout is not None
     running.stdin.write(b"!")

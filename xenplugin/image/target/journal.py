@@ -38,7 +38,7 @@ _CHECK = 16
 
 
 @dataclass
-class State:
+class TargetState:
     """What a journal says. `size` in bytes, `created` in seconds of the epoch, `durable` in chunks."""
 
     path: Path
@@ -70,13 +70,13 @@ def _record(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def read(path: str | os.PathLike[str]) -> State | None:
+def read(path: str | os.PathLike[str]) -> TargetState | None:
     """What the journal at `path` says; None if there is none, or none of this version with a whole header.
 
     Raises ImageError if it is there and cannot be read.
     """
     name = os.fspath(path)
-    state: State | None = None
+    state: TargetState | None = None
     try:
         with open(name, "rb") as file:
             for line in file:
@@ -97,7 +97,7 @@ def read(path: str | os.PathLike[str]) -> State | None:
     return state
 
 
-def _header(path: Path, record: dict[str, Any]) -> State | None:
+def _header(path: Path, record: dict[str, Any]) -> TargetState | None:
     match record:
         case {
             "journal": 1,
@@ -107,11 +107,11 @@ def _header(path: Path, record: dict[str, Any]) -> State | None:
             "kind": "file" | "device" as kind,
             "inode": int(inode),
         } if 0 <= size <= MAX_IMAGE:
-            return State(path, target, size, float(created), kind, inode)
+            return TargetState(path, target, size, float(created), kind, inode)
     return None
 
 
-def _apply(state: State, record: dict[str, Any]) -> bool:
+def _apply(state: TargetState, record: dict[str, Any]) -> bool:
     if record.get("done") is True:
         state.done = True
         return True
@@ -162,7 +162,7 @@ class Journal:
         return journal
 
     @classmethod
-    def reopen(cls, state: State) -> Journal:
+    def reopen(cls, state: TargetState) -> Journal:
         """Continue the journal that was read as `state`; what did not check is cut off."""
         with os_errors("write the journal", str(state.path)):
             fd = os.open(state.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -246,7 +246,7 @@ def unlink(state_dir: Path, target: str) -> None:
         pass
 
 
-def list_journals(state_dir: Path, *, files: bool = True) -> list[State]:
+def list_journals(state_dir: Path, *, files: bool = True) -> list[TargetState]:
     """The journals of all targets that are not complete, oldest first; dangling links are left out.
 
     `files`: also those of files, which are links to journals beside the files, anywhere. Raises ImageError if
