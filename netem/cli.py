@@ -21,9 +21,9 @@ from netem import leftovers, remote_command, tc
 from netem.calibrate import calibrate
 from netem.errors import NetemError, ProfileError
 from netem.profile import Profile
-from netem.relay.__main__ import main as relay_main
 from netem.report import render
 from netem.two_hosts import TwoHosts
+from netem.user_namespace import ensure_root
 
 F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = {
@@ -60,43 +60,37 @@ def run(command: tuple[str, ...], sysctl: tuple[str, ...], stats_file: str | Non
     Its environment has NETEM_A and NETEM_B (namespaces) and NETEM_ADDRESS_A, NETEM_ADDRESS_B (IPv4).
     """
     settings = dict(_pair(text) for text in sysctl)
-    with TwoHosts(Profile.parse(**words), sysctls=settings) as world:
+    profile = Profile.parse(**words)
+    ensure_root()
+    with TwoHosts(profile, sysctls=settings) as hosts:
         env = os.environ | {
-            "NETEM_A": world.a.name,
-            "NETEM_B": world.b.name,
-            "NETEM_ADDRESS_A": world.a.address,
-            "NETEM_ADDRESS_B": world.b.address,
+            "NETEM_A": hosts.a.name,
+            "NETEM_B": hosts.b.name,
+            "NETEM_ADDRESS_A": hosts.a.address,
+            "NETEM_ADDRESS_B": hosts.b.address,
         }
-        code = world.a.popen(command, env=env).wait()
+        code = hosts.a.popen(command, env=env).wait()
         if stats_file is not None:
             with open(stats_file, "w", encoding="utf-8") as file:
-                json.dump(world.stats(), file, indent=1)
+                json.dump(hosts.stats(), file, indent=1)
     return code if code >= 0 else 128 - code
 
 
 @cli.command("calibrate")
 @profile_options
-@click.option("--relay", is_flag=True, help="measure the TCP relay (what is done without root)")
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True)
 @click.option("--connections", type=click.IntRange(1, 256), default=4, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="the result as JSON on stdout")
-def calibrate_command(relay: bool, seconds: float, connections: int, as_json: bool, **words: str) -> int:
+def calibrate_command(seconds: float, connections: int, as_json: bool, **words: str) -> int:
     """Brings a link up, measures it, and shows asked beside measured."""
     profile = Profile.parse(**words)
-    relay = relay or os.geteuid() != 0
-    result = calibrate(profile, relay=relay, seconds=seconds, connections=connections)
+    ensure_root()
+    result = calibrate(profile, seconds=seconds, connections=connections)
     if as_json:
         click.echo(json.dumps(result, indent=1))
     else:
         Console().print(render(result))
     return 0
-
-
-@cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
-def relay(words: tuple[str, ...]) -> int:
-    """A long link for TCP on loopback, without root (see `netem relay --help`)."""
-    return relay_main(list(words))
 
 
 @cli.command()

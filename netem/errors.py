@@ -35,4 +35,4 @@ class WorldError(NetemError):
 
 
 class BackendError(NetemError):
-    """A back end (tc, ipfw, the relay) refused what it was told."""
+    """A back end (tc or ipfw) refused a command."""

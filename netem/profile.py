@@ -1,8 +1,8 @@
-"""What a link is like: one frozen value that every back end (TUN emulator, tc, dummynet, relay) is made from.
+"""What a link is like: one frozen value that every back end (TUN emulator, tc, dummynet) is made from.
 
 The round-trip time is given once and half of it is spent in each direction. Rate, jitter, loss and queue hold
 for each direction on its own. The seed makes losses and jitter replayable where the back end can (see
-chance.py).
+seeded_random.py).
 """
 
 from __future__ import annotations

@@ -44,9 +44,8 @@ def rows(result: dict[str, Any]) -> list[Row]:
 def render(result: dict[str, Any]) -> Table:
     """The rows as a rich table, with the verdict below."""
     profile = Profile.from_dict(result["profile"])
-    method = {"tun": "namespaces and TUN", "relay": "TCP relay"}[result["method"]]
-    verdict = "" if result["believable"] else "late or robbed of CPU: repeat this run, do not believe it"
-    table = Table(box=SIMPLE_HEAD, title=f"{profile} ({method})", caption=verdict or None, title_justify="left")
+    verdict = "" if result["believable"] else "packets were late or CPU time was stolen: repeat this run"
+    table = Table(box=SIMPLE_HEAD, title=str(profile), caption=verdict or None, title_justify="left")
     table.add_column("", no_wrap=True)
     table.add_column("asked", justify="right", no_wrap=True)
     table.add_column("measured", justify="right", no_wrap=True)

@@ -119,7 +119,9 @@ class TwoHosts:
 
     def __enter__(self) -> TwoHosts:
         if os.geteuid() != 0:
-            raise WorldError("network namespaces need root", hint="netem.relay delays TCP connections without it")
+            raise WorldError(
+                "network namespaces need root", hint="netem.user_namespace makes an ordinary user its root"
+            )
         self._guard.set()
         try:
             for host in (self.a, self.b):

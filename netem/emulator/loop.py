@@ -28,6 +28,7 @@ from netem.emulator.tun import NAME, open_in
 from netem.errors import WorldError
 from netem.profile import Profile
 
+DIRECTIONS = ("a_to_b", "b_to_a")  # keys of the statistics, in the order of their numbers
 _BATCH = 4  # frames read or written before the others get their turn; small, so that they stay in the CPU's cache
 _BUSY = 8  # frames in flight from which on wake-ups are bundled
 _LONGEST_NAP = 250e-6  # seconds
@@ -72,7 +73,7 @@ class Emulator:
         """What happened since the start or the last change; the format is described in docs/netem.md."""
         directions = {}
         overruns = zip(self._overruns(), self._overrun, strict=True)
-        for key, line, (now, then) in zip(("a_to_b", "b_to_a"), self.lines, overruns, strict=True):
+        for key, line, (now, then) in zip(DIRECTIONS, self.lines, overruns, strict=True):
             directions[key] = line.as_dict() | {
                 "overrun": now - then,
                 "undeliverable": self.undeliverable[line.direction],

@@ -117,7 +117,6 @@ def test_picture(tmp_path: Path) -> None:
     ("rtt", "rate", "expected"),
     [
         ("", "", Profile(rtt=0.12, rate=200_000_000)),
-        ("20", "50", Profile(rtt=0.02, rate=50_000_000)),
         ("120ms", "1gbit", Profile(rtt=0.12, rate=10**9)),
         ("0", "unlimited", Profile()),
         ("0.2s", "100Mbit/s", Profile(rtt=0.2, rate=10**8)),
@@ -129,7 +128,10 @@ def test_link_from_the_environment(rtt: str, rate: str, expected: Profile, monke
     assert link_profile() == expected
 
 
-@pytest.mark.parametrize(("rtt", "rate"), [("far", "1gbit"), ("120ms", "fast"), ("120ms", "0"), ("-1ms", "1gbit")])
+@pytest.mark.parametrize(
+    ("rtt", "rate"),
+    [("20", "1gbit"), ("120ms", "50"), ("far", "1gbit"), ("120ms", "fast"), ("120ms", "0"), ("-1ms", "1gbit")],
+)
 def test_nonsense_is_one_sentence(rtt: str, rate: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEMO_RTT", rtt)
     monkeypatch.setenv("DEMO_RATE", rate)

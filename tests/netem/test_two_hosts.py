@@ -20,12 +20,9 @@ from netem import leftovers, netns, seeded_random
 from netem.errors import WorldError
 from netem.profile import Profile
 from netem.two_hosts import TwoHosts
+from tests.helpers.namespaces import needs_namespaces
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-    pytest.mark.skipif(not os.path.exists("/dev/net/tun"), reason="no /dev/net/tun"),
-]
+pytestmark = needs_namespaces
 PATIENCE = 20.0  # seconds; how long something may take before it counts as "never"
 HOLDER = """
 import sys, time
