@@ -185,7 +185,7 @@ class Dummynet:
     def _shell(self, script: str) -> str:
         done = self._run(["sh", "-s"], script)
         if done.code:
-            raise BackendError(f"the router refused: {done.said.removeprefix('netem: ')}")
+            raise BackendError(f"the router refused: {done.error_text.removeprefix('netem: ')}")
         return done.stderr
 
 

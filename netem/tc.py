@@ -104,7 +104,7 @@ class Tc:
             if done.code:
                 for undo in undo_commands(finished):
                     self._run(undo, "")
-                raise _refused(device, done.said)
+                raise _refused(device, done.error_text)
             finished.append(device)
         return notes(profile, self.devices, seeded=seeded)
 
@@ -114,7 +114,7 @@ class Tc:
         for device, command in zip(reversed(self.devices), undo_commands(self.devices), strict=True):
             done = self._run(command, "")
             if done.code:
-                errors.append(_refused(device, done.said))
+                errors.append(_refused(device, done.error_text))
         if errors:
             raise errors[0]
 

@@ -14,7 +14,7 @@ from netem import dummynet
 from netem.dummynet import Dummynet, Router
 from netem.errors import BackendError, ProfileError
 from netem.profile import Profile
-from netem.remote_command import Done, through
+from netem.remote_command import CommandResult, through
 
 ROUTER = Router("10.1.0.0/24", "10.2.0.0/24")
 LIMITS = {"byte": 1 << 20, "slots": 100}
@@ -239,12 +239,12 @@ class FakeRouter:
         file.write_text("#!/bin/sh\n" + body)
         file.chmod(0o755)
 
-    def run(self, words: list[str] | tuple[str, ...] | object, stdin: str = "") -> Done:
+    def run(self, words: list[str] | tuple[str, ...] | object, stdin: str = "") -> CommandResult:
         assert words == ["sh", "-s"]
         script = stdin.replace(dummynet.STATE, str(self.state))
         env = os.environ | {"PATH": f"{self.bin}:/usr/bin:/bin"}
         done = subprocess.run(["sh", "-s"], input=script, capture_output=True, text=True, env=env, check=False)
-        return Done(done.returncode, done.stdout, done.stderr)
+        return CommandResult(done.returncode, done.stdout, done.stderr)
 
     def settings(self) -> dict[str, str]:
         return {file.name: file.read_text().strip() for file in self.sysctls.iterdir()}
@@ -342,8 +342,8 @@ def test_the_whole_script_is_read_before_it_runs() -> None:
 
 def test_a_far_command_gets_one_quoted_line() -> None:
     done = through("sh -c 'echo \"$1\"; cat' x")(["sh", "-s", "a b"], "in")
-    assert done == Done(0, "sh -s 'a b'\nin", "")
+    assert done == CommandResult(0, "sh -s 'a b'\nin", "")
     with pytest.raises(BackendError, match="cannot run"):
         through("/nowhere/ssh host")(["sh"], "")
-    with pytest.raises(BackendError, match="no command line"):
+    with pytest.raises(BackendError, match="not a command line"):
         through("ssh 'host")

@@ -10,7 +10,7 @@ import pytest
 from netem import tc
 from netem.errors import BackendError
 from netem.profile import Profile
-from netem.remote_command import Done, here
+from netem.remote_command import CommandResult, here
 from netem.tc import Tc
 
 NUMBER = r"[0-9]+(\.[0-9]+)?"
@@ -79,17 +79,17 @@ class Machine:
         self.have: dict[str, list[str]] = {}
         self.refuse, self.said, self.help = refuse, said, help_text
 
-    def __call__(self, words: Sequence[str], stdin: str = "") -> Done:
+    def __call__(self, words: Sequence[str], stdin: str = "") -> CommandResult:
         if words[-1] == "help":
-            return Done(1, "", self.help)
+            return CommandResult(1, "", self.help)
         device = words[4]
         if device == self.refuse:
-            return Done(2, "", self.said)
+            return CommandResult(2, "", self.said)
         if words[2] == "add":
             self.have[device] = list(words)
         else:
             del self.have[device]
-        return Done(0, "", "")
+        return CommandResult(0, "", "")
 
 
 LOSSY = Profile.parse(rtt="20ms", rate="10mbit", loss="1%")
