@@ -1,4 +1,4 @@
-"""A calibration as a table for people: what was asked, what was measured, one line each."""
+"""Show a calibration as a table: one line for each quantity that was asked for and measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = tuple[str, str, str]
 
 
 def rows(result: dict[str, Any]) -> list[Row]:
-    """(what, asked, measured) of a result of calibrate()."""
+    """Return (quantity, asked, measured) of a result of calibrate()."""
     profile = Profile.from_dict(result["profile"])
     asked = profile.texts()
     rtt, late = result["rtt"], result["lateness"]
@@ -23,17 +23,17 @@ def rows(result: dict[str, Any]) -> list[Row]:
         (f"round trip, p99 of {rtt['rounds']}", "", _ms(rtt["p99"])),
         (f"rate, {result['connections']} connections", _rate(profile.rate), _rate(result["rate"])),
     ]
-    for way, counts in result.get("loss", {}).items():
+    for direction, counts in result["loss"].items():
         if profile.loss:
             expected = f"{asked['loss']}: {counts['predicted']} of {counts['packets']}"
-            table.append((f"lost {_name(way)}", expected, f"{counts['lost']} packets"))
-    if profile.rate is not None and "dropped" in result:
+            table.append((f"lost {_name(direction)}", expected, f"{counts['lost']} packets"))
+    if profile.rate is not None:
         table.append(("dropped by the queue", "", f"{result['dropped']} packets"))
-    if result.get("overrun"):
+    if result["overrun"]:
         table.append(("dropped before the emulator", "0", f"{result['overrun']} frames"))
-    for way, values in late.items():
+    for direction, values in late.items():
         text = f"p50 {_ms(values['p50'])}, p99 {_ms(values['p99'])}"
-        table.append((f"late {_name(way)}", "", text))
+        table.append((f"late {_name(direction)}", "", text))
     per_gb = result["cpu"]["seconds_per_gb"]
     cost = f"{result['cpu']['share']:.2f} CPU" + ("" if per_gb is None else f", {per_gb:.2f} s per GB")
     table.append(("emulator's own cost", "", cost))
@@ -42,7 +42,7 @@ def rows(result: dict[str, Any]) -> list[Row]:
 
 
 def render(result: dict[str, Any]) -> Table:
-    """The rows as a rich table, with the verdict below."""
+    """Return the rows as a rich table; a caption says if the run should be repeated."""
     profile = Profile.from_dict(result["profile"])
     verdict = "" if result["believable"] else "packets were late or CPU time was stolen: repeat this run"
     table = Table(box=SIMPLE_HEAD, title=str(profile), caption=verdict or None, title_justify="left")
@@ -54,8 +54,8 @@ def render(result: dict[str, Any]) -> Table:
     return table
 
 
-def _name(way: str) -> str:
-    return way.replace("_", " ")
+def _name(direction: str) -> str:
+    return direction.replace("_", " ")
 
 
 def _ms(seconds: float) -> str:

@@ -1,9 +1,9 @@
 """TUN devices inside a namespace, with virtio-net headers and TCP segmentation offload.
 
-With IFF_VNET_HDR the kernel hands over TCP data as it comes from the socket, up to 64 KiB in one read and
-without checksums computed, and takes it back the same way: one read and one write instead of 45 of each. The
-device lives as long as its file descriptor, so a dead emulator leaves no device behind. Source: Linux
-include/uapi/linux/if_tun.h, virtio_net.h; Documentation/networking/tuntap.rst.
+With IFF_VNET_HDR the kernel passes on TCP data as it comes from the socket, up to 64 KiB in one read and without
+checksums, and takes it back the same way: one read and one write instead of 45 of each. The device lives as long as
+its file descriptor, so a dead emulator leaves no device behind. Source: Linux include/uapi/linux/if_tun.h,
+virtio_net.h; Documentation/networking/tuntap.rst.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_TSO_ECN = 1, 2, 4, 8
 
 
 def open_in(namespace: str, name: str = NAME) -> int:
-    """A non-blocking file descriptor of a new TUN device `name` inside `namespace`. Raises WorldError."""
+    """Create TUN device `name` inside `namespace`; return its non-blocking file descriptor. Raises WorldError."""
     return netns.call(namespace, lambda: _open(name))
 
 
@@ -39,5 +39,5 @@ def _open(name: str) -> int:
         fcntl.ioctl(fd, _TUNSETOFFLOAD, _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6 | _TUN_F_TSO_ECN)
     except OSError as error:
         os.close(fd)
-        raise WorldError(f"TUN device {name} cannot be made: {error.strerror}") from None
+        raise WorldError(f"cannot create TUN device {name}: {error.strerror}") from None
     return fd

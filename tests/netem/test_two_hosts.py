@@ -26,11 +26,14 @@ pytestmark = needs_namespaces
 PATIENCE = 20.0  # seconds; how long something may take before it counts as "never"
 HOLDER = """
 import sys, time
+from netem import netns
 from netem.profile import Profile
 from netem.two_hosts import TwoHosts
 with TwoHosts(Profile(rtt=0.01), sys.argv[1]) as world:
     world.a.popen(["sleep", "1000"])
     world.b.run(["sh", "-c", "sleep 1000 >/dev/null 2>&1 &"])
+    while not (netns.pids(world.a.name) and netns.pids(world.b.name)):
+        time.sleep(0.01)
     print(world._emulator.pid, flush=True)
     time.sleep(1000)
 """
