@@ -43,7 +43,7 @@ def calibrate(profile: Profile, *, seconds: float = 3.0, connections: int = 4) -
     """
     started = time.time()
     body = _measure(profile, seconds, connections)
-    rated = profile.rate is not None
+    rated = profile.rate_bits is not None
     late = max(body["lateness"][direction]["p99"] for direction in DIRECTIONS)
     return {
         "version": VERSION,

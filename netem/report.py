@@ -21,13 +21,13 @@ def rows(result: dict[str, Any]) -> list[Row]:
     table = [
         ("round trip, median", _ms(profile.rtt), _ms(rtt["median"])),
         (f"round trip, p99 of {rtt['rounds']}", "", _ms(rtt["p99"])),
-        (f"rate, {result['connections']} connections", _rate(profile.rate), _rate(result["rate"])),
+        (f"rate, {result['connections']} connections", _rate(profile.rate_bits), _rate(result["rate"])),
     ]
     for direction, counts in result["loss"].items():
         if profile.loss:
             expected = f"{asked['loss']}: {counts['predicted']} of {counts['packets']}"
             table.append((f"lost {_name(direction)}", expected, f"{counts['lost']} packets"))
-    if profile.rate is not None:
+    if profile.rate_bits is not None:
         table.append(("dropped by the queue", "", f"{result['dropped']} packets"))
     if result["overrun"]:
         table.append(("dropped before the emulator", "0", f"{result['overrun']} frames"))
@@ -62,7 +62,7 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.2f} ms"
 
 
-def _rate(rate: float | None) -> str:
-    if rate is None:
+def _rate(rate_bits: float | None) -> str:
+    if rate_bits is None:
         return units.format_rate(None)
-    return f"{rate / 1e9:.2f} Gbit/s" if rate >= 1e9 else f"{rate / 1e6:.2f} Mbit/s"
+    return f"{rate_bits / 1e9:.2f} Gbit/s" if rate_bits >= 1e9 else f"{rate_bits / 1e6:.2f} Mbit/s"

@@ -169,7 +169,7 @@ class TwoHosts:
         return self._emulator
 
     def _gso(self) -> int:
-        return 65536 if self.profile.rate is None else GSO_WITH_RATE
+        return 65536 if self.profile.rate_bits is None else GSO_WITH_RATE
 
     def _configure(self, host: Host) -> None:
         other = self.b if host is self.a else self.a

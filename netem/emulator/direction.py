@@ -9,6 +9,7 @@ tail drop work on the packets that a wire would see, so a GSO packet may lose so
 from __future__ import annotations
 
 from collections import deque
+from math import ceil
 from typing import Any
 
 from netem import seeded_random
@@ -32,7 +33,7 @@ class Direction:
         self.profile = profile
         self._delay = round(profile.one_way * _NS)
         self._jitter = round(profile.jitter * _NS)
-        self._rate = profile.rate
+        self._rate = profile.bytes_per_second
         self._queue = profile.queue_bytes or 0
         self._free = 0  # when the wire becomes free
         self._last = self.flying[-1][0] if self.flying else 0  # no packet may be due before this one
@@ -80,7 +81,7 @@ class Direction:
             sent = now
         else:
             start = max(now, self._free)
-            room = self._queue - (start - now) * self._rate // (8 * _NS)
+            room = self._queue - int((start - now) * self._rate / _NS)
             if size > room:
                 fits = min(max(room, 0) // segment_bytes(frame), count - 1)
                 self.dropped += count - fits
@@ -88,7 +89,7 @@ class Direction:
                     return
                 frame = cut(frame, 0, fits)
                 count, size = measure(frame)
-            self._free = sent = start + -(-size * 8 * _NS // self._rate)
+            self._free = sent = start + ceil(size * _NS / self._rate)
         self._fly(sent, frame, first, count, size)
 
     def _fly(self, sent: int, frame: bytes, number: int, count: int, size: int) -> None:

@@ -21,7 +21,7 @@ def profiles(draw: st.DrawFn) -> Profile:
     rtt = draw(TIMES)
     return Profile(
         rtt=rtt,
-        rate=draw(st.none() | st.integers(1, 10**12)),
+        rate_bits=draw(st.none() | st.integers(1, 10**12)),
         jitter=draw(st.floats(0, rtt / 2, allow_subnormal=False)),
         loss=draw(SHARES),
         queue=draw(st.none() | st.integers(MTU, 1 << 40)),

@@ -137,7 +137,7 @@ def test_tcp_survives_losses_inside_gso_packets(shared: TwoHosts, six: bool) -> 
 
 def test_rate_is_never_exceeded_and_the_tail_is_dropped(shared: TwoHosts) -> None:
     rate = 8_000_000
-    shared.change(Profile(rate=rate, queue=20_000))
+    shared.change(Profile(rate_bits=rate, queue=20_000))
     near, far = udp_pair(shared)
     before = shared.stats()
     for _ in range(100):

@@ -84,7 +84,7 @@ def test_delay_is_half_the_rtt() -> None:
 
 
 def test_rate_spaces_packets_by_their_time_on_the_wire() -> None:
-    direction = Direction(0, Profile(rtt=0.01, rate=8_000_000))
+    direction = Direction(0, Profile(rtt=0.01, rate_bits=8_000_000))
     for _ in range(3):
         direction.arrive(0, bytes(VNET + 1000))  # 1 ms each at 8 Mbit/s
     direction.arrive(10 * MS, bytes(VNET + 500))  # the wire was idle since 3 ms
@@ -92,7 +92,7 @@ def test_rate_spaces_packets_by_their_time_on_the_wire() -> None:
 
 
 def test_the_tail_is_dropped_and_room_comes_back() -> None:
-    direction = Direction(0, Profile(rate=8_000_000, queue=3000))
+    direction = Direction(0, Profile(rate_bits=8_000_000, queue=3000))
     for _ in range(5):
         direction.arrive(0, bytes(VNET + 1000))
     assert (len(direction.flying), direction.dropped) == (3, 2)
@@ -102,7 +102,7 @@ def test_the_tail_is_dropped_and_room_comes_back() -> None:
 
 
 def test_a_gso_frame_loses_only_the_segments_that_do_not_fit() -> None:
-    direction = Direction(0, Profile(rate=8_000_000, queue=1500))
+    direction = Direction(0, Profile(rate_bits=8_000_000, queue=1500))
     whole = frame(bytes(20 * SIZE), six=False, gso=True, sequence=0, flags=ACK)
     direction.arrive(0, whole)
     assert direction.dropped == 20 - 1500 // 152
