@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from netem import netns, sysctl
 from netem.emulator.tun import NAME as DEVICE
 from netem.errors import WorldError
+from netem.processes import wait_or_kill
 from netem.profile import MTU, Profile
 from netem.signals import SigtermGuard, signals_wait
 from netem.worker_ipc import Worker
@@ -70,11 +71,7 @@ class Host:
                 child.terminate()
         deadline = time.monotonic() + _GRACE_SECONDS
         for child in self._children:
-            try:
-                child.wait(max(deadline - time.monotonic(), 0))
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            wait_or_kill(child, deadline - time.monotonic())
         self._children.clear()
         for pid in netns.pids(self.name):
             if pid != os.getpid():

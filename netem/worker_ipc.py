@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from netem.errors import ERROR, HINT, NetemError, WorldError
+from netem.processes import wait_or_kill
 
 STDIN, STDOUT = 0, 1
 _ANSWER_SECONDS = 30.0
@@ -75,11 +76,7 @@ class Worker:
         assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        try:
-            process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        wait_or_kill(process, _GRACE_SECONDS)
         process.stdout.close()
         self._errors.close()
 
