@@ -33,7 +33,7 @@ class UnitError(ProfileError):
     """A quantity cannot be read: it has no number, no unit, or an ambiguous unit."""
 
 
-class WorldError(NetemError):
+class HostsError(NetemError):
     """The two namespaces or the emulator between them could not be brought up or kept up."""
 
 

@@ -24,7 +24,7 @@ def find(name_prefix: str = "xp") -> list[str]:
 
 
 def clean(name_prefix: str = "xp") -> list[str]:
-    """Remove them and the processes inside; return what was removed. Raises WorldError."""
+    """Remove them and the processes inside; return what was removed. Raises HostsError."""
     names = find(name_prefix)
     for name in names:
         Host(name, "", "").end_all()

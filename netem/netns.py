@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from netem.errors import WorldError
+from netem.errors import HostsError
 
 DIRECTORY = "/run/netns"
 _CLONE_NEWNET = 0x40000000
@@ -41,18 +41,18 @@ def names() -> list[str]:
 
 
 def add(name: str) -> None:
-    """Create namespace `name`. Raises WorldError."""
+    """Create namespace `name`. Raises HostsError."""
     ip("netns", "add", name)
 
 
 def delete(name: str) -> None:
-    """Remove namespace `name` if it exists. Raises WorldError."""
+    """Remove namespace `name` if it exists. Raises HostsError."""
     if exists(name):
         ip("netns", "del", name)
 
 
 def pids(name: str) -> list[int]:
-    """Return the processes that are in namespace `name` now. Raises WorldError."""
+    """Return the processes that are in namespace `name` now. Raises HostsError."""
     return [int(word) for word in ip("netns", "pids", name).split()] if exists(name) else []
 
 
@@ -82,12 +82,12 @@ def _write(file: str, text: str) -> None:
 
 
 def ip(*words: str) -> str:
-    """Run `ip WORDS` and return its output. Raises WorldError with ip's own message."""
+    """Run `ip WORDS` and return its output. Raises HostsError with ip's own message."""
     return _ip(words, None)
 
 
 def ip_batch(name: str, lines: Sequence[str]) -> None:
-    """Run `ip` commands, one a line, inside namespace `name` up to the first failure. Raises WorldError."""
+    """Run `ip` commands, one a line, inside namespace `name` up to the first failure. Raises HostsError."""
     _ip(["-n", name, "-batch", "-"], "\n".join(lines) + "\n")
 
 
@@ -95,22 +95,22 @@ def _ip(words: Sequence[str], stdin: str | None) -> str:
     try:
         done = subprocess.run(["ip", *words], input=stdin, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise WorldError("the command `ip` is not installed", hint="apt install iproute2") from None
+        raise HostsError("the command `ip` is not installed", hint="apt install iproute2") from None
     if done.returncode:
         reason = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
-        raise WorldError(f"`ip {' '.join(words)}` failed: {reason}")
+        raise HostsError(f"`ip {' '.join(words)}` failed: {reason}")
     return done.stdout
 
 
 def enter(name: str) -> None:
-    """Move the calling thread into namespace `name` until it ends. Raises WorldError."""
+    """Move the calling thread into namespace `name` until it ends. Raises HostsError."""
     try:
         fd = os.open(path(name), os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise WorldError(f"network namespace {name}: {error.strerror}") from None
+        raise HostsError(f"network namespace {name}: {error.strerror}") from None
     try:
         if _libc.setns(fd, _CLONE_NEWNET):
-            raise WorldError(f"network namespace {name}: {os.strerror(ctypes.get_errno())}")
+            raise HostsError(f"network namespace {name}: {os.strerror(ctypes.get_errno())}")
     finally:
         os.close(fd)
 

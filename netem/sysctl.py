@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from netem import netns
-from netem.errors import WorldError
+from netem.errors import HostsError
 
 _CHOICE = "net.ipv4.tcp_congestion_control"
 _ALLOWED = "net.ipv4.tcp_allowed_congestion_control"
 
 
 def write_in(namespace: str, settings: Mapping[str, str]) -> None:
-    """Write `settings` (name with dots -> value) in `namespace`. Raises WorldError."""
+    """Write `settings` (name with dots -> value) in `namespace`. Raises HostsError."""
     for key, value in settings.items():
         try:
             netns.call(namespace, lambda key=key, value=value: _write(key, value))  # type: ignore[misc]
@@ -52,5 +52,5 @@ def _path(key: str) -> Path:
     return Path("/proc/sys", *key.split("."))
 
 
-def _refused(key: str, value: str, error: OSError) -> WorldError:
-    return WorldError(f"sysctl {key} = {value}: {error.strerror}")
+def _refused(key: str, value: str, error: OSError) -> HostsError:
+    return HostsError(f"sysctl {key} = {value}: {error.strerror}")

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from netem import netns, sysctl
 from netem.emulator.tun import NAME as DEVICE
-from netem.errors import WorldError
+from netem.errors import HostsError
 from netem.processes import wait_or_kill
 from netem.profile import MTU, Profile
 from netem.signals import SigtermGuard, signals_wait
@@ -89,7 +89,7 @@ class TwoHosts:
         (`fd77:6e65::`).
     sysctls: settings written in both namespaces, e.g. {"net.ipv4.tcp_congestion_control": "cubic"}.
 
-    Entering the block raises WorldError when something cannot be made, after removing the rest.
+    Entering the block raises HostsError when something cannot be made, after removing the rest.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class TwoHosts:
         sysctls: Mapping[str, str] | None = None,
     ) -> None:
         if not name_prefix.replace("_", "").isalnum():
-            raise WorldError(f"{name_prefix!r} is not a prefix of namespaces: use letters, digits and _ only")
+            raise HostsError(f"{name_prefix!r} is not a prefix of namespaces: use letters, digits and _ only")
         serial = next(_SERIAL)
         tail = f"{os.getpid()}" if serial == 1 else f"{os.getpid()}-{serial}"
         self.profile = profile
@@ -114,7 +114,7 @@ class TwoHosts:
 
     def __enter__(self) -> TwoHosts:
         if os.geteuid() != 0:
-            raise WorldError(
+            raise HostsError(
                 "network namespaces need root", hint="netem.user_namespace makes an ordinary user its root"
             )
         self._guard.set()
@@ -147,11 +147,11 @@ class TwoHosts:
         self._guard.restore()
 
     def stats(self) -> dict[str, Any]:
-        """Return the emulator's counters since the start or the last change (docs/netem.md). Raises WorldError."""
+        """Return the emulator's counters since the start or the last change (docs/netem.md). Raises HostsError."""
         return self._link().ask({"stats": True})
 
     def change(self, profile: Profile) -> None:
-        """Change the link from now on. Raises WorldError.
+        """Change the link from now on. Raises HostsError.
 
         Counters and packet numbers start at 0; packets in flight arrive when they were due; connections survive.
         """
@@ -162,7 +162,7 @@ class TwoHosts:
 
     def _link(self) -> Worker:
         if self._emulator is None:
-            raise WorldError("the link does not exist yet: enter the `with` block of TwoHosts first")
+            raise HostsError("the link does not exist yet: enter the `with` block of TwoHosts first")
         return self._emulator
 
     def _gso(self) -> int:

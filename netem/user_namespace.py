@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from netem.emulator.tun import DEVICE
-from netem.errors import WorldError
+from netem.errors import HostsError
 
 _UNSHARE = ["unshare", "--map-root-user", "--net", "--mount", "sh", "-c"]
 _MOUNT = "mount -t tmpfs tmpfs /run"
@@ -29,23 +29,23 @@ _ALL_USERS = 0xFFFFFFFF  # length of the map of the first user namespace
 def ensure_root() -> None:
     """Start this program again as root of a user namespace, unless root runs it already.
 
-    If it starts the program again, it does not return. Raises WorldError with the reason where the kernel does not
+    If it starts the program again, it does not return. Raises HostsError with the reason where the kernel does not
     let ordinary users make namespaces, or where they may not open /dev/net/tun.
     """
     if os.geteuid() == 0:
         return
     if not os.access(DEVICE, os.R_OK | os.W_OK):
         reason = "permission denied" if os.path.exists(DEVICE) else "no such device"
-        raise WorldError(f"root is needed: {DEVICE}: {reason}", hint="`modprobe tun`, `chmod 0666 /dev/net/tun`")
+        raise HostsError(f"root is needed: {DEVICE}: {reason}", hint="`modprobe tun`, `chmod 0666 /dev/net/tun`")
     try:
         probe = subprocess.run([*_UNSHARE, _MOUNT], capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise WorldError(
+        raise HostsError(
             "root is needed: the command `unshare` is missing", hint="apt install util-linux"
         ) from None
     if probe.returncode:
         reason = (probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"])[0]
-        raise WorldError(f"root is needed: this machine lets no ordinary user make namespaces ({reason})")
+        raise HostsError(f"root is needed: this machine lets no ordinary user make namespaces ({reason})")
     again = [sys.executable, *sys.orig_argv[1:]]
     os.execvp(_UNSHARE[0], [*_UNSHARE, f'{_MOUNT} && exec "$@"', "sh", *again])
 

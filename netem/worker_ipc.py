@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from netem.errors import ERROR, HINT, NetemError, WorldError
+from netem.errors import ERROR, HINT, HostsError, NetemError
 from netem.processes import wait_or_kill
 
 STDIN, STDOUT = 0, 1
@@ -30,7 +30,7 @@ _GRACE_SECONDS = 2.0
 class Worker:
     """Run `python -m MODULE WORDS --control` until `stop`. Threads may share it.
 
-    Raises WorldError with the worker's own error message if it does not become ready.
+    Raises HostsError with the worker's own error message if it does not become ready.
     """
 
     def __init__(self, module: str, words: Sequence[str]) -> None:
@@ -56,11 +56,11 @@ class Worker:
             raise
 
     def ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
-        """Send one command and return the answer. Raises WorldError."""
+        """Send one command and return the answer. Raises HostsError."""
         with self._lock:
             process = self._process
             if process is None or process.stdin is None:
-                raise WorldError(f"{self.module} was stopped")
+                raise HostsError(f"{self.module} was stopped")
             try:
                 process.stdin.write(json.dumps(command).encode() + b"\n")
                 process.stdin.flush()
@@ -83,16 +83,16 @@ class Worker:
     def _receive(self, process: subprocess.Popen[bytes]) -> dict[str, Any]:
         assert process.stdout is not None
         if not select.select([process.stdout], [], [], _ANSWER_SECONDS)[0]:
-            raise WorldError(f"{self.module} did not answer for {_ANSWER_SECONDS:g} s")
+            raise HostsError(f"{self.module} did not answer for {_ANSWER_SECONDS:g} s")
         line = process.stdout.readline()
         if not line:
             raise self._ended(process)
         message: dict[str, Any] = json.loads(line)
         if "error" in message:
-            raise WorldError(str(message["error"]))
+            raise HostsError(str(message["error"]))
         return message
 
-    def _ended(self, process: subprocess.Popen[bytes]) -> WorldError:
+    def _ended(self, process: subprocess.Popen[bytes]) -> HostsError:
         """Return an error with what the worker wrote on stderr before it ended."""
         code = process.wait(_ANSWER_SECONDS)
         self._errors.seek(0)
@@ -100,8 +100,8 @@ class Worker:
         for number, line in enumerate(lines):
             if line.startswith(ERROR):
                 hint = lines[-1].removeprefix(HINT) if number + 1 < len(lines) else None
-                return WorldError(line.removeprefix(ERROR), hint=hint)
-        return WorldError(f"{self.module} ended unexpectedly (code {code})", hint="\n".join(lines) or None)
+                return HostsError(line.removeprefix(ERROR), hint=hint)
+        return HostsError(f"{self.module} ended unexpectedly (code {code})", hint="\n".join(lines) or None)
 
 
 class CommandReader:

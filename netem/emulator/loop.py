@@ -23,7 +23,7 @@ from netem import netns
 from netem.emulator.direction import Direction
 from netem.emulator.stats import Steal, transmit_drops
 from netem.emulator.tun import NAME, open_in
-from netem.errors import WorldError
+from netem.errors import HostsError
 from netem.profile import Profile
 from netem.signals import signal_pipe
 from netem.worker_ipc import STDIN, CommandReader
@@ -37,7 +37,7 @@ _PR_SET_TIMERSLACK = 29
 
 
 class Emulator:
-    """Two namespaces joined by a link. Raises WorldError when the devices cannot be created."""
+    """Two namespaces joined by a link. Raises HostsError when the devices cannot be created."""
 
     def __init__(self, ns_a: str, ns_b: str, profile: Profile) -> None:
         self.namespaces = (ns_a, ns_b)
@@ -92,7 +92,7 @@ class Emulator:
         """Move packets until SIGTERM, or the end of stdin when `control` is set.
 
         `status` names a file that gets the statistics at SIGUSR1 and at the end. With `control`, one line on stdout
-        reports that the link works. Raises WorldError when a device goes away.
+        reports that the link works. Raises HostsError when a device goes away.
         """
         signals = signal_pipe()  # before the handlers, so that no signal is missed
         if control:
@@ -165,7 +165,7 @@ class Emulator:
         except BlockingIOError:
             return False
         except OSError as error:
-            raise WorldError(f"the TUN device is gone: {error.strerror}") from None
+            raise HostsError(f"the TUN device is gone: {error.strerror}") from None
         return True
 
     def _deliver(self, fd: int, direction: Direction) -> bool:
@@ -182,7 +182,7 @@ class Emulator:
                 count(now, due, packets, size)
             except OSError as error:
                 if error.errno == errno.EBADFD:
-                    raise WorldError("the TUN device is gone") from None
+                    raise HostsError("the TUN device is gone") from None
                 self.undeliverable[direction.number] += packets
         return True
 

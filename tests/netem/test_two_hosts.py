@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from netem import leftovers, netns, seeded_random
-from netem.errors import WorldError
+from netem.errors import HostsError
 from netem.profile import Profile
 from netem.two_hosts import TwoHosts
 from tests.helpers.namespaces import needs_namespaces
@@ -170,7 +170,7 @@ def test_sysctls_are_set_and_bad_ones_leave_nothing_behind() -> None:
     with TwoHosts(Profile(), "nt", sysctls={"net.ipv4.tcp_congestion_control": "cubic"}) as world:
         path = Path("/proc/sys/net/ipv4/tcp_congestion_control")
         assert world.b.call(path.read_text).strip() == "cubic"
-    with pytest.raises(WorldError, match=r"net\.ipv4\.nonsense"):
+    with pytest.raises(HostsError, match=r"net\.ipv4\.nonsense"):
         with TwoHosts(Profile(), "nt", sysctls={"net.ipv4.nonsense": "1"}) as world:
             pass
     assert not [name for name in netns.names() if name in (world.a.name, world.b.name)]
@@ -185,7 +185,7 @@ def test_an_exception_leaves_nothing_behind() -> None:
     assert child.returncode is not None
     assert not netns.exists(world.a.name)
     assert not netns.exists(world.b.name)
-    with pytest.raises(WorldError, match="was stopped"):
+    with pytest.raises(HostsError, match="was stopped"):
         world.stats()
 
 
@@ -221,7 +221,7 @@ def test_a_dead_emulator_is_reported_not_waited_for() -> None:
     with TwoHosts(Profile(), "nt") as world:
         assert world._emulator is not None
         os.kill(world._emulator.pid, signal.SIGKILL)
-        with pytest.raises(WorldError, match="emulator ended"):
+        with pytest.raises(HostsError, match="emulator ended"):
             world.stats()
     assert not netns.exists(world.a.name)
 
