@@ -1,4 +1,4 @@
-"""The command line: what it prints, which code it ends with, and that nobody ever sees a traceback."""
+"""The command line: output, exit codes, and no tracebacks."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_table_shows_asked_beside_measured() -> None:
     assert table["dropped before the emulator"] == ("0", "3 frames")
 
 
-def test_clean_finds_nothing_of_the_living(capsys: pytest.CaptureFixture[str]) -> None:
+def test_clean_finds_no_namespace_of_a_living_process(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["clean", "--dry-run"]) == 0
     for name in capsys.readouterr().out.splitlines():
         assert not os.path.exists(f"/proc/{name.split('-')[2]}")

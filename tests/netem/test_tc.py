@@ -1,4 +1,4 @@
-"""tc: the commands against tc-netem(8)'s grammar, what happens when the machine refuses."""
+"""tc: commands against tc-netem(8)'s grammar, and machines that refuse them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The delay direction and the cutting of GSO packets, against packets built by hand."""
+"""The fate of packets in one direction, and the cutting of GSO packets, against packets built by hand."""
 
 from __future__ import annotations
 
