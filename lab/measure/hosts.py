@@ -26,7 +26,7 @@ NAME, UUID = "g1", "5c5b1ad0-4f16-4a3c-9d1e-000000000005"
 _ROOT = str(Path(__file__).resolve().parents[2])
 _XL = (
     "import sys; sys.path.insert(0, {root!r})\n"
-    "from lab.fakexen import recorded_guest, xl; xl.run(recorded_guest.host({home!r}))"
+    "from lab.fakexen import recorded_guest, xl; xl.run(recorded_guest.host({home!r}, {store!r}))"
 )
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: Where the guest writes: that much of the disk, from its first data on.
@@ -118,7 +118,8 @@ class Hosts:
 
     def _furnish(self, home: Path) -> None:
         (home / "bin").mkdir(exist_ok=True)
-        player = [sys.executable, "-IS", "-c", _XL.format(root=_ROOT, home=str(home))]
+        text = _XL.format(root=_ROOT, home=str(home), store=str(self._sockets / home.name))
+        player = [sys.executable, "-IS", "-c", text]
         plugin = [sys.executable, "-P", "-m", "xenplugin"]
         state = home / "state"
         paths = f'[paths]\n"{self.bench.here}" = "{self.bench.there}"\n'
