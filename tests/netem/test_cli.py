@@ -16,7 +16,7 @@ ROUTER = ["--net-a", "10.1.0.0/24", "--net-b", "10.2.0.0/24"]
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["nonsense"], 2, "No such command"),
         (["run"], 2, "Missing argument"),
@@ -32,12 +32,12 @@ ROUTER = ["--net-a", "10.1.0.0/24", "--net-b", "10.2.0.0/24"]
         (["dummynet", "apply", *ROUTER, "--on", "false"], 1, "the router refused"),
     ],
 )
-def test_errors(words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors(words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == code
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith("netem: error: ")
-    assert said in output.err
+    assert message in output.err
     assert "Traceback" not in output.err
 
 

@@ -181,7 +181,7 @@ def test_profiles_that_dummynet_cannot_do_are_refused(profile: Profile, words: s
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("10.1.0.0/24", "fd00::/64"), "same IP version"),
         (("10.1.0.5/24", "10.2.0.0/24"), "not a network"),
@@ -190,8 +190,8 @@ def test_profiles_that_dummynet_cannot_do_are_refused(profile: Profile, words: s
         (("10.1.0.0/24", "10.2.0.0/24", 1, 65535), "rule 65535"),
     ],
 )
-def test_invalid_routers(words: tuple[str, str], said: str) -> None:
-    with pytest.raises(BackendError, match=re.escape(said)):
+def test_invalid_routers(words: tuple[str, str], message: str) -> None:
+    with pytest.raises(BackendError, match=re.escape(message)):
         Router(*words)
 
 
