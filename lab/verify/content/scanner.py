@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.verify.content.canary import Finder, Needle, Sighting
-from lab.verify.content.inflate import HEADER, NO_SUCH_STREAM, Decoder, Share, Windows, beginnings
-from lab.verify.content.textual import BASE64, HEX, Alphabet, Runs
+from lab.verify.content.decoders import HEADER, NO_SUCH_STREAM, Decoder, Share, Windows, beginnings
+from lab.verify.content.text_runs import BASE64, HEX, Alphabet, Runs
 
 _LEVELS = 2  # of encodings, around the canary's own spelling
 _MAX_LIVE = 16  # decoders followed at once in one stream; the least fruitful is dropped first

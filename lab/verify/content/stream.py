@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lab.verify.content.canary import Finder
-from lab.verify.content.clear import Filter, Nothing, Sealed, Ssh, begins_sealed
-from lab.verify.content.inflate import WINDOWS, Windows
-from lab.verify.content.noise import Judge
+from lab.verify.content.clear_filters import Filter, Nothing, Sealed, Ssh, begins_sealed
+from lab.verify.content.decoders import WINDOWS, Windows
+from lab.verify.content.randomness import Judge
 from lab.verify.content.scanner import Scanner
 from lab.verify.judge.explain import Meaning, packet_filter, stream_meaning
 from lab.verify.judge.finding import LISTED, Finding, Hit, Suspect

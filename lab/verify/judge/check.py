@@ -1,11 +1,11 @@
 """Proof from the wire: what was captured between two hosts gives nothing of the guest away.
 
 The strategy: a capture is read once, with memory that does not grow with it. Each TCP direction is put in order
-(lab.verify.tcp.order), searched for the canaries in every spelling and through every decompressor
-(lab.verify.content.scanner), freed of what is in the clear by design (lab.verify.content.clear), and what is left
-has to look like noise (lab.verify.content.noise). Every packet is booked under its protocol and port, for the
-connection it belongs to, and has to be explained (lab.verify.judge.explain); a hole in a stream is reported. A
-check that finds nothing proves something only if it is able to find: run it on a plain transfer too.
+(lab.verify.tcp.reassembly), searched for the canaries in every spelling and through every decompressor
+(lab.verify.content.scanner), freed of what is in the clear by design (lab.verify.content.clear_filters), and what
+is left has to look like noise (lab.verify.content.randomness). Every packet is booked under its protocol and port,
+for the connection it belongs to, and has to be explained (lab.verify.judge.explain); a hole in a stream is
+reported. A check that finds nothing proves something only if it is able to find: run it on a plain transfer too.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 
-from lab.verify.capture.flows import Packet, Parser, Segment, reverse
+from lab.verify.capture.packets import Packet, Parser, Segment, reverse
 from lab.verify.capture.reading import Captured, CaptureError, read
 from lab.verify.content.canary import Finder, needles
 from lab.verify.content.stream import Search, Shared, Stream
 from lab.verify.judge.explain import EXTENDED, Expect, Meaning, packet_meaning
 from lab.verify.judge.finding import Finding, Hit, Suspect
-from lab.verify.tcp.order import Order
-from lab.verify.tcp.recent import Room
+from lab.verify.tcp.reassembly import Order
+from lab.verify.tcp.recent_bytes import Room
 
 __all__ = ["CaptureError", "Finding", "Hit", "Suspect", "check_capture"]
 

@@ -8,9 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.verify.capture.flows import Packet
-from lab.verify.content.clear import Esp, Everything, Filter, Ike, Nothing, Quotes, begins_sealed, begins_ssh
-from lab.verify.content.forms import is_arp, is_error, is_ike, is_neighbours, is_ping
+from lab.verify.capture.packets import Packet
+from lab.verify.content.clear_filters import (
+    Esp,
+    Everything,
+    Filter,
+    Ike,
+    Nothing,
+    Quotes,
+    begins_sealed,
+    begins_ssh,
+)
+from lab.verify.content.message_formats import is_arp, is_error, is_ike, is_neighbours, is_ping
 from xenplugin.config import Config
 
 SSH_PORT = 22

@@ -19,13 +19,13 @@ from scapy.layers.inet import IP, TCP
 
 from lab.verify.content import stream as streams
 from lab.verify.content.canary import Finder, make_canaries, needles
-from lab.verify.content.inflate import Windows
+from lab.verify.content.decoders import Windows
 from lab.verify.content.scanner import Scanner
 from lab.verify.judge import check
 from lab.verify.judge.check import Finding, check_capture
-from lab.verify.tcp import order
-from lab.verify.tcp.order import Order
-from lab.verify.tcp.recent import LAST, Room
+from lab.verify.tcp import reassembly
+from lab.verify.tcp.reassembly import Order
+from lab.verify.tcp.recent_bytes import LAST, Room
 from tests.helpers.wire import A, B, noise, stream, write
 
 CANARIES = make_canaries(2, "memory")
@@ -102,7 +102,7 @@ class Nobody:
 
 
 def test_small_segments_that_wait_take_no_more_than_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order, "EARLY", 1 << 20)
+    monkeypatch.setattr(reassembly, "EARLY", 1 << 20)
     early = Order(Nobody())
     early.segment(0, True, b"")
     tracemalloc.start()

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from lab.verify.content.canary import Finder, make_canaries, needles
 from lab.verify.content.scanner import Scanner
-from lab.verify.tcp.order import Order
-from lab.verify.tcp.recent import Room
+from lab.verify.tcp.reassembly import Order
+from lab.verify.tcp.recent_bytes import Room
 
 CANARIES = make_canaries(3, "property")
 FINDER = Finder(needles(CANARIES))

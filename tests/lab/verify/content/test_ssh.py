@@ -17,8 +17,8 @@ import pytest
 
 pytest.importorskip("numpy", reason="numpy is not installed")
 
-from lab.verify.content.clear import Ssh
-from lab.verify.content.noise import Judge
+from lab.verify.content.clear_filters import Ssh
+from lab.verify.content.randomness import Judge
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin")
 PRIVSEP = Path("/run/sshd")

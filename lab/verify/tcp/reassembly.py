@@ -1,10 +1,10 @@
 """TCP's order: from segments to bytes, one direction, with bounded memory.
 
 The strategy: sequence numbers are counted on without end, and segments that came early wait in a heap. What was
-there before is compared with what it was then (lab.verify.tcp.recent); where it was something else, where that
-cannot be told, and where it has no place in the stream at all, it is handed on beside it. A hole that is not filled
-before too much waits is counted, never papered over. So is what the capture has nothing of: the numbers of segments
-without data, FIN, and what the other direction acknowledges tell how far a stream went.
+there before is compared with what it was then (lab.verify.tcp.recent_bytes); where it was something else, where
+that cannot be told, and where it has no place in the stream at all, it is handed on beside it. A hole that is not
+filled before too much waits is counted, never papered over. So is what the capture has nothing of: the numbers of
+segments without data, FIN, and what the other direction acknowledges tell how far a stream went.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 from typing import Protocol
 
-from lab.verify.tcp.recent import OVERHEAD, Recent, Room
+from lab.verify.tcp.recent_bytes import OVERHEAD, Recent, Room
 
 EARLY = 1 << 24  # bytes held per direction while an earlier segment is missing
 ALL_EARLY = 1 << 27  # bytes held of all directions

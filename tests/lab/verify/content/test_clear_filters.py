@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.verify.content.clear import Sealed, Ssh
+from lab.verify.content.clear_filters import Sealed, Ssh
 
 BODIES = st.lists(st.integers(17, 400), min_size=1, max_size=12)
 

@@ -34,9 +34,9 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 
 from lab.hosts.guest import canaries
-from lab.verify.capture.flows import Parser
+from lab.verify.capture.packets import Parser
 from lab.verify.capture.reading import Captured
-from lab.verify.content.forms import error_head, ike_head
+from lab.verify.content.message_formats import error_head, ike_head
 from lab.verify.judge.check import Finding, check_capture
 from lab.verify.judge.explain import EXPECTED, Expect, Meaning, packet_meaning
 from lab.verify.judge.verdict import Verdict, judged

@@ -13,7 +13,7 @@ pytest.importorskip("numpy", reason="numpy is not installed")
 import numpy
 import zstandard
 
-from lab.verify.content.noise import CHANCE, PART, WINDOW, Judge, limit
+from lab.verify.content.randomness import CHANCE, PART, WINDOW, Judge, limit
 
 MIB = 1 << 20
 

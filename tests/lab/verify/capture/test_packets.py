@@ -29,7 +29,7 @@ from scapy.layers.ipsec import ESP, SecurityAssociation
 from scapy.layers.l2 import ARP, CookedLinux, CookedLinuxV2, Dot1Q, Ether
 
 from lab.hosts.guest import canaries
-from lab.verify.capture.flows import Parser
+from lab.verify.capture.packets import Parser
 from lab.verify.capture.reading import Captured
 from lab.verify.judge.check import Finding, check_capture
 from lab.verify.judge.explain import EXPECTED, Expect, packet_filter, packet_meaning

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Protocol
 
-from lab.verify.content.forms import ESP_HEAD, error_head, ike_head
+from lab.verify.content.message_formats import ESP_HEAD, error_head, ike_head
 from xenplugin.wire.preamble import LENGTH as PREAMBLE
 from xenplugin.wire.preamble import MAGIC
 
@@ -71,8 +71,8 @@ class Nothing(_Frameless):
 
 
 class Everything(_Frameless):
-    """All is in the clear by design, for it has the form (lab.verify.content.forms): ARP, neighbour discovery,
-    ping."""
+    """All is in the clear by design, for it has the form (lab.verify.content.message_formats): ARP,
+    neighbour discovery, ping."""
 
     def __init__(self) -> None:
         self.clear = 0
