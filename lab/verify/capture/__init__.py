@@ -1,0 +1,1 @@
+"""Record packets of an interface, read captures, and parse packets."""

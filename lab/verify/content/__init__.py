@@ -1,0 +1,1 @@
+"""Search streams and packets for canaries, recognise their protocol, and test whether payload looks random."""

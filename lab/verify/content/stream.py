@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from lab.verify.content.canary import Finder
 from lab.verify.content.clear_filters import Filter, Nothing, Sealed, Ssh, begins_sealed
+from lab.verify.content.content_finding import LISTED, ContentFinding, Hit, Suspect
 from lab.verify.content.decoders import WINDOWS, Windows
+from lab.verify.content.meaning import Meaning, packet_filter, stream_meaning
 from lab.verify.content.randomness import Judge
 from lab.verify.content.scanner import Scanner
-from lab.verify.judge.explain import Meaning, packet_filter, stream_meaning
-from lab.verify.judge.finding import LISTED, Finding, Hit, Suspect
 
 _PIECE = 1 << 17  # bytes collected before they are searched
 ALL_PENDING = 1 << 25  # bytes collected of all streams
@@ -19,8 +19,8 @@ _UNTOLD = 1 << 14  # bytes that are kept until that is known
 class Shared:
     """What all streams of a capture share: the finding, the finder, room, and the judge of the ends of all."""
 
-    def __init__(self, finder: Finder) -> None:
-        self.finding = Finding()
+    def __init__(self, finder: Finder, finding: ContentFinding) -> None:
+        self.finding = finding
         self.finder = finder
         self.windows = Windows(WINDOWS)
         self.pending = 0  # bytes that wait to be searched

@@ -1,0 +1,1 @@
+"""Check a whole capture or a host against what is expected, and give the verdict."""

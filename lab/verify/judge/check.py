@@ -17,13 +17,15 @@ from pathlib import Path
 from lab.verify.capture.packets import Packet, Parser, Segment, reverse
 from lab.verify.capture.reading import Captured, CaptureError, read
 from lab.verify.content.canary import Finder, needles
+from lab.verify.content.content_finding import Hit
+from lab.verify.content.meaning import Meaning, packet_meaning
 from lab.verify.content.stream import Search, Shared, Stream
-from lab.verify.judge.explain import EXTENDED, Expect, Meaning, packet_meaning
-from lab.verify.judge.finding import Finding, Hit, Suspect
+from lab.verify.judge.explain import EXTENDED, Expect
+from lab.verify.judge.finding import Finding
 from lab.verify.tcp.reassembly import Order
 from lab.verify.tcp.recent_bytes import Room
 
-__all__ = ["CaptureError", "Finding", "Hit", "Suspect", "check_capture"]
+__all__ = ["CaptureError", "Finding", "Hit", "check_capture"]
 
 MAX_FLOWS = 512  # kept open at once; the one longest silent is closed for a new one
 _LINGER = 64  # connections that have ended and are kept for what may still come of them
@@ -79,9 +81,8 @@ class _Check:
     """Books each packet and leads its payload to its stream."""
 
     def __init__(self, canaries: list[bytes], expect: Expect | None) -> None:
-        self._shared = Shared(Finder(needles(canaries)))
-        self.finding = self._shared.finding
-        self.finding.canaries = len(canaries)
+        self.finding = Finding(canaries=len(canaries))
+        self._shared = Shared(Finder(needles(canaries)), self.finding)
         self._expect = expect
         self._services: set[int] = set()
         self._flows: dict[str, _Flow] = {}

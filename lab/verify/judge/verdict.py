@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.errors import CheckError, LabError
-from lab.verify.judge.explain import PLAIN, Meaning
-from lab.verify.judge.finding import Finding, Hit
+from lab.verify.content.content_finding import Hit
+from lab.verify.content.meaning import Meaning
+from lab.verify.judge.explain import PLAIN
+from lab.verify.judge.finding import Finding
 from lab.verify.judge.host_finding import HostFinding
 from xenplugin.ui import units
 

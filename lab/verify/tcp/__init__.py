@@ -1,0 +1,1 @@
+"""Reassemble TCP streams from captured segments, within bounded memory."""

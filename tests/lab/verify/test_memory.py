@@ -172,7 +172,7 @@ def test_streams_that_wait_to_be_searched_are_bounded_together(
 ) -> None:
     monkeypatch.setattr(streams, "ALL_PENDING", 1 << 18)
     made: list[streams.Shared] = []
-    monkeypatch.setattr(check, "Shared", lambda finder: made.append(streams.Shared(finder)) or made[-1])
+    monkeypatch.setattr(check, "Shared", lambda *words: made.append(streams.Shared(*words)) or made[-1])
     most = 0
     add = streams.Search.add
 

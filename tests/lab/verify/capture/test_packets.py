@@ -31,8 +31,9 @@ from scapy.layers.l2 import ARP, CookedLinux, CookedLinuxV2, Dot1Q, Ether
 from lab.hosts.guest import canaries
 from lab.verify.capture.packets import Parser
 from lab.verify.capture.reading import Captured
+from lab.verify.content.meaning import packet_filter, packet_meaning
 from lab.verify.judge.check import Finding, check_capture
-from lab.verify.judge.explain import EXPECTED, Expect, packet_filter, packet_meaning
+from lab.verify.judge.explain import EXPECTED, Expect
 from lab.verify.judge.verdict import Verdict, judged
 from tests.helpers.wire import A, B, ike, noise, stream, write
 

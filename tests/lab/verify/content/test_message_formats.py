@@ -36,9 +36,10 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from lab.hosts.guest import canaries
 from lab.verify.capture.packets import Parser
 from lab.verify.capture.reading import Captured
+from lab.verify.content.meaning import Meaning, packet_meaning
 from lab.verify.content.message_formats import error_head, ike_head
 from lab.verify.judge.check import Finding, check_capture
-from lab.verify.judge.explain import EXPECTED, Expect, Meaning, packet_meaning
+from lab.verify.judge.explain import EXPECTED, Expect
 from lab.verify.judge.verdict import Verdict, judged
 from netem.profile import Profile
 from netem.two_hosts import TwoHosts
