@@ -212,7 +212,7 @@ class _Check:
 
     def close(self) -> Finding:
         """All streams end here."""
-        for packet in self._parser.rest():
+        for packet in self._parser.take_waiting():
             self._packet(packet)
         self._options.close()
         for flow in self._flows.values():

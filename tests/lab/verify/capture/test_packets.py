@@ -47,7 +47,7 @@ def parsed(*packets: Any) -> list[tuple[str, tuple[int, int] | None, bytes]]:
         for packet in packets
         for each in parser.parse(Captured(1 if isinstance(packet, Ether) else 101, bytes(packet), len(packet)))
     ]
-    return [(each.protocol, each.ports, each.payload) for each in [*found, *parser.rest()]]
+    return [(each.protocol, each.ports, each.payload) for each in [*found, *parser.take_waiting()]]
 
 
 def test_what_is_around_tcp_does_not_matter() -> None:
