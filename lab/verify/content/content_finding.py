@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-LISTED = 1000  # hits, suspects and streams that are kept
+LIST_LIMIT = 1000  # hits, suspects and unframed streams that are listed
 
 
 @dataclass(frozen=True)

@@ -8,25 +8,24 @@ from lab.verify.content.meaning import Meaning
 from xenplugin.config import Config
 
 SSH_PORT = 22
-EXTENDED = "ipv6-options"  # the kind of packets with more headers of IPv6 than they need, whatever is in them
+EXTENDED = "ipv6-options"  # the kind of all packets with more IPv6 headers than needed, whatever their content
 _PLUGIN_PORTS = Config().port_range
 
-
-#: What keeps a link going.
+#: Packets that keep a link working.
 _LINK = frozenset({Meaning.ARP, Meaning.NEIGHBOURS, Meaning.ICMP_ERROR})
 
 
 @dataclass(frozen=True)
 class Expect:
-    """What a capture may hold: `meanings`, and `kinds` ("udp/5353") beside them. `ports`: where the plugin
-    listens."""
+    """What a capture may contain: packets with these `meanings`, and those of these `kinds` ("udp/5353"), whatever
+    their content. `ports`: ports of the plugin."""
 
     meanings: frozenset[Meaning]
     ports: range = _PLUGIN_PORTS
     kinds: frozenset[str] = frozenset()
 
     def explains(self, kind: str, port: int | None, meaning: Meaning | None) -> bool:
-        """Whether a packet of this kind, at the service's port, with this meaning, is to be there."""
+        """Return whether a packet of this kind, service port and meaning is expected."""
         if kind in self.kinds:
             return True
         if kind == EXTENDED:
@@ -37,12 +36,12 @@ class Expect:
             return False
         return meaning in self.meanings
 
-    def silent(self, kind: str, port: int | None) -> bool:
-        """Whether a TCP connection that carried nothing may be there: its port is all that it has."""
+    def explains_silent(self, kind: str, port: int | None) -> bool:
+        """Return whether a TCP connection without data is expected. Only its port can tell."""
         return any(self.explains(kind, port, each) for each in (Meaning.SSH, Meaning.PLUGIN))
 
 
-PLAIN = "plain"  # of a transfer without protection: anything may be there
+PLAIN = "plain"  # the capture is of a transfer without protection: every packet is accepted
 EXPECTED = {
     "esp": _LINK | {Meaning.IKE, Meaning.ESP},
     "plugin": _LINK | {Meaning.SSH, Meaning.PLUGIN, Meaning.ICMP},

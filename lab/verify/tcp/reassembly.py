@@ -1,10 +1,11 @@
-"""TCP's order: from segments to bytes, one direction, with bounded memory.
+"""TCP reassembly: turns the segments of one direction into its bytes in order, with bounded memory.
 
-The strategy: sequence numbers are counted on without end, and segments that came early wait in a heap. What was
-there before is compared with what it was then (lab.verify.tcp.recent_bytes); where it was something else, where
-that cannot be told, and where it has no place in the stream at all, it is handed on beside it. A hole that is not
-filled before too much waits is counted, never papered over. So is what the capture has nothing of: the numbers of
-segments without data, FIN, and what the other direction acknowledges tell how far a stream went.
+The strategy: sequence numbers become positions that are never reduced modulo 2^32, and segments that come early
+wait in a heap. Retransmitted bytes are compared with what they were at first (lab.verify.tcp.recent_bytes). They go
+to the sink as extra bytes, outside the stream, if they differ, if they can no longer be compared, or if their
+position cannot belong to the stream. A hole that is not filled before the memory for early segments is used up
+counts as missing. So do bytes that the capture lacks entirely: sequence numbers of segments without data, FIN, and
+acknowledgments of the other direction show how long the stream really was.
 """
 
 from __future__ import annotations
@@ -12,172 +13,177 @@ from __future__ import annotations
 import heapq
 from typing import Protocol
 
-from lab.verify.tcp.recent_bytes import OVERHEAD, Recent, Room
+from lab.verify.tcp.recent_bytes import OVERHEAD, BufferUse, RecentBytes
 
-EARLY = 1 << 24  # bytes held per direction while an earlier segment is missing
-ALL_EARLY = 1 << 27  # bytes held of all directions
-_WINDOW = 1 << 30  # bytes: no more are under way at once, so what is farther behind is not sent again
+EARLY_LIMIT = 1 << 24  # bytes held per direction while an earlier segment is missing
+ALL_EARLY_LIMIT = 1 << 27  # bytes held of all directions
+_MAX_WINDOW = 1 << 30  # bytes: TCP's largest window, so bytes farther back are no retransmission
 _NUMBERS = 1 << 32
 
 
-class Sink(Protocol):
-    """Who takes the bytes of a stream in order."""
+class StreamSink(Protocol):
+    """Receives the bytes of a stream in order."""
 
     def add(self, data: bytes) -> None:
-        """The next bytes."""
+        """Take the next bytes."""
 
-    def again(self, data: bytes) -> None:
-        """Bytes beside the stream: sent again, and maybe otherwise, or without a place in it."""
+    def add_extra(self, data: bytes) -> None:
+        """Take bytes that are not part of the stream: retransmitted and possibly changed, or without a position in
+        it."""
 
-    def lost(self, count: int) -> None:
-        """The next `count` bytes are not in the capture."""
+    def skip(self, count: int) -> None:
+        """Note that the next `count` bytes are not in the capture."""
 
     def close(self) -> None:
-        """There are no more for now."""
+        """End the stream. Bytes that follow begin a new one."""
 
 
-class Order:
-    """One direction. Bytes are counted that were `repeated`, among them those that were `altered`; that are
-    `missing`; and that are `unplaced`, in no place that a stream could have."""
+class Reassembler:
+    """Reassembles one direction of a TCP connection. `has_data`: a segment with data came. Counts bytes that were
+    `repeated`, those of them that were `altered`, bytes `missing` from the capture, and bytes that are `unplaced`:
+    at no possible position of the stream."""
 
-    def __init__(self, sink: Sink, room: Room | None = None) -> None:
+    def __init__(self, sink: StreamSink, use: BufferUse | None = None) -> None:
         self._sink = sink
-        self._room = room or Room()
-        # Places are numbers of bytes, counted on from the first number that was seen and never reduced.
-        self._known: int | None = None  # so far the stream went
-        self._lowest = 0  # place that was seen of it while there was no data
-        self._begin: int | None = None  # of the first byte
-        self._end: int | None = None  # FIN's
+        self._use = use or BufferUse()
+        # Positions count bytes from the first sequence number that was seen; they are never reduced modulo 2^32.
+        self._known: int | None = None  # the highest position seen so far
+        self._lowest = 0  # the lowest position seen before the first data
+        self._begin: int | None = None  # position of the first byte
+        self._end: int | None = None  # position of FIN
         self._acked: int | None = None
-        self._next = 0  # the byte that is wanted
-        self._cut = False
+        self._next = 0  # position of the next byte for the sink
+        self._reset = False
         self._early: list[tuple[int, bytes]] = []
         self._held = 0
-        self._recent = Recent(self._room)
-        self.carried = False
+        self._recent = RecentBytes(self._use)
+        self.has_data = False
         self.repeated = 0
         self.altered = 0
         self.missing = 0
         self.unplaced = 0
 
     @property
-    def done(self) -> bool:
-        """FIN came, and all before it."""
+    def finished(self) -> bool:
+        """Whether FIN and all bytes before it came."""
         return self._end is not None and self._begin is not None and self._next >= self._end
 
-    def others(self, number: int) -> bool:
-        """Whether a SYN with this sequence number is another stream's."""
-        return self._begin is not None and self._place(number + 1) != self._begin
+    def is_other_syn(self, number: int) -> bool:
+        """Return whether a SYN with this sequence number begins another stream."""
+        return self._begin is not None and self._position(number + 1) != self._begin
 
     def segment(self, number: int, syn: bool, data: bytes, fin: bool = False) -> None:
-        """A segment with sequence number `number` (of the SYN itself, if `syn`)."""
-        place = self._place(number + syn)
-        end = place + len(data)
+        """Add a segment with sequence number `number` (that of the SYN itself, if `syn`)."""
+        position = self._position(number + syn)
+        end = position + len(data)
         if self._begin is None:
-            self._lowest = min(self._lowest, place)
+            self._lowest = min(self._lowest, position)
             if syn or data:
-                self._start(place, syn)
+                self._start(position, syn)
         self._learn(end)
         if fin:
             self._end = end
         if not data:
             return
-        self.carried = True
-        if place <= self._next:
-            self._deliver(place, data)
-            self._release()
+        self.has_data = True
+        if position <= self._next:
+            self._deliver(position, data)
+            self._deliver_early()
             return
-        heapq.heappush(self._early, (place, data))
+        heapq.heappush(self._early, (position, data))
         self._hold(len(data) + OVERHEAD)
-        while self._early and (self._held > EARLY or self._room.early > ALL_EARLY):
-            self._skip()
+        while self._early and (self._held > EARLY_LIMIT or self._use.early > ALL_EARLY_LIMIT):
+            self._skip_hole()
 
     def acknowledged(self, number: int) -> None:
-        """The other direction says that all before `number` arrived."""
-        self._acked = self._place(number)
+        """Note that the other direction acknowledged all bytes before sequence number `number`."""
+        self._acked = self._position(number)
         self._learn(self._acked)
 
-    def cut(self) -> None:
-        """The connection was reset: what was under way and nobody acknowledged may never have come by."""
-        self._cut = True
+    def reset(self) -> None:
+        """Note that the connection was reset: bytes that were never acknowledged may not have passed the place of
+        the capture, so they do not count as missing."""
+        self._reset = True
 
-    def beside(self, data: bytes) -> None:
-        """Bytes that have no place in the stream."""
+    def add_unplaced(self, data: bytes) -> None:
+        """Pass bytes without a position in the stream to the sink."""
         self.unplaced += len(data)
-        self._sink.again(data)
+        self._sink.add_extra(data)
 
-    def _place(self, number: int) -> int:
-        """The place nearest to what is known of the stream."""
+    def _position(self, number: int) -> int:
+        """Return the position of a sequence number: of all possible ones, that nearest to the highest one seen."""
         if self._known is None:
             self._known = self._lowest = number % _NUMBERS
         half = _NUMBERS // 2
         return self._known + (number - self._known + half) % _NUMBERS - half
 
-    def _start(self, place: int, syn: bool) -> None:
-        """The first segment that tells where the bytes begin. Without a SYN the capture began in the middle: with
-        what is acknowledged or said first, if that is not the number before, of a probe that keeps alive."""
-        self._begin = self._next = place if syn or place - self._lowest <= 1 else self._lowest
+    def _start(self, position: int, syn: bool) -> None:
+        """Set the begin of the stream from its first segment with SYN or data. Without SYN the capture began within
+        the connection: then the stream begins at the lowest position seen or acknowledged, unless that is only one
+        byte earlier, as in a keep-alive probe."""
+        self._begin = self._next = position if syn or position - self._lowest <= 1 else self._lowest
 
-    def _learn(self, place: int) -> None:
+    def _learn(self, position: int) -> None:
         assert self._known is not None
-        self._known = max(self._known, place)
+        self._known = max(self._known, position)
 
     def _hold(self, count: int) -> None:
         self._held += count
-        self._room.early += count
+        self._use.early += count
 
-    def _deliver(self, place: int, data: bytes) -> None:
-        """Hand on what of `data` is new."""
-        old = min(self._next - place, len(data))
+    def _deliver(self, position: int, data: bytes) -> None:
+        """Pass the new part of `data` to the sink, and compare the rest."""
+        old = min(self._next - position, len(data))
         if old:
-            self._repeat(place, data[:old])
+            self._repeat(position, data[:old])
         if old < len(data):
             self._sink.add(data[old:])
             self._recent.add(self._next, data[old:])
-            self._next = place + len(data)
+            self._next = position + len(data)
 
-    def _repeat(self, place: int, data: bytes) -> None:
-        """Bytes before the one that is wanted."""
+    def _repeat(self, position: int, data: bytes) -> None:
+        """Compare bytes before the next position with what they were at first."""
         assert self._begin is not None and self._known is not None
-        if place < self._begin or place < self._known - _WINDOW:
-            self.beside(data)
+        if position < self._begin or position < self._known - _MAX_WINDOW:
+            self.add_unplaced(data)
             return
         self.repeated += len(data)
-        differing = self._recent.differing(place, data)
+        differing = self._recent.differing(position, data)
         if differing != 0:
-            self._sink.again(data)
-            probe = len(data) == 1 and place == self._next - 1  # that keeps alive, with any byte
+            self._sink.add_extra(data)
+            probe = len(data) == 1 and position == self._next - 1  # keep-alive: its byte may be anything
             self.altered += 0 if probe else differing or 0
 
-    def _release(self) -> None:
-        """Segments that waited and whose turn has come."""
+    def _deliver_early(self) -> None:
+        """Deliver waiting segments that have no hole before them any more."""
         while self._early and self._early[0][0] <= self._next:
-            place, data = heapq.heappop(self._early)
+            position, data = heapq.heappop(self._early)
             self._hold(-len(data) - OVERHEAD)
-            self._deliver(place, data)
+            self._deliver(position, data)
 
-    def _skip(self) -> None:
-        """Give up the bytes before the first segment that waits: the capture does not hold them."""
-        self._miss(self._early[0][0])
-        self._release()
+    def _skip_hole(self) -> None:
+        """Give up the bytes before the first waiting segment: the capture lacks them."""
+        self._skip_to(self._early[0][0])
+        self._deliver_early()
 
-    def _miss(self, place: int) -> None:
-        """Go on at `place`."""
-        if place > self._next:
-            end = min(place, self._acked) if self._cut and self._acked is not None else place
+    def _skip_to(self, position: int) -> None:
+        """Continue at `position`; count the bytes before it as missing."""
+        if position > self._next:
+            end = min(position, self._acked) if self._reset and self._acked is not None else position
             self.missing += max(0, end - self._next)
-            self._sink.lost(place - self._next)
-            self._next = place
+            self._sink.skip(position - self._next)
+            self._next = position
 
     def close(self) -> None:
-        """The end of the stream: holes that are still open stay holes, and what it had still to come is missing."""
+        """End the stream: holes that are still open, and bytes between the last ones and the known end, are
+        missing."""
         while self._early:
-            self._skip()
+            self._skip_hole()
         if self._known is not None:
-            known = self._known - (self._end is not None and self._known == self._end + 1)  # FIN has a number, too
-            if self._begin is None and known - self._lowest > 1:  # what is more than that FIN or a probe
+            known = self._known - (self._end is not None and self._known == self._end + 1)  # FIN has a number
+            if self._begin is None and known - self._lowest > 1:  # more than FIN or a keep-alive probe
                 self._begin = self._next = self._lowest
             if self._begin is not None:
-                self._miss(known)
+                self._skip_to(known)
         self._recent.clear()
         self._sink.close()

@@ -19,13 +19,13 @@ from scapy.layers.inet import IP, TCP
 
 from lab.verify.content import stream as streams
 from lab.verify.content.canary import Finder, make_canaries, needles
-from lab.verify.content.decoders import Windows
+from lab.verify.content.decoders import DecoderMemory
 from lab.verify.content.scanner import Scanner
 from lab.verify.judge import check
 from lab.verify.judge.check import Finding, check_capture
 from lab.verify.tcp import reassembly
-from lab.verify.tcp.reassembly import Order
-from lab.verify.tcp.recent_bytes import LAST, Room
+from lab.verify.tcp.reassembly import Reassembler
+from lab.verify.tcp.recent_bytes import RECENT_LIMIT, BufferUse
 from tests.helpers.wire import A, B, noise, stream, write
 
 CANARIES = make_canaries(2, "memory")
@@ -40,53 +40,53 @@ def zstd(log: int, blocks: int) -> bytes:
 
 
 def test_windows_of_decoders_are_bounded_together() -> None:
-    windows = Windows(66 << 20)
-    scanners = [Scanner(FINDER, windows) for _ in range(4)]
+    memory = DecoderMemory(66 << 20)
+    scanners = [Scanner(FINDER, memory) for _ in range(4)]
     for scanner in scanners:
         scanner.feed(zstd(25, 300))
-    assert windows.left == 1 << 20 and [scanner.unfollowed for scanner in scanners] == [0, 0, 1, 1]
+    assert memory.left == 1 << 20 and [scanner.unfollowed for scanner in scanners] == [0, 0, 1, 1]
     del scanner, scanners[0]
-    assert windows.left == (33 << 20) + (1 << 19)  # at once, not when garbage is collected
+    assert memory.left == (33 << 20) + (1 << 19)  # at once, not when garbage is collected
     scanners[1].feed(zstd(25, 300))
-    assert scanners[1].unfollowed == 1 and windows.left <= 1 << 20
+    assert scanners[1].unfollowed == 1 and memory.left <= 1 << 20
 
 
 def test_small_windows_and_what_was_chance_cost_little() -> None:
-    windows = Windows(64 << 20)
-    scanner = Scanner(FINDER, windows)
+    memory = DecoderMemory(64 << 20)
+    scanner = Scanner(FINDER, memory)
     scanner.feed(noise(1 << 20) + zstd(11, 600))
-    assert windows.left > 63 << 20 and scanner.unfollowed == 0
+    assert memory.left > 63 << 20 and scanner.unfollowed == 0
     scanner.feed(noise(1 << 20))
-    assert windows.left == 64 << 20
+    assert memory.left == 64 << 20
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
 def test_all_kinds_of_decoders_count(pack: Any) -> None:
-    windows = Windows(20 << 20)
-    scanner = Scanner(FINDER, windows)
+    memory = DecoderMemory(20 << 20)
+    scanner = Scanner(FINDER, memory)
     scanner.feed(pack(bytes(30 << 20) + noise(9))[:-30])
     assert scanner.unfollowed == (1 if pack is lzma.compress else 0)
-    assert windows.left < 20 << 20 or scanner.unfollowed
+    assert memory.left < 20 << 20 or scanner.unfollowed
 
 
 def test_decoders_within_decoders_count() -> None:
-    windows = Windows(33 << 20)
-    scanner = Scanner(FINDER, windows)
+    memory = DecoderMemory(33 << 20)
+    scanner = Scanner(FINDER, memory)
     scanner.feed(gzip.compress(zstd(25, 300))[:-9])
-    assert windows.left < 1 << 20
+    assert memory.left < 1 << 20
 
 
 def test_a_frame_whose_head_comes_byte_by_byte() -> None:
-    windows = Windows(64 << 20)
-    scanner = Scanner(FINDER, windows)
+    memory = DecoderMemory(64 << 20)
+    scanner = Scanner(FINDER, memory)
     data = zstd(20, 40)
     for at in range(len(data)):
         scanner.feed(data[at : at + 1])
-    assert windows.left == (63 << 20) - (1 << 19)
+    assert memory.left == (63 << 20) - (1 << 19)
 
 
 def test_a_capture_says_what_it_could_not_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "WINDOWS", 40 << 20)
+    monkeypatch.setattr(streams, "DECODER_MEMORY", 40 << 20)
     packets = [packet for port in (7000, 7001) for packet in stream(zstd(25, 300) + bytes(200_000), port=port)]
     finding = check_capture(write(tmp_path / "x.pcap", packets), CANARIES)
     assert finding.unfollowed == 1 and not finding.complete
@@ -96,14 +96,14 @@ class Nobody:
     """A sink."""
 
     def add(self, data: bytes) -> None: ...
-    def again(self, data: bytes) -> None: ...
-    def lost(self, count: int) -> None: ...
+    def add_extra(self, data: bytes) -> None: ...
+    def skip(self, count: int) -> None: ...
     def close(self) -> None: ...
 
 
 def test_small_segments_that_wait_take_no_more_than_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reassembly, "EARLY", 1 << 20)
-    early = Order(Nobody())
+    monkeypatch.setattr(reassembly, "EARLY_LIMIT", 1 << 20)
+    early = Reassembler(Nobody())
     early.segment(0, True, b"")
     tracemalloc.start()
     for number in range(20_000):
@@ -114,17 +114,17 @@ def test_small_segments_that_wait_take_no_more_than_large_ones(monkeypatch: pyte
 
 
 def test_what_is_kept_to_compare_is_bounded() -> None:
-    room = Room()
-    orders = [Order(Nobody(), room) for _ in range(20)]
+    use = BufferUse()
+    orders = [Reassembler(Nobody(), use) for _ in range(20)]
     for each in orders:
         each.segment(0, True, b"")
         for number in range(300):
             each.segment(1 + number * 30_000, False, bytes(30_000))
-        assert each._recent._size <= LAST
-    assert room.last <= 1 << 24
+        assert each._recent._size <= RECENT_LIMIT
+    assert use.recent <= 1 << 24
     for each in orders:
         each.close()
-    assert room == Room()
+    assert use == BufferUse()
 
 
 def connections(count: int, made: Callable[[int], bytes], *ends: str) -> list[Any]:
@@ -148,7 +148,7 @@ def connections(count: int, made: Callable[[int], bytes], *ends: str) -> list[An
 def test_connections_that_have_ended_take_little(
     ends: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "_LINGER", 4)
+    monkeypatch.setattr(check, "_ENDED_KEPT", 4)
 
     def sealed(caller: int) -> bytes:
         return PREAMBLE + b"\0\0\xea\x60" + noise(60_000, caller)
@@ -171,17 +171,22 @@ def test_streams_that_wait_to_be_searched_are_bounded_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "ALL_PENDING", 1 << 18)
-    made: list[streams.Shared] = []
-    monkeypatch.setattr(check, "Shared", lambda *words: made.append(streams.Shared(*words)) or made[-1])
-    most = 0
-    add = streams.Search.add
+    made: list[streams.CaptureContent] = []
 
-    def watched(self: streams.Search, data: bytes) -> None:
+    def make(*words: Any) -> streams.CaptureContent:
+        made.append(streams.CaptureContent(*words))
+        return made[-1]
+
+    monkeypatch.setattr(check, "CaptureContent", make)
+    most = 0
+    add = streams.CanarySearch.add
+
+    def watched(self: streams.CanarySearch, data: bytes) -> None:
         nonlocal most
         add(self, data)
         most = max(most, made[0].pending)
 
-    monkeypatch.setattr(streams.Search, "add", watched)
+    monkeypatch.setattr(streams.CanarySearch, "add", watched)
     packets = connections(20, lambda caller: noise(90_000, caller) + CANARIES[0])
     finding = check_capture(write(tmp_path / "x.pcap", packets), CANARIES)
     assert len(finding.hits) == 20 and most <= 1 << 18 and made[0].pending == 0
@@ -194,7 +199,7 @@ def test_lists_are_bounded(tmp_path: Path) -> None:
 
 
 def test_a_full_list_hides_no_canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "LISTED", 3)
+    monkeypatch.setattr(streams, "LIST_LIMIT", 3)
     packets = connections(9, lambda caller: noise(900, caller) + CANARIES[caller > 20_006])
     finding = check_capture(write(tmp_path / "x.pcap", packets), CANARIES)
     assert [hit.canary for hit in finding.hits] == [0, 0, 0, 1]

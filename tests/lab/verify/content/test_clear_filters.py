@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.verify.content.clear_filters import Sealed, Ssh
+from lab.verify.content.clear_filters import SealedStreamFilter, SshFilter
 
 BODIES = st.lists(st.integers(17, 400), min_size=1, max_size=12)
 
@@ -18,7 +18,7 @@ def noise(seed: int, count: int) -> bytes:
     return random.Random(seed).randbytes(count)
 
 
-def fed(made: Sealed | Ssh, data: bytes, cut: int) -> bytes:
+def fed(made: SealedStreamFilter | SshFilter, data: bytes, cut: int) -> bytes:
     return b"".join(made.sealed(data[at : at + cut]) for at in range(0, len(data), cut))
 
 
@@ -28,7 +28,7 @@ def test_frames(lengths: list[int], cut: int, answer: bool) -> None:
     bodies = [noise(number, length) for number, length in enumerate(lengths)]
     head = b"" if answer else noise(99, 64)
     data = head + b"".join(struct.pack(">L", len(body)) + body for body in bodies)
-    made = Sealed(answer)
+    made = SealedStreamFilter(answer)
     assert fed(made, data, cut) == b"".join(bodies)
     assert made.clear == len(head) + 4 * len(bodies) and not made.broken
 
@@ -38,7 +38,7 @@ def test_frames(lengths: list[int], cut: int, answer: bool) -> None:
 def test_what_is_no_length_breaks_and_hides_nothing(lengths: list[int], cut: int, tail: bytes) -> None:
     bodies = [noise(number, length) for number, length in enumerate(lengths)]
     good = b"".join(struct.pack(">L", len(body)) + body for body in bodies)
-    made = Sealed(answer=True)
+    made = SealedStreamFilter(answer=True)
     assert fed(made, good + b"\0\0\0\x10" + tail, cut) == b"".join(bodies) + b"\0\0\0\x10" + tail
     assert made.broken
 
@@ -58,6 +58,6 @@ def test_ssh(gcm: bool, exchange: list[int], cut: int, lengths: list[int]) -> No
     else:
         bodies = [b"\xff" + noise(1, 999)]
         data = clear + bodies[0]
-    made = Ssh()
+    made = SshFilter()
     assert fed(made, data, cut) == b"".join(bodies)
     assert made.clear == len(clear) + (4 * len(bodies) if gcm else 0) and not made.broken

@@ -13,7 +13,7 @@ pytest.importorskip("numpy", reason="numpy is not installed")
 import numpy
 import zstandard
 
-from lab.verify.content.randomness import CHANCE, PART, WINDOW, Judge, limit
+from lab.verify.content.randomness import CHANCE, PART, WINDOW, RandomnessTest, limit
 
 MIB = 1 << 20
 
@@ -39,7 +39,7 @@ def test_the_limit_is_what_chance_says(chance: float) -> None:
 @pytest.mark.parametrize(("chance", "windows"), [(0.01, 4096 * 17), (1e-3, 4096 * 17)])
 def test_noise_is_mistaken_as_often_as_is_said(chance: float, windows: int) -> None:
     """At a chance that can be counted: 16 parts and one window for each 64 KiB."""
-    judge = Judge(chance)
+    judge = RandomnessTest(chance)
     for seed in range(windows // 17 // 64):
         judge.add(noise(64 * WINDOW, seed))
     judge.close()
@@ -50,7 +50,7 @@ def test_noise_is_mistaken_as_often_as_is_said(chance: float, windows: int) -> N
 
 
 def test_a_quarter_of_a_gigabyte_of_noise() -> None:
-    judge = Judge()
+    judge = RandomnessTest()
     for seed in range(64):
         judge.add(noise(4 * MIB, seed))
     judge.close()
@@ -64,7 +64,7 @@ def text(length: int) -> bytes:
 
 
 def test_a_kilobyte_that_can_be_read_is_not_averaged_away() -> None:
-    judge = Judge()
+    judge = RandomnessTest()
     judge.add(noise(MIB) + text(1500) + noise(MIB, 2))
     judge.close()
     assert judge.not_noise
@@ -73,7 +73,7 @@ def test_a_kilobyte_that_can_be_read_is_not_averaged_away() -> None:
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.ZstdCompressor(1).compress], ids=["gzip", "zstd"])
 def test_compressed_is_no_noise(pack: object) -> None:
-    judge = Judge()
+    judge = RandomnessTest()
     judge.add(pack(text(4 * MIB)))  # type: ignore[operator]
     judge.close()
     assert judge.not_noise
@@ -83,14 +83,14 @@ def test_a_slight_leaning_shows_in_the_whole_only() -> None:
     """One byte of 128 is made smaller: no window of 64 KiB shows it."""
     data = numpy.frombuffer(noise(16 * MIB), numpy.uint8).copy()
     data[::128] >>= 1
-    judge = Judge()
+    judge = RandomnessTest()
     judge.add(data.tobytes())
     judge.close()
     assert [verdict.scale for verdict in judge.suspects] == [16 * MIB]
 
 
 def test_a_rest_is_handed_back() -> None:
-    judge = Judge()
+    judge = RandomnessTest()
     judge.add(noise(WINDOW + 5 * PART + 7))
     judge.close()
     assert judge.windows == 17 + 6 + 1 and len(judge.rest) == 7

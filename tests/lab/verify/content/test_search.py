@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from lab.verify.content.canary import Finder, make_canaries, needles
 from lab.verify.content.scanner import Scanner
-from lab.verify.tcp.reassembly import Order
-from lab.verify.tcp.recent_bytes import Room
+from lab.verify.tcp.reassembly import Reassembler
+from lab.verify.tcp.recent_bytes import BufferUse
 
 CANARIES = make_canaries(3, "property")
 FINDER = Finder(needles(CANARIES))
@@ -126,10 +126,10 @@ class Kept:
     def add(self, data: bytes) -> None:
         self.data += data
 
-    def again(self, data: bytes) -> None:
+    def add_extra(self, data: bytes) -> None:
         raise AssertionError("it is what it was")
 
-    def lost(self, count: int) -> None:
+    def skip(self, count: int) -> None:
         raise AssertionError("nothing is missing")
 
     def close(self) -> None:
@@ -156,8 +156,8 @@ def test_order(cuts: list[int], start: int, seen_syn: bool, again: list[tuple[in
     extra = [(place, data[place : place + count]) for place, count in again if place < len(data)]
     segments += extra
     chance.shuffle(segments)
-    sink, room = Kept(), Room()
-    order = Order(sink, room)
+    sink, room = Kept(), BufferUse()
+    order = Reassembler(sink, room)
     if seen_syn:
         order.segment((start - 1) % 2**32, True, b"")
     for place, segment in [*first, *segments]:
@@ -166,5 +166,5 @@ def test_order(cuts: list[int], start: int, seen_syn: bool, again: list[tuple[in
             order.segment((start - 1) % 2**32, True, b"")  # a SYN that comes again changes nothing
     order.close()
     assert sink.data == data
-    assert order.missing == order.altered == order.unplaced == 0 and room == Room()
+    assert order.missing == order.altered == order.unplaced == 0 and room == BufferUse()
     assert order.repeated == sum(len(segment) for _, segment in extra)

@@ -17,8 +17,8 @@ import pytest
 
 pytest.importorskip("numpy", reason="numpy is not installed")
 
-from lab.verify.content.clear_filters import Ssh
-from lab.verify.content.randomness import Judge
+from lab.verify.content.clear_filters import SshFilter
+from lab.verify.content.randomness import RandomnessTest
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin")
 PRIVSEP = Path("/run/sshd")
@@ -114,7 +114,7 @@ def session(folder: Path, *options: str) -> list[bytes]:
 )
 def test_ssh(cipher: str, tmp_path: Path) -> None:
     for data in session(tmp_path, "-c", cipher):
-        made, judge = Ssh(), Judge()
+        made, judge = SshFilter(), RandomnessTest()
         assert data.startswith(b"SSH-2.0-")
         judge.add(made.sealed(data))
         judge.close()
@@ -122,7 +122,7 @@ def test_ssh(cipher: str, tmp_path: Path) -> None:
         assert 1000 < made.clear < min(20_000, len(data) - 500)
         if len(data) > 300_000:
             assert judge.windows > 70
-            plain = Judge()
+            plain = RandomnessTest()
             plain.add(data)
             plain.close()
             assert plain.not_noise  # the key exchange, and with GCM the lengths, would show
