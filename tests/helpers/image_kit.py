@@ -14,9 +14,9 @@ import pytest
 from xenplugin.geometry import BLOCK, CHUNK, PAGE, block_count
 from xenplugin.image.buffers import aligned
 from xenplugin.image.index.digest import LEAF, ZERO_LEAF, ImageDigest, chunk_digest, leaves
-from xenplugin.image.index.items import IndexItem, IndexLeaves, IndexNone, IndexZeros
 from xenplugin.image.scan import byte_runs, nonzero_blocks
 from xenplugin.image.source.raw import Source, open_source
+from xenplugin.image.target.base_index import IndexItem, IndexLeaves, IndexNone, IndexZeros
 from xenplugin.image.target.sink import Sink, make_scratch, open_sink
 
 needs_root = [

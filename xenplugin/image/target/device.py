@@ -31,8 +31,8 @@ from xenplugin.image.safety.in_use import claim_device, refuse_if_used
 from xenplugin.image.scan import gaps, nonzero_blocks
 from xenplugin.image.source.raw import Run, refuse_odd_device
 from xenplugin.image.target import journal
+from xenplugin.image.target.abstract import Attached, Target, Write, refuse_attached
 from xenplugin.image.target.journal import Journal
-from xenplugin.image.target.target import Attached, Target, Write, refuse_attached
 
 #: Chunks zeroed by one system call (1 GiB), so that a signal is not kept waiting.
 _PUNCH = 1024

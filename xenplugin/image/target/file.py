@@ -42,9 +42,9 @@ from xenplugin.image.safety.in_use import refuse_if_used
 from xenplugin.image.scan import ZEROS, data_extents, gaps
 from xenplugin.image.source.raw import Run, Source, chunk_runs
 from xenplugin.image.target import journal
+from xenplugin.image.target.abstract import Attached, Target, Write, refuse_attached
 from xenplugin.image.target.journal import Journal
 from xenplugin.image.target.partial import journal_name, lock_partial, open_replaced, partial_name, prepare
-from xenplugin.image.target.target import Attached, Target, Write, refuse_attached
 
 _ZEROS = memoryview(ZEROS)
 

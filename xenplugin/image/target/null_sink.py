@@ -10,8 +10,8 @@ from xenplugin.geometry import BLOCK, chunk_count
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.index.digest import LEAF, chunk_digest, leaves
-from xenplugin.image.index.items import IndexItem, IndexNone
 from xenplugin.image.scan import byte_runs
+from xenplugin.image.target.base_index import IndexItem, IndexNone
 from xenplugin.image.target.validate import check_put, check_zeros
 
 

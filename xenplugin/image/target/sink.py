@@ -5,7 +5,7 @@ is on disk at each instant, and why a crash at any of them is harmless, stands a
 devicetarget.py. The rule: nothing is trusted that was not fsynced; nothing counts that was not verified; the
 old image is there, whole, until the new one is.
 
-Order between index() and put(): put() enters a chunk in the ledger as started before it touches it; index() reads
+Order between index() and put(): put() enters a chunk in the states as started before it touches it; index() reads
 the chunk and then looks whether it was started. So content that put() may have touched is never reported as base:
 such a chunk is IndexNone. A base that ends within a chunk is continued with zeros.
 
@@ -28,14 +28,14 @@ from xenplugin.geometry import CHUNK, MAX_IMAGE
 from xenplugin.image.buffers import Buffer, aligned
 from xenplugin.image.files import image_error, os_errors
 from xenplugin.image.index.digest import chunk_digest, leaves
-from xenplugin.image.index.items import IndexItem, IndexLeaves, IndexNone, IndexZeros, base_items, joined
 from xenplugin.image.scan import byte_runs, nonzero_blocks
 from xenplugin.image.source.raw import refuse_kind
+from xenplugin.image.target.abstract import Attached, Target, Write
+from xenplugin.image.target.base_index import IndexItem, IndexLeaves, IndexNone, IndexZeros, base_items, joined
+from xenplugin.image.target.chunk_states import ChunkStates, Closed
 from xenplugin.image.target.device import open_device
 from xenplugin.image.target.file import open_file
-from xenplugin.image.target.ledger import Closed, Ledger
 from xenplugin.image.target.null_sink import NullSink
-from xenplugin.image.target.target import Attached, Target, Write
 from xenplugin.image.target.validate import check_put, check_zeros
 
 
@@ -57,7 +57,7 @@ class Sink:
         self.path = target.path
         self._target = target
         self._attached = attached
-        self._ledger = Ledger()
+        self._states = ChunkStates()
         self._closed = False
         self._broken: str | None = None
         self._syncing = threading.Lock()
@@ -70,7 +70,7 @@ class Sink:
 
     def _begin(self, first: int, count: int) -> bool:
         try:
-            return self._ledger.begin(first, count)
+            return self._states.begin(first, count)
         except Closed:
             raise ImageError(f"{self.path} is closed") from None
 
@@ -111,7 +111,7 @@ class Sink:
         except OSError as error:
             raise image_error(error, "write", self.path, offset) from error
         finally:
-            self._ledger.end(index, 1, good)
+            self._states.end(index, 1, good)
         if not good:
             raise ImageError(
                 f"{self.path}: the chunk at byte {offset} is not what was sent, after it was written",
@@ -124,31 +124,31 @@ class Sink:
         good = False
         again = self._begin(first, count)
         try:
-            for begin, n, zero in self._ledger.split_zero(first, count):
+            for begin, n, zero in self._states.split_zero(first, count):
                 if again or not zero:
                     self._target.zeros(begin, n, again)
             good = True
         except OSError as error:
             raise image_error(error, "write zeros to", self.path, first * CHUNK) from error
         finally:
-            self._ledger.end(first, count, good)
+            self._states.end(first, count, good)
 
     def index(self) -> Iterator[IndexItem]:
         """What is known of the base, every chunk once, in order; ends early if the sink is closed.
 
         To be called once, from any one thread, while put() goes on in others. Raises ImageError.
         """
-        return joined(base_items(self._target, self._ledger))
+        return joined(base_items(self._target, self._states))
 
     def start_writing(self) -> None:
         """Have what was put so far on its way to the disk, so that a checkpoint or the end need not wait long."""
-        with suppress(Closed), self._ledger.working():
+        with suppress(Closed), self._states.working():
             self._target.start_writing()
 
     def checkpoint(self) -> None:
         """Make durable what is complete, then note it in the journal. Raises ImageError."""
         try:
-            with self._ledger.working():
+            with self._states.working():
                 self._checkpoint()
         except Closed:
             raise ImageError(f"{self.path} is closed") from None
@@ -157,7 +157,7 @@ class Sink:
         with self._syncing:
             if self._broken:
                 raise ImageError(f"{self.path} cannot be trusted any more: {self._broken}")
-            taken = self._ledger.take_unsynced()
+            taken = self._states.take_unsynced()
             if not taken:
                 return
             try:
@@ -169,12 +169,12 @@ class Sink:
             try:
                 self._target.journal.durable(taken.runs())
             except ImageError:
-                self._ledger.give_back(taken)  # durable, but not on record
+                self._states.give_back(taken)  # durable, but not on record
                 raise
 
     def missing(self) -> int:
         """How many chunks were not put yet."""
-        return self._target.chunks - self._ledger.done()
+        return self._target.chunks - self._states.done()
 
     def commit(self) -> None:
         """Make the target the image: everything durable, old image replaced, journal gone.
@@ -185,7 +185,7 @@ class Sink:
         if self._closed:
             raise ImageError(f"{self.path} is closed")
         # First let no one in: a chunk that comes again is unfinished while it is written.
-        self._ledger.stop()
+        self._states.stop()
         if self.missing():
             raise ImageError(f"{self.path} is not complete: {self.missing()} chunks are missing")
         self._checkpoint()
@@ -200,7 +200,7 @@ class Sink:
         """Close it so that it can be resumed; what is complete is made durable if that can be done."""
         if self._closed:
             return
-        self._ledger.stop()
+        self._states.stop()
         try:
             with suppress(ImageError):
                 self._checkpoint()
@@ -211,7 +211,7 @@ class Sink:
         """Remove what was written; a device keeps the journal that calls it incomplete. Raises ImageError."""
         if self._closed:
             return
-        self._ledger.stop()
+        self._states.stop()
         try:
             self._target.discard()
         finally:
@@ -220,7 +220,7 @@ class Sink:
     def close(self) -> None:
         """Close it as a crash would leave it. More than once does no harm."""
         if not self._closed:
-            self._ledger.stop()
+            self._states.stop()
             self._close()
 
     def _close(self) -> None:

@@ -26,10 +26,10 @@ from xenplugin.errors import ImageError, PeerError, RefusedError
 from xenplugin.geometry import BLOCK, CHUNK
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import leaves
-from xenplugin.image.index.items import IndexLeaves, IndexNone
 from xenplugin.image.source.raw import open_source
 from xenplugin.image.target import device as device_target
 from xenplugin.image.target import journal
+from xenplugin.image.target.base_index import IndexLeaves, IndexNone
 from xenplugin.image.target.sink import Sink, make_scratch, open_sink
 
 pytestmark = needs_root

@@ -31,9 +31,9 @@ from tests.helpers.image_kit import (
 from xenplugin.errors import ImageError, PeerError, RefusedError
 from xenplugin.geometry import BLOCK, CHUNK
 from xenplugin.image.index.digest import chunk_digest, digest_file, leaves
-from xenplugin.image.index.items import IndexNone, IndexZeros
 from xenplugin.image.source.raw import open_source
 from xenplugin.image.target import file, journal, partial
+from xenplugin.image.target.base_index import IndexNone, IndexZeros
 from xenplugin.image.target.sink import NullSink, make_scratch
 from xenplugin.image.target.validate import check_put
 

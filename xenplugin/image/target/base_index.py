@@ -1,7 +1,7 @@
 """What is said about a base: the items of Sink.index(), and how neighbours are joined.
 
 Strategy: leaves per chunk, runs for everything of which there is much. Joining holds an item back only until the
-next one is known, and never a long one, so that the far side hears early. A chunk is looked up in the ledger after
+next one is known, and never a long one, so that the far side hears early. A chunk is looked up in the states after
 it was read: what put() may have touched by then is reported as unknown.
 """
 
@@ -15,8 +15,8 @@ from xenplugin.geometry import CHUNK, CHUNKS_PER_GROUP
 from xenplugin.image.buffers import Buffer, aligned
 from xenplugin.image.index.digest import leaves
 from xenplugin.image.scan import nonzero_blocks
-from xenplugin.image.target.ledger import Closed, Ledger
-from xenplugin.image.target.target import Target
+from xenplugin.image.target.abstract import Target
+from xenplugin.image.target.chunk_states import ChunkStates, Closed
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def joined(items: Iterable[IndexItem]) -> Iterator[IndexItem]:
         yield held
 
 
-def base_items(target: Target, ledger: Ledger) -> Iterator[IndexItem]:
+def base_items(target: Target, states: ChunkStates) -> Iterator[IndexItem]:
     """What is known of the base of `target`, every chunk once, in order; ends early if it is closed.
 
     Raises ImageError.
@@ -73,7 +73,7 @@ def base_items(target: Target, ledger: Ledger) -> Iterator[IndexItem]:
     runs = target.base_runs()
     try:
         while True:
-            with ledger.working():
+            with states.working():
                 found = next(runs, None)
             if found is None:
                 return
@@ -81,19 +81,19 @@ def base_items(target: Target, ledger: Ledger) -> Iterator[IndexItem]:
             if here is None:
                 yield IndexNone(run.first, run.count)
             elif run.hole:
-                for first, count, gone in ledger.split_started(run.first, run.count):
+                for first, count, gone in states.split_started(run.first, run.count):
                     yield IndexNone(first, count) if gone else IndexZeros(first, count)
             else:
                 for index in range(run.first, run.first + run.count):
-                    yield _item(target, ledger, index, here, buffer)
+                    yield _item(target, states, index, here, buffer)
     except Closed:
         return
 
 
-def _item(target: Target, ledger: Ledger, index: int, here: bool, buffer: Buffer) -> IndexItem:
+def _item(target: Target, states: ChunkStates, index: int, here: bool, buffer: Buffer) -> IndexItem:
     nothing = IndexNone(index, 1)
-    with ledger.working():
-        if ledger.started(index):
+    with states.working():
+        if states.started(index):
             return nothing
         try:
             length = target.read_base(index, here, buffer)
@@ -101,10 +101,10 @@ def _item(target: Target, ledger: Ledger, index: int, here: bool, buffer: Buffer
             return nothing
     mask = nonzero_blocks(buffer, length)
     found = leaves(buffer.view, length, mask) if mask else b""
-    if ledger.started(index):
+    if states.started(index):
         return nothing
     if mask:
         return IndexLeaves(index, found)
     if here:
-        ledger.found_zero(index)
+        states.found_zero(index)
     return IndexZeros(index, 1)

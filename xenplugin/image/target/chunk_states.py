@@ -19,7 +19,7 @@ class Closed(Exception):
     """The target is being closed: no new work."""
 
 
-class Ledger:
+class ChunkStates:
     """The state of all chunks; every method may be called from any thread."""
 
     def __init__(self) -> None:
