@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from xenplugin.geometry import BLOCK, CHUNK, PAGE, block_count
-from xenplugin.image.buffers import aligned
-from xenplugin.image.index.digest import LEAF, ZERO_LEAF, ImageDigest, chunk_digest, leaves
+from xenplugin.image.buffers import Buffer
+from xenplugin.image.index.digest import LEAF, ZERO_LEAF, ImageDigest, chunk_digest, leaves, text
 from xenplugin.image.scan import byte_runs, nonzero_blocks
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.target.base_index import IndexItem, IndexLeaves, IndexNone, IndexZeros
-from xenplugin.image.target.sink import Sink, make_scratch, open_sink
+from xenplugin.image.target.sink import Sink, open_sink
 
 needs_root = [
     pytest.mark.root,
@@ -61,7 +61,7 @@ def whole_map(content: bytes) -> int:
 def put(sink: Sink, index: int, content: bytes) -> None:
     """Put a chunk with all of its content as data."""
     full = whole_map(content)
-    sink.put(index, full, 0, packed(content, full), digest_of(content), make_scratch())
+    sink.put(index, full, 0, packed(content, full), digest_of(content), Buffer(CHUNK))
 
 
 class Sent:
@@ -94,7 +94,7 @@ def base_of(items: Iterator[IndexItem], chunks: int) -> dict[int, bytes]:
 def send(source: Source, sink: Sink, base: dict[int, bytes], *, stop: int | None = None) -> Sent:
     """Send what differs from `base`, chunks before `stop` only."""
     sent = Sent(source.size)
-    buffer, scratch = aligned(CHUNK), make_scratch()
+    buffer, scratch = Buffer(CHUNK), Buffer(CHUNK)
     for run in source.runs(0, stop):
         if run.hole:
             sink.put_zeros(run.first, run.count)
@@ -127,6 +127,22 @@ def copy(source: Path, target: Path, **options: object) -> Sent:
         image.finish()
     assert sent.tree.complete
     return sent
+
+
+def digest_file(path: Path) -> str:
+    """The digest, in text form, of the image at `path`, holes unread."""
+    with open_source(path, raw=True) as source:
+        tree = ImageDigest(source.size)
+        buffer = Buffer(CHUNK)
+        for run in source.runs():
+            if run.hole:
+                tree.add_zeros(run.first, run.count)
+                continue
+            for index in range(run.first, run.first + run.count):
+                view = source.read(index, buffer)
+                tree.add(index, chunk_digest(leaves(view, len(view), nonzero_blocks(buffer, len(view)))))
+        source.finish()
+        return text(tree.root())
 
 
 def allocated(path: Path) -> int:

@@ -20,19 +20,9 @@ class Buffer:
     byte i of the view is `store[base + i]`.
     """
 
-    __slots__ = ("base", "size", "store", "view")
+    __slots__ = ("base", "store", "view")
 
     def __init__(self, size: int) -> None:
-        self.size = size
         self.store = bytearray(size + PAGE)
         self.base = -ctypes.addressof(ctypes.c_char.from_buffer(self.store)) % PAGE
         self.view = memoryview(self.store)[self.base : self.base + size]
-
-    def startswith(self, prefix: bytes, offset: int = 0) -> bool:
-        """Whether `prefix` stands at `offset` (bytes); False where it would reach over the end."""
-        return offset + len(prefix) <= self.size and self.store.startswith(prefix, self.base + offset)
-
-
-def aligned(size: int) -> Buffer:
-    """A new Buffer of `size` bytes."""
-    return Buffer(size)

@@ -13,9 +13,12 @@ from contextlib import ExitStack
 
 from xenplugin.codec.compress import Unpacker
 from xenplugin.errors import ImageError, PeerError
+from xenplugin.geometry import CHUNK
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import ImageDigest
 from xenplugin.image.index.versions import Versions
-from xenplugin.image.target.sink import NullSink, Sink, make_scratch
+from xenplugin.image.target.null_sink import NullSink
+from xenplugin.image.target.sink import Sink
 from xenplugin.wire.frames import Chunk, End, Zeros
 
 #: Hands beyond one for each core, that wait for a disk.
@@ -108,7 +111,7 @@ class PoolWorker:
     def __init__(self, writing: FrameWriter) -> None:
         self._writing = writing
         self._unpacker = Unpacker()
-        self._scratch = make_scratch()
+        self._scratch = Buffer(CHUNK)
 
     def write(self, frame: Chunk | Zeros) -> int:
         """Write what `frame` describes. Returns the bytes of data it held. Raises PeerError, ImageError."""

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.image_kit import digest_file
 from tests.helpers.images import MIB, content, make_image, names_in, noise
 from tests.helpers.program import NEVER, ROOT, wait_until
 from tests.helpers.proxy import Proxy, free_ports
 from xenplugin.config import Config, load
 from xenplugin.errors import ImageError, Interrupted, LinkError, RefusedError, XenpluginError
 from xenplugin.geometry import BLOCK, CHUNK, PAGE
-from xenplugin.image.index.digest import digest_file
 from xenplugin.image.source.changes import Changes, Unwatched
 from xenplugin.image.source.raw import open_source
 from xenplugin.transfer.send_disk import RemotePath

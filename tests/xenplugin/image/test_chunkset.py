@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from xenplugin.errors import ImageError
 from xenplugin.geometry import BLOCK, CHUNK, CHUNKS_PER_GROUP, PAGE, chunk_count, chunk_length
-from xenplugin.image.buffers import aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.index.digest import ImageDigest, leaves, zero_chunk
 from xenplugin.image.scan import data_extents, nonzero_blocks
 
-BUFFER = aligned(CHUNK)
+BUFFER = Buffer(CHUNK)
 
 
 @given(

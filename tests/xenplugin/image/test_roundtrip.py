@@ -9,9 +9,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.image_kit import allocated, base_of, copy, leftovers, make_image, send, sink_for
+from tests.helpers.image_kit import allocated, base_of, copy, digest_file, leftovers, make_image, send, sink_for
 from xenplugin.geometry import BLOCK, CHUNK, PAGE
-from xenplugin.image.index.digest import digest_file
 from xenplugin.image.source.raw import open_source
 from xenplugin.image.target import journal, partial
 

@@ -18,14 +18,11 @@ import struct
 import threading
 from collections import OrderedDict
 from functools import lru_cache
-from os import PathLike
 
 from xenplugin.errors import ImageError, PeerError
 from xenplugin.geometry import BLOCK, CHUNK, CHUNKS_PER_GROUP, chunk_count, chunk_length
-from xenplugin.image.buffers import aligned
 from xenplugin.image.chunkset import Runs
-from xenplugin.image.scan import ZEROS, nonzero_blocks
-from xenplugin.image.source.raw import open_source
+from xenplugin.image.scan import ZEROS
 
 _sha256 = hashlib.sha256
 LEAF = 32
@@ -267,19 +264,3 @@ def _update_zeros(total: hashlib._Hash, groups: int, many: bytes) -> None:
 def text(root: bytes) -> str:
     """The root as it is shown: `tree1:` and hex, so that nobody takes it for what sha256sum prints."""
     return TEXT_PREFIX + root.hex()
-
-
-def digest_file(path: str | PathLike[str]) -> str:
-    """The digest, in text form, of the image at `path`, holes unread. Raises ImageError, RefusedError."""
-    with open_source(path, raw=True) as source:
-        tree = ImageDigest(source.size)
-        buffer = aligned(CHUNK)
-        for run in source.runs():
-            if run.hole:
-                tree.add_zeros(run.first, run.count)
-                continue
-            for index in range(run.first, run.first + run.count):
-                view = source.read(index, buffer)
-                tree.add(index, chunk_digest(leaves(view, len(view), nonzero_blocks(buffer, len(view)))))
-        source.finish()
-        return text(tree.root())

@@ -18,7 +18,7 @@ from os import PathLike
 
 from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK, MAX_IMAGE, PAGE, chunk_count, chunk_length
-from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import image_error, os_errors, read_at
 from xenplugin.image.safety.formats import HEAD, TAIL, detect, refuse_format
 
@@ -230,7 +230,7 @@ def _source_of(fd: int, name: str) -> Source:
 def _format_of(source: Source) -> str | None:
     if not source.size:
         return None
-    buffer = aligned(CHUNK)
+    buffer = Buffer(CHUNK)
     head = bytes(source.read(0, buffer)[:HEAD])
     last = source.read(source.chunks - 1, buffer)
     tail = bytes(last[-TAIL:])

@@ -57,7 +57,6 @@ class Target(ABC):
         self.keeps_all = False
         #: The image that will be replaced, if it serves as base.
         self.old: Source | None = None
-        self.in_place = False
 
     @property
     def resumed(self) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from xenplugin.errors import ImageError
 from xenplugin.geometry import CHUNK, CHUNKS_PER_GROUP
-from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import leaves
 from xenplugin.image.scan import nonzero_blocks
 from xenplugin.image.target.abstract import Target
@@ -69,7 +69,7 @@ def base_items(target: Target, states: ChunkStates) -> Iterator[IndexItem]:
 
     Raises ImageError.
     """
-    buffer = aligned(CHUNK)
+    buffer = Buffer(CHUNK)
     runs = target.base_runs()
     try:
         while True:

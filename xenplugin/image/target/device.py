@@ -24,7 +24,7 @@ from pathlib import Path
 
 from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK
-from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import os_errors, punch, read_at, write_at
 from xenplugin.image.safety.in_use import claim_device, refuse_if_used
@@ -44,8 +44,7 @@ class DeviceTarget(Target):
     def __init__(self, path: str, size: int, fd: int, log: Journal, kept: ChunkSet, base: bool) -> None:
         super().__init__(path, size, fd, log, kept)
         self.keeps_all = base
-        self.in_place = True
-        self._zeros = aligned(CHUNK)
+        self._zeros = Buffer(CHUNK)
 
     def runs(self, first: int, stop: int) -> Iterator[Run]:
         if first < stop:
@@ -82,7 +81,7 @@ class DeviceTarget(Target):
             first += part
 
     def _probe_zero(self, indexes: set[int]) -> None:
-        buffer = aligned(CHUNK)
+        buffer = Buffer(CHUNK)
         for index in indexes:
             size = min(CHUNK, self.size - index * CHUNK)
             self.read(index, buffer.view[:size])

@@ -19,7 +19,6 @@ class NullSink:
     """Has the methods of Sink; no base, no file, nothing to resume."""
 
     resumed = 0
-    in_place = False
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -25,35 +25,25 @@ from pathlib import Path
 
 from xenplugin.errors import ImageError, PeerError, RefusedError
 from xenplugin.geometry import CHUNK, MAX_IMAGE
-from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import image_error, os_errors
 from xenplugin.image.index.digest import chunk_digest, leaves
 from xenplugin.image.scan import byte_runs, nonzero_blocks
 from xenplugin.image.source.raw import refuse_kind
 from xenplugin.image.target.abstract import Attached, Target, Write
-from xenplugin.image.target.base_index import IndexItem, IndexLeaves, IndexNone, IndexZeros, base_items, joined
+from xenplugin.image.target.base_index import IndexItem, base_items, joined
 from xenplugin.image.target.chunk_states import ChunkStates, Closed
 from xenplugin.image.target.device import open_device
 from xenplugin.image.target.file import open_file
-from xenplugin.image.target.null_sink import NullSink
 from xenplugin.image.target.validate import check_put, check_zeros
 
 
-def make_scratch() -> Buffer:
-    """What put() works in; one per thread."""
-    return aligned(CHUNK)
-
-
-__all__ = ["IndexItem", "IndexLeaves", "IndexNone", "IndexZeros", "NullSink", "Sink", "make_scratch", "open_sink"]
-
-
 class Sink:
-    """An open target of `size` bytes. `resumed`: bytes kept of an earlier session; `in_place`: a device."""
+    """An open target of `size` bytes. `resumed`: bytes kept of an earlier session."""
 
     def __init__(self, target: Target, attached: Attached) -> None:
         self.size = target.size
         self.resumed = target.resumed
-        self.in_place = target.in_place
         self.path = target.path
         self._target = target
         self._attached = attached

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.image_kit import make_image
+from tests.helpers.image_kit import digest_file, make_image
 from xenplugin.errors import ImageError, PeerError
 from xenplugin.geometry import BLOCK, CHUNK, CHUNKS_PER_GROUP
 from xenplugin.image.index import digest
-from xenplugin.image.index.digest import ImageDigest, chunk_digest, digest_file, leaves
+from xenplugin.image.index.digest import ImageDigest, chunk_digest, leaves
 
 
 def test_constants_are_what_hashing_zeros_gives() -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.image_kit import loop_device, make_image, needs_root
 from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK
-from xenplugin.image.buffers import aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.source.raw import Run, open_source
 
 
@@ -38,7 +38,7 @@ def test_a_sparse_tib_is_one_run(tmp_path: Path) -> None:
 def test_reading_the_short_last_chunk(tmp_path: Path) -> None:
     path = make_image(tmp_path / "i", CHUNK + 77, [(CHUNK, 77)])
     with open_source(path) as source:
-        view = source.read(1, aligned(CHUNK))
+        view = source.read(1, Buffer(CHUNK))
         assert view == path.read_bytes()[CHUNK:] and len(view) == 77
         source.ahead(0), source.ahead(1), source.ahead(2)
 
@@ -54,7 +54,7 @@ def test_a_source_that_shrinks(tmp_path: Path) -> None:
     with open_source(path) as source:
         os.truncate(path, CHUNK + 100)
         with pytest.raises(ImageError, match=f"ends at byte {CHUNK + 100}, not {3 * CHUNK}"):
-            source.read(1, aligned(CHUNK))
+            source.read(1, Buffer(CHUNK))
         assert sum(run.count for run in source.runs()) == 3
         with pytest.raises(ImageError, match="changed while it was copied"):
             source.finish()
@@ -140,7 +140,7 @@ class TestDevice:
         with loop_device(path) as device, open_source(device) as source:
             assert source.device and source.size == 3 * CHUNK + 4096
             assert list(source.runs()) == [Run(0, 4, False)]
-            buffer = aligned(CHUNK)
+            buffer = Buffer(CHUNK)
             assert b"".join(bytes(source.read(i, buffer)) for i in range(4)) == path.read_bytes()
             source.finish()
 
@@ -150,7 +150,7 @@ class TestDevice:
             device.read_bytes()  # now cached
             make_image(path, CHUNK, [(0, CHUNK)])  # what a phy: backend does, as seen from here
             with open_source(device, raw=True) as source:
-                assert source.read(0, aligned(CHUNK)) == path.read_bytes()
+                assert source.read(0, Buffer(CHUNK)) == path.read_bytes()
 
     def test_a_tail_smaller_than_a_sector_is_refused(self, tmp_path: Path) -> None:
         path = make_image(tmp_path / "i", CHUNK + 4096 + 512, [(CHUNK, 8192)])
@@ -163,7 +163,7 @@ class TestDevice:
         path = make_image(tmp_path / "i", 4 * CHUNK, [(0, 4 * CHUNK)])
         with loop_device(path) as device, open_source(device) as source:
             os.truncate(path, 2 * CHUNK)  # the loop device answers EIO from there on
-            buffer = aligned(CHUNK)
+            buffer = Buffer(CHUNK)
             source.read(1, buffer)
             with pytest.raises(ImageError, match=f"at byte {2 * CHUNK}: Input/output error") as caught:
                 source.read(2, buffer)

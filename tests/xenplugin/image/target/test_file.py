@@ -20,6 +20,7 @@ from tests.helpers.image_kit import (
     allocated,
     base_of,
     copy,
+    digest_file,
     digest_of,
     leftovers,
     make_image,
@@ -30,11 +31,12 @@ from tests.helpers.image_kit import (
 )
 from xenplugin.errors import ImageError, PeerError, RefusedError
 from xenplugin.geometry import BLOCK, CHUNK
-from xenplugin.image.index.digest import chunk_digest, digest_file, leaves
+from xenplugin.image.buffers import Buffer
+from xenplugin.image.index.digest import chunk_digest, leaves
 from xenplugin.image.source.raw import open_source
 from xenplugin.image.target import file, journal, partial
 from xenplugin.image.target.base_index import IndexNone, IndexZeros
-from xenplugin.image.target.sink import NullSink, make_scratch
+from xenplugin.image.target.null_sink import NullSink
 from xenplugin.image.target.validate import check_put
 
 EXTENTS = [(0, BLOCK), (3 * CHUNK + 4096, 3 * BLOCK), (6 * CHUNK - 100, 200), (9 * CHUNK, 5000)]
@@ -126,7 +128,7 @@ def test_what_is_known_behind_the_base_is_nothing(image: Path, target: Path) -> 
         items = list(sink.index())
         assert items[-1] == IndexNone(1, 9)
         with pytest.raises(PeerError, match="base"):
-            sink.put(1, 0, 1, memoryview(b""), b"0" * 32, make_scratch())
+            sink.put(1, 0, 1, memoryview(b""), b"0" * 32, Buffer(CHUNK))
         sink.discard()
 
 
@@ -263,7 +265,7 @@ def test_what_belongs_together_is_written_at_once(target: Path, monkeypatch: pyt
     real = os.pwritev
     monkeypatch.setattr(os, "pwritev", lambda *args: calls.append(args) or real(*args))
     with sink_for(target, CHUNK) as sink:
-        sink.put(0, 0x5555, 0xAAAA, packed(bytes(new), 0x5555), digest_of(bytes(new)), make_scratch())
+        sink.put(0, 0x5555, 0xAAAA, packed(bytes(new), 0x5555), digest_of(bytes(new)), Buffer(CHUNK))
         sink.commit()
     assert target.read_bytes() == new and len(calls) == 1
 
@@ -369,7 +371,7 @@ class TestVerify:
         with sink_for(target, CHUNK) as sink:
             content = b"x" * CHUNK
             with pytest.raises(ImageError, match="not what was sent"):
-                sink.put(0, 0xFFFF, 0, memoryview(content), digest_of(b"y" * CHUNK), make_scratch())
+                sink.put(0, 0xFFFF, 0, memoryview(content), digest_of(b"y" * CHUNK), Buffer(CHUNK))
             assert sink.missing() == 1
             put(sink, 0, content)
             sink.commit()
@@ -393,7 +395,7 @@ class TestVerify:
         with sink_for(target, 2 * CHUNK) as sink:
             put(sink, 0, b"x" * CHUNK)
             sink.put(
-                0, 1, 0, memoryview(b"y" * BLOCK), digest_of(b"y" * BLOCK + bytes(CHUNK - BLOCK)), make_scratch()
+                0, 1, 0, memoryview(b"y" * BLOCK), digest_of(b"y" * BLOCK + bytes(CHUNK - BLOCK)), Buffer(CHUNK)
             )
             put(sink, 1, b"x" * CHUNK)
             sink.put_zeros(1, 1)
@@ -405,7 +407,7 @@ class TestVerify:
         with sink_for(target, CHUNK) as sink:
             put(sink, 0, b"x" * CHUNK)
             with pytest.raises(ImageError):
-                sink.put(0, 0, 0, memoryview(b""), b"0" * 32, make_scratch())
+                sink.put(0, 0, 0, memoryview(b""), b"0" * 32, Buffer(CHUNK))
             with pytest.raises(ImageError, match="missing"):
                 sink.commit()
             sink.suspend()
@@ -416,7 +418,7 @@ class TestVerify:
             put(sink, 0, b"x" * CHUNK)
             put(sink, 1, b"x" * CHUNK)
             with pytest.raises(ImageError):
-                sink.put(0, 0, 0, memoryview(b""), b"0" * 32, make_scratch())
+                sink.put(0, 0, 0, memoryview(b""), b"0" * 32, Buffer(CHUNK))
             sink.suspend()
         with sink_for(target, 2 * CHUNK) as sink:
             assert [item.first for item in sink.index()] == [0, 1] and sink.resumed == CHUNK
@@ -434,7 +436,7 @@ class TestVerify:
         mixed = content[:BLOCK] + old[BLOCK : 2 * BLOCK] + content[2 * BLOCK :] + old
         with sink_for(target, CHUNK) as sink:
             payload = mixed[:BLOCK] + mixed[2 * BLOCK : CHUNK // 2]
-            sink.put(0, 0x00FD, 0xFF02, memoryview(payload), digest_of(mixed), make_scratch())
+            sink.put(0, 0x00FD, 0xFF02, memoryview(payload), digest_of(mixed), Buffer(CHUNK))
             sink.commit()
         assert target.read_bytes() == mixed
 
@@ -470,7 +472,7 @@ def test_nonsense_from_the_network(
     sink = NullSink(size) if null else sink_for(target, size)
     with sink:
         with pytest.raises(PeerError):
-            sink.put(index, data, known, memoryview(bytes(length)), b"0" * 32, make_scratch())
+            sink.put(index, data, known, memoryview(bytes(length)), b"0" * 32, Buffer(CHUNK))
         for first, count in ((-1, 2), (0, 4), (3, 1), (0, 0)):
             with pytest.raises(PeerError):
                 sink.put_zeros(first, count)
@@ -703,10 +705,10 @@ def test_the_null_sink_checks_digests() -> None:
     assert list(sink.index()) == [IndexNone(0, 3)]
     content = bytes(3 * BLOCK) + b"x" * BLOCK + bytes(CHUNK - 4 * BLOCK)
     good = chunk_digest(leaves(memoryview(content), CHUNK))
-    sink.put(0, 0b1000, 0, packed(content, 0b1000), good, make_scratch())
+    sink.put(0, 0b1000, 0, packed(content, 0b1000), good, Buffer(CHUNK))
     with pytest.raises(ImageError):
-        sink.put(1, 0b0100, 0, packed(content, 0b1000), good, make_scratch())
-    sink.put(2, 1, 0, memoryview(b"y" * 100), digest_of(b"y" * 100), make_scratch())
+        sink.put(1, 0b0100, 0, packed(content, 0b1000), good, Buffer(CHUNK))
+    sink.put(2, 1, 0, memoryview(b"y" * 100), digest_of(b"y" * 100), Buffer(CHUNK))
     with pytest.raises(ImageError, match="1 chunks are missing"):
         sink.commit()
     sink.put_zeros(1, 1)
