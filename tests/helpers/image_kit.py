@@ -16,6 +16,7 @@ from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import LEAF, ZERO_LEAF, ImageDigest, chunk_digest, leaves, text
 from xenplugin.image.scan import byte_runs, nonzero_blocks
 from xenplugin.image.source.raw import Source, open_source
+from xenplugin.image.sparse import data_ranges
 from xenplugin.image.target.base_index import IndexItem, IndexLeaves, IndexNone, IndexZeros
 from xenplugin.image.target.sink import Sink, open_sink
 
@@ -147,17 +148,10 @@ def digest_file(path: Path) -> str:
 
 def allocated(path: Path) -> int:
     """Bytes in pages of a file that are not holes (st_blocks would count the file system's own trees as well)."""
-    total = at = 0
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-        while at < os.fstat(file.fileno()).st_size:
-            try:
-                begin = os.lseek(file.fileno(), at, os.SEEK_DATA)
-            except OSError:
-                break
-            at = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
-            total += -(-at // PAGE) * PAGE - begin
-    return total
+        pages = -(-os.fstat(file.fileno()).st_size // PAGE)
+        return sum(end - begin for begin, end in data_ranges(file.fileno(), 0, pages * PAGE, PAGE))
 
 
 def leftovers(directory: Path) -> list[str]:

@@ -24,15 +24,12 @@ _HINTS = {
     errno.EFBIG: "that file system cannot hold a file of this size",
     errno.EROFS: "it is mounted read-only, or the device is",
 }
-_KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
 _SYNC_FILE_RANGE_WRITE = 2
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 _libc = ctypes.CDLL(None, use_errno=True)
-# 64-bit offsets on every machine: glibc's name for it, else musl's.
-_fallocate = getattr(_libc, "fallocate64", None) or getattr(_libc, "fallocate", None)
 
 
 def image_error(error: OSError, doing: str, path: str, offset: int | None = None) -> ImageError:
@@ -77,32 +74,6 @@ def write_at(fd: int, parts: list[memoryview], offset: int) -> None:
             want -= done
             done = os.pwritev(fd, batch, offset)
             offset += done
-
-
-def punch(fd: int, offset: int, length: int) -> bool:
-    """Make `length` bytes from `offset` on read as zeros and give their space back.
-
-    Works for files and block devices. False where it is not supported. Raises OSError.
-    """
-    if _fallocate is None:
-        return False
-    while True:
-        result = _fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length))
-        if result == 0:
-            return True
-        code = ctypes.get_errno()
-        if code in _UNSUPPORTED:
-            return False
-        if code != errno.EINTR:
-            raise OSError(code, os.strerror(code))
-
-
-def has_data(fd: int, offset: int, length: int) -> bool:
-    """Whether a file has anything but a hole in that range (True where the file system cannot tell)."""
-    try:
-        return os.lseek(fd, offset, os.SEEK_DATA) < offset + length
-    except OSError as error:
-        return error.errno != errno.ENXIO
 
 
 def rename_new(source: str, target: str) -> None:

@@ -21,7 +21,7 @@ from xenplugin.geometry import CHUNK, chunk_count
 from xenplugin.image.index.digest import ImageDigest, chunk_digest, zero_leaf
 from xenplugin.image.index.sent_leaves import SentLeaves
 from xenplugin.image.index.versions import Versions
-from xenplugin.image.source.raw import Run
+from xenplugin.image.sparse import Run
 from xenplugin.transfer.chunk_tracker import LiveChunkTracker
 from xenplugin.transfer.plan import Plan, in_order
 from xenplugin.transfer.precopy_policy import PrecopyPolicy

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from xenplugin.errors import ImageError, PeerError
 from xenplugin.geometry import BLOCK, CHUNK, block_count, chunk_count, chunk_length
-from xenplugin.image.source.raw import Run
+from xenplugin.image.sparse import Run
 from xenplugin.transfer import remote_index as base_module
 from xenplugin.transfer.plan import Plan
 from xenplugin.transfer.remote_index import RemoteIndex

@@ -17,6 +17,7 @@ from xenplugin.errors import ImageError
 from xenplugin.geometry import BLOCKS_PER_CHUNK
 from xenplugin.image.files import os_errors
 from xenplugin.image.index.digest import LEAF
+from xenplugin.image.sparse import data_ranges
 
 _ROW = BLOCKS_PER_CHUNK * LEAF
 _NOTHING = bytes(LEAF)
@@ -59,14 +60,6 @@ class SentLeaves:
 
     def not_zero(self, first: int, stop: int) -> Iterator[int]:
         """The chunks from `first` to `stop` that may not be zeros at the far side, in order."""
-        at = first
-        while at < stop:
-            try:
-                data = os.lseek(self._fd, at * _ROW, os.SEEK_DATA)
-                hole = os.lseek(self._fd, data, os.SEEK_HOLE)
-            except OSError:  # ENXIO: nothing but holes from here on
-                return
-            at = max(at, data // _ROW)
-            end = min(stop, -(-hole // _ROW))
-            yield from range(at, end)
-            at = max(at, end)
+        with os_errors("read a temporary file in", self._folder):
+            for begin, end in data_ranges(self._fd, first * _ROW, stop * _ROW, _ROW):
+                yield from range(begin // _ROW, end // _ROW)

@@ -13,7 +13,6 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from os import PathLike
 
 from xenplugin.errors import ImageError, RefusedError
@@ -21,57 +20,9 @@ from xenplugin.geometry import CHUNK, MAX_IMAGE, PAGE, chunk_count, chunk_length
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import image_error, os_errors, read_at
 from xenplugin.image.safety.formats import HEAD, TAIL, detect, refuse_format
+from xenplugin.image.sparse import Run, chunk_runs
 
 _BLKSSZGET = 0x1268
-
-
-@dataclass(frozen=True)
-class Run:
-    """`count` chunks from chunk `first` on; `hole`: none of them has any data."""
-
-    first: int
-    count: int
-    hole: bool
-
-
-def chunk_runs(fd: int, first: int, stop: int) -> Iterator[Run]:
-    """The runs of chunks `first` to `stop` of the open file `fd`, in order, neighbours always of different kind.
-
-    Holes are chunks that are holes from end to end. A file system that knows no holes has data everywhere.
-    Raises OSError. Uses the file position, but nothing depends on it.
-    """
-    at = first
-    while at < stop:
-        data = _seek_data(fd, at, stop)
-        if data > at:
-            yield Run(at, data - at, True)
-            at = data
-        begin = at
-        while at < stop:
-            hole = _seek(fd, at * CHUNK, os.SEEK_HOLE)
-            # Never less than one chunk on: SEEK_HOLE may answer with the very start.
-            at = min(stop, max(at + 1, -(-hole // CHUNK))) if hole is not None else stop
-            if at < stop and _seek_data(fd, at, stop) > at:
-                break
-        if at > begin:
-            yield Run(begin, at - begin, False)
-
-
-def _seek_data(fd: int, at: int, stop: int) -> int:
-    """The first chunk from `at` on that has data; `stop` if none has."""
-    data = _seek(fd, at * CHUNK, os.SEEK_DATA)
-    return stop if data is None else min(stop, data // CHUNK)
-
-
-def _seek(fd: int, offset: int, whence: int) -> int | None:
-    try:
-        return os.lseek(fd, offset, whence)
-    except OSError as error:
-        if error.errno == errno.ENXIO:  # behind the last data, or the file shrank: finish() will tell
-            return None
-        if error.errno == errno.EINVAL:  # no holes known here: data at once, a hole at the end
-            return offset if whence == os.SEEK_DATA else None
-        raise
 
 
 def refuse_odd_device(path: str, fd: int, size: int) -> None:

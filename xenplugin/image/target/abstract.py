@@ -17,7 +17,8 @@ from xenplugin.geometry import CHUNK, chunk_count, chunk_length
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import read_at, start_writing
-from xenplugin.image.source.raw import Run, Source
+from xenplugin.image.source.raw import Source
+from xenplugin.image.sparse import Run
 from xenplugin.image.target.journal import Journal
 
 #: Says which running guest has a disk attached: the name of its domain, or None.

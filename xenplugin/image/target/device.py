@@ -26,10 +26,11 @@ from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
-from xenplugin.image.files import os_errors, punch, read_at, write_at
+from xenplugin.image.files import os_errors, read_at, write_at
 from xenplugin.image.safety.in_use import claim_device, refuse_if_used
 from xenplugin.image.scan import gaps, nonzero_blocks
-from xenplugin.image.source.raw import Run, refuse_odd_device
+from xenplugin.image.source.raw import refuse_odd_device
+from xenplugin.image.sparse import Run, punch
 from xenplugin.image.target import journal
 from xenplugin.image.target.abstract import Attached, Target, Write, refuse_attached
 from xenplugin.image.target.journal import Journal

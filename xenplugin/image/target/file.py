@@ -17,7 +17,6 @@ The lock (flock) is on the partial; a second copy to the same target finds it lo
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -29,9 +28,7 @@ from xenplugin.geometry import CHUNK, PAGE
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import (
-    has_data,
     os_errors,
-    punch,
     read_at,
     remove,
     rename_new,
@@ -40,7 +37,8 @@ from xenplugin.image.files import (
 )
 from xenplugin.image.safety.in_use import refuse_if_used
 from xenplugin.image.scan import ZEROS, data_extents, gaps
-from xenplugin.image.source.raw import Run, Source, chunk_runs
+from xenplugin.image.source.raw import Source
+from xenplugin.image.sparse import Run, chunk_runs, data_ranges, has_data, punch
 from xenplugin.image.target import journal
 from xenplugin.image.target.abstract import Attached, Target, Write, refuse_attached
 from xenplugin.image.target.journal import Journal
@@ -115,19 +113,10 @@ class FileTarget(Target):
         rest = -self.size % PAGE if offset + length == self.size else 0
         if punch(self.fd, offset, length + rest):
             return
-        stop = offset + length
-        while offset < stop:  # holes cannot be made here: zeros, but only over data
-            try:
-                offset = max(offset, os.lseek(self.fd, offset, os.SEEK_DATA))
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    return
-                if error.errno != errno.EINVAL:
-                    raise
-            part = min(CHUNK, stop - offset)
-            if part > 0:
-                write_at(self.fd, [_ZEROS[:part]], offset)
-                offset += part
+        # Holes cannot be made here: write zeros over the data.
+        for begin, end in data_ranges(self.fd, offset, offset + length):
+            for at in range(begin, end, CHUNK):
+                write_at(self.fd, [_ZEROS[: end - at]], at)
 
     def zeros(self, first: int, count: int, again: bool) -> None:
         offset = first * CHUNK

@@ -14,7 +14,8 @@ from tests.helpers.image_kit import loop_device, make_image, needs_root
 from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK
 from xenplugin.image.buffers import Buffer
-from xenplugin.image.source.raw import Run, open_source
+from xenplugin.image.source.raw import open_source
+from xenplugin.image.sparse import Run
 
 
 def test_runs_cover_everything_once_and_know_holes(tmp_path: Path) -> None:
