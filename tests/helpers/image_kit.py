@@ -18,6 +18,7 @@ from xenplugin.image.scan import byte_runs, nonzero_blocks
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.sparse import data_ranges
 from xenplugin.image.target.base_index import IndexItem, IndexLeaves, IndexNone, IndexZeros
+from xenplugin.image.target.chunk_update import ChunkUpdate
 from xenplugin.image.target.sink import Sink, open_sink
 
 needs_root = [
@@ -62,7 +63,7 @@ def whole_map(content: bytes) -> int:
 def put(sink: Sink, index: int, content: bytes) -> None:
     """Put a chunk with all of its content as data."""
     full = whole_map(content)
-    sink.put(index, full, 0, packed(content, full), digest_of(content), Buffer(CHUNK))
+    sink.put(ChunkUpdate(index, full, 0, packed(content, full), digest_of(content)), Buffer(CHUNK))
 
 
 class Sent:
@@ -115,7 +116,7 @@ def send(source: Source, sink: Sink, base: dict[int, bytes], *, stop: int | None
             sent.data += data.bit_count()
             sent.known += known.bit_count()
             digest = chunk_digest(mine)
-            sink.put(index, data, known, packed(content, data), digest, scratch)
+            sink.put(ChunkUpdate(index, data, known, packed(content, data), digest), scratch)
             sent.tree.add(index, digest)
     return sent
 

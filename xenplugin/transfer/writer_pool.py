@@ -17,6 +17,7 @@ from xenplugin.geometry import CHUNK
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import ImageDigest
 from xenplugin.image.index.versions import Versions
+from xenplugin.image.target.chunk_update import ChunkUpdate
 from xenplugin.image.target.null_sink import NullSink
 from xenplugin.image.target.sink import Sink
 from xenplugin.wire.frames import Chunk, End, Zeros
@@ -125,15 +126,15 @@ class PoolWorker:
             nonlocal length
             length = frame.payload_length(writing.sink.size)
             payload = self._unpacker.unpack(frame.codec, frame.payload, length) if frame.data_map else b""
-            writing.sink.put(
+            update = ChunkUpdate(
                 frame.index,
                 frame.data_map,
                 frame.known_map,
                 memoryview(payload),
                 frame.digest,
-                self._scratch,
                 in_place=frame.version > 0,
             )
+            writing.sink.put(update, self._scratch)
 
         writing.write(frame, put)
         return length

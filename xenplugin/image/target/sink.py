@@ -33,9 +33,9 @@ from xenplugin.image.source.raw import refuse_kind
 from xenplugin.image.target.abstract import Attached, Target, Write
 from xenplugin.image.target.base_index import IndexItem, base_items, joined
 from xenplugin.image.target.chunk_states import ChunkStates, Closed
+from xenplugin.image.target.chunk_update import ChunkUpdate, check_zeros
 from xenplugin.image.target.device import open_device
 from xenplugin.image.target.file import open_file
-from xenplugin.image.target.validate import check_put, check_zeros
 
 
 class Sink:
@@ -64,40 +64,28 @@ class Sink:
         except Closed:
             raise ImageError(f"{self.path} is closed") from None
 
-    def put(
-        self,
-        index: int,
-        data_map: int,
-        known_map: int,
-        payload: memoryview,
-        digest: bytes,
-        scratch: Buffer,
-        *,
-        in_place: bool = False,
-    ) -> None:
-        """Write chunk `index` and verify it; from any thread.
+    def put(self, update: ChunkUpdate, scratch: Buffer) -> None:
+        """Write a chunk and verify it; from any thread, each with a `scratch` (CHUNK bytes) of its own.
 
-        Bit i of `data_map` says that block i is in `payload` (the blocks concatenated), of `known_map` that it
-        is as in the base (`in_place`: as it is in the target now); all others are zero.
-        Raises PeerError if the arguments make no sense, ImageError if it cannot be written or is not what `digest`
-        says.
+        Raises PeerError if the update is not valid, ImageError if it cannot be written, or if what is read back
+        does not match its digest.
         """
-        length = check_put(self.size, index, data_map, known_map, payload, digest)
-        target = self._target
-        known = byte_runs(known_map, length)
-        keep = known if known and (in_place or target.keeps(index)) else ()
+        length = update.check(self.size)
+        index, target = update.index, self._target
+        known = byte_runs(update.known_map, length)
+        keep = known if known and (update.in_place or target.keeps(index)) else ()
         if known and not keep and not target.copies(index):
-            raise PeerError(f"chunk {index} refers to a base that there is not")
+            raise PeerError(f"chunk {index} refers to a base, and there is none")
         offset = index * CHUNK
         good = False
         again = self._begin(index, 1)
         try:
-            data = byte_runs(data_map, length)
+            data = byte_runs(update.data_map, length)
             copy = () if keep else known
-            target.write(Write(offset, length, data, payload, copy, keep, again), scratch)
+            target.write(Write(offset, length, data, update.payload, copy, keep, again), scratch)
             target.read(index, scratch.view[:length])
             found = leaves(scratch.view, length, nonzero_blocks(scratch, length))
-            good = chunk_digest(found) == digest
+            good = chunk_digest(found) == update.digest
         except OSError as error:
             raise image_error(error, "write", self.path, offset) from error
         finally:

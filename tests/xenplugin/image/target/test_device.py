@@ -30,6 +30,7 @@ from xenplugin.image.source.raw import open_source
 from xenplugin.image.target import device as device_target
 from xenplugin.image.target import journal
 from xenplugin.image.target.base_index import IndexLeaves, IndexNone
+from xenplugin.image.target.chunk_update import ChunkUpdate
 from xenplugin.image.target.sink import Sink, open_sink
 
 pytestmark = needs_root
@@ -119,9 +120,9 @@ def test_known_blocks_stay_where_they_are(backing: Path, device: Path, state: Pa
     old = backing.read_bytes()
     new = old[:BLOCK] + b"n" * BLOCK + bytes(BLOCK) + old[3 * BLOCK : CHUNK]
     with sink_at(device, state) as sink:
-        sink.put(0, 0b010, 0xFFF9, packed(new, 0b010), digest_of(new), Buffer(CHUNK))
+        sink.put(ChunkUpdate(0, 0b010, 0xFFF9, packed(new, 0b010), digest_of(new)), Buffer(CHUNK))
         with pytest.raises(ImageError, match="not what was sent"):
-            sink.put(1, 0, 0xFFFE, memoryview(b""), digest_of(new), Buffer(CHUNK))
+            sink.put(ChunkUpdate(1, 0, 0xFFFE, memoryview(b""), digest_of(new)), Buffer(CHUNK))
     assert backing.read_bytes()[:CHUNK] == new
 
 
@@ -129,7 +130,7 @@ def test_without_base(device: Path, state: Path) -> None:
     with sink_at(device, state, use_base=False) as sink:
         assert list(sink.index()) == [IndexNone(0, 8)]
         with pytest.raises(PeerError):
-            sink.put(0, 0, 1, memoryview(b""), b"0" * 32, Buffer(CHUNK))
+            sink.put(ChunkUpdate(0, 0, 1, memoryview(b""), b"0" * 32), Buffer(CHUNK))
 
 
 def test_nobody_can_claim_the_device_meanwhile(device: Path, state: Path) -> None:
