@@ -1,7 +1,7 @@
-"""What the standard library lacks around files: errors in an administrator's words, holes, safe renames.
+"""File operations that the standard library lacks: readable errors, complete reads and writes, safe renames.
 
-Strategy: every OSError that leaves image/ becomes an ImageError here, in one place. fallocate and renameat2 are
-called through ctypes where the C library has them, with a plain way around where the file system does not.
+Strategy: every OSError that leaves image/ becomes an ImageError here, in one place. renameat2 and sync_file_range
+are called through ctypes where the C library has them; there is a fallback where the file system does not.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from xenplugin.errors import ImageError
 
 _HINTS = {
-    errno.ENOSPC: "free some space and start it again",
-    errno.EDQUOT: "raise the quota or free some space and start it again",
-    errno.EIO: "the kernel log (dmesg) says more; the disk may be failing",
-    errno.EACCES: "run it as a user who may, usually root",
-    errno.EPERM: "run it as a user who may, usually root",
+    errno.ENOSPC: "free some space, then start again",
+    errno.EDQUOT: "raise the quota or free some space, then start again",
+    errno.EIO: "the disk may be failing: see the kernel log (dmesg)",
+    errno.EACCES: "run this as a user with the permission, usually root",
+    errno.EPERM: "run this as a user with the permission, usually root",
     errno.ENOENT: "check the path",
-    errno.EFBIG: "that file system cannot hold a file of this size",
-    errno.EROFS: "it is mounted read-only, or the device is",
+    errno.EFBIG: "the file system does not support files of this size",
+    errno.EROFS: "the file system or the device is read-only",
 }
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
@@ -33,7 +33,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def image_error(error: OSError, doing: str, path: str, offset: int | None = None) -> ImageError:
-    """The ImageError for `error`, met while `doing` (an infinitive) at `path`, at byte `offset`."""
+    """Return the ImageError for `error`: "cannot `doing` `path` at byte `offset`". `doing` is an infinitive."""
     where = "" if offset is None else f" at byte {offset}"
     text = error.strerror or str(error)
     return ImageError(f"cannot {doing} {path}{where}: {text}", hint=_HINTS.get(error.errno or 0))
@@ -41,7 +41,7 @@ def image_error(error: OSError, doing: str, path: str, offset: int | None = None
 
 @contextmanager
 def os_errors(doing: str, path: str) -> Iterator[None]:
-    """Turn an OSError inside into an ImageError."""
+    """Turn an OSError raised inside into an ImageError; `doing` and `path` as for image_error()."""
     try:
         yield
     except OSError as error:
@@ -49,7 +49,10 @@ def os_errors(doing: str, path: str) -> Iterator[None]:
 
 
 def read_at(fd: int, view: memoryview, offset: int) -> int:
-    """Fill `view` from `offset` (bytes); returns how many there were before the end. Raises OSError."""
+    """Fill `view` with what the file has from `offset` (bytes) on.
+
+    Returns the bytes read, fewer than len(view) only at the end of the file. Raises OSError.
+    """
     got = os.preadv(fd, [view], offset)
     while 0 < got < len(view):
         more = os.preadv(fd, [view[got:]], offset + got)
@@ -60,13 +63,13 @@ def read_at(fd: int, view: memoryview, offset: int) -> int:
 
 
 def write_at(fd: int, parts: list[memoryview], offset: int) -> None:
-    """Write `parts` one after the other from `offset` (bytes) on. Raises OSError."""
+    """Write all of `parts`, one after the other, from `offset` (bytes) on. Raises OSError."""
     while parts:
         batch, parts = parts[:512], parts[512:]
         want = sum(map(len, batch))
         done = os.pwritev(fd, batch, offset)
         offset += done
-        while done < want:  # a signal or a nearly full disk: what is left, part by part
+        while done < want:  # short write, by a signal or a nearly full disk: write the rest
             left, batch = done, batch[:]
             while left >= len(batch[0]):
                 left -= len(batch.pop(0))
@@ -77,7 +80,7 @@ def write_at(fd: int, parts: list[memoryview], offset: int) -> None:
 
 
 def rename_new(source: str, target: str) -> None:
-    """Rename, but never over an existing target: FileExistsError. Raises OSError."""
+    """Rename `source` to `target`; raise FileExistsError if `target` exists. Raises OSError."""
     try:
         call = _libc.renameat2
     except AttributeError:  # a C library older than 2.28
@@ -129,14 +132,14 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0
 
 
 def start_writing(fd: int) -> None:
-    """Let the kernel begin to write what is dirty of a file; neither waits nor takes errors away from fsync."""
+    """Ask the kernel to start writing the dirty pages of a file. Does not wait; fsync still reports all errors."""
     call = getattr(_libc, "sync_file_range", None)
     if call is not None:
         call(fd, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
 
 
 def sync_directory(path: str) -> None:
-    """Make renames, new names and removals in directory `path` durable. Raises OSError."""
+    """Make new names, renames and removals in directory `path` durable. Raises OSError."""
     fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -145,7 +148,7 @@ def sync_directory(path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove `path` if it is there. Raises OSError."""
+    """Remove `path` if it exists. Raises OSError."""
     try:
         os.unlink(path)
     except FileNotFoundError:

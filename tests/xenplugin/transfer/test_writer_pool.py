@@ -32,9 +32,9 @@ def test_a_chunk_that_comes_again_is_not_written_again(sink: Sink, tmp_path: Pat
     hand = PoolWorker(writing)
     assert hand.write(chunk(0, b"a")) == CHUNK
     assert hand.write(chunk(0, b"a")) == 0
-    with pytest.raises(ImageError, match="came twice"):
+    with pytest.raises(ImageError, match="arrived twice"):
         hand.write(chunk(0, b"b"))
-    with pytest.raises(ImageError, match="came twice"):
+    with pytest.raises(ImageError, match="arrived twice"):
         hand.write(Zeros(0, 1))
     hand.write(Zeros(1, 2))
     hand.write(Zeros(1, 2))

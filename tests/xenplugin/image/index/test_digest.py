@@ -53,20 +53,20 @@ def test_a_chunk_that_comes_twice() -> None:
     tree = ImageDigest(3 * CHUNK)
     assert tree.add(1, b"1" * 32)
     assert not tree.add(1, b"1" * 32)
-    with pytest.raises(ImageError, match="chunk 1 came twice"):
+    with pytest.raises(ImageError, match="chunk 1 arrived twice"):
         tree.add(1, b"2" * 32)
     tree.add_zeros(0, 1)
     assert not tree.add(0, digest.ZERO_CHUNK)
     tree.add_zeros(2, 1)
     assert tree.complete
-    with pytest.raises(ImageError, match="chunk 2 came twice"):  # also after its group was folded
+    with pytest.raises(ImageError, match="chunk 2 arrived twice"):  # also after its group was folded
         tree.add(2, b"2" * 32)
 
 
 def test_zeros_over_data_are_another_content() -> None:
     tree = ImageDigest(2 * 1024 * CHUNK)
     tree.add(5, b"1" * 32)
-    with pytest.raises(ImageError, match="chunk 5 came twice"):
+    with pytest.raises(ImageError, match="chunk 5 arrived twice"):
         tree.add_zeros(0, 2048)
 
 
@@ -79,7 +79,7 @@ def test_a_chunk_that_cannot_be_compared_any_more_changes_nothing() -> None:
     assert not tree.add(1024, b"1" * 32)
     root = tree.root()
     assert not tree.add(0, b"2" * 32) and tree.root() == root
-    with pytest.raises(ImageError, match="came twice"):
+    with pytest.raises(ImageError, match="arrived twice"):
         tree.add((groups - 1) * 1024, b"2" * 32)
     assert tree.complete
 

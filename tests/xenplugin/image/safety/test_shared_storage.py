@@ -38,7 +38,7 @@ def look(disk: Path, target: Path, live: bool = True) -> bool:
 
 
 def test_the_file_itself(disk: Path) -> None:
-    with pytest.raises(RefusedError, match=r"very disk.*both hosts share it") as info:
+    with pytest.raises(RefusedError, match=r"source disk itself.*both hosts share it") as info:
         look(disk, disk)
     assert "policy/UUID/enabled 0" in (info.value.hint or "")
     assert os.listdir(disk.parent) == ["g1.img"]
@@ -133,7 +133,7 @@ def test_where_no_marker_can_be_made(disk: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "open", refusing)
     notices: list[str] = []
     with (
-        pytest.raises(RefusedError, match=r"cannot be known.*Read-only") as info,
+        pytest.raises(RefusedError, match=r"cannot find out.*Read-only") as info,
         marked(str(disk), live=True, local=False, notice=notices.append),
     ):
         pytest.fail("it went on")

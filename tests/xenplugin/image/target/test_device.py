@@ -180,7 +180,7 @@ class TestRefused:
         assert not state.exists() or journal.list_journals(state) == []
 
     def test_a_second_copy(self, device: Path, state: Path) -> None:
-        with sink_at(device, state), pytest.raises(RefusedError, match="in use: this very command"):
+        with sink_at(device, state), pytest.raises(RefusedError, match="in use: this command"):
             sink_at(device, state)
         sink_at(device, state).close()
 

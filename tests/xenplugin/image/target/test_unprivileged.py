@@ -66,5 +66,5 @@ def test_a_holder_that_cannot_be_seen_is_felt(home: Path) -> None:
     target = make_image(home / "target", 3 * CHUNK, [])
     os.chown(target, NOBODY, NOBODY)
     with open(target, "rb"):  # by us, root: the kernel tells nobody no more than that
-        assert "is in use: the kernel does not say by whom" in run(image, target).stderr
+        assert "is in use: the kernel does not report by what" in run(image, target).stderr
     assert leftovers(home) == []
