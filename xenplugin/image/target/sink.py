@@ -1,16 +1,16 @@
-"""Writing an image: chunks in any order from any thread, each verified after it was written.
+"""Write an image: chunks in any order, from any thread, each verified after it was written.
 
-Strategy: a chunk is written to its place, read back, hashed and compared with the digest that came with it. What
-is on disk at each instant, and why a crash at any of them is harmless, stands at the head of filetarget.py and
-devicetarget.py. The rule: nothing is trusted that was not fsynced; nothing counts that was not verified; the
-old image is there, whole, until the new one is.
+Strategy: a chunk is written to its place, read back, hashed and compared with the digest that came with it.
+target/file.py and target/device.py say what is on disk at each instant, and why a crash is harmless. The rules:
+only what was fsynced is trusted; only what was verified counts as done; the old image remains, complete, until the
+new one is complete.
 
-Order between index() and put(): put() enters a chunk in the states as started before it touches it; index() reads
-the chunk and then looks whether it was started. So content that put() may have touched is never reported as base:
-such a chunk is IndexNone. A base that ends within a chunk is continued with zeros.
+Order of index() and put(): put() marks a chunk as started before it writes to it. index() reads a chunk, and then
+checks whether it was started. So content that put() may have changed is never reported as base: such a chunk is
+IndexNone. A base that ends within a chunk is continued with zeros.
 
-A put() that fails leaves its chunk not done, and it may be put again. After a failed sync (the kernel then
-forgets what it could not write) the sink refuses to commit; what was durable before stays in the journal.
+If put() fails, its chunk is not done, and may be put again. If a sync fails, the kernel may have dropped what it
+could not write: the sink then refuses to commit. What was durable before stays in the journal.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from xenplugin.image.scan import byte_runs, nonzero_blocks
 from xenplugin.image.source.raw import refuse_kind
 from xenplugin.image.target.abstract import Attached, Target, Write
 from xenplugin.image.target.base_index import IndexItem, base_items, joined
-from xenplugin.image.target.chunk_states import ChunkStates, Closed
+from xenplugin.image.target.chunk_states import ChunkStates, TargetClosed
 from xenplugin.image.target.chunk_update import ChunkUpdate, check_zeros
 from xenplugin.image.target.device import open_device
 from xenplugin.image.target.file import open_file
 
 
 class Sink:
-    """An open target of `size` bytes. `resumed`: bytes kept of an earlier session."""
+    """An open image of `size` bytes at `path`. `resumed`: bytes kept from an earlier session."""
 
     def __init__(self, target: Target, attached: Attached) -> None:
         self.size = target.size
@@ -61,7 +61,7 @@ class Sink:
     def _begin(self, first: int, count: int) -> bool:
         try:
             return self._states.begin(first, count)
-        except Closed:
+        except TargetClosed:
             raise ImageError(f"{self.path} is closed") from None
 
     def put(self, update: ChunkUpdate, scratch: Buffer) -> None:
@@ -92,8 +92,8 @@ class Sink:
             self._states.end(index, 1, good)
         if not good:
             raise ImageError(
-                f"{self.path}: the chunk at byte {offset} is not what was sent, after it was written",
-                hint="the disk may be failing (see dmesg), or the source was written to",
+                f"{self.path}: the chunk written at byte {offset} is not what was sent",
+                hint="the disk may be failing (see dmesg), or the source was written to during the copy",
             )
 
     def put_zeros(self, first: int, count: int) -> None:
@@ -112,23 +112,23 @@ class Sink:
             self._states.end(first, count, good)
 
     def index(self) -> Iterator[IndexItem]:
-        """What is known of the base, every chunk once, in order; ends early if the sink is closed.
+        """Yield the index of the base: items for all chunks, in order. Ends early if the sink is closed.
 
-        To be called once, from any one thread, while put() goes on in others. Raises ImageError.
+        To be called once, from one thread, while other threads call put(). Raises ImageError.
         """
         return joined(base_items(self._target, self._states))
 
     def start_writing(self) -> None:
-        """Have what was put so far on its way to the disk, so that a checkpoint or the end need not wait long."""
-        with suppress(Closed), self._states.working():
+        """Ask the kernel to start writing, so that a checkpoint or the commit need not wait long."""
+        with suppress(TargetClosed), self._states.working():
             self._target.start_writing()
 
     def checkpoint(self) -> None:
-        """Make durable what is complete, then note it in the journal. Raises ImageError."""
+        """Make the chunks that are done durable, then note them in the journal. Raises ImageError."""
         try:
             with self._states.working():
                 self._checkpoint()
-        except Closed:
+        except TargetClosed:
             raise ImageError(f"{self.path} is closed") from None
 
     def _checkpoint(self) -> None:
@@ -141,28 +141,28 @@ class Sink:
             try:
                 self._target.sync()
             except OSError as error:
-                failure = image_error(error, "make durable", self.path)
+                failure = image_error(error, "flush to disk", self.path)
                 self._broken = str(failure)
                 raise failure from error
             try:
                 self._target.journal.durable(taken.runs())
             except ImageError:
-                self._states.give_back(taken)  # durable, but not on record
+                self._states.give_back(taken)  # durable, but not in the journal
                 raise
 
     def missing(self) -> int:
-        """How many chunks were not put yet."""
+        """Return the number of chunks that are not done."""
         return self._target.chunks - self._states.done()
 
     def commit(self) -> None:
-        """Make the target the image: everything durable, old image replaced, journal gone.
+        """Make everything durable, put the image in the place of the old one, and remove the journal.
 
-        Raises ImageError if chunks are missing or cannot be made durable, RefusedError if the target came into
-        use meanwhile; then the sink can still be suspended or discarded.
+        Raises ImageError if chunks are missing or cannot be made durable, RefusedError if the target is in use by
+        now. Then the sink can still be suspended or discarded.
         """
         if self._closed:
             raise ImageError(f"{self.path} is closed")
-        # First let no one in: a chunk that comes again is unfinished while it is written.
+        # Stop first: a chunk that is put again is not done while it is written.
         self._states.stop()
         if self.missing():
             raise ImageError(f"{self.path} is not complete: {self.missing()} chunks are missing")
@@ -175,7 +175,7 @@ class Sink:
         self._close()
 
     def suspend(self) -> None:
-        """Close it so that it can be resumed; what is complete is made durable if that can be done."""
+        """Close the sink so that it can be resumed; what is done is made durable if possible."""
         if self._closed:
             return
         self._states.stop()
@@ -186,7 +186,7 @@ class Sink:
             self._close()
 
     def discard(self) -> None:
-        """Remove what was written; a device keeps the journal that calls it incomplete. Raises ImageError."""
+        """Remove what was written. A device keeps its journal, which calls it incomplete. Raises ImageError."""
         if self._closed:
             return
         self._states.stop()
@@ -196,7 +196,7 @@ class Sink:
             self._close()
 
     def close(self) -> None:
-        """Close it as a crash would leave it. More than once does no harm."""
+        """Close the sink and leave everything as a crash would; may be called more than once."""
         if not self._closed:
             self._states.stop()
             self._close()
@@ -217,18 +217,18 @@ def open_sink(
 ) -> Sink:
     """Open `path`, a regular file (present or not) or a block device, as target of an image of `size` bytes.
 
-    Symbolic links are followed. `attached` says which guest has a path attached; `use_base` whether the present
+    Symbolic links are followed. `attached` returns the guest that has a path attached. `use_base`: the present
     content may serve as base. Raises RefusedError where data could be lost, ImageError.
     """
     name = os.path.abspath(os.fspath(path))
     real = os.path.realpath(name)
 
-    def by_any_name(_: str) -> str | None:
+    def attached_by_any_name(_: str) -> str | None:
         return attached(name) or attached(real)
 
     if not 0 <= size <= MAX_IMAGE:
         raise PeerError(f"an image cannot have {size} bytes")
-    with os_errors("look at", name):
+    with os_errors("examine", name):
         try:
             mode = os.stat(real).st_mode
         except FileNotFoundError:
@@ -236,13 +236,13 @@ def open_sink(
     if mode:
         refuse_kind(name, mode)
         if stat.S_ISBLK(mode):
-            device = open_device(name, size, state_dir=state_dir, attached=by_any_name, use_base=use_base)
-            return Sink(device, by_any_name)
+            device = open_device(name, size, state_dir=state_dir, attached=attached_by_any_name, use_base=use_base)
+            return Sink(device, attached_by_any_name)
     elif real.startswith("/dev/") and not real.startswith("/dev/shm/"):
         raise RefusedError(f"there is no block device {name}", hint="create the volume first")
     elif not os.path.isdir(os.path.dirname(real)):
         raise RefusedError(
             f"the directory of {name} does not exist", hint=f"create it with: mkdir -p {os.path.dirname(real)}"
         )
-    file = open_file(real, size, state_dir=state_dir, attached=by_any_name, use_base=use_base)
-    return Sink(file, by_any_name)
+    file = open_file(real, size, state_dir=state_dir, attached=attached_by_any_name, use_base=use_base)
+    return Sink(file, attached_by_any_name)

@@ -112,7 +112,7 @@ def test_zero_chunks_that_are_zero_already_are_left_alone(
 
 def test_a_device_that_does_not_keep_zeros(device: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_target, "punch", lambda *_: True)
-    with sink_at(device, state) as sink, pytest.raises(ImageError, match="does not keep zeros"):
+    with sink_at(device, state) as sink, pytest.raises(ImageError, match="does not read as zeros"):
         sink.put_zeros(1, 2)
 
 
