@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from xenplugin.image.index.digest import LEAF, ZERO_LEAF, ImageDigest, chunk_dig
 from xenplugin.image.scan import byte_runs, nonzero_blocks
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.sparse import data_ranges
-from xenplugin.image.target.base_index import IndexItem, IndexLeaves, IndexNone, IndexZeros
+from xenplugin.image.target.base_index import IndexItem, IndexLeaves, IndexZeros
 from xenplugin.image.target.chunk_update import ChunkUpdate
 from xenplugin.image.target.sink import Sink, open_sink
 
@@ -27,7 +28,12 @@ needs_root = [
 ]
 
 
-def make_image(path: Path, size: int, extents: list[tuple[int, int]], seed: int = 1) -> Path:
+#: An image of SIZE bytes with data in EXTENTS (offset, length), for sparse_image(); its last chunk is short.
+EXTENTS = [(0, BLOCK), (3 * CHUNK + 4096, 3 * BLOCK), (6 * CHUNK - 100, 200), (9 * CHUNK, 5000)]
+SIZE = 9 * CHUNK + 5000
+
+
+def sparse_image(path: Path, size: int, extents: list[tuple[int, int]], seed: int = 1) -> Path:
     """A sparse image with random bytes in `extents` (offset, length)."""
     rng = random.Random(seed)
     with open(path, "wb") as file:
@@ -161,6 +167,16 @@ def leftovers(directory: Path) -> list[str]:
 
 
 @contextmanager
+def open_elsewhere(path: Path, mode: str) -> Iterator[int]:
+    """Another process, whose pid this yields, has `path` open."""
+    script = f"f = open({str(path)!r}, {mode!r}); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout and child.stdout.readline()
+        yield child.pid
+        child.communicate(b"\n")
+
+
+@contextmanager
 def loop_device(backing: Path, *options: str) -> Iterator[Path]:
     """A loop device over `backing`."""
     done = subprocess.run(
@@ -171,6 +187,3 @@ def loop_device(backing: Path, *options: str) -> Iterator[Path]:
         yield device
     finally:
         subprocess.run(["losetup", "--detach", str(device)], check=True)
-
-
-__all__ = ["BLOCK", "IndexLeaves", "IndexNone", "IndexZeros"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.image_kit import allocated, base_of, copy, digest_file, leftovers, make_image, send, sink_for
+from tests.helpers.image_kit import allocated, base_of, copy, digest_file, leftovers, send, sink_for, sparse_image
 from xenplugin.geometry import BLOCK, CHUNK, PAGE
 from xenplugin.image.source.raw import open_source
 from xenplugin.image.target import journal, partial
@@ -48,10 +48,10 @@ def test_whatever_happens_the_target_becomes_the_image(
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        image = make_image(directory / "image", size, extents, seed)
+        image = sparse_image(directory / "image", size, extents, seed)
         target = directory / "target"
         if base_size is not None:
-            make_image(target, min(size, base_size), extents + base_extents[:1] if same else base_extents, seed)
+            sparse_image(target, min(size, base_size), extents + base_extents[:1] if same else base_extents, seed)
         if stop is not None:
             interrupt(image, target, stop, synced)
             lose_power(target, seed)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.image_kit import make_image
+from tests.helpers.image_kit import sparse_image
 from xenplugin.geometry import CHUNK, PAGE
 from xenplugin.image.sparse import Run, chunk_runs, data_ranges, has_data
 
@@ -31,7 +31,7 @@ def test_ranges_are_the_data_rounded_out(tmp_path: Path, unit: int) -> None:
     rng = random.Random(unit)
     size = 4 * CHUNK
     pages = {rng.randrange(size // PAGE) for _ in range(60)}
-    path = make_image(tmp_path / "image", size, [(page * PAGE, PAGE) for page in pages])
+    path = sparse_image(tmp_path / "image", size, [(page * PAGE, PAGE) for page in pages])
     for start, stop in ((0, size), (CHUNK, 3 * CHUNK), (2 * CHUNK, 2 * CHUNK), (CHUNK, CHUNK + 3 * PAGE)):
         step = max(unit, PAGE)
         units = {page * PAGE // step for page in pages if start <= page * PAGE < stop}
@@ -44,7 +44,7 @@ def test_ranges_are_the_data_rounded_out(tmp_path: Path, unit: int) -> None:
 
 
 def test_runs_of_chunks_take_turns_and_cover_everything(tmp_path: Path) -> None:
-    path = make_image(tmp_path / "image", 10 * CHUNK + 5, [(CHUNK + 4096, 10), (2 * CHUNK, 10), (9 * CHUNK, 1)])
+    path = sparse_image(tmp_path / "image", 10 * CHUNK + 5, [(CHUNK + 4096, 10), (2 * CHUNK, 10), (9 * CHUNK, 1)])
     with opened(path) as fd:
         assert list(chunk_runs(fd, 0, 11)) == [
             Run(0, 1, True),
@@ -63,14 +63,14 @@ def test_a_file_system_that_does_not_report_holes_has_data_everywhere(
         raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(os, "lseek", unsupported)
-    with opened(make_image(tmp_path / "image", 3 * CHUNK, [])) as fd:
+    with opened(sparse_image(tmp_path / "image", 3 * CHUNK, [])) as fd:
         assert list(data_ranges(fd, 0, 3 * CHUNK)) == [(0, 3 * CHUNK)]
         assert list(chunk_runs(fd, 0, 3)) == [Run(0, 3, False)]
         assert has_data(fd, 0, CHUNK)
 
 
 def test_a_file_that_shrinks_meanwhile_ends_the_ranges(tmp_path: Path) -> None:
-    path = make_image(tmp_path / "image", 9 * CHUNK, [(0, CHUNK), (5 * CHUNK, CHUNK)])
+    path = sparse_image(tmp_path / "image", 9 * CHUNK, [(0, CHUNK), (5 * CHUNK, CHUNK)])
     with opened(path) as fd:
         ranges = data_ranges(fd, 0, 9 * CHUNK)
         assert next(ranges) == (0, CHUNK)

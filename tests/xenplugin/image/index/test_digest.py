@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.image_kit import digest_file, make_image
+from tests.helpers.image_kit import digest_file, sparse_image
 from xenplugin.errors import ImageError, PeerError
 from xenplugin.geometry import BLOCK, CHUNK, CHUNKS_PER_GROUP
 from xenplugin.image.index import digest
@@ -36,11 +36,11 @@ def test_the_root_of_a_small_image_by_hand(tmp_path: Path) -> None:
 
 
 def test_holes_and_written_zeros_have_one_digest(tmp_path: Path) -> None:
-    sparse = make_image(tmp_path / "sparse", 5 * CHUNK + 700, [(CHUNK, 5)])
+    sparse = sparse_image(tmp_path / "sparse", 5 * CHUNK + 700, [(CHUNK, 5)])
     dense = tmp_path / "dense"
     dense.write_bytes(sparse.read_bytes())
     assert digest_file(sparse) == digest_file(dense)
-    longer = make_image(tmp_path / "longer", 5 * CHUNK + 701, [(CHUNK, 5)])
+    longer = sparse_image(tmp_path / "longer", 5 * CHUNK + 701, [(CHUNK, 5)])
     assert digest_file(sparse) != digest_file(longer)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +15,12 @@ from tests.helpers.image_kit import (
     base_of,
     digest_of,
     loop_device,
-    make_image,
     needs_root,
+    open_elsewhere,
     packed,
     put,
     send,
+    sparse_image,
 )
 from xenplugin.errors import ImageError, PeerError, RefusedError
 from xenplugin.geometry import BLOCK, CHUNK
@@ -41,13 +41,13 @@ EXTENTS = [(0, BLOCK), (3 * CHUNK + 4096, 3 * BLOCK), (6 * CHUNK - 100, 200), (7
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    return make_image(tmp_path / "image", SIZE, EXTENTS)
+    return sparse_image(tmp_path / "image", SIZE, EXTENTS)
 
 
 @pytest.fixture
 def backing(tmp_path: Path) -> Path:
     """What is behind the device: full of something else."""
-    return make_image(tmp_path / "backing", SIZE, [(0, SIZE)], seed=2)
+    return sparse_image(tmp_path / "backing", SIZE, [(0, SIZE)], seed=2)
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ class TestRefused:
         assert len(journal.list_journals(state)) == 1
 
     def test_mounted(self, tmp_path: Path, state: Path) -> None:
-        disk = make_image(tmp_path / "fs", 8 * CHUNK, [])
+        disk = sparse_image(tmp_path / "fs", 8 * CHUNK, [])
         subprocess.run(["mkfs.ext4", "-q", str(disk)], check=True)
         where = tmp_path / "ein Mount-Püñkt"
         where.mkdir()
@@ -220,14 +220,8 @@ class TestRefused:
 
     def test_open_in_another_process(self, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("xenplugin.image.safety.in_use.GRACE", 0.1)
-        script = f"f = open({str(device)!r}, 'rb'); print(flush=True); input()"
-        with subprocess.Popen(
-            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as child:
-            assert child.stdout and child.stdout.readline()
-            with pytest.raises(RefusedError, match=f"process {child.pid} "):
-                sink_at(device, state)
-            child.communicate(b"\n")
+        with open_elsewhere(device, "rb") as pid, pytest.raises(RefusedError, match=f"process {pid} "):
+            sink_at(device, state)
         sink_at(device, state).close()
 
     def test_leaks_no_descriptor(self, device: Path, state: Path) -> None:
