@@ -42,9 +42,9 @@ _PUNCH = 1024
 class DeviceTarget(Target):
     """An open and claimed block device."""
 
-    def __init__(self, path: str, size: int, fd: int, log: Journal, kept: ChunkSet, base: bool) -> None:
+    def __init__(self, path: str, size: int, fd: int, log: Journal, kept: ChunkSet, *, use_base: bool) -> None:
         super().__init__(path, size, fd, log, kept)
-        self.keeps_all = base
+        self.keeps_all = use_base
         self._zeros = Buffer(CHUNK)
 
     def runs(self, first: int, stop: int) -> Iterator[Run]:
@@ -121,7 +121,7 @@ def open_device(path: str, size: int, *, state_dir: Path, attached: Attached, us
             )
         log, kept = _journal(path, real, size, state_dir)
         with os_errors("open", path):
-            return DeviceTarget(path, size, fd, log, kept, use_base)
+            return DeviceTarget(path, size, fd, log, kept, use_base=use_base)
     except BaseException:
         os.close(fd)
         if log is not None:

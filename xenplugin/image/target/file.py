@@ -51,17 +51,26 @@ class FileTarget(Target):
     """The open and locked partial of a file."""
 
     def __init__(
-        self, path: str, size: int, fd: int, log: Journal, kept: ChunkSet, replaced: Source | None, base: bool
+        self,
+        path: str,
+        size: int,
+        fd: int,
+        log: Journal,
+        kept: ChunkSet,
+        *,
+        replaced: Source | None,
+        use_base: bool,
+        state_dir: Path,
     ) -> None:
         super().__init__(path, size, fd, log, kept)
+        self._state_dir = state_dir
         self._fresh = not kept
         # Reading back must not read ahead, which would fill the page cache with the holes that follow.
         with suppress(OSError):
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
         self._replaced = replaced
         self._replaced_state = os.fstat(replaced.fileno()) if replaced else None
-        self.old = replaced if base else None
-        self.state_dir: Path | None = None
+        self.old = replaced if use_base else None
 
     def runs(self, first: int, stop: int) -> Iterator[Run]:
         with os_errors("find the data in", self.path):
@@ -142,7 +151,7 @@ class FileTarget(Target):
                 self._rename_new(part)
             sync_directory(os.path.dirname(self.path))
         self.journal.remove()
-        self._unlink()
+        journal.unlink(self._state_dir, self.path)
 
     def _refuse_changed(self, replaced: Source) -> None:
         old, now = self._replaced_state, None
@@ -168,11 +177,7 @@ class FileTarget(Target):
         with os_errors("remove", partial_name(self.path)):
             remove(partial_name(self.path))
             sync_directory(os.path.dirname(self.path))
-        self._unlink()
-
-    def _unlink(self) -> None:
-        if self.state_dir is not None:
-            journal.unlink(self.state_dir, self.path)
+        journal.unlink(self._state_dir, self.path)
 
     def close(self) -> None:
         super().close()
@@ -222,7 +227,5 @@ def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_
         if replaced is not None:
             replaced.close()
         raise
-    target = FileTarget(path, size, fd, log, kept, replaced, use_base)
-    target.state_dir = state_dir
     journal.link(state_dir, path, journal_name(path))
-    return target
+    return FileTarget(path, size, fd, log, kept, replaced=replaced, use_base=use_base, state_dir=state_dir)
