@@ -1,4 +1,4 @@
-"""What the image tests share: making images, and a far side in a few lines."""
+"""Helpers of the image tests: make images, and copy them as a far side would."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SIZE = 9 * CHUNK + 5000
 
 
 def sparse_image(path: Path, size: int, extents: list[tuple[int, int]], seed: int = 1) -> Path:
-    """A sparse image with random bytes in `extents` (offset, length)."""
+    """Create a sparse image with random bytes in `extents` (offset, length)."""
     rng = random.Random(seed)
     with open(path, "wb") as file:
         file.truncate(size)
@@ -46,7 +46,7 @@ def sparse_image(path: Path, size: int, extents: list[tuple[int, int]], seed: in
 
 
 def sink_for(path: Path, size: int, **options: object) -> Sink:
-    """open_sink with a state directory beside the target and no guests, unless told otherwise."""
+    """Call open_sink(), by default with a state directory beside the target and no guests."""
     settings: dict[str, object] = {"state_dir": path.parent / "state", "attached": lambda _: None}
     if str(path).startswith("/dev/"):
         raise AssertionError("devices want a state_dir of their own")
@@ -54,7 +54,7 @@ def sink_for(path: Path, size: int, **options: object) -> Sink:
 
 
 def packed(content: bytes, data_map: int) -> memoryview:
-    """The payload of put(): the blocks of `data_map` of a chunk, concatenated."""
+    """Return the payload of put(): the blocks of `data_map` of a chunk, concatenated."""
     return memoryview(b"".join(content[a:b] for a, b in byte_runs(data_map, len(content))))
 
 
@@ -73,7 +73,7 @@ def put(sink: Sink, index: int, content: bytes) -> None:
 
 
 class Sent:
-    """What a transfer cost: blocks of data, blocks that were known, and the image's digest."""
+    """Totals of a transfer: blocks of data, blocks that were known, and the image's digest."""
 
     def __init__(self, size: int) -> None:
         self.data = 0
@@ -82,7 +82,7 @@ class Sent:
 
 
 def base_of(items: Iterator[IndexItem], chunks: int) -> dict[int, bytes]:
-    """Leaves by chunk; checks on the way that every chunk is there once, in order."""
+    """Return the leaves by chunk. Checks that the items have every chunk once, in order."""
     base: dict[int, bytes] = {}
     at = 0
     for item in items:
@@ -100,7 +100,7 @@ def base_of(items: Iterator[IndexItem], chunks: int) -> dict[int, bytes]:
 
 
 def send(source: Source, sink: Sink, base: dict[int, bytes], *, stop: int | None = None) -> Sent:
-    """Send what differs from `base`, chunks before `stop` only."""
+    """Send what differs from `base`, only chunks before `stop`."""
     sent = Sent(source.size)
     buffer, scratch = Buffer(CHUNK), Buffer(CHUNK)
     for run in source.runs(0, stop):
@@ -128,7 +128,7 @@ def send(source: Source, sink: Sink, base: dict[int, bytes], *, stop: int | None
 
 
 def copy(source: Path, target: Path, **options: object) -> Sent:
-    """The whole way, with the base's index taken into account first."""
+    """Copy an image, with the difference to the target's base, and commit."""
     with open_source(source, raw=True) as image, sink_for(target, image.size, **options) as sink:
         sent = send(image, sink, base_of(sink.index(), image.chunks))
         sink.commit()
@@ -138,7 +138,7 @@ def copy(source: Path, target: Path, **options: object) -> Sent:
 
 
 def digest_file(path: Path) -> str:
-    """The digest, in text form, of the image at `path`, holes unread."""
+    """Return the digest of the image at `path` as text."""
     with open_source(path, raw=True) as source:
         tree = ImageDigest(source.size)
         buffer = Buffer(CHUNK)
@@ -154,7 +154,7 @@ def digest_file(path: Path) -> str:
 
 
 def allocated(path: Path) -> int:
-    """Bytes in pages of a file that are not holes (st_blocks would count the file system's own trees as well)."""
+    """Return the bytes of a file in pages that are not holes (st_blocks would count metadata as well)."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         pages = -(-os.fstat(file.fileno()).st_size // PAGE)
@@ -162,13 +162,13 @@ def allocated(path: Path) -> int:
 
 
 def leftovers(directory: Path) -> list[str]:
-    """Partials and journals that are still there."""
+    """Return the names of partials and journals in `directory`."""
     return sorted(name for name in os.listdir(directory) if "xenplugin" in name)
 
 
 @contextmanager
 def open_elsewhere(path: Path, mode: str) -> Iterator[int]:
-    """Another process, whose pid this yields, has `path` open."""
+    """Let another process keep `path` open; yields its pid."""
     script = f"f = open({str(path)!r}, {mode!r}); print(flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout and child.stdout.readline()
@@ -178,7 +178,7 @@ def open_elsewhere(path: Path, mode: str) -> Iterator[int]:
 
 @contextmanager
 def loop_device(backing: Path, *options: str) -> Iterator[Path]:
-    """A loop device over `backing`."""
+    """Set up a loop device on `backing`."""
     done = subprocess.run(
         ["losetup", "--find", "--show", *options, str(backing)], check=True, capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""Any image over any base, interrupted anywhere: the target ends as the image, and as sparse."""
+"""Any image over any base, interrupted anywhere: the target becomes the image, and as sparse."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def test_whatever_happens_the_target_becomes_the_image(
 
 
 def pages(path: Path) -> int:
-    """Bytes in pages that are not all zero."""
+    """Return the bytes in pages that are not all zero."""
     data = path.read_bytes()
     return sum(PAGE for at in range(0, len(data), PAGE) if any(data[at : at + PAGE]))
 
 
 def interrupt(image: Path, target: Path, stop: int, synced: int) -> None:
-    """Send some chunks, checkpoint after some of them, and be gone."""
+    """Send some chunks, with a checkpoint after some of them, then stop as in a crash."""
     with open_source(image, raw=True) as source, sink_for(target, source.size) as sink:
         base = base_of(sink.index(), source.chunks)
         first = min(stop, synced, source.chunks)
@@ -79,7 +79,7 @@ def interrupt(image: Path, target: Path, stop: int, synced: int) -> None:
 
 
 def lose_power(target: Path, seed: int) -> None:
-    """What was not durable may be anything after a crash: make it so."""
+    """Overwrite what was not durable: after a crash it may be anything."""
     part = Path(partial.partial_name(str(target)))
     state = journal.read(partial.journal_name(str(target)))
     assert state is not None

@@ -1,4 +1,4 @@
-"""The digest tree: constants, vectors, what comes twice, and what huge sparse images cost."""
+"""The digest tree: constants, vectors, chunks that arrive twice, and the cost of huge sparse images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Killed, out of power, out of space: what is there afterwards, and that it goes on from there."""
+"""After a kill, a power failure or a full disk, nothing is lost and the copy can be resumed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ CHILD = """
 
 
 def start(image: Path, target: Path, state: Path, wait: str = "") -> subprocess.Popen[bytes]:
-    """A process that copies, with checkpoints as often as it can."""
+    """Start a process that copies, with checkpoints as often as possible."""
     script = textwrap.dedent(CHILD).format(
         root=str(ROOT),
         image=str(image),
@@ -139,7 +139,7 @@ def test_a_device_whose_writer_was_killed_is_on_record_and_can_be_completed(tmp_
 
 @contextmanager
 def mounted(directory: Path, kind: str) -> Iterator[Path]:
-    """A file system of 16 MiB."""
+    """Mount a file system of 16 MiB."""
     where = directory / "small"
     where.mkdir()
     if kind == "tmpfs":
@@ -213,7 +213,7 @@ def test_a_journal_that_cannot_be_written_is_whole_all_the_same(
 
 
 def test_the_journal_never_runs_ahead_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every chunk that is named durable was written before a sync began that ended before it was named."""
+    """Each chunk in the journal was written before the start of a sync that ended before the chunk was noted."""
     import os
 
     log: list[tuple[str, object]] = []

@@ -1,4 +1,4 @@
-"""A block device as target: in place, claimed, on record until it is complete."""
+"""A block device as target: overwritten in place, claimed, with a journal until it is complete."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def backing(tmp_path: Path) -> Path:
-    """What is behind the device: full of something else."""
+    """The file behind the device, full of other content."""
     return sparse_image(tmp_path / "backing", SIZE, [(0, SIZE)], seed=2)
 
 

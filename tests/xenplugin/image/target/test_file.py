@@ -1,4 +1,4 @@
-"""A file as target: what it becomes, and what is kept of the old one."""
+"""A file as target: the image that results, and what is reused of the old one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are refused as a target, and what is left behind then: nothing."""
+"""Files that are refused as a target; nothing is left behind."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_second_copy(target: Path) -> None:
 
 
 def test_a_copy_that_ended_while_this_one_began(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The partial that was opened is the target by the time it is locked: never write into that."""
+    """The partial was renamed to the target between open and lock: it must not be written to."""
     part = Path(partial.partial_name(str(target)))
     part.write_bytes(b"complete")
     real = fcntl.flock

@@ -1,4 +1,4 @@
-"""An ordinary user copies files: no state directory, no view into other people's processes."""
+"""An ordinary user copies files, without a state directory and without seeing other users' processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ sink.commit()
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A directory of nobody's, where nobody can get at it."""
+    """A directory that the user nobody owns and can reach."""
     with tempfile.TemporaryDirectory() as name:
         os.chown(name, NOBODY, NOBODY)
         yield Path(name)
