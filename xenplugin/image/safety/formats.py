@@ -37,7 +37,7 @@ def detect(head: bytes, tail: bytes) -> str | None:
     return None
 
 
-def refuse_format(path: str, name: str) -> RefusedError:
+def format_error(path: str, name: str) -> RefusedError:
     """Return the error that refuses an image of format `name`."""
     return RefusedError(
         f"{path} is a {_NAMES.get(name, name)} image, not a raw one",

@@ -18,13 +18,13 @@ from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK, MAX_IMAGE, PAGE, chunk_count, chunk_length
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import image_error, os_errors, read_at
-from xenplugin.image.safety.formats import HEAD, TAIL, detect, refuse_format
+from xenplugin.image.safety.formats import HEAD, TAIL, detect, format_error
 from xenplugin.image.sparse import Run, chunk_runs
 
 _BLKSSZGET = 0x1268
 
 
-def refuse_odd_device(path: str, fd: int, size: int) -> None:
+def refuse_partial_sectors(path: str, fd: int, size: int) -> None:
     """Raise RefusedError for a device whose last bytes direct I/O cannot reach, as some loop devices have them."""
     sector = int.from_bytes(fcntl.ioctl(fd, _BLKSSZGET, bytes(4)), "little")
     if size % sector or sector > PAGE:
@@ -149,7 +149,7 @@ def open_source(path: str | PathLike[str], *, raw: bool = False) -> Source:
     try:
         found = None if raw else _format_of(source)
         if found:
-            raise refuse_format(name, found)
+            raise format_error(name, found)
     except BaseException:
         source.close()
         raise
@@ -168,7 +168,7 @@ def _source_of(fd: int, name: str) -> Source:
     flags = fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_NONBLOCK
     fcntl.fcntl(fd, fcntl.F_SETFL, flags)
     if device:
-        refuse_odd_device(name, fd, size)
+        refuse_partial_sectors(name, fd, size)
         try:
             fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
         except OSError as error:  # a driver without direct I/O: only buffered reads are possible

@@ -29,7 +29,7 @@ from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import os_errors, read_at, write_at
 from xenplugin.image.safety.in_use import claim_device, refuse_if_used
 from xenplugin.image.scan import gaps, nonzero_blocks
-from xenplugin.image.source.raw import refuse_odd_device
+from xenplugin.image.source.raw import refuse_partial_sectors
 from xenplugin.image.sparse import Run, punch
 from xenplugin.image.target import journal
 from xenplugin.image.target.abstract import Attached, Target, Write, refuse_attached
@@ -113,7 +113,7 @@ def open_device(path: str, size: int, *, state_dir: Path, attached: Attached, us
         refuse_if_used(path, fd, claimed=True)
         with os_errors("examine", path):
             has = os.lseek(fd, 0, os.SEEK_END)
-            refuse_odd_device(path, fd, has)
+            refuse_partial_sectors(path, fd, has)
         if has != size:
             raise RefusedError(
                 f"{path} is {'larger' if has > size else 'too small'}: it has {has} bytes, the image {size}",
