@@ -25,7 +25,7 @@ class Moving(str):
 
 
 class Progress:
-    """A `Say` (lab.hosts.provider.base) that writes to `out`. To be closed, so that the terminal is left as it
+    """A `Say` (lab.hosts.interface) that writes to `out`. To be closed, so that the terminal is left as it
     was."""
 
     def __init__(self, out: TextIO, *, quiet: bool = False) -> None:

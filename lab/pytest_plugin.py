@@ -16,9 +16,9 @@ from dataclasses import replace
 
 import pytest
 
-from lab.hosts.folder import Folder
-from lab.hosts.lab import Lab, open_lab
-from lab.hosts.provider.choice import provider_class
+from lab.hosts.lifecycle.folder import Folder
+from lab.hosts.lifecycle.lab import Lab, open_lab
+from lab.hosts.provider.registry import provider_class
 from lab.hosts.spec import Spec, Suite
 
 

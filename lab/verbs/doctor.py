@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lab.errors import MissingError
-from lab.hosts import doctor as facts
+from lab.hosts.lifecycle import doctor as facts
 from lab.hosts.spec import PROVIDERS
 from lab.verbs.common import progress
 

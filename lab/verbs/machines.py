@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from lab.errors import LabError, LabUsageError, MissingError
-from lab.hosts.lab import look_at
+from lab.hosts.lifecycle.lab import look_at
 from lab.hosts.machine.watch import last_lines, readable
 from lab.hosts.topology import MACHINES
 from lab.verbs.common import name_option, progress

@@ -13,8 +13,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from lab.hosts.lab import open_lab
-from lab.hosts.provider.base import Provider, Say
+from lab.hosts.interface import Provider, Say
+from lab.hosts.lifecycle.lab import open_lab
 from lab.hosts.role.swan_proof import recording
 from lab.hosts.spec import Suite
 from lab.measure.results import Result

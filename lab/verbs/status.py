@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.errors import LabError
-from lab.hosts.folder import names
-from lab.hosts.lab import gone, look_at
-from lab.hosts.provider.base import Provider
-from lab.hosts.strategy import State
+from lab.hosts.interface import Provider
+from lab.hosts.lifecycle.folder import names
+from lab.hosts.lifecycle.lab import gone, look_at
+from lab.hosts.lifecycle.strategy import State
 from lab.hosts.topology import MACHINES
 from lab.verbs.common import progress
 from netem.profile import Profile

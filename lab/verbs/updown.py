@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from lab.errors import LabUsageError
-from lab.hosts.folder import Folder, names
-from lab.hosts.lab import open_lab, take_down
+from lab.hosts.lifecycle.folder import Folder, names
+from lab.hosts.lifecycle.lab import open_lab, take_down
+from lab.hosts.lifecycle.strategy import State
 from lab.hosts.spec import PROVIDERS, Auth, Spec, Suite, Xen
-from lab.hosts.strategy import State
 from lab.verbs.common import choice, name_option, progress, xen_option
 from netem.errors import NetemError
 from netem.profile import Profile

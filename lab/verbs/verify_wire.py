@@ -13,15 +13,16 @@ from rich.console import Console
 
 from lab.errors import CheckError, LabUsageError
 from lab.hosts.guest import canaries as planted
-from lab.hosts.lab import look_at
-from lab.hosts.provider.base import Say
-from lab.hosts.secrets import Looked, look_at_hosts
+from lab.hosts.interface import Say
+from lab.hosts.lifecycle.lab import look_at
+from lab.hosts.role.secrets import look_at_hosts
 from lab.progress import Moving
 from lab.verbs.common import name_option, progress
 from lab.verify.content.canary import SHORTEST
 from lab.verify.judge import verdict
 from lab.verify.judge.check import Finding, check_capture
 from lab.verify.judge.explain import EXPECTED, PLAIN, Expect
+from lab.verify.judge.host_finding import HostFinding
 from lab.verify.judge.verdict import UnprovenError, Verdict
 from xenplugin.config import Config, parse_ports
 from xenplugin.ui.units import size
@@ -92,7 +93,7 @@ def verify_wire(
     has = _MOVED[moved[0]] if len(set(moved)) == 1 else None
     expected = None if expect == PLAIN else Expect(EXPECTED[expect], _ports(ports), frozenset(also))
     found: list[tuple[Path, Finding]] = []
-    looked: dict[str, Looked] = {}
+    looked: dict[str, HostFinding] = {}
     with progress() as say:
         for path in captures:
             finding = check_capture(path, wanted, expected, partial(_tell, say, path.name))

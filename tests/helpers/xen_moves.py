@@ -21,8 +21,8 @@ from typing import Any
 
 from lab.errors import CheckError, CommandError
 from lab.hosts.guest.trace import Trace, parse
-from lab.hosts.lab import Lab
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.topology import HOST_A, HOST_B
 from xenplugin.xen.xl import Domain, parse_list
 

@@ -12,9 +12,9 @@ import pytest
 
 from lab import cli
 from lab.errors import BootError, BusyError, LabError
-from lab.hosts.folder import Folder
+from lab.hosts.lifecycle.folder import Folder
+from lab.hosts.lifecycle.strategy import State
 from lab.hosts.spec import Auth, Spec, Suite, Xen
-from lab.hosts.strategy import State
 from lab.verbs import updown
 from lab.verbs.updown import changed
 from netem.profile import Profile

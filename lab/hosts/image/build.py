@@ -6,11 +6,11 @@
         packages-4.17-HASH.tar  the packages' tree: what takes long, and seldom changes
         host-4.17-HASH/         disk.img xen vmlinuz vmlinux initrd about.json; its name is there when all of it is
 
-The strategy: mmdebstrap installs the packages, in mount and process namespaces of its own, so that nothing it
-mounts or starts can outlive it or be there when a tree is deleted. The second part lays our files over that tree,
-installs the plugin's package and packs it; it needs half a minute. A change of the plugin makes no new image: hosts
-get the package when they boot (lab.hosts.deb). What is built is synced and then renamed into place. The processes
-that build hold the lock too and die with us.
+mmdebstrap installs the packages in mount and process namespaces of its own, so nothing that it mounts or starts can
+outlive it or still be there when a tree is deleted. The second part copies our files over that tree, installs the
+plugin's package and packs the result; it takes half a minute. A change of the plugin needs no new image: hosts get
+the package when they boot (lab.hosts.role.plugin). Results are synced and then renamed into place. The processes
+that build also hold the lock, and are killed when this process ends.
 """
 
 from __future__ import annotations
@@ -29,10 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import BuildError, MissingError
-from lab.hosts import deb
-from lab.hosts.guest import make as guests
-from lab.hosts.image import ext4, initramfs, kernel, recipe
-from lab.hosts.provider.base import Say
+from lab.hosts.image import ext4, guests, initramfs, kernel, plugin_package, recipe
+from lab.hosts.interface import Say
 from lab.hosts.spec import Xen
 
 _NEEDED = 3 << 30  # bytes free, to build
@@ -216,7 +214,7 @@ class _Build:
         self._command(["tar", "--numeric-owner", "-C", str(tree), "-xf", str(packages)])
         self._say("the lab's own files and the plugin")
         _lay_over(recipe.TREE, tree)
-        shutil.copyfile(deb.obtain(home(), self._say_words).deb, tree / "xenplugin.deb")
+        shutil.copyfile(plugin_package.obtain(home(), self._say_words).deb, tree / "xenplugin.deb")
         script = tree / "customize.sh"
         shutil.copyfile(recipe.HERE / "customize.sh", script)
         self._command(["chroot", str(tree), "/bin/sh", "/customize.sh"], PATH="/usr/sbin:/usr/bin:/sbin:/bin")

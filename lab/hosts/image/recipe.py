@@ -73,7 +73,7 @@ def packages_digest(xen: Xen) -> str:
 
 def digest(xen: Xen) -> str:
     """Of all that the image is made from: packages, our files and the guest's. The plugin's package does not count:
-    a host that boots with an older one gets today's (lab.hosts.deb)."""
+    a host that boots with an older one gets today's (lab.hosts.role.plugin)."""
     words = [packages_digest(xen), str(SIZE), str(INODES)]
     for top in (HERE, GUEST):
         for path in files(top):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lab.errors import BootError
-from lab.hosts.provider.base import Say
+from lab.hosts.interface import Say
 from lab.progress import Moving
 
 _SILENCE_SECONDS = 25.0  # of a quiet machine with KVM

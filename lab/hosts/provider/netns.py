@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from lab.errors import BootError, CommandError, LabError
+from lab.hosts.interface import Abilities, Node, Provider
 from lab.hosts.provider import netns_keeper
-from lab.hosts.provider.base import Abilities, Node, Provider
 from lab.hosts.spec import Spec, Suite
 from netem import netns
 from netem.emulator.tun import DEVICE as TUN

@@ -25,13 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import BootError, LabError, MissingError
-from lab.hosts import deb
-from lab.hosts.image import build
+from lab.hosts.image import build, plugin_package
 from lab.hosts.image.build import HostImage
 from lab.hosts.image.identity import Keys, identity, make_keys
+from lab.hosts.interface import Abilities, Node, Provider
 from lab.hosts.machine import command, process, qmp, watch
 from lab.hosts.machine.accel import QEMU, accelerator, pace
-from lab.hosts.provider.base import Abilities, Node, Provider
 from lab.hosts.provider.ssh import SshNode
 from lab.hosts.role import router
 from lab.hosts.spec import Spec
@@ -60,7 +59,7 @@ class QemuProvider(Provider):
         ]
         if build.cached(spec.xen) is None:
             lacks += build.missing()
-        lacks += deb.missing(build.home())
+        lacks += plugin_package.missing(build.home())
         needed, free = sum(each.memory + _SPARE_MEMORY for each in MACHINES), available_memory()
         if free < needed:
             lacks.append(f"{free} MiB of memory are free, the lab's machines need {needed} MiB")

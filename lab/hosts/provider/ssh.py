@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from lab.errors import CommandError
-from lab.hosts.provider.base import Node, one_line
+from lab.hosts.interface import Node, one_line
 
 _FAILED = 255  # ssh's own exit code when it cannot get there
 

@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import BootError, LabError, MissingError
-from lab.hosts import deb, topology
+from lab.hosts import topology
+from lab.hosts.image import plugin_package
 from lab.hosts.image.build import home
+from lab.hosts.interface import Abilities, Node, Provider, Say
 from lab.hosts.machine import accel, watch
 from lab.hosts.provider import vagrant_box, vagrant_libvirt
-from lab.hosts.provider.base import Abilities, Node, Provider, Say
 from lab.hosts.provider.ssh import SshNode
 from lab.hosts.provider.vagrant_plan import FREEBSD_BOX
 from lab.hosts.role import router
@@ -71,7 +72,7 @@ class VagrantProvider(Provider):
                 lacks += vagrant_box.missing(spec.xen)
         elif shutil.which("VBoxManage") is None:
             lacks.append("neither libvirt nor VirtualBox is installed (apt install vagrant-libvirt)")
-        return lacks + deb.missing(home())
+        return lacks + plugin_package.missing(home())
 
     def build(self) -> None:
         box = os.environ.get("XENLAB_BOX", "")

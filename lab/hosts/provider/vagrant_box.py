@@ -23,8 +23,8 @@ from lab.errors import BuildError, MissingError
 from lab.hosts import topology
 from lab.hosts.image import build
 from lab.hosts.image.build import HostImage
+from lab.hosts.interface import Say
 from lab.hosts.provider import vagrant_disk, vagrant_scripts
-from lab.hosts.provider.base import Say
 from lab.hosts.provider.vagrant_disk import File
 from lab.hosts.provider.vagrant_plan import OWN, boxes
 from lab.hosts.spec import Xen

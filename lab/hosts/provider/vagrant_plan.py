@@ -25,7 +25,8 @@ from secrets import token_hex
 from typing import Any
 
 from lab.errors import LabError, LabUsageError
-from lab.hosts import deb, topology
+from lab.hosts import topology
+from lab.hosts.image import plugin_package
 from lab.hosts.image.identity import Keys, identity, make_keys
 from lab.hosts.provider import vagrant_scripts as scripts
 from lab.hosts.role import swan
@@ -182,7 +183,7 @@ def _steps(settings: Settings, machine: Machine, box: Box, source: Path, secrets
         else:
             if not box.own:
                 step("xen", scripts.debian_xen(), reboot=True)
-                for part in deb.PARTS:
+                for part in plugin_package.PARTS:
                     send = [str(source / part), f"{scripts.SENT}/{part}"]
                     steps.append({"name": part, "run": "once", "send": send})
                 step("plugin", scripts.plugin())

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 
 from lab.errors import CommandError
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
 
 _ASKED = 8
 _SET = "import sys, time; time.clock_settime(time.CLOCK_REALTIME, time.time() + float(sys.argv[1]))"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from lab.errors import CheckError, CommandError, MissingError
-from lab.hosts.provider.base import Node, Provider
+from lab.hosts.interface import Node, Provider
 from lab.hosts.role import swan, swan_keys, swan_script
 from lab.hosts.role.swan import End
 from lab.hosts.role.swan_proof import prove

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from lab.errors import CheckError, LabError
-from lab.hosts.provider.base import Node, Provider
+from lab.hosts.interface import Node, Provider
 from lab.hosts.topology import HOST_A, HOST_B, NETWORKS, PREFIX, ROUTER, SITE_A, SITE_B, address
 from netem import dummynet
 from netem.dummynet import Dummynet

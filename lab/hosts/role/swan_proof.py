@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lab.errors import CheckError, CommandError
-from lab.hosts.provider.base import Node, Provider
+from lab.hosts.interface import Node, Provider
 from lab.hosts.role.swan import ends
 from lab.hosts.spec import Spec, Suite
 from lab.verify.capture import reading

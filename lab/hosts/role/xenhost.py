@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from lab.errors import CheckError, CommandError
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
 
 #: At least so many rounds, and then until the guest has computed for a second as well.
 ROUNDS = 8

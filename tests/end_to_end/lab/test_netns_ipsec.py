@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lab.errors import CheckError
-from lab.hosts.lab import Lab
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import ipsec, swan
 from lab.hosts.role.swan_proof import count, prove, recording
 from lab.hosts.spec import Auth, Suite

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from lab.errors import CommandError, LabError
-from lab.hosts.lab import Lab, open_lab, take_down
+from lab.hosts.lifecycle.lab import Lab, open_lab, take_down
+from lab.hosts.lifecycle.strategy import State
 from lab.hosts.provider import netns as provider_module
 from lab.hosts.provider.netns import NetnsProvider
 from lab.hosts.role.router import measure
 from lab.hosts.spec import Spec, Suite
-from lab.hosts.strategy import State
 from netem import netns
 from netem.profile import Profile
 
@@ -98,7 +98,7 @@ def test_up_change_and_down(home: Path) -> None:
 
 def test_it_outlives_the_command_that_made_it(home: Path) -> None:
     script = (
-        "from lab.hosts.lab import open_lab; from lab.hosts.spec import Spec\n"
+        "from lab.hosts.lifecycle.lab import open_lab; from lab.hosts.spec import Spec\n"
         "with open_lab('one', print, Spec(name='one', provider='netns')) as one: one.up()"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=PATIENCE)
@@ -112,7 +112,7 @@ def test_it_outlives_the_command_that_made_it(home: Path) -> None:
         )
         assert "10.71.1.10" in done.stdout
     subprocess.run(
-        [sys.executable, "-c", "from lab.hosts.lab import take_down; take_down('one', print)"],
+        [sys.executable, "-c", "from lab.hosts.lifecycle.lab import take_down; take_down('one', print)"],
         cwd=ROOT,
         check=True,
         timeout=PATIENCE,

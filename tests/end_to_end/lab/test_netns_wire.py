@@ -15,7 +15,7 @@ pytest.importorskip("scapy", reason="scapy is not installed")
 pytest.importorskip("numpy", reason="numpy is not installed")
 
 from lab.hosts.guest import canaries
-from lab.hosts.lab import Lab
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import swan
 from lab.hosts.role.swan_proof import exchange, recording
 from lab.hosts.spec import Suite

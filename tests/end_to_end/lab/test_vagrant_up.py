@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from lab.hosts import topology
-from lab.hosts.folder import Folder
-from lab.hosts.lab import Lab, open_lab
+from lab.hosts.lifecycle.folder import Folder
+from lab.hosts.lifecycle.lab import Lab, open_lab
 from lab.hosts.provider import vagrant_libvirt
 from lab.hosts.role import router
 from lab.hosts.spec import Spec, Suite

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab import cli
-from lab.hosts.lab import Lab
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role.swan_proof import recording
 from lab.hosts.spec import Suite
 from lab.hosts.topology import HOST_A, HOST_B

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.hosts.lab import Lab
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.topology import ROUTER, SITE_B
 from tests.helpers.xen_moves import ASK, Guest, Trap, clean, domains, hosts, migrate, moved, recover
 

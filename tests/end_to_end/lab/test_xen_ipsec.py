@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.hosts.lab import Lab
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import ipsec, swan
 from lab.hosts.role.swan_proof import count, prove, recording
 from lab.hosts.spec import Auth, Suite

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from lab.hosts.lab import Lab
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
+from lab.hosts.lifecycle.lab import Lab
 from lab.measure.xen_ways import WAYS
 from tests.helpers.xen_moves import MOVE, Guest, Move, clean, hosts, migrate, moved
 

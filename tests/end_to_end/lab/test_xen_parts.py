@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.hosts.lab import Lab
+from lab.hosts.lifecycle.lab import Lab
 from tests.helpers.xen_moves import Guest, hosts
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]

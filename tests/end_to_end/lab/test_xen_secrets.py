@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.hosts.lab import Lab
-from lab.hosts.secrets import look_at_hosts
+from lab.hosts.lifecycle.lab import Lab
+from lab.hosts.role.secrets import look_at_hosts
 from tests.helpers.xen_moves import Guest, hosts, moved
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.hosts.folder import home
-from lab.hosts.lab import Lab
+from lab.hosts.lifecycle.folder import home
+from lab.hosts.lifecycle.lab import Lab
+from lab.hosts.lifecycle.strategy import State
 from lab.hosts.role import router
 from lab.hosts.spec import Spec
-from lab.hosts.strategy import State
 from netem.profile import Profile
 
 ROOT = Path(__file__).parents[3]

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from lab.errors import LabUsageError
-from lab.hosts import deb, topology
+from lab.hosts import topology
+from lab.hosts.image import plugin_package
 from lab.hosts.image.identity import Keys, make_keys
 from lab.hosts.provider import vagrant_scripts as scripts
 from lab.hosts.provider.vagrant_plan import DEBIAN_BOX, FREEBSD_BOX, Box, Secrets, Settings, main, plan
@@ -45,7 +46,7 @@ def test_without_anything_it_is_as_the_mission_names_it(secrets: Secrets) -> Non
     assert [each["box"] for each in made["machines"]] == [FREEBSD_BOX, DEBIAN_BOX, DEBIAN_BOX]
     assert made["driver"] == "kvm" and made["cpu"] is None and made["outside"]
     assert list(steps(made, "router")) == ["loader", "site", "link"]
-    assert list(steps(made, "host-a")) == ["xen", *deb.PARTS, "plugin", "site", "keys", "ipsec"]
+    assert list(steps(made, "host-a")) == ["xen", *plugin_package.PARTS, "plugin", "site", "keys", "ipsec"]
     assert steps(made, "host-a")["xen"]["reboot"]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lab.errors import CheckError, CommandError, LabError
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
 from lab.hosts.role import router, xenhost
 from lab.hosts.spec import Spec
 from lab.hosts.topology import ROUTER

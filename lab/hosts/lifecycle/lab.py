@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from lab.errors import LabError, LabUsageError, MissingError
-from lab.hosts import deb, ready
-from lab.hosts.folder import Folder
+from lab.hosts.image import plugin_package
 from lab.hosts.image.build import home
-from lab.hosts.provider.base import Node, Provider, Say
-from lab.hosts.provider.choice import provider_of
-from lab.hosts.role import ipsec, router
+from lab.hosts.interface import Node, Provider, Say
+from lab.hosts.lifecycle import ready
+from lab.hosts.lifecycle.folder import Folder
+from lab.hosts.lifecycle.strategy import State, Strategy
+from lab.hosts.provider.registry import provider_of
+from lab.hosts.role import ipsec, plugin, router
 from lab.hosts.spec import PROVIDERS, Auth, Spec, Suite
-from lab.hosts.strategy import State, Strategy
 from lab.hosts.topology import HOSTS, MACHINES
 from netem.profile import Profile
 
@@ -100,7 +101,7 @@ class Lab:
         """Have the plugin's package, as the project is now, on the Xen hosts. Raises LabError."""
         if self.provider.abilities.xen:
             hosts = [self.node(host.name) for host in HOSTS]
-            deb.install(hosts, deb.obtain(home(), self._say), self._say)
+            plugin.install(hosts, plugin_package.obtain(home(), self._say), self._say)
 
     def _boot(self) -> None:
         self.provider.boot()

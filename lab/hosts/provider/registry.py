@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from lab.hosts.provider.base import Provider, Say
+from lab.hosts.interface import Provider, Say
 from lab.hosts.spec import Spec
 
 _CLASSES = {"qemu": "QemuProvider", "netns": "NetnsProvider", "vagrant": "VagrantProvider"}

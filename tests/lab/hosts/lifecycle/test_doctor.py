@@ -10,8 +10,8 @@ import pytest
 
 from lab import cli
 from lab.errors import CheckError
-from lab.hosts import doctor
-from lab.hosts.doctor import Fact
+from lab.hosts.lifecycle import doctor
+from lab.hosts.lifecycle.doctor import Fact
 from lab.hosts.machine import accel
 from lab.hosts.machine.accel import Accel
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lab.errors import BusyError, LabError
+from lab.hosts.lifecycle.strategy import State
 from lab.hosts.spec import Spec, check_name
-from lab.hosts.strategy import State
 
 
 def home() -> Path:

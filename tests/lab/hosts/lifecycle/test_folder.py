@@ -9,12 +9,12 @@ from typing import ClassVar
 import pytest
 
 from lab.errors import BusyError, LabError, LabUsageError
-from lab.hosts import folder
-from lab.hosts.folder import Folder
-from lab.hosts.lab import open_lab, take_down
-from lab.hosts.provider.base import Abilities, Provider
+from lab.hosts.interface import Abilities, Provider
+from lab.hosts.lifecycle import folder
+from lab.hosts.lifecycle.folder import Folder
+from lab.hosts.lifecycle.lab import open_lab, take_down
+from lab.hosts.lifecycle.strategy import State
 from lab.hosts.spec import Spec, Suite, Xen
-from lab.hosts.strategy import State
 from netem.profile import Profile
 
 
@@ -95,7 +95,7 @@ class Fake(Provider):
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    monkeypatch.setattr("lab.hosts.lab.provider_of", Fake)
+    monkeypatch.setattr("lab.hosts.lifecycle.lab.provider_of", Fake)
     monkeypatch.setattr(Fake, "SAID", [])
     return Fake.SAID
 
@@ -122,8 +122,8 @@ def test_a_lab_that_runs_does_not_become_another(fake: list[tuple[str, str]], wa
 
 
 def test_machines_that_ended_are_booted_again(fake: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.hosts.lab.router.measure", lambda provider: 0.0)
-    monkeypatch.setattr("lab.hosts.lab.ipsec.establish", lambda provider, spec: {})
+    monkeypatch.setattr("lab.hosts.lifecycle.lab.router.measure", lambda provider: 0.0)
+    monkeypatch.setattr("lab.hosts.lifecycle.lab.ipsec.establish", lambda provider, spec: {})
     Folder("lab").save(Spec(), State.READY)
     with open_lab("lab", print) as lab:
         lab.up()

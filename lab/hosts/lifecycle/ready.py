@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from lab.errors import CheckError
-from lab.hosts.provider.base import Node, Provider, Say
+from lab.hosts.interface import Node, Provider, Say
 from lab.hosts.role import xenhost
 from lab.hosts.role.xenhost import XenInfo
 from lab.hosts.topology import HOSTS

@@ -15,22 +15,17 @@ import shutil
 import subprocess
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import BuildError, MissingError
 from lab.hosts.image import recipe
-from lab.hosts.provider.base import Node, Say
+from lab.hosts.interface import Say
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 #: Of the project, what the package is made of (packaging/deb.sh).
 PARTS = ("xenplugin", "packaging", "docs", "README.md")
 _KEPT = 86400  # seconds: a package that nobody asked for so long goes when another is made
-
-_ASK = "dpkg-query -W -f='${db:Status-Abbrev}' xenplugin && cat /var/lib/dpkg/info/xenplugin.md5sums"
-_SENT = "/run/xenplugin.deb"
-_INSTALL = f"trap 'rm -f {_SENT}' EXIT; dpkg --force-confold -i {_SENT}"
 
 
 @dataclass(frozen=True)
@@ -115,17 +110,3 @@ def _run(words: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     except OSError as error:
         raise MissingError(f"{words[0]} cannot be run: {error.strerror}") from None
-
-
-def install(nodes: list[Node], package: Package, say: Say) -> None:
-    """Have `package` on all `nodes`, side by side; on those that have it, nothing is done. Raises CommandError."""
-
-    def one(node: Node) -> None:
-        if node.run(["sh", "-c", _ASK]).stdout == f"ii {package.files}":
-            return
-        say(f"{node.name}: installing the plugin's package")
-        node.put(package.deb.read_bytes(), _SENT)
-        node.check(["sh", "-c", _INSTALL], timeout=300)
-
-    with ThreadPoolExecutor(max(len(nodes), 1)) as pool:
-        list(pool.map(one, nodes))

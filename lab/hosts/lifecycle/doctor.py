@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import CheckError, LabError
-from lab.hosts import folder
 from lab.hosts.image import build
-from lab.hosts.lab import look_at
+from lab.hosts.interface import Say
+from lab.hosts.lifecycle import folder
+from lab.hosts.lifecycle.lab import look_at
 from lab.hosts.machine.accel import QEMU, Accel, accelerator, pace, runs_guest
-from lab.hosts.provider.base import Say
-from lab.hosts.provider.choice import provider_class
 from lab.hosts.provider.qemu import available_memory
+from lab.hosts.provider.registry import provider_class
 from lab.hosts.role import xenhost
 from lab.hosts.spec import Spec, Xen
 from lab.hosts.topology import HOSTS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab.errors import BootError
-from lab.hosts.strategy import State, Strategy
+from lab.hosts.lifecycle.strategy import State, Strategy
 
 STEPS = [State.BUILT, State.BOOTED, State.ROUTED, State.TUNNELLED, State.READY]
 
