@@ -15,7 +15,7 @@ from lab.errors import BootError, BusyError, LabError
 from lab.hosts.lifecycle.folder import Folder
 from lab.hosts.lifecycle.strategy import State
 from lab.hosts.spec import Auth, Spec, Suite, Xen
-from lab.verbs import updown
+from lab.verbs import machines, updown
 from lab.verbs.updown import changed
 from netem.profile import Profile
 
@@ -148,3 +148,34 @@ def test_every_failure_is_a_line_and_a_code(
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
     assert cli.main(["up"]) == code
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "run_there"),
+    [
+        (["host-a", "--", "xl", "list"], ["xl", "list"]),
+        (["host-a", "xl", "list", "-v"], ["xl", "list", "-v"]),
+        (["host-a", "--", "xl list | wc -l"], ["sh", "-c", "xl list | wc -l"]),
+        (["host-a", "grep", "--", "-v"], ["grep", "--", "-v"]),
+        (["host-a", "--"], []),
+        (["--", "host-a", "xl", "list"], ["xl", "list"]),
+    ],
+)
+def test_ssh_ignores_two_dashes_before_the_command(
+    words: list[str], run_there: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Here:
+        """A lab whose machines are this one."""
+
+        def nodes(self) -> dict[str, Here]:
+            return {"host-a": self}
+
+        def command(self, words: list[str], *, terminal: bool) -> list[str]:
+            return ["there", *words]
+
+    ran = []
+    monkeypatch.setattr(machines, "look_at", lambda name, say: (None, None, Here()))
+    monkeypatch.setattr(os, "execvp", lambda program, words: ran.append(words))
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    assert cli.main(["ssh", *words]) == 0
+    assert ran == [["there", *run_there]]
