@@ -15,7 +15,7 @@ from rich.table import Table
 
 from lab.hosts.interface import Provider, Say
 from lab.hosts.lifecycle.lab import open_lab
-from lab.hosts.role.swan_proof import recording
+from lab.hosts.role.capture import recording
 from lab.hosts.spec import Suite
 from lab.measure.results import Result
 from lab.measure.scenario import XEN_WAYS
@@ -84,7 +84,7 @@ def _captured(provider: Provider, folder: Path | None, way: str, rtt: float, say
     path = folder / f"{way}-{rtt * 1000:.0f}ms.pcap"
     with recording(provider, path) as counts:
         yield
-    say(f"captured: {path}, {counts['packets']} packets, {counts.get('dropped', 0)} dropped")
+    say(f"captured: {path}, {counts.packets} packets, {counts.dropped} dropped")
 
 
 def _with_unit(rtt: str | None) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from lab.errors import LabError, LabUsageError, MissingError
 from lab.hosts.image import plugin_package
@@ -15,9 +14,8 @@ from lab.hosts.lifecycle.folder import Folder
 from lab.hosts.lifecycle.strategy import State, Strategy
 from lab.hosts.provider.registry import provider_of
 from lab.hosts.role import ipsec, plugin, router
-from lab.hosts.spec import PROVIDERS, Auth, Spec, Suite
+from lab.hosts.spec import PROVIDERS, Spec
 from lab.hosts.topology import HOSTS, MACHINES
-from netem.profile import Profile
 
 _FIXED = ("provider", "xen", "router_image")  # what a lab that runs cannot change
 
@@ -56,14 +54,6 @@ class Lab:
     def down(self) -> None:
         """Take it down, whatever is left of it. Raises LabError."""
         self._strategy.down()
-
-    def set_link(self, link: Profile) -> None:
-        """Another link from now on. Raises LabError."""
-        self.become(replace(self.spec, link=link))
-
-    def set_ipsec(self, suite: Suite, auth: Auth | None = None) -> None:
-        """IPsec on, off, or with another suite or other proofs from now on. Raises LabError."""
-        self.become(replace(self.spec, ipsec=suite, auth=auth or self.spec.auth))
 
     def become(self, wanted: Spec) -> None:
         """Bring the lab up as `wanted`; only what differs is done again. Raises LabUsageError for what cannot be

@@ -23,6 +23,7 @@ from lab.hosts.role.router import measure
 from lab.hosts.spec import Spec, Suite
 from netem import netns
 from netem.profile import Profile
+from tests.helpers.labs import change
 
 pytestmark = [pytest.mark.root, pytest.mark.lab]
 PATIENCE = 60.0  # seconds; how long something may take before it counts as "never"
@@ -84,7 +85,7 @@ def test_up_change_and_down(home: Path) -> None:
         one.up()
         assert one.state is State.READY
         assert set(one.provider.nodes()) == {"host-a", "host-b"}
-        one.set_link(Profile(rtt=0.08, rate=50_000_000))
+        change(one, link=Profile(rtt=0.08, rate=50_000_000))
         assert measure(one.provider) >= 0.08
         assert isinstance(one.provider, NetnsProvider)
         assert one.provider.stats()["profile"]["rate"] == 50_000_000
@@ -106,7 +107,7 @@ def test_it_outlives_the_command_that_made_it(home: Path) -> None:
     assert os.getsid(pid) == pid  # no terminal's ctrl-C or end concerns it
     with lab("one", wanted=False) as one:
         assert one.state is State.READY
-        one.set_link(Profile(rtt=0.02))
+        change(one, link=Profile(rtt=0.02))
         done = subprocess.run(
             one.node("host-a").command(["ip", "-o", "-4", "addr"]), capture_output=True, text=True, check=True
         )
@@ -162,12 +163,12 @@ def test_two_labs_at_once_do_not_meet(home: Path) -> None:
     with lab("one") as one, lab("two") as two:
         for each, suite in ((one, Suite.PAPER), (two, Suite.TODAY)):
             each.up()
-            each.set_ipsec(suite)
+            change(each, ipsec=suite)
         prefix = note(home, "one")["prefix"]
-        one.set_link(Profile(rtt=0.05))
+        change(one, link=Profile(rtt=0.05))
         one.down()
         assert [name for name in netns.names() if name.startswith(str(prefix))] == []
-        two.set_link(Profile(rtt=0.01))
+        change(two, link=Profile(rtt=0.01))
         assert measure(two.provider) >= 0.01
         two.node("host-a").check(["swanctl", "--stats"])
         prefix = note(home, "two")["prefix"]
@@ -180,7 +181,7 @@ def test_a_keeper_that_was_killed_leaves_nothing_after_down(home: Path) -> None:
     with lab("one") as one:
         one.up()
         if strongswan:
-            one.set_ipsec(Suite.TODAY)
+            change(one, ipsec=Suite.TODAY)
         one.node("host-b").check(["sh", "-c", "sleep 1000 >/dev/null 2>&1 &"])
         found = note(home)
         os.kill(int(str(found["pid"])), signal.SIGKILL)

@@ -26,6 +26,7 @@ from lab.hosts.role import router
 from lab.hosts.spec import Spec, Suite
 from lab.pytest_plugin import brought_up, skip_if_missing
 from netem.profile import Profile
+from tests.helpers.labs import change
 
 pytestmark = [
     pytest.mark.lab,
@@ -86,14 +87,14 @@ def test_the_hosts_know_each_other(vagrant_lab: Lab) -> None:
 
 def test_the_link_is_as_asked_and_changes(vagrant_lab: Lab) -> None:
     assert router.measure(vagrant_lab.provider) >= LINK.rtt
-    vagrant_lab.set_link(Profile(rtt=0.12, rate=100_000_000))
+    change(vagrant_lab, link=Profile(rtt=0.12, rate=100_000_000))
     assert router.measure(vagrant_lab.provider) >= 0.12
-    vagrant_lab.set_link(LINK)
+    change(vagrant_lab, link=LINK)
 
 
 def test_ipsec_on_and_off(vagrant_lab: Lab) -> None:
-    vagrant_lab.set_ipsec(Suite.TODAY)
-    vagrant_lab.set_ipsec(Suite.OFF)
+    change(vagrant_lab, ipsec=Suite.TODAY)
+    change(vagrant_lab, ipsec=Suite.OFF)
 
 
 def test_consoles_are_kept(vagrant_lab: Lab) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import ipsec, swan
-from lab.hosts.role.swan_proof import count, prove, recording
+from lab.hosts.role.capture import recording
+from lab.hosts.role.swan_proof import count, prove
 from lab.hosts.spec import Auth, Suite
+from tests.helpers.labs import change
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 A, B = swan.ends("transport")
@@ -21,13 +23,13 @@ def crossing(lab: Lab, path: Path, before: str) -> dict[str, int]:
     with recording(lab.provider, path) as counts:
         node.check(["sh", "-c", before], timeout=120)
         node.run(["ping", "-n", "-q", "-c", "3", "-i", "1", "-W", "3", B.address])
-    assert counts["dropped"] == 0
+    assert counts.dropped == 0
     return count(path, {A.address}, {B.address})
 
 
 def test_only_esp_crosses_whatever_becomes_of_charon(xen_lab: Lab, tmp_path: Path) -> None:
     for suite, auth in ((Suite.PAPER, Auth.CERT), (Suite.TODAY, Auth.PSK)):
-        xen_lab.set_ipsec(suite, auth)
+        change(xen_lab, ipsec=suite, auth=auth)
         for host in ("host-a", "host-b"):
             found = ipsec.associations(xen_lab.node(host))
             assert found and all(sa.fits(suite, "transport") for sa in found)
@@ -36,7 +38,7 @@ def test_only_esp_crosses_whatever_becomes_of_charon(xen_lab: Lab, tmp_path: Pat
     end = "p=$(cat /run/charon.pid); kill $p; while kill -0 $p 2>/dev/null; do sleep 0.1; done"
     assert crossing(xen_lab, tmp_path / "gone.pcap", end)["plain"] == 0  # its policies have gone with it
 
-    xen_lab.set_ipsec(Suite.OFF)
+    change(xen_lab, ipsec=Suite.OFF)
     assert prove(xen_lab.provider, xen_lab.spec)["plain"] >= 24
     assert crossing(xen_lab, tmp_path / "open.pcap", "true")["plain"] > 0
     for host in ("host-a", "host-b"):

@@ -20,6 +20,7 @@ from lab.hosts.lifecycle.strategy import State
 from lab.hosts.role import router
 from lab.hosts.spec import Spec
 from netem.profile import Profile
+from tests.helpers.labs import change
 
 ROOT = Path(__file__).parents[3]
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
@@ -67,10 +68,10 @@ def test_status_says_what_runs(xen_lab: Lab) -> None:
 
 def test_the_link_is_as_long_as_asked(xen_lab: Lab) -> None:
     before = router.measure(xen_lab.provider)
-    xen_lab.set_link(Profile.parse(rtt="80ms", rate="50mbit"))
+    change(xen_lab, link=Profile.parse(rtt="80ms", rate="50mbit"))
     assert router.measure(xen_lab.provider) >= 0.08
     assert "rate 50Mbit" in xen_lab.node("router").check(["tc", "qdisc"])
-    xen_lab.set_link(Profile())
+    change(xen_lab, link=Profile())
     assert "rate" not in xen_lab.node("router").check(["tc", "qdisc"])
     assert before < 0.08
 
