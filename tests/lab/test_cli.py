@@ -40,13 +40,13 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     [
         (["up", "--rtt", "120"], 2, "has no unit"),
         (["up", "--rate", "0bit"], 2, "carries nothing"),
-        (["up", "--name", "A/b"], 2, "is no name for a lab"),
+        (["up", "--name", "A/b"], 2, "is not a valid name for a lab"),
         (["up", "--provider", "kvm"], 2, "kvm"),
         (["up", "--ipsec", "des"], 2, "des"),
-        (["down", "--name", "../x"], 2, "is no name for a lab"),
+        (["down", "--name", "../x"], 2, "is not a valid name for a lab"),
         (["ssh", "host-c"], 2, "host-c"),
         (["ssh", "host-a"], 13, "there is no lab lab"),
-        (["ssh", "--name", "../x", "host-a"], 2, "is no name for a lab"),
+        (["ssh", "--name", "../x", "host-a"], 2, "is not a valid name for a lab"),
         (["console", "host-a"], 13, "there is no lab lab"),
         (["console", "host-a", "-n", "0"], 2, "-n"),
         (["fly"], 2, "fly"),
@@ -98,7 +98,7 @@ def test_down_of_what_is_not_there_is_no_error(home: Path) -> None:
 def test_a_lab_that_somebody_else_changes_is_busy() -> None:
     with Folder("lab").locked():
         done = run("down")
-    assert done.returncode == BusyError.code and "another command is at work on lab lab" in done.stderr
+    assert done.returncode == BusyError.code and "another command is working on lab lab" in done.stderr
 
 
 def test_the_console_is_shown_without_what_steers_a_terminal(home: Path) -> None:

@@ -1,4 +1,4 @@
-"""What this machine is good for: facts, each with a judgement, for `xenlab doctor`."""
+"""Facts about this machine and its labs for `xenlab doctor`, each rated good, bad or neither."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SPACE = 4e9  # bytes
 
 @dataclass(frozen=True)
 class Fact:
-    """`good`: None where it is neither good nor bad. `wrong`: arithmetic that cannot be believed."""
+    """A fact for the user. `good` is None if it is neither good nor bad; `wrong`: the CPU computes incorrectly."""
 
     what: str
     good: bool | None
@@ -34,14 +34,14 @@ class Fact:
 
 
 def lacking(provider: str) -> list[str]:
-    """What a lab of `provider` lacks here, a sentence each."""
+    """Return what a lab of `provider` lacks on this machine, one sentence each."""
     return provider_class(provider).missing(Spec(provider=provider))
 
 
 def machine_facts() -> list[Fact]:
-    """Of this machine, whatever the provider."""
+    """Return the facts about this machine that do not depend on the provider."""
     facts = [
-        Fact("CPUs", None, f"{os.cpu_count()}, time-outs are multiplied by {pace(accelerator()):.1f}"),
+        Fact("CPUs", None, f"{os.cpu_count()}; time-outs are multiplied by {pace(accelerator()):.1f}"),
         Fact("memory", None, f"{available_memory()} MiB free"),
         Fact("KVM or TCG", *_acceleration()),
     ]
@@ -55,7 +55,7 @@ def machine_facts() -> list[Fact]:
 
 
 def labs_facts(say: Say) -> list[Fact]:
-    """Of each lab that runs: whether its hosts compute right."""
+    """Return for each running lab whether its hosts compute correctly."""
     facts = []
     for name in folder.names():
         try:
@@ -69,7 +69,7 @@ def labs_facts(say: Say) -> list[Fact]:
             what = f"lab {name}, {host}"
             try:
                 xenhost.check_arithmetic(nodes[host], again=True)
-                facts.append(Fact(what, True, f"computes right while a guest runs ({xenhost.ROUNDS} rounds)"))
+                facts.append(Fact(what, True, f"computes correctly while a guest runs ({xenhost.ROUNDS} rounds)"))
             except CheckError as error:
                 facts.append(Fact(what, False, error.message, wrong=True))
             except LabError as error:
@@ -78,10 +78,10 @@ def labs_facts(say: Say) -> list[Fact]:
 
 
 def judge(facts: list[Fact]) -> None:
-    """Raises CheckError if one says that a lab computes wrong."""
+    """Raise CheckError if one of `facts` says that a lab's CPU computes incorrectly."""
     for fact in facts:
         if fact.wrong:
-            raise CheckError(fact.text, hint="xenlab down: nothing measured on it can be believed")
+            raise CheckError(fact.text, hint="xenlab down; do not trust anything measured on it")
 
 
 def _acceleration() -> tuple[bool | None, str]:
@@ -90,20 +90,20 @@ def _acceleration() -> tuple[bool | None, str]:
     if accelerator() is Accel.KVM:
         return True, "KVM: it ran a small guest"
     if not runs_guest(Accel.TCG):
-        return False, f"{QEMU} does not even run a small guest by software"
+        return False, f"{QEMU} cannot run a small guest, even by software emulation"
     if not os.path.exists("/dev/kvm"):
-        return None, "TCG (software): there is no /dev/kvm"
+        return None, "TCG (software emulation): there is no /dev/kvm"
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return None, "TCG (software): /dev/kvm is not open to you (group kvm)"
-    return None, "TCG (software): /dev/kvm is there, but a small guest did not run"
+        return None, "TCG (software emulation): you may not use /dev/kvm (join the group kvm)"
+    return None, "TCG (software emulation): there is /dev/kvm, but a small guest did not run with it"
 
 
 def _ports() -> Fact:
     try:
         with socket.create_server(("127.0.0.1", 0)):
-            return Fact("ports", True, "free ones of 127.0.0.1 are given for ssh")
+            return Fact("ports", True, "there are free ports on 127.0.0.1 for ssh")
     except OSError as error:
-        return Fact("ports", False, f"no port of 127.0.0.1 can be had: {error.strerror}")
+        return Fact("ports", False, f"no port on 127.0.0.1 can be opened: {error.strerror}")
 
 
 def _existing(path: Path) -> Path:

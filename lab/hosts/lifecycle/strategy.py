@@ -1,11 +1,12 @@
-"""How a lab comes up: states in order, one transition from each to the next, and down from everywhere.
+"""The states of a lab, with one transition from each state to the next, and one from every state to off.
 
     off -> built -> booted -> routed -> tunnelled -> ready
 
-`off`: nothing runs. `built`: the images are there. `booted`: commands run on each machine. `routed`: the link is as
-asked, and it was measured. `tunnelled`: IPsec is up between the hosts, or off, as asked, and was seen to be so.
-`ready`: what the hosts are for works (Xen answers; arithmetic is right). A state is entered in the lab's folder
-only when it was reached, so a lab whose maker was killed is known to be at most that far.
+`off`: nothing runs. `built`: the images exist. `booted`: commands can be run on each machine. `routed`: the link
+has the requested profile, and its round trip was measured. `tunnelled`: IPsec between the hosts is on or off as
+requested, which a capture has confirmed. `ready`: Xen answers on the hosts and their CPUs compute correctly. A
+state is written to the lab's folder only after it was reached, so if `xenlab up` is killed, the recorded state is
+never too high.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from enum import IntEnum
 
 
 class State(IntEnum):
-    """Of a lab; each needs all before it."""
+    """A state of a lab. Each state includes all states before it."""
 
     OFF = 0
     BUILT = 1
@@ -32,8 +33,8 @@ Step = Callable[[], None]
 
 
 class Strategy:
-    """`steps[state]` brings a lab from the state before to `state`; `down` from any to OFF; `note(state)` is called
-    whenever a state was reached."""
+    """Moves a lab between states. `steps[state]` takes it from the state before to `state`, `down` from any state
+    to OFF. `note(state)` is called whenever a state has been reached."""
 
     def __init__(self, state: State, steps: dict[State, Step], down: Step, note: Callable[[State], None]) -> None:
         self.state = state
@@ -42,20 +43,21 @@ class Strategy:
         self._note = note
 
     def up(self, wanted: State) -> None:
-        """Go up to `wanted`, step by step; nothing if the lab is that far. Raises what a step raises: the lab is
-        then in the last state that was reached."""
+        """Go up to `wanted` step by step; do nothing if the lab is there already. Raises what a step raises; the
+        lab then stays in the last state that was reached."""
         while self.state < wanted:
             following = State(self.state + 1)
             self._steps[following]()
             self._reached(following)
 
     def back(self, state: State) -> None:
-        """What `state` and those above it stand for does no longer hold (another link is wanted, say)."""
+        """Go back to the state below `state`, because what `state` stands for no longer holds (for example, another
+        link is wanted)."""
         if self.state >= state:
             self._reached(State(state - 1))
 
     def down(self) -> None:
-        """Go to OFF, from wherever it is. Raises what taking down raises; the state is as it was then."""
+        """Go to OFF from any state. Raises what `down` raises; the state is then unchanged."""
         self._down()
         self._reached(State.OFF)
 

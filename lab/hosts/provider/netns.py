@@ -17,7 +17,6 @@ import os
 import secrets
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -35,6 +34,8 @@ from netem.emulator.tun import DEVICE as TUN
 from netem.errors import NetemError
 from netem.profile import Profile
 from netem.two_hosts import Host
+from xenplugin.errors import OwnershipError
+from xenplugin.xen.process import Process, boot_id, process
 
 _PATIENCE = 4.0  # a machine that does other things too takes so many times what a quiet one takes
 _START_SECONDS = 30.0
@@ -135,7 +136,7 @@ class NetnsProvider(Provider):
 
     def nodes(self) -> dict[str, Node]:
         note = self._noted()
-        if note is None or not _lives(note) or not _emulators(note):
+        if note is None or not _keeper(note).alive or not _emulators(note):
             return {}
         made = _namespaces(note)
         return {
@@ -174,12 +175,10 @@ class NetnsProvider(Provider):
             (self.folder / name).unlink(missing_ok=True)
 
     def _end(self, note: dict[str, Any]) -> None:
-        if _lives(note):
-            os.kill(note["pid"], signal.SIGTERM)
-            if not _within(_STOP_SECONDS, lambda: not _lives(note)):
-                os.kill(note["pid"], signal.SIGKILL)
-                if not _within(_STOP_SECONDS, lambda: not _lives(note)):
-                    raise LabError(f"process {note['pid']} of the lab does not end")
+        try:
+            _keeper(note).end(_STOP_SECONDS * _PATIENCE)
+        except OwnershipError as error:
+            raise LabError(error.message) from None
         try:
             for namespace in _namespaces(note):
                 Host(namespace, "", "").end_all()
@@ -201,8 +200,12 @@ class NetnsProvider(Provider):
         return answer
 
     def _note(self, pid: int, prefix: str) -> None:
+        try:
+            born = process(pid).start
+        except OwnershipError:
+            born = 0  # it has ended; no process has this start time
         new = self.folder / f"{_NOTE}.new"
-        new.write_text(json.dumps({"pid": pid, "born": _birth(pid), "prefix": prefix}) + "\n", encoding="utf-8")
+        new.write_text(json.dumps({"pid": pid, "born": born, "prefix": prefix}) + "\n", encoding="utf-8")
         new.replace(self.folder / _NOTE)
 
     def _noted(self) -> dict[str, Any] | None:
@@ -218,18 +221,9 @@ def _search() -> list[str]:
     return [str(Path(__file__).resolve().parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
 
 
-def _birth(pid: int) -> int | None:
-    """When process `pid` was started, in ticks since boot; None when it is gone or only waits to be reaped."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _lives(note: dict[str, Any]) -> bool:
-    """Whether the keeper is there: not another process that has its number now."""
-    return note["born"] is not None and _birth(note["pid"]) == note["born"]
+def _keeper(note: dict[str, Any]) -> Process:
+    """Return the keeper process that is noted."""
+    return Process(note["pid"], note["born"], boot_id())
 
 
 def _namespaces(note: dict[str, Any]) -> list[str]:

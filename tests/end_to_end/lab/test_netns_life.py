@@ -17,13 +17,14 @@ import pytest
 from lab.errors import CommandError, LabError
 from lab.hosts.lifecycle.lab import Lab, open_lab, take_down
 from lab.hosts.lifecycle.strategy import State
-from lab.hosts.provider import netns as provider_module
 from lab.hosts.provider.netns import NetnsProvider
 from lab.hosts.role.router import measure
 from lab.hosts.spec import Spec, Suite
 from netem import netns
 from netem.profile import Profile
 from tests.helpers.labs import change
+from xenplugin.errors import OwnershipError
+from xenplugin.xen.process import process
 
 pytestmark = [pytest.mark.root, pytest.mark.lab]
 PATIENCE = 60.0  # seconds; how long something may take before it counts as "never"
@@ -63,6 +64,15 @@ def processes(*marks: str) -> list[str]:
             if int(path.parent.name) != os.getpid() and any(mark in line for mark in marks):
                 found.append(line)
     return found
+
+
+def ended(pid: int) -> bool:
+    """Whether process `pid` has ended; a zombie has."""
+    try:
+        process(pid)
+    except OwnershipError:
+        return True
+    return False
 
 
 def eventually(condition: Callable[[], object]) -> bool:
@@ -194,7 +204,7 @@ def test_a_keeper_that_was_killed_leaves_nothing_after_down(home: Path) -> None:
             one.provider.set_link(Profile())
         one.down()
     # Killed, but a process takes a moment to die.
-    assert eventually(lambda: [pid for pid in inside if provider_module._birth(pid) is not None] == [])
+    assert eventually(lambda: all(map(ended, inside)))
     nothing_left(home, found["prefix"])
 
 
@@ -235,7 +245,7 @@ NetnsProvider(Spec(name="one", provider="netns"), Path({str(home / "one")!r}), p
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL
     pid = int(done.stdout)
-    assert eventually(lambda: provider_module._birth(pid) is None)
+    assert eventually(lambda: ended(pid))
     provider = NetnsProvider(Spec(name="one", provider="netns"), home / "one", print)
     assert provider.nodes() == {}
     provider.down()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -46,16 +45,3 @@ def test_a_lab_that_was_never_up_has_no_nodes_and_can_be_taken_down(tmp_path: Pa
     assert provider.details() == {}
     provider.down()
     provider.down()
-
-
-def test_a_process_is_known_by_its_birth() -> None:
-    with subprocess.Popen(["sleep", "100"]) as child:
-        born = module._birth(child.pid)
-        assert born is not None and born == module._birth(child.pid)
-        assert module._lives({"pid": child.pid, "born": born})
-        assert not module._lives({"pid": child.pid, "born": born - 1})
-        child.kill()
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert not module._lives({"pid": child.pid, "born": born})  # it waits to be reaped
-    assert module._birth(child.pid) is None
-    assert not module._lives({"pid": child.pid, "born": None})

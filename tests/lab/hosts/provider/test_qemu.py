@@ -86,7 +86,7 @@ def test_a_silent_machine_is_given_up(lab: Lab, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(watch, "_SILENCE_SECONDS", 1.5)
     with pytest.raises(BootError) as error:
         lab.provider().boot()
-    assert "has said nothing for" in error.value.message and "xenlab console" in (error.value.hint or "")
+    assert "has written nothing for" in error.value.message and "xenlab console" in (error.value.hint or "")
 
 
 def test_down_ends_all_of_it_and_keeps_what_was_said(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
