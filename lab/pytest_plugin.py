@@ -1,8 +1,8 @@
-"""Labs for tests: brought up once, under a name of their own, and taken down at the end.
+"""Fixtures that bring a lab up once, under a random name, and take it down at the end.
 
-A test is skipped with the reason where this machine lacks something. A lab that a killed test run leaves behind is
-seen by `xenlab status` and ended by `xenlab down --name`. With XENLAB_TEST_LAB=NAME the tests use that lab of real
-hosts, which must be up and stays so.
+A test is skipped with the reason if this machine lacks something. If a test run is killed, `xenlab status` shows
+the lab that it leaves behind, and `xenlab down --name` removes it. With XENLAB_TEST_LAB=NAME the tests use that lab
+of real hosts, which must be up and stays up.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from lab.hosts.spec import Spec, Suite
 
 @pytest.fixture(scope="session")
 def xen_lab() -> Iterator[Lab]:
-    """Two Xen hosts and a router under QEMU, ready; no delay, IPsec off until a test asks for it."""
+    """Two Xen hosts and a router under QEMU, ready, at first without delay and IPsec."""
     yield from _up("qemu")
 
 
 @pytest.fixture(scope="module")
 def netns_lab() -> Iterator[Lab]:
-    """Two namespaces with a link between them, ready; no delay, IPsec off until a test asks for it."""
+    """Two namespaces with a link between them, ready, at first without delay and IPsec."""
     yield from _up("netns")
 
 
 @pytest.fixture(scope="module")
 def netns_ipsec_lab(netns_lab: Lab) -> Lab:
-    """netns_lab, where IPsec can be turned on."""
+    """The netns_lab, on a machine where IPsec can be turned on."""
     skip_if_missing(replace(netns_lab.spec, ipsec=Suite.TODAY))
     return netns_lab
 
 
 def skip_if_missing(spec: Spec) -> None:
-    """Skip the test where this machine lacks what a lab like `spec` needs."""
+    """Skip the test if this machine lacks what a lab like `spec` needs."""
     lacking = provider_class(spec.provider).missing(spec)
     if lacking:
         pytest.skip(f"no {spec.provider} lab on this machine: {'; '.join(lacking)}")
@@ -50,7 +50,7 @@ def skip_if_missing(spec: Spec) -> None:
 
 @contextmanager
 def brought_up(spec: Spec) -> Iterator[Lab]:
-    """The lab `spec`, ready; nothing of it is left at the end."""
+    """Bring the lab `spec` up; nothing of it is left at the end."""
     try:
         with open_lab(spec.name, lambda said: print(f"lab: {said}"), spec) as lab:
             try:

@@ -1,4 +1,4 @@
-"""run: a way of migrating, measured in the lab."""
+"""run: migrate a guest in the lab by one or more ways, and measure it."""
 
 from __future__ import annotations
 
@@ -28,22 +28,26 @@ from netem.units import format_time
 @click.command()
 @click.argument("ways", type=click.Choice(list(WAYS)), nargs=-1, required=True)
 @name_option
-@click.option("--rtt", "rtts", multiple=True, metavar="TIME", help="Round trips to measure at, in turn: 120ms.")
-@click.option("--rate", metavar="RATE", help="Of the link, each way: 100mbit.")
-@click.option("--ipsec", type=choice(Suite), help="Between the hosts (existing: the paper's suite, others: off).")
+@click.option(
+    "--rtt", "rtts", multiple=True, metavar="TIME", help="Round-trip time of the link, such as 120ms (repeatable)."
+)
+@click.option("--rate", metavar="RATE", help="Rate of the link in each direction, such as 100mbit.")
+@click.option(
+    "--ipsec", type=choice(Suite), help="IPsec suite (default: the paper's for `existing`, off for the others)."
+)
 @click.option(
     "--results",
     type=click.Path(file_okay=False, path_type=Path),
     default="results",
     show_default=True,
-    help="Where the results are kept, a JSON file each.",
+    help="Folder for the results, one JSON file per run.",
 )
 @click.option(
     "--capture",
     "captures",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIRECTORY",
-    help="Keep what crosses the router, a pcap file a run (for verify-wire; it takes the router's time).",
+    help="Record what crosses the router, one pcap file per run (for verify-wire; this slows the router down).",
 )
 def run(
     ways: tuple[str, ...],
@@ -54,11 +58,11 @@ def run(
     results: Path,
     captures: Path | None,
 ) -> None:
-    """Migrate a guest from host-a to host-b, and say how long it took and for how long it stood still.
+    """Migrate a guest from host-a to host-b, and measure the time and the downtime.
 
-    Of WAYS `existing` is xl migrate through IPsec, `plain` the same without it; `live`, `static` and `full` are
-    xenplugin migrate, with the guest's disk; `paper` is the paper's way for the disk alone. The lab is brought up
-    if it is not, and stays up.
+    WAYS: `existing` is xl migrate through IPsec, `plain` is xl migrate without IPsec; `live`, `static` and `full`
+    are modes of xenplugin migrate, with the guest's disk; `paper` is the paper's way to move the disk. The lab is
+    brought up if needed, and stays up.
     """
     found: list[Result] = []
     with progress() as say:
@@ -88,12 +92,12 @@ def _captured(provider: Provider, folder: Path | None, way: str, rtt: float, say
 
 
 def _with_unit(rtt: str | None) -> str | None:
-    """A bare number is milliseconds."""
+    """Return `rtt` with the unit ms if it has no unit."""
     return f"{rtt}ms" if rtt and rtt.replace(".", "", 1).isdigit() else rtt
 
 
 def table(results: list[Result]) -> Table:
-    """One row a run."""
+    """Return a table with one row per run."""
     made = Table(box=SIMPLE_HEAD)
     for name in ("way", "RTT", "IPsec"):
         made.add_column(name)

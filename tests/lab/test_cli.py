@@ -133,7 +133,7 @@ def test_what_up_does_not_name_stays_as_it_is() -> None:
     [
         (BootError("it\n    last line", hint="look"), 14, "xenlab: error: it\n    last line\nxenlab: hint: look\n"),
         (LabError("no"), 13, "xenlab: error: no\n"),
-        (KeyboardInterrupt(), 130, "interrupted\nxenlab: hint: xenlab status shows what was begun, xenlab down"),
+        (KeyboardInterrupt(), 130, "interrupted\nxenlab: hint: xenlab status shows what was started, xenlab down"),
         (FileNotFoundError(2, "No such file", "/x"), 13, "xenlab: error: No such file: /x\n"),
         (ZeroDivisionError("x"), 13, "xenlab: error: internal error at test_cli.py:"),
     ],

@@ -35,7 +35,7 @@ def test_ends_well_where_one_provider_can_run(
     assert "apt install qemu-utils" in said and "10 MiB" in said and "provider netns ok can run here" in said
     assert "image, Xen 4.17 not built" in said
     assert cli.main(["doctor", "--provider", "qemu"]) == 10
-    assert "no lab of provider qemu can run here" in capsys.readouterr().err
+    assert "no lab of provider qemu can run on this machine" in capsys.readouterr().err
 
 
 def test_a_cpu_that_computes_wrong_is_the_end_of_it() -> None:
