@@ -68,7 +68,7 @@ def run(
     with progress() as say:
         for rtt, way in product(rtts or (None,), ways):
             suite = ipsec or XEN_WAYS[way].ipsec.value
-            given = {"rtt": _with_unit(rtt), "rate": rate, "ipsec": suite}
+            given = {"rtt": rtt, "rate": rate, "ipsec": suite}
             wanted = changed(name, given)
             with open_lab(name, say, wanted) as lab:
                 lab.become(wanted)
@@ -89,11 +89,6 @@ def _captured(provider: Provider, folder: Path | None, way: str, rtt: float, say
     with recording(provider, path) as counts:
         yield
     say(f"captured: {path}, {counts.packets} packets, {counts.dropped} dropped")
-
-
-def _with_unit(rtt: str | None) -> str | None:
-    """Return `rtt` with the unit ms if it has no unit."""
-    return f"{rtt}ms" if rtt and rtt.replace(".", "", 1).isdigit() else rtt
 
 
 def table(results: list[Result]) -> Table:

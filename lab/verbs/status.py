@@ -19,6 +19,7 @@ from lab.hosts.spec import Spec
 from lab.hosts.topology import MACHINES
 from lab.verbs.common import progress
 from netem.profile import Profile
+from xenplugin.ui.units import seconds
 
 
 @click.command()
@@ -67,16 +68,10 @@ def shown(lab: dict[str, Any]) -> Group:
     for name, machine in lab["machines"].items():
         words = {"port": "ssh port", "pid": "pid"}
         facts = [f"{word} {machine[key]}" if key in machine else "" for key, word in words.items()]
-        up = f"up {_duration(machine['seconds'])}" if "seconds" in machine else ""
+        up = f"up {seconds(machine['seconds'])}" if "seconds" in machine else ""
         machines.add_row(name, " ".join(machine["addresses"]), *facts, up)
     if "error" in lab:
         return Group(Text(f"{lab['name']}: {lab['error']}", style="bold red"))
     link = Profile.from_dict(lab["link"])
     what = f"{lab['state']} ({lab['provider']}, Xen {lab['xen']}; {link}; IPsec {lab['ipsec']})"
     return Group(Text(f"{lab['name']}: {what}", style="bold"), *([machines] if lab["machines"] else []))
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

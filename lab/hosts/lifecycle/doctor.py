@@ -19,8 +19,9 @@ from lab.hosts.provider.registry import provider_class
 from lab.hosts.role import xenhost
 from lab.hosts.spec import Spec, Xen
 from lab.hosts.topology import HOSTS
+from xenplugin.ui.units import size
 
-_SPACE = 4e9  # bytes
+_SPACE = 4 << 30  # bytes
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def machine_facts() -> list[Fact]:
     ]
     for what, path in (("images", build.home()), ("labs", folder.home())):
         free = shutil.disk_usage(_existing(path)).free
-        facts.append(Fact(f"space for {what}", free >= _SPACE, f"{path}: {free / 1e9:.1f} GB free"))
+        facts.append(Fact(f"space for {what}", free >= _SPACE, f"{path}: {size(free)} free"))
     for xen in Xen:
         there = build.cached(xen) is not None
         facts.append(Fact(f"image, Xen {xen}", None, "built" if there else f"not built (xenlab build --xen {xen})"))

@@ -18,6 +18,7 @@ from pathlib import Path
 from lab.errors import BusyError, LabError
 from lab.hosts.lifecycle.strategy import State
 from lab.hosts.spec import Spec, check_name
+from xenplugin.image.files import write_atomically
 
 
 def home() -> Path:
@@ -58,9 +59,7 @@ class Folder:
         """Store the description of the lab and its state."""
         self.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"format": 1, "spec": spec.as_dict(), "state": str(state)}, indent=1)
-        new = self.path / "lab.json.new"
-        new.write_text(text + "\n", encoding="utf-8")
-        new.replace(self.path / "lab.json")
+        write_atomically(self.path / "lab.json", f"{text}\n".encode(), mode=0o644)
 
     def forget(self) -> None:
         """Remove the description, so that the lab no longer exists."""

@@ -1,4 +1,9 @@
-"""Installs the plugin's Debian package on the Xen hosts that have another one."""
+"""Installs the plugin's Debian package on the Xen hosts that do not have exactly this package.
+
+An image contains the package as it was when the image was built, so nothing has to be done on an emulated CPU until
+the project changes. When a lab boots, dpkg's list of the package's files is read from each host; if it differs, the
+package is sent and installed. That takes seconds; building a new image would take longer.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ _INSTALL = f"trap 'rm -f {_SENT}' EXIT; dpkg --force-confold -i {_SENT}"
 
 
 def install(nodes: list[Node], package: Package, say: Say) -> None:
-    """Have `package` on all `nodes`, side by side; on those that have it, nothing is done. Raises CommandError."""
+    """Install `package` on those of `nodes` that do not have it, in parallel. Raises CommandError."""
 
     def one(node: Node) -> None:
         if node.run(["sh", "-c", _ASK]).stdout == f"ii {package.files}":

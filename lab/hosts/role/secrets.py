@@ -1,4 +1,4 @@
-"""The Xen hosts of a lab that runs, searched for secrets that lie open there (lab.verify.judge.leaks)."""
+"""Searches the Xen hosts of a running lab for readable secrets (lab.verify.judge.leaks)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SECONDS = 600.0  # for the logs of a host; under emulation a journal takes minu
 
 
 def look_at_hosts(provider: Provider, seconds: float) -> dict[str, HostFinding]:
-    """Search both hosts side by side, what is there only while a guest moves for `seconds`. Raises LabError,
-    LabUsageError."""
+    """Search both hosts in parallel. What exists only while a guest is migrated is watched for `seconds`. Raises
+    LabError, LabUsageError."""
     if not provider.abilities.xen:
-        raise LabUsageError("the hosts of this lab are namespaces: what they would show is this machine's")
+        raise LabUsageError("the hosts of this lab are namespaces, which share this machine's files and processes")
     nodes = provider.nodes()
     for host in HOSTS:
         if host.name not in nodes:
@@ -31,8 +31,8 @@ def look_at_hosts(provider: Provider, seconds: float) -> dict[str, HostFinding]:
 
 def _look(node: Node, seconds: float) -> HostFinding:
     program = Path(leaks.__file__).read_text(encoding="utf-8")
-    said = node.check(["python3", "-", str(seconds)], program, timeout=_SECONDS + seconds)
+    output = node.check(["python3", "-", str(seconds)], program, timeout=_SECONDS + seconds)
     try:
-        return HostFinding(**json.loads(said))
+        return HostFinding(**json.loads(output))
     except (ValueError, TypeError):
-        raise CommandError(f"{node.name}: the search for secrets ended with {said[-200:]!r}") from None
+        raise CommandError(f"{node.name}: the search for secrets ended with {output[-200:]!r}") from None

@@ -14,8 +14,8 @@ _NEEDED = {
 
 @dataclass(frozen=True)
 class HostFinding:
-    """What a host showed. `leaks`: [where, what]; `places`: kind of place -> how many were looked at; `unread`: how
-    many could not be read."""
+    """The result for one host. `leaks`: pairs of place and secret; `places`: kind of place -> how many were
+    searched; `unread`: kind of place -> how many could not be read."""
 
     leaks: list[list[str]]
     places: dict[str, int]
@@ -23,5 +23,5 @@ class HostFinding:
 
     @property
     def missing(self) -> list[str]:
-        """Where a secret may be and nothing was looked at."""
+        """The kinds of places that may hold a secret and of which none was searched."""
         return [name for name, kinds in _NEEDED.items() if not any(self.places.get(kind) for kind in kinds)]

@@ -112,7 +112,7 @@ def test_no_room_and_missing_programs_are_said_before_anything_is_done(
     home: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "_NEEDED", 1 << 60)
-    with pytest.raises(MissingError, match="GB free") as caught:
+    with pytest.raises(MissingError, match="GiB free") as caught:
         build.obtain(XEN, lambda _: None)
     assert "XDG_CACHE_HOME" in str(caught.value.hint)
     monkeypatch.setattr(build, "missing", lambda: ["mmdebstrap is not installed (apt install mmdebstrap)"])

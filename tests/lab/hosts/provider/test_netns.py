@@ -20,8 +20,8 @@ def test_what_is_missing_is_said_with_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setattr("shutil.which", lambda program, path: None)
     said = NetnsProvider.missing(OFF)
     assert "network namespaces need root" in said
-    assert "/dev/net/none is not there: modprobe tun" in said
-    assert "the command ip is not here: apt install iproute2" in said
+    assert "/dev/net/none does not exist: modprobe tun" in said
+    assert "ip is not installed (apt install iproute2)" in said
     assert not any("strongswan" in each for each in said)
     assert any("apt install strongswan-charon" in each for each in NetnsProvider.missing(ON))
 

@@ -202,5 +202,5 @@ def test_what_libvirt_keeps_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         return virsh(verb, *words) if verb != "undefine" else subprocess.CompletedProcess([], 1, "", "no")
 
     monkeypatch.setattr(vagrant_libvirt, "_virsh", stubborn)
-    with pytest.raises(LabError, match="does not let go of xenlab-a-"):
+    with pytest.raises(LabError, match="does not remove xenlab-a-"):
         vagrant_libvirt.sweep("xenlab-a-")

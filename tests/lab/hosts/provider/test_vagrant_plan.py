@@ -80,7 +80,7 @@ def test_each_machine_has_the_topologys_places(secrets: Secrets) -> None:
         ("IPSEC", "des", "aes128gcm16"),
         ("DRIVER", "xen", "kvm, qemu"),
         ("BOX", "/nowhere/xenlab.box", "there is no box"),
-        ("NAME", "Lab 1", "is no name"),
+        ("NAME", "Lab 1", "is not a valid name"),
     ],
 )
 def test_what_is_in_doubt_is_refused(variable: str, value: str, message: str) -> None:
