@@ -117,6 +117,4 @@ def judge(name: str, output: str) -> None:
             hint="its emulated CPU must have no AVX and no XSAVE (docs/lab.md)",
         )
     if set(state) & set("cds") or seconds < 1:
-        raise CheckError(
-            f"{name}: the guest did not compute during the CPU test (state {state}, {seconds} s)"
-        )
+        raise CheckError(f"{name}: the guest did not compute during the CPU test (state {state}, {seconds} s)")

@@ -79,7 +79,7 @@ def test_each_machine_has_the_topologys_places(secrets: Secrets) -> None:
         ("ROUTER", "openbsd", "freebsd, linux"),
         ("IPSEC", "des", "aes128gcm16"),
         ("DRIVER", "xen", "kvm, qemu"),
-        ("BOX", "/nowhere/xenlab.box", "there is no box"),
+        ("BOX", "/nowhere/xenlab.box", "does not exist"),
         ("NAME", "Lab 1", "is not a valid name"),
     ],
 )
