@@ -1,4 +1,4 @@
-"""Changes to a lab that runs."""
+"""Changes the settings of a running lab."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real ESP between two namespaces: on, off, proved by capture, and nothing in the clear when it ends."""
+"""Real ESP between two namespaces: on and off, proved by captures, and nothing in the clear when charon ends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pings(node: Node, address: str) -> bool:
 
 
 def crossing(lab: Lab, path: Path) -> dict[str, int]:
-    """What crosses the link while host-a tries to reach host-b."""
+    """Return the packets by kind that cross the link while host-a tries to reach host-b."""
     record_all(lab.provider, path, lambda: pings(lab.node("host-a"), B.address))
     return count(path, {A.address, A.endpoint}, {B.address, B.endpoint})
 
@@ -97,7 +97,7 @@ def test_nothing_leaves_in_the_clear_when_the_tunnel_ends(
 
     node.check(["ip", "route", "del", "blackhole", "10.71.2.0/24"])
     node.check(["ip", *swan.plain_route("host-a", "host-b", "wan")])
-    assert crossing(lab, tmp_path / "open.pcap")["plain"] > 0  # what the guard was against
+    assert crossing(lab, tmp_path / "open.pcap")["plain"] > 0  # the leak that the guard prevents
 
 
 def test_it_comes_up_again_after_charon_was_killed(netns_ipsec_lab: Lab) -> None:
@@ -118,7 +118,7 @@ def test_the_tunnel_lives_on_when_the_link_changes(netns_ipsec_lab: Lab) -> None
         change(lab, link=Profile())
 
 
-def test_one_that_does_not_come_up_says_why(netns_ipsec_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_for_a_failure_is_reported(netns_ipsec_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = netns_ipsec_lab
     change(lab, ipsec=Suite.OFF)
     secrets = iter(["0x00", "0x01"])

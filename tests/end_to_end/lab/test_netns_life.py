@@ -1,4 +1,5 @@
-"""A lab of namespaces outlives its maker, stands beside another, and leaves nothing, however it ends."""
+"""A lab of namespaces outlives the command that made it, does not disturb another lab, and leaves nothing
+behind."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Labs of this test are kept here."""
+    """The folder for the labs of a test."""
     lacking = NetnsProvider.missing(Spec(provider="netns"))
     if lacking:
         pytest.skip("; ".join(lacking))
@@ -56,7 +57,7 @@ def note(home: Path, name: str = "one") -> dict[str, object]:
 
 
 def processes(*marks: str) -> list[str]:
-    """Command lines that contain one of `marks`."""
+    """Return the command lines that contain one of `marks`."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -67,7 +68,7 @@ def processes(*marks: str) -> list[str]:
 
 
 def ended(pid: int) -> bool:
-    """Whether process `pid` has ended; a zombie has."""
+    """Return whether process `pid` has ended; a zombie has."""
     try:
         process(pid)
     except OwnershipError:
@@ -114,7 +115,7 @@ def test_it_outlives_the_command_that_made_it(home: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=PATIENCE)
     prefix, pid = note(home)["prefix"], int(str(note(home)["pid"]))
-    assert os.getsid(pid) == pid  # no terminal's ctrl-C or end concerns it
+    assert os.getsid(pid) == pid  # so ctrl-C or the end of a terminal does not reach it
     with lab("one", wanted=False) as one:
         assert one.state is State.READY
         change(one, link=Profile(rtt=0.02))
@@ -203,7 +204,7 @@ def test_a_keeper_that_was_killed_leaves_nothing_after_down(home: Path) -> None:
         with pytest.raises(LabError, match="keeper process does not answer"):
             one.provider.set_link(Profile())
         one.down()
-    # Killed, but a process takes a moment to die.
+    # A killed process takes a moment to end.
     assert eventually(lambda: all(map(ended, inside)))
     nothing_left(home, found["prefix"])
 

@@ -1,4 +1,4 @@
-"""The wire check on real ESP: the same transfer, with IPsec and without, captured where the link is."""
+"""The wire check on real ESP: the same transfer with and without IPsec, captured on the link."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_esp_shows_nothing_and_plain_tcp_everything(netns_ipsec_lab: Lab, suite:
 
 
 def test_the_key_exchange_is_known(netns_ipsec_lab: Lab, tmp_path: Path) -> None:
-    """What strongSwan sends before there is ESP, what ping sends in it and beside it, and neighbour discovery."""
+    """Packets of strongSwan before there is ESP, of ping inside and outside of ESP, and of neighbour discovery."""
     change(netns_ipsec_lab, ipsec=Suite.OFF)
     node = netns_ipsec_lab.node("host-a")
     with recording_at(node, tmp_path / "x.pcap", remote="/run/ike.pcap") as counts:

@@ -1,6 +1,6 @@
-"""A lab by Vagrant: machines booted, a link seen, IPsec proved, and all of it gone again, also after a kill.
+"""A lab made by Vagrant: machines boot, the link and IPsec work, and nothing is left afterwards, even after a kill.
 
-Some ten minutes under software emulation, and libvirt must run: only with XENLAB_TEST_VAGRANT=1.
+It takes ten minutes under software emulation and needs libvirt, so it runs only with XENLAB_TEST_VAGRANT=1.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ LINK = Profile(rtt=0.06)
 
 
 def left_in_libvirt(name: str) -> list[str]:
-    """What has the lab's prefix."""
+    """Return the names in libvirt that have the lab's prefix."""
     words = (("list", "--all", "--name"), ("net-list", "--all", "--name"), ("vol-list", vagrant_libvirt.POOL))
     return [line for each in words for line in vagrant_libvirt.names(*each) if line.startswith(f"xenlab-{name}-")]
 
 
 def processes_of(folder: Path) -> list[str]:
-    """Processes that were started for the lab in `folder`."""
+    """Return the processes that were started for the lab in `folder`."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,4 +1,4 @@
-"""The existing way on real Xen: a guest starts, is moved by plain xl migrate, and is whole afterwards."""
+"""The existing way on real Xen: a guest is migrated by plain xl migrate, and is intact afterwards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_guest_moves_through_ipsec(xen_lab: Lab) -> None:
     change(xen_lab, ipsec=Suite.PAPER)
     said: list[str] = []
     figures = xl_ipsec.existing(xen_lab, said.append).figures
-    # 256 MiB of memory were carried, most of them zero and sent as such or not at all
+    # 256 MiB of memory, most of it zero pages, which xl sends as such or not at all
     assert figures["router_bytes"] > 100e6
     assert 0 < figures["downtime"] < figures["seconds"]
     assert figures["ticks"] >= 10
@@ -34,7 +34,7 @@ def test_a_guest_moves_through_ipsec(xen_lab: Lab) -> None:
 
 
 def test_what_is_not_protected_is_found_on_the_wire(xen_lab: Lab, tmp_path: Path) -> None:
-    """The wire check on a real xl's stream and a plain copy of the disk: every canary of either."""
+    """The wire check finds every canary in the stream of real xl and in a plain copy of the disk."""
     change(xen_lab, ipsec=Suite.OFF)
     capture = tmp_path / "plain.pcap"
     with recording(xen_lab.provider, capture):

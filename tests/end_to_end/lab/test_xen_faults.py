@@ -1,10 +1,10 @@
-"""Migrations broken on real Xen: afterwards exactly one guest runs, the right one, whole, and it can be moved.
+"""Migrations that fail on real Xen: afterwards exactly one guest runs, the right one, intact, and can be migrated.
 
-Every case sets a trap on a host (tests/helpers/xen_moves.py) that breaks something the moment a point of the
-migration is reached, lets the migration end, and does what an administrator does: `xenplugin recover` on both
-hosts, in one order or the other. The guest itself tells if it ever ran twice, from an older state, or with a
-damaged disk. It stays where the case has left it, so the next case's migration is the one "after"; the last test
-moves it there and back.
+Each case sets a trap on a host (tests/helpers/xen_moves.py) that breaks something when the migration reaches a
+certain point, waits for the end of the migration, and runs `xenplugin recover` on both hosts, in either order, as
+an administrator would. The guest reports whether it ever ran twice, from an older state, or with a damaged disk. It
+stays where a case has left it, so the next case begins with a migration after a failure; the last test migrates it
+there and back.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ BEFORE = (MEMORY, STOPPED)
 
 @pytest.fixture(scope="module")
 def guest(xen_lab: Lab) -> Iterator[Guest]:
-    """g1 with 128 MiB, running on one of the hosts, its disk on both; it writes to its disk."""
+    """g1 with 128 MiB, running on one of the hosts with its disk on both, and writing to its disk."""
     made = Guest(xen_lab, "g1", ["memory=128"])
     made.create(hosts(xen_lab)[0])
     made.say("disk 200")
@@ -55,17 +55,18 @@ def guest(xen_lab: Lab) -> Iterator[Guest]:
 
 
 def way(guest: Guest) -> tuple[Node, Node]:
-    """Where it runs, and the other host."""
+    """Return the host on which the guest runs, and the other host."""
     here = guest.home().node
     return here, next(node for node in hosts(guest.lab) if node.name != here.name)
 
 
 def settled(guest: Guest, first: str, where: Node | None = None) -> None:
-    """After recovery on both hosts one guest runs, `where` if that is known, whole; nothing of it is left."""
+    """Recover on both hosts, and check that one intact guest runs, on `where` if given, and nothing else is
+    left."""
     nodes = sorted(hosts(guest.lab), key=lambda node: node.name != first)
     said = [recover(node) for node in nodes]
     assert said[1][0] == 0, said
-    if said[0][0]:  # it needed the other's word
+    if said[0][0]:  # it needed the record of the other host
         assert recover(nodes[0])[0] == 0, said
     home = guest.home()
     assert where is None or home.node.name == where.name
@@ -115,7 +116,8 @@ def test_a_process_is_killed(guest: Guest, at: tuple[str, ...], who: str, first:
 
 @pytest.mark.parametrize("at", [MEMORY, STOPPED, OPEN, HANDING], ids=["memory", "stopped", "handover", "handing"])
 def test_the_link_is_cut(guest: Guest, at: tuple[str, ...]) -> None:
-    """Nothing passes and nobody is told: both sides give up by themselves; when it is back, all is settled."""
+    """Packets are dropped silently: both sides give up by themselves, and recovery succeeds when the link is
+    back."""
     source, target = way(guest)
     router = guest.lab.node(ROUTER.name)
     device = f"$(ip -br link | awk '/{ROUTER.nic(SITE_B).mac}/ {{print $1}}')"
@@ -128,7 +130,7 @@ def test_the_link_is_cut(guest: Guest, at: tuple[str, ...]) -> None:
         trap.end()
         code, said = move.end()
         print(f"{at}: exit code {code}, {said.strip()[-300:]}")
-        # The far side's xl is not held: it may have been asked, and have answered, before the link is down.
+        # The remote xl is not stopped: it may have answered a request before the link is down.
         assert code or at is HANDING
     finally:
         router.check(["sh", "-c", f"ip link set {device} up"])
@@ -136,7 +138,7 @@ def test_the_link_is_cut(guest: Guest, at: tuple[str, ...]) -> None:
 
 
 def refused(guest: Guest, source: Node, target: Node, *options: str) -> tuple[int, str]:
-    """Exit code and last error of a migration that must fail; the guest stays where it was, whole."""
+    """Return exit code and last error of a migration that must fail, and check that the guest stays intact."""
     move = migrate(source, target, guest.name, *FEW, *options)
     code, _ = move.end()
     assert code != 0
@@ -170,7 +172,7 @@ def test_the_name_is_taken(guest: Guest) -> None:
 
 
 def test_the_target_is_in_use(guest: Guest) -> None:
-    """Another guest has the disk that is at the target's path."""
+    """Another guest uses the disk at the target's path."""
     source, target = way(guest)
     target.check(["xl", "create", "-q", f"/srv/guests/{guest.name}.cfg", 'name="other"', "memory=128"], timeout=300)
     try:
@@ -187,7 +189,7 @@ def test_ssh_is_refused(guest: Guest) -> None:
 
 
 def test_ctrl_c(guest: Guest) -> None:
-    """While the guest stands still: it goes on at the source."""
+    """Interrupted while the guest is suspended: it continues at the source."""
     source, target = way(guest)
     trap = Trap(source, STOPPED, f"kill -INT $({PIDS['supervisor']})")
     code, _ = migrate(source, target, guest.name, *FEW, *STATIC).end()

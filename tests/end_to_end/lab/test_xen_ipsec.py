@@ -1,4 +1,4 @@
-"""The kernel's ESP between two real Xen hosts: on, off, and nothing in the clear, whatever becomes of charon."""
+"""ESP by the kernel between two real Xen hosts: on and off, and nothing in the clear even when charon ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ A, B = swan.ends("transport")
 
 
 def crossing(lab: Lab, path: Path, before: str) -> dict[str, int]:
-    """What crosses the router while host-a runs `before` and then tries to reach host-b."""
+    """Return the packets by kind that cross the router while host-a runs `before` and then tries to reach
+    host-b."""
     node = lab.node("host-a")
     with recording(lab.provider, path) as counts:
         node.check(["sh", "-c", before], timeout=120)
@@ -36,7 +37,7 @@ def test_only_esp_crosses_whatever_becomes_of_charon(xen_lab: Lab, tmp_path: Pat
     seen = crossing(xen_lab, tmp_path / "ended.pcap", "swanctl --terminate --ike xenlab")
     assert seen["plain"] == 0 and seen["ike"] > 2 and seen["esp"] > 0  # the trap has made a new SA
     end = "p=$(cat /run/charon.pid); kill $p; while kill -0 $p 2>/dev/null; do sleep 0.1; done"
-    assert crossing(xen_lab, tmp_path / "gone.pcap", end)["plain"] == 0  # its policies have gone with it
+    assert crossing(xen_lab, tmp_path / "gone.pcap", end)["plain"] == 0  # charon has removed its policies
 
     change(xen_lab, ipsec=Suite.OFF)
     assert prove(xen_lab.provider, xen_lab.spec)["plain"] >= 24

@@ -1,9 +1,9 @@
-"""Guests move on real Xen with their disks: there and back, in every mode, by every way to ask for it.
+"""Guests are migrated on real Xen with their disks: there and back, in every mode, by each command.
 
-One guest of 128 MiB goes from host to host through all tests of this module, so each begins where the one before
-has left it, and each is also the migration after the others. Two connections are enough for a link without delay,
-and on emulated CPUs the threads of more cost more than they bring; a far side that is slow for want of CPU looks
-like a slow link, so that the level would grow, and cost both hosts' CPUs more.
+All tests of this module migrate the same guest of 128 MiB, so each begins where the one before has left it. Two
+connections are enough for a link without delay; on emulated CPUs the threads of more cost more than they gain. The
+level is fixed, because a remote side that lacks CPU time looks like a slow link, and a higher level would cost even
+more CPU time on both hosts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VERIFY = "PYTHONPATH=/usr/lib/xen-4.17/lib/python /usr/lib/xen-4.17/bin/verify-s
 
 @pytest.fixture(scope="module")
 def guest(xen_lab: Lab) -> Iterator[Guest]:
-    """g1, running on host-a; host-b has nothing of its disk."""
+    """g1, running on host-a, with no copy of its disk on host-b."""
     made = Guest(xen_lab, "g1", ["memory=128"])
     made.create(hosts(xen_lab)[0])
     forget_disk(hosts(xen_lab)[1], made)
@@ -34,18 +34,18 @@ def guest(xen_lab: Lab) -> Iterator[Guest]:
 
 
 def forget_disk(node: Node, guest: Guest) -> None:
-    """Remove whatever `node` has of the guest's disk."""
+    """Remove the guest's disk from `node`, complete or not."""
     node.check(["sh", "-c", 'rm -f "$1" "${1%/*}/.${1##*/}.xenplugin-"*', "sh", guest.disk])
 
 
 def way(guest: Guest) -> tuple[Node, Node]:
-    """Where it runs, and the other host."""
+    """Return the host on which the guest runs, and the other host."""
     here = guest.home().node
     return here, next(node for node in hosts(guest.lab) if node.name != here.name)
 
 
 def arrived(guest: Guest, target: Node) -> None:
-    """It runs there and only there, is whole, and neither host has anything left of the migration."""
+    """Check that the guest runs only there, is intact, and that nothing of the migration is left on either host."""
     assert guest.home().node.name == target.name
     guest.check_whole()
     for node in hosts(guest.lab):
@@ -54,7 +54,7 @@ def arrived(guest: Guest, target: Node) -> None:
 
 
 def there(guest: Guest, *options: str) -> dict[str, Any]:
-    """The result of moving it to the other host, where it arrives."""
+    """Migrate the guest to the other host, check it there, and return the result."""
     source, target = way(guest)
     result = moved(source, target, guest.name, *FEW, *options)
     arrived(guest, target)
@@ -62,7 +62,7 @@ def there(guest: Guest, *options: str) -> dict[str, Any]:
 
 
 def test_there_and_back(guest: Guest) -> None:
-    """The second time only a difference moves. Its writes are watched, not guessed by comparing."""
+    """The second time only a difference is sent, and writes are found by dirty tracking, not by comparison."""
     source, target = way(guest)
     move = migrate(source, target, guest.name, *FEW)
     code, said = move.end()
@@ -77,7 +77,7 @@ def test_there_and_back(guest: Guest) -> None:
 
 
 def test_a_busy_guest(guest: Guest) -> None:
-    """What it writes to its disk and memory meanwhile arrives: it looks itself, eight seconds later."""
+    """What the guest writes to disk and memory during the migration arrives; it checks that after eight seconds."""
     guest.say("disk 500")
     guest.say("memory 300")
     guest.await_trace(lambda seen: seen.rounds >= 2, "it checks nothing")
@@ -93,7 +93,7 @@ def test_stopped(guest: Guest, mode: str) -> None:
     result = there(guest, "--mode", mode)
     assert result["mode"] == mode and result["phases"].get("disks") is None
     if mode == "full":
-        assert result["disks"][0]["bytes_wire"] > 50e6  # what the disk holds, not compressed
+        assert result["disks"][0]["bytes_wire"] > 50e6  # the data on the disk, not compressed
 
 
 def test_by_hand(guest: Guest) -> None:
@@ -104,7 +104,7 @@ def test_by_hand(guest: Guest) -> None:
 
 
 def test_enabled_and_disabled(guest: Guest) -> None:
-    """Plain `xl migrate` takes the disk along once it is enabled, and not any more afterwards."""
+    """Plain `xl migrate` moves the disk while the plugin is enabled, and not after it is disabled."""
     source, target = way(guest)
     forget_disk(target, guest)
     source.check(["xenplugin", "enable"], timeout=120)
@@ -124,7 +124,7 @@ def test_enabled_and_disabled(guest: Guest) -> None:
 
 
 def test_downtime_beside_plain_xl(xen_lab: Lab, guest: Guest) -> None:
-    """The same guest (256 MiB) by plain xl, whose disk was copied before, and by the plugin with its disk."""
+    """The same guest (256 MiB) by plain xl, after its disk was copied, and by the plugin with its disk."""
     guest.destroy()
     plain, ours = (WAYS[name](xen_lab, print).figures for name in ("existing", "live"))
     for name, figures in (("xl migrate", plain), ("xenplugin", ours)):
@@ -135,7 +135,7 @@ def test_downtime_beside_plain_xl(xen_lab: Lab, guest: Guest) -> None:
 
 
 def test_a_logical_volume(xen_lab: Lab, guest: Guest) -> None:
-    """g2, whose disk is a volume on both hosts, there and back; its writes are watched as well."""
+    """g2, whose disk is a logical volume on both hosts, there and back, with dirty tracking."""
     a, b = hosts(xen_lab)
     for node in (a, b):
         node.check(["xenlab-guest", "lvm"], timeout=300)
@@ -154,7 +154,7 @@ def test_a_logical_volume(xen_lab: Lab, guest: Guest) -> None:
 
 
 def test_what_comes_out_is_what_went_in(guest: Guest) -> None:
-    """Xen's own verifier finds nothing wrong with the stream before and behind the plugin, byte for byte one."""
+    """Xen's own verifier accepts the stream before and after the plugin, which are identical."""
     source, target = way(guest)
     folder = "/root/recorded"
     before = (
@@ -162,7 +162,7 @@ def test_what_comes_out_is_what_went_in(guest: Guest) -> None:
         + ' "$@"\n'
     )
     far = f'#!/bin/sh\nPATH={folder}:/usr/sbin:/usr/bin exec xenplugin "$@"\n'
-    # It takes xl's place only for the migration; its status is xl's own business there.
+    # The plugin replaces only `xl migrate`; other verbs are xl's own.
     behind = f"""#!/bin/sh
 case " $* " in
 *" migrate-receive "*) tee {folder}/out | /usr/sbin/xl "$@" ;;
@@ -187,7 +187,7 @@ esac
 
 
 def test_pvh(xen_lab: Lab) -> None:
-    """g3, hardware virtualised."""
+    """g3, with hardware virtualisation."""
     a, b = hosts(xen_lab)
     hvm = Guest(xen_lab, "g3", ["memory=128"])
     try:

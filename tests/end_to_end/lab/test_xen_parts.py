@@ -1,4 +1,4 @@
-"""What the fast tests' stand-ins are like, the real ones in dom0 are: the same cases for both."""
+"""The fakes of the fast tests behave like the real programs in dom0: the same cases for both."""
 
 from __future__ import annotations
 

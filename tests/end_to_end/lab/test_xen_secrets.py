@@ -1,5 +1,5 @@
-"""What the hosts show while a guest moves: no secret of the session in an argument, an environment, a log, the
-journal, a state file or xenstore; and the same search finds one that was put into each of these."""
+"""While a guest is migrated, no secret of the session is in an argument, an environment, a log, the journal, a
+state file or xenstore; and the same search finds a secret that was put into each of these."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ rm /var/log/xenlab-planted.log
 
 @pytest.fixture
 def guest(xen_lab: Lab) -> Iterator[Guest]:
-    """g1, running on host-a; host-b has nothing of its disk."""
+    """g1, running on host-a, with no copy of its disk on host-b."""
     made = Guest(xen_lab, "g1", ["memory=128"])
     made.create(hosts(xen_lab)[0])
     hosts(xen_lab)[1].check(["sh", "-c", 'rm -f "$1" "${1%/*}/.${1##*/}.xenplugin-"*', "sh", made.disk])
@@ -41,7 +41,7 @@ def guest(xen_lab: Lab) -> Iterator[Guest]:
 
 def test_nothing_secret_lies_open_while_a_guest_moves(xen_lab: Lab, guest: Guest) -> None:
     source, target = hosts(xen_lab)
-    before = {name: each.leaks for name, each in look_at_hosts(xen_lab.provider, 0.0).items()}  # of the other test
+    before = {name: each.leaks for name, each in look_at_hosts(xen_lab.provider, 0.0).items()}  # by the other test
     result: list[object] = []
     moving = threading.Thread(target=lambda: result.append(moved(source, target, guest.name, "--level", "1")))
     moving.start()
@@ -50,7 +50,7 @@ def test_nothing_secret_lies_open_while_a_guest_moves(xen_lab: Lab, guest: Guest
     assert result
     for name, each in looked.items():
         assert [leak for leak in each.leaks if leak not in before[name]] == []
-        assert all(each.places.values()), each.places  # nothing that was to be looked at was not there
+        assert all(each.places.values()), each.places  # every kind of place was searched
 
 
 def test_what_lies_open_is_found_wherever_it_lies(xen_lab: Lab) -> None:

@@ -1,4 +1,5 @@
-"""The plugin's package in the lab: made once for what the project is, installed only where it is not."""
+"""The plugin's package in the lab: made once for each state of the project, installed only on hosts that lack
+it."""
 
 from __future__ import annotations
 
@@ -74,7 +75,7 @@ def test_without_the_project_there_is_none(tmp_path: Path, monkeypatch: pytest.M
 
 
 class Host(Node):
-    """Says what it has installed, and keeps what it is sent."""
+    """A host that reports what it has installed, and keeps what it is sent."""
 
     def __init__(self, name: str, installed: str, fails: bool = False) -> None:
         self.name = name

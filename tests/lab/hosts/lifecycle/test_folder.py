@@ -1,4 +1,4 @@
-"""A lab's folder: what is kept, who may change it, and what becomes of a lab that nobody can read."""
+"""A lab's folder: its content, its lock, and taking down a lab whose description cannot be read."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_one_at_a_time_and_a_dead_one_holds_nothing() -> None:
 
 
 class Fake(Provider):
-    """Notes what it is told; `RUNS` are its machines."""
+    """A provider that records its calls; `RUNS` are its running machines."""
 
     abilities = Abilities(xen=False, esp="tunnel", native_speed=True)
     SAID: ClassVar[list[tuple[str, str]]] = []
@@ -101,14 +101,14 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 
 def test_what_a_killed_command_began_is_ended_before_another_kind_of_lab(fake: list[tuple[str, str]]) -> None:
-    """Else its machines would be nobody's."""
+    """Else nothing would stop its machines."""
     Folder("one").save(Spec(name="one"), State.BUILT)
     with open_lab("one", print, Spec(name="one", provider="netns")) as lab:
         assert Fake.SAID == [("down", "qemu")] and lab.spec.provider == "netns"
     Fake.SAID.clear()
     Folder("one").save(Spec(name="one"), State.BUILT)
     with open_lab("one", print, Spec(name="one", link=Profile.parse(rtt="1ms"))) as lab:
-        assert Fake.SAID == [] and lab.spec.link.rtt == 0.001  # the same machines will do
+        assert Fake.SAID == [] and lab.spec.link.rtt == 0.001  # its machines can be used
 
 
 @pytest.mark.parametrize("wanted", [Spec(xen=Xen.V4_20), Spec(provider="netns"), Spec(router_image="/x")])

@@ -1,4 +1,4 @@
-"""A lab of namespaces, as far as it goes without root: what is missing, and whose process is whose."""
+"""The provider of namespaces, the parts that need no root."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.hosts.spec import Spec, Suite
 OFF, ON = Spec(provider="netns"), Spec(provider="netns", ipsec=Suite.TODAY)
 
 
-def test_what_is_missing_is_said_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_are_named_with_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(module, "TUN", "/dev/net/none")
     monkeypatch.setattr("shutil.which", lambda program, path: None)
@@ -33,7 +33,7 @@ def test_nothing_is_missing_where_all_is_there(monkeypatch: pytest.MonkeyPatch) 
     assert NetnsProvider.missing(ON) == []
 
 
-def test_a_shell_says_where_it_is() -> None:
+def test_the_prompt_of_a_shell_names_the_host() -> None:
     words = Namespace("host-a", "xl-a", Path("/own")).command([])
     assert words[:4] == ["ip", "netns", "exec", "xl-a"]
     assert "debian_chroot=host-a" in words

@@ -1,4 +1,4 @@
-"""A capture is complete, or says how much it lacks."""
+"""A capture is complete, or reports how many packets it lacks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ while True:
 
 
 class Here(Node):
-    """This machine, with a tcpdump of the test's."""
+    """This machine, with a fake tcpdump."""
 
     name = "host-a"
 
@@ -51,7 +51,7 @@ class Here(Node):
 
 
 class Lab:
-    """The provider of one host."""
+    """A provider with one host."""
 
     abilities = Abilities(xen=False, esp="tunnel", native_speed=True)
 
