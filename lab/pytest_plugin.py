@@ -52,7 +52,7 @@ def skip_if_missing(spec: Spec) -> None:
 def brought_up(spec: Spec) -> Iterator[Lab]:
     """Bring the lab `spec` up; nothing of it is left at the end."""
     try:
-        with open_lab(spec.name, lambda said: print(f"lab: {said}"), spec) as lab:
+        with open_lab(spec.name, _report, spec) as lab:
             try:
                 lab.up()
                 yield lab
@@ -62,10 +62,14 @@ def brought_up(spec: Spec) -> Iterator[Lab]:
         shutil.rmtree(Folder(spec.name).path, ignore_errors=True)
 
 
+def _report(text: str) -> None:
+    print(f"lab: {text}")
+
+
 def _up(provider: str) -> Iterator[Lab]:
     there = os.environ.get("XENLAB_TEST_LAB", "")
     if there and provider == "qemu":
-        with open_lab(there, lambda said: print(f"lab: {said}")) as lab:
+        with open_lab(there, _report) as lab:
             lab.install()
             yield lab
         return

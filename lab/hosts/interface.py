@@ -101,9 +101,9 @@ class Node(ABC):
             raise CommandError(f"{self.name}: {shlex.join(words)}: not finished after {limit:.0f} s") from None
 
 
-def one_line(said: bytes) -> str:
+def one_line(output: bytes) -> str:
     """Return what a command printed on standard error as one line, for an error message."""
-    return " ".join(said.decode(errors="replace").split()) or "no reason given"
+    return " ".join(output.decode(errors="replace").split()) or "no reason given"
 
 
 class Provider(ABC):

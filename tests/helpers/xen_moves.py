@@ -15,8 +15,8 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +118,10 @@ class Guest:
                 if domain.name.split("--")[0] == self.name:
                     node.run(["xl", "destroy", str(domain.domid)], timeout=ASK)
 
+    def forget_disk(self, node: Node) -> None:
+        """Remove its disk from `node`, complete or not."""
+        node.check(["sh", "-c", 'rm -f "$1" "${1%/*}/.${1##*/}.xenplugin-"*', "sh", self.disk])
+
     def say(self, words: str) -> None:
         """Write a line to its console: `disk 500`, `memory 0` (KiB/s)."""
         self.home().node.check(["xenlab-guest", "say", self.name, words], timeout=ASK)
@@ -143,6 +147,11 @@ class Guest:
             raise CheckError(f"{self.name} does not run exactly once: {found}")
         host, domain = running[0]
         return Home(self.lab.node(host), domain)
+
+    def sides(self) -> tuple[Node, Node]:
+        """Return the host on which it runs, and the other host."""
+        here = self.home().node
+        return here, next(node for node in hosts(self.lab) if node.name != here.name)
 
     def console(self) -> str:
         """Return the output of its console on both hosts since it was started."""
@@ -176,6 +185,17 @@ class Guest:
         if seen.corrupt or seen.lost or again:
             raise CheckError(f"{self.name}: corrupt {seen.corrupt}, ticks lost {seen.lost}, said twice {again}")
         return seen
+
+
+@contextmanager
+def started(lab: Lab) -> Iterator[Guest]:
+    """Start g1 with 128 MiB on host-a, and destroy it at the end."""
+    guest = Guest(lab, "g1", ["memory=128"])
+    try:
+        guest.create(hosts(lab)[0])
+        yield guest
+    finally:
+        guest.destroy()
 
 
 def twice(text: str) -> list[int]:

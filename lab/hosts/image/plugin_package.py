@@ -95,8 +95,8 @@ def obtain(cache: Path, say: Say) -> Package:
 def _make(folder: Path) -> None:
     done = _run([str(ROOT / "packaging/deb.sh"), str(folder)])
     if done.returncode:
-        said = done.stderr.replace("xenplugin: ", "").strip()
-        raise (MissingError if done.returncode == MissingError.code else BuildError)(said)
+        reason = done.stderr.replace("xenplugin: ", "").strip()
+        raise (MissingError if done.returncode == MissingError.code else BuildError)(reason)
     deb = folder / "xenplugin.deb"
     Path(done.stdout.strip()).rename(deb)
     done = _run(["dpkg-deb", "-I", str(deb), "md5sums"])

@@ -28,6 +28,8 @@ from lab.errors import LabError, LabUsageError, print_error
 from lab.hosts import topology
 from lab.hosts.image import plugin_package
 from lab.hosts.image.identity import Keys, identity, make_keys
+from lab.hosts.machine.accel import Accel
+from lab.hosts.machine.command import CPU
 from lab.hosts.provider import vagrant_scripts as scripts
 from lab.hosts.role import swan
 from lab.hosts.spec import Auth, Spec, Suite
@@ -39,8 +41,6 @@ DEBIAN_BOX = "generic/debian12"
 FREEBSD_BOX = "generic/freebsd14"
 #: The names of boxes of `xenlab box`, which have everything that a Xen host needs, begin with this.
 OWN = "xenlab-"
-# Without AVX, XSAVE, SMAP and SMEP: emulated Xen crashes or corrupts vector registers with them.
-EMULATED_CPU = "max,-smap,-smep,-xsave,-avx,-avx2,-fma,-f16c"
 _FREEBSD_MEMORY = 1024  # MiB
 
 
@@ -143,7 +143,7 @@ def plan(settings: Settings, source: Path, secrets: Secrets) -> dict[str, Any]:
     return {
         "prefix": f"xenlab-{settings.name}-",
         "driver": "qemu" if settings.emulated else "kvm",
-        "cpu": EMULATED_CPU if settings.emulated else None,
+        "cpu": CPU[Accel.TCG] if settings.emulated else None,
         "boot_timeout": 3600 if settings.emulated else 600,  # seconds
         # Machines from the project's own box need nothing from outside this machine.
         "outside": settings.freebsd is not None or not settings.box.own,

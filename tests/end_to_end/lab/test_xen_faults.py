@@ -16,7 +16,7 @@ import pytest
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.topology import ROUTER, SITE_B
-from tests.helpers.xen_moves import ASK, Guest, Trap, clean, domains, hosts, migrate, moved, recover
+from tests.helpers.xen_moves import ASK, Guest, Trap, clean, domains, hosts, migrate, moved, recover, started
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 FEW = ("--streams", "2", "--level", "1")
@@ -47,17 +47,9 @@ BEFORE = (MEMORY, STOPPED)
 @pytest.fixture(scope="module")
 def guest(xen_lab: Lab) -> Iterator[Guest]:
     """g1 with 128 MiB, running on one of the hosts with its disk on both, and writing to its disk."""
-    made = Guest(xen_lab, "g1", ["memory=128"])
-    made.create(hosts(xen_lab)[0])
-    made.say("disk 200")
-    yield made
-    made.destroy()
-
-
-def way(guest: Guest) -> tuple[Node, Node]:
-    """Return the host on which the guest runs, and the other host."""
-    here = guest.home().node
-    return here, next(node for node in hosts(guest.lab) if node.name != here.name)
+    with started(xen_lab) as made:
+        made.say("disk 200")
+        yield made
 
 
 def settled(guest: Guest, first: str, where: Node | None = None) -> None:
@@ -100,7 +92,7 @@ def settled(guest: Guest, first: str, where: Node | None = None) -> None:
     ],
 )
 def test_a_process_is_killed(guest: Guest, at: tuple[str, ...], who: str, first: str) -> None:
-    source, target = way(guest)
+    source, target = guest.sides()
     here = target if "destination" in at else source
     kill = f"p=$({PIDS[who]}); kill -9 $p && echo killed $p"
     if who in FAR and here is source:
@@ -118,7 +110,7 @@ def test_a_process_is_killed(guest: Guest, at: tuple[str, ...], who: str, first:
 def test_the_link_is_cut(guest: Guest, at: tuple[str, ...]) -> None:
     """Packets are dropped silently: both sides give up by themselves, and recovery succeeds when the link is
     back."""
-    source, target = way(guest)
+    source, target = guest.sides()
     router = guest.lab.node(ROUTER.name)
     device = f"$(ip -br link | awk '/{ROUTER.nic(SITE_B).mac}/ {{print $1}}')"
     trap = Trap(source, at, "echo held; read -r _")
@@ -150,7 +142,7 @@ def refused(guest: Guest, source: Node, target: Node, *options: str) -> tuple[in
 
 
 def test_the_far_disk_is_full(guest: Guest) -> None:
-    source, target = way(guest)
+    source, target = guest.sides()
     target.check(["mount", "-t", "tmpfs", "-o", "size=20m", "none", "/srv/guests"])
     try:
         code, said = refused(guest, source, target)
@@ -160,7 +152,7 @@ def test_the_far_disk_is_full(guest: Guest) -> None:
 
 
 def test_the_name_is_taken(guest: Guest) -> None:
-    source, target = way(guest)
+    source, target = guest.sides()
     target.check(["xl", "create", "-q", f"/srv/guests/{guest.name}.cfg", "memory=128", "disk=[]"], timeout=300)
     other = next(domain for domain in domains(target) if domain.name == guest.name)
     try:
@@ -173,7 +165,7 @@ def test_the_name_is_taken(guest: Guest) -> None:
 
 def test_the_target_is_in_use(guest: Guest) -> None:
     """Another guest uses the disk at the target's path."""
-    source, target = way(guest)
+    source, target = guest.sides()
     target.check(["xl", "create", "-q", f"/srv/guests/{guest.name}.cfg", 'name="other"', "memory=128"], timeout=300)
     try:
         code, said = refused(guest, source, target)
@@ -183,14 +175,14 @@ def test_the_target_is_in_use(guest: Guest) -> None:
 
 
 def test_ssh_is_refused(guest: Guest) -> None:
-    source, target = way(guest)
+    source, target = guest.sides()
     code, said = refused(guest, source, target, "-s", "ssh -o BatchMode=yes -p 9")
     assert code in (11, 14), said
 
 
 def test_ctrl_c(guest: Guest) -> None:
     """Interrupted while the guest is suspended: it continues at the source."""
-    source, target = way(guest)
+    source, target = guest.sides()
     trap = Trap(source, STOPPED, f"kill -INT $({PIDS['supervisor']})")
     code, _ = migrate(source, target, guest.name, *FEW, *STATIC).end()
     trap.end()
@@ -200,6 +192,6 @@ def test_ctrl_c(guest: Guest) -> None:
 
 def test_it_can_still_be_moved(guest: Guest) -> None:
     for _ in range(2):
-        source, target = way(guest)
+        source, target = guest.sides()
         moved(source, target, guest.name, *FEW)
         settled(guest, source.name, target)

@@ -16,7 +16,7 @@ import pytest
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from lab.measure.xen_ways import WAYS
-from tests.helpers.xen_moves import MOVE, Guest, Move, clean, hosts, migrate, moved
+from tests.helpers.xen_moves import MOVE, Guest, Move, clean, hosts, migrate, moved, started
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 FEW = ("--streams", "2", "--level", "1")
@@ -26,22 +26,9 @@ VERIFY = "PYTHONPATH=/usr/lib/xen-4.17/lib/python /usr/lib/xen-4.17/bin/verify-s
 @pytest.fixture(scope="module")
 def guest(xen_lab: Lab) -> Iterator[Guest]:
     """g1, running on host-a, with no copy of its disk on host-b."""
-    made = Guest(xen_lab, "g1", ["memory=128"])
-    made.create(hosts(xen_lab)[0])
-    forget_disk(hosts(xen_lab)[1], made)
-    yield made
-    made.destroy()
-
-
-def forget_disk(node: Node, guest: Guest) -> None:
-    """Remove the guest's disk from `node`, complete or not."""
-    node.check(["sh", "-c", 'rm -f "$1" "${1%/*}/.${1##*/}.xenplugin-"*', "sh", guest.disk])
-
-
-def way(guest: Guest) -> tuple[Node, Node]:
-    """Return the host on which the guest runs, and the other host."""
-    here = guest.home().node
-    return here, next(node for node in hosts(guest.lab) if node.name != here.name)
+    with started(xen_lab) as made:
+        made.forget_disk(hosts(xen_lab)[1])
+        yield made
 
 
 def arrived(guest: Guest, target: Node) -> None:
@@ -55,7 +42,7 @@ def arrived(guest: Guest, target: Node) -> None:
 
 def there(guest: Guest, *options: str) -> dict[str, Any]:
     """Migrate the guest to the other host, check it there, and return the result."""
-    source, target = way(guest)
+    source, target = guest.sides()
     result = moved(source, target, guest.name, *FEW, *options)
     arrived(guest, target)
     return result
@@ -63,7 +50,7 @@ def there(guest: Guest, *options: str) -> dict[str, Any]:
 
 def test_there_and_back(guest: Guest) -> None:
     """The second time only a difference is sent, and writes are found by dirty tracking, not by comparison."""
-    source, target = way(guest)
+    source, target = guest.sides()
     move = migrate(source, target, guest.name, *FEW)
     code, said = move.end()
     assert code == 0, said
@@ -97,7 +84,7 @@ def test_stopped(guest: Guest, mode: str) -> None:
 
 
 def test_by_hand(guest: Guest) -> None:
-    source, target = way(guest)
+    source, target = guest.sides()
     code, said = Move(source, ["xl", "migrate", "-s", "xenplugin transport", guest.name, target.name]).end()
     assert code == 0, said
     arrived(guest, target)
@@ -105,8 +92,8 @@ def test_by_hand(guest: Guest) -> None:
 
 def test_enabled_and_disabled(guest: Guest) -> None:
     """Plain `xl migrate` moves the disk while the plugin is enabled, and not after it is disabled."""
-    source, target = way(guest)
-    forget_disk(target, guest)
+    source, target = guest.sides()
+    guest.forget_disk(target)
     source.check(["xenplugin", "enable"], timeout=120)
     try:
         code, said = Move(source, ["sh", "-lc", f"xl migrate {guest.name} {target.name}"]).end()
@@ -114,8 +101,8 @@ def test_enabled_and_disabled(guest: Guest) -> None:
         arrived(guest, target)
     finally:
         source.check(["xenplugin", "disable"], timeout=120)
-    source, target = way(guest)
-    forget_disk(target, guest)
+    source, target = guest.sides()
+    guest.forget_disk(target)
     move = Move(source, ["sh", "-lc", f"xl migrate {guest.name} {target.name}"])
     code, said = move.end()
     assert code != 0
@@ -155,7 +142,7 @@ def test_a_logical_volume(xen_lab: Lab, guest: Guest) -> None:
 
 def test_what_comes_out_is_what_went_in(guest: Guest) -> None:
     """Xen's own verifier accepts the stream before and after the plugin, which are identical."""
-    source, target = way(guest)
+    source, target = guest.sides()
     folder = "/root/recorded"
     before = (
         f"#!/bin/sh\ntee {folder}/in | xenplugin transport {' '.join(FEW)} --remote-program {folder}/far"
@@ -192,7 +179,7 @@ def test_pvh(xen_lab: Lab) -> None:
     hvm = Guest(xen_lab, "g3", ["memory=128"])
     try:
         hvm.create(a)
-        forget_disk(b, hvm)
+        hvm.forget_disk(b)
         moved(a, b, "g3", *FEW)
         arrived(hvm, b)
     finally:

@@ -11,7 +11,7 @@ import pytest
 
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role.secrets import look_at_hosts
-from tests.helpers.xen_moves import Guest, hosts, moved
+from tests.helpers.xen_moves import Guest, hosts, moved, started
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 #: Puts a secret, its first argument, where it must not be, and takes it away when its standard input ends.
@@ -32,11 +32,9 @@ rm /var/log/xenlab-planted.log
 @pytest.fixture
 def guest(xen_lab: Lab) -> Iterator[Guest]:
     """g1, running on host-a, with no copy of its disk on host-b."""
-    made = Guest(xen_lab, "g1", ["memory=128"])
-    made.create(hosts(xen_lab)[0])
-    hosts(xen_lab)[1].check(["sh", "-c", 'rm -f "$1" "${1%/*}/.${1##*/}.xenplugin-"*', "sh", made.disk])
-    yield made
-    made.destroy()
+    with started(xen_lab) as made:
+        made.forget_disk(hosts(xen_lab)[1])
+        yield made
 
 
 def test_nothing_secret_lies_open_while_a_guest_moves(xen_lab: Lab, guest: Guest) -> None:
