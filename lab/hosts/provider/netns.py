@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -49,6 +50,38 @@ _OWN = {"run": "/run", "swanctl": "/etc/swanctl"}
 _WITH_MOUNTS = " && ".join(
     [f'{{ [ ! -d {there} ] || mount --bind "$0/{here}" {there}; }}' for here, there in _OWN.items()] + ['exec "$@"']
 )
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """The keeper process of a lab, as noted in keeper.json. `born`: its start time in clock ticks since boot (0 if
+    it ended at once); `prefix`: the prefix of the names of its namespaces."""
+
+    pid: int
+    born: int
+    prefix: str
+
+    @property
+    def process(self) -> Process:
+        """The process, which may have ended."""
+        return Process(self.pid, self.born, boot_id())
+
+    @property
+    def namespaces(self) -> list[str]:
+        """The namespaces that it has made and that still exist."""
+        return [name for name in netns.names() if name.startswith(f"{self.prefix}-")]
+
+    @property
+    def emulators(self) -> list[int]:
+        """The pids of emulators whose command lines name its namespaces."""
+        found = []
+        joined = f"{self.prefix}-a-".encode()
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = path.read_bytes().split(b"\0")
+                if b"netem.emulator" in words and any(word.startswith(joined) for word in words):
+                    found.append(int(path.parent.name))
+        return found
 
 
 class Namespace(Node):
@@ -136,15 +169,15 @@ class NetnsProvider(Provider):
             raise BootError("; ".join([f"the namespaces do not come up: {outcome.removeprefix('error: ')}", *last]))
 
     def nodes(self) -> dict[str, Node]:
-        note = self._noted()
-        if note is None or not _keeper(note).alive or not _emulators(note):
+        keeper = self._noted()
+        if keeper is None or not keeper.process.alive or not keeper.emulators:
             return {}
-        made = _namespaces(note)
+        made = keeper.namespaces
         return {
             name: Namespace(name, namespace, self.folder / name)
             for name, side in _SIDES.items()
             for namespace in made
-            if namespace.startswith(f"{note['prefix']}-{side}-")
+            if namespace.startswith(f"{keeper.prefix}-{side}-")
         }
 
     def set_link(self, profile: Profile) -> list[str]:
@@ -160,36 +193,36 @@ class NetnsProvider(Provider):
         return None
 
     def details(self) -> dict[str, dict[str, Any]]:
-        note = self._noted()
-        if note is None:
+        keeper = self._noted()
+        if keeper is None:
             return {}
         seconds = round(time.time() - (self.folder / _NOTE).stat().st_mtime)
-        return {name: {"pid": note["pid"], "seconds": seconds} for name in self.nodes()}
+        return {name: {"pid": keeper.pid, "seconds": seconds} for name in self.nodes()}
 
     def down(self) -> None:
-        note = self._noted()
-        if note is not None:
-            self._end(note)
+        keeper = self._noted()
+        if keeper is not None:
+            self._end(keeper)
         for name in _SIDES:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in (netns_keeper.SOCKET, _LOG, _NOTE):  # the note last: until then `down` can be repeated
             (self.folder / name).unlink(missing_ok=True)
 
-    def _end(self, note: dict[str, Any]) -> None:
+    def _end(self, keeper: Keeper) -> None:
         try:
-            _keeper(note).end(_STOP_SECONDS * _PATIENCE)
+            keeper.process.end(_STOP_SECONDS * _PATIENCE)
         except OwnershipError as error:
             raise LabError(error.message) from None
         try:
-            for namespace in _namespaces(note):
+            for namespace in keeper.namespaces:
                 Host(namespace, "", "").end_all()
                 _within(_STOP_SECONDS, partial(_empty, namespace))  # killed processes end a moment later
                 netns.delete(namespace)
         except NetemError as error:
             raise LabError(error.message, hint=error.hint) from error
         # The emulator of a killed keeper ends because its standard input does.
-        if not _within(_STOP_SECONDS, lambda: not _emulators(note)):
-            raise LabError(f"the emulator does not end: process {_emulators(note)}")
+        if not _within(_STOP_SECONDS, lambda: not keeper.emulators):
+            raise LabError(f"the emulator does not end: process {keeper.emulators}")
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -205,15 +238,14 @@ class NetnsProvider(Provider):
             born = process(pid).start
         except OwnershipError:
             born = 0  # it has ended; no process has this start time
-        text = json.dumps({"pid": pid, "born": born, "prefix": prefix})
+        text = json.dumps(asdict(Keeper(pid, born, prefix)))
         write_atomically(self.folder / _NOTE, f"{text}\n".encode(), mode=0o644)
 
-    def _noted(self) -> dict[str, Any] | None:
+    def _noted(self) -> Keeper | None:
         try:
-            note: dict[str, Any] = json.loads((self.folder / _NOTE).read_text(encoding="utf-8"))
+            return Keeper(**json.loads((self.folder / _NOTE).read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        return note
 
 
 def _search() -> list[str]:
@@ -221,29 +253,8 @@ def _search() -> list[str]:
     return [str(Path(__file__).resolve().parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
 
 
-def _keeper(note: dict[str, Any]) -> Process:
-    """Return the keeper process that is noted."""
-    return Process(note["pid"], note["born"], boot_id())
-
-
-def _namespaces(note: dict[str, Any]) -> list[str]:
-    return [name for name in netns.names() if name.startswith(f"{note['prefix']}-")]
-
-
 def _empty(namespace: str) -> bool:
     return not netns.pids(namespace)
-
-
-def _emulators(note: dict[str, Any]) -> list[int]:
-    """Return the emulator processes whose command line names this lab's namespaces."""
-    found = []
-    joined = f"{note['prefix']}-a-".encode()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words = path.read_bytes().split(b"\0")
-            if b"netem.emulator" in words and any(word.startswith(joined) for word in words):
-                found.append(int(path.parent.name))
-    return found
 
 
 def _within(seconds: float, condition: Callable[[], bool]) -> bool:
