@@ -17,7 +17,7 @@ from typing import IO, Any
 from lab.errors import CommandError
 from lab.hosts.spec import Spec
 from netem.profile import Profile
-from netem.remote_command import Done
+from netem.remote_command import CommandResult
 
 _COPY_SECONDS = 600.0
 _PUT = 'umask 077 && cat >"$0.new" && chmod "$1" "$0.new" && mv "$0.new" "$0"'
@@ -50,11 +50,13 @@ class Node(ABC):
     def pace(self) -> float:
         """Return the factor for time-outs: how much slower than a quiet machine with KVM this one may be."""
 
-    def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> Done:
+    def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> CommandResult:
         """Run `words` on the machine as root. `timeout` is in seconds of a quiet machine. Raises CommandError if it
         takes too long or the machine cannot be reached, but not for an exit code."""
         done = self._run(words, stdin.encode(), timeout)
-        return Done(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        return CommandResult(
+            done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        )
 
     def popen(self, words: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
         """Start `words` on the machine; the keywords are those of subprocess.Popen. The process ends with the
@@ -65,7 +67,7 @@ class Node(ABC):
         """Run `words` as `run` does and return the standard output. Raises CommandError also for an exit code."""
         done = self.run(words, stdin, timeout=timeout)
         if done.code:
-            raise CommandError(f"{self.name}: {' '.join(words)}: {done.said}")
+            raise CommandError(f"{self.name}: {' '.join(words)}: {done.error_text}")
         return done.stdout
 
     def put(self, data: bytes | IO[bytes], path: str, mode: int = 0o644) -> None:

@@ -93,5 +93,5 @@ def measure(provider: Provider) -> float:
                     hint="xenlab ssh router tc -s qdisc",
                 )
             return measured
-        error = done.said
+        error = done.error_text
     raise CheckError(f"host-b does not answer to host-a: {error}", hint="xenlab ssh host-a ping router")
