@@ -15,8 +15,8 @@ from typing import Any
 
 from lab.errors import CheckError, CommandError
 from lab.hosts.guest import trace
-from lab.hosts.lab import Lab
-from lab.hosts.provider.base import Node, Say
+from lab.hosts.interface import Node, Say
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import clock
 from lab.hosts.topology import HOST_A, HOST_B, ROUTER
 from lab.measure.results import Result
@@ -99,7 +99,7 @@ def _move(source: Node, target: Node, router: Node, mode: str, say: Say) -> dict
     done = source.run(words, timeout=MIGRATE)
     seconds, moved = time.monotonic() - start, router_bytes(router) - bytes_start
     if done.code:
-        raise CommandError(f"{source.name}: xenplugin migrate failed ({done.code}): {done.said[-400:]}")
+        raise CommandError(f"{source.name}: xenplugin migrate failed ({done.code}): {done.error_text[-400:]}")
     check_where(source, target)
     after = await_ticks(target, begun[target.name], say)
     seen = trace.parse("".join((log(source, begun[source.name]), after)))

@@ -1,4 +1,4 @@
-"""The router's link: what is run there, what is measured, and what a result means."""
+"""The router's link: the commands, the measurement and its judgement; and the CPU test of Xen hosts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from lab.errors import CheckError, CommandError, LabError
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
 from lab.hosts.role import router, xenhost
 from lab.hosts.spec import Spec
 from lab.hosts.topology import ROUTER
 from netem.profile import Profile
-from netem.remote_command import Done
+from netem.remote_command import CommandResult
 
 PING = """PING 10.71.2.10 (10.71.2.10) 56(84) bytes of data.
 
@@ -28,18 +28,20 @@ rtt min/avg/max/mdev = {}/121.900/130.001/3.101 ms
 
 
 class Fake(Node):
-    """Answers by the command's first words; notes all."""
+    """A node that answers by the command's first words, and records all commands."""
 
     name = "router"
 
-    def __init__(self, answers: dict[str, Done]) -> None:
+    def __init__(self, answers: dict[str, CommandResult]) -> None:
         self.answers = answers
         self.ran: list[list[str]] = []
 
-    def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> Done:
+    def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> CommandResult:
         self.ran.append(list(words))
         line = shlex.join(words)
-        return next((done for start, done in self.answers.items() if line.startswith(start)), Done(0, "", ""))
+        return next(
+            (done for start, done in self.answers.items() if line.startswith(start)), CommandResult(0, "", "")
+        )
 
     def command(self, words: Sequence[str], *, terminal: bool = False) -> list[str]:
         raise NotImplementedError
@@ -52,7 +54,7 @@ def provider(node: Node, profile: Profile) -> Any:
 
 
 def test_netem_on_both_sides_after_the_old_link_is_gone() -> None:
-    node = Fake({"sh -c": Done(0, "eth2\neth1\n", "")})
+    node = Fake({"sh -c": CommandResult(0, "eth2\neth1\n", "")})
     notes = router.apply(node, Profile.parse(rtt="120ms", rate="100mbit", loss="0.1%"))
     assert [words[4] for words in node.ran if words[:3] == ["tc", "qdisc", "add"] and words[4] != "lo"] == [
         "eth2",
@@ -61,20 +63,20 @@ def test_netem_on_both_sides_after_the_old_link_is_gone() -> None:
     first = node.ran[0]
     assert first[:2] == ["sh", "-c"] and first[4:] == [nic.mac for nic in ROUTER.nics]
     assert "qdisc del" in first[2] and "gro" in first[2]
-    assert notes and not any("ethtool" in note for note in notes)  # it was done
+    assert notes and not any("ethtool" in note for note in notes)  # that has been done
 
 
 def test_what_the_router_refuses_is_a_lab_error() -> None:
-    refuses = Done(2, "", "Error: Specified qdisc kind is unknown.\n")
+    refuses = CommandResult(2, "", "Error: Specified qdisc kind is unknown.\n")
     with pytest.raises(LabError) as error:
-        router.apply(Fake({"sh -c": Done(0, "e1\ne2", ""), "tc qdisc add": refuses}), Profile())
+        router.apply(Fake({"sh -c": CommandResult(0, "e1\ne2", ""), "tc qdisc add": refuses}), Profile())
     assert "router" in error.value.message
     with pytest.raises(CommandError):
-        router.apply(Fake({"sh -c": Done(1, "", "no device has the address 52:54")}), Profile())
+        router.apply(Fake({"sh -c": CommandResult(1, "", "no device has the address 52:54")}), Profile())
 
 
 def devices(tmp_path: Path, macs: Sequence[str]) -> Path:
-    """A /sys/class/net of our own."""
+    """A fake /sys/class/net."""
     for number, mac in enumerate(macs):
         (tmp_path / "net" / f"eth{number}").mkdir(parents=True)
         (tmp_path / "net" / f"eth{number}" / "address").write_text(f"{mac}\n")
@@ -82,7 +84,7 @@ def devices(tmp_path: Path, macs: Sequence[str]) -> Path:
 
 
 def linux(folder: Path, macs: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """The script, with every program but `cat` a stand-in."""
+    """Run the script, with fakes of all programs but `cat`."""
     quiet = "sysctl() { :; }; tc() { false; }; ip() { :; }; ethtool() { false; };"
     script = quiet + router._LINUX.replace("/sys/class/net", str(folder))
     return subprocess.run(["sh", "-c", script, "router", *macs], capture_output=True, text=True, timeout=60)
@@ -101,31 +103,31 @@ def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_the_round_trip_is_the_least_of_the_pings() -> None:
-    node = Fake({"ping": Done(0, PING.format("120.412"), "")})
+    node = Fake({"ping": CommandResult(0, PING.format("120.412"), "")})
     assert router.measure(provider(node, Profile.parse(rtt="120ms"))) == pytest.approx(0.120412)
 
 
 def test_busybox_says_it_differently() -> None:
-    node = Fake({"ping": Done(0, "round-trip min/avg/max = 20.5/21.0/22.0 ms\n", "")})
+    node = Fake({"ping": CommandResult(0, "round-trip min/avg/max = 20.5/21.0/22.0 ms\n", "")})
     assert router.measure(provider(node, Profile.parse(rtt="20ms"))) == pytest.approx(0.0205)
 
 
 def test_sooner_than_the_link_allows_is_no_link() -> None:
-    node = Fake({"ping": Done(0, PING.format("1.9"), "")})
+    node = Fake({"ping": CommandResult(0, PING.format("1.9"), "")})
     with pytest.raises(CheckError) as error:
         router.measure(provider(node, Profile.parse(rtt="120ms")))
     assert "1.9 ms" in error.value.message
 
 
 def test_no_answer_is_tried_again_and_then_told() -> None:
-    node = Fake({"ping": Done(1, "5 packets transmitted, 0 received, 100% packet loss", "")})
+    node = Fake({"ping": CommandResult(1, "5 packets transmitted, 0 received, 100% packet loss", "")})
     with pytest.raises(CheckError) as error:
         router.measure(provider(node, Profile()))
     assert len(node.ran) == 3 and "100% packet loss" in error.value.message
 
 
 def test_freebsd_gets_dummynet_and_its_addresses() -> None:
-    """As text: there is no FreeBSD here."""
+    """Only the text is checked, since there is no FreeBSD."""
     node = Fake({})
     router.apply_freebsd(node, Profile.parse(rtt="120ms", rate="100mbit"))
     assert node.ran == [["sh", "-s"], ["sh", "-s"]]  # undo, then apply
@@ -184,9 +186,9 @@ def test_what_is_wrong_is_told(said: str, kind: type[LabError]) -> None:
 
 def test_xen_info_is_read() -> None:
     text = "host : host-a\nxen_version            : 4.17.5\nvirt_caps              : pv hvm hap shadow\n"
-    info = xenhost.answering(Fake({"sh -c": Done(0, text, "")}))
+    info = xenhost.answering(Fake({"sh -c": CommandResult(0, text, "")}))
     assert info == xenhost.XenInfo("4.17.5", "pv hvm hap shadow") and info.migrates_pv
     text = text.replace(" shadow", " gnttab-v1")
-    assert not xenhost.answering(Fake({"sh -c": Done(0, text, "")})).migrates_pv
+    assert not xenhost.answering(Fake({"sh -c": CommandResult(0, text, "")})).migrates_pv
     with pytest.raises(CheckError):
-        xenhost.answering(Fake({"sh -c": Done(0, "nothing", "")}))
+        xenhost.answering(Fake({"sh -c": CommandResult(0, "nothing", "")}))
