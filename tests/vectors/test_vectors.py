@@ -32,6 +32,7 @@ from xenplugin.link.pool import take
 from xenplugin.transfer import acceptor, archive, initiator, receive_disk, receive_stream
 from xenplugin.transfer.remote_index import RemoteIndex
 from xenplugin.wire import frames, states
+from xenplugin.wire.body import Buffer, Type
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 from xenplugin.wire.session import Reader, Writer
 
@@ -55,7 +56,7 @@ def named(vectors: Iterable[dict[str, Any]]) -> Any:
     return pytest.mark.parametrize("vector", [pytest.param(v, id=v["name"]) for v in vectors])
 
 
-def short(data: frames.Buffer) -> str:
+def short(data: Buffer) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
@@ -160,7 +161,7 @@ def test_however_it_is_cut_the_same_events_and_the_same_end(vector: dict[str, An
 
 def test_the_vectors_cover_what_may_happen() -> None:
     seen = {event[0] for vector in VECTORS for event in vector["events"]}
-    assert seen == {name.lower().replace("_", "-") for name in frames.Type.__members__}
+    assert seen == {name.lower().replace("_", "-") for name in Type.__members__}
     ends = {(v["outcome"] or {}).get("class") for v in VECTORS if not isinstance(v["outcome"], str)}
     assert ends >= {"PeerError", "TamperError", "ImageError", "LinkError", "RefusedError"}
     for vector in VECTORS:
@@ -300,7 +301,7 @@ class Nowhere:
     def receive_into(self, space: memoryview) -> int:
         raise NotImplementedError
 
-    def send(self, *parts: frames.Buffer) -> None:
+    def send(self, *parts: Buffer) -> None:
         pass
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import socket
 from typing import Protocol
 
 from xenplugin.link.rate import Pacer
-from xenplugin.wire.frames import Buffer
+from xenplugin.wire.body import Buffer
 
 #: Bytes handed to the kernel at once without a rate; small enough that progress is seen on a slow link.
 _PIECE = 256 << 10

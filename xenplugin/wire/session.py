@@ -14,6 +14,7 @@ from typing import Protocol
 from xenplugin.errors import PeerError, TamperError
 from xenplugin.geometry import CHUNK
 from xenplugin.wire import frames, states
+from xenplugin.wire.body import Buffer
 from xenplugin.wire.preamble import LENGTH as PREAMBLE_LENGTH
 from xenplugin.wire.preamble import Preamble
 
@@ -24,12 +25,12 @@ MAX_FRAMES_PER_KEY = 1 << 26
 
 
 class Opener(Protocol):
-    def open(self, counter: int, header: bytes, sealed: memoryview) -> frames.Buffer:
+    def open(self, counter: int, header: bytes, sealed: memoryview) -> Buffer:
         """Plaintext of `sealed`. Raises TamperError."""
 
 
 class Sealer(Protocol):
-    def seal(self, counter: int, header: bytes, parts: list[frames.Buffer]) -> frames.Buffer:
+    def seal(self, counter: int, header: bytes, parts: list[Buffer]) -> Buffer:
         """Sealed bytes (the parts joined, encrypted, with a tag of 16 bytes)."""
 
 
@@ -76,7 +77,7 @@ class Reader:
             if frame is not None:
                 yield frame
 
-    def feed(self, data: frames.Buffer) -> Iterator[frames.Frame]:
+    def feed(self, data: Buffer) -> Iterator[frames.Frame]:
         """As `advance`, for bytes at hand, however many."""
         view = memoryview(data)
         while len(view):
@@ -123,7 +124,7 @@ class Reader:
                 raise PeerError(f"an image of {frame.size} bytes where {self._size} were announced")
             self._size = frame.size
         elif self._size is not None:
-            frames.check_range(frame, self._size)
+            frame.check_range(self._size)
         return frame
 
 
@@ -134,7 +135,7 @@ class Writer:
         self._sealer = sealer
         self.counter = 0
 
-    def pack(self, frame: frames.Frame) -> tuple[bytes, frames.Buffer]:
+    def pack(self, frame: frames.Frame) -> tuple[bytes, Buffer]:
         """(header, sealed bytes) to be written one after the other."""
         if self.counter >= MAX_FRAMES_PER_KEY:
             raise PeerError("this connection's key is used up")

@@ -10,7 +10,7 @@ from enum import Enum, auto
 from typing import TypeAlias
 
 from xenplugin.errors import PeerError
-from xenplugin.wire.frames import Type
+from xenplugin.wire.body import Type
 
 
 class State(Enum):

@@ -17,7 +17,8 @@ from xenplugin.link.connection import Connection
 from xenplugin.link.connector import Session
 from xenplugin.link.pool import Pool
 from xenplugin.wire import states
-from xenplugin.wire.frames import Ack, Buffer, Chunk, Codec, Done, Error, Frame, Image, Index, Ping, Welcome, Zeros
+from xenplugin.wire.body import Buffer
+from xenplugin.wire.frames import Ack, Chunk, Codec, Done, Error, Frame, Image, Index, Ping, Welcome, Zeros
 from xenplugin.wire.preamble import Cipher, Preamble
 from xenplugin.wire.session import MAX_FRAMES_PER_KEY, Reader, Writer
 
