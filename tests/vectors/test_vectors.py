@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.reader import read_frames
 from xenplugin import errors
 from xenplugin.codec.seal import Aead, Keys
 from xenplugin.config import Config
@@ -133,7 +134,7 @@ def read(vector: dict[str, Any], pieces: Iterable[bytes]) -> tuple[list[Any], di
     events: list[Any] = []
     try:
         for piece in pieces:
-            for frame in reader.feed(piece):
+            for frame in read_frames(reader, piece):
                 events.append(compact(frame))
         if vector["carrier"] == "file":
             reader.finish()
@@ -256,7 +257,7 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
     domain = vector["job"]["kind"] == "domain"
     table = states.DOMAIN_BACKWARD_CONTROL if domain else states.BACKWARD_CONTROL
     reader = Reader(table, opener=keys_of(vector).backward(preamble), size=vector["job"]["size"])
-    last = list(reader.feed(bytes(heard)))[-1]
+    last = list(read_frames(reader, bytes(heard)))[-1]
     assert isinstance(last, frames.Done)
     if domain:
         assert hashlib.sha256(came).digest() == last.digest
@@ -319,7 +320,7 @@ def test_what_the_initiator_makes_of_well_formed_answers(vector: dict[str, Any])
     base = RemoteIndex(size)
     ended = None
     try:
-        for frame in reader.feed(base64.b64decode(vector["stream"])):
+        for frame in read_frames(reader, base64.b64decode(vector["stream"])):
             if isinstance(frame, frames.Welcome):
                 initiator.parse_welcome(frame.text)
             elif isinstance(frame, frames.Index | frames.IndexRun):
