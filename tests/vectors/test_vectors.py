@@ -29,7 +29,7 @@ from xenplugin.errors import PeerError, XenpluginError
 from xenplugin.image.index.digest import text
 from xenplugin.link.connection import Connection
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.link.pool import take
+from xenplugin.link.pool import handle
 from xenplugin.transfer import acceptor, archive, initiator, receive_disk, receive_stream
 from xenplugin.transfer.remote_index import RemoteIndex
 from xenplugin.wire import frames, states
@@ -326,7 +326,7 @@ def test_what_the_initiator_makes_of_well_formed_answers(vector: dict[str, Any])
             elif isinstance(frame, frames.Index | frames.IndexRun):
                 base.feed(frame)
             elif not isinstance(frame, frames.Done):
-                take(line, frame)
+                handle(line, frame)
     except XenpluginError as exc:
         ended = outcome(exc)
     assert ended == vector["outcome"]

@@ -32,7 +32,7 @@ class Connection:
         self._unacked: deque[Sent] = deque()
         self._abandoned = False
         self._lock = threading.Lock()  # of writing
-        self._book = threading.Lock()  # of the unacknowledged
+        self._unacked_lock = threading.Lock()  # of the unacknowledged
 
     @property
     def spent(self) -> bool:
@@ -50,7 +50,7 @@ class Connection:
             if isinstance(frame, Sent):
                 # Written down before it leaves: a frame that is lost half-way must be sent again. The
                 # payload is not kept here: a chunk that must go again is read again.
-                with self._book:
+                with self._unacked_lock:
                     self._unacked.append(_mark(frame))
             header, sealed = self._writer.pack(frame)
             if self._head:
@@ -71,7 +71,7 @@ class Connection:
         """The first `frames` of those sent are written at the far side. Raises ValueError if there are
         not that many."""
         done = []
-        with self._book:
+        with self._unacked_lock:
             if self._abandoned:
                 return  # its reader was still at it; all of it is sent again
             while self._acked < frames:
@@ -85,7 +85,7 @@ class Connection:
     def abandon(self) -> list[Sent]:
         """Close it. What was sent and not acknowledged, once."""
         self.endpoint.close()
-        with self._book:
+        with self._unacked_lock:
             rest = list(self._unacked)
             self._unacked.clear()
             self._abandoned = True

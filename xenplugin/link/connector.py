@@ -35,7 +35,7 @@ _STAGGER = 0.25
 
 
 @dataclass(frozen=True)
-class Session:
+class ConnectionFactory:
     """What every connection of a session shares. `size` of the image, bytes."""
 
     keys: Keys
@@ -43,7 +43,7 @@ class Session:
     cipher: Cipher
     size: int
 
-    def line(self, number: int, endpoint: Endpoint, backward: states.Table) -> Connection:
+    def make(self, number: int, endpoint: Endpoint, backward: states.Table) -> Connection:
         """A new connection's sending and receiving side."""
         random = secrets.token_bytes(32)
         preamble = Preamble(self.cipher, Carrier.CONNECTION, number, self.identity, random)
@@ -58,7 +58,7 @@ class Connector:
 
     def __init__(
         self,
-        session: Session,
+        factory: ConnectionFactory,
         *,
         timeout: float,
         silence: float,
@@ -66,7 +66,7 @@ class Connector:
         unsent: int = tcp.UNSENT,
         pacer: Pacer | None = None,
     ) -> None:
-        self._session = session
+        self._factory = factory
         self.port = 0  #: the far side's; set before `first`
         self._timeout = timeout
         self._silence = silence
@@ -92,10 +92,10 @@ class Connector:
             if stop.wait(delay):
                 answers.put((address, None))
                 return
-            line = None
+            connection = None
             with contextlib.suppress(OSError, ValueError, XenpluginError, StopIteration):
-                line = self._proven(address, wanted)
-            answers.put((address, line))
+                connection = self._proven(address, wanted)
+            answers.put((address, connection))
 
         for place, address in enumerate(addresses):
             threading.Thread(target=attempt, args=(address, place * _STAGGER), daemon=True).start()
@@ -125,10 +125,10 @@ class Connector:
         """Another connection to the address that `first` found. Raises OSError, LinkError."""
         if self.address is None:
             raise LinkError("no address was found yet")
-        line = self._take() or self._open(self.address)
-        self.rtt = min(self.rtt, line.rtt)
-        line.send(Image(self._session.size))
-        return line
+        connection = self._take() or self._open(self.address)
+        self.rtt = min(self.rtt, connection.rtt)
+        connection.send(Image(self._factory.size))
+        return connection
 
     def _dial_ahead(self, address: str, count: int) -> None:
         with self._lock:
@@ -151,16 +151,16 @@ class Connector:
             if not self._promised:
                 return None
             self._promised -= 1
-        line = self._dialled.get()
-        if isinstance(line, OSError):
-            raise line
-        return line
+        connection = self._dialled.get()
+        if isinstance(connection, OSError):
+            raise connection
+        return connection
 
     def _drop(self, count: int) -> None:
         for _ in range(count):
-            line = self._dialled.get()
-            if isinstance(line, Connection):
-                line.abandon()
+            connection = self._dialled.get()
+            if isinstance(connection, Connection):
+                connection.abandon()
 
     def _open(self, address: str) -> Connection:
         sock = socket.create_connection((address, self.port), timeout=self._timeout)
@@ -173,34 +173,36 @@ class Connector:
             overhead = 1 + 52 / max(mss, 500)  # IPv4 and TCP headers with timestamps
             with self._lock:
                 number = next(self._numbers)
-            line = self._session.line(number, SocketEndpoint(sock, self._pacer, overhead), states.BACKWARD_DATA)
-            line.rtt = rtt
-            return line
+            connection = self._factory.make(
+                number, SocketEndpoint(sock, self._pacer, overhead), states.BACKWARD_DATA
+            )
+            connection.rtt = rtt
+            return connection
         except BaseException:
             sock.close()
             raise
 
     def _proven(self, address: str, wanted: Callable[[float], int]) -> Connection:
-        line = self._open(address)
-        self._dial_ahead(address, wanted(line.rtt) - 1)
+        connection = self._open(address)
+        self._dial_ahead(address, wanted(connection.rtt) - 1)
         try:
-            line.send(Image(self._session.size))
-            assert isinstance(line.endpoint, SocketEndpoint)
-            line.endpoint.sock.settimeout(self._timeout)
-            frame = next(line.receive())
+            connection.send(Image(self._factory.size))
+            assert isinstance(connection.endpoint, SocketEndpoint)
+            connection.endpoint.sock.settimeout(self._timeout)
+            frame = next(connection.receive())
             if not isinstance(frame, Welcome):
                 raise LinkError("no welcome")
-            line.endpoint.sock.settimeout(None)
-            line.heard = True
+            connection.endpoint.sock.settimeout(None)
+            connection.heard = True
         except BaseException:
-            line.abandon()
+            connection.abandon()
             raise
-        return line
+        return connection
 
 
 def _close_others(answers: queue.SimpleQueue[tuple[str, Connection | None]], left: int) -> None:
     """Close the connections that came too late."""
     for _ in range(left):
-        line = answers.get()[1]
-        if line is not None:
-            line.abandon()
+        connection = answers.get()[1]
+        if connection is not None:
+            connection.abandon()

@@ -45,7 +45,7 @@ _NOISE = 64 << 10
 _LINE = 4096
 _ERROR = "xenplugin: error: "
 #: Exit statuses that tell what went wrong at a far side that had no sealed channel to say it.
-_TELLING = {kind.code for kind in (PeerError, TamperError, ImageError, RefusedError)}
+_OWN_FAILURES = {kind.code for kind in (PeerError, TamperError, ImageError, RefusedError)}
 
 
 def ready_line(random: bytes) -> bytes:
@@ -54,7 +54,7 @@ def ready_line(random: bytes) -> bytes:
     return MARK + f"{VERSION} {fields}\n".encode()
 
 
-def far_command(ssh: str, host: str | None, program: str, config: Path | None = None) -> list[str]:
+def remote_command(ssh: str, host: str | None, program: str, config: Path | None = None) -> list[str]:
     """The argument vector that starts the far side; `config` is the configuration file of one on this machine.
     Raises UsageError for a HOST that ssh would take as an option, or a PROGRAM that is no command."""
     if host is None:
@@ -104,7 +104,7 @@ def ssh_address(ssh: str, host: str) -> str | None:
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
+def deferred_signals() -> Iterator[None]:
     """Signals that this program handles wait for the end of the block. (In another thread than the main one, which
     is the one that hears them, nothing need wait.)"""
     if threading.current_thread() is not threading.main_thread():
@@ -213,7 +213,7 @@ class RemoteProcess:
         code = self._wait(5)
         self._stderr.join(2)
         said = [line.removeprefix(_ERROR) for line in self._last if line.startswith(_ERROR)]
-        if code in _TELLING and said:
+        if code in _OWN_FAILURES and said:
             return from_code(code, said[-1])
         return LinkError(self._why_gone(code), hint="the same command again goes on where it was")
 

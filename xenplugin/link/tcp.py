@@ -71,35 +71,35 @@ LOSSY = "bbr"
 
 
 @dataclass(frozen=True)
-class Course:
+class Counters:
     """Of a connection so far: segments `sent`, of these `again`; `rtt` now and the least seen, seconds."""
 
     sent: int
-    again: int
+    retransmitted: int
     rtt: float
-    least: float
+    min_rtt: float
 
 
-def is_lossy(before: Sequence[Course], now: Sequence[Course]) -> bool:
+def is_lossy(before: Sequence[Counters], now: Sequence[Counters]) -> bool:
     """Whether the path loses packets that no queue dropped, from two looks at the same connections: many
     are sent again although the RTT said both times that the queue is short. (Once does not tell: connections that
     have just lost packets to a full queue all give way, and leave it short.)"""
     sent = sum(a.sent - b.sent for b, a in zip(before, now, strict=True))
-    again = sum(a.again - b.again for b, a in zip(before, now, strict=True))
-    if sent < _SAMPLE or again < _LOSS * sent:
+    retransmitted = sum(a.retransmitted - b.retransmitted for b, a in zip(before, now, strict=True))
+    if sent < _SAMPLE or retransmitted < _LOSS * sent:
         return False
-    waits = sorted(max(b.rtt, a.rtt) / a.least for b, a in zip(before, now, strict=True) if a.least > 0)
+    waits = sorted(max(b.rtt, a.rtt) / a.min_rtt for b, a in zip(before, now, strict=True) if a.min_rtt > 0)
     return bool(waits) and waits[len(waits) // 2] < _NO_QUEUE
 
 
-def look(sock: socket.socket) -> Course:
+def counters(sock: socket.socket) -> Counters:
     """How the connection fares (Linux, struct tcp_info). Raises OSError."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 152)
     (rtt,) = struct.unpack_from("=I", info, 68)
-    (again,) = struct.unpack_from("=I", info, 100)
+    (retransmitted,) = struct.unpack_from("=I", info, 100)
     (sent,) = struct.unpack_from("=I", info, 136)
-    (least,) = struct.unpack_from("=I", info, 148)
-    return Course(sent, again, rtt / 1e6, least / 1e6)
+    (min_rtt,) = struct.unpack_from("=I", info, 148)
+    return Counters(sent, retransmitted, rtt / 1e6, min_rtt / 1e6)
 
 
 def set_congestion(sock: socket.socket, name: str) -> None:

@@ -28,7 +28,7 @@ from xenplugin.codec.compress import STORE
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, XenpluginError
 from xenplugin.link.rate import Pacer
-from xenplugin.link.remote_process import far_command
+from xenplugin.link.remote_process import remote_command
 from xenplugin.link.ssh_multiplexing import PrestartedRemote, SharedLogin
 from xenplugin.migrate import policy, records, recover
 from xenplugin.migrate.conclude import conclude
@@ -127,7 +127,7 @@ class SourceMigration:
         try:
             self._pipe.start()
             self._standby = PrestartedRemote(
-                far_command(self._login.further, self._host, self._config.remote_program, self._config.file),
+                remote_command(self._login.further, self._host, self._config.remote_program, self._config.file),
                 self._host,
                 lambda line: self._emit(events.Far(line)),
                 self._config.patience,
