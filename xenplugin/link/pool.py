@@ -1,8 +1,8 @@
-"""N data connections that share one queue of frames, and heal.
+"""A pool of data connections that share one queue of frames and replace those that are lost.
 
 Each connection has a thread that takes frames from the queue, seals and sends them, and one that reads
-acknowledgements. A connection that is lost gives back what was not acknowledged (`send_again`) and is dialled
-again with growing pauses; only when none was alive for `patience` seconds the pool fails.
+acknowledgements. When a connection is lost, its unacknowledged frames are returned to the owner and another one is
+dialled, with growing pauses. The pool fails only if no connection was alive for `patience` seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from xenplugin.errors import LinkError, PeerError, XenpluginError, from_code
+from xenplugin.errors import RESUME_HINT, LinkError, PeerError, XenpluginError, from_code
 from xenplugin.link import tcp
 from xenplugin.link.connection import Connection
 from xenplugin.link.endpoint import SocketEndpoint
@@ -22,18 +22,18 @@ from xenplugin.wire.frames import Ack, Error, Frame, Ping, Sent, Welcome
 
 PING_EVERY = 5.0
 _CAPACITY = 80 << 20
-#: Seconds in which the receipt overtakes the end of a connection.
+#: Seconds to wait for the receipt after a connection has ended, before the end counts as a loss.
 _RECEIPT_SECONDS = 2.0
-#: Seconds between looks of a connection that is given nothing.
+#: Seconds after which a connection that is not used looks whether it is lost, and sends a ping.
 _IDLE_SECONDS = 0.5
-#: Seconds to wait after a connection on which nothing was heard.
+#: Seconds to wait before another dial after a connection on which nothing was received.
 _SILENT_PAUSE = 1.0
 
 
 class Pool:
-    """`dial()` opens a data connection; `send_again(frames)` takes back what a lost one had not delivered;
-    `failed(error)` is called once when there is no way on; `acknowledged(frames)` is told what arrived. Frames
-    come back without their payload."""
+    """`dial()` opens a data connection. `send_again(frames)` is called with what a lost connection had not
+    delivered, `acknowledged(frames)` with what arrived; both get frames without payload. `failed(error)` is called
+    once, when the pool gives up. All are called from the pool's threads."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Pool:
         acknowledged: Callable[[list[Sent]], None] | None = None,
     ) -> None:
         self.queue = SendQueue(_CAPACITY)
-        self.ending = False  #: the far side may close connections now, having received everything
+        self.ending = False  #: everything was sent, so the far side may close connections now
         self._dial = dial
         self._send_again = send_again
         self._acknowledged = acknowledged
@@ -60,51 +60,51 @@ class Pool:
         self._has_failed = False
         self._lock = threading.Lock()
         self._counters: dict[int, tcp.Counters] = {}
-        self._wanted = 0  # connections that were asked for
-        self._idle: set[Connection] = set()  # alive, but given nothing
+        self._wanted = 0  # connections that were asked for, alive or not
+        self._idle: set[Connection] = set()  # alive, but not used to send data
         self._all_used = threading.Event()
 
     def add(self, connection: Connection) -> None:
-        """Send over `connection` from now on; its acknowledgements are read here."""
+        """Send over `connection` from now on, and read its acknowledgements."""
         self._wanted += 1
         self._register(connection)
         threading.Thread(target=self._run, args=(connection,), daemon=True).start()
 
     def open(self, count: int) -> None:
-        """Dial `count` more connections, side by side."""
+        """Dial `count` more connections, all at the same time."""
         self._wanted += count
         for _ in range(count):
             threading.Thread(target=self._run, args=(None,), daemon=True).start()
 
     def add_control(self, connection: Connection) -> None:
-        """Send over `connection` as well, whose frames somebody else reads (the control channel)."""
+        """Send over the control channel as well; its owner reads the frames that arrive on it."""
         self._register(connection, reads=False)
         threading.Thread(target=self._run, args=(connection,), daemon=True).start()
 
     @property
     def bytes_wire(self) -> int:
-        """Sealed bytes sent and received."""
+        """Sealed bytes sent and received, on all connections so far."""
         with self._lock:
             return self._past_bytes + sum(connection.bytes_wire for connection in self._connections)
 
     @property
     def waiting(self) -> int:
-        """Chunks and runs that wait to be sent, or for their acknowledgement."""
+        """Number of frames that wait to be sent or to be acknowledged."""
         with self._lock:
             return len(self.queue) + sum(connection.unacknowledged for connection in self._connections)
 
     @property
     def size(self) -> int:
-        """Connections alive."""
+        """Number of connections that are alive."""
         with self._lock:
             return len(self._connections)
 
     def grow(self, rate: float, rtt: float) -> None:
-        """Add connections if `rate` (bytes/s) over `rtt` (seconds) is near what those there can hold."""
+        """Add connections if `rate` (bytes/s) at `rtt` (seconds) comes near what the present ones can carry."""
         self.open(tcp.more_streams(self._wanted, rate, rtt, tcp.largest_window()))
 
     def is_lossy(self) -> bool:
-        """Whether the path has lost packets without being congested since the last call."""
+        """Return whether the path has lost packets without congestion since the last call."""
         before, self._counters = self._counters, {}
         with self._lock:
             for connection, sock in self._sockets():
@@ -115,15 +115,16 @@ class Pool:
         return tcp.is_lossy([before[n] for n in both], [self._counters[n] for n in both])
 
     def set_congestion(self, name: str) -> None:
-        """Use this congestion control on the connections there are."""
+        """Use the congestion control `name` on all present connections."""
         with self._lock:
             for _, sock in self._sockets():
                 tcp.set_congestion(sock, name)
 
     def use_few(self, keep: int, congestion: str) -> None:
-        """Send over `keep` of the connections only, with this congestion control: little, now and then. One that is
-        given nothing for a while begins in slow start again (RFC 5681, 4.1), unless it is controlled by BBR. One of
-        these that is lost ends the others' rest. From now on little waits unsent in the kernel, for any of them."""
+        """Send over `keep` of the connections only, all with the congestion control `congestion`; for little data
+        that comes now and then. A connection that sends nothing for a while begins in slow start again (RFC 5681,
+        4.1), unless BBR controls it. If one of those in use is lost, all are used again. From now on each
+        connection keeps at most `tcp.UNSENT_LAST` bytes unsent in the kernel."""
         with self._lock:
             connections = sorted(self._connections, key=lambda connection: connection.number)
             self._idle = set(connections[keep:])
@@ -134,7 +135,7 @@ class Pool:
         self.queue.wake()
 
     def use_all(self) -> None:
-        """Send over all of them again."""
+        """Undo `use_few`: send over all connections."""
         with self._lock:
             self._idle = set()
             self._all_used.set()
@@ -151,7 +152,7 @@ class Pool:
                 connection.abandon()
 
     def _sockets(self) -> Iterator[tuple[Connection, socket.socket]]:
-        """The connections that are TCP's, which the control channel is not; under the lock."""
+        """Yield the connections over TCP, with their sockets. The control channel is not one. Needs the lock."""
         for connection in self._connections:
             if isinstance(connection.endpoint, SocketEndpoint):
                 yield connection, connection.endpoint.sock
@@ -165,7 +166,7 @@ class Pool:
 
     def _remove(self, connection: Connection) -> None:
         if connection not in self._idle:
-            self.use_all()  # what it leaves must not wait for those that are given nothing
+            self.use_all()  # its frames must not wait while the others are not used
         with self._lock:
             if connection in self._connections:
                 self._connections.remove(connection)
@@ -191,17 +192,17 @@ class Pool:
                 return
             self._remove(connection)
             if connection.number == 0:
-                return  # the control channel's end is the session's, which its reader notices
+                return  # the session ends with the control channel; its reader notices that
             self._notice(f"connection {connection.number} was lost ({connection.lost}); opening another")
             if not connection.heard:
-                self._closed.wait(_SILENT_PAUSE)  # something takes connections and leads nowhere
+                self._closed.wait(_SILENT_PAUSE)  # something accepts connections but does not forward them
             connection = None
 
     def _drive(self, connection: Connection) -> None:
-        """Send until it is lost (its reader says so in `connection.lost`) or the pool is closed."""
+        """Send until the connection is lost (its reader sets `connection.lost`) or the pool is closed."""
         while not self._closed.is_set() and connection.lost is None:
             if connection.spent and connection.number:
-                raise ConnectionError("its key has sealed enough")
+                raise ConnectionError("its key has sealed as many frames as it may")
             frame: Frame | None = None
             if connection in self._idle:
                 self._all_used.wait(_IDLE_SECONDS)
@@ -219,7 +220,7 @@ class Pool:
                 handle(connection, frame)
             connection.lost = connection.lost or ConnectionError("closed by the far side")
         except BlockingIOError:
-            connection.lost = connection.lost or ConnectionError("nothing heard for too long")
+            connection.lost = connection.lost or ConnectionError("nothing was received for too long")
         except OSError as exc:
             connection.lost = connection.lost or exc
         except XenpluginError as exc:
@@ -230,13 +231,13 @@ class Pool:
 
     def _redial(self) -> Connection | None:
         pause = 0.1
-        why = "nothing comes back"
+        why = "connections open, but nothing is received on them"
         while not self._closed.is_set():
             if self._is_out_of_patience():
                 self._fail(
                     LinkError(
                         f"the link was lost for {self._patience:.0f} s ({why})",
-                        hint="the same command again goes on where it was",
+                        hint=RESUME_HINT,
                     )
                 )
                 return None
@@ -249,8 +250,8 @@ class Pool:
         return None
 
     def _is_out_of_patience(self) -> bool:
-        """Whether nothing was heard on any connection for `patience` seconds: that one can be opened says
-        nothing, a box on the way may take it and lead nowhere."""
+        """Return whether nothing was received on any connection for `patience` seconds. An open connection alone
+        proves nothing: a middlebox may have accepted it."""
         now = time.monotonic()
         with self._lock:
             if any(connection.heard for connection in self._connections):
@@ -266,7 +267,8 @@ class Pool:
 
 
 def handle(connection: Connection, frame: Frame) -> None:
-    """Handle a backward frame that any connection may carry. Raises PeerError, or the error reported."""
+    """Handle a backward frame that any connection may carry. Raises PeerError, or the error that the far side
+    reported."""
     if isinstance(frame, Ack):
         try:
             connection.acknowledged(frame.frames)

@@ -20,7 +20,7 @@ from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.codec.compress import STORE
 from xenplugin.codec.seal import Keys
 from xenplugin.config import Config
-from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, XenpluginError
+from xenplugin.errors import RESUME_HINT, ImageError, Interrupted, LinkError, PeerError, XenpluginError
 from xenplugin.link import tcp
 from xenplugin.link.connection import Connection
 from xenplugin.link.connector import ConnectionFactory, Connector
@@ -53,7 +53,7 @@ _LAST_WORD = 2.0
 #: Connections of a domain's stream to begin with, at most: one that has little to carry restarts slowly, and what
 #: each has in hand must leave before the guest's last pages.
 _STREAM_STREAMS = 8
-AGAIN = "the same command again goes on where it was"
+AGAIN = RESUME_HINT
 
 
 class Initiator:
@@ -312,7 +312,7 @@ class Initiator:
 
         def send() -> None:
             with contextlib.suppress(OSError, XenpluginError):
-                self.control.send(Error(expected.code, expected.told()))
+                self.control.send(Error(expected.code, expected.report_text()))
 
         # A channel that is stuck must not hold up the end.
         thread = threading.Thread(target=send, daemon=True)
