@@ -87,7 +87,7 @@ class SourceMigration:
 
         self._emit = told
         self._source, self._sink = source, sink
-        self._pacer = Pacer(config.rate / 8)
+        self._pacer = Pacer(config.rate)
         self._id = records.new_id()
         self._login = SharedLogin(config.ssh, host)
         self._standby: PrestartedRemote | None = None  # for the first disk, which nearly every guest has
@@ -241,7 +241,7 @@ class SourceMigration:
         usual = self._config  # what holds where the policy says nothing, or says it no more
         values = {name: getattr(wanted, name) for name in ("mode", "rate") if name not in self._given}
         self._config = replace(self._config, **values)
-        self._pacer.set(self._config.rate / 8)
+        self._pacer.set(self._config.rate)
         state_dir, mode = self._config.state_dir, self._config.mode
         recover.clear_way(recover.LocalHost(state_dir, self._notice), guest.uuid)
         peer = PeerNote(self._host, self._config.ssh, self._config.remote_program)
@@ -325,8 +325,8 @@ class SourceMigration:
         """The guest's policy was changed while it moves: its rate, if that was, holds at once."""
         if wanted.rate == before.rate:
             return
-        self._pacer.set(wanted.rate / 8)
-        self._notice(f"xenstore: from now on {units.rate(wanted.rate / 8) if wanted.rate else 'no rate limit'}")
+        self._pacer.set(wanted.rate)
+        self._notice(f"xenstore: from now on {units.rate(wanted.rate) if wanted.rate else 'no rate limit'}")
 
     # -- state ------------------------------------------------------------------------------------
 

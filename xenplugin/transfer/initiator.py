@@ -92,7 +92,7 @@ class Initiator:
         self._hear = hear
         self._acknowledged = acknowledged
         self._on_failure = failed
-        self._pacer = pacer or (Pacer(config.rate / 8) if config.rate else None)
+        self._pacer = pacer or (Pacer(config.rate) if config.rate else None)
         self._far: RemoteProcess | None = None
         self._tending: PathTuner | None = None
         self._lock = threading.Lock()
