@@ -91,7 +91,9 @@ class TextUi:
     def _linked(self, event: events.Linked) -> None:
         if event.streams:
             streams = f"{event.streams} stream{'s' * (event.streams > 1)}"
-            self._print(f"  linked to {event.address}, RTT {event.rtt * 1000:.1f} ms, {streams} ({event.congestion})")
+            self._print(
+                f"  linked to {event.address}, RTT {event.rtt * 1000:.1f} ms, {streams} ({event.congestion})"
+            )
 
     def _progress(self, event: events.Progress) -> None:
         share = min(1.0, event.bytes_done / event.bytes_total) if event.bytes_total else 1.0
