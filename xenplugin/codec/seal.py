@@ -104,9 +104,7 @@ class Aead:
         try:
             return self._aead.decrypt(counter.to_bytes(12, "big"), data, header)
         except InvalidTag:
-            raise TamperError(
-                "the sealed stream does not open: the key is wrong, or it was changed on its way"
-            ) from None
+            raise TamperError("the sealed stream does not open: wrong key, or it was changed on its way") from None
 
 
 def read_key_file(path: str) -> bytes:
