@@ -78,13 +78,13 @@ def test_long_lines_are_not_broken_and_marks_are_text() -> None:
 
 
 def test_quiet_says_what_went_wrong_only() -> None:
-    failed = events.Failed(14, "the link was lost", "run the same command again")
+    failed = events.Failed(14, "the link was lost", "the same command again goes on")
     said = shown(*EVENTS, failed, quiet=True).splitlines()
     assert said == [
         "far side: Warning: Permanently added the host key",
         "connection 3 was lost",
         "xenplugin: error: the link was lost",
-        "xenplugin: hint: run the same command again",
+        "xenplugin: hint: the same command again goes on",
     ]
     assert shown(events.Failed(12, "changed", None)) == "xenplugin: error: changed\n"
 

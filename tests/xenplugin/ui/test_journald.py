@@ -18,7 +18,7 @@ from xenplugin import events
 from xenplugin.ui import journald
 from xenplugin.ui.journald import Both, JournaldUi, encode, fields_of, joined
 
-FAILED = events.Failed(14, "the link was lost", "run the same command again")
+FAILED = events.Failed(14, "the link was lost", "the same command again goes on")
 
 
 def decode(datagram: bytes) -> dict[str, str]:
@@ -55,7 +55,7 @@ def test_an_error_has_its_code_and_its_hint() -> None:
     found = fields_of(FAILED)
     assert found is not None
     assert found["MESSAGE"] == "error: the link was lost" and found["PRIORITY"] == "3"
-    assert (found["XENPLUGIN_CODE"], found["XENPLUGIN_HINT"]) == ("14", "run the same command again")
+    assert (found["XENPLUGIN_CODE"], found["XENPLUGIN_HINT"]) == ("14", "the same command again goes on")
 
 
 def test_each_event_is_a_message_that_steers_nothing_except_progress() -> None:
