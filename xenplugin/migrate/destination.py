@@ -26,8 +26,7 @@ from xenplugin.migrate import records, recover
 from xenplugin.migrate.gate import Gate
 from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
 from xenplugin.migrate.records import DiskNote, PeerNote, Record
-from xenplugin.migrate.xl_protocol import Backward, Cleared, Forward, TakenBack, Unpaused, rewrite
-from xenplugin.migrate.xl_protocol import Config as Configuration
+from xenplugin.migrate.xl_protocol import Backward, Cleared, Forward, GuestConfig, TakenBack, Unpaused, rewrite
 from xenplugin.transfer.job import Job
 from xenplugin.transfer.receive_stream import StreamReceiver
 from xenplugin.xen.guest import identity
@@ -92,13 +91,13 @@ class DestinationMigration:
         passing, events = self._forward.feed(data)
         self._write(passing)
         for event in events:
-            if isinstance(event, Configuration):
+            if isinstance(event, GuestConfig):
                 self._forward_config(event)
             elif isinstance(event, Cleared):
                 self._advance(OwnershipState.CLEARED)
                 self._write(self._forward.release())
 
-    def _forward_config(self, event: Configuration) -> None:
+    def _forward_config(self, event: GuestConfig) -> None:
         if self._record is None:
             raise PeerError("a guest came before its name")
         if identity(event.fields) != (self._record.name, self._record.uuid):

@@ -37,8 +37,8 @@ from xenplugin.migrate.gate import Gate
 from xenplugin.migrate.ownership import OwnershipState, Role
 from xenplugin.migrate.publish import Publisher
 from xenplugin.migrate.records import DiskNote, PeerNote, Record
-from xenplugin.migrate.xl_protocol import Backward, Cleared, Ended, Forward, Suspended, TakenBack, Unpaused
-from xenplugin.migrate.xl_protocol import Config as Configuration
+from xenplugin.migrate.xl_protocol import Backward, Cleared, Forward, GuestConfig, TakenBack, Unpaused
+from xenplugin.migrate.xl_stream import StreamEnd, Suspended
 from xenplugin.transfer.send_stream import StreamSender
 from xenplugin.ui import units
 from xenplugin.xen import guest as guests
@@ -106,7 +106,7 @@ class SourceMigration:
             pacer=self._pacer,
         )
         self._paused = "-p" in xl_words
-        self._forward = Gate(Forward(), (Ended, Cleared))
+        self._forward = Gate(Forward(), (StreamEnd, Cleared))
         self._backward = Gate(Backward(), (Unpaused, TakenBack))
         self._record: Record | None = None
         self._disks: Disks | None = None
@@ -190,7 +190,7 @@ class SourceMigration:
             self._pipe.write(passing)
             self._look_at_memory()
         for event in found:
-            if isinstance(event, Configuration):
+            if isinstance(event, GuestConfig):
                 self._prepare(event.fields)
                 self._enter("memory")
                 self._pipe.write(self._forward.release())
@@ -199,7 +199,7 @@ class SourceMigration:
                 self._enter("stopped")
                 assert self._disks is not None
                 self._disks.settle()
-            elif isinstance(event, Ended):
+            elif isinstance(event, StreamEnd):
                 self._pipe.flush()
                 self._open_gate()
             elif isinstance(event, Cleared):
