@@ -14,7 +14,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import pyxs
 from pyxs.connection import UnixSocketConnection
@@ -24,14 +24,10 @@ from xenplugin.errors import ConfigError, RefusedError
 SOCKET = "/var/run/xenstored/socket"
 #: Seconds in which each request must be answered.
 PATIENCE = 10.0
-#: Times a transaction is tried while others change what it touches.
-TRIES = 20
 #: Of xen/include/public/io/xs_wire.h.
 _WATCH, _WRITE, _WATCH_EVENT = 4, 11, 15
 _BACKENDS = ("vbd", "vbd3", "qdisk", "9pfs")
 _DOM0 = "run this as root in dom0, where xenstored runs"
-
-T = TypeVar("T")
 
 
 def socket_path() -> str:
@@ -104,21 +100,6 @@ class Store(_Connected):
         """Remove a node and all below it; it need not be there."""
         with contextlib.suppress(FileNotFoundError):
             self._ask(f"remove {path}", self._client.delete, path.encode())
-
-    def transact(self, work: Callable[[], T]) -> T:
-        """`work`, which uses this store, in a transaction: all or nothing, and again if somebody else meanwhile
-        changed what it touched."""
-        for _ in range(TRIES):
-            self._ask("begin a transaction", self._client.transaction)
-            try:
-                result = work()
-            except BaseException:
-                with contextlib.suppress(pyxs.PyXSError, OSError):
-                    self._client.rollback()
-                raise
-            if self._ask("end a transaction", self._client.commit):
-                return result
-        raise RefusedError("xenstore changes too fast for a transaction", hint="try again")
 
 
 class Watch(_Connected):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.xenstore import cases, standin
+from tests.xenstore import cases
 from tests.xenstore.standin import Xenstored
 from xenplugin.errors import ConfigError, RefusedError
 from xenplugin.xen import xenstore
@@ -71,7 +71,6 @@ def test_what_xenstore_does_not_do_is_refused_with_a_hint(
         lambda s: s.list("/a"),
         lambda s: s.write("/a", "1"),
         lambda s: s.remove("/a"),
-        lambda s: s.transact(lambda: None),
     ]
     for ask in asks:
         with Store() as opened, pytest.raises(RefusedError) as caught:
@@ -89,12 +88,6 @@ def test_a_watch_hears_when_xenstored_ends(serve: Callable[..., Xenstored]) -> N
             client.shutdown(2)
         with pytest.raises(RefusedError):
             watch.wait(30)
-
-
-def test_a_transaction_that_is_always_overtaken_ends(serve: Callable[..., Xenstored]) -> None:
-    serve(answer=lambda kind, path: "EAGAIN" if kind == standin.STOP and path == "T" else None)
-    with Store() as opened, pytest.raises(RefusedError, match="too fast"):
-        opened.transact(lambda: opened.write("/a", "1"))
 
 
 def test_a_write_behind_events_gets_its_own_reply(serve: Callable[..., Xenstored]) -> None:
