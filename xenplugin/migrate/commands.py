@@ -18,7 +18,7 @@ from xenplugin.xen.xenstore import Store
 from xenplugin.xen.xl import find
 
 
-def guest(
+def migrate(
     who: str, host: str, config: Config, emit: events.Emit, options: Sequence[str], given: frozenset[str]
 ) -> dict[str, Any]:
     """Move the guest `who` (name or domain id); `options` are xl's own, `given` the settings that win over its
@@ -29,7 +29,7 @@ def guest(
     return Supervisor(who, host, config, emit, given, options=options).run()
 
 
-def as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
+def migrate_as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
     """Do what `xl WORDS` says (WORDS contain `migrate`), by this way or, where it is not for us, by xl's own: then
     this process becomes xl. Returns xl's exit status."""
     asked = xl_shim.parse(words)
@@ -59,8 +59,8 @@ def as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
         return supervisor.status or 1
 
 
-def by_hand(config: Config, emit: events.Emit) -> None:
-    """What `guest` does before it starts an xl, for one started by hand, which this process works for, as
+def prepare_transport(config: Config, emit: events.Emit) -> None:
+    """What `migrate` does before it starts an xl, for one started by hand, which this process works for, as
     far as its words tell the guest. Raises XenpluginError: nothing has been said to xl yet, so it just ends."""
     words = ancestor("xl").words
     place = next((place for place, word in enumerate(words) if os.path.basename(word) == "xl"), 0)

@@ -239,7 +239,7 @@ def test_other_formats_are_refused_with_a_way_out(sides: Sides, tmp_path: Path, 
     ("words", "code", "says"),
     [
         (["copy"], 2, "SRC"),
-        (["copy", "source.img", "far:"], 2, "no file"),
+        (["copy", "source.img", "far:"], 2, "not name a file"),
         (["copy", "--nonsense", "source.img", "b"], 2, "--nonsense"),
         (["copy", "source.img", "--", "-oProxyCommand=x:/b"], 2, "must not begin with"),
         (["copy", "--streams", "33", "source.img", "b"], 2, "streams"),
