@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xenplugin.errors import OwnershipError, RefusedError
-from xenplugin.image.files import os_errors, remove, sync_directory
+from xenplugin.image.files import os_errors, remove, sync_directory, write_atomically
 from xenplugin.migrate.ownership import FINAL, FIRST, TRANSITIONS, OwnershipState, Role, check
 from xenplugin.xen.process import Process, process
 
@@ -258,17 +258,9 @@ def _read_again(folder: Path, record: Record) -> Record:
 
 def _write(folder: Path, record: Record) -> None:
     path = folder / record.file_name
-    draft = folder / f".{record.file_name}.new"
     data = json.dumps({"format": FORMAT, **asdict(record)}, indent=1).encode() + b"\n"
     with os_errors("write", str(path)):
-        remove(str(draft))
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        os.rename(draft, path)
-        sync_directory(str(folder))
+        write_atomically(path, data)
 
 
 def _read(path: Path) -> Record | Unreadable | None:

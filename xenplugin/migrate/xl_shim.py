@@ -8,10 +8,8 @@ after all.
 
 from __future__ import annotations
 
-import contextlib
 import getopt
 import os
-import secrets
 import shlex
 import shutil
 import sys
@@ -20,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xenplugin.errors import ConfigError, RefusedError
+from xenplugin.image.files import write_atomically
 from xenplugin.migrate.policy import ENABLED
 from xenplugin.xen import xl
 from xenplugin.xen.xenstore import Store
@@ -110,7 +109,7 @@ def enable(say: Callable[[str], None], shim: Path = SHIM) -> None:
     script = _SCRIPT.format(mark=xl.SHIM_MARK.decode(), xl=shlex.quote(xl.find()), program=shlex.quote(_program()))
     _refuse_foreign(shim)
     try:
-        _place(shim, script)
+        write_atomically(shim, script.encode(), mode=0o755, replace=installed(shim))
     except OSError as exc:
         raise RefusedError(f"cannot make {shim}: {exc.strerror}", hint="run this as root") from None
     if shutil.which("xl") != str(shim):
@@ -149,27 +148,3 @@ def _program() -> str:
     if os.path.basename(own) == "xenplugin" and os.access(own, os.X_OK):
         return own
     return shutil.which("xenplugin") or "/usr/bin/xenplugin"
-
-
-def _place(shim: Path, script: str) -> None:
-    """Whole or not at all, and never over a file that came meanwhile."""
-    draft = shim.with_name(f".xl.{secrets.token_hex(8)}")
-    try:
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(fd, "w", encoding="utf-8") as file:
-            file.write(script)
-            file.flush()
-            os.fchmod(fd, 0o755)
-            os.fsync(fd)
-        if installed(shim):
-            os.replace(draft, shim)
-        else:
-            os.link(draft, shim)
-        folder = os.open(shim.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            draft.unlink()

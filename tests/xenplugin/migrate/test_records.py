@@ -148,7 +148,7 @@ def test_a_crash_leaves_a_whole_record(tmp_path: Path, monkeypatch: pytest.Monke
     def crash(*_: object) -> None:
         raise Crash
 
-    monkeypatch.setattr(f"xenplugin.migrate.records.{step}", crash)
+    monkeypatch.setattr(f"xenplugin.image.files.{step}", crash)
     with pytest.raises(Crash):
         records.advance(tmp_path, one, OwnershipState.HANDING)
     monkeypatch.undo()
