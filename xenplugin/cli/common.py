@@ -19,6 +19,7 @@ from xenplugin import events
 from xenplugin.cli.malloc_tuning import keep_buffers
 from xenplugin.config import Config, load
 from xenplugin.errors import ConfigError, Interrupted, UsageError, XenpluginError
+from xenplugin.results import Result
 
 F = TypeVar("F", bound=Callable[..., Any])
 Ui = Any
@@ -55,11 +56,11 @@ class Context:
         except ConfigError as exc:
             raise UsageError(exc.message, hint=exc.hint) from None
 
-    def finish(self, result: dict[str, Any]) -> None:
+    def finish(self, result: Result) -> None:
         """Show the result of a moving verb."""
         self.ui(events.Finished(result))
         if self.json:
-            print(json.dumps(result), flush=True)
+            print(json.dumps(result.as_json()), flush=True)
 
 
 def shared(*names: str, result: bool = True, progress: bool = True) -> Callable[[F], F]:

@@ -17,12 +17,12 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any
 
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import UsageError
 from xenplugin.migrate.source import SourceMigration
+from xenplugin.results import MigrationResult
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -41,9 +41,8 @@ def parse(words: Sequence[str]) -> tuple[str, list[str]]:
 
 def run(
     words: Sequence[str], config: Config, emit: events.Emit, lifeline: socket.socket | None, given: frozenset[str]
-) -> dict[str, Any]:
-    """Move the guest that xl sends. `given`: settings that win over the guest's policy. Returns the result object.
-    Raises XenpluginError."""
+) -> MigrationResult:
+    """Move the guest that xl sends. `given`: settings that win over the guest's policy. Raises XenpluginError."""
     host, xl_words = parse(words)
     for number in (0, 1):
         if not stat.S_ISFIFO(os.fstat(number).st_mode):
