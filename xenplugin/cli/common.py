@@ -19,6 +19,7 @@ from xenplugin import events
 from xenplugin.cli.malloc_tuning import keep_buffers
 from xenplugin.config import Config, load
 from xenplugin.errors import ConfigError, Interrupted, UsageError, XenpluginError
+from xenplugin.results import Result
 from xenplugin.ui.journald import JournaldUi, Ui, joined
 from xenplugin.ui.jsonl import JsonLines
 
@@ -85,11 +86,11 @@ class Invocation:
         """Show a notice."""
         self.ui(events.Notice(text))
 
-    def finish(self, result: dict[str, Any]) -> None:
+    def finish(self, result: Result) -> None:
         """Show the result of a verb that moves data."""
         self.ui(events.Finished(result))
         if self.json:
-            print(json.dumps(result), flush=True)
+            print(json.dumps(result.as_json()), flush=True)
 
 
 def options(*names: str, result: bool = True, progress: bool = True) -> Callable[[F], F]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import XenpluginError
 from xenplugin.migrate import policy, records, recover, xl_shim
 from xenplugin.migrate.supervisor import Supervisor
+from xenplugin.results import Result
 from xenplugin.xen import guest as guests
 from xenplugin.xen.process import ancestor
 from xenplugin.xen.xenstore import Store
@@ -20,9 +20,9 @@ from xenplugin.xen.xl import find
 
 def migrate(
     who: str, host: str, config: Config, emit: events.Emit, options: Sequence[str], given: frozenset[str]
-) -> dict[str, Any]:
+) -> Result:
     """Move the guest `who` (name or domain id); `options` are xl's own, `given` the settings that win over its
-    policy. Returns the result object. Raises XenpluginError."""
+    policy. Raises XenpluginError."""
     with Store() as store:
         found = guests.find(store, who)  # a wrong name is told before anything is started
     _clear_way(found.uuid, config, emit)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from xenplugin import events
 from xenplugin.config import Config
@@ -15,6 +15,7 @@ from xenplugin.image.source.changes import Changes, Unwatched
 from xenplugin.image.source.raw import open_source
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
+from xenplugin.results import TransferResult
 from xenplugin.transfer.send_disk import RemotePath
 from xenplugin.transfer.send_live_disk import LiveDiskSender
 from xenplugin.xen.dirty_tracking import watch
@@ -68,7 +69,7 @@ class Disks:
             raise
         self._workers = ThreadPoolExecutor(max(1, len(self._moving)), thread_name_prefix="disk")
         self._trailing: Sequence[Future[None] | None] = []
-        self._settling: list[Future[dict[str, Any]]] = []
+        self._settling: list[Future[TransferResult]] = []
 
     def open(self) -> list[bool]:
         """Have the far side ready for all of them. Whether an empty file was made there for each."""
@@ -92,7 +93,7 @@ class Disks:
         """The guest stands still: from now on move the rest."""
         self._stop.set()
 
-        def finish(disk: LiveDiskSender, before: Future[None] | None) -> dict[str, Any]:
+        def finish(disk: LiveDiskSender, before: Future[None] | None) -> TransferResult:
             if before is not None:
                 before.result()
             return disk.settle()
@@ -102,7 +103,7 @@ class Disks:
             self._workers.submit(finish, disk, before) for disk, before in zip(self._moving, trailing, strict=True)
         ]
 
-    def settled(self) -> list[dict[str, Any]]:
+    def settled(self) -> list[TransferResult]:
         """Wait for it. The results of all, which are durable at the far side then."""
         return self._await(self._settling)
 

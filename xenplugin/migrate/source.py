@@ -39,6 +39,7 @@ from xenplugin.migrate.publish import Publisher
 from xenplugin.migrate.records import DiskNote, PeerNote, Record
 from xenplugin.migrate.xl_protocol import Backward, Cleared, Forward, GuestConfig, TakenBack, Unpaused
 from xenplugin.migrate.xl_stream import StreamEnd, Suspended
+from xenplugin.results import MigrationResult, PhaseName, TransferResult
 from xenplugin.transfer.send_stream import StreamSender
 from xenplugin.ui import units
 from xenplugin.xen import guest as guests
@@ -110,18 +111,18 @@ class SourceMigration:
         self._backward = Gate(Backward(), (Unpaused, TakenBack))
         self._record: Record | None = None
         self._disks: Disks | None = None
-        self._results: list[dict[str, Any]] = []
+        self._results: list[TransferResult] = []
         self._opened = False
-        self._phases: dict[str, float] = {}
-        self._phase = ("connect", time.monotonic())
+        self._phases: dict[PhaseName, float] = {}
+        self._phase: tuple[PhaseName, float] = ("connect", time.monotonic())
         self._began = time.monotonic()
         self._stopped = self._started = self._told = 0.0
         self._memory = 0
         self.connected = False  #: up to then there is nothing that an interruption could leave behind
 
-    def run(self) -> dict[str, Any]:
-        """Move it. Returns the result object of DESIGN. Raises XenpluginError, after which the guest is where its
-        record says, on this host unless the error is an OwnershipError."""
+    def run(self) -> MigrationResult:
+        """Move it. Raises XenpluginError, after which the guest is where its record says, on this host unless the
+        error is an OwnershipError."""
         self._emit(events.Phase("connect"))
         failure: XenpluginError | None = None
         try:
@@ -344,10 +345,10 @@ class SourceMigration:
         if self._failure is not None:
             raise self._failure
 
-    def _enter(self, phase: str) -> None:
+    def _enter(self, phase: PhaseName) -> None:
         name, since = self._phase
         now = time.monotonic()
-        self._phases[name] = round(now - since, 3)
+        self._phases[name] = now - since
         self._phase = (phase, now)
         self._emit(events.Phase(phase))
 
@@ -363,7 +364,7 @@ class SourceMigration:
         os.dup2(nowhere, self._sink, inheritable=False)
         os.close(nowhere)
 
-    def _finish(self, failure: XenpluginError | None) -> dict[str, Any]:
+    def _finish(self, failure: XenpluginError | None) -> MigrationResult:
         if self._disks is not None:
             self._disks.close()
         if self._standby is not None:
@@ -384,25 +385,15 @@ class SourceMigration:
         self._enter("done")
         return self._result()
 
-    def _result(self) -> dict[str, Any]:
-        memory = self._pipe.result()
-        disks = self._results
-        return {
-            "seconds": round(time.monotonic() - self._began, 3),
-            "bytes_image": sum(each["bytes_image"] for each in disks),
-            "bytes_data": sum(each["bytes_data"] for each in disks),
-            "bytes_memory": memory["bytes_in"],
-            "bytes_wire": memory["bytes_wire"] + sum(each["bytes_wire"] for each in disks),
-            "phases": self._phases,
-            "downtime": round(self._started - self._stopped, 3) if self._started else None,
-            "cipher": memory["cipher"],
-            "level": memory["level"],
-            "streams": memory["streams"],
-            "resumed": sum(each["resumed"] for each in disks),
-            "sha256": [each["sha256"] for each in disks],
-            "mode": self._config.mode,
-            "disks": disks,
-        }
+    def _result(self) -> MigrationResult:
+        return MigrationResult.combine(
+            self._pipe.result(),
+            self._results,
+            mode=self._config.mode,
+            seconds=time.monotonic() - self._began,
+            downtime=self._started - self._stopped if self._started else None,
+            phases=self._phases,
+        )
 
 
 def _interrupted() -> Interrupted:

@@ -18,13 +18,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from xenplugin import events
 from xenplugin.codec.compress import STORE
 from xenplugin.config import Config, load
 from xenplugin.errors import OwnershipError, PeerError, XenpluginError, from_code
 from xenplugin.migrate import recover
+from xenplugin.results import Result
 from xenplugin.xen.xl import XlCommand
 
 #: What ends a migration in order; the terminal's own signals go to every process in the foreground.
@@ -43,11 +44,11 @@ class Supervisor:
         self._config, self._given = config, given
         self._emit = emit
         self._global, self._options = list(global_options), list(options)
-        self._result: dict[str, Any] | None = None
+        self._result: Result | None = None
         self._failed: XenpluginError | None = None
         self.status = 0  #: xl's own exit status
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Result:
         """Raises XenpluginError; the guest then is where its record says."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
@@ -96,7 +97,7 @@ class Supervisor:
                 if part.strip():
                     self._emit(events.Xl(part.rstrip()))
 
-    def _outcome(self) -> dict[str, Any]:
+    def _outcome(self) -> Result:
         if self._result is not None:
             return self._result
         if self._failed is None:  # the transport was killed, or xl never started it

@@ -16,12 +16,12 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any
 
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import UsageError
 from xenplugin.migrate.source import SourceMigration
+from xenplugin.results import MigrationResult
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -35,7 +35,7 @@ def run(
     *,
     source: int,
     sink: int,
-) -> dict[str, Any]:
+) -> MigrationResult:
     """Move the guest that xl sends through the descriptors `source` and `sink`; `words` are what xl appended.
     `explicit`: settings that win over the guest's policy. Returns the result. Raises XenpluginError."""
     host, xl_words = parse(words)

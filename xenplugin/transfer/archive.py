@@ -22,6 +22,7 @@ from xenplugin.image.source.raw import Source
 from xenplugin.image.target.null_sink import NullSink
 from xenplugin.image.target.sink import Sink, open_sink
 from xenplugin.link.rate import Pacer
+from xenplugin.results import TransferResult
 from xenplugin.transfer.packing import WORKERS, Packing, SinglePassTracker, allocated
 from xenplugin.transfer.plan import Plan
 from xenplugin.transfer.writer_pool import FrameWriter, PoolWorker
@@ -35,9 +36,9 @@ _TICK = 0.1
 FILE_LEVEL = 3
 
 
-def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.Emit) -> dict[str, Any]:
-    """Write `source` as a sealed stream to `path` (whole, or not at all). Returns the result object.
-    Raises XenpluginError."""
+def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.Emit) -> TransferResult:
+    """Write `source` as a sealed stream to `path` (whole, or not at all). Raises
+    XenpluginError."""
     if os.path.exists(path):
         raise RefusedError(f"{path} exists already", hint="remove it, or choose another name")
     began = time.monotonic()
@@ -63,19 +64,16 @@ def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.
             with contextlib.suppress(OSError):
                 os.unlink(partial)
     seconds = time.monotonic() - began
-    return {
-        "seconds": round(seconds, 3),
-        "bytes_image": source.size,
-        "bytes_data": sealing.packing.tally.data,
-        "bytes_wire": sealing.written,
-        "phases": {"transfer": round(seconds, 3)},
-        "downtime": None,
-        "cipher": sealing.cipher.label,
-        "level": sealing.ladder.level,
-        "streams": 0,
-        "resumed": 0,
-        "sha256": text(root),
-    }
+    return TransferResult(
+        seconds=seconds,
+        bytes_image=source.size,
+        bytes_data=sealing.packing.tally.data,
+        bytes_wire=sealing.written,
+        phases={"transfer": seconds},
+        cipher=sealing.cipher.label,
+        level=sealing.ladder.level,
+        sha256=text(root),
+    )
 
 
 def _nameless(folder: str) -> tuple[int, str | None]:
@@ -170,9 +168,9 @@ def unseal(
     config: Config,
     attached: Callable[[str], str | None],
     emit: events.Emit,
-) -> dict[str, Any]:
-    """Write the image in the sealed file `path` to `target`; None: only check it. Returns the result
-    object. Raises XenpluginError; then nothing is left at the target."""
+) -> TransferResult:
+    """Write the image in the sealed file `path` to `target`; None: only check it. Raises XenpluginError;
+    then nothing is left at the target."""
     began = time.monotonic()
     emit(events.Phase("transfer"))
     try:
@@ -204,7 +202,7 @@ class _Opening:
         self._read = 0
         self._writing: FrameWriter | None = None
 
-    def run(self, emit: events.Emit, began: float) -> dict[str, Any]:
+    def run(self, emit: events.Emit, began: float) -> TransferResult:
         reader = Reader(states.FORWARD_FILE, accept=self._accept)
         try:
             return self._run(reader, emit, began)
@@ -214,7 +212,7 @@ class _Opening:
                     self._writing.sink.discard()
             raise
 
-    def _run(self, reader: Reader, emit: events.Emit, began: float) -> dict[str, Any]:
+    def _run(self, reader: Reader, emit: events.Emit, began: float) -> TransferResult:
         frames = self._frames(reader)
         image = next(frames, None)
         if not isinstance(image, Image):
@@ -241,19 +239,16 @@ class _Opening:
         assert reader.preamble is not None
         root = writing.settle()
         seconds = time.monotonic() - began
-        return {
-            "seconds": round(seconds, 3),
-            "bytes_image": image.size,
-            "bytes_data": data,
-            "bytes_wire": self._total,
-            "phases": {"transfer": round(seconds, 3)},
-            "downtime": None,
-            "cipher": reader.preamble.cipher.label,
-            "level": None,
-            "streams": 0,
-            "resumed": 0,
-            "sha256": text(root),
-        }
+        return TransferResult(
+            seconds=seconds,
+            bytes_image=image.size,
+            bytes_data=data,
+            bytes_wire=self._total,
+            phases={"transfer": seconds},
+            cipher=reader.preamble.cipher.label,
+            level=None,
+            sha256=text(root),
+        )
 
     def _accept(self, preamble: Preamble) -> Aead:
         if preamble.carrier is not Carrier.FILE:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from xenplugin import events
 from xenplugin.config import Config
@@ -17,6 +16,7 @@ from xenplugin.geometry import CHUNK
 from xenplugin.image.index.digest import text
 from xenplugin.image.safety import shared_storage
 from xenplugin.image.source.raw import Source
+from xenplugin.results import TransferResult
 from xenplugin.transfer.initiator import AGAIN, TICK, Initiator
 from xenplugin.transfer.job import Job
 from xenplugin.transfer.packing import Packing, SinglePassTracker, allocated
@@ -48,8 +48,8 @@ class DiskSender:
         self._plan = Plan(source.runs())
         self._session = Initiator(target.host, config, emit, redo=self._plan.redo, hear=self._hear)
 
-    def run(self) -> dict[str, Any]:
-        """Move it. Returns the result object of DESIGN. Raises XenpluginError."""
+    def run(self) -> TransferResult:
+        """Move it. Raises XenpluginError."""
         session = self._session
         began = time.monotonic()
         session.emit(events.Phase("connect"))
@@ -68,7 +68,7 @@ class DiskSender:
             self._base.close()
             session.close()
 
-    def _converse(self, began: float) -> dict[str, Any]:
+    def _converse(self, began: float) -> TransferResult:
         session = self._session
         path, local = self._source.path, self._target.host is None
         with shared_storage.marked(path, live=False, local=local, notice=session.notice) as disk:
@@ -95,20 +95,18 @@ class DiskSender:
         root = book.digest.root()
         session.end(root)
         ended = time.monotonic()
-        phases = {"connect": connected - began, "transfer": moved - connected, "finish": ended - moved}
-        return {
-            "seconds": round(ended - began, 3),
-            "bytes_image": job.size,
-            "bytes_data": packing.tally.data,
-            "bytes_wire": session.bytes_wire,
-            "phases": {phase: round(seconds, 3) for phase, seconds in phases.items()},
-            "downtime": None,
-            "cipher": job.cipher.label,
-            "level": session.ladder.level,
-            "streams": max(session.streams, session.pool.size),
-            "resumed": (session.welcome or {}).get("resumed", 0),
-            "sha256": text(root),
-        }
+        return TransferResult(
+            seconds=ended - began,
+            bytes_image=job.size,
+            bytes_data=packing.tally.data,
+            bytes_wire=session.bytes_wire,
+            phases={"connect": connected - began, "transfer": moved - connected, "finish": ended - moved},
+            cipher=job.cipher.label,
+            level=session.ladder.level,
+            streams=max(session.streams, session.pool.size),
+            resumed=(session.welcome or {}).get("resumed", 0),
+            sha256=text(root),
+        )
 
     def _transfer(self, packing: Packing, began: float) -> None:
         session = self._session

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from xenplugin import events
 from xenplugin.config import Config
@@ -26,6 +25,7 @@ from xenplugin.image.source.raw import Source
 from xenplugin.link import tcp
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
+from xenplugin.results import PhaseName, TransferResult
 from xenplugin.transfer.chunk_tracker import LiveChunkTracker
 from xenplugin.transfer.initiator import AGAIN, TICK, Initiator
 from xenplugin.transfer.job import Job
@@ -92,7 +92,7 @@ class LiveDiskSender:
             standby=standby,
         )
         self._packing: Packing | None = None
-        self._phases: dict[str, float] = {}
+        self._phases: dict[PhaseName, float] = {}
         self._converging = PrecopyPolicy()
         self._closing = False
         self._congestion = config.congestion or tcp.LOSSY
@@ -156,9 +156,9 @@ class LiveDiskSender:
         """The guest may be suspended soon, and little is to be left then. From any thread."""
         self._closing = True
 
-    def settle(self) -> dict[str, Any]:
+    def settle(self) -> TransferResult:
         """Nobody writes to the disk any more: send what is left, have the far side make it durable under its final
-        name. Returns the result object of DESIGN, and `rounds`."""
+        name."""
         began = time.monotonic()
         session, plan = self._session, self._plan
         items: Iterator[int | Zeros]
@@ -183,20 +183,19 @@ class LiveDiskSender:
         session.end(root, total)
         ended = time.monotonic()
         self._phases["settle"] = ended - began
-        return {
-            "seconds": round(ended - self._began, 3),
-            "bytes_image": self._job.size,
-            "bytes_data": self._tally.data,
-            "bytes_wire": session.bytes_wire,
-            "phases": {phase: round(seconds, 3) for phase, seconds in self._phases.items()},
-            "downtime": None,
-            "cipher": self._job.cipher.label,
-            "level": session.ladder.level,
-            "streams": max(session.streams, session.pool.size),
-            "resumed": (session.welcome or {}).get("resumed", 0),
-            "sha256": text(root),
-            "rounds": self._book.rounds,
-        }
+        return TransferResult(
+            seconds=ended - self._began,
+            bytes_image=self._job.size,
+            bytes_data=self._tally.data,
+            bytes_wire=session.bytes_wire,
+            phases=self._phases,
+            cipher=self._job.cipher.label,
+            level=session.ladder.level,
+            streams=max(session.streams, session.pool.size),
+            resumed=(session.welcome or {}).get("resumed", 0),
+            sha256=text(root),
+            rounds=self._book.rounds,
+        )
 
     def close(self, error: XenpluginError | None = None) -> None:
         """End it; unless it is settled the far side is told `error`, and keeps what came for another time if the

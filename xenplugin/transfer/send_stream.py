@@ -19,6 +19,7 @@ from xenplugin.codec.compress import Packer
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, XenpluginError
 from xenplugin.link.rate import Pacer
+from xenplugin.results import StreamResult
 from xenplugin.transfer.inflight_limit import InflightLimit
 from xenplugin.transfer.initiator import TICK, Initiator
 from xenplugin.transfer.job import DOMAIN, Job
@@ -161,16 +162,16 @@ class StreamSender:
         done, session = self.bytes_in, self._session
         return events.Progress(done, total, done, session.bytes_wire, session.ladder.level, seconds, what)
 
-    def result(self) -> dict[str, Any]:
-        """What was moved, in bytes, and how."""
+    def result(self) -> StreamResult:
+        """Return the bytes moved and how they were sent."""
         session = self._session
-        return {
-            "bytes_in": self.bytes_in,
-            "bytes_wire": session.bytes_wire,
-            "cipher": self._job.cipher.label,
-            "level": session.ladder.level,
-            "streams": max(session.streams, session.pool.size),
-        }
+        return StreamResult(
+            bytes_stream=self.bytes_in,
+            bytes_wire=session.bytes_wire,
+            cipher=self._job.cipher.label,
+            level=session.ladder.level,
+            streams=max(session.streams, session.pool.size),
+        )
 
     def _is_full(self) -> bool:
         if not self._kept:
