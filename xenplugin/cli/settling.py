@@ -67,11 +67,12 @@ def recover(assume_peer_lost: bool, answer: str | None, settled: bool, **values:
     """
     with Invocation(values) as verb:
         from xenplugin.migrate import publish, recover
+        from xenplugin.migrate.local_host import LocalHost
         from xenplugin.xen.xenstore import Store
 
         config = verb.config()
         if answer is not None:
-            host = recover.LocalHost(config.state_dir, verb.notice)
+            host = LocalHost(config.state_dir, verb.notice)
             print(recover.answer(host, answer, settled=settled), flush=True)
             return
         with suppress(XenpluginError), Store() as store:

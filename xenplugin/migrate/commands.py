@@ -9,7 +9,8 @@ from dataclasses import replace
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import XenpluginError
-from xenplugin.migrate import policy, records, recover, xl_shim
+from xenplugin.migrate import policy, records, xl_shim
+from xenplugin.migrate.local_host import LocalHost
 from xenplugin.migrate.supervisor import Supervisor
 from xenplugin.results import Result
 from xenplugin.xen import guest as guests
@@ -75,7 +76,7 @@ def _clear_way(uuid: str, config: Config, emit: events.Emit) -> None:
     started. Two at once are refused: the second xl would spoil the first one's log of dirty pages, and at its end
     resume the guest that the first has suspended."""
     records.claim(config.state_dir, uuid)
-    recover.clear_way(recover.LocalHost(config.state_dir, lambda text: emit(events.Notice(text))), uuid)
+    LocalHost(config.state_dir, lambda text: emit(events.Notice(text))).settle_earlier(uuid)
 
 
 def _plain(words: Sequence[str]) -> int:

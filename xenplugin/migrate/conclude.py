@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from xenplugin.errors import XenpluginError
 from xenplugin.migrate import records
+from xenplugin.migrate.local_host import LocalHost
 from xenplugin.migrate.ownership import OwnershipState
 from xenplugin.migrate.records import Record
-from xenplugin.migrate.recover import LocalHost
 from xenplugin.transfer.send_stream import StreamSender
 
 

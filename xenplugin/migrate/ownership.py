@@ -89,7 +89,7 @@ class GuestPresence(Enum):
     LIVE = auto()  #: a domain in its own right
 
 
-class Silence(Enum):
+class NoAnswer(Enum):
     """Why there is no word of the peer's."""
 
     NOT_ASKED = auto()
@@ -98,7 +98,7 @@ class Silence(Enum):
     LOST = auto()  #: the administrator says that it will never come back
 
 
-Peer: TypeAlias = OwnershipState | Silence
+PeerAnswer: TypeAlias = OwnershipState | NoAnswer
 
 
 class Action(Enum):
@@ -125,7 +125,7 @@ def decide(
     state: OwnershipState,
     alive: bool,
     guest: GuestPresence,
-    peer: Peer = Silence.NOT_ASKED,
+    peer: PeerAnswer = NoAnswer.NOT_ASKED,
     *,
     asked: bool = False,
     taken_back: bool = False,
@@ -166,13 +166,13 @@ def decide(
     return _ALONE[state, guest]
 
 
-def _handing(peer: Peer) -> Action:
+def _handing(peer: PeerAnswer) -> Action:
     match peer:
-        case Silence.NOT_ASKED:
+        case NoAnswer.NOT_ASKED:
             return Action.ASK
         case OwnershipState.RUNNING:
             return Action.GIVE
-        case OwnershipState.REFUSED | Silence.LOST:
+        case OwnershipState.REFUSED | NoAnswer.LOST:
             return Action.KEEP
     return Action.UNDECIDED
 

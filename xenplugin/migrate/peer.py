@@ -2,7 +2,7 @@
 
 Strategy: the destination settles its own side first, as far as it can alone, and then says its record's state in
 one marked line of JSON (whatever the shell's start-up files print around it). Only a final state tells anything; no
-answer, another host's answer, a record that is not there: each is a Silence, never taken for a word.
+answer, another host's answer, a record that is not there: each is a NoAnswer, never taken for a word.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import subprocess
 import time
 from typing import Any
 
-from xenplugin.migrate.ownership import TRANSITIONS, OwnershipState, Peer, Role, Silence
+from xenplugin.migrate.ownership import TRANSITIONS, NoAnswer, OwnershipState, PeerAnswer, Role
 from xenplugin.migrate.records import PeerNote, Record
 
 MARK = "XENPLUGIN-OWNER 1 "
 UNKNOWN, FORGOTTEN = "unknown", "forgotten"
-#: Seconds for an answer: the far side may wait for its xl to end (recover.AT_WORK) and destroy a domain.
+#: Seconds for an answer: the far side may wait for its xl to end (local_host.AT_WORK) and destroy a domain.
 PATIENCE = 240.0
 _LONGEST = 1 << 16
 
@@ -41,19 +41,19 @@ def command(peer: PeerNote, *words: str) -> list[str] | None:
     return ["sh", "-c", f'exec {peer.ssh} "$@"', "sh", peer.host, *program, *words]
 
 
-def ask(record: Record, patience: float = PATIENCE) -> tuple[Peer, str]:
+def ask(record: Record, patience: float = PATIENCE) -> tuple[PeerAnswer, str]:
     """What the other host's record says, or why nothing is known, with the reason in words."""
     said, why = _run(record, patience, "--answer", record.id)
     if said is None:
-        return Silence.UNREACHABLE, why
+        return NoAnswer.UNREACHABLE, why
     if said == UNKNOWN:
-        return Silence.UNKNOWN, f"{record.peer.host} knows nothing of this migration"
+        return NoAnswer.UNKNOWN, f"{record.peer.host} knows nothing of this migration"
     if said in TRANSITIONS[Role.DESTINATION]:
         return OwnershipState(said), f"{record.peer.host} says {said}"
-    return Silence.UNREACHABLE, f"{record.peer.host} gave an answer that this version does not know"
+    return NoAnswer.UNREACHABLE, f"{record.peer.host} gave an answer that this version does not know"
 
 
-def tell(record: Record, patience: float = PATIENCE) -> bool:
+def forget(record: Record, patience: float = PATIENCE) -> bool:
     """Let the other host forget this migration. Whether nothing of it is left there."""
     return _run(record, patience, "--answer", record.id, "--settled")[0] in (FORGOTTEN, UNKNOWN)
 

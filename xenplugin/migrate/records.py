@@ -32,6 +32,8 @@ FOLDER = "migrations"
 _ID = re.compile(r"[0-9a-f]{32}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LARGEST = 1 << 20
+#: Seconds after which a final record is removed though the peer never asked, or could not be reached.
+EXPIRY = 30 * 86400.0
 _Note = TypeVar("_Note", "Process", "DiskNote", "PeerNote", "Record")
 
 
@@ -85,7 +87,13 @@ class Record:
         return self.driver.alive or (self.xl is not None and self.xl.alive)
 
     @property
+    def expired(self) -> bool:
+        """Whether it has not changed for so long that a final record is removed without the peer's knowledge."""
+        return time.time() - self.changed > EXPIRY
+
+    @property
     def file_name(self) -> str:
+        """Name of the record's file."""
         return f"{self.id}.{self.role}.json"
 
 

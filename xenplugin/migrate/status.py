@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TextIO
@@ -25,7 +24,6 @@ from xenplugin.image.target.partial import partial_name
 from xenplugin.migrate import records
 from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
 from xenplugin.migrate.records import Record
-from xenplugin.migrate.recover import OLD
 from xenplugin.ui import units
 
 RECOVER = "xenplugin recover"
@@ -83,8 +81,7 @@ def _running(one: Record, progress: Callable[[str], Mapping[str, Any] | None]) -
 
 def _left(one: Record) -> dict[str, Any]:
     means, recovery = (text.format(peer=one.peer.host) for text in _MEANS[one.state])
-    old = time.time() - one.changed > OLD
-    if one.state in FINAL and old:
+    if one.state in FINAL and one.expired:
         recovery = "removes this old record"
     return {
         "kind": "left", **_names(one), "changed": one.changed, "alive": one.alive, "settled": one.state in FINAL,

@@ -17,9 +17,10 @@ from tests.helpers import fakexl
 from xenplugin.config import Config
 from xenplugin.errors import OwnershipError, PeerError, RefusedError, UsageError
 from xenplugin.migrate import peer, records
+from xenplugin.migrate.local_host import LocalHost
 from xenplugin.migrate.ownership import FINAL, TRANSITIONS, OwnershipState, Role
 from xenplugin.migrate.records import DiskNote, PeerNote, Record
-from xenplugin.migrate.recover import OLD, LocalHost, answer, clear_way, recover
+from xenplugin.migrate.recover import answer, recover
 from xenplugin.xen.process import Process, boot_id, process
 from xenplugin.xen.xl import XlCommand
 
@@ -321,7 +322,7 @@ def test_a_migration_that_runs_is_left_alone(pair: Pair, sleeper: subprocess.Pop
     assert pair.near.recover() == 0
     assert pair.near.state(S) is OwnershipState.MOVING and "runs (pid" in pair.near.said[-1]
     with pytest.raises(RefusedError, match="already"):
-        clear_way(pair.near.host, UUID)
+        pair.near.host.settle_earlier(UUID)
 
 
 def test_the_source_asks_and_the_driver_there_still_waits(pair: Pair, sleeper: subprocess.Popen[bytes]) -> None:
@@ -414,7 +415,7 @@ def test_placeholders_go_and_nothing_else(pair: Pair, tmp_path: Path) -> None:
 
 def test_what_is_old_goes(pair: Pair) -> None:
     pair.reachable = False
-    old = time.time() - OLD - 60
+    old = time.time() - records.EXPIRY - 60
     pair.near.record(S, OwnershipState.REMOVED, changed=old)
     pair.far.record(D, OwnershipState.REFUSED, changed=old)
     assert pair.near.recover() == pair.far.recover() == 0
@@ -449,7 +450,7 @@ def test_xl_that_fails_is_said_and_tried_again(pair: Pair, monkeypatch: pytest.M
 def test_an_earlier_one_is_settled_before_the_next(pair: Pair) -> None:
     pair.far.domains(INCOMING)
     pair.far.record(D, OwnershipState.RECEIVING)
-    clear_way(pair.far.host, UUID, [D])
+    pair.far.host.settle_earlier(UUID, [D])
     assert pair.far.rows == [] and pair.far.state(D) is OwnershipState.REFUSED
 
 
@@ -459,7 +460,7 @@ def test_a_guest_that_moves_on_leaves_word(pair: Pair) -> None:
     pair.near.record(S, OwnershipState.HANDING)
     pair.far.domains(THERE)
     pair.far.record(D, OwnershipState.CLEARED)
-    clear_way(pair.far.host, UUID)
+    pair.far.host.settle_earlier(UUID)
     pair.far.domains()
     assert pair.far.state(D) is OwnershipState.RUNNING
     assert pair.near.recover() == 0
@@ -517,7 +518,7 @@ def test_two_guests_that_run_are_not_made_one(pair: Pair) -> None:
 def test_what_is_at_work_is_not_forgotten(
     pair: Pair, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xenplugin.migrate.recover.AT_WORK", 0.2)
+    monkeypatch.setattr("xenplugin.migrate.local_host.AT_WORK", 0.2)
     pair.far.record(D, OwnershipState.CLEARED, driver=process(sleeper.pid))
     assert answer(pair.far.host, ID, settled=True).endswith('"cleared"}')
     with pytest.raises(OwnershipError, match="still needed"):
@@ -531,7 +532,8 @@ import os, signal, subprocess, sys
 from pathlib import Path
 from xenplugin.config import Config
 from xenplugin.migrate import records
-from xenplugin.migrate.recover import LocalHost, answer, recover
+from xenplugin.migrate.local_host import LocalHost
+from xenplugin.migrate.recover import answer, recover
 from xenplugin.xen.xl import XlCommand
 folder, words = Path(sys.argv[1]), sys.argv[2:]
 left = int(os.environ.get("KILL_AT", "0")) if words == ["recover"] else 0
@@ -612,11 +614,11 @@ def test_a_peer_that_says_anything(tmp_path: Path) -> None:
         f"echo '{peer.line(ID, 'kept')}'",
         "echo ssh: no route to host >&2; exit 255",
     ):
-        assert say(script)[0] is peer.Silence.UNREACHABLE, script
+        assert say(script)[0] is peer.NoAnswer.UNREACHABLE, script
     assert "no route" in say("echo ssh: no route to host >&2; exit 255")[1]
-    assert peer.ask(one)[0] is peer.Silence.UNREACHABLE  # -s '': HOST was a whole command
+    assert peer.ask(one)[0] is peer.NoAnswer.UNREACHABLE  # -s '': HOST was a whole command
     assert peer.command(PeerNote("-oProxyCommand=x", "ssh"), "recover") is None
-    assert peer.ask(replace(one, peer=PeerNote("hostb", "sleep 60; true")), 0.2)[0] is peer.Silence.UNREACHABLE
+    assert peer.ask(replace(one, peer=PeerNote("hostb", "sleep 60; true")), 0.2)[0] is peer.NoAnswer.UNREACHABLE
 
 
 def test_the_verbs_between_two_hosts(tmp_path: Path) -> None:
