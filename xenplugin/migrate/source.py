@@ -166,7 +166,7 @@ class SourceMigration:
                 self._phases.guest_suspended()
                 self._phases.enter("stopped")
                 assert self._disks is not None
-                self._disks.settle()
+                self._disks.finish()
             elif isinstance(event, StreamEnd):
                 self._pipe.flush()
                 self._open_gate()
@@ -184,12 +184,12 @@ class SourceMigration:
         if self._memory - self._pipe.bytes_in < _STOP_SOON * self._pipe.bytes_on / seconds:
             assert self._disks is not None
             self._pipe.close_in()
-            self._disks.close_in()
+            self._disks.prepare_stop()
 
     def _open_gate(self) -> None:
         """Wait until every disk is complete, verified and durable at the destination; then let xl's END through."""
         assert self._disks is not None
-        self._results = self._disks.settled()
+        self._results = self._disks.results()
         with self._gate_lock:
             self._check()
             self._gate_open = True
@@ -222,7 +222,7 @@ class SourceMigration:
             assert self._disks is not None
             self._phases.enter("disks")
             self._disks.precopy()
-            self._disks.trail()
+            self._disks.follow()
 
     def _begin_record(self, leaving: LeavingGuest) -> None:
         guest, config = leaving.guest, leaving.config
@@ -244,7 +244,7 @@ class SourceMigration:
             self._emit,
             self._pacer,
             self._check,
-            watched=leaving.live,
+            live=leaving.live,
             standby=self._prestarted,
         )
         verb = f"migrate ({leaving.config.mode})"

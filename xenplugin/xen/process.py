@@ -30,7 +30,7 @@ class Process:
         return self.pid == os.getpid() and self.alive
 
     @property
-    def words(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """Its arguments, from the program's name on; none if it is gone."""
         try:
             with open(f"/proc/{self.pid}/cmdline", "rb") as file:

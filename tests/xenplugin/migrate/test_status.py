@@ -104,7 +104,7 @@ def test_images_that_are_not_complete(tmp_path: Path) -> None:
         os.close(fd)
     (row,) = status.status(Config(state_dir=state_dir))[1:]
     assert (row["bytes_durable"], row["bytes_image"], row["running"]) == (3 * CHUNK, 10 * CHUNK, False)
-    assert "3.0 MiB of 10.0 MiB" in text([row]) and "goes on" in text([row])
+    assert "3.0 MiB of 10.0 MiB" in text([row]) and "continues" in text([row])
 
 
 def test_columns_align_and_nothing_steers_the_terminal(tmp_path: Path) -> None:
