@@ -108,7 +108,7 @@ def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any]) -
     with Invocation(values) as verb:
         from xenplugin.codec.seal import read_key_file
         from xenplugin.transfer import archive
-        from xenplugin.xen.xenstore import attached
+        from xenplugin.xen.attached import attached
 
         config = verb.config()
         secret = read_key_file(key_file)
@@ -118,7 +118,7 @@ def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any]) -
 def _refuse_attached(src: str) -> None:
     """Raise RefusedError if a guest has `src` as a disk: the guest's writes during the copy would silently leave it
     inconsistent."""
-    from xenplugin.xen.xenstore import attached
+    from xenplugin.xen.attached import attached
 
     domain = attached(src)
     if domain is not None:

@@ -25,7 +25,7 @@ def receive(config: str | None) -> None:
         from xenplugin.transfer.acceptor import read_job
         from xenplugin.transfer.job import DOMAIN
         from xenplugin.transfer.receive_disk import DiskReceiver
-        from xenplugin.xen.xenstore import attached
+        from xenplugin.xen.attached import attached
 
         settings = verb.config()
         channel = PipeEndpoint(*take_standard_streams())

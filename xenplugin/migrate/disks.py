@@ -18,7 +18,7 @@ from xenplugin.link.ssh_multiplexing import PrestartedRemote
 from xenplugin.results import TransferResult
 from xenplugin.transfer.send_disk import RemotePath
 from xenplugin.transfer.send_live_disk import LiveDiskSender
-from xenplugin.xen.dirty_tracking import watch
+from xenplugin.xen.dirty_tracking import track
 from xenplugin.xen.guest import Disk
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class Disks:
             for disk in disks:
                 changes: Changes = Unwatched()
                 if live:
-                    changes = watch(disk, lambda text: emit(events.Notice(text)))
+                    changes = track(disk, lambda text: emit(events.Notice(text)))
                     self._opened.callback(changes.close)
                 source = self._opened.enter_context(open_source(disk.path, raw=True))
                 self.sizes.append(source.size)

@@ -13,7 +13,7 @@ from tests.xenstore.standin import Xenstored
 from xenplugin.migrate.xl_protocol import BANNER, Backward, Forward, GuestConfig, XlEvent, rewrite
 from xenplugin.migrate.xl_stream import LibxcRecord, LibxlRecord, StreamEnd, Suspended
 from xenplugin.xen import guest as guests
-from xenplugin.xen.dirty_tracking import SECTOR, DirtyTally, parse
+from xenplugin.xen.block_events import SECTOR, DirtyTally, parse
 from xenplugin.xen.xenstore import Store
 from xenplugin.xen.xl import parse_list
 
