@@ -65,7 +65,7 @@ def prepare_transport(config: Config, emit: events.Emit) -> None:
     """Do what `migrate` does before it starts an xl, for an xl that was started by hand with this process as its
     transport; nothing if its command line does not name the guest. Raises XenpluginError: xl has received nothing
     yet, so it just ends."""
-    words = ancestor("xl").arguments
+    words = ancestor("xl").words
     place = next((place for place, word in enumerate(words) if os.path.basename(word) == "xl"), 0)
     asked = xl_shim.parse(words[place + 1 :])
     if isinstance(asked, xl_shim.MigrateCommand):

@@ -31,7 +31,7 @@ class Process:
         return self.pid == os.getpid() and self.alive
 
     @property
-    def arguments(self) -> list[str]:
+    def words(self) -> list[str]:
         """Its command line, from the program's name on; empty if it has ended."""
         try:
             with open(f"/proc/{self.pid}/cmdline", "rb") as file:
