@@ -251,7 +251,7 @@ def test_a_process_is_more_than_its_pid() -> None:
     child.wait()
     assert not this.alive
     this.end(5)
-    with pytest.raises(OwnershipError, match="gone"):
+    with pytest.raises(OwnershipError, match="has ended"):
         process(child.pid)
 
 
