@@ -9,7 +9,8 @@ from __future__ import annotations
 import zstandard
 
 from xenplugin.errors import ImageError, PeerError
-from xenplugin.wire.frames import Buffer, Codec
+from xenplugin.wire.body import Buffer
+from xenplugin.wire.frames import Codec
 
 STORE = -99  #: "no compression" on the ladder
 LEVELS = range(-7, 20)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from xenplugin.errors import ConfigError, TamperError
-from xenplugin.wire.frames import Buffer
+from xenplugin.wire.body import Buffer
 from xenplugin.wire.preamble import Cipher, Preamble
 
 SECRET_BYTES = 32

@@ -2,7 +2,7 @@
 
     /tool/xenplugin/enabled               "0": plain `xl migrate` moves no disks on this host, despite the shim
     /tool/xenplugin/policy/UUID/mode      live, static or full
-    /tool/xenplugin/policy/UUID/rate      200mbit and the like, or bits/s
+    /tool/xenplugin/policy/UUID/rate      a rate like 200mbit; 0: no limit
     /tool/xenplugin/policy/UUID/enabled   "0": plain `xl migrate` moves this guest without its disks
 
 A missing node means the value of the configuration file (docs/xenstore.md). xenstore is empty after a boot.
@@ -29,7 +29,7 @@ _TICK, _PATIENCE = 0.2, 2.0
 
 @dataclass(frozen=True)
 class Policy:
-    """`rate` in bits/s, 0: no limit. `enabled`: plain `xl migrate` moves the guest with its disks."""
+    """`rate` in bytes/s, 0: no limit. `enabled`: plain `xl migrate` moves the guest with its disks."""
 
     mode: str
     rate: int

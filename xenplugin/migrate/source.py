@@ -21,7 +21,7 @@ from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, XenpluginError
 from xenplugin.link.rate import Pacer
-from xenplugin.link.remote_process import far_command
+from xenplugin.link.remote_process import remote_command
 from xenplugin.link.ssh_multiplexing import PrestartedRemote, SharedLogin
 from xenplugin.migrate import leaving_guest, policy, records
 from xenplugin.migrate.conclude import conclude
@@ -71,7 +71,7 @@ class SourceMigration:
         self._explicit = explicit
         self._subscriber = emit
         self._xl = NearXl(source, sink)
-        self._pacer = Pacer(config.rate / 8)
+        self._pacer = Pacer(config.rate)
         self._id = records.new_id()
         self._paused = "-p" in xl_words
         self._login = SharedLogin(config.ssh, host)
@@ -111,7 +111,7 @@ class SourceMigration:
         try:
             self._pipe.start()
             self._prestarted = PrestartedRemote(
-                far_command(self._login.further, self._host, self._config.remote_program, self._config.file),
+                remote_command(self._login.further, self._host, self._config.remote_program, self._config.file),
                 self._host,
                 lambda line: self._emit(events.Far(line)),
                 self._config.patience,
@@ -206,7 +206,7 @@ class SourceMigration:
         usual = self._config  # holds for what the policy does not set, or sets no more
         leaving = leaving_guest.look_up(fields, usual, self._explicit, self._notice)
         self._config, self._memory = leaving.config, leaving.memory
-        self._pacer.set(self._config.rate / 8)
+        self._pacer.set(self._config.rate)
         self._begin_record(leaving)
         guest, mode = leaving.guest, self._config.mode
         self._publisher = Publisher(guest.uuid, guest.name, self._host, mode)
@@ -299,8 +299,8 @@ class SourceMigration:
         """Apply a change of the guest's policy while it moves: a new rate takes effect at once."""
         if wanted.rate == before.rate:
             return
-        self._pacer.set(wanted.rate / 8)
-        limit = f"the rate limit is {units.rate(wanted.rate / 8)}" if wanted.rate else "there is no rate limit"
+        self._pacer.set(wanted.rate)
+        limit = f"the rate limit is {units.rate(wanted.rate)}" if wanted.rate else "there is no rate limit"
         self._notice(f"changed in xenstore: from now on {limit}")
 
     def _fail(self, error: XenpluginError) -> None:

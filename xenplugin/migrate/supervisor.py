@@ -20,8 +20,7 @@ from dataclasses import fields
 from typing import BinaryIO
 
 from xenplugin import events
-from xenplugin.codec.compress import STORE
-from xenplugin.config import Config, load
+from xenplugin.config import Config, load, option_text
 from xenplugin.errors import OwnershipError, PeerError, XenpluginError, from_code
 from xenplugin.migrate import recover
 from xenplugin.results import Result
@@ -128,8 +127,7 @@ def _as_options(config: Config, explicit: frozenset[str]) -> list[str]:
         flag, value = setting.metadata.get("flag"), getattr(config, setting.name)
         if flag is None or (value == getattr(from_file, setting.name) and setting.name not in explicit):
             continue
-        text = "auto" if value is None else "store" if setting.name == "level" and value == STORE else str(value)
-        words += [flag] if setting.type == "bool" else [flag, text]
+        words += [flag] if setting.type == "bool" else [flag, option_text(setting.name, value)]
     return words
 
 

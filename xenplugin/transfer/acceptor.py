@@ -145,7 +145,7 @@ class Acceptor:
 
         def send() -> None:
             with contextlib.suppress(OSError, XenpluginError):
-                control.send(Error(error.code, error.told()))
+                control.send(Error(error.code, error.report_text()))
                 self.told = True
 
         # A channel that is stuck must not hold up the end.

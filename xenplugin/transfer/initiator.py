@@ -20,13 +20,13 @@ from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.codec.compress import STORE
 from xenplugin.codec.seal import Keys
 from xenplugin.config import Config
-from xenplugin.errors import ImageError, Interrupted, LinkError, PeerError, XenpluginError
+from xenplugin.errors import RESUME_HINT, ImageError, Interrupted, LinkError, PeerError, XenpluginError
 from xenplugin.link import tcp
 from xenplugin.link.connection import Connection
-from xenplugin.link.connector import Connector, Session
-from xenplugin.link.pool import PING_EVERY, Pool, take
+from xenplugin.link.connector import ConnectionFactory, Connector
+from xenplugin.link.pool import PING_EVERY, Pool, handle
 from xenplugin.link.rate import Pacer
-from xenplugin.link.remote_process import RemoteProcess, far_command, ssh_address, undisturbed
+from xenplugin.link.remote_process import RemoteProcess, deferred_signals, remote_command, ssh_address
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
 from xenplugin.transfer.job import DOMAIN, Job
 from xenplugin.transfer.packing import CORES
@@ -53,7 +53,7 @@ _LAST_WORD = 2.0
 #: Connections of a domain's stream to begin with, at most: one that has little to carry restarts slowly, and what
 #: each has in hand must leave before the guest's last pages.
 _STREAM_STREAMS = 8
-AGAIN = "the same command again goes on where it was"
+AGAIN = RESUME_HINT
 
 
 class Initiator:
@@ -92,7 +92,7 @@ class Initiator:
         self._hear = hear
         self._acknowledged = acknowledged
         self._on_failure = failed
-        self._pacer = pacer or (Pacer(config.rate / 8) if config.rate else None)
+        self._pacer = pacer or (Pacer(config.rate) if config.rate else None)
         self._far: RemoteProcess | None = None
         self._tending: PathTuner | None = None
         self._lock = threading.Lock()
@@ -110,14 +110,14 @@ class Initiator:
     def start(self, job: Job) -> None:
         """Start the far side and send it the job. Raises XenpluginError."""
         far, config = self._start_far(), self._config
-        session = Session(Keys(job.secret, far.random), job.session, job.cipher, job.size)
+        factory = ConnectionFactory(Keys(job.secret, far.random), job.session, job.cipher, job.size)
         self._channel = far.channel(self._pacer)
         in_order = job.kind == DOMAIN
         self._most_streams = _STREAM_STREAMS if in_order else tcp.MAX_STREAMS
         table = states.DOMAIN_BACKWARD_CONTROL if in_order else states.BACKWARD_CONTROL
-        self.control = session.line(0, self._channel, table)
+        self.control = factory.make(0, self._channel, table)
         self._dialer = Connector(
-            session,
+            factory,
             timeout=config.connect_timeout,
             silence=config.silence,
             congestion=config.congestion,
@@ -149,8 +149,8 @@ class Initiator:
             return self._far
         config = self._config
         name = self._host or "the far side"
-        command = far_command(config.ssh, self._host, config.remote_program, config.file)
-        with undisturbed():  # else ctrl-C could come when it is started and nobody knows it yet
+        command = remote_command(config.ssh, self._host, config.remote_program, config.file)
+        with deferred_signals():  # else ctrl-C could come when it is started and nobody knows it yet
             self._far = RemoteProcess(command, name, lambda line: self.emit(events.Far(line)))
         self._far.await_ready(config.patience)
         return self._far
@@ -180,7 +180,7 @@ class Initiator:
                 self.notice(f"no way to port {dialer.port} of {tried}: the data goes through ssh")
             else:
                 self.notice("the far side has no free port: the data goes through ssh")
-            self.pool.share(self.control)
+            self.pool.add_control(self.control)
             self.emit(events.Linked("control channel", 0.0, 0, ""))
         else:
             self.rtt = dialer.rtt
@@ -259,7 +259,7 @@ class Initiator:
                 elif isinstance(frame, Index | IndexRun | Answer | Note):
                     self._hear(frame)
                 else:
-                    take(self.control, frame)
+                    handle(self.control, frame)
             if self.done is None:
                 self.fail(self._far.failure())
         except OSError as exc:
@@ -312,7 +312,7 @@ class Initiator:
 
         def send() -> None:
             with contextlib.suppress(OSError, XenpluginError):
-                self.control.send(Error(expected.code, expected.told()))
+                self.control.send(Error(expected.code, expected.report_text()))
 
         # A channel that is stuck must not hold up the end.
         thread = threading.Thread(target=send, daemon=True)

@@ -164,7 +164,7 @@ class LiveDiskSender:
         items: Iterator[int | Zeros]
         if self._book.rounds:
             self._drain()
-            session.pool.rouse()
+            session.pool.use_all()
             items = self._items()
         else:
             items = in_order(self._source.runs())
@@ -222,9 +222,9 @@ class LiveDiskSender:
         """Little goes over a few connections that stay warm, much over all."""
         pool = self._session.pool
         if self._todo is not None and len(self._todo) * CHUNK <= _FEW * tcp.largest_window():
-            pool.rest(_FEW, self._congestion)
+            pool.use_few(_FEW, self._congestion)
         else:
-            pool.rouse()
+            pool.use_all()
 
     def _items(self) -> Iterator[int | Zeros]:
         """The chunks to be read again."""

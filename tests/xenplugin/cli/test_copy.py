@@ -341,7 +341,7 @@ def test_the_rate_is_never_exceeded(
         sides.far["ports"] = "0"
     rate = 16_000_000
     image = dense_image(tmp_path / "dense.img", 6)
-    done = sides.copy(image, "--rate", str(rate), "--streams", "4")
+    done = sides.copy(image, "--rate", f"{rate}bit", "--streams", "4")
     assert content(sides.target) == content(image)
     took = done.result["phases"]["transfer"] + done.result["phases"]["finish"]
     achieved = 8 * done.result["bytes_wire"] / took / rate

@@ -13,7 +13,7 @@ from xenplugin.codec.adaptive_level import AUTO_LEVELS, USUAL, AdaptiveLevel
 from xenplugin.codec.compress import LEVELS, STORE, Packer, Unpacker
 from xenplugin.codec.seal import Aead, Keys
 from xenplugin.errors import ConfigError, ImageError, PeerError, TamperError
-from xenplugin.link.connector import Session
+from xenplugin.link.connector import ConnectionFactory
 from xenplugin.transfer.job import Job
 from xenplugin.wire.frames import Codec
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
@@ -150,11 +150,11 @@ def test_what_is_sealed_opens_as_it_is_or_not_at_all(
 
 def test_keys_do_not_show() -> None:
     keys = Keys(SECRET, bytes(32))
-    session = Session(keys, bytes(16), Cipher.AES_128_GCM, 1)
+    factory = ConnectionFactory(keys, bytes(16), Cipher.AES_128_GCM, 1)
     job = Job(SECRET, bytes(16), Cipher.AES_128_GCM, 1, "/x", False, False)
     for made in (
         keys,
-        session,
+        factory,
         job,
         keys.forward(Preamble(Cipher.AES_128_GCM, Carrier.FILE, 0, bytes(16), bytes(32))),
     ):

@@ -16,7 +16,8 @@ from xenplugin.link.connection import Connection
 from xenplugin.link.queue import SendQueue, cost
 from xenplugin.link.rate import BURST, SLICE, Pacer
 from xenplugin.wire import states
-from xenplugin.wire.frames import Buffer, Chunk, Codec, Frame, Ping, Zeros
+from xenplugin.wire.body import Buffer
+from xenplugin.wire.frames import Chunk, Codec, Frame, Ping, Zeros
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 from xenplugin.wire.session import MAX_FRAMES_PER_KEY, Reader, Writer
 

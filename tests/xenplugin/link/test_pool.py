@@ -10,20 +10,22 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.helpers.reader import read_frames
 from xenplugin.codec.seal import Keys
 from xenplugin.errors import ImageError, LinkError, PeerError, TamperError, XenpluginError
 from xenplugin.link import pool as pool_module
 from xenplugin.link.connection import Connection
-from xenplugin.link.connector import Session
+from xenplugin.link.connector import ConnectionFactory
 from xenplugin.link.pool import Pool
 from xenplugin.wire import states
-from xenplugin.wire.frames import Ack, Buffer, Chunk, Codec, Done, Error, Frame, Image, Index, Ping, Welcome, Zeros
+from xenplugin.wire.body import Buffer
+from xenplugin.wire.frames import Ack, Chunk, Codec, Done, Error, Frame, Image, Index, Ping, Welcome, Zeros
 from xenplugin.wire.preamble import Cipher, Preamble
 from xenplugin.wire.session import MAX_FRAMES_PER_KEY, Reader, Writer
 
 KEYS = Keys(bytes(range(32)), bytes(32))
 SIZE = 1 << 40
-SESSION = Session(KEYS, bytes(16), Cipher.AES_128_GCM, SIZE)
+FACTORY = ConnectionFactory(KEYS, bytes(16), Cipher.AES_128_GCM, SIZE)
 PATIENT = 60  #: seconds after which a test gives up
 
 #: A thread that dies of an error nobody foresaw would leave others waiting.
@@ -58,7 +60,7 @@ class FarEnd:
             raise ConnectionResetError("reset")
         for part in parts:
             self.carried += len(part)
-            for frame in self._reader.feed(bytes(part)):
+            for frame in read_frames(self._reader, bytes(part)):
                 self.frames.put(frame)
 
     def receive_into(self, space: memoryview) -> int:
@@ -99,14 +101,14 @@ class World:
 
     def __init__(self) -> None:
         self.ends: queue.Queue[FarEnd] = queue.Queue()
-        self.redone: queue.Queue[list[Chunk | Zeros]] = queue.Queue()
+        self.returned: queue.Queue[list[Chunk | Zeros]] = queue.Queue()
         self.failures: queue.Queue[XenpluginError] = queue.Queue()
         self.notices: queue.Queue[str] = queue.Queue()
         self.refuse = 0  # dials to refuse; negative: all
         self.dials = 0
         self._number = 0
         self._lock = threading.Lock()
-        self.pool = Pool(self.dial, self.redo, self.failures.put, self.notices.put, patience=120)
+        self.pool = Pool(self.dial, self.send_again, self.failures.put, self.notices.put, patience=120)
 
     def dial(self) -> Connection:
         with self._lock:
@@ -114,23 +116,23 @@ class World:
             if self.refuse:
                 self.refuse -= 1
                 raise ConnectionRefusedError("refused")
-        return self.line()
+        return self.connection()
 
-    def redo(self, frames: list[Chunk | Zeros]) -> None:
+    def send_again(self, frames: list[Chunk | Zeros]) -> None:
         if frames:
-            self.redone.put(frames)
+            self.returned.put(frames)
 
-    def line(self, number: int | None = None) -> Connection:
+    def connection(self, number: int | None = None) -> Connection:
         with self._lock:
             self._number += 1
             number = self._number if number is None else number
         end = FarEnd()
-        line = SESSION.line(number, end, states.BACKWARD_DATA)
-        line.send(Image(SIZE))
+        connection = FACTORY.make(number, end, states.BACKWARD_DATA)
+        connection.send(Image(SIZE))
         assert end.frames.get(timeout=PATIENT) == Image(SIZE)
         end.answer(Welcome("{}"))
         self.ends.put(end)
-        return line
+        return connection
 
     def put(self, *frames: Chunk | Zeros) -> None:
         for frame in frames:
@@ -172,14 +174,14 @@ def clockwork(world: World, monkeypatch: pytest.MonkeyPatch) -> Clockwork:
 
 
 def test_a_lost_connection_gives_back_what_was_not_acknowledged(world: World) -> None:
-    world.pool.add(world.line())
+    world.pool.add(world.connection())
     frames: list[Chunk | Zeros] = [chunk(0), Zeros(1, 5), chunk(6), chunk(7), Zeros(8, 1)]
     first = world.end()
     world.put(*frames)
     assert first.next(5) == frames
     first.answer(Ack(1), Ping(), Ack(2))
     first.hang_up()
-    lost = world.redone.get(timeout=PATIENT)
+    lost = world.returned.get(timeout=PATIENT)
     assert [frame.index if isinstance(frame, Chunk) else frame for frame in lost] == [6, 7, Zeros(8, 1)]
     second = world.end()
     world.put(chunk(6))
@@ -190,19 +192,19 @@ def test_a_lost_connection_gives_back_what_was_not_acknowledged(world: World) ->
 
 
 def test_a_frame_that_broke_half_way_is_given_back(world: World) -> None:
-    line = world.line()
+    connection = world.connection()
     end = world.end()
     end.broken = True
-    world.pool.add(line)
+    world.pool.add(connection)
     world.put(chunk(3))
-    assert [frame.index for frame in world.redone.get(timeout=PATIENT) if isinstance(frame, Chunk)] == [3]
+    assert [frame.index for frame in world.returned.get(timeout=PATIENT) if isinstance(frame, Chunk)] == [3]
     world.put(chunk(3))
     assert world.end().next(1) == [chunk(3)]
 
 
 def test_other_connections_go_on(world: World) -> None:
     for _ in range(3):
-        world.pool.add(world.line())
+        world.pool.add(world.connection())
     ends = [world.end() for _ in range(3)]
     world.refuse = -1
     ends[1].hang_up()
@@ -230,12 +232,12 @@ def test_opened_connections_share_the_queue(world: World) -> None:
     assert not world.pool.queue.put(chunk(4))
 
 
-def test_those_that_rest_are_given_nothing_and_stay(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "_REST", 0.01)
+def test_connections_that_are_not_used_stay_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_IDLE_SECONDS", 0.01)
     for _ in range(3):
-        world.pool.add(world.line())
+        world.pool.add(world.connection())
     ends = [world.end() for _ in range(3)]
-    world.pool.rest(1, "reno")
+    world.pool.use_few(1, "reno")
     for end in ends[1:]:
         assert end.frames.get(timeout=PATIENT) == Ping()
     world.put(*map(chunk, range(20)))
@@ -254,12 +256,12 @@ def whoever_gets_it(ends: list[FarEnd], patient: float) -> Frame:
     raise AssertionError("nobody got it")
 
 
-def test_what_a_lost_one_leaves_does_not_wait_for_those_that_rest(world: World) -> None:
+def test_what_a_lost_connection_leaves_does_not_wait_for_the_unused(world: World) -> None:
     """Nobody else might be reached any more."""
     for _ in range(3):
-        world.pool.add(world.line())
+        world.pool.add(world.connection())
     ends = [world.end() for _ in range(3)]
-    world.pool.rest(1, "reno")
+    world.pool.use_few(1, "reno")
     world.refuse = -1
     ends[0].hang_up()
     assert "was lost" in world.notices.get(timeout=PATIENT)
@@ -267,15 +269,17 @@ def test_what_a_lost_one_leaves_does_not_wait_for_those_that_rest(world: World) 
     assert whoever_gets_it(ends[1:], PATIENT) == chunk(0)
 
 
-def test_the_roused_are_given_their_share_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "_REST", PATIENT)
+def test_when_all_are_used_again_they_are_given_their_share_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "_IDLE_SECONDS", PATIENT)
     for _ in range(2):
-        world.pool.add(world.line())
+        world.pool.add(world.connection())
     ends = [world.end() for _ in range(2)]
-    world.pool.rest(0, "reno")
+    world.pool.use_few(0, "reno")
     for end in ends:
         assert end.frames.get(timeout=PATIENT) == Ping()
-    world.pool.rouse()
+    world.pool.use_all()
     world.put(chunk(0))
     assert whoever_gets_it(ends, PATIENT / 2) == chunk(0)
 
@@ -299,15 +303,15 @@ def test_a_link_that_comes_back_in_time_is_used(world: World, clockwork: Clockwo
 
 
 def test_patience_is_without_end_while_another_connection_lives(world: World, clockwork: Clockwork) -> None:
-    other = world.line()
-    world.pool._enlist(other, reads=False)
+    other = world.connection()
+    world.pool._register(other, reads=False)
     other.heard = True
     clockwork.now += 10_000  # a long transfer so far
     world.refuse = 200
     assert world.pool._redial() is not None
     assert world.failures.empty()
     assert sum(clockwork.pauses) > 900
-    world.pool._strike(other)
+    world.pool._remove(other)
     world.refuse = -1
     before = clockwork.now
     assert world.pool._redial() is None
@@ -315,7 +319,7 @@ def test_patience_is_without_end_while_another_connection_lives(world: World, cl
 
 
 def test_a_connection_that_never_says_anything_is_not_alive(world: World, clockwork: Clockwork) -> None:
-    world.pool._enlist(world.line(), reads=False)  # a box on the way took it
+    world.pool._register(world.connection(), reads=False)  # a box on the way took it
     world.refuse = -1
     assert world.pool._redial() is None
     assert isinstance(world.failures.get(timeout=PATIENT), LinkError)
@@ -336,7 +340,7 @@ def test_a_connection_that_never_says_anything_is_not_alive(world: World, clockw
 def test_what_the_far_side_does_wrong_ends_the_session(
     world: World, answers: list[Frame] | None, kind: type[XenpluginError]
 ) -> None:
-    world.pool.add(world.line())
+    world.pool.add(world.connection())
     end = world.end()
     world.put(chunk(0))
     end.next(1)
@@ -350,9 +354,9 @@ def test_what_the_far_side_does_wrong_ends_the_session(
 
 
 def test_a_spent_key_gives_way_to_another(world: World) -> None:
-    line = world.line()
-    line._writer.counter = MAX_FRAMES_PER_KEY - 1024
-    world.pool.add(line)
+    connection = world.connection()
+    connection._writer.counter = MAX_FRAMES_PER_KEY - 1024
+    world.pool.add(connection)
     world.end()
     world.put(chunk(0))
     second = world.end()
@@ -360,21 +364,21 @@ def test_a_spent_key_gives_way_to_another(world: World) -> None:
 
 
 def test_the_control_channel_is_neither_read_nor_dialled_again(world: World) -> None:
-    line = world.line(0)
+    connection = world.connection(0)
     end = world.end()
     end.hang_up()  # nobody of the pool reads it
-    world.pool.share(line)
+    world.pool.add_control(connection)
     world.put(chunk(0), chunk(1))
     assert end.next(2) == [chunk(0), chunk(1)]
     end.broken = True
     world.put(chunk(2))
-    assert [frame.index for frame in world.redone.get(timeout=PATIENT) if isinstance(frame, Chunk)] == [0, 1, 2]
+    assert [frame.index for frame in world.returned.get(timeout=PATIENT) if isinstance(frame, Chunk)] == [0, 1, 2]
     assert world.dials == 0 and world.failures.empty()
 
 
 def test_a_quiet_connection_is_pinged(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "PING_EVERY", 0.001)
-    world.pool.add(world.line())
+    world.pool.add(world.connection())
     assert world.end().frames.get(timeout=PATIENT) == Ping()
 
 
@@ -382,12 +386,12 @@ def test_nothing_heard_for_long_is_a_loss(world: World, monkeypatch: pytest.Monk
     def silent(self: FarEnd, space: memoryview) -> int:
         raise BlockingIOError
 
-    line = world.line()
+    connection = world.connection()
     world.end()
     with monkeypatch.context() as patch:
         patch.setattr(FarEnd, "receive_into", silent)
-        world.pool._read(line)
-    assert "nothing heard" in str(line.lost)
+        world.pool._read(connection)
+    assert "nothing was received" in str(connection.lost)
 
 
 def test_time_of_these_tests_is_real() -> None:

@@ -16,7 +16,7 @@ import pytest
 from xenplugin import __version__
 from xenplugin.errors import LinkError, PeerError, UsageError, XenpluginError
 from xenplugin.link import listener
-from xenplugin.link.remote_process import RemoteProcess, far_command, ready_line, ssh_address, undisturbed
+from xenplugin.link.remote_process import RemoteProcess, deferred_signals, ready_line, remote_command, ssh_address
 
 RANDOM = bytes(range(32))
 READY = ready_line(RANDOM).decode().rstrip("\n")
@@ -169,15 +169,15 @@ def test_one_that_does_not_end_is_ended(start: Start) -> None:
 
 def test_without_a_host_it_is_a_child_of_the_same_python() -> None:
     child = [sys.executable, "-P", "-m", "xenplugin", "receive"]
-    assert far_command("ssh", None, "ignored") == child
-    assert far_command("ssh", None, "ignored", Path("/x.conf")) == [*child, "--config", "/x.conf"]
+    assert remote_command("ssh", None, "ignored") == child
+    assert remote_command("ssh", None, "ignored", Path("/x.conf")) == [*child, "--config", "/x.conf"]
     with pytest.raises(UsageError):
-        far_command("ssh", "hostb", "xenplugin 'unbalanced")
+        remote_command("ssh", "hostb", "xenplugin 'unbalanced")
 
 
 @pytest.mark.parametrize("ssh", ["", "  "])
 def test_without_ssh_the_host_is_the_command(ssh: str) -> None:
-    assert far_command(ssh, "ip netns exec b xenplugin receive", "ignored") == [
+    assert remote_command(ssh, "ip netns exec b xenplugin receive", "ignored") == [
         "sh", "-c", "exec ip netns exec b xenplugin receive",
     ]  # fmt: skip
 
@@ -185,7 +185,7 @@ def test_without_ssh_the_host_is_the_command(ssh: str) -> None:
 @pytest.mark.parametrize("host", ["-oProxyCommand=touch /tmp/x", "-", "--", "-l root hostb"])
 def test_a_host_is_never_an_option(host: str) -> None:
     with pytest.raises(UsageError):
-        far_command("ssh", host, "xenplugin")
+        remote_command("ssh", host, "xenplugin")
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_host_is_never_an_option(host: str) -> None:
 def test_words_reach_the_command_as_they_are(ssh: str, host: str, program: str, words: list[str] | None) -> None:
     import subprocess
 
-    command = far_command(ssh, host, program)
+    command = remote_command(ssh, host, program)
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if words is not None:
         assert done.stdout.splitlines() == words
@@ -209,7 +209,7 @@ def test_words_reach_the_command_as_they_are(ssh: str, host: str, program: str, 
 
 def test_no_secret_is_in_the_command() -> None:
     assert not any(
-        len(word) >= 32 and set(word) <= set("0123456789abcdef") for word in far_command("ssh", "h", "p")
+        len(word) >= 32 and set(word) <= set("0123456789abcdef") for word in remote_command("ssh", "h", "p")
     )
 
 
@@ -353,7 +353,7 @@ def test_addresses_the_one_ssh_came_to_first(monkeypatch: pytest.MonkeyPatch, tm
 def test_signals_wait_until_what_was_started_is_known() -> None:
     known = False
     with pytest.raises(KeyboardInterrupt):
-        with undisturbed():
+        with deferred_signals():
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0)  # where it would have been raised
             known = True

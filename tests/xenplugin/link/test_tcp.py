@@ -8,15 +8,15 @@ import struct
 
 import pytest
 
-from xenplugin.link.tcp import UNSENT, UNSENT_LAST, Course, is_lossy, set_unsent
+from xenplugin.link.tcp import UNSENT, UNSENT_LAST, Counters, is_lossy, set_unsent
 
 _SIOCOUTQNSD = 0x894B
 
 LEAST = 0.1
 
 
-def courses(sent: int, again: int, rtt: float, connections: int = 4) -> list[Course]:
-    return [Course(sent // connections, again // connections, rtt, LEAST)] * connections
+def looks(sent: int, again: int, rtt: float, connections: int = 4) -> list[Counters]:
+    return [Counters(sent // connections, again // connections, rtt, LEAST)] * connections
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def courses(sent: int, again: int, rtt: float, connections: int = 4) -> list[Cou
 def test_a_path_that_loses_is_told_from_a_queue_that_drops(
     what: str, before: float, now: float, sent: int, again: int, lossy: bool
 ) -> None:
-    assert is_lossy(courses(1000, 100, before), courses(1000 + sent, 100 + again, now)) is lossy, what
+    assert is_lossy(looks(1000, 100, before), looks(1000 + sent, 100 + again, now)) is lossy, what
 
 
 def test_of_no_connections_nothing_is_said() -> None:
