@@ -34,7 +34,7 @@ def migrate(xl_arguments: bool, words: tuple[str, ...], **values: Any) -> None:
 
     In mode live the guest keeps running, and is suspended for a moment at the end. If the migration fails, the
     guest continues to run here, and the same command continues with the disk data that has arrived. After exit
-    status 20, `xenplugin recover` decides where the guest runs.
+    status 20, run `xenplugin recover` on both hosts: it decides where the guest runs.
     """
     xl_options = {"-C": values.pop("xl_config"), "-e": values.pop("no_wait"), "-p": values.pop("paused"),
                   "-D": values.pop("preserve"), "--debug": values.pop("debug")}  # fmt: skip

@@ -36,11 +36,11 @@ class CurrentRecord:
             self.record = records.note(self._state_dir, self._begun(), **changes)
 
     def advance(self, state: OwnershipState) -> None:
-        """Move the record on to `state`. Raises PeerError before `begin`: xl says something too early."""
+        """Move the record on to `state`. Raises PeerError before `begin`: xl sent a message too early."""
         with self._lock:
             self.record = records.advance(self._state_dir, self._begun(), state)
 
     def _begun(self) -> Record:
         if self.record is None:
-            raise PeerError("xl goes on before the guest is known")
+            raise PeerError("xl sent a message before the guest was known")
         return self.record

@@ -238,7 +238,7 @@ def _paths(fields: dict[str, Any]) -> Sequence[str]:
 
 
 def _xl_ended() -> PeerError:
-    return PeerError("xl on the far host has ended (it says why above)", hint="xl's logs are in /var/log/xen")
+    return PeerError("xl on the far host has ended (its messages are above)", hint="xl's logs are in /var/log/xen")
 
 
 def _notify(text: str) -> None:

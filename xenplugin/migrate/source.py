@@ -121,7 +121,7 @@ class SourceMigration:
             for data in self._xl.read(self._check, self._pipe.flush):
                 self._on_xl(data)
             if self._record.state is not OwnershipState.GIVEN:
-                raise self._failure or PeerError("xl gave the migration up (it says why above)")
+                raise self._failure or PeerError("xl gave the migration up (its messages are above)")
         except KeyboardInterrupt:
             failure = _interrupted()
         except XenpluginError as exc:

@@ -108,7 +108,8 @@ class Supervisor:
                     f"{self._guest} has moved, but its transport was killed, so there is no result to show"
                 )
             raise PeerError(
-                f"xl migrate failed with status {self.status} (it says why above)", hint="run `xenplugin status`"
+                f"xl migrate failed with status {self.status} (its messages are above)",
+                hint="run `xenplugin status`",
             )
         raise self._failure
 

@@ -74,8 +74,8 @@ def resume(domid: int, patience: float = PATIENCE) -> None:
     if done.returncode == RefusedError.code:
         raise RefusedError(done.stderr.strip(), hint="install Xen's tools (Debian: xen-utils)")
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise PeerError(f"libxl cannot resume domain {domid}" + (f": {said[-1]}" if said else ""))
+        messages = done.stderr.strip().splitlines()
+        raise PeerError(f"libxl cannot resume domain {domid}" + (f": {messages[-1]}" if messages else ""))
 
 
 def _call(domid: int, load: Callable[[str], Any] = ctypes.CDLL) -> int:

@@ -47,7 +47,7 @@ class Domain:
 
     @property
     def suspended(self) -> bool:
-        """Whether it answered a suspend request and stands still (shut down, for the reason "suspend")."""
+        """Whether it is suspended (it has shut down for the reason "suspend")."""
         return self.state[3:5] == "ss"
 
     @property
