@@ -94,7 +94,7 @@ def test_what_is_no_key(program: Program, image: Path, tmp_path: Path, text: str
 
 def test_missing_things(program: Program, image: Path, tmp_path: Path) -> None:
     assert "--key-file" in program.run("seal", image, "sealed", code=2).error
-    assert "no key file" in program.run("verify", "--key-file", "key", "sealed", code=10).error
+    assert "there is no key file" in program.run("verify", "--key-file", "key", "sealed", code=10).error
     before = names_in(tmp_path)
     program.run("seal", "--key-file", "key", "missing.img", "sealed", code=13)
     assert names_in(tmp_path) == before  # no key either

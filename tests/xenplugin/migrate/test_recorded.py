@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.fakexen.xenstored import Xenstored
 from tests.helpers.xl_records import records
-from tests.xenstore.standin import Xenstored
 from xenplugin.migrate.xl_protocol import BANNER, Backward, Forward, GuestConfig, XlEvent, rewrite
 from xenplugin.migrate.xl_stream import LibxcRecord, LibxlRecord, StreamEnd, Suspended
 from xenplugin.xen import guest as guests

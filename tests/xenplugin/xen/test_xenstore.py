@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.xenstore import cases
-from tests.xenstore.standin import Xenstored
+from lab.fakexen.xenstored import Xenstored
+from tests.lab.fakexen import xenstore_cases as cases
 from xenplugin.errors import ConfigError, RefusedError
 from xenplugin.xen import xenstore
 from xenplugin.xen.xenstore import Store, Watch
@@ -65,7 +65,7 @@ def test_what_xenstore_does_not_do_is_refused_with_a_hint(
     serve: Callable[..., Xenstored], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(xenstore, "PATIENCE", 0.05)
-    serve(answer=lambda kind, path: told)
+    serve(fault=lambda kind, path: told)
     asks: list[Callable[[Store], object]] = [
         lambda s: s.read("/a"),
         lambda s: s.list("/a"),
