@@ -177,7 +177,7 @@ def test_files_are_opened_or_refused_as_a_whole(vector: dict[str, Any], tmp_path
         config = Config(state_dir=tmp_path / "state")
         try:
             done = archive.unseal(str(tmp_path / "sealed"), target, secret, config, lambda _: None, lambda _: None)
-            return done["sha256"]
+            return done.sha256
         except XenpluginError as exc:
             return outcome(exc)
 

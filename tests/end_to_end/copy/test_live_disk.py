@@ -23,6 +23,7 @@ from xenplugin.geometry import BLOCK, CHUNK, PAGE
 from xenplugin.image.index.digest import digest_file
 from xenplugin.image.source.changes import Changes, Unwatched
 from xenplugin.image.source.raw import open_source
+from xenplugin.results import TransferResult
 from xenplugin.transfer.send_disk import RemotePath
 from xenplugin.transfer.send_live_disk import LiveDiskSender
 
@@ -133,9 +134,9 @@ class Bench:
         assert self.live is not None and self.live._session._far is not None
         return self.live._session._far._process.pid
 
-    def assert_arrived(self, result: dict[str, Any], target: Path | None = None) -> None:
+    def assert_arrived(self, result: TransferResult, target: Path | None = None) -> None:
         assert content(target or self.target)[: self.disk.stat().st_size] == content(self.disk)
-        assert result["sha256"] == digest_file(self.disk)
+        assert result.sha256 == digest_file(self.disk)
         assert target or names_in(self.there) == {"disk.img"}
 
     def close(self) -> None:
@@ -157,7 +158,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made.close()
 
 
-def through(live: LiveDiskSender, guest: Guest, trail: float = 0.7) -> dict[str, Any]:
+def through(live: LiveDiskSender, guest: Guest, trail: float = 0.7) -> TransferResult:
     """Pre-copy, trail for a while, suspend, settle."""
     live.precopy()
     stop = threading.Event()
@@ -185,8 +186,8 @@ def test_a_disk_that_is_written_to_arrives(bench: Bench, kind: str, listen: bool
     assert live.placeholder and bench.target.stat().st_size == 0
     result = through(live, guest)
     bench.assert_arrived(result)
-    assert result["rounds"] >= 3 and result["streams"] >= (3 if listen else 1)
-    assert result["bytes_image"] == bench.disk.stat().st_size
+    assert (result.rounds or 0) >= 3 and result.streams >= (3 if listen else 1)
+    assert result.bytes_image == bench.disk.stat().st_size
 
 
 def test_an_old_copy_is_the_base(bench: Bench) -> None:
@@ -204,7 +205,7 @@ def test_static_moves_it_once(bench: Bench) -> None:
     live = bench.begin()
     result = live.settle()
     bench.assert_arrived(result)
-    assert result["rounds"] == 1 and result["bytes_wire"] > 5 * MIB
+    assert result.rounds == 1 and result.bytes_wire > 5 * MIB
 
 
 def test_a_guest_that_does_nothing(bench: Bench) -> None:
@@ -271,7 +272,7 @@ def test_connections_are_cut_while_it_settles(bench: Bench) -> None:
     bench.proxy = Proxy(bench.ports)
     bench.values["rate"] = "40mbit"
     live = bench.begin()
-    results: list[dict[str, Any]] = []
+    results: list[TransferResult] = []
     settler = threading.Thread(target=lambda: results.append(live.settle()), daemon=True)
     settler.start()
     for cut in (1, 4):
@@ -296,7 +297,7 @@ def test_giving_up_leaves_what_can_be_resumed_and_no_placeholder(bench: Bench) -
     bench.write().suspend()
     again = bench.begin()
     result = again.settle()
-    assert result["resumed"] > 0 and result["bytes_wire"] < 3 * MIB
+    assert result.resumed > 0 and result.bytes_wire < 3 * MIB
     bench.assert_arrived(result)
 
 

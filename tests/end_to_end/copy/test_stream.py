@@ -111,8 +111,8 @@ def test_a_stream_arrives_whole_and_is_answered(ends: Ends, listen: bool) -> Non
     assert ends.answers.get(timeout=NEVER) == str(len(data)).encode()
     assert ends.path.read_bytes() == data
     result = pipe.result()
-    assert result["bytes_in"] == len(data) and result["bytes_wire"] < len(data) * 0.6
-    assert result["streams"] >= (3 if listen else 1)
+    assert result.bytes_stream == len(data) and result.bytes_wire < len(data) * 0.6
+    assert result.streams >= (3 if listen else 1)
     assert not ends.failures
 
 
