@@ -51,7 +51,7 @@ def copy(src: str, dst: str, raw: bool, **options: Any) -> None:
 
     def work() -> None:
         from xenplugin.image.source.raw import open_source
-        from xenplugin.transfer.send_disk import DiskSender, RemotePath
+        from xenplugin.transfer import send_disk
 
         config = context.config()
         host, path = split_target(dst, command=not config.ssh.strip())
@@ -65,11 +65,11 @@ def copy(src: str, dst: str, raw: bool, **options: Any) -> None:
             host = host.replace("[", "").replace("]", "")  # ssh wants none, and none are in names
         _refuse_attached(src)
         with open_source(src, raw=raw) as source:
-            target = RemotePath(host, path)
+            target = send_disk.RemotePath(host, path)
             context.ui(events.Started("copy", src, str(target), source.size))
             if context.dry_run:
                 return
-            context.finish(DiskSender(source, target, config, context.ui).run())
+            context.finish(send_disk.copy(source, target, config, context.ui))
 
     run(context, work)
 
@@ -171,7 +171,7 @@ def receive(config: str | None) -> None:
     def work() -> None:
         from xenplugin.link.endpoint import PipeEndpoint
         from xenplugin.link.remote_process import ready_line
-        from xenplugin.transfer.acceptor import read_job
+        from xenplugin.transfer.destination_session import read_job
         from xenplugin.transfer.job import DOMAIN
         from xenplugin.transfer.receive_disk import DiskReceiver
         from xenplugin.xen.xenstore import attached
@@ -197,7 +197,7 @@ def receive(config: str | None) -> None:
         try:
             serving.run()
         except XenpluginError as exc:
-            if serving.told:  # the source shows it
+            if serving.reported:  # the source shows it
                 sys.exit(exc.code)
             raise
 

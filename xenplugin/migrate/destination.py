@@ -66,9 +66,9 @@ class DestinationMigration:
         self._xl: subprocess.Popen[bytes] | None = None
 
     @property
-    def told(self) -> bool:
+    def reported(self) -> bool:
         """Whether the source knows why it failed."""
-        return self._pipe.told
+        return self._pipe.reported
 
     def run(self) -> None:
         """Raises XenpluginError."""

@@ -60,7 +60,7 @@ class Disks:
                 self.sizes.append(source.size)
                 told = self._tell_of(disk.device)
                 target = RemotePath(host, disk.path)
-                moving = LiveDiskSender(source, target, config, told, changes, pacer=pacer, standby=standby)
+                moving = LiveDiskSender(source, target, config, told, changes, pacer=pacer, remote=standby)
                 standby = None
                 self._opened.callback(moving.close)
                 self._moving.append(moving)
@@ -82,12 +82,12 @@ class Disks:
 
     def trail(self) -> None:
         """From now on move what is written, until `settle`."""
-        self._trailing = [self._workers.submit(disk.trail, self._stop) for disk in self._moving]
+        self._trailing = [self._workers.submit(disk.follow, self._stop) for disk in self._moving]
 
     def close_in(self) -> None:
         """The guest may be suspended soon."""
         for disk in self._moving:
-            disk.close_in()
+            disk.prepare_stop()
 
     def settle(self) -> None:
         """The guest stands still: from now on move the rest."""
@@ -96,7 +96,7 @@ class Disks:
         def finish(disk: LiveDiskSender, before: Future[None] | None) -> TransferResult:
             if before is not None:
                 before.result()
-            return disk.settle()
+            return disk.finish()
 
         trailing = self._trailing or [None] * len(self._moving)
         self._settling = [

@@ -216,7 +216,7 @@ class SourceMigration:
         self._emit(self._pipe.progress(phase, self._memory, now - began))
         if self._memory - self._pipe.bytes_in < _CLOSING * self._pipe.bytes_on / (now - began):
             assert self._disks is not None
-            self._pipe.close_in()
+            self._pipe.prepare_stop()
             self._disks.close_in()
 
     def _open_gate(self) -> None:

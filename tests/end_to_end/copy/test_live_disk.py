@@ -131,8 +131,8 @@ class Bench:
         return self.guest
 
     def far(self) -> int:
-        assert self.live is not None and self.live._session._far is not None
-        return self.live._session._far._process.pid
+        assert self.live is not None
+        return self.live._opened._remote._process.pid
 
     def assert_arrived(self, result: TransferResult, target: Path | None = None) -> None:
         assert content(target or self.target)[: self.disk.stat().st_size] == content(self.disk)
@@ -162,19 +162,19 @@ def through(live: LiveDiskSender, guest: Guest, trail: float = 0.7) -> TransferR
     """Pre-copy, trail for a while, suspend, settle."""
     live.precopy()
     stop = threading.Event()
-    follower = threading.Thread(target=live.trail, args=(stop,), daemon=True)
+    follower = threading.Thread(target=live.follow, args=(stop,), daemon=True)
     follower.start()
     writes = guest.writes
     wait_until(lambda: guest.writes > writes + 50, "more writes")
     follower.join(trail)
-    live.close_in()
+    live.prepare_stop()
     rounds = live.rounds
     wait_until(lambda: live.rounds > rounds + 1, "rounds that follow soon")
     guest.suspend()
     stop.set()
     follower.join(NEVER)
     assert not follower.is_alive()
-    return live.settle()
+    return live.finish()
 
 
 @pytest.mark.parametrize("listen", [True, False])
@@ -203,7 +203,7 @@ def test_an_old_copy_is_the_base(bench: Bench) -> None:
 
 def test_static_moves_it_once(bench: Bench) -> None:
     live = bench.begin()
-    result = live.settle()
+    result = live.finish()
     bench.assert_arrived(result)
     assert result.rounds == 1 and result.bytes_wire > 5 * MIB
 
@@ -211,9 +211,9 @@ def test_static_moves_it_once(bench: Bench) -> None:
 def test_a_guest_that_does_nothing(bench: Bench) -> None:
     live = bench.begin(Watched())
     live.precopy()
-    sent = live._session.bytes_wire
-    bench.assert_arrived(live.settle())
-    assert live.rounds == 2 and live._session.bytes_wire < sent + 100_000
+    sent = live._opened.bytes_wire
+    bench.assert_arrived(live.finish())
+    assert live.rounds == 2 and live._opened.bytes_wire < sent + 100_000
 
 
 def test_a_disk_that_is_emptied_meanwhile(bench: Bench) -> None:
@@ -228,7 +228,7 @@ def test_a_disk_that_is_emptied_meanwhile(bench: Bench) -> None:
         file.write(noise(7, 3 * BLOCK))
         file.flush()
         stop = threading.Event()
-        follower = threading.Thread(target=live.trail, args=(stop,), daemon=True)
+        follower = threading.Thread(target=live.follow, args=(stop,), daemon=True)
         follower.start()
         wait_until(lambda: live.rounds >= 4, "a round")
         stop.set()
@@ -237,7 +237,7 @@ def test_a_disk_that_is_emptied_meanwhile(bench: Bench) -> None:
         file.write(bytes(MIB))
         file.seek(size - 5)
         file.write(b"last")
-    bench.assert_arrived(live.settle())
+    bench.assert_arrived(live.finish())
     assert bench.target.stat().st_blocks * 512 < 2 * MIB
 
 
@@ -273,7 +273,7 @@ def test_connections_are_cut_while_it_settles(bench: Bench) -> None:
     bench.values["rate"] = "40mbit"
     live = bench.begin()
     results: list[TransferResult] = []
-    settler = threading.Thread(target=lambda: results.append(live.settle()), daemon=True)
+    settler = threading.Thread(target=lambda: results.append(live.finish()), daemon=True)
     settler.start()
     for cut in (1, 4):
         bench.proxy.await_forwarded(cut * MIB)
@@ -296,7 +296,7 @@ def test_giving_up_leaves_what_can_be_resumed_and_no_placeholder(bench: Bench) -
     assert names_in(bench.there) == {".disk.img.xenplugin-part", ".disk.img.xenplugin-journal"}
     bench.write().suspend()
     again = bench.begin()
-    result = again.settle()
+    result = again.finish()
     assert result.resumed > 0 and result.bytes_wire < 3 * MIB
     bench.assert_arrived(result)
 
@@ -307,7 +307,7 @@ def test_giving_up_lets_go_who_waits(bench: Bench) -> None:
     errors: list[XenpluginError] = []
     thread = threading.Thread(target=lambda: errors.append(failing(live.precopy)), daemon=True)
     thread.start()
-    wait_until(lambda: live._session.bytes_wire > 100_000, "data on its way")
+    wait_until(lambda: live._opened.bytes_wire > 100_000, "data on its way")
     live.close()
     thread.join(NEVER)
     assert isinstance(errors[0], Interrupted)
@@ -318,9 +318,9 @@ def test_a_far_side_that_is_killed(bench: Bench) -> None:
     bench.values["rate"] = "8mbit"
     live = bench.begin()
     errors: list[XenpluginError] = []
-    thread = threading.Thread(target=lambda: errors.append(failing(live.settle)), daemon=True)
+    thread = threading.Thread(target=lambda: errors.append(failing(live.finish)), daemon=True)
     thread.start()
-    wait_until(lambda: live._session.bytes_wire > 2 * MIB, "data on its way")
+    wait_until(lambda: live._opened.bytes_wire > 2 * MIB, "data on its way")
     os.kill(bench.far(), signal.SIGKILL)
     thread.join(NEVER)
     assert isinstance(errors[0], LinkError)
@@ -330,14 +330,14 @@ def test_a_far_side_that_is_killed(bench: Bench) -> None:
     bench.values["rate"] = 0
     again = bench.begin()
     assert not again.placeholder
-    bench.assert_arrived(again.settle())
+    bench.assert_arrived(again.finish())
 
 
 def test_a_disk_that_shrinks(bench: Bench) -> None:
     live = bench.begin()
     live.precopy()
     os.truncate(bench.disk, 3 * MIB)
-    error = failing(live.settle)
+    error = failing(live.finish)
     assert isinstance(error, ImageError) and "shorter" in error.message
     live.close()
     wait_until(lambda: names_in(bench.there) == set(), "nothing left")
@@ -351,7 +351,7 @@ def test_a_placeholder_that_somebody_took_is_left_alone(bench: Bench) -> None:
     again = bench.begin()
     again.precopy()
     bench.target.write_bytes(b"mine, too")
-    error = failing(again.settle)
+    error = failing(again.finish)
     assert isinstance(error, RefusedError) and "changed or replaced" in error.message
     again.close()
     assert bench.target.read_bytes() == b"mine, too"
@@ -378,7 +378,7 @@ def test_a_device_in_place(bench: Bench, loop_device: Callable[[Path], Path]) ->
             os.pwrite(file.fileno(), noise(place, 3 * PAGE), place * MIB)
         os.pwrite(file.fileno(), bytes(CHUNK), 4 * MIB)
         os.fsync(file.fileno())
-    live.settle()
+    live.finish()
     live.close()
     os.sync()
     assert content(there) == content(under)
