@@ -201,45 +201,29 @@ class _Opening:
         self._config = config
         self._attached = attached
         self._keys = Keys(secret, FILE_RANDOM)
-        self._read = 0
-        self._writing: FrameWriter | None = None
+        self._read = 0  # bytes of the file
 
     def run(self, emit: events.Emit, began: float) -> TransferResult:
+        """Read all of the file. `began`: when this was started, on the monotonic clock."""
         reader = Reader(states.FORWARD_FILE, accept=self._accept)
-        try:
-            return self._run(reader, emit, began)
-        except BaseException:
-            if self._writing is not None and not self._writing.settled:
-                with contextlib.suppress(XenpluginError):
-                    self._writing.sink.discard()
-            raise
-
-    def _run(self, reader: Reader, emit: events.Emit, began: float) -> TransferResult:
         frames = self._frames(reader)
         image = next(frames, None)
-        if not isinstance(image, Image):
+        if not isinstance(image, Image) or reader.preamble is None:
             reader.finish()
             raise TamperError("the sealed stream is cut off")
-        writing = self._writing = FrameWriter(self._open(image.size))
-        worker = PoolWorker(writing)
-        data = 0
-        reported = began
-        for frame in frames:
-            if isinstance(frame, Chunk) and frame.known_map:
-                raise PeerError("a sealed file that refers to blocks it does not hold")
-            if isinstance(frame, Chunk | Zeros):
-                data += worker.write(frame)
-            elif isinstance(frame, End):
-                writing.finish(frame)
-            if time.monotonic() - reported > _TICK:
-                reported = time.monotonic()
-                emit(events.Progress(self._read, self._total, data, self._read, 0, reported - began))
-        reader.finish()
-        if not writing.complete:
-            raise TamperError(f"{writing.digest.missing()} chunks are missing from the sealed file")
-        emit(events.Phase("finish"))
-        assert reader.preamble is not None
-        root = writing.settle()
+        writer = FrameWriter(self._open(image.size))
+        try:
+            data = self._write(frames, writer, emit, began)
+            reader.finish()
+            if not writer.complete:
+                raise TamperError(f"{writer.digest.missing()} chunks are missing from the sealed file")
+            emit(events.Phase("finish"))
+            digest = writer.commit()
+        except BaseException:
+            if not writer.committed:
+                with contextlib.suppress(XenpluginError):
+                    writer.sink.discard()
+            raise
         seconds = time.monotonic() - began
         return TransferResult(
             seconds=seconds,
@@ -249,8 +233,25 @@ class _Opening:
             phases={"transfer": seconds},
             cipher=reader.preamble.cipher.label,
             level=None,
-            sha256=text(root),
+            sha256=text(digest),
         )
+
+    def _write(self, frames: Iterator[Frame], writer: FrameWriter, emit: events.Emit, began: float) -> int:
+        """Write what `frames` describe. Returns the bytes of data they held."""
+        worker = PoolWorker(writer)
+        data = 0
+        reported = began
+        for frame in frames:
+            if isinstance(frame, Chunk) and frame.known_map:
+                raise PeerError("a sealed file that refers to blocks it does not hold")
+            if isinstance(frame, Chunk | Zeros):
+                data += worker.write(frame)
+            elif isinstance(frame, End):
+                writer.finish(frame)
+            if time.monotonic() - reported > _TICK:
+                reported = time.monotonic()
+                emit(events.Progress(self._read, self._total, data, self._read, 0, reported - began))
+        return data
 
     def _accept(self, preamble: Preamble) -> Aead:
         if preamble.carrier is not Carrier.FILE:

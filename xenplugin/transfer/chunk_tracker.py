@@ -29,7 +29,7 @@ from xenplugin.wire.frames import Chunk, Sent, Zeros
 
 
 @dataclass(frozen=True)
-class ChunkUpdate:
+class SendDecision:
     """How to send a chunk: the map of the blocks that the destination has already, the version, and whether this is
     the first time (`fresh`)."""
 
@@ -44,7 +44,7 @@ class ChunkTracker(Protocol):
     digest: ImageDigest
 
     def reading(self, index: int) -> AbstractContextManager[None]:
-        """Return a context to be held while chunk `index` is read and `update` is called for it."""
+        """Return a context to be held while chunk `index` is read and `decide` is called for it."""
 
     def is_first(self, index: int) -> bool:
         """Return whether chunk `index` is described for the first time: then zeros may be sent as a run of them."""
@@ -52,7 +52,7 @@ class ChunkTracker(Protocol):
     def add_zeros(self, run: Zeros) -> None:
         """Note that the chunks of `run` are sent as zeros."""
 
-    def update(self, index: int, mask: int, leaves: bytes, digest: bytes) -> ChunkUpdate | None:
+    def decide(self, index: int, mask: int, leaves: bytes, digest: bytes) -> SendDecision | None:
         """Return how chunk `index` is to be sent, which has these `leaves` and this `digest` now, and is zeros but
         for the blocks of `mask`. None: not at all. Raises ImageError."""
 
@@ -84,9 +84,9 @@ class SinglePassTracker:
             self._index.forget(run.first, run.count)
         self.digest.add_zeros(run.first, run.count)
 
-    def update(self, index: int, mask: int, leaves: bytes, digest: bytes) -> ChunkUpdate | None:
+    def decide(self, index: int, mask: int, leaves: bytes, digest: bytes) -> SendDecision | None:
         known = self._index.known(index, leaves) if self._index is not None else 0
-        return ChunkUpdate(known, 0, self.digest.add(index, digest))
+        return SendDecision(known, 0, self.digest.add(index, digest))
 
     def acknowledged(self, frames: list[Sent]) -> None:
         pass
@@ -154,7 +154,7 @@ class LiveChunkTracker:
             self.digest.add_zeros(run.first, run.count)
             self._runs += 1
 
-    def update(self, index: int, mask: int, leaves: bytes, digest: bytes) -> ChunkUpdate | None:
+    def decide(self, index: int, mask: int, leaves: bytes, digest: bytes) -> SendDecision | None:
         fresh = self.is_first(index)
         known = self._index.known(index, leaves) if fresh else 0
         with self._changed:
@@ -180,7 +180,7 @@ class LiveChunkTracker:
             self._chunks[index] += 1
             if self._last is not None:
                 self._last.add(index)
-        return ChunkUpdate(known, version, fresh)
+        return SendDecision(known, version, fresh)
 
     # -- for the connections --------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
-"""The connections of a session as its acceptor has them: who may come in, who is there, and who is quiet.
+"""The connections that the destination of a session has accepted.
 
-Whoever connects is a stranger until a frame of his opens. What strangers send touches nothing of the session,
-though they may have seen its name on the path; what a known connection sends can end it.
+A peer that connects is a stranger until it has proved itself by a frame that is authentic. What strangers send
+touches nothing of the session, though they may have seen its identifier on the path; what a known connection sends
+can end the session.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from xenplugin.wire.session import Reader, Writer
 
 
 class AcceptedConnection:
-    """One connection; writing is safe from any thread."""
+    """One connection; `send` is safe from any thread."""
 
     def __init__(self, number: int, endpoint: Endpoint, writer: Writer) -> None:
         self.number = number
@@ -35,7 +36,7 @@ class AcceptedConnection:
         self._lock = threading.Lock()
 
     def send(self, frame: Frame) -> None:
-        """Raises OSError."""
+        """Seal and send one frame. Raises OSError."""
         with self._lock:
             self.endpoint.send(*self._writer.pack(frame))
 
@@ -145,7 +146,7 @@ class Connections:
 
 
 def receive(endpoint: Endpoint, reader: Reader) -> Iterator[Frame]:
-    """Frames until the far side closes. Raises OSError, TamperError, PeerError."""
+    """Yield frames until the source closes. Raises OSError, TamperError, PeerError."""
     while count := endpoint.receive_into(reader.space()):
         yield from reader.advance(count)
 

@@ -123,10 +123,10 @@ class PackerPool:
                 return
             chunk_leaves = leaves(view, length, mask)
             digest = chunk_digest(chunk_leaves)
-            update = self._tracker.update(index, mask, chunk_leaves, digest)
-        if update is None:
+            decision = self._tracker.decide(index, mask, chunk_leaves, digest)
+        if decision is None:
             return
-        data = mask & ~update.known
+        data = mask & ~decision.known
         codec, payload = Codec.STORED, b""
         if data:
             pieces = [view[start:stop] for start, stop in byte_runs(data, length)]
@@ -136,9 +136,9 @@ class PackerPool:
             codec, packed = packer.pack(whole, level)
             payload = packed if isinstance(packed, bytes) else bytes(packed)
             self._adaptive.packed(level, len(whole), len(payload), time.thread_time() - hashed, hashed - began)
-        self._put(Chunk(index, codec, data, update.known, digest, payload, update.version))
+        self._put(Chunk(index, codec, data, decision.known, digest, payload, decision.version))
         sent = mapped_bytes(data, length)
-        if update.fresh:
+        if decision.fresh:
             self.tally.add(length, mapped_bytes(mask, length), sent)
         else:
             self.tally.add(0, 0, sent)

@@ -123,14 +123,14 @@ class _ReceivedImage:
     @property
     def committed(self) -> bool:
         """Whether the image is complete under its name, whatever fails from now on."""
-        return self._writer.settled
+        return self._writer.committed
 
     def finish(self) -> None:
         """Wait until the image is complete, make it durable, send the receipt. Raises XenpluginError."""
         for thread in self._threads:
             thread.start()
         self._session.wait(lambda: self._writer.complete)
-        root = self._writer.settle()
+        root = self._writer.commit()
         self._index.close()
         self._threads[0].join()  # no INDEX may follow DONE
         with contextlib.suppress(OSError):

@@ -106,7 +106,7 @@ class StreamReceiver:
             for frame in frames:
                 if isinstance(frame, Segment):
                     with self._lock:
-                        count = self._segments.arrive(connection, frame)
+                        count = self._segments.add(connection, frame)
                     if count is not None:
                         _acknowledge(connection, count)
                     self._session.notify()

@@ -168,10 +168,10 @@ class Rounds(RuleBasedStateMachine):
             else:
                 leaves = leaves_of(content)
                 digest = chunk_digest(leaves)
-                update = self.tracker.update(item, mask, leaves, digest)
-                if update is not None:
-                    data = mask & ~update.known
-                    frame = Chunk(item, Codec.STORED, data, update.known, digest, b"", update.version)
+                decision = self.tracker.decide(item, mask, leaves, digest)
+                if decision is not None:
+                    data = mask & ~decision.known
+                    frame = Chunk(item, Codec.STORED, data, decision.known, digest, b"", decision.version)
                     self.queue.append((frame, content))
         self.plan.finished()
 
@@ -286,12 +286,12 @@ def test_an_image_that_is_written_to_after_the_end_is_an_error(tmp_path: Path) -
     tracker, plan = LiveChunkTracker(CHUNK, base, SentLeaves(tmp_path, 1)), Plan(())
     tracker.begin_round(last=True)
     frame = Chunk(0, Codec.STORED, 1, 0, b"", b"")
-    assert tracker.update(0, 1, leaves_of((1, *ZERO[1:])), bytes(32)) is not None
+    assert tracker.decide(0, 1, leaves_of((1, *ZERO[1:])), bytes(32)) is not None
     assert plan.take(wait=False) is None
     assert tracker.freeze(plan) == 0
     tracker.lost([frame], plan.resend)
     with pytest.raises(ImageError, match="after its guest was suspended"):
-        tracker.update(0, 1, leaves_of((2, *ZERO[1:])), bytes(32))
+        tracker.decide(0, 1, leaves_of((2, *ZERO[1:])), bytes(32))
 
 
 def rounds_until_enough(left: Any, seconds: Any) -> int:

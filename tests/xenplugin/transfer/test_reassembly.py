@@ -56,7 +56,7 @@ class Carried(RuleBasedStateMachine):
     def arrive(self, data: st.DataObject) -> None:
         line = data.draw(st.sampled_from(sorted(self.way)))
         if self.way[line]:
-            count = self.far.arrive(line, segment(self.way[line].pop(0)))
+            count = self.far.add(line, segment(self.way[line].pop(0)))
             if count is not None:
                 self.take(line, count)
 
@@ -65,7 +65,7 @@ class Carried(RuleBasedStateMachine):
         """A connection is lost; what was on its way may still arrive before the far side notices."""
         line = data.draw(st.sampled_from(sorted(self.way)))
         for _ in range(data.draw(st.integers(0, len(self.way[line])))):
-            self.far.arrive(line, segment(self.way[line].pop(0)))
+            self.far.add(line, segment(self.way[line].pop(0)))
         self.far.forget(line)
         self.queue += self.sent[line][self.acked[line] :]
         for book in (self.way, self.sent, self.acked):
@@ -106,7 +106,7 @@ class Carried(RuleBasedStateMachine):
                 self.way[line] += self.queue
                 self.queue = []
                 while self.way[line]:
-                    count = self.far.arrive(line, segment(self.way[line].pop(0)))
+                    count = self.far.add(line, segment(self.way[line].pop(0)))
                     if count is not None:
                         self.take(line, count)
             self.read(10**6)
@@ -121,21 +121,21 @@ TestCarried.settings = settings(deadline=None, max_examples=80, stateful_step_co
 def test_what_does_not_fit_is_refused() -> None:
     far: Reassembly[int] = Reassembly()
     with pytest.raises(PeerError):
-        far.arrive(0, segment(WINDOW))
-    far.arrive(0, segment(WINDOW - 1))
+        far.add(0, segment(WINDOW))
+    far.add(0, segment(WINDOW - 1))
     with pytest.raises(PeerError):
         far.finish(End(b"", WINDOW - 1))
     far = Reassembly()
     far.finish(End(b"d", 1))
     with pytest.raises(PeerError):
-        far.arrive(0, segment(1))
+        far.add(0, segment(1))
     assert far.ended is None
-    far.arrive(0, segment(0))
+    far.add(0, segment(0))
     assert far.ended is None and far.hand_on() == [(0, 1)] and far.ended == b"d"
     stuck: Reassembly[int] = Reassembly()
     with pytest.raises(PeerError, match="more segments on a connection"):
         for _ in range(3 * WINDOW):  # none can be acknowledged before segment 0 came
-            stuck.arrive(0, segment(1))
+            stuck.add(0, segment(1))
 
 
 def hand_on(allowed: InflightLimit, packed: float, now: float, ratio: int = 3) -> None:
