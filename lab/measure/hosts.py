@@ -4,6 +4,7 @@ plugin's configuration, the guest's disk on a loop device as Xen's block script 
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -14,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from lab.errors import CommandError, MissingError
-from lab.fakexen import xl
+from lab.fakexen import recorded_guest
 from lab.fakexen.xenstored import Xenstored
 from lab.hosts.topology import HOST_B
 from lab.measure import images
@@ -25,7 +26,7 @@ NAME, UUID = "g1", "5c5b1ad0-4f16-4a3c-9d1e-000000000005"
 _ROOT = str(Path(__file__).resolve().parents[2])
 _XL = (
     "import sys; sys.path.insert(0, {root!r})\n"
-    "from lab.fakexen.xl import main; sys.exit(main({home!r}, sys.argv[1:]))"
+    "from lab.fakexen import recorded_guest, xl; xl.run(recorded_guest.host({home!r}, {store!r}))"
 )
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: Where the guest writes: that much of the disk, from its first data on.
@@ -44,7 +45,6 @@ class Hosts:
         self.bench = bench
         self.disk = bench.image.path
         self.arrived = bench.there / "disks" / "g1.img"
-        self.player, self.far = xl.Host(bench.here), xl.Host(bench.there)
         self.arrived.parent.mkdir(exist_ok=True)
         device, physical = None, ""
         if copied:
@@ -61,20 +61,30 @@ class Hosts:
             "disks": disks if copied else [],
         }
         start, stop = next(iter(images.extents(self.disk)))
-        guest = xl.Guest(
-            NAME, UUID, config, str(bench.stream.path), bench.stream.suspended,
-            device, writes, start, min(_WINDOW, (stop - start) // 4096 * 4096),
-        )  # fmt: skip
-        for host, home in ((self.player, bench.here), (self.far, bench.there)):
-            room = bench.stream.size if memory and host is self.far else 0
-            host.prepare(guest if host is self.player else None, room)
-            self._furnish(home)
-        nodes = {} if device is None else _nodes(str(self.disk), physical)
-        # A socket's path may have 108 bytes, and who knows where the folders are.
+        guest = {
+            "config": config,
+            "stream": str(bench.stream.path),
+            "suspended": bench.stream.suspended,
+            "disk": device,
+            "writes": writes,
+            "window_at": start,
+            "window": min(_WINDOW, (stop - start) // 4096 * 4096),
+        }
+        # A socket's path has at most 108 bytes; those of the hosts' folders may be longer.
         self._sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xenlab-", dir="/tmp")))
-        for home, known in ((bench.here, nodes), (bench.there, {})):
-            store = Xenstored(self._sockets / home.name, known, self._told)
+        for home in (bench.here, bench.there):
+            recorded_guest.clear(str(home))
+            store = Xenstored(self._sockets / home.name, written=self._written)
             stack.callback(store.close)
+            self._furnish(home)
+        if memory:
+            recorded_guest.make_room(str(bench.there), bench.stream.size)
+        knobs = {"physical": {str(self.disk): physical}}
+        (bench.here / "knobs.json").write_text(json.dumps(knobs), encoding="utf-8")
+        self._near, self._far = (
+            recorded_guest.host(str(home), str(self._sockets / home.name)) for home in (bench.here, bench.there)
+        )
+        recorded_guest.depart(self._near, guest)
 
     def command(self, words: list[str]) -> list[str]:
         """`words` in that environment, where a disk's writes can be watched."""
@@ -93,22 +103,23 @@ class Hosts:
 
     def times(self) -> dict[str, float]:
         """What xl did when: began, suspended, received, runs. Raises CommandError unless the guest runs there."""
-        if list(self.far.domains()) != [NAME] or self.player.domains():
+        if [domain["name"] for domain in self._far.domains()] != [NAME] or self._near.domains():
             raise CommandError(f"{NAME} is not on host-b alone")
-        return {**self.player.times(), **self.far.times()}
+        return {**recorded_guest.read_times(self._near.root), **recorded_guest.read_times(self._far.root)}
 
     def _environment(self, home: Path) -> dict[str, str]:
         socket = str(self._sockets / home.name)
         return {"PATH": f"{home / 'bin'}:{_PATH}", "XENSTORED_PATH": socket, "PYTHONPATH": _ROOT}
 
-    def _told(self, path: str, value: str) -> None:
-        """Once the plugin watches the disk the guest may write."""
+    def _written(self, path: str, value: str) -> None:
+        """Let the guest write once the plugin watches its disk."""
         if path.endswith("/phase") and value != "connect":
-            (self.bench.here / xl.GO).touch()
+            (self.bench.here / recorded_guest.GO).touch()
 
     def _furnish(self, home: Path) -> None:
         (home / "bin").mkdir(exist_ok=True)
-        player = [sys.executable, "-IS", "-c", _XL.format(root=_ROOT, home=str(home))]
+        text = _XL.format(root=_ROOT, home=str(home), store=str(self._sockets / home.name))
+        player = [sys.executable, "-IS", "-c", text]
         plugin = [sys.executable, "-P", "-m", "xenplugin"]
         state = home / "state"
         paths = f'[paths]\n"{self.bench.here}" = "{self.bench.there}"\n'
@@ -118,23 +129,6 @@ class Hosts:
             script = home / "bin" / name
             script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"{more}\n', encoding="utf-8")
             script.chmod(0o755)
-
-
-def _nodes(path: str, physical: str) -> dict[str, str]:
-    """A guest with one disk, as libxl writes it (libxl_disk.c, device_disk_add)."""
-    at, back = "/libxl/1/device/vbd/51712", "/local/domain/0/backend/vbd/1/51712"
-    told = {
-        "params": path, "script": "/etc/xen/scripts/block", "dev": "xvda", "type": "phy", "mode": "w",
-        "device-type": "disk", "specification": "xen", "state": "4", "physical-device": physical,
-    }  # fmt: skip
-    nodes = {f"{home}/{key}": value for home in (at, back) for key, value in told.items()}
-    return nodes | {
-        f"{at}/backend": back,
-        "/local/domain/1/name": NAME,
-        "/local/domain/1/vm": f"/vm/{UUID}",
-        f"/vm/{UUID}/name": NAME,
-        f"/vm/{UUID}/uuid": UUID,
-    }
 
 
 def _copy(source: Path, target: Path) -> None:
