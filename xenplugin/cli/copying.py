@@ -41,7 +41,7 @@ def copy(src: str, dst: str, raw: bool, **values: Any) -> None:
     """
     with Invocation(values) as verb:
         from xenplugin.image.source.raw import open_source
-        from xenplugin.transfer.send_disk import DiskSender, RemotePath
+        from xenplugin.transfer import send_disk
 
         config = verb.config()
         host, path = split_target(dst, command=not config.ssh.strip())
@@ -55,10 +55,10 @@ def copy(src: str, dst: str, raw: bool, **values: Any) -> None:
             host = host.replace("[", "").replace("]", "")  # ssh takes no brackets, and host names have none
         _refuse_attached(src)
         with open_source(src, raw=raw) as source:
-            target = RemotePath(host, path)
+            target = send_disk.RemotePath(host, path)
             verb.ui(events.Started("copy", src, str(target), source.size))
             if not verb.dry_run:
-                verb.finish(DiskSender(source, target, config, verb.ui).run())
+                verb.finish(send_disk.copy(source, target, config, verb.ui))
 
 
 @click.command()

@@ -22,7 +22,7 @@ def receive(config: str | None) -> None:
     with Invocation({"config": config, "quiet": True}) as verb:
         from xenplugin.link.endpoint import PipeEndpoint
         from xenplugin.link.remote_process import ready_line
-        from xenplugin.transfer.acceptor import read_job
+        from xenplugin.transfer.destination_session import read_job
         from xenplugin.transfer.job import DOMAIN
         from xenplugin.transfer.receive_disk import DiskReceiver
         from xenplugin.xen.attached import attached
@@ -42,6 +42,6 @@ def receive(config: str | None) -> None:
         try:
             receiver.run()
         except XenpluginError as exc:
-            if receiver.told:  # the source shows it
+            if receiver.reported:  # the source shows it
                 sys.exit(exc.code)
             raise

@@ -67,9 +67,9 @@ class DestinationMigration:
         self._xl: subprocess.Popen[bytes] | None = None
 
     @property
-    def told(self) -> bool:
+    def reported(self) -> bool:
         """Whether the failure was reported to the source."""
-        return self._pipe.told
+        return self._pipe.reported
 
     def run(self) -> None:
         """Receive the guest. Raises XenpluginError; the guest is then where its record says."""

@@ -60,7 +60,7 @@ class Disks:
                 self.sizes.append(source.size)
                 report = self._subscriber_of(disk.device)
                 target = RemotePath(host, disk.path)
-                moving = LiveDiskSender(source, target, config, report, changes, pacer=pacer, standby=standby)
+                moving = LiveDiskSender(source, target, config, report, changes, pacer=pacer, remote=standby)
                 standby = None
                 self._opened.callback(moving.close)
                 self._moving.append(moving)
@@ -83,12 +83,12 @@ class Disks:
 
     def follow(self) -> None:
         """From now on send what the guest writes, until `finish`."""
-        self._following = [self._workers.submit(disk.trail, self._stop) for disk in self._moving]
+        self._following = [self._workers.submit(disk.follow, self._stop) for disk in self._moving]
 
     def prepare_stop(self) -> None:
         """Prepare for the guest's suspension: leave little to be sent after it."""
         for disk in self._moving:
-            disk.close_in()
+            disk.prepare_stop()
 
     def finish(self) -> None:
         """The guest is suspended: start to send the rest of every disk. Does not wait."""
@@ -97,7 +97,7 @@ class Disks:
         def finish_one(disk: LiveDiskSender, before: Future[None] | None) -> TransferResult:
             if before is not None:
                 before.result()
-            return disk.settle()
+            return disk.finish()
 
         following = self._following or [None] * len(self._moving)
         self._finishing = [

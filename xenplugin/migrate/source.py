@@ -21,7 +21,6 @@ from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, XenpluginError
 from xenplugin.link.rate import Pacer
-from xenplugin.link.remote_process import remote_command
 from xenplugin.link.ssh_multiplexing import PrestartedRemote, SharedLogin
 from xenplugin.migrate import leaving_guest, policy, records
 from xenplugin.migrate.conclude import conclude
@@ -40,6 +39,7 @@ from xenplugin.migrate.xl_protocol import Backward, Cleared, Forward, GuestConfi
 from xenplugin.migrate.xl_stream import StreamEnd, Suspended
 from xenplugin.results import MigrationResult, TransferResult
 from xenplugin.transfer.send_stream import StreamSender
+from xenplugin.transfer.source_session import start_remote
 from xenplugin.ui import units
 from xenplugin.xen.process import ancestor
 
@@ -110,12 +110,7 @@ class SourceMigration:
         failure: XenpluginError | None = None
         try:
             self._pipe.start()
-            self._prestarted = PrestartedRemote(
-                remote_command(self._login.further, self._host, self._config.remote_program, self._config.file),
-                self._host,
-                lambda line: self._emit(events.Far(line)),
-                self._config.patience,
-            )
+            self._prestarted = start_remote(self._host, replace(self._config, ssh=self._login.further), self._emit)
             self.connected = True
             threading.Thread(target=self._connect, daemon=True).start()
             for data in self._xl.read(self._check, self._pipe.flush):
@@ -183,7 +178,7 @@ class SourceMigration:
         self._emit(self._pipe.progress("memory", self._memory, seconds))
         if self._memory - self._pipe.bytes_in < _STOP_SOON * self._pipe.bytes_on / seconds:
             assert self._disks is not None
-            self._pipe.close_in()
+            self._pipe.prepare_stop()
             self._disks.prepare_stop()
 
     def _open_gate(self) -> None:

@@ -23,6 +23,7 @@ from xenplugin.geometry import BLOCK, CHUNK, PAGE
 from xenplugin.image.index.digest import digest_file
 from xenplugin.image.source.changes import Changes, Unwatched
 from xenplugin.image.source.raw import open_source
+from xenplugin.results import TransferResult
 from xenplugin.transfer.send_disk import RemotePath
 from xenplugin.transfer.send_live_disk import LiveDiskSender
 
@@ -130,12 +131,12 @@ class Bench:
         return self.guest
 
     def far(self) -> int:
-        assert self.live is not None and self.live._session._far is not None
-        return self.live._session._far._process.pid
+        assert self.live is not None
+        return self.live._opened._remote._process.pid
 
-    def assert_arrived(self, result: dict[str, Any], target: Path | None = None) -> None:
+    def assert_arrived(self, result: TransferResult, target: Path | None = None) -> None:
         assert content(target or self.target)[: self.disk.stat().st_size] == content(self.disk)
-        assert result["sha256"] == digest_file(self.disk)
+        assert result.sha256 == digest_file(self.disk)
         assert target or names_in(self.there) == {"disk.img"}
 
     def close(self) -> None:
@@ -157,23 +158,23 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made.close()
 
 
-def through(live: LiveDiskSender, guest: Guest, trail: float = 0.7) -> dict[str, Any]:
+def through(live: LiveDiskSender, guest: Guest, trail: float = 0.7) -> TransferResult:
     """Pre-copy, trail for a while, suspend, settle."""
     live.precopy()
     stop = threading.Event()
-    follower = threading.Thread(target=live.trail, args=(stop,), daemon=True)
+    follower = threading.Thread(target=live.follow, args=(stop,), daemon=True)
     follower.start()
     writes = guest.writes
     wait_until(lambda: guest.writes > writes + 50, "more writes")
     follower.join(trail)
-    live.close_in()
+    live.prepare_stop()
     rounds = live.rounds
     wait_until(lambda: live.rounds > rounds + 1, "rounds that follow soon")
     guest.suspend()
     stop.set()
     follower.join(NEVER)
     assert not follower.is_alive()
-    return live.settle()
+    return live.finish()
 
 
 @pytest.mark.parametrize("listen", [True, False])
@@ -185,8 +186,8 @@ def test_a_disk_that_is_written_to_arrives(bench: Bench, kind: str, listen: bool
     assert live.placeholder and bench.target.stat().st_size == 0
     result = through(live, guest)
     bench.assert_arrived(result)
-    assert result["rounds"] >= 3 and result["streams"] >= (3 if listen else 1)
-    assert result["bytes_image"] == bench.disk.stat().st_size
+    assert (result.rounds or 0) >= 3 and result.streams >= (3 if listen else 1)
+    assert result.bytes_image == bench.disk.stat().st_size
 
 
 def test_an_old_copy_is_the_base(bench: Bench) -> None:
@@ -202,17 +203,17 @@ def test_an_old_copy_is_the_base(bench: Bench) -> None:
 
 def test_static_moves_it_once(bench: Bench) -> None:
     live = bench.begin()
-    result = live.settle()
+    result = live.finish()
     bench.assert_arrived(result)
-    assert result["rounds"] == 1 and result["bytes_wire"] > 5 * MIB
+    assert result.rounds == 1 and result.bytes_wire > 5 * MIB
 
 
 def test_a_guest_that_does_nothing(bench: Bench) -> None:
     live = bench.begin(Watched())
     live.precopy()
-    sent = live._session.bytes_wire
-    bench.assert_arrived(live.settle())
-    assert live.rounds == 2 and live._session.bytes_wire < sent + 100_000
+    sent = live._opened.bytes_wire
+    bench.assert_arrived(live.finish())
+    assert live.rounds == 2 and live._opened.bytes_wire < sent + 100_000
 
 
 def test_a_disk_that_is_emptied_meanwhile(bench: Bench) -> None:
@@ -227,7 +228,7 @@ def test_a_disk_that_is_emptied_meanwhile(bench: Bench) -> None:
         file.write(noise(7, 3 * BLOCK))
         file.flush()
         stop = threading.Event()
-        follower = threading.Thread(target=live.trail, args=(stop,), daemon=True)
+        follower = threading.Thread(target=live.follow, args=(stop,), daemon=True)
         follower.start()
         wait_until(lambda: live.rounds >= 4, "a round")
         stop.set()
@@ -236,7 +237,7 @@ def test_a_disk_that_is_emptied_meanwhile(bench: Bench) -> None:
         file.write(bytes(MIB))
         file.seek(size - 5)
         file.write(b"last")
-    bench.assert_arrived(live.settle())
+    bench.assert_arrived(live.finish())
     assert bench.target.stat().st_blocks * 512 < 2 * MIB
 
 
@@ -271,8 +272,8 @@ def test_connections_are_cut_while_it_settles(bench: Bench) -> None:
     bench.proxy = Proxy(bench.ports)
     bench.values["rate"] = "40mbit"
     live = bench.begin()
-    results: list[dict[str, Any]] = []
-    settler = threading.Thread(target=lambda: results.append(live.settle()), daemon=True)
+    results: list[TransferResult] = []
+    settler = threading.Thread(target=lambda: results.append(live.finish()), daemon=True)
     settler.start()
     for cut in (1, 4):
         bench.proxy.await_forwarded(cut * MIB)
@@ -295,8 +296,8 @@ def test_giving_up_leaves_what_can_be_resumed_and_no_placeholder(bench: Bench) -
     assert names_in(bench.there) == {".disk.img.xenplugin-part", ".disk.img.xenplugin-journal"}
     bench.write().suspend()
     again = bench.begin()
-    result = again.settle()
-    assert result["resumed"] > 0 and result["bytes_wire"] < 3 * MIB
+    result = again.finish()
+    assert result.resumed > 0 and result.bytes_wire < 3 * MIB
     bench.assert_arrived(result)
 
 
@@ -306,7 +307,7 @@ def test_giving_up_lets_go_who_waits(bench: Bench) -> None:
     errors: list[XenpluginError] = []
     thread = threading.Thread(target=lambda: errors.append(failing(live.precopy)), daemon=True)
     thread.start()
-    wait_until(lambda: live._session.bytes_wire > 100_000, "data on its way")
+    wait_until(lambda: live._opened.bytes_wire > 100_000, "data on its way")
     live.close()
     thread.join(NEVER)
     assert isinstance(errors[0], Interrupted)
@@ -317,9 +318,9 @@ def test_a_far_side_that_is_killed(bench: Bench) -> None:
     bench.values["rate"] = "8mbit"
     live = bench.begin()
     errors: list[XenpluginError] = []
-    thread = threading.Thread(target=lambda: errors.append(failing(live.settle)), daemon=True)
+    thread = threading.Thread(target=lambda: errors.append(failing(live.finish)), daemon=True)
     thread.start()
-    wait_until(lambda: live._session.bytes_wire > 2 * MIB, "data on its way")
+    wait_until(lambda: live._opened.bytes_wire > 2 * MIB, "data on its way")
     os.kill(bench.far(), signal.SIGKILL)
     thread.join(NEVER)
     assert isinstance(errors[0], LinkError)
@@ -329,14 +330,14 @@ def test_a_far_side_that_is_killed(bench: Bench) -> None:
     bench.values["rate"] = 0
     again = bench.begin()
     assert not again.placeholder
-    bench.assert_arrived(again.settle())
+    bench.assert_arrived(again.finish())
 
 
 def test_a_disk_that_shrinks(bench: Bench) -> None:
     live = bench.begin()
     live.precopy()
     os.truncate(bench.disk, 3 * MIB)
-    error = failing(live.settle)
+    error = failing(live.finish)
     assert isinstance(error, ImageError) and "shorter" in error.message
     live.close()
     wait_until(lambda: names_in(bench.there) == set(), "nothing left")
@@ -350,7 +351,7 @@ def test_a_placeholder_that_somebody_took_is_left_alone(bench: Bench) -> None:
     again = bench.begin()
     again.precopy()
     bench.target.write_bytes(b"mine, too")
-    error = failing(again.settle)
+    error = failing(again.finish)
     assert isinstance(error, RefusedError) and "changed or replaced" in error.message
     again.close()
     assert bench.target.read_bytes() == b"mine, too"
@@ -377,7 +378,7 @@ def test_a_device_in_place(bench: Bench, loop_device: Callable[[Path], Path]) ->
             os.pwrite(file.fileno(), noise(place, 3 * PAGE), place * MIB)
         os.pwrite(file.fileno(), bytes(CHUNK), 4 * MIB)
         os.fsync(file.fileno())
-    live.settle()
+    live.finish()
     live.close()
     os.sync()
     assert content(there) == content(under)

@@ -1,4 +1,4 @@
-"""The plan hands out every chunk and what is given back; the base knows what the far side has."""
+"""The plan hands out every chunk and what is given back; the remote knows what the far side has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from xenplugin.errors import ImageError, PeerError
 from xenplugin.geometry import BLOCK, CHUNK, block_count, chunk_count, chunk_length
 from xenplugin.image.source.raw import Run
-from xenplugin.transfer import remote_index as base_module
+from xenplugin.transfer import remote_index as index_module
 from xenplugin.transfer.plan import Plan
 from xenplugin.transfer.remote_index import RemoteIndex
 from xenplugin.wire.frames import Chunk, Codec, Index, IndexRun, Zeros
@@ -71,7 +71,7 @@ class Planned(RuleBasedStateMachine):
     @rule(picks=st.lists(st.integers(0, 100), max_size=3))
     def lose(self, picks: list[int]) -> None:
         lost = [self.done[pick % len(self.done)] for pick in picks]
-        self.plan.redo([frame_of(item) for item in lost])
+        self.plan.resend([frame_of(item) for item in lost])
         self.again += lost
 
     @invariant()
@@ -104,7 +104,7 @@ def test_many_workers_take_each_chunk_once_and_what_is_lost_again() -> None:
                 taken[item] += 1
                 again = item in lost and taken[item] == 1
             if again:
-                plan.redo([frame_of(item)])
+                plan.resend([frame_of(item)])
             plan.finished()
 
     workers = [threading.Thread(target=work) for _ in range(5)]
@@ -112,7 +112,7 @@ def test_many_workers_take_each_chunk_once_and_what_is_lost_again() -> None:
         worker.start()
     assert plan.wait_covered(60)
     assert all(worker.is_alive() for worker in workers), "they wait for what may be given back"
-    plan.redo([Zeros(50, 10)])
+    plan.resend([Zeros(50, 10)])
     assert plan.wait_covered(60)
     plan.close()
     for worker in workers:
@@ -135,7 +135,7 @@ def test_a_source_that_cannot_be_read_leaves_the_plan_uncovered() -> None:
     assert not plan.wait_covered(0)
 
 
-# -- base -----------------------------------------------------------------------------------------
+# -- remote index -----------------------------------------------------------------------------------------
 
 
 def sha(data: bytes) -> bytes:
@@ -196,94 +196,94 @@ def test_known_is_what_is_equal(
     made: tuple[int, list[list[bytes]], list[list[bytes] | None]], pick: st.DataObject
 ) -> None:
     size, here, there = made
-    base = RemoteIndex(size)
+    remote = RemoteIndex(size)
     frames = told(size, there, pick)
     early = {i for i in range(len(here)) if pick.draw(st.booleans())}  # dropped before its index comes
     for index in early:
-        base.forget(index, 1)
+        remote.forget(index, 1)
     for frame in frames:
-        base.feed(frame)
+        remote.add(frame)
     order = pick.draw(st.permutations(range(len(here))))
     for index in order:
         theirs = there[index]
         naive = sum(1 << b for b, leaf in enumerate(here[index]) if theirs is not None and theirs[b] == leaf)
-        known = base.known(index, b"".join(here[index]))
+        known = remote.known(index, b"".join(here[index]))
         if index not in early:
             assert known == naive
         assert known & ~naive == 0
         assert known < 1 << block_count(chunk_length(size, index))
-    assert not base._leaves, "nothing is kept of what was asked or forgotten"
+    assert not remote._leaves, "nothing is kept of what was asked or forgotten"
 
 
 @given(st.integers(0, 5), st.integers(0, 5), st.booleans())
 @COMMON
 def test_an_index_with_a_gap_is_refused(first: int, second: int, run: bool) -> None:
-    base = RemoteIndex(20 * CHUNK)
+    remote = RemoteIndex(20 * CHUNK)
     row = ((0xFFFF, b""),)
     for place, frontier in ((first, 0), (second, 1)):
         frame = IndexRun(place, 1, True) if run else Index(place, row)
         if place != frontier:
             with pytest.raises(PeerError):
-                base.feed(frame)
+                remote.add(frame)
             return
-        base.feed(frame)
+        remote.add(frame)
 
 
 def test_known_waits_for_its_chunk_and_for_no_other() -> None:
-    base = RemoteIndex(4 * CHUNK)
+    remote = RemoteIndex(4 * CHUNK)
     leaf = sha(b"x")
     results: list[int] = []
-    worker = threading.Thread(target=lambda: results.append(base.known(2, leaf * 16)))
+    worker = threading.Thread(target=lambda: results.append(remote.known(2, leaf * 16)))
     worker.start()
-    base.feed(Index(0, ((0, leaf * 16), (0, leaf * 16))))
-    assert base.known(0, leaf * 16) == 0xFFFF and not results
-    base.feed(Index(2, ((0, leaf * 15 + sha(b"y")),)))
+    remote.add(Index(0, ((0, leaf * 16), (0, leaf * 16))))
+    assert remote.known(0, leaf * 16) == 0xFFFF and not results
+    remote.add(Index(2, ((0, leaf * 15 + sha(b"y")),)))
     worker.join(30)
     assert results == [0x7FFF]
 
 
 def test_closing_lets_everybody_go_with_nothing_known() -> None:
-    base = RemoteIndex(4 * CHUNK)
+    remote = RemoteIndex(4 * CHUNK)
     results: list[int] = []
-    workers = [threading.Thread(target=lambda i=i: results.append(base.known(i, bytes(512)))) for i in range(3)]
+    workers = [threading.Thread(target=lambda i=i: results.append(remote.known(i, bytes(512)))) for i in range(3)]
     for worker in workers:
         worker.start()
-    base.close()
+    remote.close()
     for worker in workers:
         worker.join(30)
     assert results == [0, 0, 0]
 
 
 def test_an_index_that_runs_ahead_is_refused_and_one_of_zeros_here_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_module, "INDEX_AHEAD", 10)
+    monkeypatch.setattr(index_module, "INDEX_AHEAD", 10)
     for forgotten in (False, True):
-        base = RemoteIndex(1000 * CHUNK)
+        remote = RemoteIndex(1000 * CHUNK)
         if forgotten:  # the source has zeros there: they are sent long before the index is there
-            base.forget(0, 500)
+            remote.forget(0, 500)
             for index in range(500, 1000, 2):
-                base.forget(index, 2)
+                remote.forget(index, 2)
         try:
             for index in range(1000):
-                base.feed(Index(index, ((0, bytes(512)),)))
+                remote.add(Index(index, ((0, bytes(512)),)))
         except PeerError:
             assert not forgotten
         else:
-            assert forgotten and not base._leaves
+            assert forgotten and not remote._leaves
 
 
 def test_runs_that_the_index_has_passed_are_let_go_of() -> None:
-    base = RemoteIndex(10**6 * CHUNK)
+    remote = RemoteIndex(10**6 * CHUNK)
     for index in range(0, 4000, 4):
-        base.forget(index + 1, 1)
-        base.feed(IndexRun(index, 4, False))
-        assert len(base._needless) <= 300
+        remote.forget(index + 1, 1)
+        remote.add(IndexRun(index, 4, False))
+        assert len(remote._unneeded) <= 300
 
 
 def test_who_wants_only_what_was_lost_is_given_nothing_else() -> None:
     plan = Plan([Run(0, 3, False)])
     assert plan.take() == 0
     plan.finished()
-    plan.redo([Chunk(0, Codec.STORED, 0, 0, b"", b"")])
+    plan.resend([Chunk(0, Codec.STORED, 0, 0, b"", b"")])
     assert plan.take(fresh=False) == 0
     assert plan.take(wait=False, fresh=False) is None
     assert plan.take() == 1

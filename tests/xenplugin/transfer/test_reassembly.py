@@ -56,7 +56,7 @@ class Carried(RuleBasedStateMachine):
     def arrive(self, data: st.DataObject) -> None:
         line = data.draw(st.sampled_from(sorted(self.way)))
         if self.way[line]:
-            count = self.far.arrive(line, segment(self.way[line].pop(0)))
+            count = self.far.add(line, segment(self.way[line].pop(0)))
             if count is not None:
                 self.take(line, count)
 
@@ -65,7 +65,7 @@ class Carried(RuleBasedStateMachine):
         """A connection is lost; what was on its way may still arrive before the far side notices."""
         line = data.draw(st.sampled_from(sorted(self.way)))
         for _ in range(data.draw(st.integers(0, len(self.way[line])))):
-            self.far.arrive(line, segment(self.way[line].pop(0)))
+            self.far.add(line, segment(self.way[line].pop(0)))
         self.far.forget(line)
         self.queue += self.sent[line][self.acked[line] :]
         for book in (self.way, self.sent, self.acked):
@@ -106,7 +106,7 @@ class Carried(RuleBasedStateMachine):
                 self.way[line] += self.queue
                 self.queue = []
                 while self.way[line]:
-                    count = self.far.arrive(line, segment(self.way[line].pop(0)))
+                    count = self.far.add(line, segment(self.way[line].pop(0)))
                     if count is not None:
                         self.take(line, count)
             self.read(10**6)
@@ -121,25 +121,25 @@ TestCarried.settings = settings(deadline=None, max_examples=80, stateful_step_co
 def test_what_does_not_fit_is_refused() -> None:
     far: Reassembly[int] = Reassembly()
     with pytest.raises(PeerError):
-        far.arrive(0, segment(WINDOW))
-    far.arrive(0, segment(WINDOW - 1))
+        far.add(0, segment(WINDOW))
+    far.add(0, segment(WINDOW - 1))
     with pytest.raises(PeerError):
         far.finish(End(b"", WINDOW - 1))
     far = Reassembly()
     far.finish(End(b"d", 1))
     with pytest.raises(PeerError):
-        far.arrive(0, segment(1))
+        far.add(0, segment(1))
     assert far.ended is None
-    far.arrive(0, segment(0))
+    far.add(0, segment(0))
     assert far.ended is None and far.hand_on() == [(0, 1)] and far.ended == b"d"
     stuck: Reassembly[int] = Reassembly()
     with pytest.raises(PeerError, match="more segments on a connection"):
         for _ in range(3 * WINDOW):  # none can be acknowledged before segment 0 came
-            stuck.arrive(0, segment(1))
+            stuck.add(0, segment(1))
 
 
 def hand_on(allowed: InflightLimit, packed: float, now: float, ratio: int = 3) -> None:
-    allowed.handed_on(int(packed), int(packed) * ratio, now)
+    allowed.arrived(int(packed), int(packed) * ratio, now)
 
 
 @given(st.floats(1e4, 5e9), st.floats(0, 0.3), st.floats(0.001, 0.2))
@@ -149,10 +149,10 @@ def test_the_limit_finds_the_link(rate: float, rtt: float, step: float) -> None:
     now = 100.0
     allowed = InflightLimit()
     allowed.connected(rtt)
-    allowed.begins(now)
+    allowed.started(now)
     for _ in range(10_000):
         now += step
-        allowed.tight()
+        allowed.limited()
         hand_on(allowed, min(rate, allowed.limit / max(rtt, 1e-4)) * step, now)
     ideal = min(64 * MIB, max(2 * MIB, 2 * rate * (2 * rtt + 0.25)))
     assert 0.8 * ideal <= allowed.limit <= 1.2 * ideal
@@ -160,7 +160,7 @@ def test_the_limit_finds_the_link(rate: float, rtt: float, step: float) -> None:
 
 def test_a_writer_that_is_slow_narrows_nothing() -> None:
     allowed = InflightLimit()
-    allowed.begins(0.0)
+    allowed.started(0.0)
     for second in range(100):
         hand_on(allowed, 1000, float(second))
     assert allowed.limit == 8 * MIB
@@ -173,12 +173,12 @@ def test_a_slow_start_is_not_taken_for_the_link(rtt: float, trips: float) -> Non
     """At first a segment takes several round trips, though the link could carry much more."""
     now = 100.0
     allowed = InflightLimit()
-    allowed.begins(1.0)  # long ago: it says nothing of now
+    allowed.started(1.0)  # long ago: it says nothing of now
     allowed.connected(rtt)
-    allowed.begins(now)
+    allowed.started(now)
     for _ in range(200):
         now += rtt / 4
-        allowed.tight()
+        allowed.limited()
         hand_on(allowed, allowed.limit / (trips * rtt) * rtt / 4, now)
         assert allowed.limit >= 8 * MIB
     assert allowed.limit > 16 * MIB
@@ -190,7 +190,7 @@ def test_near_the_end_little_waits_and_the_link_is_kept_busy(rate: float, rtt: f
     now, waits = 100.0, 0.0
     allowed = InflightLimit()
     allowed.connected(rtt)
-    allowed.begins(now)
+    allowed.started(now)
 
     def go_on(seconds: float) -> None:
         nonlocal now, waits
@@ -199,12 +199,12 @@ def test_near_the_end_little_waits_and_the_link_is_kept_busy(rate: float, rtt: f
             now += step
             carried = min(rate, allowed.limit / max(rtt, 1e-4))
             waits = (allowed.limit - carried * rtt) / carried
-            allowed.tight()
+            allowed.limited()
             hand_on(allowed, carried * step, now)
 
     go_on(60)
     before = allowed.limit
-    allowed.close_in()
+    allowed.prepare_stop()
     assert allowed.limit < before
     go_on(10)
     assert allowed.limit >= rate * rtt  # what the link alone holds
@@ -221,7 +221,7 @@ def test_memory_that_packs_well_near_the_end_does_not_narrow_what_comes_after(
     now, step = 100.0, 0.01
     allowed = InflightLimit()
     allowed.connected(rtt)
-    allowed.begins(now)
+    allowed.started(now)
 
     def go_on(seconds: float, ratio: int) -> float:
         nonlocal now
@@ -230,7 +230,7 @@ def test_memory_that_packs_well_near_the_end_does_not_narrow_what_comes_after(
             now += step
             by_limit, by_window = allowed.limit / rtt, WINDOW * allowed.segment / ratio / rtt
             carried = min(rate, by_limit, by_window)
-            allowed.tight(by_limit <= by_window)
+            allowed.limited(by_limit <= by_window)
             hand_on(allowed, carried * step, now, ratio)
             stream += int(carried * step) * ratio
         return stream / seconds
@@ -238,7 +238,7 @@ def test_memory_that_packs_well_near_the_end_does_not_narrow_what_comes_after(
     go_on(30, 3)
     go_on(30, ratio)
     before = go_on(10, ratio)
-    allowed.close_in()
+    allowed.prepare_stop()
     go_on(10, ratio)
     assert go_on(10, ratio) >= 0.5 * before
     go_on(10, 3)
@@ -261,33 +261,33 @@ def test_zero_pages_go_in_the_largest_segments_however_far_it_is() -> None:
 def test_in_slow_start_the_end_narrows_nothing() -> None:
     allowed = InflightLimit()
     allowed.connected(0.2)
-    allowed.begins(100.0)
-    allowed.close_in()
+    allowed.started(100.0)
+    allowed.prepare_stop()
     for tick in range(1, 6):
-        allowed.tight()
+        allowed.limited()
         hand_on(allowed, 100_000, 100.0 + tick / 2)
         assert allowed.limit == 8 * MIB and allowed.segment == 512 << 10
 
 
 def test_whoever_shares_the_link_near_the_end_does_not_take_all_of_it() -> None:
     allowed = InflightLimit()
-    allowed.begins(0.0)
+    allowed.started(0.0)
     for tick in range(1, 100):
-        allowed.tight()
+        allowed.limited()
         hand_on(allowed, 50 * MIB, tick / 2)
-    allowed.close_in()
+    allowed.prepare_stop()
     least = allowed.limit // 2
     for tick in range(100, 300):
-        allowed.tight()
+        allowed.limited()
         hand_on(allowed, 1000, tick / 2)
     assert allowed.limit == least
 
 
 def test_a_stream_that_nothing_held_up_is_narrowed_when_something_does() -> None:
     allowed = InflightLimit()
-    allowed.begins(0.0)
-    allowed.close_in()
+    allowed.started(0.0)
+    allowed.prepare_stop()
     assert allowed.limit == 8 * MIB
-    allowed.tight()
+    allowed.limited()
     hand_on(allowed, MIB, 1.0)
     assert 512 << 10 <= allowed.limit < 2 * MIB
