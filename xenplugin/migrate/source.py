@@ -70,6 +70,8 @@ class SourceMigration:
         self._config = config
         self._explicit = explicit
         self._subscriber = emit
+        self._publisher: Publisher | None = None
+        self._phases = PhaseClock(self._emit)
         self._xl = NearXl(source, sink)
         self._pacer = Pacer(config.rate)
         self._id = records.new_id()
@@ -90,18 +92,16 @@ class SourceMigration:
         self._forward = Gate(Forward(), (StreamEnd, Cleared))
         self._backward = Gate(Backward(), (Unpaused, TakenBack))
         self._record = CurrentRecord(config.state_dir)
-        self._phases = PhaseClock(self._emit)
-        self._publisher: Publisher | None = None
         self._policy_follower: policy.PolicyFollower | None = None
         self._disks: Disks | None = None
         self._results: list[TransferResult] = []
         self._memory = 0  # bytes
         self._reported = 0.0
         self._failure: XenpluginError | None = None
-        self._connected = threading.Event()
+        self._stream_connected = threading.Event()
         self._gate_lock = threading.Lock()
         self._gate_open = False
-        self.connected = False  #: until then an interruption leaves nothing behind
+        self.cancellable = False  #: before, an interruption leaves nothing behind
 
     def run(self) -> MigrationResult:
         """Move the guest. Raises XenpluginError; the guest is then where its record says, on this host unless the
@@ -111,7 +111,7 @@ class SourceMigration:
         try:
             self._pipe.start()
             self._prestarted = start_remote(self._host, replace(self._config, ssh=self._login.further), self._emit)
-            self.connected = True
+            self.cancellable = True
             threading.Thread(target=self._connect, daemon=True).start()
             for data in self._xl.read(self._check, self._pipe.flush):
                 self._on_xl(data)
@@ -143,7 +143,7 @@ class SourceMigration:
         except Exception as exc:  # a bug must end the migration, not hang it
             self._fail(ImageError(f"internal error while connecting: {exc!r}"))
         finally:
-            self._connected.set()
+            self._stream_connected.set()
 
     # -- from the near xl -------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class SourceMigration:
             "guest", {"name": leaving.name, "uuid": leaving.uuid, "mode": mode, "host": socket.gethostname()}
         )
         self._open_disks(leaving)
-        self._notes.wait(self._connected)
+        self._notes.wait(self._stream_connected)
         if leaving.live:
             assert self._disks is not None
             self._phases.enter("disks")

@@ -49,7 +49,7 @@ def run(
                 emit(events.Notice("the guest is being handed over: this cannot be stopped any more"))
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        if not migration.connected:
+        if not migration.cancellable:
             raise KeyboardInterrupt
         threading.Thread(target=give_up, daemon=True).start()
 
