@@ -122,7 +122,7 @@ def read_key_file(path: str) -> bytes:
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"cannot read the key file {path}: {exc}") from None
     if mode & 0o077:
-        raise ConfigError(f"the key file {path} can be read by other users", hint=f"chmod 600 {path}")
+        raise ConfigError(f"the key file {path} can be read by others", hint=f"chmod 600 {path}")
     try:
         secret = bytes.fromhex(text)
     except ValueError:

@@ -10,11 +10,8 @@ import os
 import socket
 from typing import Protocol
 
-from xenplugin.link.rate import Pacer
+from xenplugin.link.rate import WHOLE, Pacer
 from xenplugin.wire.body import Buffer
-
-#: Most bytes given to the kernel at once without a rate limit; small enough to show progress on a slow link.
-_PIECE = 256 << 10
 
 
 class Endpoint(Protocol):
@@ -52,7 +49,7 @@ class SocketEndpoint:
         sent = 0
         if self._pacer is None:
             # The header is sent together with the first piece of its frame.
-            sent = self.sock.sendmsg([memoryview(part)[:_PIECE] for part in parts[:2]])
+            sent = self.sock.sendmsg([memoryview(part)[:WHOLE] for part in parts[:2]])
             self.carried += sent
         for part in parts:
             view = memoryview(part)
@@ -60,7 +57,7 @@ class SocketEndpoint:
             sent -= skipped
             view = view[skipped:]
             while len(view):
-                piece = view[: _PIECE if self._pacer is None else self._pacer.slice]
+                piece = view[: WHOLE if self._pacer is None else self._pacer.slice]
                 if self._pacer is not None:
                     self._pacer.wait(int(len(piece) * self._overhead))
                     self.sock.sendall(piece)
@@ -105,7 +102,7 @@ class PipeEndpoint:
         for part in parts:
             view = memoryview(part)
             while len(view):
-                piece = view[: self._pacer.slice if self._pacer else _PIECE]
+                piece = view[: self._pacer.slice if self._pacer else WHOLE]
                 if self._pacer:
                     self._pacer.wait(len(piece))
                 count = os.write(self._sink, piece)

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 #: Seconds of unused time that may be made up for.
 BURST = 0.02
-#: Most bytes given to the kernel at once with a rate limit, and without one.
+#: Most bytes given to the kernel at once with a rate limit, and without one; few enough to show progress on a
+#: slow link.
 SLICE, WHOLE = 16 << 10, 256 << 10
 
 
@@ -29,8 +30,7 @@ class Pacer:
         """Limit sending to `rate` bytes/s from now on (0: no limit)."""
         with self._lock:
             self._rate = rate
-            #: Bytes to give to the kernel at once: at most 50 ms of the rate, so that every connection gets its
-            #: turn.
+            #: Bytes to give to the kernel at once: at most 50 ms of the rate, so that all connections take turns.
             self.slice = max(512, min(SLICE, int(rate / 20))) if rate else WHOLE
             self._next = self._clock()
 

@@ -7,7 +7,10 @@ import socket
 import struct
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from xenplugin.link import tcp
 from xenplugin.link.tcp import UNSENT, UNSENT_LAST, Counters, is_lossy, set_unsent
 
 _SIOCOUTQNSD = 0x894B
@@ -53,3 +56,11 @@ def test_how_much_waits_unsent_can_be_changed_while_it_is_in_use() -> None:
                     near.send(bytes(4096))
             waiting = struct.unpack("i", fcntl.ioctl(near, _SIOCOUTQNSD, bytes(4)))[0]
             assert waiting <= 2 * UNSENT_LAST < UNSENT
+
+
+@given(st.floats(0, 2), st.floats(0, 2))
+@settings(deadline=None, max_examples=60)
+def test_a_longer_path_never_gets_fewer_connections(one: float, two: float) -> None:
+    near, far = sorted((one, two))
+    assert 1 <= tcp.choose_streams(near, 2) <= tcp.choose_streams(far, 2) <= tcp.MAX_STREAMS
+    assert 1 <= tcp.choose_streams(near, 1) <= tcp.choose_streams(far, 1) <= 4
