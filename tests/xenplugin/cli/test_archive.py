@@ -79,7 +79,7 @@ def test_a_key_that_others_can_read_is_not_used(program: Program, image: Path, t
     (tmp_path / "key").chmod(mode)
     for words in (["verify", "--key-file", "key", "sealed"], ["seal", "--key-file", "key", image, "sealed2"]):
         done = program.run(*words, code=10)
-        assert "read by other users" in done.error and "chmod 600" in done.hint
+        assert "read by others" in done.error and "chmod 600" in done.hint
     assert "sealed2" not in names_in(tmp_path)
 
 
