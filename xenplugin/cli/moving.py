@@ -57,7 +57,8 @@ def migrate(xl_arguments: bool, words: tuple[str, ...], **values: Any) -> None:
 def transport(words: tuple[str, ...], lifeline: int | None, **values: Any) -> None:
     """Carry a migration in ssh's place. Started by xl: xl migrate -s 'xenplugin transport' DOMAIN HOST."""
     explicit = _explicit(values)
-    values["log_json"] = lifeline is not None
+    if lifeline is not None:
+        values["log_json"] = True
     with Invocation(values) as verb:
         from xenplugin.migrate import commands, transport
 
