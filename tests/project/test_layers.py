@@ -30,7 +30,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "__main__",
     ),
     "xenplugin.image": ("safety", "source", "index", "target"),
-    "netem": ("errors", "emulator", "relay", "cli", "__main__"),
+    "netem": ("errors", "emulator", "cli", "__main__"),
     "lab": (
         "errors",
         "progress",
@@ -55,7 +55,6 @@ UPWARD = {
 
 #: Folders and modules that import each other and are still to be separated. Must be exact.
 CIRCLES = {
-    "demo": [{"loopback", "world"}],
     "lab": [{"hosts", "verify"}],
     "lab.hosts": [{"deb", "guest", "image", "machine", "provider", "role"}],
     "lab.verify": [{"content", "judge"}],
