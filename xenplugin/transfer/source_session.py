@@ -190,7 +190,7 @@ class SourceSession(TransferSession):
         self.wait(lambda: self.done is not None)
         self.pool.close()  # the far side closes its ends now, and none is to be opened again
         if self.done != digest:
-            raise ImageError("the far side's receipt is for something else")
+            raise ImageError("the far side's receipt has another digest than what was sent")
 
     def close(self) -> None:
         """End the session and the remote process. More than once does no harm."""
