@@ -48,7 +48,7 @@ def start_remote(host: str | None, config: Config, emit: events.Emit) -> Prestar
 class SourceSession(TransferSession):
     """A session for `job` with the `remote` process on `host`; its end is this session's from now on.
 
-    `redo(frames)` gets the frames that a lost connection may not have delivered, `acknowledged(frames)` those that
+    `resend(frames)` gets the frames that a lost connection may not have delivered, `acknowledged(frames)` those that
     have arrived, both without payloads; `handle(frame)` gets the frames that only this kind of session has;
     `on_failure(error)` is called once, from any thread, when the session fails."""
 
@@ -62,7 +62,7 @@ class SourceSession(TransferSession):
         config: Config,
         emit: events.Emit,
         *,
-        redo: Callable[[list[Sent]], None],
+        resend: Callable[[list[Sent]], None],
         handle: Callable[[Frame], None],
         acknowledged: Callable[[list[Sent]], None] | None = None,
         on_failure: Callable[[XenpluginError], None] | None = None,
@@ -92,7 +92,7 @@ class SourceSession(TransferSession):
         )
         self.pool = Pool(
             self._connector.again,
-            redo,
+            resend,
             self.fail,
             self.notice,
             patience=config.patience,
