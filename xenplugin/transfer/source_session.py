@@ -48,8 +48,8 @@ def start_remote(host: str | None, config: Config, emit: events.Emit) -> Prestar
 class SourceSession(TransferSession):
     """A session for `job` with the `remote` process on `host`; its end is this session's from now on.
 
-    `resend(frames)` gets the frames that a lost connection may not have delivered, `acknowledged(frames)` those that
-    have arrived, both without payloads; `handle(frame)` gets the frames that only this kind of session has;
+    `resend(frames)` gets the frames that a lost connection may not have delivered, `acknowledged(frames)` those
+    that have arrived, both without payloads; `handle(frame)` gets the frames that only this kind of session has;
     `on_failure(error)` is called once, from any thread, when the session fails."""
 
     control: Connection
