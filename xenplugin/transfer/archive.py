@@ -243,7 +243,7 @@ class _Opening:
         reported = began
         for frame in frames:
             if isinstance(frame, Chunk) and frame.known_map:
-                raise PeerError("a sealed file that refers to blocks it does not hold")
+                raise PeerError("the sealed file refers to blocks that it does not contain")
             if isinstance(frame, Chunk | Zeros):
                 data += worker.write(frame)
             elif isinstance(frame, End):
@@ -255,9 +255,9 @@ class _Opening:
 
     def _accept(self, preamble: Preamble) -> Aead:
         if preamble.carrier is not Carrier.FILE:
-            raise PeerError("the record of a connection, not a sealed file")
+            raise PeerError("the file holds the bytes of a connection, not a sealed image")
         if preamble.number != 0:
-            raise PeerError(f"a sealed file with the number {preamble.number}")
+            raise PeerError(f"the sealed file has the number {preamble.number} instead of 0")
         return self._keys.forward(preamble)
 
     def _frames(self, reader: Reader) -> Iterator[Frame]:

@@ -73,14 +73,14 @@ class Connections:
     def _accept(self, preamble: Preamble) -> Aead:
         job = self._job
         if preamble.session != job.session or preamble.carrier is not Carrier.CONNECTION:
-            raise PeerError("a connection of another session")
+            raise PeerError("a connection belongs to another session")
         if preamble.cipher is not job.cipher:
-            raise PeerError("a connection with another cipher than was agreed")
+            raise PeerError("a connection uses another cipher than the job")
         return self._keys.forward(preamble)
 
     def _check(self, number: int) -> None:
         if number in self._numbers:
-            raise PeerError(f"connection number {number} again")
+            raise PeerError(f"connection number {number} is used twice")
 
     def serve(
         self,

@@ -59,7 +59,7 @@ class Job:
                 **{name: values[name] for name in own},
             )
         except (ValueError, KeyError, TypeError, RecursionError, ConfigError):
-            raise PeerError("a job that cannot be read") from None
+            raise PeerError("the job cannot be read") from None
         if (
             any(type(values[name]) is not kind for name, kind in {**own, "local": bool}.items())
             or (len(job.secret), len(job.session)) != (SECRET_BYTES, 16)
@@ -67,7 +67,7 @@ class Job:
             or (job.kind == IMAGE) != bool(job.path)
             or "\0" in job.path
         ):
-            raise PeerError("a job that makes no sense")
+            raise PeerError("the job has fields of the wrong type or out of range")
         return job
 
     def line(self) -> bytes:

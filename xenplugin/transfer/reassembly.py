@@ -30,11 +30,11 @@ class Reassembly(Generic[ConnectionKey]):
         Raises PeerError."""
         number = segment.number
         if number >= self.handed + WINDOW or (self._end is not None and number >= self._end.count):
-            raise PeerError(f"segment {number} when {self.handed} were handed on")
+            raise PeerError(f"segment {number} came when only {self.handed} were handed on")
         arrived = self._arrived.setdefault(connection, deque())
         arrived.append(number)
         if len(arrived) > 2 * WINDOW:
-            raise PeerError("more segments on a connection than may be under way")
+            raise PeerError("more segments came on a connection than may be in flight")
         if number >= self.handed:
             self._held.setdefault(number, segment)
         return self._count(connection)

@@ -138,7 +138,7 @@ def note_fields(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
-        raise PeerError("a note that cannot be read")
+        raise PeerError("a note cannot be read")
     return fields
 
 

@@ -38,7 +38,7 @@ class RemoteIndex:
         """Add the next part. Raises PeerError if it does not follow the last one."""
         with self._changed:
             if frame.first != self._frontier:
-                raise PeerError(f"the index goes on at chunk {frame.first} instead of {self._frontier}")
+                raise PeerError(f"the index continues at chunk {frame.first} instead of {self._frontier}")
             if isinstance(frame, Index):
                 if len(self._leaves) > 2 * INDEX_AHEAD:
                     raise PeerError("the index runs too far ahead")

@@ -239,7 +239,7 @@ class DiskSender:
             job,
             self._config,
             self._emit,
-            redo=lambda frames: self._tracker.lost(frames, self._plan.resend),
+            resend=lambda frames: self._tracker.lost(frames, self._plan.resend),
             handle=self._handle,
             acknowledged=self._tracker.acknowledged,
             pacer=self._pacer,

@@ -83,13 +83,14 @@ class StreamSender:
             self._job,
             self._config,
             self._emit,
-            redo=self._resend,
+            resend=self._resend,
             handle=self._handle,
             acknowledged=self._acknowledged,
             on_failure=self._failed,
             pacer=self._pacer,
         )
-        if self._closing:
+        if self._closing:  # since the remote process was taken
+            self._session.close()
             raise Interrupted("the source gave up")
         for number in range(WORKERS):
             threading.Thread(target=self._pack, name=f"pack-{number}", daemon=True).start()

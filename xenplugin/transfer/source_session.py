@@ -47,8 +47,8 @@ def start_remote(host: str | None, config: Config, emit: events.Emit) -> Prestar
 class SourceSession(TransferSession):
     """A session for `job` with the `remote` process on `host`; its end is this session's from now on.
 
-    `redo(frames)` gets the frames that a lost connection may not have delivered, `acknowledged(frames)` those that
-    have arrived, both without payloads; `handle(frame)` gets the frames that only this kind of session has;
+    `resend(frames)` gets the frames that a lost connection may not have delivered, `acknowledged(frames)` those
+    that have arrived, both without payloads; `handle(frame)` gets the frames that only this kind of session has;
     `on_failure(error)` is called once, from any thread, when the session fails."""
 
     control: Connection
@@ -61,7 +61,7 @@ class SourceSession(TransferSession):
         config: Config,
         emit: events.Emit,
         *,
-        redo: Callable[[list[Sent]], None],
+        resend: Callable[[list[Sent]], None],
         handle: Callable[[Frame], None],
         acknowledged: Callable[[list[Sent]], None] | None = None,
         on_failure: Callable[[XenpluginError], None] | None = None,
@@ -91,7 +91,7 @@ class SourceSession(TransferSession):
         )
         self.pool = Pool(
             self._connector.again,
-            redo,
+            resend,
             self.fail,
             self.notice,
             patience=config.patience,
@@ -189,7 +189,7 @@ class SourceSession(TransferSession):
         self.wait(lambda: self.done is not None)
         self.pool.close()  # the far side closes its ends now, and none is to be opened again
         if self.done != digest:
-            raise ImageError("the far side's receipt is for something else")
+            raise ImageError("the far side's receipt has another digest than what was sent")
 
     def close(self) -> None:
         """End the session and the remote process. More than once does no harm."""

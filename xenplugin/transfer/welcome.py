@@ -31,7 +31,7 @@ class WelcomeFields:
             for address in values["addresses"]:
                 ipaddress.ip_address(str(address))
         except (ValueError, TypeError, RecursionError):
-            raise PeerError("a welcome that cannot be read") from None
+            raise PeerError("the welcome cannot be read") from None
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         known |= {"unsure": bool(known["unsure"])}
         kinds = {"addresses": list, "placeholder": bool, "unsure": bool}
@@ -40,5 +40,5 @@ class WelcomeFields:
             or not 0 <= known.get("port", 0) <= 65535
             or not all(type(address) is str for address in known["addresses"])
         ):
-            raise PeerError("a welcome that makes no sense")
+            raise PeerError("the welcome has fields of the wrong type or out of range")
         return cls(**known | {"addresses": tuple(known["addresses"])})

@@ -41,7 +41,7 @@ class FrameWriter:
     def finish(self, end: End) -> None:
         """Note that END has arrived. Raises PeerError."""
         if end.count and not self.live:
-            raise PeerError("END counts versions of an image that is not live")
+            raise PeerError("END counts versions, but the image is not live")
         with self._counting:
             self.end = end
             self._refuse_more()
@@ -66,7 +66,7 @@ class FrameWriter:
             # A chunk whose acknowledgement was lost comes again, and is only compared: the digest covers what was
             # written and checked first.
             if frame.version:
-                raise PeerError(f"chunk {frame.index} in version {frame.version} of an image that is not live")
+                raise PeerError(f"chunk {frame.index} has version {frame.version}, but the image is not live")
             if not self.digest.seen(frame.index):
                 put()
             self.digest.add(frame.index, frame.digest)

@@ -9,22 +9,19 @@ import hashlib
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from xenplugin.errors import ImageError
-from xenplugin.geometry import CHUNK, chunk_count
+from xenplugin.geometry import CHUNK
 from xenplugin.image.index.digest import ImageDigest, chunk_digest, zero_leaf
 from xenplugin.image.index.sent_leaves import SentLeaves
-from xenplugin.image.index.versions import Versions
 from xenplugin.image.source.raw import Run
 from xenplugin.transfer.chunk_tracker import LiveChunkTracker
 from xenplugin.transfer.plan import Plan, in_order
-from xenplugin.transfer.precopy_policy import PrecopyPolicy
 from xenplugin.transfer.remote_index import RemoteIndex
 from xenplugin.wire.frames import Chunk, Codec, IndexRun, Sent, Zeros
 
@@ -235,51 +232,6 @@ TestRounds = Rounds.TestCase
 TestRounds.settings = settings(deadline=None, max_examples=150, stateful_step_count=60)
 
 
-@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 9)), max_size=60), st.integers(0, 3000), st.data())
-@settings(deadline=None, max_examples=60)
-def test_versions_are_counted_and_found(changes: list[tuple[int, int]], first: int, data: st.DataObject) -> None:
-    made, model = Versions(), dict.fromkeys(range(3001), 0)
-    for index, version in changes:
-        made[index] = model[index] = version
-    assert made.total == sum(model.values())
-    assert all(made[index] == version for index, version in model.items())
-    count = data.draw(st.integers(1, 3001 - first))
-    runs = list(made.untouched(first, count))
-    found = [index for start, length in runs for index in range(start, start + length)]
-    assert found == [index for index in range(first, first + count) if not model[index]]
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 2100), st.sampled_from([bytes(32), b"a" * 32, b"b" * 32])), max_size=40),
-    st.booleans(),
-)
-@settings(deadline=None, max_examples=40)
-def test_a_live_digest_is_that_of_the_last_content(changes: list[tuple[int, bytes]], holes: bool) -> None:
-    size = 2100 * CHUNK + 10
-    live, plain = ImageDigest(size, live=True), ImageDigest(size)
-    total = chunk_count(size)
-    zero, last = ImageDigest(CHUNK), {}
-    zero.add_zeros(0, 1)
-    if holes:
-        live.add_zeros(0, total)
-    else:
-        for index in range(total):
-            live.replace(index, b"c" * 32)
-    for index, digest in changes:
-        live.replace(index, digest)
-        last[index] = digest
-        if index % 7 == 0:
-            live.root()
-    for index in range(total):
-        if index in last:
-            plain.add(index, last[index])
-        elif holes:
-            plain.add_zeros(index, 1)
-        else:
-            plain.add(index, b"c" * 32)
-    assert live.root() == plain.root()
-
-
 def test_an_image_that_is_written_to_after_the_end_is_an_error(tmp_path: Path) -> None:
     base = RemoteIndex(CHUNK)
     base.add(IndexRun(0, 1, False))
@@ -292,28 +244,6 @@ def test_an_image_that_is_written_to_after_the_end_is_an_error(tmp_path: Path) -
     tracker.lost([frame], plan.resend)
     with pytest.raises(ImageError, match="after its guest was suspended"):
         tracker.decide(0, 1, leaves_of((2, *ZERO[1:])), bytes(32))
-
-
-def rounds_until_enough(left: Any, seconds: Any) -> int:
-    """How many rounds after the first."""
-    state = PrecopyPolicy()
-    state.add_round(0, 10**9, 10.0)
-    rounds = 0
-    while not state.enough(left(rounds)):
-        chunks = left(rounds)
-        state.add_round(chunks, 10**8 if chunks is None else chunks << 20, seconds(rounds))
-        rounds += 1
-    return rounds
-
-
-def test_rounds_end_when_they_should() -> None:
-    assert rounds_until_enough(lambda n: 0, lambda n: 1.0) == 0
-    assert rounds_until_enough(lambda n: 1000 >> 3 * n, lambda n: 10.0 / 8**n) == 2  # 1000, 125, 15: 0.15 s
-    assert rounds_until_enough(lambda n: 100, lambda n: 5.0) == 1  # as many again: it grows no less
-    assert rounds_until_enough(lambda n: 1000 - n, lambda n: 5.0) == 1
-    assert rounds_until_enough(lambda n: max(1, int(10**6 * 0.7**n)), lambda n: 10**4 * 0.7**n) == 8
-    assert rounds_until_enough(lambda n: None, lambda n: 2.0) == 2  # compared, the same amount each time
-    assert rounds_until_enough(lambda n: None, lambda n: 0.01) <= 2
 
 
 def test_a_chunk_is_read_by_one_worker_at_a_time() -> None:
