@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias, get_args
 
+from xenplugin import results
+
 
 @dataclass(frozen=True)
 class Started:
@@ -24,8 +26,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase of the work begins. Of a disk: connect, transfer, finish; of a guest: connect, disks, memory,
-    stopped, handover, done (migration.py)."""
+    """A phase of the work begins. Of a copy or a guest: one of results.PhaseName; of bench: what is measured."""
 
     name: str
 
@@ -89,26 +90,31 @@ class Failed:
 
 @dataclass(frozen=True)
 class Finished:
-    """The verb is done; `result` is the result object of DESIGN."""
+    """The verb is done."""
 
-    result: dict[str, Any]
+    result: results.Result
 
 
 Event: TypeAlias = Started | Phase | Linked | Progress | Notice | Far | Xl | Failed | Finished
 Emit: TypeAlias = Callable[[Event], None]
 
 
-_KINDS = {kind.__name__.lower(): kind for kind in get_args(Event)}
+_KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 
 
 def to_json(event: Event) -> dict[str, Any]:
     """Return the event as a JSON object: {"event": "progress", ...}."""
-    return {"event": type(event).__name__.lower(), **asdict(event)}
+    values = {"result": event.result.as_json()} if isinstance(event, Finished) else asdict(event)
+    return {"event": type(event).__name__.lower(), **values}
 
 
 def from_json(values: dict[str, Any]) -> Event | None:
     """Return the event in `values`, the inverse of `to_json`; unknown keys are ignored, an unknown event is
     None."""
     kind = _KINDS.get(str(values.get("event")))
-    known = {field.name for field in fields(kind)} if kind else set()
-    return kind(**{key: value for key, value in values.items() if key in known}) if kind else None
+    if kind is None:
+        return None
+    if kind is Finished:
+        return Finished(results.from_json(values["result"]))
+    known = {field.name for field in fields(kind)}
+    return kind(**{key: value for key, value in values.items() if key in known})

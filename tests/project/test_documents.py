@@ -77,7 +77,7 @@ def test_the_phases_of_a_migration() -> None:
         node.args[0].value
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
-        and ast.unparse(node.func) in ("self._enter", "events.Phase")
+        and ast.unparse(node.func) in ("self._phases.enter", "events.Phase")
         and isinstance(node.args[0], ast.Constant)
     ]
     part = section("docs/migration.md", "## The phases")

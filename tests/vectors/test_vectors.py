@@ -30,8 +30,10 @@ from xenplugin.image.index.digest import text
 from xenplugin.link.connection import Connection
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.link.pool import handle
-from xenplugin.transfer import acceptor, archive, initiator, receive_disk, receive_stream
+from xenplugin.transfer import archive, receive_disk, receive_stream
+from xenplugin.transfer.destination_session import read_job
 from xenplugin.transfer.remote_index import RemoteIndex
+from xenplugin.transfer.welcome import WelcomeFields
 from xenplugin.wire import frames, states
 from xenplugin.wire.body import Buffer, Type
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
@@ -179,7 +181,7 @@ def test_files_are_opened_or_refused_as_a_whole(vector: dict[str, Any], tmp_path
         config = Config(state_dir=tmp_path / "state")
         try:
             done = archive.unseal(str(tmp_path / "sealed"), target, secret, config, lambda _: None, lambda _: None)
-            return done["sha256"]
+            return done.sha256
         except XenpluginError as exc:
             return outcome(exc)
 
@@ -222,7 +224,7 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
 
     def run() -> None:
         try:
-            asked = acceptor.read_job(channel)
+            asked = read_job(channel)
             random = bytes.fromhex(vector["random"])
             if asked.kind == "domain":
                 take_domain(receive_stream.StreamReceiver(channel, random, config, asked), came)
@@ -322,9 +324,9 @@ def test_what_the_initiator_makes_of_well_formed_answers(vector: dict[str, Any])
     try:
         for frame in read_frames(reader, base64.b64decode(vector["stream"])):
             if isinstance(frame, frames.Welcome):
-                initiator.parse_welcome(frame.text)
+                WelcomeFields.parse(frame.text)
             elif isinstance(frame, frames.Index | frames.IndexRun):
-                base.feed(frame)
+                base.add(frame)
             elif not isinstance(frame, frames.Done):
                 handle(line, frame)
     except XenpluginError as exc:

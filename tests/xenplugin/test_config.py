@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from xenplugin import config as config_module
-from xenplugin.cli.common import Context
-from xenplugin.cli.main import split_target
+from xenplugin.cli.common import Invocation
+from xenplugin.cli.copying import split_target
 from xenplugin.codec.compress import STORE
 from xenplugin.config import Config, load, option_text, parse_level, parse_ports, parse_rate
 from xenplugin.errors import ConfigError, RefusedError, UsageError
@@ -171,16 +171,16 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_options_win_over_the_file_and_a_bad_one_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "conf").write_text("streams = 3\nlevel = 9\n")
     options = {"config": str(tmp_path / "conf"), "level": "store", "rate": None}
-    got = Context(dict(options)).config()
+    got = Invocation(dict(options)).config()
     assert (got.streams, got.level, got.rate) == (3, STORE, 0)
     with pytest.raises(UsageError) as caught:
-        Context({**options, "rate": "fast"}).config()
+        Invocation({**options, "rate": "fast"}).config()
     assert "rate" in caught.value.message
     with pytest.raises(UsageError):
-        Context({**options, "cipher": "rot13"}).config()
+        Invocation({**options, "cipher": "rot13"}).config()
     (tmp_path / "conf").write_text("streams = -3")
     with pytest.raises(ConfigError):
-        Context({**options, "rate": "fast"}).config()
+        Invocation({**options, "rate": "fast"}).config()
 
 
 @pytest.mark.parametrize(("text", "ports"), [("0", []), ("5", [5]), ("7-9", [7, 8, 9]), ("65535", [65535])])

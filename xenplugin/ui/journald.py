@@ -68,12 +68,15 @@ def fields_of(event: events.Event) -> dict[str, str] | None:
         more = {"XENPLUGIN_CODE": str(event.code)} | ({"XENPLUGIN_HINT": event.hint} if event.hint else {})
     elif isinstance(event, events.Finished):
         result = event.result
-        known = {key: result[key] for key in ("seconds", "bytes_wire", "downtime") if result.get(key) is not None}
-        text = f"done in {units.seconds(known.get('seconds', 0))}, {units.size(known.get('bytes_wire', 0))} sent"
-        if "downtime" in known:
-            text += f", downtime {units.seconds(known['downtime'])}"
-        priority = INFO
-        more = {f"XENPLUGIN_{key.upper()}": str(value) for key, value in known.items()}
+        text, priority = f"done in {units.seconds(result.seconds)}, {units.size(result.bytes_wire)} sent", INFO
+        if result.downtime is not None:
+            text += f", downtime {units.seconds(result.downtime)}"
+        figures = result.as_json()
+        more = {
+            f"XENPLUGIN_{key.upper()}": str(figures[key])
+            for key in ("seconds", "bytes_wire", "downtime")
+            if figures[key] is not None
+        }
     else:
         values = {key: value for key, value in events.to_json(event).items() if key != "event"}
         text = " ".join([type(event).__name__.lower(), *(f"{key}={value}" for key, value in values.items())])

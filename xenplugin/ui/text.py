@@ -12,6 +12,7 @@ from rich.text import Text
 
 from xenplugin import events
 from xenplugin.codec.compress import STORE
+from xenplugin.results import MigrationResult
 from xenplugin.ui import units
 
 #: Seconds between the lines of --progress without a terminal.
@@ -125,17 +126,18 @@ class TextUi:
 
     def _finished(self, event: events.Finished) -> None:
         result = event.result
-        less = result["bytes_image"] / max(result["bytes_wire"], 1)
-        self._print(f"done in {units.seconds(result['seconds'])}", "bold green")
+        disks = result.disks if isinstance(result, MigrationResult) else (result,)
+        less = result.bytes_image / max(result.bytes_wire, 1)
+        self._print(f"done in {units.seconds(result.seconds)}", "bold green")
         rows = {
-            "downtime": units.seconds(result["downtime"]) if result["downtime"] is not None else "",
-            "memory": units.size(result.get("bytes_memory", 0)) if "bytes_memory" in result else "",
-            "image": f"{units.size(result['bytes_image'])}, of it data {units.size(result['bytes_data'])}",
-            "sealed": f"{units.size(result['bytes_wire'])} ({less:.1f}x less), {result['cipher']}",
-            "digest": " ".join(result["sha256"]) if isinstance(result["sha256"], list) else result["sha256"],
+            "downtime": units.seconds(result.downtime) if result.downtime is not None else "",
+            "memory": units.size(result.bytes_memory) if isinstance(result, MigrationResult) else "",
+            "image": f"{units.size(result.bytes_image)}, of it data {units.size(result.bytes_data)}",
+            "sealed": f"{units.size(result.bytes_wire)} ({less:.1f}x less), {result.cipher}",
+            "digest": " ".join(disk.sha256 for disk in disks),
         }
-        if result["resumed"]:
-            rows["resumed"] = f"{units.size(result['resumed'])} were there from an earlier try"
+        if result.resumed:
+            rows["resumed"] = f"{units.size(result.resumed)} were there from an earlier try"
         for name, value in rows.items():
             if value:
                 self._print(f"  {name:<8} {value}")

@@ -100,7 +100,7 @@ def test_a_job_of_another_version_is_refused(sides: Sides) -> None:
         ('{"protocol":2}', 11, "version 2"),
         ("[]", 11, "cannot be read"),
         ("GET / HTTP/1.1", 11, "cannot be read"),
-        (100000 * "x", 11, "without an end"),
+        (100000 * "x", 11, "longer than 65536 bytes"),
         ("", 11, "cannot be read"),
     ):
         done = program.spawn(

@@ -14,11 +14,6 @@ from tests.helpers.images import MIB, content, dense_image, make_image, names_in
 from tests.helpers.program import Program, wait_until
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    return make_image(tmp_path / "source.img")
-
-
 def test_round_trip(program: Program, image: Path, tmp_path: Path) -> None:
     sealed = program.run("seal", "--json", "--key-file", "key", image, "sealed").result
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
