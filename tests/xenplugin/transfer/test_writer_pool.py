@@ -41,7 +41,7 @@ def test_a_chunk_that_comes_again_is_not_written_again(sink: Sink, tmp_path: Pat
     hand.write(Zeros(2, 1))
     writing.finish(End(writing.digest.root()))
     assert writing.complete
-    writing.settle()
+    writing.commit()
     assert (tmp_path / "target").read_bytes() == b"a" * CHUNK + bytes(2 * CHUNK)
 
 
@@ -95,7 +95,7 @@ def test_hands_are_shared_and_given_back(sink: Sink, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     writing.finish(End(writing.digest.root()))
-    writing.settle()
+    writing.commit()
     assert (tmp_path / "target").read_bytes() == b"0" * CHUNK + b"1" * CHUNK + b"2" * CHUNK
 
 
