@@ -66,12 +66,12 @@ def _runs(
     with tempfile.TemporaryDirectory(dir=images.cache()) as name:
         folder, target = Path(name), Path(name) / "arrived.img"
         program = " ".join(XENPLUGIN)
-        with TwoHosts(Profile(rtt=0.0, rate=rate)) as hosts:
+        with TwoHosts(Profile(rtt=0.0, rate_bits=rate)) as hosts:
             far_host = remote(folder, hosts.b.address, 22, hosts.b.address, 22, print)
             with far_host.serving(hosts.b.popen, lambda: hosts.b.call(far_host.listens)):
                 for _ in range(repeat):
                     for rtt in rtts:
-                        hosts.change(Profile(rtt=rtt, rate=rate))
+                        hosts.change(Profile(rtt=rtt, rate_bits=rate))
                         ways = {_name(rtt): ["-s", "ip netns exec"]}
                         for suffix, options in more.items():
                             shell = " ".join(far_host.shell) if suffix == "ssh" else "ip netns exec"

@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import images, measure
 from benchmarks.measure import Run, copy, figure, median, timed
-from demo.remote import Remote, free_port, remote
+from demo.remote import Remote, free_port
 from xenplugin.codec.compress import Packer, Unpacker
 from xenplugin.codec.seal import Keys, cipher_named, new_secret
 from xenplugin.geometry import CHUNK
@@ -43,7 +43,7 @@ def run(repeat: int, paper_repeat: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(dir=images.cache()) as where:
         folder = Path(where)
         port = free_port()
-        far = remote(folder, "127.0.0.1", port, "127.0.0.1", port, print)
+        far = Remote(folder, "127.0.0.1", port)
         with far.serving(subprocess.Popen, far.listens):
             target = folder / "arrived.img"
             for turn in range(repeat):

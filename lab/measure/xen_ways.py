@@ -99,7 +99,7 @@ def _move(source: Node, target: Node, router: Node, mode: str, say: Say) -> dict
     done = source.run(words, timeout=MIGRATE)
     seconds, moved = time.monotonic() - start, router_bytes(router) - bytes_start
     if done.code:
-        raise CommandError(f"{source.name}: xenplugin migrate failed ({done.code}): {done.said[-400:]}")
+        raise CommandError(f"{source.name}: xenplugin migrate failed ({done.code}): {done.error_text[-400:]}")
     check_where(source, target)
     after = await_ticks(target, begun[target.name], say)
     seen = trace.parse("".join((log(source, begun[source.name]), after)))

@@ -32,7 +32,7 @@ from lab.hosts.role import clock
 from lab.hosts.topology import HOST_A, HOST_B, ROUTER, SITE_A, address
 from lab.measure.results import Result
 from lab.progress import Moving
-from netem.remote_command import Done
+from netem.remote_command import CommandResult
 
 GUEST = "g1"
 CONFIG = f"/srv/guests/{GUEST}.cfg"
@@ -109,7 +109,7 @@ def _move(source: Node, target: Node, router: Node, say: Say) -> Moved:
     done = _migrate(source, target)
     seconds, moved_bytes = time.monotonic() - start, router_bytes(router) - bytes_start
     if done.code:
-        raise CommandError(f"{source.name}: xl migrate failed ({done.code}): {done.said[-400:]}")
+        raise CommandError(f"{source.name}: xl migrate failed ({done.code}): {done.error_text[-400:]}")
     check_where(source, target)
     after = await_ticks(target, begun[target.name], say)
     seen = trace.parse("".join((log(source, begun[source.name]), after)))
@@ -138,7 +138,7 @@ def _copy(source: Node, target: Node) -> None:
             raise CommandError(f"{target.name}: tar failed ({there.returncode})")
 
 
-def _migrate(source: Node, target: Node) -> Done:
+def _migrate(source: Node, target: Node) -> CommandResult:
     with _serving(target, f"{_SOCAT} -t 600 {_LISTEN} EXEC:'xl migrate-receive'"):
         words = ["xl", "migrate", "-s", f"{_SOCAT} - {_connect(target)} #"]  # what xl appends is a comment
         return source.run([*words, GUEST, target.name], timeout=MIGRATE)

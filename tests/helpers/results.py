@@ -18,7 +18,7 @@ def save(
     folder: Path, way: str, rtt: float, seconds: float, number: int = 0,
     memory: int = 2 << 30, rate: int | None = RATE, **more: Any,
 ) -> None:  # fmt: skip
-    result = Result(way, Spec(provider="netns", link=Profile(rtt=rtt, rate=rate), ipsec=WAYS[way].ipsec))
+    result = Result(way, Spec(provider="netns", link=Profile(rtt=rtt, rate_bits=rate), ipsec=WAYS[way].ipsec))
     moved = WAYS[way].disk
     run = {"way": way, "rtt": rtt, "rate": rate, "data": 10**9 if moved else 0, "repetition": number}
     phases = {"connect": 1.0, "memory": seconds - 2, "stopped": 1.0}
@@ -35,7 +35,7 @@ def save(
 
 
 def save_xen(folder: Path, way: str, rtt: float, rate: int | None = RATE, **figures: Any) -> None:
-    result = Result(way, Spec(provider="qemu", link=Profile(rtt=rtt, rate=rate), ipsec=XEN_WAYS[way].ipsec))
+    result = Result(way, Spec(provider="qemu", link=Profile(rtt=rtt, rate_bits=rate), ipsec=XEN_WAYS[way].ipsec))
     result.figures = {"router_bytes": 10**8, **figures}
     folder.mkdir(exist_ok=True)
     (folder / f"{way}-{rtt}-{len(list(folder.iterdir()))}.json").write_text(json.dumps(result.as_dict()))

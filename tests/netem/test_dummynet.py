@@ -1,4 +1,4 @@
-"""Dummynet: the commands against ipfw(8)'s grammar, the scripts against a pretended router in a real shell."""
+"""Dummynet: commands against ipfw(8)'s grammar, scripts against a fake router in a real shell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from netem import dummynet
 from netem.dummynet import Dummynet, Router
 from netem.errors import BackendError, ProfileError
 from netem.profile import Profile
-from netem.remote_command import Done, through
+from netem.remote_command import CommandResult, through
 
 ROUTER = Router("10.1.0.0/24", "10.2.0.0/24")
 LIMITS = {"byte": 1 << 20, "slots": 100}
@@ -107,7 +107,7 @@ def test_the_checker_refuses_what_ipfw_refuses(bad: str) -> None:
 @pytest.mark.parametrize("rate", [None, 1, 64_000, 200_000_000, 999_999_999])
 @pytest.mark.parametrize("rtt", [0.0, 0.001, 0.12, 0.2, 10.0])
 def test_commands_follow_the_grammar(rtt: float, rate: int | None, loss: float) -> None:
-    profile = Profile(rtt=rtt, rate=rate, loss=loss)
+    profile = Profile(rtt=rtt, rate_bits=rate, loss=loss)
     settings = dummynet.sysctls(ROUTER, profile)
     limits = {
         "byte": settings["net.inet.ip.dummynet.pipe_byte_limit"],
@@ -124,7 +124,7 @@ def test_commands_follow_the_grammar(rtt: float, rate: int | None, loss: float) 
 
 
 def test_the_queue_holds_what_was_asked() -> None:
-    command = dummynet.pipe_commands(ROUTER, Profile(rtt=0.2, rate=10**9))[0]
+    command = dummynet.pipe_commands(ROUTER, Profile(rtt=0.2, rate_bits=10**9))[0]
     assert "25000000" not in command
     assert int(command[command.index("queue") + 1].removesuffix("Kbytes")) * 1024 >= 25_000_000
 
@@ -159,7 +159,7 @@ def test_both_directions_and_both_versions() -> None:
     ]
 
 
-def test_an_odd_rtt_is_split_and_said() -> None:
+def test_an_odd_rtt_is_split_and_reported() -> None:
     profile = Profile.parse(rtt="121ms")
     assert dummynet.delays(profile) == (61, 60)
     assert "61 ms from a to b, 60 ms from b to a" in dummynet.notes(profile)[0]
@@ -175,23 +175,23 @@ def test_an_odd_rtt_is_split_and_said() -> None:
         (Profile.parse(rate="1gbit", queue="4gib"), "cannot hold"),
     ],
 )
-def test_what_dummynet_cannot_do_is_refused(profile: Profile, words: str) -> None:
+def test_profiles_that_dummynet_cannot_do_are_refused(profile: Profile, words: str) -> None:
     with pytest.raises(ProfileError, match=words):
         dummynet.apply_script(ROUTER, profile)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("10.1.0.0/24", "fd00::/64"), "same IP version"),
-        (("10.1.0.5/24", "10.2.0.0/24"), "no network"),
-        (("$(reboot)", "10.2.0.0/24"), "no network"),
+        (("10.1.0.5/24", "10.2.0.0/24"), "not a network"),
+        (("$(reboot)", "10.2.0.0/24"), "not a network"),
         (("10.1.0.0/24", "10.2.0.0/24", 0), "pipe 0"),
         (("10.1.0.0/24", "10.2.0.0/24", 1, 65535), "rule 65535"),
     ],
 )
-def test_a_router_that_makes_no_sense(words: tuple[str, str], said: str) -> None:
-    with pytest.raises(BackendError, match=re.escape(said)):
+def test_invalid_routers(words: tuple[str, str], message: str) -> None:
+    with pytest.raises(BackendError, match=re.escape(message)):
         Router(*words)
 
 
@@ -239,12 +239,12 @@ class FakeRouter:
         file.write_text("#!/bin/sh\n" + body)
         file.chmod(0o755)
 
-    def run(self, words: list[str] | tuple[str, ...] | object, stdin: str = "") -> Done:
+    def run(self, words: list[str] | tuple[str, ...] | object, stdin: str = "") -> CommandResult:
         assert words == ["sh", "-s"]
         script = stdin.replace(dummynet.STATE, str(self.state))
         env = os.environ | {"PATH": f"{self.bin}:/usr/bin:/bin"}
         done = subprocess.run(["sh", "-s"], input=script, capture_output=True, text=True, env=env, check=False)
-        return Done(done.returncode, done.stdout, done.stderr)
+        return CommandResult(done.returncode, done.stdout, done.stderr)
 
     def settings(self) -> dict[str, str]:
         return {file.name: file.read_text().strip() for file in self.sysctls.iterdir()}
@@ -324,7 +324,7 @@ def test_a_missing_setting_is_a_failure_too(tmp_path: Path) -> None:
     assert router.modules.read_text() == ""
 
 
-def test_a_slow_clock_is_said(tmp_path: Path) -> None:
+def test_a_slow_clock_is_reported(tmp_path: Path) -> None:
     router = FakeRouter(tmp_path, hz=100)
     assert "right to 10 ms only" in Dummynet(ROUTER, router.run).apply(PROFILE)[-1]
 
@@ -342,8 +342,8 @@ def test_the_whole_script_is_read_before_it_runs() -> None:
 
 def test_a_far_command_gets_one_quoted_line() -> None:
     done = through("sh -c 'echo \"$1\"; cat' x")(["sh", "-s", "a b"], "in")
-    assert done == Done(0, "sh -s 'a b'\nin", "")
+    assert done == CommandResult(0, "sh -s 'a b'\nin", "")
     with pytest.raises(BackendError, match="cannot run"):
         through("/nowhere/ssh host")(["sh"], "")
-    with pytest.raises(BackendError, match="no command line"):
+    with pytest.raises(BackendError, match="not a command line"):
         through("ssh 'host")

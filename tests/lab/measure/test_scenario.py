@@ -124,7 +124,7 @@ def test_a_part_of_it(tmp_path: Path) -> None:
 
 
 def keep(folder: Path, wanted: scenario.Scenario, run: Run, **figures: object) -> None:
-    result = Result(run.way, Spec(provider="netns", link=Profile(rtt=run.rtt, rate=run.rate)))
+    result = Result(run.way, Spec(provider="netns", link=Profile(rtt=run.rtt, rate_bits=run.rate)))
     result.figures = {"scenario": plan.about(wanted), "run": run.as_dict(), "seconds": 10.0, **figures}
     number = len(list(folder.glob("*"))) if folder.is_dir() else 0
     result.save(folder).rename(folder / f"{number}.json")
