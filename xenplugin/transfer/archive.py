@@ -109,7 +109,7 @@ class _Sealing:
         self._file = file
         self._failure: XenpluginError | None = None
         self._lock = threading.Lock()
-        self._pacer = Pacer(config.rate / 8) if config.rate else None
+        self._pacer = Pacer(config.rate) if config.rate else None
         preamble = Preamble(self.cipher, Carrier.FILE, 0, secrets.token_bytes(16), secrets.token_bytes(32))
         self._writer = Writer(Keys(secret, FILE_RANDOM).forward(preamble))
         self._write(preamble.pack())

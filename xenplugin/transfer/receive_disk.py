@@ -33,7 +33,7 @@ _CHECKPOINT_FIRST, _CHECKPOINT_EVERY = 2.0, 10.0
 _WRITE_EVERY = 0.25
 _ACK_EVERY = 4
 
-#: Name of the guest that has a path as its disk, or None (xen.xenstore.attached).
+#: Name of the guest that has a path as its disk, or None (xen.attached.attached).
 Attached = Callable[[str], str | None]
 
 

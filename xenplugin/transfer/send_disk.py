@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from xenplugin import events
 from xenplugin.config import Config
-from xenplugin.errors import Interrupted, XenpluginError
+from xenplugin.errors import RESUME_HINT, Interrupted, XenpluginError
 from xenplugin.geometry import CHUNK
 from xenplugin.image.index.digest import text
 from xenplugin.image.safety import shared_storage
@@ -30,7 +30,7 @@ from xenplugin.transfer.packing import PackerPool, Tally, allocated
 from xenplugin.transfer.plan import Plan
 from xenplugin.transfer.remote_index import RemoteIndex
 from xenplugin.transfer.session import TICK, expected, quietly
-from xenplugin.transfer.source_session import AGAIN, SourceSession, start_remote
+from xenplugin.transfer.source_session import SourceSession, start_remote
 from xenplugin.transfer.welcome import WelcomeFields
 from xenplugin.wire.frames import Frame, Index, IndexRun
 
@@ -105,7 +105,7 @@ class DiskSender:
             return self.finish()
         except KeyboardInterrupt:
             error = Interrupted("interrupted")
-            raise Interrupted("interrupted", hint=AGAIN) from None
+            raise Interrupted("interrupted", hint=RESUME_HINT) from None
         except OSError as exc:
             error = self._session.lost() if self._session is not None else expected(exc)
             raise error from None
@@ -148,7 +148,7 @@ class DiskSender:
         self._remote.close()
         session = self._session
         if session is not None and session.done is None:
-            session.fail(error or Interrupted("the source gave up", hint=AGAIN))
+            session.fail(error or Interrupted("the source gave up", hint=RESUME_HINT))
             if session.failure is not None:
                 session.report(session.failure)
         self._plan.close()
@@ -247,7 +247,7 @@ class DiskSender:
         self._session = session
         if self._closing:  # since the remote process was taken
             session.close()
-            raise Interrupted("the source gave up", hint=AGAIN)
+            raise Interrupted("the source gave up", hint=RESUME_HINT)
         return session
 
     def _handle(self, frame: Frame) -> None:

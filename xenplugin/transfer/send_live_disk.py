@@ -129,7 +129,7 @@ class LiveDiskSender(DiskSender):
             items: Iterator[int | Zeros]
             if self.rounds:
                 self._drain()
-                self._opened.pool.rouse()
+                self._opened.pool.use_all()
                 items = self._items()
             else:
                 items = in_order(self._source.runs())
@@ -152,9 +152,9 @@ class LiveDiskSender(DiskSender):
         """Send little over a few connections that stay warm, much over all."""
         pool = self._opened.pool
         if self._todo is not None and len(self._todo) * CHUNK <= _FEW * tcp.largest_window():
-            pool.rest(_FEW, self._congestion)
+            pool.use_few(_FEW, self._congestion)
         else:
-            pool.rouse()
+            pool.use_all()
 
     def _items(self) -> Iterator[int | Zeros]:
         """Return the chunks to be read again."""

@@ -100,7 +100,7 @@ class TransferSession(ABC):
 
         def send() -> None:
             with contextlib.suppress(OSError, XenpluginError):
-                self.control.send(Error(reason.code, reason.told()))
+                self.control.send(Error(reason.code, reason.report_text()))
                 self.reported = True
 
         thread = threading.Thread(target=send, daemon=True)

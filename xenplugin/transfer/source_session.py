@@ -15,13 +15,13 @@ from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.codec.compress import STORE
 from xenplugin.codec.seal import Keys
 from xenplugin.config import Config
-from xenplugin.errors import ImageError, LinkError, XenpluginError
+from xenplugin.errors import RESUME_HINT, ImageError, LinkError, XenpluginError
 from xenplugin.link import tcp
 from xenplugin.link.connection import Connection
-from xenplugin.link.connector import Connector, Session
-from xenplugin.link.pool import Pool, take
+from xenplugin.link.connector import ConnectionFactory, Connector
+from xenplugin.link.pool import Pool, handle
 from xenplugin.link.rate import Pacer
-from xenplugin.link.remote_process import RemoteProcess, far_command, ssh_address
+from xenplugin.link.remote_process import RemoteProcess, remote_command, ssh_address
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
 from xenplugin.transfer.job import DOMAIN, Job
 from xenplugin.transfer.packing import CORES
@@ -36,12 +36,11 @@ from xenplugin.wire.frames import Answer, Done, End, Frame, Image, Index, IndexR
 _STREAM_STREAMS = 8
 #: Addresses of the destination that are tried.
 _MAX_ADDRESSES = 16
-AGAIN = "the same command again goes on where it was"
 
 
 def start_remote(host: str | None, config: Config, emit: events.Emit) -> PrestartedRemote:
     """Start the destination's side of a session on `host` (None: a child process here). Raises UsageError."""
-    command = far_command(config.ssh, host, config.remote_program, config.file)
+    command = remote_command(config.ssh, host, config.remote_program, config.file)
     return PrestartedRemote(command, host or "the far side", lambda line: emit(events.Far(line)), config.patience)
 
 
@@ -69,11 +68,11 @@ class SourceSession(TransferSession):
         pacer: Pacer | None = None,
     ) -> None:
         in_order = job.kind == DOMAIN
-        pacer = pacer or (Pacer(config.rate / 8) if config.rate else None)
-        keys = Session(Keys(job.secret, remote.random), job.session, job.cipher, job.size)
+        pacer = pacer or (Pacer(config.rate) if config.rate else None)
+        factory = ConnectionFactory(Keys(job.secret, remote.random), job.session, job.cipher, job.size)
         self._channel = remote.channel(pacer)
         backward = states.DOMAIN_BACKWARD_CONTROL if in_order else states.BACKWARD_CONTROL
-        super().__init__(keys.line(0, self._channel, backward))
+        super().__init__(factory.make(0, self._channel, backward))
         self._remote = remote
         self._host = host
         self._config = config
@@ -81,9 +80,9 @@ class SourceSession(TransferSession):
         self._handle = handle
         self._on_failure = on_failure
         self._most_streams = _STREAM_STREAMS if in_order else tcp.MAX_STREAMS
-        self._silence = Silence("the far side", config, AGAIN)
+        self._silence = Silence("the far side", config, RESUME_HINT)
         self._connector = Connector(
-            keys,
+            factory,
             timeout=config.connect_timeout,
             silence=config.silence,
             congestion=config.congestion,
@@ -142,7 +141,7 @@ class SourceSession(TransferSession):
                 self.notice(f"no way to port {connector.port} of {tried}: the data goes through ssh")
             else:
                 self.notice("the far side has no free port: the data goes through ssh")
-            self.pool.share(self.control)
+            self.pool.add_control(self.control)
             self._emit(events.Linked("control channel", 0.0, 0, ""))
         else:
             self.rtt = connector.rtt
@@ -237,7 +236,7 @@ class SourceSession(TransferSession):
             elif isinstance(frame, Index | IndexRun | Answer | Note):
                 self._handle(frame)
             else:
-                take(self.control, frame)
+                handle(self.control, frame)
 
     def _watch(self) -> None:
         looked = time.monotonic()
