@@ -86,11 +86,11 @@ def test_something_is_readable(tmp_path: Path) -> None:
             11,
             "8 of 8 canaries were not found in what was sent in the clear: were they in it?",
         ),
-        (["--moved", "disk"], 2, "--moved is for --expect plain"),
-        (["--expect", "plain", "--moved", "disk", "--canaries", "/dev/null"], 2, "--moved is for"),
+        (["--moved", "disk"], 2, "--moved works only with --expect plain"),
+        (["--expect", "plain", "--moved", "disk", "--canaries", "/dev/null"], 2, "--moved works only"),
         (["--ports", "x"], 2, "ports are a range"),
         (["--canaries", "missing"], 2, "cannot read missing"),
-        (["--canaries", "/dev/null"], 2, "a canary a line, of 16 bytes or more each"),
+        (["--canaries", "/dev/null"], 2, "one canary per line, each of 16 bytes or more"),
         (["missing.pcap"], 13, "missing.pcap: No such file or directory"),
         (["/etc/hostname"], 13, "/etc/hostname: "),
         (["--expect", "nothing"], 2, "nothing"),
@@ -154,7 +154,7 @@ def test_other_canaries(tmp_path: Path) -> None:
 
 def test_there_is_something_to_do() -> None:
     done = run()
-    assert done.returncode == 2 and "name a capture, or --hosts" in done.stderr
+    assert done.returncode == 2 and "name a capture, or use --hosts" in done.stderr
     done = run("--hosts", "--name", "no-such-lab")
     assert done.returncode == 13 and "there is no lab no-such-lab" in done.stderr
 
