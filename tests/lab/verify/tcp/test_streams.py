@@ -150,7 +150,7 @@ def test_a_hole_of_more_than_2_gib(tmp_path: Path) -> None:
     far = pieces(END + 2**31 + 5000, noise(9000, 9))
     assert verdict(tmp_path, sealed() + far) == (
         Verdict.UNPROVEN,
-        ["9000 bytes have no place in the TCP stream they are sent in"],
+        ["9000 bytes fit at no position of their TCP stream"],
     )
 
 
@@ -172,7 +172,7 @@ def test_sent_again_with_other_content(tmp_path: Path) -> None:
     assert finding.repeated_bytes == 3000 and finding.altered_bytes > 2900
     assert judged(finding, "plugin") == (
         Verdict.OPEN,
-        [f"{finding.altered_bytes} bytes of TCP streams were sent again otherwise than at first"],
+        [f"{finding.altered_bytes} bytes of TCP streams were retransmitted with other content"],
     )
     finding = look(tmp_path, sealed() + pieces(START + 500))
     assert {hit.canary for hit in finding.hits} == set(range(8))
