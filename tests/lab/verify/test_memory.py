@@ -1,4 +1,4 @@
-"""What the check keeps in memory has bounds, and whatever does not fit is said."""
+"""The memory of the check is limited, and data that does not fit is counted."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from lab.verify.judge.check import Finding, check_capture
 from lab.verify.tcp import reassembly
 from lab.verify.tcp.reassembly import Reassembler
 from lab.verify.tcp.recent_bytes import RECENT_LIMIT, BufferUse
-from tests.helpers.wire import A, B, noise, stream, write
+from tests.helpers.wire import PREAMBLE, A, B, noise, stream, write
 
 CANARIES = make_canaries(2, "memory")
 FINDER = Finder(needles(CANARIES))
-PREAMBLE = b"\x89XPS\r\n\x1a\n" + noise(56)
 
 
 def zstd(log: int, blocks: int) -> bytes:
-    """The beginning of a frame with a window of 2 ** `log` bytes, that gives `blocks` times 128 KiB of zeros."""
+    """Return the beginning of a zstd frame with a window of 2 ** `log` bytes and `blocks` times 128 KiB of
+    zeros."""
     block = (131072 << 3 | 1 << 1).to_bytes(3, "little") + b"\0"
     return b"\x28\xb5\x2f\xfd" + bytes([0, (log - 10) << 3]) + block * blocks
 
 
-def test_windows_of_decoders_are_bounded_together() -> None:
+def test_all_decoders_share_one_memory_limit() -> None:
     memory = DecoderMemory(66 << 20)
     scanners = [Scanner(FINDER, memory) for _ in range(4)]
     for scanner in scanners:
         scanner.feed(zstd(25, 300))
     assert memory.left == 1 << 20 and [scanner.unfollowed for scanner in scanners] == [0, 0, 1, 1]
     del scanner, scanners[0]
-    assert memory.left == (33 << 20) + (1 << 19)  # at once, not when garbage is collected
+    assert memory.left == (33 << 20) + (1 << 19)  # at once, not at the next garbage collection
     scanners[1].feed(zstd(25, 300))
     assert scanners[1].unfollowed == 1 and memory.left <= 1 << 20
 
 
-def test_small_windows_and_what_was_chance_cost_little() -> None:
+def test_small_windows_and_failed_decoders_use_little_memory() -> None:
     memory = DecoderMemory(64 << 20)
     scanner = Scanner(FINDER, memory)
     scanner.feed(noise(1 << 20) + zstd(11, 600))
@@ -61,7 +61,7 @@ def test_small_windows_and_what_was_chance_cost_little() -> None:
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
-def test_all_kinds_of_decoders_count(pack: Any) -> None:
+def test_other_kinds_of_decoders_use_memory(pack: Any) -> None:
     memory = DecoderMemory(20 << 20)
     scanner = Scanner(FINDER, memory)
     scanner.feed(pack(bytes(30 << 20) + noise(9))[:-30])
@@ -69,14 +69,14 @@ def test_all_kinds_of_decoders_count(pack: Any) -> None:
     assert memory.left < 20 << 20 or scanner.unfollowed
 
 
-def test_decoders_within_decoders_count() -> None:
+def test_decoders_within_decoders_use_memory() -> None:
     memory = DecoderMemory(33 << 20)
     scanner = Scanner(FINDER, memory)
     scanner.feed(gzip.compress(zstd(25, 300))[:-9])
     assert memory.left < 1 << 20
 
 
-def test_a_frame_whose_head_comes_byte_by_byte() -> None:
+def test_a_zstd_header_that_comes_byte_by_byte() -> None:
     memory = DecoderMemory(64 << 20)
     scanner = Scanner(FINDER, memory)
     data = zstd(20, 40)
@@ -85,15 +85,15 @@ def test_a_frame_whose_head_comes_byte_by_byte() -> None:
     assert memory.left == (63 << 20) - (1 << 19)
 
 
-def test_a_capture_says_what_it_could_not_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_that_could_not_be_decoded_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "DECODER_MEMORY", 40 << 20)
     packets = [packet for port in (7000, 7001) for packet in stream(zstd(25, 300) + bytes(200_000), port=port)]
     finding = check_capture(write(tmp_path / "x.pcap", packets), CANARIES)
     assert finding.unfollowed == 1 and not finding.complete
 
 
-class Nobody:
-    """A sink."""
+class IgnoringSink:
+    """A sink that ignores the stream."""
 
     def add(self, data: bytes) -> None: ...
     def add_extra(self, data: bytes) -> None: ...
@@ -101,9 +101,9 @@ class Nobody:
     def close(self) -> None: ...
 
 
-def test_small_segments_that_wait_take_no_more_than_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_small_early_segments_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reassembly, "EARLY_LIMIT", 1 << 20)
-    early = Reassembler(Nobody())
+    early = Reassembler(IgnoringSink())
     early.segment(0, True, b"")
     tracemalloc.start()
     for number in range(20_000):
@@ -113,39 +113,40 @@ def test_small_segments_that_wait_take_no_more_than_large_ones(monkeypatch: pyte
     assert took < 2 << 20
 
 
-def test_what_is_kept_to_compare_is_bounded() -> None:
+def test_recent_bytes_are_limited() -> None:
     use = BufferUse()
-    orders = [Reassembler(Nobody(), use) for _ in range(20)]
-    for each in orders:
+    reassemblers = [Reassembler(IgnoringSink(), use) for _ in range(20)]
+    for each in reassemblers:
         each.segment(0, True, b"")
         for number in range(300):
             each.segment(1 + number * 30_000, False, bytes(30_000))
         assert each._recent._size <= RECENT_LIMIT
     assert use.recent <= 1 << 24
-    for each in orders:
+    for each in reassemblers:
         each.close()
     assert use == BufferUse()
 
 
-def connections(count: int, made: Callable[[int], bytes], *ends: str) -> list[Any]:
-    """`count` connections one after the other, each with what is made for its caller's port."""
-    found = []
+def connections(count: int, make: Callable[[int], bytes], *ends: str) -> list[Any]:
+    """Return the packets of `count` successive connections; `make(port)` returns the data of the one from that
+    port."""
+    packets = []
     for caller in range(20_000, 20_000 + count):
-        data = made(caller)
-        found += stream(data, 30_000, port=49300, caller=caller)
+        data = make(caller)
+        packets += stream(data, 30_000, port=49300, caller=caller)
         number = 1000 + len(data)
         if "forth" in ends:
-            found.append(IP(src=A, dst=B) / TCP(sport=caller, dport=49300, seq=number, flags="FA"))
+            packets.append(IP(src=A, dst=B) / TCP(sport=caller, dport=49300, seq=number, flags="FA"))
         if "back" in ends:
-            found.append(IP(src=B, dst=A) / TCP(sport=49300, dport=caller, seq=499, flags="SA", ack=1000))
-            found.append(IP(src=B, dst=A) / TCP(sport=49300, dport=caller, seq=500, flags="FA", ack=number + 1))
+            packets.append(IP(src=B, dst=A) / TCP(sport=49300, dport=caller, seq=499, flags="SA", ack=1000))
+            packets.append(IP(src=B, dst=A) / TCP(sport=49300, dport=caller, seq=500, flags="FA", ack=number + 1))
         if "reset" in ends:
-            found.append(IP(src=B, dst=A) / TCP(sport=49300, dport=caller, seq=500, flags="R"))
-    return found
+            packets.append(IP(src=B, dst=A) / TCP(sport=49300, dport=caller, seq=500, flags="R"))
+    return packets
 
 
 @pytest.mark.parametrize("ends", [("forth", "back"), ("reset",)])
-def test_connections_that_have_ended_take_little(
+def test_ended_connections_use_little_memory(
     ends: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check, "_ENDED_KEPT", 4)
@@ -167,9 +168,7 @@ def test_connections_that_have_ended_take_little(
     assert ended < running / 3
 
 
-def test_streams_that_wait_to_be_searched_are_bounded_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bytes_that_wait_for_the_search_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "ALL_PENDING", 1 << 18)
     made: list[streams.CaptureContent] = []
 
@@ -192,7 +191,7 @@ def test_streams_that_wait_to_be_searched_are_bounded_together(
     assert len(finding.hits) == 20 and most <= 1 << 18 and made[0].pending == 0
 
 
-def test_lists_are_bounded(tmp_path: Path) -> None:
+def test_lists_are_limited(tmp_path: Path) -> None:
     packets = connections(1010, lambda _: PREAMBLE + bytes(4))
     finding = check_capture(write(tmp_path / "x.pcap", packets), CANARIES)
     assert len(finding.unframed) == 1000

@@ -1,8 +1,7 @@
-"""What is in the clear by design is the same wherever a stream is cut."""
+"""Filters take out the same clear bytes, however a stream is cut into pieces."""
 
 from __future__ import annotations
 
-import random
 import struct
 
 import pytest
@@ -10,37 +9,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.verify.content.clear_filters import SealedStreamFilter, SshFilter
+from tests.helpers.wire import noise
 
 BODIES = st.lists(st.integers(17, 400), min_size=1, max_size=12)
 
 
-def noise(seed: int, count: int) -> bytes:
-    return random.Random(seed).randbytes(count)
-
-
-def fed(made: SealedStreamFilter | SshFilter, data: bytes, cut: int) -> bytes:
-    return b"".join(made.sealed(data[at : at + cut]) for at in range(0, len(data), cut))
+def feed(filtering: SealedStreamFilter | SshFilter, data: bytes, cut: int) -> bytes:
+    return b"".join(filtering.sealed(data[at : at + cut]) for at in range(0, len(data), cut))
 
 
 @settings(deadline=None)
 @given(lengths=BODIES, cut=st.integers(1, 500), answer=st.booleans())
-def test_frames(lengths: list[int], cut: int, answer: bool) -> None:
-    bodies = [noise(number, length) for number, length in enumerate(lengths)]
-    head = b"" if answer else noise(99, 64)
+def test_the_sealed_stream(lengths: list[int], cut: int, answer: bool) -> None:
+    bodies = [noise(length, number) for number, length in enumerate(lengths)]
+    head = b"" if answer else noise(64, 99)
     data = head + b"".join(struct.pack(">L", len(body)) + body for body in bodies)
-    made = SealedStreamFilter(answer)
-    assert fed(made, data, cut) == b"".join(bodies)
-    assert made.clear == len(head) + 4 * len(bodies) and not made.broken
+    filtering = SealedStreamFilter(answer)
+    assert feed(filtering, data, cut) == b"".join(bodies)
+    assert filtering.clear == len(head) + 4 * len(bodies) and not filtering.broken
 
 
 @settings(deadline=None)
 @given(lengths=BODIES, cut=st.integers(1, 500), tail=st.binary(max_size=300))
-def test_what_is_no_length_breaks_and_hides_nothing(lengths: list[int], cut: int, tail: bytes) -> None:
-    bodies = [noise(number, length) for number, length in enumerate(lengths)]
+def test_an_invalid_length_ends_the_framing_and_hides_nothing(lengths: list[int], cut: int, tail: bytes) -> None:
+    bodies = [noise(length, number) for number, length in enumerate(lengths)]
     good = b"".join(struct.pack(">L", len(body)) + body for body in bodies)
-    made = SealedStreamFilter(answer=True)
-    assert fed(made, good + b"\0\0\0\x10" + tail, cut) == b"".join(bodies) + b"\0\0\0\x10" + tail
-    assert made.broken
+    filtering = SealedStreamFilter(answer=True)
+    assert feed(filtering, good + b"\0\0\0\x10" + tail, cut) == b"".join(bodies) + b"\0\0\0\x10" + tail
+    assert filtering.broken
 
 
 @pytest.mark.parametrize("gcm", [False, True])
@@ -52,12 +48,12 @@ def test_ssh(gcm: bool, exchange: list[int], cut: int, lengths: list[int]) -> No
         kind = 21 if number == len(exchange) else 20
         clear += struct.pack(">LBB", length + 6, 4, kind) + bytes(length) + bytes(4)
     if gcm:
-        bodies = [noise(number, length // 16 * 16 + 16) for number, length in enumerate(lengths)]
+        bodies = [noise(length // 16 * 16 + 16, number) for number, length in enumerate(lengths)]
         data = clear + b"".join(struct.pack(">L", len(body) - 16) + body for body in bodies if len(body) > 16)
         bodies = [body for body in bodies if len(body) > 16]
     else:
-        bodies = [b"\xff" + noise(1, 999)]
+        bodies = [b"\xff" + noise(999)]
         data = clear + bodies[0]
-    made = SshFilter()
-    assert fed(made, data, cut) == b"".join(bodies)
-    assert made.clear == len(clear) + (4 * len(bodies) if gcm else 0) and not made.broken
+    filtering = SshFilter()
+    assert feed(filtering, data, cut) == b"".join(bodies)
+    assert filtering.clear == len(clear) + (4 * len(bodies) if gcm else 0) and not filtering.broken

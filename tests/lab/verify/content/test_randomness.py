@@ -1,4 +1,4 @@
-"""Noise is taken for noise as seldom not as is said, and nothing else is."""
+"""Noise fails the randomness test as seldom as documented, and other data fails it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def noise(length: int, seed: int = 1) -> bytes:
 
 
 def exceeds(chi_square: float, freedom: int = 255) -> float:
-    """The exact probability, by adding up the density."""
+    """Return the exact probability that noise exceeds a chi-square, by integrating the density."""
     half = freedom / 2
     scale = half * math.log(2) + math.lgamma(half)
     points = numpy.linspace(chi_square, chi_square + 3000, 3_000_001)
@@ -32,29 +32,29 @@ def exceeds(chi_square: float, freedom: int = 255) -> float:
 
 
 @pytest.mark.parametrize("chance", [1e-3, 1e-6, 1e-9, CHANCE])
-def test_the_limit_is_what_chance_says(chance: float) -> None:
+def test_the_limit_is_exceeded_with_the_given_probability(chance: float) -> None:
     assert exceeds(limit(chance)) == pytest.approx(chance, rel=0.1)
 
 
 @pytest.mark.parametrize(("chance", "windows"), [(0.01, 4096 * 17), (1e-3, 4096 * 17)])
-def test_noise_is_mistaken_as_often_as_is_said(chance: float, windows: int) -> None:
-    """At a chance that can be counted: 16 parts and one window for each 64 KiB."""
-    judge = RandomnessTest(chance)
+def test_noise_fails_as_often_as_the_given_probability(chance: float, windows: int) -> None:
+    """With a probability large enough to count failures: 16 small windows and a large one in each 64 KiB."""
+    test = RandomnessTest(chance)
     for seed in range(windows // 17 // 64):
-        judge.add(noise(64 * WINDOW, seed))
-    judge.close()
-    assert judge.windows == windows + 1
+        test.add(noise(64 * WINDOW, seed))
+    test.close()
+    assert test.windows == windows + 1
     spread = math.sqrt(windows * chance)
     # With 16 of each value in 4 KiB the tail is a little heavier than chi-square's.
-    assert windows * chance - 5 * spread < judge.not_noise < 1.25 * windows * chance + 5 * spread
+    assert windows * chance - 5 * spread < test.not_noise < 1.25 * windows * chance + 5 * spread
 
 
-def test_a_quarter_of_a_gigabyte_of_noise() -> None:
-    judge = RandomnessTest()
+def test_256_mib_of_noise_pass() -> None:
+    test = RandomnessTest()
     for seed in range(64):
-        judge.add(noise(4 * MIB, seed))
-    judge.close()
-    assert judge.windows > 69_000 and judge.not_noise == 0
+        test.add(noise(4 * MIB, seed))
+    test.close()
+    assert test.windows > 69_000 and test.not_noise == 0
 
 
 def text(length: int) -> bytes:
@@ -63,34 +63,34 @@ def text(length: int) -> bytes:
     return b"".join(words)[:length]
 
 
-def test_a_kilobyte_that_can_be_read_is_not_averaged_away() -> None:
-    judge = RandomnessTest()
-    judge.add(noise(MIB) + text(1500) + noise(MIB, 2))
-    judge.close()
-    assert judge.not_noise
-    assert all(MIB <= verdict.end <= MIB + 2 * WINDOW for verdict in judge.suspects if verdict.scale == PART)
+def test_a_kilobyte_of_text_in_noise_is_noticed() -> None:
+    test = RandomnessTest()
+    test.add(noise(MIB) + text(1500) + noise(MIB, 2))
+    test.close()
+    assert test.not_noise
+    assert all(MIB <= window.end <= MIB + 2 * WINDOW for window in test.suspects if window.scale == PART)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.ZstdCompressor(1).compress], ids=["gzip", "zstd"])
-def test_compressed_is_no_noise(pack: object) -> None:
-    judge = RandomnessTest()
-    judge.add(pack(text(4 * MIB)))  # type: ignore[operator]
-    judge.close()
-    assert judge.not_noise
+def test_compressed_data_is_not_noise(pack: object) -> None:
+    test = RandomnessTest()
+    test.add(pack(text(4 * MIB)))  # type: ignore[operator]
+    test.close()
+    assert test.not_noise
 
 
-def test_a_slight_leaning_shows_in_the_whole_only() -> None:
-    """One byte of 128 is made smaller: no window of 64 KiB shows it."""
+def test_a_slight_bias_shows_only_in_the_whole_stream() -> None:
+    """One byte of 128 is halved: no window of 64 KiB shows it."""
     data = numpy.frombuffer(noise(16 * MIB), numpy.uint8).copy()
     data[::128] >>= 1
-    judge = RandomnessTest()
-    judge.add(data.tobytes())
-    judge.close()
-    assert [verdict.scale for verdict in judge.suspects] == [16 * MIB]
+    test = RandomnessTest()
+    test.add(data.tobytes())
+    test.close()
+    assert [window.scale for window in test.suspects] == [16 * MIB]
 
 
-def test_a_rest_is_handed_back() -> None:
-    judge = RandomnessTest()
-    judge.add(noise(WINDOW + 5 * PART + 7))
-    judge.close()
-    assert judge.windows == 17 + 6 + 1 and len(judge.rest) == 7
+def test_bytes_too_few_to_test_are_returned() -> None:
+    test = RandomnessTest()
+    test.add(noise(WINDOW + 5 * PART + 7))
+    test.close()
+    assert test.windows == 17 + 6 + 1 and len(test.rest) == 7

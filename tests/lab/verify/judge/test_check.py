@@ -19,7 +19,7 @@ from scapy.layers.l2 import ARP, Ether
 from lab.verify.content.canary import make_canaries
 from lab.verify.judge.check import Finding, check_capture
 from lab.verify.judge.explain import EXPECTED, Expect
-from tests.helpers.wire import A, B, noise, stream, write
+from tests.helpers.wire import PREAMBLE, A, B, frame, noise, stream, write
 
 CANARIES = make_canaries(2, "test")
 EXPECT = Expect(EXPECTED["plugin"])
@@ -27,8 +27,7 @@ TEXT = b"all work and no play makes jack a dull boy\n"
 
 
 def frames(*lengths: int) -> bytes:
-    """Return frames of a sealed stream (docs/wire-format.md, section 5)."""
-    return b"".join(struct.pack(">L", length) + noise(length, n) for n, length in enumerate(lengths))
+    return b"".join(frame(length, n) for n, length in enumerate(lengths))
 
 
 def check(tmp_path: Path, packets: list, expect: Expect | None = None) -> Finding:
@@ -116,8 +115,7 @@ def test_ssh_with_gcm_has_clear_lengths(tmp_path: Path) -> None:
 
 
 def test_the_preamble_and_lengths_of_a_sealed_stream_may_be_clear(tmp_path: Path) -> None:
-    preamble = b"\x89XPS\r\n\x1a\n" + bytes([1, 1, 1, 0, 0, 0, 0, 1]) + noise(48)
-    packets = stream(preamble + frames(25, 1_000_000, 30_000)) + stream(frames(*[25] * 8000), back=True)
+    packets = stream(PREAMBLE + frames(25, 1_000_000, 30_000)) + stream(frames(*[25] * 8000), back=True)
     finding = check(tmp_path, packets, Expect(EXPECTED["plugin"], range(7000, 7001)))
     assert finding.secret and finding.complete
     assert finding.clear_bytes == 64 + 4 * 3 + 4 * 8000
@@ -127,8 +125,7 @@ def test_the_preamble_and_lengths_of_a_sealed_stream_may_be_clear(tmp_path: Path
 
 @pytest.mark.parametrize("bad", [0, 16, 1 << 21, 0x68656C6C])
 def test_invalid_frame_lengths_are_reported(tmp_path: Path, bad: int) -> None:
-    preamble = b"\x89XPS\r\n\x1a\n" + noise(56)
-    finding = check(tmp_path, stream(preamble + frames(100) + struct.pack(">L", bad) + TEXT * 200))
+    finding = check(tmp_path, stream(PREAMBLE + frames(100) + struct.pack(">L", bad) + TEXT * 200))
     assert len(finding.unframed) == 1
     assert not finding.secret and finding.not_noise
 

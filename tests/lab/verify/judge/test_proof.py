@@ -39,7 +39,7 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def world() -> Iterator[TwoHosts]:
+def hosts() -> Iterator[TwoHosts]:
     with TwoHosts(Profile.parse(rtt="10ms", rate="200mbit"), "vw") as made:
         yield made
 
@@ -65,9 +65,9 @@ def check(path: Path) -> Finding:
     return finding
 
 
-def test_all_canaries_of_a_plain_copy_are_found(world: TwoHosts, image: Path, tmp_path: Path) -> None:
-    with recording(world, tmp_path / "x.pcap"):
-        send(world, 8002, image.read_bytes())
+def test_all_canaries_of_a_plain_copy_are_found(hosts: TwoHosts, image: Path, tmp_path: Path) -> None:
+    with recording(hosts, tmp_path / "x.pcap"):
+        send(hosts, 8002, image.read_bytes())
     finding = check(tmp_path / "x.pcap")
     assert {hit.canary for hit in finding.hits} == set(range(len(CANARIES)))
     assert {"raw", "gzip"} <= finding.spellings
@@ -75,12 +75,12 @@ def test_all_canaries_of_a_plain_copy_are_found(world: TwoHosts, image: Path, tm
     assert judged(finding, "plugin")[0] is Verdict.OPEN and judged(finding, "plain")[0] is Verdict.PROVED
 
 
-def test_canaries_in_the_commands_and_data_of_ftp_are_found(world: TwoHosts, image: Path, tmp_path: Path) -> None:
+def test_canaries_in_the_commands_and_data_of_ftp_are_found(hosts: TwoHosts, image: Path, tmp_path: Path) -> None:
     commands = b"USER root\r\nPASS %s\r\nTYPE I\r\nPASV\r\nSTOR guest.img\r\nQUIT\r\n" % CANARIES[0]
-    with recording(world, tmp_path / "x.pcap"):
+    with recording(hosts, tmp_path / "x.pcap"):
         answers = b"220 ready\r\n331 and?\r\n230 so be it\r\n200 I\r\n227 (10,0,0,2,156,64)\r\n150\r\n"
-        send(world, 21, commands, answers)
-        send(world, 40_000, image.read_bytes())
+        send(hosts, 21, commands, answers)
+        send(hosts, 40_000, image.read_bytes())
     finding = check(tmp_path / "x.pcap")
     assert any(hit.flow.endswith(":21") and hit.canary == 0 for hit in finding.hits)
     assert any(hit.flow.endswith(":40000") for hit in finding.hits)
@@ -104,12 +104,12 @@ class KnownSecretSearch(SecretSearch):
                 self.report(where, f"the known secret, {name}")
 
 
-def copy(program: Program, world: TwoHosts, image: Path, words: list[str], *options: str) -> None:
-    """Run `xenplugin copy` from world.a to world.b; `words` start the program on both sides."""
+def copy(program: Program, hosts: TwoHosts, image: Path, words: list[str], *options: str) -> None:
+    """Run `xenplugin copy` from hosts.a to hosts.b; `words` start the program on both sides."""
     target = program.folder / "copy.img"
-    end = ["ip", "netns", "exec", world.a.name]
+    end = ["ip", "netns", "exec", hosts.a.name]
     remote = ["--remote-program", shlex.join(words), *options]
-    line = [*words, "copy", "-s", "ip netns exec", *remote, str(image), f"{world.b.name}:{target}"]
+    line = [*words, "copy", "-s", "ip netns exec", *remote, str(image), f"{hosts.b.name}:{target}"]
     done = program.spawn([*end, *line]).end()
     assert done.code == 0, done.err
     assert content(target) == content(image)
@@ -117,10 +117,10 @@ def copy(program: Program, world: TwoHosts, image: Path, words: list[str], *opti
 
 @pytest.mark.parametrize("level", ["store", "-5", "1", "9"])
 def test_all_canaries_are_found_in_the_plugin_without_sealing(
-    level: str, program: Program, world: TwoHosts, image: Path, tmp_path: Path
+    level: str, program: Program, hosts: TwoHosts, image: Path, tmp_path: Path
 ) -> None:
-    with recording(world, tmp_path / "x.pcap"):
-        copy(program, world, image, [sys.executable, str(DOUBLED), "unsealed"], "--level", level)
+    with recording(hosts, tmp_path / "x.pcap"):
+        copy(program, hosts, image, [sys.executable, str(DOUBLED), "unsealed"], "--level", level)
     finding = check(tmp_path / "x.pcap")
     assert {hit.canary for hit in finding.hits} == set(range(len(CANARIES)))
     assert {"raw", "gzip" if level == "store" else "gzip in zstd"} <= finding.spellings
@@ -130,10 +130,10 @@ def test_all_canaries_are_found_in_the_plugin_without_sealing(
 
 
 def test_nothing_is_found_in_the_sealed_stream_of_the_plugin(
-    program: Program, world: TwoHosts, image: Path, tmp_path: Path
+    program: Program, hosts: TwoHosts, image: Path, tmp_path: Path
 ) -> None:
-    with recording(world, tmp_path / "x.pcap"):
-        copy(program, world, image, PROGRAM)
+    with recording(hosts, tmp_path / "x.pcap"):
+        copy(program, hosts, image, PROGRAM)
     finding = check(tmp_path / "x.pcap")
     assert judged(finding, "plugin") == (Verdict.PROVED, [])
     assert finding.payload_bytes > 3 * MIB and finding.judged > 700
@@ -141,7 +141,7 @@ def test_nothing_is_found_in_the_sealed_stream_of_the_plugin(
 
 
 def test_the_session_secret_is_in_no_process_file_output_or_packet(
-    program: Program, world: TwoHosts, image: Path, tmp_path: Path
+    program: Program, hosts: TwoHosts, image: Path, tmp_path: Path
 ) -> None:
     """The test double uses a known secret. It is searched for in everything that others can see of the session."""
     search = KnownSecretSearch()
@@ -149,11 +149,11 @@ def test_the_session_secret_is_in_no_process_file_output_or_packet(
     config = tmp_path / "plugin.toml"
     config.write_text(f'state_dir = "{state}"\n')
     words = [sys.executable, str(DOUBLED), "planted"]
-    with recording(world, tmp_path / "x.pcap"):
+    with recording(hosts, tmp_path / "x.pcap"):
         line = [*words, "copy", "-v", "--config", str(config), "--log-json", "--rate", "4mbit"]
         line += ["-s", "ip netns exec", "--remote-program", shlex.join(words)]
-        line += [str(image), f"{world.b.name}:{tmp_path / 'copy.img'}"]
-        running = program.spawn(["ip", "netns", "exec", world.a.name, *line])
+        line += [str(image), f"{hosts.b.name}:{tmp_path / 'copy.img'}"]
+        running = program.spawn(["ip", "netns", "exec", hosts.a.name, *line])
         running.await_phase("finish")
         pids = processes_with(program.token)
         assert len(pids) >= 2

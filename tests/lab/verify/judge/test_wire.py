@@ -21,11 +21,10 @@ from lab.verify.judge.check import Finding
 from lab.verify.judge.host_finding import HostFinding
 from lab.verify.judge.verdict import Verdict, judged
 from tests.helpers.program import ROOT
-from tests.helpers.wire import noise, stream, write
+from tests.helpers.wire import PREAMBLE, frame, noise, stream, write
 
 WORDS = [sys.executable, "-m", "lab", "verify-wire"]
-PREAMBLE = b"\x89XPS\r\n\x1a\n" + noise(56)
-SEALED = PREAMBLE + struct.pack(">L", 40_000) + noise(40_000, 2)
+SEALED = PREAMBLE + frame(40_000)
 OPEN = PREAMBLE + struct.pack(">L", 40_000) + (canaries.lines(canaries.DISK) + noise(40_000, 2))[:40_000]
 
 
