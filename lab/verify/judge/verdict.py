@@ -40,7 +40,7 @@ class Verdict(IntEnum):
 _REQUIRED = {"esp": (Meaning.ESP, "esp"), "plugin": (Meaning.PLUGIN, "stream of the plugin")}
 
 
-def reasons(finding: Finding, expect: str) -> Iterator[tuple[Verdict, str]]:
+def _reasons(finding: Finding, expect: str) -> Iterator[tuple[Verdict, str]]:
     """Yield each reason why a capture does not prove that nothing is readable, with the verdict that it implies."""
     if finding.hits:
         canaries = len({hit.canary for hit in finding.hits})
@@ -61,18 +61,15 @@ def reasons(finding: Finding, expect: str) -> Iterator[tuple[Verdict, str]]:
     if expect in _REQUIRED and _REQUIRED[expect][0] not in finding.sealed:
         alone = ", only ssh" if through_ssh_alone(finding, expect) else ""
         yield Verdict.UNPROVEN, f"the capture contains no {_REQUIRED[expect][1]}{alone}"
-    if finding.truncated:
-        yield Verdict.UNPROVEN, f"{finding.truncated} packets were captured only in part"
-    if finding.missing_bytes:
-        yield Verdict.UNPROVEN, f"{finding.missing_bytes} bytes of TCP streams are missing"
-    if finding.untold:
-        yield Verdict.UNPROVEN, f"{finding.untold} packets belong to TCP streams whose first bytes are missing"
-    if finding.adrift:
-        yield Verdict.UNPROVEN, f"{finding.adrift} windows after holes do not look random, or contain frame lengths"
-    if finding.unplaced_bytes:
-        yield Verdict.UNPROVEN, f"{finding.unplaced_bytes} bytes fit at no position of their TCP stream"
-    if finding.unfollowed:
-        yield Verdict.UNPROVEN, f"{finding.unfollowed} compressed streams could not be decoded to their end"
+    gaps = (
+        (finding.truncated, "packets were captured only in part"),
+        (finding.missing_bytes, "bytes of TCP streams are missing"),
+        (finding.untold, "packets belong to TCP streams whose first bytes are missing"),
+        (finding.adrift, "windows after holes do not look random, or contain frame lengths"),
+        (finding.unplaced_bytes, "bytes fit at no position of their TCP stream"),
+        (finding.unfollowed, "compressed streams could not be decoded to their end"),
+    )
+    yield from ((Verdict.UNPROVEN, f"{count} {text}") for count, text in gaps if count)
 
 
 def through_ssh_alone(finding: Finding, expect: str) -> bool:
@@ -92,7 +89,7 @@ def judged(finding: Finding, expect: str, moved: range | None = None) -> tuple[V
             return Verdict.PROVED, []
         missing = f"{len(missed)} of {len(wanted)} canaries were not found in the unprotected transfer"
         return Verdict.UNPROVEN, [f"{missing}: did it contain them?"]
-    found = list(reasons(finding, expect))
+    found = list(_reasons(finding, expect))
     return max((verdict for verdict, _ in found), default=Verdict.PROVED), [text for _, text in found]
 
 

@@ -183,8 +183,8 @@ def check(tmp_path: Path, packets: list[Any], expect: str) -> Finding:
     ids=["ping", "ping6", "500", "4500", "error", "neighbours", "small"],
 )
 def test_english_in_the_place_of_clear_messages_is_noticed(expect: str, packet: Any, tmp_path: Path) -> None:
-    beside = WORKING if expect == "plugin" else ESP
-    finding = check(tmp_path, [*beside, *[packet] * MANY], expect)
+    sealed = WORKING if expect == "plugin" else ESP
+    finding = check(tmp_path, [*sealed, *[packet] * MANY], expect)
     assert sum(finding.strangers.values()) == MANY and finding.not_noise
     assert judged(finding, expect)[0] is Verdict.OPEN
 
