@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from lab.errors import CommandError
 from lab.fakexen.domain_stream import Stream
-from lab.hosts.lab import Lab
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.provider.netns import Namespace, NetnsProvider
 from lab.hosts.topology import HOST_A, HOST_B
 from lab.measure import ballast, images

@@ -22,8 +22,8 @@ from typing import Any
 
 from lab.errors import LabError
 from lab.fakexen import domain_stream
-from lab.hosts.lab import Lab, open_lab
-from lab.hosts.provider.base import Say
+from lab.hosts.interface import Say
+from lab.hosts.lifecycle.lab import Lab, open_lab
 from lab.hosts.spec import Spec
 from lab.measure import ballast, hosts, images, plan, recorded_memory
 from lab.measure import xen_ways as xen_ways

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from lab.errors import CommandError, MissingError
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
 
 _START = 30.0  # seconds
 NAME = "hostb"

@@ -15,8 +15,8 @@ from typing import Any
 
 from lab.errors import CheckError, CommandError
 from lab.hosts.guest import trace
-from lab.hosts.lab import Lab
-from lab.hosts.provider.base import Node, Say
+from lab.hosts.interface import Node, Say
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import clock
 from lab.hosts.topology import HOST_A, HOST_B, ROUTER
 from lab.measure.results import Result

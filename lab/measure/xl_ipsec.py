@@ -25,9 +25,9 @@ from dataclasses import dataclass
 
 from lab.errors import CheckError, CommandError
 from lab.hosts.guest import trace
-from lab.hosts.lab import Lab
+from lab.hosts.interface import Node, Say
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.machine.accel import QEMU, accelerator
-from lab.hosts.provider.base import Node, Say
 from lab.hosts.role import clock
 from lab.hosts.topology import HOST_A, HOST_B, ROUTER, SITE_A, address
 from lab.measure.results import Result
