@@ -26,7 +26,7 @@ from xenplugin.codec.compress import STORE, Packer, Unpacker
 from xenplugin.codec.seal import Keys, cipher_named, new_secret
 from xenplugin.errors import ImageError
 from xenplugin.geometry import CHUNK
-from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import leaves
 from xenplugin.image.scan import nonzero_blocks
 from xenplugin.image.source.raw import open_source
@@ -59,15 +59,15 @@ def _run(path: str, generated: bool, emit: events.Emit) -> dict[str, Any]:
             for index in range(item.first, item.first + item.count):
                 if item.hole or len(chunks) == _CHUNKS or (index + 1) * CHUNK > source.size:
                     break
-                buffer = aligned(CHUNK)
+                buffer = Buffer(CHUNK)
                 source.read(index, buffer)
                 if nonzero_blocks(buffer, CHUNK):
                     chunks.append(buffer)
         if not chunks:
-            raise ImageError(f"{path} has no data to measure with", hint="leave out --image")
-        spare = aligned(CHUNK)
+            raise ImageError(f"{path} holds no data to measure with", hint="leave out --image")
+        spare = Buffer(CHUNK)
         figures["read"] = _cpu(chunks, lambda _: source.read(0, spare))
-    zeros = aligned(CHUNK)
+    zeros = Buffer(CHUNK)
     figures["zero scan"] = _cpu([zeros] * len(chunks), lambda b: nonzero_blocks(b, CHUNK))
     figures["digest"] = _cpu(chunks, lambda b: leaves(b.view, CHUNK))
     emit(events.Phase("zstd"))

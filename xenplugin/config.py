@@ -31,7 +31,7 @@ def parse_rate(text: str | int) -> int:
     """Return bytes/s from a rate in bits/s: 25000000 from '200mbit', 0 (no limit) from 0. Raises ValueError."""
     match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]+)?)\s*([a-z]*?)(?:/s|ps)?", str(text).strip().lower())
     if match is None or match[2] not in ("", *_RATE_UNITS):
-        raise ValueError("a rate is a number and bit, kbit, mbit or gbit, like 200mbit")
+        raise ValueError("a rate is a number with a unit: bit, kbit, mbit or gbit, like 200mbit")
     if float(match[1]) == 0:
         return 0
     if not match[2]:

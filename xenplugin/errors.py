@@ -68,8 +68,7 @@ class LinkError(XenpluginError):
 
 
 class RefusedError(XenpluginError):
-    """Refused, and nothing was changed: the target is in use or too large, or the guest or image cannot be
-    moved."""
+    """Refused, nothing was changed: the target is in use or too large, or the guest or image cannot be moved."""
 
     code = 15
 

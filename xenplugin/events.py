@@ -109,8 +109,8 @@ def to_json(event: Event) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any]) -> Event | None:
-    """Return the event in `values`, the inverse of `to_json`; unknown keys are ignored. None for an unknown
-    event."""
+    """Return the event in `values`, the inverse of `to_json`; unknown keys are ignored, an unknown event is
+    None."""
     kind = _KINDS.get(str(values.get("event")))
     if kind is None:
         return None

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.image_kit import digest_file
 from tests.helpers.images import content, make_image, names_in
 from tests.helpers.program import NEVER, wait_until
 from tests.helpers.proxy import Proxy, free_ports
 from xenplugin.config import Config, load
 from xenplugin.errors import XenpluginError
 from xenplugin.geometry import CHUNK, PAGE
-from xenplugin.image.index.digest import digest_file
 from xenplugin.image.source.changes import Changes, Unwatched
 from xenplugin.image.source.raw import open_source
 from xenplugin.results import TransferResult

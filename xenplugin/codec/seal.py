@@ -99,20 +99,16 @@ class Aead:
         return sealed
 
     def open(self, counter: int, header: bytes, sealed: memoryview) -> Buffer:
-        """Return the plaintext. Raises TamperError if the frame, its header or its number differs from what was
-        sealed."""
+        """Return the plaintext. Raises TamperError if the frame, its header or its number was changed."""
         data = sealed if self._into else bytes(sealed)  # version 38 takes bytes only
         try:
             return self._aead.decrypt(counter.to_bytes(12, "big"), data, header)
         except InvalidTag:
-            raise TamperError(
-                "the sealed stream does not open: the key is wrong, or it was changed on its way"
-            ) from None
+            raise TamperError("the sealed stream does not open: wrong key, or it was changed on its way") from None
 
 
 def read_key_file(path: str) -> bytes:
-    """Return the secret in a key file: 64 hexadecimal digits. Raises ConfigError, also if other users may read
-    it."""
+    """Return the secret in a key file: 64 hexadecimal digits. Raises ConfigError, also if others may read it."""
     try:
         with open(path, encoding="ascii") as file:
             mode = os.fstat(file.fileno()).st_mode

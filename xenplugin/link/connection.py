@@ -38,8 +38,7 @@ class Connection:
 
     @property
     def spent(self) -> bool:
-        """Whether its key has sealed nearly as many frames as it may, so that another connection must replace
-        it."""
+        """Whether its key has sealed nearly as many frames as it may, so that it must be replaced."""
         return self._writer.counter >= MAX_FRAMES_PER_KEY - _RESERVE
 
     @property
@@ -71,8 +70,8 @@ class Connection:
         return len(self._unacked)
 
     def acknowledged(self, frames: int) -> None:
-        """Note that the far side has acknowledged the first `frames` frames. Raises ValueError if fewer were
-        sent."""
+        """Note that the far side has acknowledged the first `frames` frames. Raises ValueError if there are
+        fewer."""
         done = []
         with self._unacked_lock:
             if self._abandoned:

@@ -75,8 +75,7 @@ class SocketEndpoint:
 
 class PipeEndpoint:
     """Two descriptors: `source` to read, `sink` to write. `head` was already read from `source` and is returned
-    first. Closing closes `sink` only; reading ends when the other side closes. `owner` is kept alive with this
-    object."""
+    first. Closing closes `sink` only; reading ends when the other side closes. `owner` is kept alive with it."""
 
     def __init__(
         self, source: int, sink: int, head: bytes = b"", pacer: Pacer | None = None, owner: object = None

@@ -15,10 +15,10 @@ import subprocess
 import threading
 from collections.abc import Callable
 
-STRANGERS = 64
+MAX_UNPROVEN = 64
 #: Seconds an unproven connection may take. One that was dialled ahead sends nothing until the first one was
 #: welcomed, and a busy host needs time for that.
-STRANGER_SECONDS = 30.0
+UNPROVEN_SECONDS = 30.0
 
 
 def bind(ports: range, local: bool) -> socket.socket | None:
@@ -35,7 +35,7 @@ def bind(ports: range, local: bool) -> socket.socket | None:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind((address, port))
-                sock.listen(STRANGERS)
+                sock.listen(MAX_UNPROVEN)
                 return sock
             except OSError:
                 if sock is not None:
@@ -75,7 +75,7 @@ class Listener:
         self._sock = sock
         self._welcome = welcome
         self._closed = threading.Event()
-        self._places = threading.BoundedSemaphore(STRANGERS)
+        self._places = threading.BoundedSemaphore(MAX_UNPROVEN)
         self.port: int = sock.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 

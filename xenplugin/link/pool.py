@@ -267,8 +267,7 @@ class Pool:
 
 
 def handle(connection: Connection, frame: Frame) -> None:
-    """Handle a backward frame that any connection may carry. Raises PeerError, or the error that the far side
-    reported."""
+    """Handle a backward frame that any connection may carry. Raises PeerError, or the error in an ERROR frame."""
     if isinstance(frame, Ack):
         try:
             connection.acknowledged(frame.frames)

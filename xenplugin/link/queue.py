@@ -41,8 +41,7 @@ class SendQueue:
         return len(self._frames)
 
     def put(self, frame: Sent | End) -> bool:
-        """Append `frame`, waiting while the queue is full. Return False if it was closed; the frame is dropped
-        then."""
+        """Append `frame`, waiting while the queue is full. Return False if it was closed, without the frame."""
         with self._lock:
             while self._bytes >= self.capacity and not self._closed:
                 self._drained.wait()

@@ -21,9 +21,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 
 from xenplugin import __version__
 from xenplugin.errors import (
@@ -104,27 +103,6 @@ def ssh_address(ssh: str, host: str) -> str | None:
     if fields.get("proxyjump", "none") != "none" or fields.get("proxycommand", "none") != "none":
         return None
     return fields.get("hostname")
-
-
-@contextlib.contextmanager
-def deferred_signals() -> Iterator[None]:
-    """Delay the signals that this program handles until the block ends. Does nothing in a thread other than the
-    main one, because only the main thread handles signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[tuple[int, FrameType | None]] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    handled = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in handled:
-        signal.signal(number, lambda caught, frame: came.append((caught, frame)))
-    try:
-        yield
-    finally:
-        for number, handler in handled.items():
-            signal.signal(number, handler)
-    for caught, frame in came:
-        handled[signal.Signals(caught)](caught, frame)
 
 
 class RemoteProcess:

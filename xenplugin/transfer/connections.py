@@ -153,7 +153,7 @@ def receive(endpoint: Endpoint, reader: Reader) -> Iterator[Frame]:
 
 @contextlib.contextmanager
 def _patience(endpoint: Endpoint) -> Iterator[None]:
-    timer = threading.Timer(listener.STRANGER_SECONDS, endpoint.close)
+    timer = threading.Timer(listener.UNPROVEN_SECONDS, endpoint.close)
     timer.daemon = True
     timer.start()
     try:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from xenplugin.geometry import BLOCK, block_count, chunk_length
 from xenplugin.image.index.digest import ZERO_LEAF
-from xenplugin.image.index.items import IndexLeaves, IndexZeros
+from xenplugin.image.target.base_index import IndexLeaves, IndexZeros
 from xenplugin.image.target.sink import Sink
 from xenplugin.transfer.remote_index import INDEX_AHEAD
 from xenplugin.wire.frames import INDEX_CHUNKS, LEAF, Index, IndexRun

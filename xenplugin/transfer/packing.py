@@ -15,7 +15,7 @@ from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.codec.compress import STORE, Packer
 from xenplugin.errors import ImageError, XenpluginError
 from xenplugin.geometry import CHUNK, chunk_length
-from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import chunk_digest, leaves
 from xenplugin.image.scan import byte_runs, mapped_bytes, nonzero_blocks
 from xenplugin.image.source.raw import Source
@@ -92,7 +92,7 @@ class PackerPool:
             thread.join()
 
     def _work(self, wait: bool, fresh: bool) -> None:
-        buffer = aligned(CHUNK)
+        buffer = Buffer(CHUNK)
         packer = Packer()
         try:
             while (item := self._plan.take(wait, fresh)) is not None:

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from xenplugin.image.source.raw import Run
+from xenplugin.image.sparse import Run
 from xenplugin.wire.frames import Chunk, Sent, Zeros
 
 

@@ -13,9 +13,13 @@ from contextlib import ExitStack
 
 from xenplugin.codec.compress import Unpacker
 from xenplugin.errors import ImageError, PeerError
+from xenplugin.geometry import CHUNK
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import ImageDigest
 from xenplugin.image.index.versions import Versions
-from xenplugin.image.target.sink import NullSink, Sink, make_scratch
+from xenplugin.image.target.chunk_update import ChunkUpdate
+from xenplugin.image.target.null_sink import NullSink
+from xenplugin.image.target.sink import Sink
 from xenplugin.wire.frames import Chunk, End, Zeros
 
 #: Workers beyond one for each core: while these wait for a disk, the others have work.
@@ -108,7 +112,7 @@ class PoolWorker:
     def __init__(self, writer: FrameWriter) -> None:
         self._writer = writer
         self._unpacker = Unpacker()
-        self._scratch = make_scratch()
+        self._scratch = Buffer(CHUNK)
 
     def write(self, frame: Chunk | Zeros) -> int:
         """Write what `frame` describes. Returns the bytes of data it held. Raises PeerError, ImageError."""
@@ -122,15 +126,15 @@ class PoolWorker:
             nonlocal length
             length = frame.payload_length(writer.sink.size)
             payload = self._unpacker.unpack(frame.codec, frame.payload, length) if frame.data_map else b""
-            writer.sink.put(
+            update = ChunkUpdate(
                 frame.index,
                 frame.data_map,
                 frame.known_map,
                 memoryview(payload),
                 frame.digest,
-                self._scratch,
                 in_place=frame.version > 0,
             )
+            writer.sink.put(update, self._scratch)
 
         writer.write(frame, put)
         return length

@@ -50,8 +50,7 @@ def encode(fields: Mapping[str, str]) -> bytes:
 
 
 def fields_of(event: events.Event) -> dict[str, str] | None:
-    """Return the journal fields of an event: MESSAGE, PRIORITY and others. None for progress, which is not
-    logged."""
+    """Return the journal fields of an event: MESSAGE, PRIORITY and others; None for Progress."""
     more: dict[str, str] = {}
     if isinstance(event, events.Progress):
         return None

@@ -163,8 +163,7 @@ class Zeros(Body):
 
 @dataclass(frozen=True)
 class End(Body):
-    """`digest` of the image or of the stream; `count` is the sum of the chunks' versions, or the number of
-    segments."""
+    """`digest` of the image or of the stream; `count` sums the chunks' versions, or counts segments."""
 
     digest: bytes
     count: int = 0

@@ -48,7 +48,7 @@ KEYS = Keys(bytes(32), bytes(32))
 HEAD = Preamble(Cipher.AES_128_GCM, Carrier.CONNECTION, 1, bytes(16), bytes(32))
 
 
-def line(endpoint: Memory) -> Connection:
+def connection(endpoint: Memory) -> Connection:
     reader = Reader(states.BACKWARD_DATA, opener=KEYS.backward(HEAD), size=1 << 40)
     return Connection(1, endpoint, Writer(KEYS.forward(HEAD)), reader, HEAD.pack())
 
@@ -59,7 +59,7 @@ def line(endpoint: Memory) -> Connection:
 @settings(COMMON, max_examples=200)
 def test_what_is_lost_is_exactly_what_was_not_acknowledged(steps: list[int | str], breaks: bool) -> None:
     endpoint = Memory()
-    made = line(endpoint)
+    made = connection(endpoint)
     model: list[Frame] = []
     acked = total = 0
     for place, step in enumerate(steps):
@@ -95,7 +95,7 @@ def test_what_is_lost_is_exactly_what_was_not_acknowledged(steps: list[int | str
 
 def test_the_preamble_goes_out_once_and_first() -> None:
     endpoint = Memory()
-    made = line(endpoint)
+    made = connection(endpoint)
     made.send(Ping())
     made.send(Ping())
     assert endpoint.sent.count(HEAD.pack()) == 1 and endpoint.sent.startswith(HEAD.pack())
@@ -103,7 +103,7 @@ def test_the_preamble_goes_out_once_and_first() -> None:
 
 
 def test_a_key_is_spent_before_it_must_not_seal() -> None:
-    made = line(Memory())
+    made = connection(Memory())
     assert not made.spent
     made._writer.counter = MAX_FRAMES_PER_KEY - 1024
     assert made.spent

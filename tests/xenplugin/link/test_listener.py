@@ -54,7 +54,7 @@ def test_every_address_is_listened_on_unless_local() -> None:
 def test_strangers_are_few_until_they_prove_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     import queue
 
-    monkeypatch.setattr(listener, "STRANGERS", 2)
+    monkeypatch.setattr(listener, "MAX_UNPROVEN", 2)
     arrived: queue.Queue[tuple[socket.socket, Callable[[], None], queue.Queue[None]]] = queue.Queue()
 
     def welcome(connection: socket.socket, known: Callable[[], None]) -> None:

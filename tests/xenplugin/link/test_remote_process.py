@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from xenplugin import __version__
 from xenplugin.errors import LinkError, PeerError, XenpluginError
-from xenplugin.link.remote_process import RemoteProcess, deferred_signals, ready_line
+from xenplugin.link.remote_process import RemoteProcess, ready_line
 
 RANDOM = bytes(range(32))
 READY = ready_line(RANDOM).decode().rstrip("\n")
@@ -158,14 +156,3 @@ def test_one_that_does_not_end_is_ended(start: Start) -> None:
     far = start(f"trap '' HUP; {SAY}; exec cat /dev/zero")
     far.await_ready(60)
     assert far.end(0) == -signal.SIGTERM
-
-
-def test_signals_wait_until_what_was_started_is_known() -> None:
-    known = False
-    with pytest.raises(KeyboardInterrupt):
-        with deferred_signals():
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0)  # where it would have been raised
-            known = True
-    assert known
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -19,7 +19,7 @@ from xenplugin.errors import ImageError
 from xenplugin.geometry import CHUNK
 from xenplugin.image.index.digest import ImageDigest, chunk_digest, zero_leaf
 from xenplugin.image.index.sent_leaves import SentLeaves
-from xenplugin.image.source.raw import Run
+from xenplugin.image.sparse import Run
 from xenplugin.transfer.chunk_tracker import LiveChunkTracker
 from xenplugin.transfer.plan import Plan, in_order
 from xenplugin.transfer.remote_index import RemoteIndex

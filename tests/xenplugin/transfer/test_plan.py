@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from xenplugin.errors import ImageError
-from xenplugin.image.source.raw import Run
+from xenplugin.image.sparse import Run
 from xenplugin.transfer.plan import Plan
 from xenplugin.wire.frames import Chunk, Codec, Zeros
 
