@@ -66,6 +66,9 @@ class ChunkTracker(Protocol):
         """Return the count for END if all that `plan` handed out is packed, else None."""
 
 
+_UNGUARDED = nullcontext()
+
+
 class SinglePassTracker:
     """Tracker of an image that nobody writes to. `index` None: the destination has nothing."""
 
@@ -74,31 +77,34 @@ class SinglePassTracker:
         self._index = index
 
     def reading(self, index: int) -> AbstractContextManager[None]:
+        """Return a context that guards nothing: each chunk is read once at a time."""
         return _UNGUARDED
 
     def is_first(self, index: int) -> bool:
+        """Return True: each chunk is described in its first version only."""
         return True
 
     def add_zeros(self, run: Zeros) -> None:
+        """Note that the chunks of `run` are sent as zeros."""
         if self._index is not None:
             self._index.forget(run.first, run.count)
         self.digest.add_zeros(run.first, run.count)
 
     def decide(self, index: int, mask: int, leaves: bytes, digest: bytes) -> SendDecision | None:
+        """Return how to send chunk `index`: without the blocks that the destination has."""
         known = self._index.known(index, leaves) if self._index is not None else 0
         return SendDecision(known, 0, self.digest.add(index, digest))
 
     def acknowledged(self, frames: list[Sent]) -> None:
-        pass
+        """Do nothing: what has arrived is never read again."""
 
     def lost(self, frames: list[Sent], resend: Callable[[list[Sent]], None]) -> None:
+        """Have `frames` sent again by `resend`."""
         resend(frames)
 
     def freeze(self, plan: Plan) -> int | None:
+        """Return 0, the count for END, if all that `plan` handed out is packed, else None."""
         return 0 if plan.wait_covered(0) else None
-
-
-_UNGUARDED = nullcontext()
 
 
 class LiveChunkTracker:
@@ -146,15 +152,18 @@ class LiveChunkTracker:
                 self._changed.notify_all()
 
     def is_first(self, index: int) -> bool:
+        """Return whether this is the first round, and chunk `index` was not lost in it."""
         return self.rounds == 1 and index not in self._lost
 
     def add_zeros(self, run: Zeros) -> None:
+        """Note that the chunks of `run` are sent as zeros, in the first round."""
         self._index.forget(run.first, run.count)
         with self._changed:
             self.digest.add_zeros(run.first, run.count)
             self._runs += 1
 
     def decide(self, index: int, mask: int, leaves: bytes, digest: bytes) -> SendDecision | None:
+        """Return how to send chunk `index`, or None if it is as it was last sent. Raises ImageError."""
         fresh = self.is_first(index)
         known = self._index.known(index, leaves) if fresh else 0
         with self._changed:
@@ -185,11 +194,13 @@ class LiveChunkTracker:
     # -- for the connections --------------------------------------------------------------------------
 
     def acknowledged(self, frames: list[Sent]) -> None:
+        """Note that `frames` have arrived."""
         with self._changed:
             self._remove(frames)
             self._changed.notify_all()
 
     def lost(self, frames: list[Sent], resend: Callable[[list[Sent]], None]) -> None:
+        """Have `frames`, which may not have arrived, sent again by `resend`."""
         with self._changed:
             self._remove(frames)
             self._lost.update(frame.index for frame in frames if isinstance(frame, Chunk))

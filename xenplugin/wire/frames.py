@@ -33,6 +33,8 @@ INDEX_CHUNKS = 31
 
 
 class Codec(IntEnum):
+    """How a payload is encoded."""
+
     STORED = 0
     ZSTD = 1
 
