@@ -138,7 +138,7 @@ def test_another_key(program: Program, sealed: Path) -> None:
     os.rename(program.folder / "key", program.folder / "right key")
     (program.folder / "key").write_text(64 * "7" + "\n")
     (program.folder / "key").chmod(0o600)
-    assert "the key is wrong" in check(program, content(sealed), 12)
+    assert "wrong key" in check(program, content(sealed), 12)
 
 
 # -- sealed with the right key by somebody who does not follow the format ------------------------------
