@@ -22,8 +22,6 @@ from tests.helpers.wire import PREAMBLE, A, B, frame, noise, stream, write
 PLUGIN = Expect(EXPECTED["plugin"])
 SECRET = canaries.lines(canaries.DISK + canaries.MEMORY) * 20
 START = 1000
-
-
 DATA = PREAMBLE + frame(40_000)
 END = START + len(DATA)
 
