@@ -13,12 +13,8 @@ from lab.errors import LabUsageError
 from lab.measure import results
 from lab.measure.scenario import MADE, Run, Scenario
 
-#: Bit/s that the guesses take an unlimited link for; what each way sends of a byte of memory and of data.
+#: Bit/s that the guesses take an unlimited link for.
 _FAST = 250e6
-_SENT: dict[str, tuple[float, float]] = {
-    "rsync": (1, 0.5), "zstd": (1, 0.4), "full": (0.4, 1), "static": (0.4, 0.4), "live": (0.4, 0.4),
-    "paper-partial": (0, 0.5),
-}  # fmt: skip
 _FIXED, _XEN_FIXED, _XEN_AROUND = 5.0, 240.0, 15.0  # seconds
 #: Around a run on namespaces: seconds, and more for each byte of disk and memory, which are touched and compared.
 _AROUND, _AROUND_BYTE = 5.0, 3 / 2**30
@@ -128,9 +124,8 @@ class Estimate:
         if not _native(self._scenario):
             return _XEN_FIXED
         way, guest = self._scenario.way(run.way), self._scenario.guest
-        memory, disk = _SENT.get(run.way, (1, 1))
-        whole = guest.disk if run.way == "paper-full" else run.data
-        sent = memory * guest.memory * way.memory + disk * whole * way.disk
+        whole = guest.disk if way.holes else run.data
+        sent = way.sent.memory * guest.memory * way.memory + way.sent.data * whole * way.disk
         return _FIXED + 20 * run.rtt + 8 * sent / min(run.rate or _FAST, _FAST)
 
 

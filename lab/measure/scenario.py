@@ -33,8 +33,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lab.errors import LabUsageError
-from lab.hosts.spec import PROVIDERS, Suite, check_name
-from lab.measure import recorded_memory
+from lab.hosts.spec import PROVIDERS, check_name
+from lab.measure import recorded_memory, ways
+from lab.measure.way import Way
 from netem import units
 from netem.errors import NetemError
 
@@ -45,39 +46,9 @@ MADE = "made"  # a memory's pages
 _KEYS = {"title", "provider", "ways", "rtts", "rates", "repetitions", "seed", "guest", "limits"}
 
 
-@dataclass(frozen=True)
-class WayInfo:
-    """What a way moves, and through which IPsec. `title` for people. `alike`: it takes as long whatever part of the
-    disk is data, so it is run for the first of `data` only."""
-
-    title: str
-    disk: bool
-    memory: bool
-    ipsec: Suite = Suite.OFF
-    alike: bool = False
-
-
-#: On namespaces. Suite.OFF: sealed by other means (ssh, the plugin), or not at all ("plain").
-WAYS: dict[str, WayInfo] = {
-    "existing": WayInfo("existing (IPsec)", False, True, Suite.PAPER),
-    "existing-gcm": WayInfo("existing (IPsec, AES-GCM)", False, True, Suite.TODAY),
-    "plain": WayInfo("xl migrate, unprotected", False, True),
-    "paper-full": WayInfo("paper's full", True, False, alike=True),
-    "paper-partial": WayInfo("paper's partial", True, False),
-    "rsync": WayInfo("rsync -S -z, xl over ssh", True, True),
-    "zstd": WayInfo("zstd | ssh, xl over ssh", True, True),
-    "full": WayInfo("xenplugin full", True, True),
-    "static": WayInfo("xenplugin static", True, True),
-    "live": WayInfo("xenplugin live", True, True),
-}
-#: On real Xen, where lab.measure.xen_ways does the work.
-XEN_WAYS: dict[str, WayInfo] = {
-    "existing": WayInfo("existing (IPsec)", True, True, Suite.PAPER),
-    "existing-gcm": WayInfo("existing (IPsec, AES-GCM)", True, True, Suite.TODAY),
-    "plain": WayInfo("xl migrate, unprotected", True, True),
-    "paper": WayInfo("paper's way for the disk", True, False),
-    **{mode: WAYS[mode] for mode in ("full", "static", "live")},
-}
+#: On namespaces, and on real Xen.
+WAYS = ways.runnable("netns")
+XEN_WAYS = ways.runnable("qemu")
 
 
 @dataclass(frozen=True)
@@ -140,9 +111,9 @@ class Scenario:
     guest: Guest = Guest()
     limits: Limits = Limits()
 
-    def way(self, name: str) -> WayInfo:
-        """What is known of one of its ways."""
-        return (WAYS if self.provider == "netns" else XEN_WAYS)[name]
+    def way(self, name: str) -> Way:
+        """Return one of its ways."""
+        return ways.WAYS[name]
 
     def only(
         self,
@@ -172,7 +143,7 @@ class Scenario:
         info = self.way(way)
         if self.provider != "netns" or not info.disk:
             return (0,)
-        return (self.guest.usual,) if info.alike else self.guest.data
+        return (self.guest.usual,) if info.holes else self.guest.data
 
     def runs(self) -> list[Run]:
         """All of them: one repetition after the other, each in an order of its own, so that a slow minute of the
@@ -242,9 +213,9 @@ def _scenario(name: str, values: dict[str, Any]) -> Scenario:
             tries=_number(limits, "tries", 3, 1, 20),
         ),
     )
-    ways = WAYS if provider == "netns" else XEN_WAYS
-    if unknown := set(made.ways) - set(ways):
-        raise ValueError(f"no way {', '.join(sorted(unknown))} on {provider}: {', '.join(ways)}")
+    there = ways.runnable(provider)
+    if unknown := set(made.ways) - set(there):
+        raise ValueError(f"no way {', '.join(sorted(unknown))} on {provider}: {', '.join(there)}")
     if not made.ways or len(made.runs()) > _MOST:
         raise ValueError(f"{len(made.runs())} runs: between 1 and {_MOST} make sense")
     return made

@@ -147,7 +147,7 @@ def _packed(way: str, run: dict[str, Any]) -> float | None:
         sent = sum(disk["bytes_wire"] for disk in run.get("result", {}).get("disks", []))
     else:
         sent = run.get("router_bytes", 0) / _HEADERS - (run["memory"]["stream"] if info.memory else 0)
-    return max(1.0, data / sent) if data and sent > 0 and not info.alike else None
+    return max(1.0, data / sent) if data and sent > 0 and not info.holes else None
 
 
 def _plugin(way: str, cells: Sequence[_Cell], hosts: Hosts) -> Model:
@@ -182,14 +182,14 @@ def _tool(way: str, cells: Sequence[_Cell]) -> Model:
     info = WAYS[way]
 
     def moved(job: Job) -> float:
-        disk = job.disk if info.alike else job.data / job.data_ratio
+        disk = job.disk if info.holes else job.data / job.data_ratio
         return (job.memory if info.memory else 0.0) + (disk if info.disk else 0.0)
 
     def handled(job: Job) -> list[float]:
         """GB that are packed and sealed, or only looked at: with holes as they are for gzip, data, holes."""
         if not info.disk:
             return [0.0, 0.0, 0.0]
-        if info.alike:
+        if info.holes:
             return [job.disk / 1e9, 0.0, 0.0]
         holes = job.disk - job.data
         return [(job.data + _HOLE * holes) / 1e9, job.data / 1e9, holes / 1e9]
@@ -245,7 +245,7 @@ def _words(way: str, known: Sequence[float], speed: float, window: float) -> str
     bounds += [f"{window / 1024:.0f} KiB / RTT"] if window < math.inf else []
     link = f"min({', '.join(['link', *bounds])})" if bounds else "link"
     words = f"{fixed:.1f} s + {trips:.1f} RTT + {work:.2f} bytes / {link}"
-    alike = WAYS[way].alike
+    alike = WAYS[way].holes
     for name, value in (
         ("disk" if alike else "data", both + data), ("holes", 0.0 if alike else _HOLE * both + holes),
     ):  # fmt: skip
@@ -261,7 +261,7 @@ def _beyond(way: str, cells: Sequence[_Cell]) -> Callable[[Job], list[str]]:
         "RTT": lambda job: job.rtt,
         **({"memory": lambda job: job.memory} if info.memory else {}),
         **({"disk": lambda job: job.disk} if info.disk else {}),
-        **({"data": lambda job: job.data} if info.disk and not info.alike else {}),
+        **({"data": lambda job: job.data} if info.disk and not info.holes else {}),
     }
 
     def beyond(job: Job) -> list[str]:

@@ -120,7 +120,7 @@ class Set:
         """The runs of a cell; those of a way that is alike for all disks serve each of them."""
         for wanted in (data, 0, *self.disks):
             found = self.runs.get(Cell(way, rtt, rate, wanted))
-            if found and (wanted in (data, 0) or (way in WAYS and WAYS[way].alike)):
+            if found and (wanted in (data, 0) or (way in WAYS and WAYS[way].holes)):
                 return found
         return []
 
