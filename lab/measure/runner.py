@@ -25,14 +25,15 @@ from lab.fakexen import domain_stream
 from lab.hosts.lab import Lab, open_lab
 from lab.hosts.provider.base import Say
 from lab.hosts.spec import Spec
-from lab.measure import ballast, hosts, images, plan, recorded_memory
-from lab.measure import xen_ways as xen_ways
-from lab.measure.bench import Bench
+from lab.measure import ballast, images, plan, recorded_memory
 from lab.measure.cpu import metered
-from lab.measure.netns_ways import WAYS
+from lab.measure.native import hosts
+from lab.measure.native.bench import Bench
+from lab.measure.native.netns_ways import WAYS
 from lab.measure.plan import Estimate
 from lab.measure.results import Result, host
 from lab.measure.scenario import MADE, Limits, Run, Scenario
+from lab.measure.xen import hosts as xen_ways
 from lab.progress import Moving
 from netem.errors import NetemError
 from netem.profile import Profile
@@ -221,7 +222,7 @@ def _versions() -> dict[str, str]:
 
 
 class _Xen:
-    """Runs on real Xen hosts (lab.measure.xen_ways), which say their versions themselves."""
+    """Runs on real Xen hosts (lab.measure.xen.hosts), which say their versions themselves."""
 
     def __init__(self) -> None:
         self.versions: dict[str, str] = {}

@@ -19,7 +19,7 @@ from lab.hosts.role.swan_proof import recording
 from lab.hosts.spec import Suite
 from lab.measure.results import Result
 from lab.measure.scenario import XEN_WAYS
-from lab.measure.xen_ways import WAYS
+from lab.measure.xen.hosts import WAYS
 from lab.verbs.common import choice, name_option, progress
 from lab.verbs.updown import changed
 from netem.units import format_time

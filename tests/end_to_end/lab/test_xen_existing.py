@@ -11,8 +11,8 @@ from lab.hosts.lab import Lab
 from lab.hosts.role.swan_proof import recording
 from lab.hosts.spec import Suite
 from lab.hosts.topology import HOST_A, HOST_B
-from lab.measure import xl_ipsec
-from lab.measure.xl_ipsec import GUEST, domains
+from lab.measure.xen import xl_ipsec
+from lab.measure.xen.xl_ipsec import GUEST, domains
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 

@@ -15,7 +15,7 @@ import pytest
 
 from lab.hosts.lab import Lab
 from lab.hosts.provider.base import Node
-from lab.measure.xen_ways import WAYS
+from lab.measure.xen.hosts import WAYS
 from tests.helpers.xen_moves import MOVE, Guest, Move, clean, hosts, migrate, moved
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]

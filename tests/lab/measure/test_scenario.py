@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from lab.errors import CommandError, LabError, LabUsageError
 from lab.hosts.spec import Spec
-from lab.measure import netns_ways, plan, results, runner, scenario
+from lab.measure import plan, results, runner, scenario
+from lab.measure.native import netns_ways
 from lab.measure.plan import Estimate, Kept
 from lab.measure.results import Result
 from lab.measure.scenario import Limits, Run

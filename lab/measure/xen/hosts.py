@@ -2,7 +2,7 @@
 
 - live, static, full: `xenplugin migrate` moves the guest with its disk, which host-b does not have.
 - paper: the paper's way for the disk alone, a step after the other: gzip, AES-128 by openssl, scp, and back.
-  Together with `existing` (lab.measure.xl_ipsec) it is what a guest with a disk would take.
+  Together with `existing` (lab.measure.xen.xl_ipsec) it is what a guest with a disk would take.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lab.hosts.provider.base import Node, Say
 from lab.hosts.role import clock
 from lab.hosts.topology import HOST_A, HOST_B, ROUTER
 from lab.measure.results import Result
-from lab.measure.xl_ipsec import (
+from lab.measure.xen.xl_ipsec import (
     CONFIG,
     COPY,
     DISK,

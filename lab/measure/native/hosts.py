@@ -18,11 +18,11 @@ from lab.fakexen import xl
 from lab.fakexen.xenstored import Xenstored
 from lab.hosts.topology import HOST_B
 from lab.measure import images
-from lab.measure.bench import Bench
+from lab.measure.native.bench import Bench
 from lab.measure.sshd import Sshd
 
 NAME, UUID = "g1", "5c5b1ad0-4f16-4a3c-9d1e-000000000005"
-_ROOT = str(Path(__file__).resolve().parents[2])
+_ROOT = str(Path(__file__).resolve().parents[3])
 _XL = (
     "import sys; sys.path.insert(0, {root!r})\n"
     "from lab.fakexen.xl import main; sys.exit(main({home!r}, sys.argv[1:]))"

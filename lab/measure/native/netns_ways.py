@@ -21,8 +21,8 @@ from lab.errors import CommandError
 from lab.fakexen import tcp
 from lab.hosts.topology import HOST_B
 from lab.measure import images
-from lab.measure.bench import Bench
-from lab.measure.hosts import NAME, Hosts
+from lab.measure.native.bench import Bench
+from lab.measure.native.hosts import NAME, Hosts
 from lab.measure.sshd import NAME as HOST
 from lab.measure.sshd import Sshd
 
