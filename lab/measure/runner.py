@@ -31,8 +31,8 @@ from lab.measure.bench import Bench
 from lab.measure.cpu import metered
 from lab.measure.netns_ways import WAYS
 from lab.measure.plan import Estimate
-from lab.measure.results import Result, host
-from lab.measure.scenario import MADE, Limits, Run, Scenario
+from lab.measure.results import Result, Run, host
+from lab.measure.scenario import MADE, Limits, Scenario
 from lab.progress import Moving
 from netem.errors import NetemError
 from netem.profile import Profile
