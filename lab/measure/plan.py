@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabUsageError
-from lab.measure import results
-from lab.measure.scenario import MADE, Run, Scenario
+from lab.measure import results, typed_json
+from lab.measure.results import Run, RunResult, ScenarioGuest, ScenarioInfo
+from lab.measure.scenario import MADE, Scenario
 
 #: Bit/s that the guesses take an unlimited link for.
 _FAST = 250e6
@@ -36,20 +37,19 @@ def kept(folder: Path, scenario: Scenario) -> list[Kept]:
     """The results in `folder` that are this scenario's, with the guest that it has now. Raises LabError."""
     found = []
     for path in sorted(folder.glob("*.json")):
-        values = results.load(path)
-        figures = values["figures"]
-        if figures.get("scenario") == about(scenario):
-            run, seconds = Run(**figures["run"]), figures.get("seconds", 0.0)
-            found.append(Kept(run, seconds, bool(figures.get("discarded")), path, _of(values)))
+        result = results.load(path)
+        if result.run is not None and result.scenario == info(scenario):
+            seconds = result.figures.seconds if result.figures else 0.0
+            found.append(Kept(result.run, seconds, bool(result.discarded), path, _of(result)))
     return found
 
 
-def _of(values: Mapping[str, Any]) -> dict[str, Any]:
-    figures, machine = values["figures"], values["host"]
-    found = {key: machine[key] for key in ("cpu", "cores", "memory")}
-    for name in ("disk", "memory"):
-        if sha256 := (figures.get(name) or {}).get("sha256"):
-            found[f"the {name}'s content"] = sha256
+def _of(result: RunResult) -> dict[str, Any]:
+    host, figures = result.host, result.figures
+    found: dict[str, Any] = {"cpu": host.cpu, "cores": host.cores, "memory": host.memory}
+    for name, each in (("disk", figures and figures.disk), ("memory", figures and figures.memory)):
+        if each and each.sha256:
+            found[f"the {name}'s content"] = each.sha256
     return found
 
 
@@ -66,13 +66,18 @@ def same(done: Sequence[Kept], here: Mapping[str, Any], disks: Mapping[int, str]
                 )
 
 
-def about(scenario: Scenario) -> dict[str, Any]:
-    """What a result says of its scenario."""
+def info(scenario: Scenario) -> ScenarioInfo:
+    """Return what a result says of its scenario."""
     guest = scenario.guest
-    made: dict[str, Any] = {"disk": guest.disk, "memory": guest.memory, "writes": guest.writes}
-    if guest.pages != MADE:
-        made["pages"] = guest.pages
-    return {"name": scenario.name, "provider": scenario.provider, "guest": made if _native(scenario) else None}
+    pages = guest.pages if guest.pages != MADE else None
+    made = ScenarioGuest(guest.disk, guest.memory, guest.writes, pages)
+    return ScenarioInfo(scenario.name, scenario.provider, made if _native(scenario) else None)
+
+
+def about(scenario: Scenario) -> dict[str, Any]:
+    """Return `info` as JSON has it."""
+    found: dict[str, Any] = typed_json.write(info(scenario))
+    return found
 
 
 def left(scenario: Scenario, done: Sequence[Kept]) -> list[Run]:

@@ -31,8 +31,8 @@ from lab.measure.native import hosts
 from lab.measure.native.bench import Bench
 from lab.measure.native.netns_ways import WAYS
 from lab.measure.plan import Estimate
-from lab.measure.results import Result, host
-from lab.measure.scenario import MADE, Limits, Run, Scenario
+from lab.measure.results import Result, Run, host
+from lab.measure.scenario import MADE, Limits, Scenario
 from lab.measure.xen import hosts as xen_ways
 from lab.progress import Moving
 from netem.errors import NetemError

@@ -28,13 +28,14 @@ from __future__ import annotations
 import random
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lab.errors import LabUsageError
 from lab.hosts.spec import PROVIDERS, check_name
 from lab.measure import recorded_memory, ways
+from lab.measure.results import Run
 from lab.measure.way import Way
 from netem import units
 from netem.errors import NetemError
@@ -49,28 +50,6 @@ _KEYS = {"title", "provider", "ways", "rtts", "rates", "repetitions", "seed", "g
 #: On namespaces, and on real Xen.
 WAYS = ways.runnable("netns")
 XEN_WAYS = ways.runnable("qemu")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One cell, once. `rtt` in seconds, `rate` in bit/s (None: unlimited), `data` bytes of files (0: no disk)."""
-
-    way: str
-    rtt: float
-    rate: int | None
-    data: int
-    repetition: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-    @property
-    def words(self) -> str:
-        """For people."""
-        link = f"{units.format_time(self.rtt)}, {units.format_rate(self.rate)}"
-        disk = f", {self.data // 10**6} MB of files" if self.data else ""
-        return f"{self.way} at {link}{disk} (no. {self.repetition + 1})"
 
 
 @dataclass(frozen=True)

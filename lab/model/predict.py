@@ -17,13 +17,13 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from lab.errors import LabError
-from lab.measure.scenario import WAYS
+from lab.measure.results import Disk, Figures, Memory
+from lab.measure.ways import WAYS
 from lab.model.fit import LEAST_CELLS, Error, held_out, least_squares
 from lab.model.speed import Hosts
-from lab.report.data import Cell, Set
+from lab.report.data import Cell, Dataset
 from xenplugin.link.tcp import MAX_STREAMS
 
 PLUGIN = ("full", "static", "live")
@@ -92,7 +92,7 @@ class _Cell:
     seconds: float
 
 
-def fit(sets: Sequence[Set], hosts: Hosts) -> list[Model]:
+def fit(sets: Sequence[Dataset], hosts: Hosts) -> list[Model]:
     """A model for each way that has enough cells, of whatever guests: sizes are terms of it. `hosts` are those that
     the runs were made on. Raises LabError."""
     found = []
@@ -108,45 +108,46 @@ def fit(sets: Sequence[Set], hosts: Hosts) -> list[Model]:
     return found
 
 
-def too_few(sets: Sequence[Set]) -> dict[str, int]:
+def too_few(sets: Sequence[Dataset]) -> dict[str, int]:
     """How many cells each way has of which there is no model."""
     known = {way: len(_cells(sets, way)) for way in (*_TOOLS, *PLUGIN)}
     return {way: cells for way, cells in known.items() if 0 < cells < LEAST_CELLS}
 
 
-def memory_ratio(sets: Sequence[Set]) -> float:
+def memory_ratio(sets: Sequence[Dataset]) -> float:
     """What zstd 1 makes of the memory in the runs; as usual where none says."""
     runs = (run for each in sets for several in each.runs.values() for run in several)
-    known = [run["memory"]["ratio"] for run in runs if run.get("memory")]
+    known = [run.memory.ratio for run in runs if run.memory and run.memory.ratio]
     return statistics.median(known) if known else Job.ratio
 
 
-def _cells(sets: Sequence[Set], way: str) -> list[_Cell]:
+def _cells(sets: Sequence[Dataset], way: str) -> list[_Cell]:
     """Medians of the cells of `way`, with the data that the disk was measured to have."""
     return [
-        _Cell(_job(cell, several), statistics.median(run["seconds"] for run in several))
+        _Cell(_job(cell, several, memory), statistics.median(run.seconds for run in several))
         for each in sets
         for cell, several in each.runs.items()
-        if cell.way == way and several[0].get("memory") is not None
+        if cell.way == way and (memory := several[0].memory)
     ]
 
 
-def _job(cell: Cell, several: Sequence[dict[str, Any]]) -> Job:
-    memory, disk = several[0]["memory"], several[0].get("disk") or {}
+def _job(cell: Cell, several: Sequence[Figures], memory: Memory) -> Job:
+    disk = several[0].disk or Disk(0, 0)
     packed = [ratio for run in several if (ratio := _packed(cell.way, run))]
     return Job(
-        memory["stream"], disk.get("size", 0), disk.get("data", 0), cell.rtt, cell.rate, memory["ratio"],
+        memory.stream or memory.size, disk.size, disk.data, cell.rtt, cell.rate, memory.ratio or Job.ratio,
         statistics.median(packed) if packed else _RATIO,
     )  # fmt: skip
 
 
-def _packed(way: str, run: dict[str, Any]) -> float | None:
+def _packed(way: str, run: Figures) -> float | None:
     """How many bytes of the disk's data went over the link as one; None if the run does not tell."""
-    data, info = (run.get("disk") or {}).get("data", 0), WAYS[way]
+    data, info = run.disk.data if run.disk else 0, WAYS[way]
     if way in PLUGIN:
-        sent = sum(disk["bytes_wire"] for disk in run.get("result", {}).get("disks", []))
+        sent = float(run.disks_wire_bytes)
     else:
-        sent = run.get("router_bytes", 0) / _HEADERS - (run["memory"]["stream"] if info.memory else 0)
+        memory = (run.memory and run.memory.stream) or 0
+        sent = (run.router_bytes or 0) / _HEADERS - (memory if info.memory else 0)
     return max(1.0, data / sent) if data and sent > 0 and not info.holes else None
 
 

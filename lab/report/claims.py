@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lab.report.data import Set
+from lab.report.data import Dataset, title
 from lab.report.figures import amount, ratio, speed, throughput
 
 _FAR, _FARTHEST = 0.120, 0.200  # seconds
@@ -24,19 +24,19 @@ class Claim:
     reached: bool | None = None
 
 
-def claims(runs: Set) -> list[Claim]:
+def claims(dataset: Dataset) -> list[Claim]:
     """All that can be said of these runs."""
     found: list[Claim] = []
-    for rate in runs.rates:
-        for data in runs.disks_at(rate):
-            where = speed(rate) + (f", {amount(data)} of files" if len(runs.disks) > 1 else "")
-            found += [claim for make in _MAKERS for claim in make(runs, rate, data, where)]
+    for rate in dataset.rates:
+        for data in dataset.disks_at(rate):
+            where = speed(rate) + (f", {amount(data)} of files" if len(dataset.disks) > 1 else "")
+            found += [claim for make in _MAKERS for claim in make(dataset, rate, data, where)]
     return found
 
 
-def _paper(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
+def _paper(dataset: Dataset, rate: int | None, data: int, where: str) -> Sequence[Claim]:
     rows = []
-    partial = _over(runs, "paper-partial", rate, data)
+    partial = _over(dataset, "paper-partial", rate, data)
     if partial:
         wins = [rtt for rtt, share in partial if share < 1]
         said = f"faster {_from(wins, partial)}"
@@ -54,30 +54,30 @@ def _paper(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim
                     said,
                 )
             )
-    times = [(rtt, time) for rtt in runs.rtts(rate) if (time := runs.median("paper-full", rtt, rate, data))]
+    times = [(rtt, time) for rtt in dataset.rtts(rate) if (time := dataset.median("paper-full", rtt, rate, data))]
     if far_times := [(rtt, time) for rtt, time in times if rtt >= 0.160]:
         said = ", ".join(f"{time / 60:.1f} min at {rtt * 1000:g} ms" for rtt, time in far_times)
         rows.append(Claim("paper", "full takes over 20 min from 160 ms on", where, said))
     for way, usual in (("paper-partial", "about 4 min"), ("paper-full", "about 5 min")):
         costs = [
             sum(t for name, t in parts.items() if name != "scp")
-            for rtt in runs.rtts(rate)
-            if (parts := runs.phases(way, rtt, rate, data))
+            for rtt in dataset.rtts(rate)
+            if (parts := dataset.phases(way, rtt, rate, data))
         ]
         if costs:
-            name = runs.title(way).removeprefix("paper's ")
+            name = title(way).removeprefix("paper's ")
             rows.append(
                 Claim("paper", f"{name} has {usual} of fixed cost", where, f"{sum(costs) / len(costs):.0f} s")
             )
     return rows
 
 
-def _ipsec(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
-    if data != runs.disks_at(rate)[0]:  # no disk is moved: it is said once
+def _ipsec(dataset: Dataset, rate: int | None, data: int, where: str) -> Sequence[Claim]:
+    if data != dataset.disks_at(rate)[0]:  # no disk is moved: it is said once
         return []
     lost = []
-    for rtt in runs.rtts(rate):
-        plain, sealed = (throughput(runs, way, rtt, rate) for way in ("plain", "existing"))
+    for rtt in dataset.rtts(rate):
+        plain, sealed = (throughput(dataset, way, rtt, rate) for way in ("plain", "existing"))
         if plain and sealed:
             lost.append(f"{plain - sealed:.1f} MB/s of {plain:.1f} at {rtt * 1000:g} ms")
     if not lost:
@@ -85,29 +85,29 @@ def _ipsec(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim
     return [Claim("paper", "IPsec costs 0.5 to 1 MB/s of throughput", speed(rate), ", ".join(lost))]
 
 
-def _static(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
-    static = _over(runs, "static", rate, data)
+def _static(dataset: Dataset, rate: int | None, data: int, where: str) -> Sequence[Claim]:
+    static = _over(dataset, "static", rate, data)
     far = "xenplugin static takes at most 0.3 of existing's time from 120 ms on"
     everywhere = "xenplugin static is faster than existing at every RTT"
     return [*_at_most(far, where, static, 0.3, _FAR), *_at_most(everywhere, where, static, 1.0)]
 
 
-def _together(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
+def _together(dataset: Dataset, rate: int | None, data: int, where: str) -> Sequence[Claim]:
     """Of existing and the paper's way for the disk: the same guest without this project."""
     rows = []
-    disk = "paper-partial" if runs.native else "paper"
+    disk = "paper-partial" if dataset.native else "paper"
     for way in ("static", "live"):
-        both = _over(runs, way, rate, data, disk)
+        both = _over(dataset, way, rate, data, disk)
         for limit, least, name in ((0.7, 0.0, "at every RTT"), (0.3, _FAR, "from 120 ms on")):
             says = f"{way} takes at most {limit} of existing and the paper's way for the disk together, {name}"
             rows += _at_most(says, where, both, limit, least)
     return rows
 
 
-def _downtime(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
+def _downtime(dataset: Dataset, rate: int | None, data: int, where: str) -> Sequence[Claim]:
     seen = []
-    for rtt in runs.rtts(rate):
-        xl, live = (runs.median(way, rtt, rate, data, "downtime") for way in ("existing", "live"))
+    for rtt in dataset.rtts(rate):
+        xl, live = (dataset.median(way, rtt, rate, data, "downtime") for way in ("existing", "live"))
         if xl is not None and live is not None:
             seen.append((rtt, live, 1.2 * xl + rtt))
     if not seen:
@@ -118,17 +118,18 @@ def _downtime(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Cl
     return [Claim("goal", says, where, said, reached if _whole([rtt for rtt, _, _ in seen], 0.0) else None)]
 
 
-def _full(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
+def _full(dataset: Dataset, rate: int | None, data: int, where: str) -> Sequence[Claim]:
     shares = [
         (rtt, ours / theirs)
-        for rtt in runs.rtts(rate)
-        if (ours := runs.median("full", rtt, rate, data)) and (theirs := runs.median("paper-full", rtt, rate, data))
+        for rtt in dataset.rtts(rate)
+        if (ours := dataset.median("full", rtt, rate, data))
+        and (theirs := dataset.median("paper-full", rtt, rate, data))
     ]
     return _at_most("xenplugin full is faster than the paper's full at every RTT", where, shares, 1.0)
 
 
-def _distance(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
-    near, far = runs.median("static", 0.0, rate, data), runs.median("static", 0.2, rate, data)
+def _distance(dataset: Dataset, rate: int | None, data: int, where: str) -> Sequence[Claim]:
+    near, far = dataset.median("static", 0.0, rate, data), dataset.median("static", 0.2, rate, data)
     if rate is None or not near or not far:
         return []
     return [
@@ -159,9 +160,9 @@ def _whole(rtts: Sequence[float], least: float) -> bool:
     return bool(rtts) and min(rtts) <= least + _NEARLY and max(rtts) >= _FARTHEST - _NEARLY
 
 
-def _over(runs: Set, way: str, rate: int | None, data: int, *others: str) -> list[tuple[float, float]]:
+def _over(dataset: Dataset, way: str, rate: int | None, data: int, *others: str) -> list[tuple[float, float]]:
     """(RTT in seconds, share of the time of existing and `others`, added)"""
-    return [(rtt, share) for rtt in runs.rtts(rate) if (share := ratio(runs, way, rtt, rate, data, *others))]
+    return [(rtt, share) for rtt in dataset.rtts(rate) if (share := ratio(dataset, way, rtt, rate, data, *others))]
 
 
 def _from(wins: Sequence[float], all_of_it: Sequence[tuple[float, float]]) -> str:
@@ -176,7 +177,7 @@ def _percent(share: float) -> str:
     return f"{share * 100:.0f} %"
 
 
-_MAKERS: tuple[Callable[[Set, int | None, int, str], Sequence[Claim]], ...] = (
+_MAKERS: tuple[Callable[[Dataset, int | None, int, str], Sequence[Claim]], ...] = (
     _paper,
     _ipsec,
     _static,

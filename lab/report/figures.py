@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.hosts.spec import Suite
-from lab.measure.scenario import WAYS
+from lab.measure.way import Family
+from lab.measure.ways import WAYS
 from lab.report.chart import Bars, Chart, Lines, Series, Strips
-from lab.report.data import ORDER, Set
+from lab.report.data import Dataset, Key, title
 from netem.units import format_rate
 
 _RTT = "round-trip time, ms"
@@ -21,8 +22,6 @@ _COPY = "scp"
 _NEAR = 0.120  # seconds: the paper's Tokyo to the west coast of the United States
 _PHASES = ["start", "connect", "disks", "memory", "stopped", "handover"]
 _STEPS = ["compress", "encrypt", "scp", "decrypt", "decompress"]
-#: Names of the same step in other ways.
-_SAME = {"disk": "disks", "gzip": "compress", "gunzip": "decompress"}
 
 _TIME_NATIVE = (
     "Median wall time from the command to its end; thin bars: least and most. existing moves the memory alone, "
@@ -86,40 +85,42 @@ class Section:
     figures: Sequence[Figure]
 
 
-def sections(runs: Set) -> list[Section]:
+def sections(dataset: Dataset) -> list[Section]:
     """All of them."""
     found = []
-    for rate in runs.rates:
-        for data in runs.disks_at(rate):
-            made = [figure for figure in _section(runs, rate, data) if _filled(figure.chart)]
+    for rate in dataset.rates:
+        for data in dataset.disks_at(rate):
+            made = [figure for figure in _section(dataset, rate, data) if _filled(figure.chart)]
             if made:
-                notes = [_count(runs, rate, data), *([USER_SPACE] if user_space(runs, rate) else [])]
-                found.append(Section(_title(runs, rate, data), notes, made))
+                notes = [_count(dataset, rate, data), *([USER_SPACE] if user_space(dataset, rate) else [])]
+                found.append(Section(_title(dataset, rate, data), notes, made))
     return found
 
 
-def _title(runs: Set, rate: int | None, data: int) -> str:
+def _title(dataset: Dataset, rate: int | None, data: int) -> str:
     if not data:
         return speed(rate)
-    used = runs.used(data)
+    used = dataset.used(data)
     measured = f" ({amount(used)} with the file system's own)" if used else ""
     return f"{speed(rate)}, {amount(data)} of files{measured}"
 
 
-def _count(runs: Set, rate: int | None, data: int) -> str:
+def _count(dataset: Dataset, rate: int | None, data: int) -> str:
     """How many runs there are behind the figures."""
-    cells = [len(runs.of(way, rtt, rate, data)) for way in runs.ways(rate, data) for rtt in runs.rtts(rate)]
+    cells = [
+        len(dataset.of(way, rtt, rate, data)) for way in dataset.ways(rate, data) for rtt in dataset.rtts(rate)
+    ]
     counts = [count for count in cells if count]
     least, most = min(counts), max(counts)
     each = f"{least} to {most}" if least < most else f"{most}"
     return f"{sum(counts)} runs, {each} of each way at each round-trip time."
 
 
-def user_space(runs: Set, rate: int | None) -> bool:
+def user_space(dataset: Dataset, rate: int | None) -> bool:
     """Whether something went through IPsec that is slower here than it must be."""
     sealed = {way for way, info in WAYS.items() if info.ipsec is not Suite.OFF}
     fast = rate is None or rate > _SLOW_ESP
-    return runs.native and fast and any(cell.rate == rate and cell.way in sealed for cell in runs.runs)
+    return dataset.native and fast and any(cell.rate == rate and cell.way in sealed for cell in dataset.runs)
 
 
 def amount(data: int) -> str:
@@ -144,139 +145,138 @@ def _filled(chart: Chart) -> bool:
     return any(sum(parts.values()) > 0 for _, parts in chart.rows)
 
 
-def _section(runs: Set, rate: int | None, data: int) -> list[Figure]:
-    several = f"{data // 10**6}mb" if len(runs.disks) > 1 else ""
-    tag = "-".join(filter(None, (runs.tag, format_rate(rate), several)))
-    near = min(runs.rtts(rate), key=lambda rtt: (abs(rtt - _NEAR), rtt))
+def _section(dataset: Dataset, rate: int | None, data: int) -> list[Figure]:
+    several = f"{data // 10**6}mb" if len(dataset.disks) > 1 else ""
+    tag = "-".join(filter(None, (dataset.tag, format_rate(rate), several)))
+    near = min(dataset.rtts(rate), key=lambda rtt: (abs(rtt - _NEAR), rtt))
     at = f"at {near * 1000:g} ms"
-    ways = runs.ways(rate, data)
+    ways = dataset.ways(rate, data)
 
-    def over(key: str) -> list[Series]:
+    def over(key: Key) -> list[Series]:
         return [
-            Series(way, runs.title(way), runs.points(way, rate, data, key), runs.spread(way, rate, data, key))
+            Series(way, title(way), dataset.points(way, rate, data, key), dataset.spread(way, rate, data, key))
             for way in ways
         ]
 
-    def bars(key: str, factor: float) -> list[tuple[str, dict[str, float]]]:
-        rows = [(runs.title(way), runs.median(way, near, rate, data, key)) for way in ways]
+    def bars(key: Key, factor: float) -> list[tuple[str, dict[str, float]]]:
+        rows = [(title(way), dataset.median(way, near, rate, data, key)) for way in ways]
         return [(name, {key: value * factor}) for name, value in rows if value is not None]
 
     def phases(names: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
         found = []
         for way in names:
-            if known := _named(runs.phases(way, near, rate, data)):
-                found.append((runs.title(way), known))
+            if known := dataset.phases(way, near, rate, data):
+                found.append((title(way), known))
         return found
 
     papers = [way for way in ways if way.startswith("paper")]
     others = [way for way in ways if way not in papers]
     time = Lines(f"figure-6-{tag}", "Time of a migration over the round-trip time", _RTT, "seconds",
-                 [*over("seconds"), _together(runs, rate, data)])  # fmt: skip
+                 [*over("seconds"), _together(dataset, rate, data)])  # fmt: skip
     fixed = "seconds, without the copy over the link"
     share = Lines(f"figure-9-{tag}", "Time as a share of existing's", _RTT, "ratio",
-                  _ratios(runs, ways, rate, data), ((1.0, "existing"), (0.7, "70 %"), (0.3, "30 %")))  # fmt: skip
+                  _ratios(dataset, ways, rate, data),
+                  ((1.0, "existing"), (0.7, "70 %"), (0.3, "30 %")))  # fmt: skip
     down = Lines(f"downtime-{tag}", "Downtime over the round-trip time", _RTT, "seconds (logarithmic)",
                  over("downtime"), log=True)  # fmt: skip
     flow = Strips(f"throughput-{tag}", f"Throughput over time, {at}", "seconds", "Mbit/s, both directions",
-                  _timelines(runs, ways, near, rate, data))  # fmt: skip
-    seven, eight = (_fixed(runs, some, rate, data) for some in (("paper-partial", "paper"), ("paper-full",)))
+                  _timelines(dataset, ways, near, rate, data))  # fmt: skip
+    seven, eight = (_fixed(dataset, some, rate, data) for some in (("paper-partial", "paper"), ("paper-full",)))
     return [
-        Figure(time, _TIME_NATIVE if runs.native else _TIME_XEN, 6),
+        Figure(time, _TIME_NATIVE if dataset.native else _TIME_XEN, 6),
         Figure(Bars(f"figure-7-{tag}", "Fixed costs of partial, step by step", fixed, seven), _FIXED, 7),
         Figure(Bars(f"figure-8-{tag}", "Fixed costs of full, step by step", fixed, eight), _FIXED, 8),
         Figure(share, _SHARE, 9),
         Figure(Bars(f"phases-{tag}", f"Where the time goes, {at}", "seconds", phases(others),
-                    order=_PHASES), _WHERE if runs.native else _WHERE + _WHOLE),
+                    order=_PHASES), _WHERE if dataset.native else _WHERE + _WHOLE),
         Figure(Bars(f"paper-{tag}", f"Where the paper's time goes, {at}", "seconds", phases(papers),
                     order=_STEPS), "Each step ends before the next begins."),
         Figure(Bars(f"router-{tag}", f"Bytes at the router, {at}", "MB, both directions",
                     bars("router_bytes", 1e-6), "MB"),
-               f"IP packets with all their headers{'' if runs.native else ', those of Ethernet too'}."),
+               f"IP packets with all their headers{'' if dataset.native else ', those of Ethernet too'}."),
         Figure(flow, "Of host-a's device; one run of each way."),
         Figure(Bars(f"cpu-{tag}", f"CPU seconds, {at}", "seconds of one core, both hosts",
-                    _cpu(runs, ways, near, rate, data)), _CPU),
+                    _cpu(dataset, ways, near, rate, data)), _CPU),
         Figure(down, _DOWN),
         Figure(Bars(f"ipsec-{tag}", f"Throughput of the memory's stream, {at}", "MB/s",
-                    _throughput(runs, near, rate), "MB/s"), _IPSEC),
+                    _throughput(dataset, near, rate), "MB/s"), _IPSEC),
     ]  # fmt: skip
 
 
 def _cpu(
-    runs: Set, ways: Sequence[str], rtt: float, rate: int | None, data: int
+    dataset: Dataset, ways: Sequence[str], rtt: float, rate: int | None, data: int
 ) -> list[tuple[str, dict[str, float]]]:
     rows = []
     for way in ways:
-        programs, esp = (runs.median(way, rtt, rate, data, f"{of}cpu_seconds") for of in ("", "ipsec_"))
+        programs = dataset.median(way, rtt, rate, data, "cpu_seconds")
+        esp = dataset.median(way, rtt, rate, data, "ipsec_cpu_seconds")
         if programs is not None:
             apart = {"all together": programs} if esp is None else {"programs": programs, "ESP in user space": esp}
-            rows.append((runs.title(way), apart))
+            rows.append((title(way), apart))
     return rows
 
 
-def _together(runs: Set, rate: int | None, data: int) -> Series:
+def _together(dataset: Dataset, rate: int | None, data: int) -> Series:
     """A guest with a disk of its own, moved without this project: its memory by existing, its disk by partial."""
-    partial = "paper-partial" if runs.native else "paper"
-    first, second = (dict(runs.points(way, rate, data, "seconds")) for way in ("existing", partial))
+    partial = "paper-partial" if dataset.native else "paper"
+    first, second = (dict(dataset.points(way, rate, data, "seconds")) for way in ("existing", partial))
     points = [(rtt, first[rtt] + second[rtt]) for rtt in sorted(first.keys() & second.keys())]
     return Series("existing+partial", "existing + partial", points)
 
 
-def _named(phases: dict[str, float]) -> dict[str, float]:
-    """The same step by the same name, whichever way it is of."""
-    return {_SAME.get(name, name): value for name, value in phases.items()}
-
-
-def _fixed(runs: Set, ways: Sequence[str], rate: int | None, data: int) -> list[tuple[str, dict[str, float]]]:
+def _fixed(
+    dataset: Dataset, ways: Sequence[str], rate: int | None, data: int
+) -> list[tuple[str, dict[str, float]]]:
     rows = []
     for way in ways:
-        seen = [steps for rtt in runs.rtts(rate) if (steps := _named(runs.phases(way, rtt, rate, data)))]
+        seen = [steps for rtt in dataset.rtts(rate) if (steps := dataset.phases(way, rtt, rate, data))]
         if seen:
             names = dict.fromkeys(name for one in seen for name in one if name != _COPY)
             parts = {name: statistics.mean([one.get(name, 0.0) for one in seen]) for name in names}
-            rows.append((runs.title(way), parts))
+            rows.append((title(way), parts))
     return rows
 
 
-def _ratios(runs: Set, ways: Sequence[str], rate: int | None, data: int) -> list[Series]:
+def _ratios(dataset: Dataset, ways: Sequence[str], rate: int | None, data: int) -> list[Series]:
     found = []
     for way in ways:
         if way in ("existing", "existing-gcm", "plain", "paper"):
             continue
-        shares = ((rtt * 1000, ratio(runs, way, rtt, rate, data)) for rtt in runs.rtts(rate))
+        shares = ((rtt * 1000, ratio(dataset, way, rtt, rate, data)) for rtt in dataset.rtts(rate))
         points = [(rtt, share) for rtt, share in shares if share is not None]
-        found.append(Series(way, runs.title(way), points))
+        found.append(Series(way, title(way), points))
     return found
 
 
-def ratio(runs: Set, way: str, rtt: float, rate: int | None, data: int, *others: str) -> float | None:
+def ratio(dataset: Dataset, way: str, rtt: float, rate: int | None, data: int, *others: str) -> float | None:
     """Time of `way` over that of existing (and `others`, added); None where one was not measured."""
-    time = runs.median(way, rtt, rate, data)
-    base = [runs.median(other, rtt, rate, data) for other in ("existing", *others)]
+    time = dataset.median(way, rtt, rate, data)
+    base = [dataset.median(other, rtt, rate, data) for other in ("existing", *others)]
     known = [each for each in base if each is not None]
     return time / sum(known) if time is not None and len(known) == len(base) else None
 
 
-def _timelines(runs: Set, ways: Sequence[str], rtt: float, rate: int | None, data: int) -> list[Series]:
+def _timelines(dataset: Dataset, ways: Sequence[str], rtt: float, rate: int | None, data: int) -> list[Series]:
     found = []
     for way in ways:
-        lines = [line for run in runs.of(way, rtt, rate, data) if (line := run.get("timeline"))]
+        lines = [line for run in dataset.of(way, rtt, rate, data) if (line := run.timeline)]
         if lines:
-            found.append(Series(way, runs.title(way), [(seconds, speed * 8e-6) for seconds, speed in lines[0]]))
+            found.append(Series(way, title(way), [(seconds, speed * 8e-6) for seconds, speed in lines[0]]))
     return found
 
 
-def throughput(runs: Set, way: str, rtt: float, rate: int | None) -> float | None:
+def throughput(dataset: Dataset, way: str, rtt: float, rate: int | None) -> float | None:
     """MB/s of the memory's stream, from xl's start until the guest runs at the far side."""
     values = [
-        run["memory"]["stream"] / 1e6 / (run["phases"]["memory"] + run["phases"]["stopped"])
-        for run in runs.of(way, rtt, rate, 0)
-        if "memory" in run and {"memory", "stopped"} <= run.get("phases", {}).keys()
+        run.memory.stream / 1e6 / (run.phases["memory"] + run.phases["stopped"])
+        for run in dataset.of(way, rtt, rate, 0)
+        if run.memory and run.memory.stream and {"memory", "stopped"} <= run.phases.keys()
     ]
     return statistics.median(values) if values else None
 
 
-def _throughput(runs: Set, rtt: float, rate: int | None) -> list[tuple[str, dict[str, float]]]:
-    ways = [way for way in ORDER if way in ("plain", "existing", "existing-gcm")]
-    rows = [(runs.title(way), throughput(runs, way, rtt, rate)) for way in ways]
+def _throughput(dataset: Dataset, rtt: float, rate: int | None) -> list[tuple[str, dict[str, float]]]:
+    ways = [way for way in WAYS if WAYS[way].family is Family.XL]
+    rows = [(title(way), throughput(dataset, way, rtt, rate)) for way in ways]
     known = [(name, {"MB/s": value}) for name, value in rows if value is not None]
     return known if len(known) > 1 else []

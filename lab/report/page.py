@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from lab.report import png, svg
 from lab.report.claims import Claim, claims
-from lab.report.data import Set
+from lab.report.data import Dataset
 from lab.report.figures import USER_SPACE, Figure, Section, sections, user_space
 
 _LEAD = (
@@ -21,7 +21,7 @@ _LEAD = (
 _HERE = Path(__file__).resolve().parent
 
 
-def write(folder: Path, sets: Sequence[Set], title: str) -> list[Path]:
+def write(folder: Path, sets: Sequence[Dataset], title: str) -> list[Path]:
     """Write index.html and figures/ into `folder`; the paths. Without matplotlib there are no PNGs."""
     parts, written, contents = [], [folder / "index.html"], []
     images = folder / "figures"
@@ -84,7 +84,7 @@ def _table(rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
     return f'<div class="wide"><table>{"".join(made)}</table></div>'
 
 
-def _claims(sets: Sequence[Set]) -> str:
+def _claims(sets: Sequence[Dataset]) -> str:
     """A table for each set."""
     parts = []
     for runs in sets:
@@ -111,7 +111,7 @@ def _judged(claim: Claim) -> str:
     return ("" if claim.reached is None else marks[claim.reached]) + escape(claim.ours)
 
 
-def _about(sets: Sequence[Set]) -> str:
+def _about(sets: Sequence[Dataset]) -> str:
     parts = ["<h2>What it was measured on</h2>"]
     for runs in sets:
         count = sum(map(len, runs.runs.values()))
@@ -119,7 +119,9 @@ def _about(sets: Sequence[Set]) -> str:
         said = f"{count} runs on {words}; {len(runs.discarded)} discarded, {len(runs.doubtful)} doubtful."
         parts.append(f"<h3>{escape(runs.name)}</h3><p>{escape(said)}</p>")
         known: dict[str, dict[str, None]] = {}
-        for values in [*runs.hosts, *runs.versions]:
+        values: Mapping[str, Any]
+        hosts = [{key: value for key, value in vars(host).items() if key != "steal"} for host in runs.hosts]
+        for values in [*hosts, *runs.versions]:
             for key, value in values.items():
                 known.setdefault(key, {})[_value(key, value)] = None
         rows = [["", ""], *([key, ", ".join(several)] for key, several in known.items())]

@@ -67,7 +67,7 @@ def predict(folders: tuple[Path, ...], bench_file: Path | None, **asked: Any) ->
     """
     chosen = list(folders) or [Path("results/quick")]
     sets = [found for found in data.load(chosen) if found.native]
-    machines = {(str(host["cpu"]), int(host["cores"])) for each in sets for host in each.hosts}
+    machines = {(host.cpu, host.cores) for each in sets for host in each.hosts}
     if not machines:
         raise LabError("there are no runs at native speed among these", hint="xenlab experiment quick")
     if len(machines) > 1:

@@ -17,8 +17,8 @@ from lab.hosts.spec import Spec
 from lab.measure import plan, results, runner, scenario
 from lab.measure.native import netns_ways
 from lab.measure.plan import Estimate, Kept
-from lab.measure.results import Result
-from lab.measure.scenario import Limits, Run
+from lab.measure.results import Result, Run
+from lab.measure.scenario import Limits
 from netem.errors import NetemError
 from netem.profile import Profile
 
@@ -153,7 +153,7 @@ def test_a_part_is_not_done_again_by_the_whole(tmp_path: Path) -> None:
 def test_what_another_machine_measured_is_not_gone_on_with(tmp_path: Path) -> None:
     wanted, folder = made(tmp_path), tmp_path / "results"
     run = next(run for run in wanted.runs() if run.way == "static")
-    keep(folder, wanted, run, disk={"sha256": "d1"}, memory={"sha256": "m1"})
+    keep(folder, wanted, run, disk={"size": 2, "data": 1, "sha256": "d1"}, memory={"size": 1, "sha256": "m1"})
     done, here = plan.kept(folder, wanted), results.host()
     plan.same(done, here, {run.data: "d1"}, "m1")
     for machine, disk, memory, says in (
@@ -241,11 +241,13 @@ def test_a_run_that_fails_is_kept_and_done_again(tmp_path: Path, failure: Except
     wanted, folder = made(tmp_path), tmp_path / "results"
     seconds, tally = settle(wanted, folder, failure, {"seconds": 7.0, "steal": 0.0})
     assert seconds == 7.0 and tally.discarded == 1
-    found = sorted(
-        (results.load(path)["figures"] for path in folder.glob("*.json")), key=lambda each: each["attempt"]
+    first, second = sorted(map(results.load, folder.glob("*.json")), key=lambda each: each.attempt or 0)
+    assert first.discarded.startswith("it failed: ") and first.figures is None
+    assert (
+        second.figures
+        and second.figures.seconds == 7.0
+        and wanted.runs()[0] not in plan.left(wanted, plan.kept(folder, wanted))
     )
-    assert found[0]["discarded"].startswith("it failed: ") and "seconds" not in found[0]
-    assert found[1]["seconds"] == 7.0 and wanted.runs()[0] not in plan.left(wanted, plan.kept(folder, wanted))
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)

@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from hypothesis import strategies as st
 
 from lab import cli
 from lab.errors import LabError
+from lab.measure.results import Disk, Figures, Host, Memory
 from lab.model.fit import held_out, least_squares
 from lab.model.predict import Job, fit, memory_ratio, site, too_few
 from lab.model.speed import Hosts, check
 from lab.report import data as report_data
-from lab.report.data import Cell, Set
+from lab.report.data import Cell, Dataset
 from lab.verbs.predict import job_of
 
 FIGURES = {
@@ -29,7 +31,7 @@ FIGURES = {
     "zstd": {"-1": {"mb_per_cpu_second": 400, "ratio": 2.9}, "1": {"mb_per_cpu_second": 270, "ratio": 3.3},
              "9": {"mb_per_cpu_second": 40, "ratio": 3.8}},
 }  # fmt: skip
-HOST = {"cpu": "VAX", "cores": 2}
+HOST = Host("VAX", 2)
 HERE = Hosts(2, FIGURES, shared=True)
 MEMORY = round(1.02 * (2 << 30))
 
@@ -88,25 +90,23 @@ def test_what_must_hold_of_any_host(cores: int, size: float, rate: float | None,
     assert hosts.seconds(size, ratio, None) <= seconds * 1.001
 
 
-def runs(noise: float) -> Set:
+def runs(noise: float) -> Dataset:
     """As hosts like HERE and a tool with a window of 2 MiB would make them."""
     chance = random.Random(5)
-    made = Set(True, hosts=[HOST])
-    memory = {"stream": 2 << 30, "ratio": 3.5}
+    made = Dataset(True, hosts=[HOST])
+    memory = Memory(2 << 30, 2 << 30, 3.5)
     for rate in (10**8, 10**9):
         for number in range(11):
             rtt = number * 0.02
             for data in (3 * 10**8, 10**9):
                 work = HERE.seconds(2 << 30, 3.5, rate) + HERE.seconds(data, 3.0, rate)
                 seconds = (2 + 15 * rtt + 1.05 * work) * (1 + chance.uniform(-noise, noise))
-                cell = {"seconds": seconds, "memory": memory, "disk": {"size": 4 << 30, "data": data}}
-                made.runs[Cell("static", rtt, rate, data)] = [cell]
+                figures = Figures(seconds, memory=memory, disk=Disk(4 << 30, data))
+                made.runs[Cell("static", rtt, rate, data)] = [figures]
             reached = min(rate, 8 * 2**21 / rtt if rtt else rate)
             seconds = 20 + 8 * (4 << 30) * 1.05 / reached
-            disk = {"size": 4 << 30, "data": 3 * 10**8}
-            made.runs[Cell("paper-full", rtt, rate, disk["data"])] = [
-                {"seconds": seconds, "memory": memory, "disk": disk}
-            ]
+            disk = Disk(4 << 30, 3 * 10**8)
+            made.runs[Cell("paper-full", rtt, rate, disk.data)] = [Figures(seconds, memory=memory, disk=disk)]
     return made
 
 
@@ -140,18 +140,18 @@ def test_a_site_shares_its_link() -> None:
 
 def test_too_few_runs_are_said() -> None:
     with pytest.raises(LabError):
-        fit([Set(True)], HERE)
+        fit([Dataset(True)], HERE)
     made = tools([10**8])
     del made.runs[Cell("existing", 0.0, 10**8, 0)]
     assert too_few([made]) == {"existing": 3}
     assert "existing" not in {model.way for model in fit([made], HERE)}
 
 
-def tools(rates: list[int], sizes: tuple[int, ...] = (404_000_768,), speed: float = 10**12) -> Set:
+def tools(rates: list[int], sizes: tuple[int, ...] = (404_000_768,), speed: float = 10**12) -> Dataset:
     """As tools would make them that reach `speed` bit/s, on disks of 4 GiB with `sizes` of data (a quarter of which
     are the file system's own and in no cell's name); gzip and gunzip take 40 s for 1 GB of data and 8 for holes."""
-    made = Set(True, hosts=[HOST])
-    memory = {"stream": MEMORY, "ratio": 3.4}
+    made = Dataset(True, hosts=[HOST])
+    memory = Memory(2 << 30, MEMORY, 3.4)
     for rate, rtt in itertools.product(rates, (0.0, 0.06, 0.12, 0.2)):
         reached = min(rate, speed) / 1.05
         times = {("existing", 0): 8 * MEMORY / reached}
@@ -162,9 +162,9 @@ def tools(rates: list[int], sizes: tuple[int, ...] = (404_000_768,), speed: floa
             times["static", data] = 2 + 15 * rtt + 1.1 * work
         times["paper-full", sizes[0]] = 8 * (4 << 30) / reached + 7 * 4.3
         for (way, data), seconds in times.items():
-            disk = {"size": 4 << 30, "data": data} if data else None
+            disk = Disk(4 << 30, data) if data else None
             cell = Cell(way, rtt, rate, data * 3 // 4)
-            made.runs[cell] = [{"seconds": seconds, "memory": memory, "disk": disk}]
+            made.runs[cell] = [Figures(seconds, memory=memory, disk=disk)]
     return made
 
 
@@ -177,7 +177,7 @@ def test_what_was_measured_is_predicted() -> None:
         rtt = f"{cell.rtt * 1000:g}ms"
         job = job_of("4gib", "404000768b", "2gib", "100mbit", rtt, memory_ratio([made]))
         answer = site(models[cell.way], job, Hosts(2, FIGURES), 1, 1)
-        assert answer.seconds == pytest.approx(run["seconds"], rel=0.03), cell
+        assert answer.seconds == pytest.approx(run.seconds, rel=0.03), cell
         assert answer.beyond == [] and not answer.unbounded
 
 
@@ -226,7 +226,8 @@ def test_how_well_data_pack_is_what_the_runs_showed() -> None:
     made = tools([10**8])
     for cell, (run,) in made.runs.items():
         if cell.way == "paper-partial":
-            run |= {"router_bytes": 45e6, "seconds": 8 * 45e6 / 1e8 + 40 * 0.404}
+            seconds = 8 * 45e6 / 1e8 + 40 * 0.404
+            made.runs[cell] = [replace(run, router_bytes=45_000_000, seconds=seconds)]
     (model,) = (each for each in fit([made], HERE) if each.way == "paper-partial")
     slower = site(model, Job(MEMORY, 4 << 30, 404_000_768, 0.06, 10**7), HERE, 1, 1)
     assert slower.seconds == pytest.approx(8 * 45e6 / 1e7 + 40 * 0.404, rel=0.05)
@@ -242,10 +243,10 @@ def test_the_plugins_connections_have_a_window_together() -> None:
 def test_guests_of_several_sizes_make_one_model() -> None:
     """A fixed time is told from one that grows with the memory, as one guest alone cannot tell them apart."""
 
-    def of(memory: int) -> Set:
-        made = Set(True, hosts=[HOST])
+    def of(memory: int) -> Dataset:
+        made = Dataset(True, hosts=[HOST])
         for rtt in (0.0, 0.1, 0.2):
-            figures = {"seconds": 6 + 8 * memory * 1.05 / 1e8, "memory": {"stream": memory, "ratio": 3.4}}
+            figures = Figures(6 + 8 * memory * 1.05 / 1e8, memory=Memory(memory, memory, 3.4))
             made.runs[Cell("existing-gcm", rtt, 10**8, 0)] = [figures]
         return made
 
@@ -260,7 +261,7 @@ def test_machines_that_differ_make_no_model(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tools([10**8])
-    other.hosts = [{**HOST, "cpu": "Z80"}]
+    other.hosts = [replace(HOST, cpu="Z80")]
     monkeypatch.setattr(report_data, "load", lambda folders: [tools([10**8]), other])
     assert cli.main(["predict"]) == 2
     assert "several machines: VAX, 2 cores and Z80, 2 cores" in capsys.readouterr().err
