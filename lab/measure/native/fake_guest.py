@@ -33,9 +33,9 @@ _WINDOW = 64 << 20
 class FakeGuest:
     """A guest that runs on the host in folder `here`, ready to be migrated to the host in folder `there`.
 
-    `disk` is its disk on this host. With a loop `device` of it the guest has it attached and writes `writes` bytes a
-    second to it; without, xl does not know of a disk. `memory`: there is room for its memory on the other host.
-    `stack` ends what was started.
+    `disk` is its disk on this host. With a loop `device` of it the guest has it attached and writes `writes`
+    bytes a second to it; without, xl does not know of a disk. `memory`: there is room for its memory on the other
+    host. `stack` ends what was started.
     """
 
     def __init__(

@@ -18,7 +18,9 @@ def attached(path: Path) -> Iterator[str]:
     except FileNotFoundError:
         raise MissingError("losetup is not installed", hint="apt install mount util-linux") from None
     if done.returncode:
-        raise MissingError(f"no loop device: {done.stderr.strip()}", hint="it needs root and the kernel's loop module")
+        raise MissingError(
+            f"no loop device: {done.stderr.strip()}", hint="it needs root and the kernel's loop module"
+        )
     device = done.stdout.strip()
     try:
         yield device

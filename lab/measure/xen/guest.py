@@ -1,8 +1,8 @@
 """The guest g1 on two real Xen hosts: start, watch and end it, and read what its console says.
 
-The guest prints a tick each second. Ticks show that it runs, and where; the longest gap between two of them, less the
-second there always is, is its downtime. It takes its time from the host's clock, so the hosts' clocks are set before a
-run, and their difference is measured after it.
+The guest prints a tick each second. Ticks show that it runs, and where; the longest gap between two of them, less
+the second there always is, is its downtime. It takes its time from the host's clock, so the hosts' clocks are set
+before a run, and their difference is measured after it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from lab.progress import Moving
 GUEST = "g1"
 CONFIG = f"/srv/guests/{GUEST}.cfg"
 DISK = f"/srv/guests/{GUEST}.img"
-#: Console logs on the host where the guest is started and where it arrives: xenconsoled names a log after the domain
-#: as it is called when it is created.
+#: Console logs on the host where the guest is started and where it arrives: xenconsoled names a log after the
+#: domain as it is called when it is created.
 _LOGS = {
     HOST_A.name: f"/var/log/xen/console/guest-{GUEST}.log",
     HOST_B.name: f"/var/log/xen/console/guest-{GUEST}--incoming.log",
@@ -50,7 +50,10 @@ class Console:
         self._await_ticks(self._source)
 
     def await_arrival(self) -> Trace:
-        """Wait until it ticks where it was moved to; return all that it printed. Raises CommandError, CheckError."""
+        """Wait until it ticks where it was moved to, and return all that it printed.
+
+        Raises CommandError, CheckError.
+        """
         after = self._await_ticks(self._target)
         seen = trace.parse("".join((_log(self._source, self._begin[self._source.name]), after)))
         if seen.corrupt:

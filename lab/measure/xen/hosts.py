@@ -1,149 +1,205 @@
-"""Other ways than the existing one to move a guest or its disk from host-a to host-b, measured alike.
+"""The two hosts on real Xen (lab.measure.hosts.Hosts), and how a run on them is measured.
 
-- live, static, full: `xenplugin migrate` moves the guest with its disk, which host-b does not have.
-- paper: the paper's way for the disk alone, a step after the other: gzip, AES-128 by openssl, scp, and back.
-  Together with `existing` (lab.measure.xen.xl_ipsec) it is what a guest with a disk would take.
+Everything is measured from outside: the time around the command, the bytes that the router's device counted, and
+the guest's downtime by its own ticks (lab.measure.xen.guest).
+
+A way that does not move the disk needs it on both hosts. It is then copied beforehand, and the guest has it
+read-only from its start to its arrival, so that it finds what was copied. How long that copy took is recorded
+apart.
+
+A guest left from earlier runs is ended first, and the one that was moved at the end.
 """
 
 from __future__ import annotations
 
-import json
+import subprocess
 import time
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from lab.errors import CheckError, CommandError
-from lab.hosts.guest import trace
 from lab.hosts.lab import Lab
 from lab.hosts.provider.base import Node, Say
 from lab.hosts.role import clock
-from lab.hosts.topology import HOST_A, HOST_B, ROUTER
-from lab.measure.results import Result
-from lab.measure.xen.xl_ipsec import (
-    CONFIG,
-    COPY,
-    DISK,
-    GUEST,
-    MIGRATE,
-    START,
-    await_ticks,
-    check_where,
-    destroy,
-    existing,
-    log,
-    log_size,
-    router_bytes,
-    sizes,
-    versions,
-    watching,
-)
+from lab.hosts.topology import HOST_A, HOST_B, ROUTER, address
+from lab.measure.results import Figures, Measurement, RunResult
+from lab.measure.way import Family, Way
+from lab.measure.xen import guest
+from lab.measure.xen.guest import DISK, GUEST, Console
+from netem.remote_command import Done
 
-Way = Callable[[Lab, Say], Result]
-
-# The key is a file; the steps are the paper's tools, each ended before the next begins.
-_PAPER = """
-set -e
-work=$(mktemp -d /srv/paper.XXXXXX)
-trap 'rm -rf "$work"; ssh "$2" rm -rf "$work"' EXIT
-step() { now=$(date +%s.%N); echo "$1 $now"; }
-(umask 077; head -c 32 /dev/urandom | base64 >"$work/key")
-ssh "$2" mkdir -m 700 "$work"
-scp -q "$work/key" "$2:$work/key"
-step begin
-gzip -c "$1" >"$work/gz"
-step gzip
-openssl enc -aes-128-cbc -pbkdf2 -pass "file:$work/key" -in "$work/gz" -out "$work/enc"
-step encrypt
-scp -q "$work/enc" "$2:$work/enc"
-step scp
-ssh "$2" openssl enc -d -aes-128-cbc -pbkdf2 -pass "file:$work/key" -in "$work/enc" -out "$work/gz"
-step decrypt
-ssh "$2" "gunzip -c '$work/gz' | cp --sparse=always /dev/stdin '$1'"
-step gunzip
-"""
+_PORT = 7000
+_SOCAT = "socat -b 262144"  # bytes at a time; its default of 8192 costs CPU time
+#: A listener that nobody connects to ends by itself.
+_LISTEN = f"TCP-LISTEN:{_PORT},reuseaddr,accept-timeout=300"
+_WORK = "/srv/measure"
+_TIMEOUT = 1800.0  # seconds of a quiet machine, for one command
 
 
-def plugin(mode: str) -> Way:
-    """The plugin's way in `mode`."""
+def measure(way: Way, lab: Lab, say: Say) -> RunResult:
+    """Run `way` once in the lab as it is (which must be up) and return the result. Raises LabError."""
+    run = Measurement(way.key, lab.spec)
+    versions = guest.versions(lab)
+    if way.family is Family.PLUGIN:
+        versions["xenplugin"] = lab.node(HOST_A.name).check(["xenplugin", "--version"]).split()[-1]
+    with XenHosts(lab, way, say) as hosts:
+        way.run(hosts)
+    return run.result(hosts.figures, versions)
 
-    def run(lab: Lab, say: Say) -> Result:
-        result = Result(mode, lab.spec)
-        source, target, router = lab.node(HOST_A.name), lab.node(HOST_B.name), lab.node(ROUTER.name)
-        result.versions = {**versions(lab), "xenplugin": source.check(["xenplugin", "--version"]).split()[-1]}
-        for node in (source, target):
-            destroy(node)
+
+class XenHosts:
+    """Two Xen hosts of `lab` with a guest for `way`. To be used as a context manager. Raises LabError."""
+
+    guest, far = GUEST, HOST_B.name
+    here = there = _WORK
+    disk = arrived = DISK
+    ssh: Sequence[str] = ("ssh",)
+    scp: Sequence[str] = ("scp", "-q")
+    xenplugin: Sequence[str] = ("xenplugin",)
+    reach: Sequence[str] = ()
+
+    def __init__(self, lab: Lab, way: Way, say: Say) -> None:
+        self._source, self._target, self._router = (lab.node(each.name) for each in (HOST_A, HOST_B, ROUTER))
+        self._way, self._say = way, say
+        self.figures = Figures(0.0)
+        self._phases: dict[str, float] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> XenHosts:
+        nodes = (self._source, self._target)
         try:
-            with watching((source, target), say):
-                result.figures = _move(source, target, router, mode, say)
-        finally:
-            for node in (source, target):
-                destroy(node)
-        return result
+            for node in nodes:
+                guest.destroy(node)
+                self._stack.callback(guest.destroy, node)
+                node.check(["sh", "-c", 'rm -rf "$1" && mkdir -m 700 "$1"', "sh", _WORK])
+                self._stack.callback(node.run, ["rm", "-rf", _WORK])
+            self._stack.enter_context(guest.shown(nodes, self._say))
+            self._prepare()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
 
-    return run
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _prepare(self) -> None:
+        """Start the guest, unless it is to be stopped, and have its disk where the way expects it."""
+        source, target = self._source, self._target
+        self._memory, self._disk = guest.sizes(source)
+        self._disk_seconds: float | None = None
+        self._disk_bytes: int | None = None
+        target.check(["sh", "-c", 'rm -f "$1" "${1%/*}/.${1##*/}.xenplugin-"*', "sh", DISK])
+        if not self._way.memory:
+            return
+        for node in (source, target):
+            clock.set_right(node)
+        self._console = Console(source, target, self._say)
+        self._say(f"{source.name}: starting {GUEST}")
+        guest.start(source, read_only=not self._way.disk)
+        self._console.await_start()
+        if not self._way.disk:
+            self._say(f"{source.name}: copying the disk of {GUEST} to {target.name}")
+            began, before = time.monotonic(), guest.router_bytes(self._router)
+            self._copy_disk()
+            self._disk_seconds = round(time.monotonic() - began, 3)
+            self._disk_bytes = guest.router_bytes(self._router) - before
+
+    def _copy_disk(self) -> None:
+        folder, name = DISK.rsplit("/", 1)
+        with _serving(self._target, f"{_SOCAT} -u {_LISTEN} - | tar -xS -C {folder}") as receiver:
+            send = f"tar -cS -C {folder} {name} | {_SOCAT} -u - {_connect(self._target)}"
+            self._source.check(["sh", "-c", send], timeout=_TIMEOUT)
+            if receiver.wait(_TIMEOUT):  # all was sent; tar may still be writing
+                raise CommandError(f"{self._target.name}: tar failed ({receiver.returncode})")
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """See Hosts."""
+        self._say(f"{self._source.name}: {self._way.title}, {GUEST} to {self._target.name}")
+        began, before = time.monotonic(), guest.router_bytes(self._router)
+        yield
+        seconds, moved = time.monotonic() - began, guest.router_bytes(self._router) - before
+        # Steps were timed on host-a itself, without the time that the lab's own ssh takes.
+        seconds = sum(self._phases.values()) or seconds
+        self.figures = Figures(
+            seconds=round(seconds, 3),
+            phases=self._phases or {"memory": round(seconds, 3)},
+            memory=self._memory,
+            disk=self._disk,
+            router_bytes=moved,
+            disk_seconds=self._disk_seconds,
+            disk_router_bytes=self._disk_bytes,
+        )
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """See Hosts."""
+        began = time.monotonic()
+        yield
+        self._phases[name] = round(time.monotonic() - began, 3)
+
+    def steps(self, steps: Mapping[str, str]) -> None:
+        """See Hosts. The times are taken on host-a."""
+        lines = ["set -e", *(f"date +%s.%N\n{{ {command}\n}} >&2" for command in steps.values()), "date +%s.%N"]
+        said = self._source.check(["bash", "-c", "\n".join(lines)], timeout=_TIMEOUT)
+        times = [float(line) for line in said.split()]
+        self._phases |= {
+            name: round(end - start, 3) for name, start, end in zip(steps, times, times[1:], strict=False)
+        }
+
+    def run(self, words: Sequence[str]) -> Done:
+        """See Hosts."""
+        done = self._source.run(words, timeout=_TIMEOUT)
+        if done.code:
+            raise CommandError(f"{self._source.name}: {words[0]} failed ({done.code}): {done.said[-400:]}")
+        self._lines = tuple(done.stderr.strip().splitlines()[-1:])
+        return done
+
+    @contextmanager
+    def tcp(self) -> Iterator[str]:
+        """See Hosts. socat takes the place of ssh, which would encrypt everything a second time."""
+        with _serving(self._target, f"{_SOCAT} -t 600 {_LISTEN} EXEC:'xl migrate-receive'"):
+            yield f"{_SOCAT} - {_connect(self._target)} #"  # what xl appends becomes a comment
+
+    def check_guest(self) -> None:
+        """See Hosts."""
+        guest.check_where(self._source, self._target)
+        seen = self._console.await_arrival()
+        if self._way.disk and seen.lost:
+            raise CheckError(f"{GUEST} lost its ticks {seen.lost[:5]}")
+        apart = clock.difference(self._source, self._target)
+        self._say(f"the hosts' clocks: {apart.ahead:+.3f} s apart, known to {apart.uncertain:.3f} s")
+        self.figures = replace(
+            self.figures,
+            downtime=round(seen.downtime, 3),
+            clocks_apart=round(apart.ahead, 3),
+            ticks=len(seen.ticks),
+            said=self._lines,
+        )
+
+    def check_disk(self) -> None:
+        """See Hosts. A guest that runs has compared its disk's content itself (check_guest)."""
+        if self._way.memory:
+            return
+        nodes = (self._source, self._target)
+        here, there = (node.check(["sha256sum", DISK], timeout=_TIMEOUT).split()[0] for node in nodes)
+        if here != there:
+            raise CheckError("the disk that arrived differs from the one that was sent")
 
 
-def _move(source: Node, target: Node, router: Node, mode: str, say: Say) -> dict[str, Any]:
-    for node in (source, target):
-        clock.set_right(node)
-    begun = {node.name: log_size(node) for node in (source, target)}
-    target.check(["sh", "-c", 'rm -f "$1" "${1%/*}/.${1##*/}.xenplugin-"*', "sh", DISK])
-    say(f"{source.name}: starting {GUEST}")
-    source.check(["xl", "create", "-q", CONFIG], timeout=START)
-    await_ticks(source, begun[source.name], say)
-    guest = sizes(source)
-    say(f"{source.name}: xenplugin migrate --mode {mode} {GUEST} {target.name}")
-    start, bytes_start = time.monotonic(), router_bytes(router)
-    words = ["xenplugin", "migrate", "--json", "--mode", mode, GUEST, target.name]
-    done = source.run(words, timeout=MIGRATE)
-    seconds, moved = time.monotonic() - start, router_bytes(router) - bytes_start
-    if done.code:
-        raise CommandError(f"{source.name}: xenplugin migrate failed ({done.code}): {done.said[-400:]}")
-    check_where(source, target)
-    after = await_ticks(target, begun[target.name], say)
-    seen = trace.parse("".join((log(source, begun[source.name]), after)))
-    if seen.corrupt:
-        raise CheckError(f"{GUEST} found corruption: {seen.corrupt[0]}")
-    if seen.lost:
-        raise CheckError(f"{GUEST} lost its ticks {seen.lost[:5]}")
-    return {
-        "seconds": round(seconds, 3),
-        "router_bytes": moved,
-        "downtime": round(seen.downtime, 3),
-        "clocks_apart": round(clock.difference(source, target).ahead, 3),
-        "ticks": len(seen.ticks),
-        "result": json.loads(done.stdout),
-        **guest,
-    }
+def _connect(target: Node) -> str:
+    return f"TCP:{address(target.name)}:{_PORT},retry=30,interval=1"
 
 
-def paper(lab: Lab, say: Say) -> Result:
-    """The paper's way for the guest's disk, the guest being stopped. Raises CommandError, CheckError."""
-    result = Result("paper", lab.spec)
-    source, target, router = lab.node(HOST_A.name), lab.node(HOST_B.name), lab.node(ROUTER.name)
-    result.versions = versions(lab)
-    for node in (source, target):
-        destroy(node)
-    target.check(["rm", "-f", DISK])
-    say(f"{source.name}: the disk of {GUEST} by gzip, openssl, scp, openssl, gunzip")
-    before = router_bytes(router)
-    said = source.check(["bash", "-c", _PAPER, "paper", DISK, target.name], timeout=COPY)
-    moved = router_bytes(router) - before
-    times = [(name, float(at)) for name, at in (line.split() for line in said.splitlines())]
-    steps = {name: round(at - times[i][1], 3) for i, (name, at) in enumerate(times[1:])}
-    sums = [node.check(["sha256sum", DISK], timeout=COPY).split()[0] for node in (source, target)]
-    if sums[0] != sums[1]:
-        raise CheckError("what arrived is not the disk")
-    seconds = round(sum(steps.values()), 3)
-    result.figures = {"seconds": seconds, "router_bytes": moved, "steps": steps, **sizes(source)}
-    return result
-
-
-WAYS: dict[str, Way] = {
-    "existing": existing,
-    "existing-gcm": partial(existing, kind="existing-gcm"),
-    "plain": partial(existing, kind="plain"),
-    "paper": paper,
-    **{mode: plugin(mode) for mode in ("live", "static", "full")},
-}
+@contextmanager
+def _serving(node: Node, script: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `script` on `node` while the block runs."""
+    null = subprocess.DEVNULL
+    child = node.popen(["sh", "-c", script], stdin=null, stdout=null, stderr=null)
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
