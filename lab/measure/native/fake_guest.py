@@ -17,9 +17,9 @@ from lab.fakexen import xl
 from lab.fakexen.domain_stream import Stream
 from lab.fakexen.xenstored import Xenstored
 from lab.measure import images
+from lab.measure.disk_hosts import XENPLUGIN
 
 NAME, UUID = "g1", "5c5b1ad0-4f16-4a3c-9d1e-000000000005"
-XENPLUGIN = [sys.executable, "-P", "-m", "xenplugin"]
 _ROOT = str(Path(__file__).resolve().parents[3])
 _XL = (
     "import sys; sys.path.insert(0, {root!r})\n"
