@@ -43,9 +43,10 @@ class Setting:
 
 
 def copy(words: Sequence[str], prefix: Sequence[str] = ()) -> Detail:
-    """Run `PREFIX xenplugin copy --json WORDS`; return its result, with the largest resident size as `peak` (bytes).
+    """Run `PREFIX xenplugin copy --json WORDS` and return its result.
 
-    The far side is among the processes that the copy waits for, so its peak counts as well. Raises CommandError.
+    Added to it is `peak`: the largest resident size of a process, bytes. The
+    far side is among the processes that the copy waits for, so it counts as well. Raises CommandError.
     """
     command = [*prefix, sys.executable, "-c", _PEAK, *XENPLUGIN, "copy", "--json", "--no-progress", "-q", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
