@@ -65,7 +65,8 @@ def test_another_content_is_an_error(tmp_path: Path, image: Image) -> None:
 
 
 def test_a_trial_with_much_steal_is_repeated(tmp_path: Path, image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    shares, said = [0.5, 0.02], []
+    shares = [0.5, 0.02]
+    said: list[str] = []
 
     class Stolen:
         def __init__(self) -> None:

@@ -120,6 +120,7 @@ def test_a_part_of_it(tmp_path: Path) -> None:
     less = whole.only(["static"], ["0ms", "40ms"], ["100mbit"], ["300mb"])
     assert set(less.runs()) < set(whole.runs())
     assert {(run.rtt, run.data) for run in less.runs()} == {(0.0, 300 * 10**6), (0.04, 300 * 10**6)}
+    unknown: dict[str, Any]
     for unknown in ({"ways": ["rsync"]}, {"rtts": ["7ms"]}, {"rates": ["1mbit"]}, {"data": ["2gb"]}):
         with pytest.raises(LabUsageError, match="has no"):
             whole.only(**unknown)
