@@ -61,7 +61,7 @@ def _cases(
     setting: Setting, rate: int | None, rtts: Sequence[float], variants: Mapping[str, Sequence[str]]
 ) -> list[Case]:
     """Return a case for each RTT, and for each of `variants`: the suffix of its name, and its options."""
-    hosts = setting.stack.enter_context(TwoHosts(Profile(rtt=0.0, rate=rate)))
+    hosts = setting.stack.enter_context(TwoHosts(Profile(rtt=0.0, rate_bits=rate)))
     server = Sshd(hosts.b.popen, hosts.b.address, setting.folder / "ssh")
     setting.stack.callback(server.close)
     made = []
@@ -73,7 +73,7 @@ def _cases(
             words = ["-s", shell, *options, "--remote-program", " ".join(XENPLUGIN)]
             words += [str(setting.image.path), f"{far}:{setting.arrived}"]
             work = partial(_copy, hosts, words, rate)
-            prepare = partial(hosts.change, Profile(rtt=rtt, rate=rate))
+            prepare = partial(hosts.change, Profile(rtt=rtt, rate_bits=rate))
             made.append(Case(_name(rtt, suffix), setting.image, work, setting.arrived, prepare))
     return made
 

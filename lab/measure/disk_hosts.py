@@ -16,7 +16,7 @@ from lab.errors import CommandError
 from lab.measure import images, sshd
 from lab.measure.results import Figures
 from lab.measure.sshd import Opener, Sshd
-from netem.remote_command import Done
+from netem.remote_command import CommandResult
 
 XENPLUGIN = [sys.executable, "-P", "-m", "xenplugin"]
 _TIMEOUT = 2 * 3600.0  # seconds for one command
@@ -95,7 +95,7 @@ class DiskHosts:
             with self.phase(name):
                 self.run(["sh", "-c", command])
 
-    def run(self, words: Sequence[str]) -> Done:
+    def run(self, words: Sequence[str]) -> CommandResult:
         """See Hosts."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
             child = self._popen_a(self._command(words), stdin=subprocess.DEVNULL, stdout=out, stderr=errors)
@@ -108,7 +108,7 @@ class DiskHosts:
                 child.kill()
                 child.wait()
                 raise
-            done = Done(code, _text(out), _text(errors))
+            done = CommandResult(code, _text(out), _text(errors))
         if code:
             lines = (done.stderr or done.stdout).strip().splitlines()
             raise CommandError(f"{Path(words[0]).name} failed ({code}): {'; '.join(lines[-3:])}")
