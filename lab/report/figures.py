@@ -169,7 +169,7 @@ def _section(dataset: Dataset, rate: int | None, data: int) -> list[Figure]:
                 found.append((title(way), known))
         return found
 
-    papers = [way for way in ways if way.startswith("paper")]
+    papers = [way for way in ways if WAYS[way].family is Family.PAPER]
     others = [way for way in ways if way not in papers]
     time = Lines(f"figure-6-{tag}", "Time of a migration over the round-trip time", _RTT, "seconds",
                  [*over("seconds"), _together(dataset, rate, data)])  # fmt: skip
@@ -240,7 +240,7 @@ def _fixed(
 def _ratios(dataset: Dataset, ways: Sequence[str], rate: int | None, data: int) -> list[Series]:
     found = []
     for way in ways:
-        if way in ("existing", "existing-gcm", "plain", "paper"):
+        if WAYS[way].family is Family.XL or way == "paper":  # existing itself, and a disk without its memory
             continue
         shares = ((rtt * 1000, ratio(dataset, way, rtt, rate, data)) for rtt in dataset.rtts(rate))
         points = [(rtt, share) for rtt, share in shares if share is not None]

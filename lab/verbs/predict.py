@@ -14,7 +14,8 @@ from rich.table import Table
 
 from lab.errors import LabError, LabUsageError
 from lab.measure.runner import duration
-from lab.measure.scenario import WAYS, size
+from lab.measure.scenario import size
+from lab.measure.ways import WAYS
 from lab.model.fit import LEAST_CELLS
 from lab.model.predict import Answer, Job, Model, fit, memory_ratio, site, too_few
 from lab.model.speed import SERIAL, Hosts, check
