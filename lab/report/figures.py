@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lab.hosts.spec import Suite
 from lab.measure.way import Family
 from lab.measure.ways import WAYS
-from lab.report.chart import Bars, Chart, Lines, Series, Strips
+from lab.report.chart import TOGETHER, Bars, Chart, Lines, Series, Strips
 from lab.report.data import Dataset, Key, title
 from netem.units import format_rate
 
@@ -90,7 +90,7 @@ def sections(dataset: Dataset) -> list[Section]:
     found = []
     for rate in dataset.rates:
         for data in dataset.disks_at(rate):
-            made = [figure for figure in _section(dataset, rate, data) if _filled(figure.chart)]
+            made = [figure for figure in _section(dataset, rate, data) if figure.chart.filled]
             if made:
                 notes = [_count(dataset, rate, data), *([USER_SPACE] if user_space(dataset, rate) else [])]
                 found.append(Section(_title(dataset, rate, data), notes, made))
@@ -139,12 +139,6 @@ def speed(rate: int | None) -> str:
     return text
 
 
-def _filled(chart: Chart) -> bool:
-    if not isinstance(chart, Bars):
-        return any(each.points for each in chart.series)
-    return any(sum(parts.values()) > 0 for _, parts in chart.rows)
-
-
 def _section(dataset: Dataset, rate: int | None, data: int) -> list[Figure]:
     several = f"{data // 10**6}mb" if len(dataset.disks) > 1 else ""
     tag = "-".join(filter(None, (dataset.tag, format_rate(rate), several)))
@@ -154,7 +148,12 @@ def _section(dataset: Dataset, rate: int | None, data: int) -> list[Figure]:
 
     def over(key: Key) -> list[Series]:
         return [
-            Series(way, title(way), dataset.points(way, rate, data, key), dataset.spread(way, rate, data, key))
+            Series(
+                title(way),
+                dataset.points(way, rate, data, key),
+                WAYS[way].style,
+                dataset.spread(way, rate, data, key),
+            )
             for way in ways
         ]
 
@@ -221,7 +220,7 @@ def _together(dataset: Dataset, rate: int | None, data: int) -> Series:
     partial = "paper-partial" if dataset.native else "paper"
     first, second = (dict(dataset.points(way, rate, data, "seconds")) for way in ("existing", partial))
     points = [(rtt, first[rtt] + second[rtt]) for rtt in sorted(first.keys() & second.keys())]
-    return Series("existing+partial", "existing + partial", points)
+    return Series("existing + partial", points, TOGETHER)
 
 
 def _fixed(
@@ -244,7 +243,7 @@ def _ratios(dataset: Dataset, ways: Sequence[str], rate: int | None, data: int) 
             continue
         shares = ((rtt * 1000, ratio(dataset, way, rtt, rate, data)) for rtt in dataset.rtts(rate))
         points = [(rtt, share) for rtt, share in shares if share is not None]
-        found.append(Series(way, title(way), points))
+        found.append(Series(title(way), points, WAYS[way].style))
     return found
 
 
@@ -261,7 +260,7 @@ def _timelines(dataset: Dataset, ways: Sequence[str], rtt: float, rate: int | No
     for way in ways:
         lines = [line for run in dataset.of(way, rtt, rate, data) if (line := run.timeline)]
         if lines:
-            found.append(Series(way, title(way), [(seconds, speed * 8e-6) for seconds, speed in lines[0]]))
+            found.append(Series(title(way), [(at, speed * 8e-6) for at, speed in lines[0]], WAYS[way].style))
     return found
 
 

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lab.report import png, svg
+from lab.report import image
 from lab.report.claims import Claim, claims
 from lab.report.data import Dataset
 from lab.report.figures import USER_SPACE, Figure, Section, sections, user_space
@@ -26,7 +26,6 @@ def write(folder: Path, sets: Sequence[Dataset], title: str) -> list[Path]:
     parts, written, contents = [], [folder / "index.html"], []
     images = folder / "figures"
     images.mkdir(parents=True, exist_ok=True)
-    drawn = png.available()
     for place, runs in enumerate(sets):
         for number, section in enumerate(sections(runs)):
             name = f"set-{place}-{number}"
@@ -34,7 +33,7 @@ def write(folder: Path, sets: Sequence[Dataset], title: str) -> list[Path]:
             contents.append(f'<li><a href="#{name}">{heading}</a></li>')
             parts.append(f'<section id="{name}"><h2>{heading}</h2>{_section(section)}</section>')
             for figure in section.figures:
-                written += _files(figure, images, drawn)
+                written += _files(figure, images)
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{_LEAD}</p>',
@@ -49,11 +48,10 @@ def write(folder: Path, sets: Sequence[Dataset], title: str) -> list[Path]:
 
 def _page(title: str, body: Sequence[str]) -> str:
     css = (_HERE / "page.css").read_text(encoding="utf-8")
-    css = css.replace("LIGHT", svg.variables(False)).replace("DARK", svg.variables(True))
+    css = css.replace("LIGHT", image.variables(False)).replace("DARK", image.variables(True))
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f'<meta name="color-scheme" content="light dark"><title>{escape(title)}</title><style>{css}</style>'
-    hidden = '<svg width="0" height="0" style="position:absolute" aria-hidden="true">'
-    whole = f"{hidden}<defs>{svg.hatchings()}</defs></svg><main>{''.join(body)}</main>"
+    whole = f"<main>{''.join(body)}</main>"
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{whole}</body></html>\n'
 
 
@@ -67,7 +65,7 @@ def _figure(figure: Figure) -> str:
     table = f"<details><summary>The numbers</summary>{_table(figure.chart.table())}</details>"
     return (
         f'<figure id="{escape(figure.chart.name)}"><h3>{number}{escape(figure.chart.title)}</h3>'
-        f"{svg.draw(figure.chart)}"
+        f"{image.inline(figure.chart)}"
         f"<figcaption>{escape(figure.words)}</figcaption>{table}</figure>"
     )
 
@@ -137,21 +135,12 @@ def _value(key: str, value: Any) -> str:
     return f"{value / 2**30:.0f} GiB" if key == "memory" and isinstance(value, int) else str(value)
 
 
-def _files(figure: Figure, folder: Path, drawn: bool) -> list[Path]:
-    """The figure by itself: SVG in its light colours, CSV, and PNG if `drawn`."""
-    base = folder / figure.chart.name
-    paths = [base.with_suffix(".svg"), base.with_suffix(".csv")]
-    css = (_HERE / "page.css").read_text(encoding="utf-8")
-    light = css.partition("@media")[0].replace("LIGHT", svg.variables(False))
-    rules = light + "".join(line for line in css.splitlines(True) if line.startswith("svg "))
-    inner = svg.draw(figure.chart).replace('role="img"', 'style="background:#fff" role="img"', 1)
-    head, _, rest = inner.partition(">")
-    style = f"<style>{rules}</style><defs>{svg.hatchings()}</defs>"
-    paths[0].write_text(f"{head}>{style}{rest}\n", encoding="utf-8")
+def _files(figure: Figure, folder: Path) -> list[Path]:
+    """Write the figure by itself as SVG, PNG and CSV; return the paths."""
+    paths = [folder / f"{figure.chart.name}.{kind}" for kind in ("svg", "png", "csv")]
+    image.write(figure.chart, paths[0])
+    image.write(figure.chart, paths[1])
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(figure.chart.table())
-    paths[1].write_text(text.getvalue(), encoding="utf-8")
-    if drawn:
-        paths.append(base.with_suffix(".png"))
-        png.write(figure.chart, paths[-1])
+    paths[2].write_text(text.getvalue(), encoding="utf-8")
     return paths
