@@ -24,7 +24,7 @@ from lab.measure.way import Family
 from lab.measure.ways import WAYS
 from lab.model.fit import LEAST_CELLS, Error, held_out, least_squares
 from lab.model.speed import Hosts
-from lab.report.data import Cell, Dataset
+from lab.report.dataset import Cell, Dataset
 from xenplugin.link.tcp import MAX_STREAMS
 
 #: What zstd 1 makes of data of file systems, where no run says.

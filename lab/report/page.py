@@ -15,7 +15,7 @@ from lab import pages
 from lab.report import image
 from lab.report.chart import Chart
 from lab.report.claims import Claim, claims
-from lab.report.data import Dataset
+from lab.report.dataset import Dataset
 from lab.report.figures import USER_SPACE, Section, sections, user_space
 
 _TEMPLATE = Path(__file__).resolve().parent / "report.html"

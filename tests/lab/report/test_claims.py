@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from lab.report import data, page
 from lab.report.claims import claims
-from tests.helpers.results import matrix, save, save_xen
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return matrix(tmp_path / "results")
+from tests.helpers.results import save, save_xen
 
 
 def test_claims_are_judged(folder: Path) -> None:

@@ -1,30 +1,29 @@
-"""Which results meet in a figure of the report, and which do not."""
+"""Which results are compared with each other, and which files are refused."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from markupsafe import escape
 
+from lab.errors import LabError
 from lab.report import data, page
 from lab.report.claims import claims
+from lab.report.dataset import Slice
 from lab.report.figures import sections
-from tests.helpers.results import RATE, matrix, save, save_xen
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return matrix(tmp_path / "results")
+from tests.helpers.results import RATE, save, save_xen
 
 
 def test_medians_without_what_was_discarded(folder: Path) -> None:
     (runs,) = data.load([folder])
-    assert runs.median("static", 0.12, RATE, 10**9) == pytest.approx(52.2)
-    assert sum(runs.phases("static", 0.12, RATE, 10**9).values()) == pytest.approx(52.2)
-    assert runs.spread("static", RATE, 10**9, "seconds")[0] == (0.0, 50.0, 90.0)
-    assert len(runs.discarded) == 1 and runs.ways(RATE, 10**9)[0] == "existing"
+    some = Slice(runs, RATE, 10**9)
+    assert some.median("static", 0.12) == pytest.approx(52.2)
+    assert sum(some.phases("static", 0.12).values()) == pytest.approx(52.2)
+    assert some.spread("static", "seconds")[0] == (0.0, 50.0, 90.0)
+    assert len(runs.discarded) == 1 and some.ways[0] == "existing"
 
 
 def test_what_differs_in_more_than_way_and_link_does_not_meet(tmp_path: Path) -> None:
@@ -62,8 +61,8 @@ def test_guests_of_different_sizes_do_not_meet(folder: Path, tmp_path: Path) -> 
     sizes = {"memory": {"size": 256 << 20}, "disk": {"size": 512 << 20, "data": 80 << 20}}
     save_xen(tmp_path / "other", "static", 0.12, seconds=90.0, result={"phases": {"memory": 70.0}}, **sizes)
     first, second, third, fourth = data.load([folder, small, xen, tmp_path / "other"])
-    assert first.median("existing", 0.12, RATE, 0) == pytest.approx(212)
-    assert second.median("existing", 0.12, RATE, 0) == pytest.approx(50)
+    assert Slice(first, RATE, 0).median("existing", 0.12) == pytest.approx(212)
+    assert Slice(second, RATE, 0).median("existing", 0.12) == pytest.approx(50)
     assert first.name.endswith("4 GiB disk, 2 GiB memory") and second.name.endswith("4 GiB disk, 512 MiB memory")
     assert third.name == "Real Xen, emulated CPU: the lab's own guest" and not third.native
     assert fourth.name == "Real Xen, emulated CPU: 512 MiB disk, 256 MiB memory"
@@ -81,7 +80,7 @@ def test_recorded_memories_are_guests_of_their_own(folder: Path, tmp_path: Path)
     sets = data.load([folder, tmp_path / "idle", tmp_path / "busy"])
     assert [each.tag for each in sets] == ["", "4gib-2gib-idle", "4gib-2gib-busy"]
     assert sets[1].name.endswith("4 GiB disk, 2 GiB memory (recorded, idle)")
-    assert sets[1].median("static", 0.12, RATE, 10**9) == 20.0
+    assert Slice(sets[1], RATE, 10**9).median("static", 0.12) == 20.0
 
 
 def test_a_disk_that_was_moved_at_one_rate_has_no_section_at_another(folder: Path) -> None:
@@ -97,3 +96,31 @@ def test_a_disk_that_was_moved_at_one_rate_has_no_section_at_another(folder: Pat
     assert len(titles) == 3 and sum(title.startswith("1 Gbit/s") for title in titles) == 2
     assert {claim.where for claim in claims(runs)} == {"100 Mbit/s, 1 GB of files", *(
         f"1 Gbit/s, {size} of files" for size in ("300 MB", "1 GB"))}  # fmt: skip
+
+
+def test_no_results_is_said(tmp_path: Path) -> None:
+    with pytest.raises(LabError) as caught:
+        data.load([tmp_path])
+    assert "xenlab experiment" in (caught.value.hint or "")
+
+
+def test_a_folder_that_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="typo"):
+        data.load([folder, tmp_path / "typo"])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"lab": {}},
+        {"lab": {"provider": "netns", "link": {}}},
+        {"lab": []},
+        {"figures": []},
+        {"figures": {"run": 3}},
+    ],
+)
+def test_a_file_that_is_no_run_is_named(folder: Path, values: dict[str, Any]) -> None:
+    path = next(folder.glob("full-*.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    with pytest.raises(LabError, match=path.name):
+        data.load([folder])
