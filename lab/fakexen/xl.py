@@ -34,6 +34,7 @@ GO = "go"
 _HEADER = 48
 _PIECE = 1 << 20
 _PAGE = 4096
+_PATIENCE = 120.0  # seconds that the guest may take to write once; it takes a fraction of one
 _HEAD = (
     "Name                                        ID   Mem VCPUs\tState\tTime(s)"
     "   UUID                            Reason-Code\tSecurity Label"
@@ -160,6 +161,7 @@ class Host:
             view = memoryview(stream)
             try:
                 _write(send, view[: guest.suspended])
+                writer.await_first()
                 writer.stop()
                 self._show({guest.name: ("---ss-", guest.uuid)})
                 self.note("suspended")
@@ -216,12 +218,17 @@ class _Writer:
     this process for somebody else."""
 
     def __init__(self, guest: Guest, go: Path) -> None:
-        self._stop = threading.Event()
+        self._stop, self._wrote = threading.Event(), threading.Event()
         self._go = go
         self._thread: threading.Thread | None = None
         if guest.disk is not None and guest.writes:
             self._thread = threading.Thread(target=self._work, args=(guest, guest.disk), daemon=True)
             self._thread.start()
+
+    def await_first(self) -> None:
+        """Wait until the guest has written once: a small memory may be sent before the disk is watched."""
+        if self._thread is not None:
+            self._wrote.wait(_PATIENCE)
 
     def stop(self) -> None:
         """It stands still."""
@@ -244,6 +251,7 @@ class _Writer:
                     page[: _PAGE // 2] = chance.randbytes(_PAGE // 2)  # the other half is easy to compress
                     at = guest.window_at + chance.randrange(guest.window // _PAGE) * _PAGE
                     os.pwrite(fd, page, at)
+                self._wrote.set()
                 if self._stop.wait(0.1):
                     return
         finally:

@@ -1,20 +1,21 @@
-"""What of a scenario is done already, and how long the rest will take. The results are the state: a run that has
-one is not done again."""
+"""Which runs of a scenario are finished already, and how long the rest will take.
+
+The results in a folder are the only state: a run that has one there is not made again.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lab.errors import LabUsageError
-from lab.measure import results, typed_json
-from lab.measure.results import Run, RunResult, ScenarioGuest, ScenarioInfo
+from lab.measure import results
+from lab.measure.results import Host, Run, RunResult, ScenarioGuest, ScenarioInfo
 from lab.measure.scenario import MADE, Scenario
 
-#: Bit/s that the guesses take an unlimited link for.
+#: Bit/s that an unlimited link is taken to have.
 _FAST = 250e6
 _FIXED, _XEN_FIXED, _XEN_AROUND = 5.0, 240.0, 15.0  # seconds
 #: Around a run on namespaces: seconds, and more for each byte of disk and memory, which are touched and compared.
@@ -22,46 +23,69 @@ _AROUND, _AROUND_BYTE = 5.0, 3 / 2**30
 
 
 @dataclass(frozen=True)
+class Basis:
+    """What must be the same for all runs that are compared: the machine, and SHA-256 of disk and memory.
+
+    None: unknown, or not moved.
+    """
+
+    cpu: str | None = None
+    cores: int | None = None
+    host_memory: int | None = None
+    disk: str | None = None
+    memory: str | None = None
+
+
+_LABELS = {
+    "cpu": "CPU", "cores": "number of cores", "host_memory": "size of memory in the machine",
+    "disk": "disk content", "memory": "memory content",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Kept:
-    """A result of this scenario: its run, or what was discarded. `of`: what it was measured on and with, which must
-    be the same for all runs that are compared (see `same`)."""
+    """A result of this scenario in `path`: its run, the seconds it took, and whether it was discarded."""
 
     run: Run
     seconds: float
     discarded: bool
     path: Path = Path()
-    of: Mapping[str, Any] = field(default_factory=dict)
+    basis: Basis = Basis()
 
 
 def kept(folder: Path, scenario: Scenario) -> list[Kept]:
-    """The results in `folder` that are this scenario's, with the guest that it has now. Raises LabError."""
+    """Return the results in `folder` that are of this scenario with today's guest. Raises LabError."""
     found = []
     for path in sorted(folder.glob("*.json")):
         result = results.load(path)
         if result.run is not None and result.scenario == info(scenario):
             seconds = result.figures.seconds if result.figures else 0.0
-            found.append(Kept(result.run, seconds, bool(result.discarded), path, _of(result)))
+            found.append(Kept(result.run, seconds, bool(result.discarded), path, _basis(result)))
     return found
 
 
-def _of(result: RunResult) -> dict[str, Any]:
+def _basis(result: RunResult) -> Basis:
     host, figures = result.host, result.figures
-    found: dict[str, Any] = {"cpu": host.cpu, "cores": host.cores, "memory": host.memory}
-    for name, each in (("disk", figures and figures.disk), ("memory", figures and figures.memory)):
-        if each and each.sha256:
-            found[f"the {name}'s content"] = each.sha256
-    return found
+    disk = figures.disk.sha256 if figures and figures.disk else None
+    memory = figures.memory.sha256 if figures and figures.memory else None
+    return Basis(host.cpu, host.cores, host.memory, disk, memory)
 
 
-def same(done: Sequence[Kept], here: Mapping[str, Any], disks: Mapping[int, str], memory: str | None) -> None:
-    """Raises LabUsageError unless what is `done` was measured on the machine `here`, with these `disks` (SHA-256 by
-    their data) and this `memory`: what is compared must differ in nothing but the way and the link."""
+def same(done: Sequence[Kept], here: Host, disks: Mapping[int, str], memory: str | None) -> None:
+    """Check that the runs `done` had the same basis as runs on the machine `here` would have.
+
+    `disks`: SHA-256 of the disks by their data, `memory` that of the memory. Raises LabUsageError: what is compared
+    may differ in the way and the link only.
+    """
     for each in done:
-        wanted = {**here, "the disk's content": disks.get(each.run.data), "the memory's content": memory}
-        for name, value in each.of.items():
-            if not each.discarded and wanted.get(name) not in (None, value):
+        if each.discarded:
+            continue
+        wanted = Basis(here.cpu, here.cores, here.memory, disks.get(each.run.data), memory)
+        for name, label in _LABELS.items():
+            old, new = getattr(each.basis, name), getattr(wanted, name)
+            if old is not None and new is not None and old != new:
                 raise LabUsageError(
-                    f"{each.path} was measured with another {name}: {value}, here {wanted[name]}",
+                    f"{each.path} was measured with another {label}: {old}, here {new}",
                     hint="--results FOLDER: another folder for what is measured here and now",
                 )
 
@@ -74,14 +98,8 @@ def info(scenario: Scenario) -> ScenarioInfo:
     return ScenarioInfo(scenario.name, scenario.provider, made if _native(scenario) else None)
 
 
-def about(scenario: Scenario) -> dict[str, Any]:
-    """Return `info` as JSON has it."""
-    found: dict[str, Any] = typed_json.write(info(scenario))
-    return found
-
-
 def left(scenario: Scenario, done: Sequence[Kept]) -> list[Run]:
-    """The runs that have no result yet, in their order."""
+    """Return the runs that have no result yet, in their order."""
     there = {each.run for each in done if not each.discarded}
     return [run for run in scenario.runs() if run not in there]
 
@@ -91,7 +109,11 @@ def _native(scenario: Scenario) -> bool:
 
 
 class Estimate:
-    """How long runs take: as the same cell did, else a guess, corrected by how wrong that was for the same way."""
+    """Estimates how long runs take.
+
+    A cell that was measured takes as long again. Other cells are guessed, and corrected by how wrong the guesses
+    were for the same way.
+    """
 
     def __init__(self, scenario: Scenario, done: Sequence[Kept]) -> None:
         self._scenario = scenario
@@ -102,7 +124,7 @@ class Estimate:
             self.add(each.run, each.seconds, None)
 
     def add(self, run: Run, seconds: float, whole: float | None) -> None:
-        """A run took `seconds`, and `whole` with all that is around it (None: not known)."""
+        """Learn from a run that took `seconds`, and `whole` with everything around it (None: unknown)."""
         if seconds > 0:
             self._seen.setdefault(_cell(run), []).append(seconds)
             self._wrong.setdefault(run.way, []).append(seconds / self._guess(run))
@@ -110,7 +132,7 @@ class Estimate:
             self._around.append(whole - seconds)
 
     def seconds(self, runs: Sequence[Run]) -> float:
-        """What `runs` will take in all."""
+        """Return how long `runs` will take in all."""
         around = statistics.median(self._around) if self._around else self._guess_around()
         return sum(self._one(run) + around for run in runs)
 

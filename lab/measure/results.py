@@ -20,7 +20,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -177,10 +177,6 @@ class Run:
     data: int
     repetition: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        return asdict(self)
-
     @property
     def words(self) -> str:
         """Return a description for people."""
@@ -240,41 +236,6 @@ class Measurement:
         """Return the run's result on this machine; `versions` of the programs that it used."""
         here = Host.here(round(self._steal.as_dict()["share"], 4))
         return RunResult(self.kind, self.when, here, self.spec, {**versions, **source()}, figures)
-
-
-@dataclass
-class Result:
-    """One run as the ways still build it: a Measurement whose figures are a dictionary."""
-
-    kind: str
-    spec: Spec
-    versions: dict[str, str] = field(default_factory=dict)
-    figures: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._when = datetime.now(UTC)
-        self._steal = Steal()
-
-    def as_dict(self) -> dict[str, Any]:
-        """As it is kept."""
-        return {
-            "format": FORMAT,
-            "kind": self.kind,
-            "when": self._when.isoformat(timespec="seconds"),
-            "host": {**host(), "steal": round(self._steal.as_dict()["share"], 4)},
-            "lab": self.spec.as_dict(),
-            "versions": {**self.versions, **source()},
-            "figures": self.figures,
-        }
-
-    def save(self, folder: Path) -> Path:
-        """Write it into `folder` under a new name. Raises LabError."""
-        return _save(folder, self.kind, self.spec, self._when, self.as_dict())
-
-
-def host() -> dict[str, Any]:
-    """Return the machine without its steal, as JSON has it."""
-    return {key: value for key, value in typed_json.write(Host.here()).items() if key != "steal"}
 
 
 def load(path: Path) -> RunResult:

@@ -1,18 +1,21 @@
-"""ssh from host-a to host-b of a lab of namespaces: keys, configuration and server of its own, gone afterwards."""
+"""An ssh server on host-b for one run, with keys and configuration of its own, and the client's side of it."""
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import subprocess
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from lab.errors import CommandError, MissingError
-from lab.hosts.provider.base import Node
 
-_START = 30.0  # seconds
+#: Host-b's name in the client's configuration.
 NAME = "hostb"
-_PORT = 22
+Opener = Callable[..., "subprocess.Popen[Any]"]
+_START = 120.0  # seconds until it must listen; it takes a fraction of one
 
 _SERVER = """\
 Port {port}
@@ -27,15 +30,15 @@ KbdInteractiveAuthentication no
 PermitRootLogin yes
 PrintMotd no
 MaxStartups 100
+MaxSessions 100
 LogLevel ERROR
 Subsystem sftp internal-sftp
-SetEnv {environment}
 """
 _CLIENT = """\
 Host {name}
     HostName {address}
     Port {port}
-    User root
+    User {user}
     IdentityFile "{folder}/user_key"
     IdentitiesOnly yes
     IdentityAgent none
@@ -45,56 +48,78 @@ Host {name}
     StrictHostKeyChecking yes
     BatchMode yes
     ControlMaster no
+    ControlPath none
     LogLevel ERROR
 """
 
 
 class Sshd:
-    """Serves on `node` from its making to `close()`; `client` is ssh's configuration for who calls, `environment`
-    that of its sessions. Raises MissingError, CommandError."""
+    """An sshd at `address`:`port` of the host whose processes `popen` starts, from construction to `close()`.
 
-    def __init__(self, node: Node, address: str, folder: Path, environment: dict[str, str]) -> None:
+    Keys and configuration are in `folder`; sessions have `environment`. `pid` is the server's. Raises MissingError
+    without ssh or sshd, CommandError if it does not listen.
+    """
+
+    def __init__(
+        self,
+        popen: Opener,
+        address: str,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        port: int = 22,
+    ) -> None:
         server = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
         if server is None or shutil.which("ssh") is None:
-            raise MissingError("there is no ssh or sshd here", hint="apt install openssh-server openssh-client")
+            raise MissingError("ssh or sshd is not installed", hint="apt install openssh-server openssh-client")
         folder.mkdir(parents=True, exist_ok=True)
         for key in ("host_key", "user_key"):
             (folder / key).unlink(missing_ok=True)
             words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", key, "-f", str(folder / key)]
             subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
         (folder / "known_hosts").write_text(f"{NAME} {(folder / 'host_key.pub').read_text()}", encoding="ascii")
-        given = {"folder": folder, "address": address, "port": _PORT, "name": NAME}
-        settings = " ".join(f'{key}="{value}"' for key, value in environment.items())
-        self.client, configuration = folder / "ssh_config", folder / "sshd_config"
-        self.client.write_text(_CLIENT.format(**given), encoding="utf-8")
-        configuration.write_text(_SERVER.format(**given, environment=settings), encoding="utf-8")
-        node.check(["mkdir", "-p", "/run/sshd"])  # the host's own /run
-        words = [server, "-D", "-e", "-f", str(configuration)]
+        given = {"folder": folder, "address": address, "port": port, "name": NAME, "user": getpass.getuser()}
+        settings = " ".join(f'{key}="{value}"' for key, value in (environment or {}).items())
+        client, configuration = folder / "ssh_config", folder / "sshd_config"
+        client.write_text(_CLIENT.format(**given), encoding="utf-8")
+        lines = _SERVER.format(**given) + (f"SetEnv {settings}\n" if settings else "")
+        configuration.write_text(lines, encoding="utf-8")
+        #: The words that reach host-b's shell, without its name.
+        self.shell = ["ssh", "-F", str(client)]
+        # As root, sshd refuses to start without this folder, which may be the host's own /run.
+        script = 'mkdir -p /run/sshd 2>/dev/null; exec "$@"'
+        words = ["sh", "-c", script, "sh", server, "-D", "-e", "-f", str(configuration)]
         null = subprocess.DEVNULL
-        self._process = node.popen(words, stdin=null, stdout=null, stderr=subprocess.PIPE)
-        self._wait(node, address)
+        self._process = popen(words, stdin=null, stdout=null, stderr=subprocess.PIPE)
+        self.pid = self._process.pid
+        try:
+            self._wait(popen, port)
+        except BaseException:
+            self.close()
+            raise
 
-    @property
-    def shell(self) -> list[str]:
-        """The words that reach the far host, without its name."""
-        return ["ssh", "-F", str(self.client)]
+    def run(self, command: str) -> list[str]:
+        """Return the words that run a shell command on host-b."""
+        return [*self.shell, NAME, command]
+
+    def copy(self, source: Path, target: Path) -> list[str]:
+        """Return the words that copy a file to host-b."""
+        return ["scp", *self.shell[1:], str(source), f"{NAME}:{target}"]
 
     def close(self) -> None:
-        """End it; what runs through it ends with it."""
+        """End the server; sessions end with their programs."""
         self._process.terminate()
         self._process.wait()
         assert self._process.stderr is not None
         self._process.stderr.close()
 
-    def _wait(self, node: Node, address: str) -> None:
-        deadline = time.monotonic() + _START * node.pace()
-        probe = ["sh", "-c", f"ss -Hltn 'sport = :{_PORT}' | grep -q ."]
-        while node.run(probe).code:
+    def _wait(self, popen: Opener, port: int) -> None:
+        deadline = time.monotonic() + _START
+        probe = ["sh", "-c", f"ss -Hltn 'sport = :{port}' | grep -q ."]
+        while popen(probe, stdin=subprocess.DEVNULL).wait():
             if self._process.poll() is not None:
                 assert self._process.stderr is not None
-                said = self._process.stderr.read().decode(errors="replace").strip().splitlines()
-                raise CommandError(f"sshd ended at once: {said[-1] if said else self._process.returncode}")
+                lines = self._process.stderr.read().decode(errors="replace").strip().splitlines()
+                raise CommandError(f"sshd ended at once: {lines[-1] if lines else self._process.returncode}")
             if time.monotonic() > deadline:
-                self.close()
-                raise CommandError("sshd does not listen")
+                raise CommandError(f"sshd does not listen on port {port}")
             time.sleep(0.05)

@@ -6,10 +6,13 @@ module there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lab.hosts.spec import Suite
+from lab.measure.hosts import Hosts
 
 
 class Family(StrEnum):
@@ -50,10 +53,14 @@ class Way:
     """A way of migrating.
 
     `key` names it in scenarios and results, `title` in tables and figures; `order` is its place there.
+    `run` migrates once and checks what arrived; it raises LabError.
     `disk`, `memory`: what is moved within the measured time.
     `native`, `xen`: whether it runs on namespaces and on real Xen.
     `ipsec`: the suite between the hosts; off if ssh or xenplugin encrypt, or nothing does.
     `holes`: the disk's holes are sent as well, so the time does not depend on how much of the disk is data.
+    `writes`: the guest has the disk, and writes to it, while it is moved. Otherwise another way provides the disk
+    on both hosts, or the guest is stopped before the disk is copied.
+    `sent`: see Sent.
     """
 
     key: str
@@ -61,10 +68,31 @@ class Way:
     family: Family
     order: int
     style: Style
+    run: Callable[[Hosts], None]
     disk: bool
     memory: bool
     native: bool = True
     xen: bool = True
     ipsec: Suite = Suite.OFF
     holes: bool = False
+    writes: bool = False
     sent: Sent = Sent()
+
+
+def stopped(copy: Callable[[Hosts], None]) -> Callable[[Hosts], None]:
+    """Return the `run` of a way that copies the disk of a stopped guest by `copy`, then runs `xl migrate` over ssh.
+
+    The guest counts as stopped from the start: otherwise its disk would change during the copy.
+    """
+
+    def run(hosts: Hosts) -> None:
+        with hosts.measured():
+            with hosts.phase("disks"):
+                copy(hosts)
+            with hosts.phase("memory"):
+                hosts.run(["xl", "migrate", "-s", shlex.join(hosts.ssh), hosts.guest, hosts.far])
+        hosts.check_guest()
+        hosts.check_disk()
+        hosts.figures = replace(hosts.figures, downtime=hosts.figures.seconds)
+
+    return run

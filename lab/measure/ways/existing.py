@@ -6,7 +6,15 @@ The disk is not moved: it is on both hosts already.
 from __future__ import annotations
 
 from lab.hosts.spec import Suite
+from lab.measure.hosts import Hosts
 from lab.measure.way import Family, Style, Way
+
+
+def _run(hosts: Hosts) -> None:
+    with hosts.tcp() as shell, hosts.measured():
+        hosts.run(["xl", "migrate", "-s", shell, hosts.guest, hosts.far])
+    hosts.check_guest()
+
 
 WAYS = (
     Way(
@@ -15,6 +23,7 @@ WAYS = (
         Family.XL,
         10,
         Style("#333333", "#d6d6d6", (), "s", 2.2),
+        _run,
         disk=False,
         memory=True,
         ipsec=Suite.PAPER,
@@ -25,6 +34,7 @@ WAYS = (
         Family.XL,
         20,
         Style("#777777", "#9a9a9a", (8, 3), "D"),
+        _run,
         disk=False,
         memory=True,
         ipsec=Suite.TODAY,
@@ -35,6 +45,7 @@ WAYS = (
         Family.XL,
         30,
         Style("#a06a00", "#e69f00", (2, 3), "x"),
+        _run,
         disk=False,
         memory=True,
     ),

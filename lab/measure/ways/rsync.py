@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from lab.measure.way import Family, Sent, Style, Way
+import shlex
+
+from lab.measure.hosts import Hosts
+from lab.measure.way import Family, Sent, Style, Way, stopped
+
+
+def _copy(hosts: Hosts) -> None:
+    words = ["rsync", "-S", "-z", "--zc=zstd", "-e", shlex.join(hosts.ssh)]
+    hosts.run([*words, hosts.disk, f"{hosts.far}:{hosts.arrived}"])
+
 
 WAYS = (
     Way(
@@ -11,6 +20,7 @@ WAYS = (
         Family.TOOL,
         70,
         Style("#8a6d00", "#d9c34a", (3, 3), "P"),
+        stopped(_copy),
         disk=True,
         memory=True,
         xen=False,

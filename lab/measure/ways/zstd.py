@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from lab.measure.way import Family, Sent, Style, Way
+import shlex
+
+from lab.measure.hosts import Hosts
+from lab.measure.way import Family, Sent, Style, Way, stopped
+
+
+def _copy(hosts: Hosts) -> None:
+    far = f"zstd -q -d --sparse -f -o {shlex.quote(hosts.arrived)}"
+    pipe = f"zstd -q -1 -T0 -c {shlex.quote(hosts.disk)} | {shlex.join([*hosts.ssh, hosts.far, far])}"
+    hosts.run(["bash", "-o", "pipefail", "-c", pipe])
+
 
 WAYS = (
     Way(
@@ -11,6 +21,7 @@ WAYS = (
         Family.TOOL,
         80,
         Style("#6b6b00", "#c8c83c", (10, 4), "X"),
+        stopped(_copy),
         disk=True,
         memory=True,
         xen=False,

@@ -307,4 +307,4 @@ def test_the_command_tells_what_is_extrapolated(tmp_path: Path, capsys: pytest.C
     assert "too few runs" not in said and "median" in said
     assert cli.main(["predict", "--bench", str(path), "--disk", "auto"]) == 2
     caught = capsys.readouterr()
-    assert "'auto' is no size" in caught.err and not caught.out
+    assert "'auto' is not a size" in caught.err and not caught.out
