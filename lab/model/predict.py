@@ -20,14 +20,13 @@ from dataclasses import dataclass, replace
 
 from lab.errors import LabError
 from lab.measure.results import Disk, Figures, Memory
+from lab.measure.way import Family
 from lab.measure.ways import WAYS
 from lab.model.fit import LEAST_CELLS, Error, held_out, least_squares
 from lab.model.speed import Hosts
-from lab.report.data import Cell, Dataset
+from lab.report.dataset import Cell, Dataset
 from xenplugin.link.tcp import MAX_STREAMS
 
-PLUGIN = ("full", "static", "live")
-_TOOLS = ("existing", "existing-gcm", "plain", "paper-full", "paper-partial", "rsync", "zstd")
 #: What zstd 1 makes of data of file systems, where no run says.
 _RATIO = 3.0
 #: Bytes that the plugin can have under way: of each connection the usual half of Linux's largest send buffer.
@@ -96,10 +95,11 @@ def fit(sets: Sequence[Dataset], hosts: Hosts) -> list[Model]:
     """A model for each way that has enough cells, of whatever guests: sizes are terms of it. `hosts` are those that
     the runs were made on. Raises LabError."""
     found = []
-    for way in (*_TOOLS, *PLUGIN):
+    for way, info in WAYS.items():
         cells = _cells(sets, way)
         if len(cells) >= LEAST_CELLS:
-            found.append(_plugin(way, cells, hosts) if way in PLUGIN else _tool(way, cells))
+            plugin = info.family is Family.PLUGIN
+            found.append(_plugin(way, cells, hosts) if plugin else _tool(way, cells))
     if not found:
         raise LabError(
             f"there are too few runs for a model: {LEAST_CELLS} cells of a way at least",
@@ -110,7 +110,7 @@ def fit(sets: Sequence[Dataset], hosts: Hosts) -> list[Model]:
 
 def too_few(sets: Sequence[Dataset]) -> dict[str, int]:
     """How many cells each way has of which there is no model."""
-    known = {way: len(_cells(sets, way)) for way in (*_TOOLS, *PLUGIN)}
+    known = {way: len(_cells(sets, way)) for way in WAYS}
     return {way: cells for way, cells in known.items() if 0 < cells < LEAST_CELLS}
 
 
@@ -124,18 +124,18 @@ def memory_ratio(sets: Sequence[Dataset]) -> float:
 def _cells(sets: Sequence[Dataset], way: str) -> list[_Cell]:
     """Medians of the cells of `way`, with the data that the disk was measured to have."""
     return [
-        _Cell(_job(cell, several, memory), statistics.median(run.seconds for run in several))
+        _Cell(_job(cell, several, memory, memory.stream), statistics.median(run.seconds for run in several))
         for each in sets
         for cell, several in each.runs.items()
-        if cell.way == way and (memory := several[0].memory)
+        if cell.way == way and (memory := several[0].memory) and memory.stream
     ]
 
 
-def _job(cell: Cell, several: Sequence[Figures], memory: Memory) -> Job:
+def _job(cell: Cell, several: Sequence[Figures], memory: Memory, stream: int) -> Job:
     disk = several[0].disk or Disk(0, 0)
     packed = [ratio for run in several if (ratio := _packed(cell.way, run))]
     return Job(
-        memory.stream or memory.size, disk.size, disk.data, cell.rtt, cell.rate, memory.ratio or Job.ratio,
+        stream, disk.size, disk.data, cell.rtt, cell.rate, memory.ratio or Job.ratio,
         statistics.median(packed) if packed else _RATIO,
     )  # fmt: skip
 
@@ -143,7 +143,7 @@ def _job(cell: Cell, several: Sequence[Figures], memory: Memory) -> Job:
 def _packed(way: str, run: Figures) -> float | None:
     """How many bytes of the disk's data went over the link as one; None if the run does not tell."""
     data, info = run.disk.data if run.disk else 0, WAYS[way]
-    if way in PLUGIN:
+    if info.family is Family.PLUGIN:
         sent = float(run.disks_wire_bytes)
     else:
         memory = (run.memory and run.memory.stream) or 0

@@ -21,7 +21,7 @@ from lab.model.fit import held_out, least_squares
 from lab.model.predict import Job, fit, memory_ratio, site, too_few
 from lab.model.speed import Hosts, check
 from lab.report import data as report_data
-from lab.report.data import Cell, Dataset
+from lab.report.dataset import Cell, Dataset
 from lab.verbs.predict import job_of
 
 FIGURES = {
