@@ -49,7 +49,7 @@ def write(
     parts = {
         "The link": _link(profile),
         "The machine": facts.host(),
-        "Programs": facts.programs(),
+        "Programs": facts.versions(),
         "The run": _run(image, world),
     }
     parts |= {f"{each.title}, in its own words": _own_words(each.detail) for each in run if each.detail}

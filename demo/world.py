@@ -19,7 +19,6 @@ from pathlib import Path
 
 from demo import DemoError
 from demo.process import stop
-from demo.remote import Remote
 from netem.emulator.tun import NAME as DEVICE
 from netem.errors import NetemError
 from netem.profile import Profile
@@ -55,14 +54,14 @@ def link_profile() -> Profile:
 class World:
     """Host a sends, host b receives. `here` and `there` start programs on them, like subprocess.Popen.
 
-    `remote` is ssh from a to b; its keys and configuration are in `folder`. Raises DemoError without ssh or sshd.
+    `address` is host b's.
     """
 
-    def __init__(self, hosts: TwoHosts, folder: Path) -> None:
+    def __init__(self, hosts: TwoHosts) -> None:
         self._hosts = hosts
         self.kind = "two network namespaces" + (", rootless" if mapped_user() else "") + ", link emulated"
         self.here, self.there = hosts.a.popen, hosts.b.popen
-        self.remote = Remote(folder, hosts.b.address, _SSH_PORT)
+        self.address = hosts.b.address
         # Opened inside the namespace once; read again and again from here.
         self._counters = hosts.a.call(Path("/proc/thread-self/net/dev").open)
 
@@ -95,12 +94,6 @@ class World:
         return server, lambda: self._hosts.a.call(lambda: socket.create_connection(place, 10))
 
     @contextmanager
-    def serving(self) -> Iterator[None]:
-        """Run sshd on host b during the block; after it, sshd's CPU time counts as that of our children."""
-        with self.remote.serving(self.there, lambda: self._hosts.b.call(self.remote.listens)):
-            yield
-
-    @contextmanager
     def recording(self, path: Path) -> Iterator[dict[str, int]]:
         """Record host a's packets into the pcap `path`; after the block the dict has "packets" and "dropped"."""
         words = [sys.executable, "-m", "lab.verify.capture.record", DEVICE, str(path)]
@@ -125,10 +118,10 @@ class World:
 
 
 @contextmanager
-def world(profile: Profile, folder: Path) -> Iterator[World]:
-    """Make the two hosts for the block; `folder` is for keys and configuration. Raises DemoError, NetemError."""
+def world(profile: Profile) -> Iterator[World]:
+    """Make the two hosts for the block. Raises NetemError."""
     with TwoHosts(profile, sysctls=_SETTINGS) as hosts:
-        made = World(hosts, folder)
+        made = World(hosts)
         try:
             yield made
         finally:

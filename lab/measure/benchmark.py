@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 from lab.errors import CheckError
 from lab.hosts.provider.base import Say
 from lab.measure import ballast, images, judge, programs, typed_json
+from lab.measure.cpu import children_seconds
 from lab.measure.images import Image
 from lab.measure.judge import Limits
 from lab.measure.results import Figures, Host
@@ -112,12 +112,6 @@ def execute(benchmark: Benchmark, repeat: int, folder: Path, say: Say) -> list[V
 def median(trials: Sequence[Trial], of: Callable[[Trial], float] = lambda trial: trial.wall) -> float:
     """Return the median of a figure of `trials`, by default of the wall time."""
     return statistics.median(map(of, trials))
-
-
-def children_seconds() -> float:
-    """Return the CPU seconds of all children that were waited for, and of theirs."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def _judged(case: Case, say: Say) -> Trial:

@@ -66,9 +66,9 @@ class DiskHosts:
 
     def _serve(self, environment: Mapping[str, str]) -> None:
         """Start the ssh server, whose sessions have `environment`."""
-        server = Sshd(self._popen_b, self._address, self._there / "ssh", environment, self._port)
-        self._stack.callback(server.close)
-        self.ssh, self.scp = server.shell, ["scp", *server.shell[1:]]
+        self._server = Sshd(self._popen_b, self._address, self._there / "ssh", environment, self._port)
+        self._stack.callback(self._server.close)
+        self.ssh, self.scp = self._server.shell, ["scp", *self._server.shell[1:]]
 
     def _command(self, words: Sequence[str]) -> list[str]:
         """Return the words that run a way's command on host-a."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
 import shutil
 import subprocess
 import time
@@ -11,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import CommandError, MissingError
+from netem.processes import wait_or_kill
+from netem.user_namespace import as_user, mapped_user
 
 #: Host-b's name in the client's configuration.
 NAME = "hostb"
 Opener = Callable[..., "subprocess.Popen[Any]"]
 _START = 120.0  # seconds until it must listen; it takes a fraction of one
+_GRACE = 3.0  # seconds between SIGTERM and SIGKILL
 
 _SERVER = """\
 Port {port}
@@ -56,7 +60,8 @@ Host {name}
 class Sshd:
     """An sshd at `address`:`port` of the host whose processes `popen` starts, from construction to `close()`.
 
-    Keys and configuration are in `folder`; sessions have `environment`. `pid` is the server's. Raises MissingError
+    Keys and configuration are in `folder`; sessions have `environment`. `pid` is the server's, which is a child of
+    this process. In a user namespace it runs as the user who made that (netem.user_namespace). Raises MissingError
     without ssh or sshd, CommandError if it does not listen.
     """
 
@@ -68,7 +73,8 @@ class Sshd:
         environment: Mapping[str, str] | None = None,
         port: int = 22,
     ) -> None:
-        server = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
+        # sshd starts itself again for each session and needs an absolute path; Debian has it outside users' PATH.
+        server = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
         if server is None or shutil.which("ssh") is None:
             raise MissingError("ssh or sshd is not installed", hint="apt install openssh-server openssh-client")
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +83,7 @@ class Sshd:
             words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", key, "-f", str(folder / key)]
             subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
         (folder / "known_hosts").write_text(f"{NAME} {(folder / 'host_key.pub').read_text()}", encoding="ascii")
-        given = {"folder": folder, "address": address, "port": port, "name": NAME, "user": getpass.getuser()}
+        given = {"folder": folder, "address": address, "port": port, "name": NAME, "user": _user()}
         settings = " ".join(f'{key}="{value}"' for key, value in (environment or {}).items())
         client, configuration = folder / "ssh_config", folder / "sshd_config"
         client.write_text(_CLIENT.format(**given), encoding="utf-8")
@@ -87,7 +93,7 @@ class Sshd:
         self.shell = ["ssh", "-F", str(client)]
         # As root, sshd refuses to start without this folder, which may be the host's own /run.
         script = 'mkdir -p /run/sshd 2>/dev/null; exec "$@"'
-        words = ["sh", "-c", script, "sh", server, "-D", "-e", "-f", str(configuration)]
+        words = ["sh", "-c", script, "sh", *as_user([server, "-D", "-e", "-f", str(configuration)])]
         null = subprocess.DEVNULL
         self._process = popen(words, stdin=null, stdout=null, stderr=subprocess.PIPE)
         self.pid = self._process.pid
@@ -97,18 +103,10 @@ class Sshd:
             self.close()
             raise
 
-    def run(self, command: str) -> list[str]:
-        """Return the words that run a shell command on host-b."""
-        return [*self.shell, NAME, command]
-
-    def copy(self, source: Path, target: Path) -> list[str]:
-        """Return the words that copy a file to host-b."""
-        return ["scp", *self.shell[1:], str(source), f"{NAME}:{target}"]
-
     def close(self) -> None:
         """End the server; sessions end with their programs."""
         self._process.terminate()
-        self._process.wait()
+        wait_or_kill(self._process, _GRACE)
         assert self._process.stderr is not None
         self._process.stderr.close()
 
@@ -123,3 +121,13 @@ class Sshd:
             if time.monotonic() > deadline:
                 raise CommandError(f"sshd does not listen on port {port}")
             time.sleep(0.05)
+
+
+def _user() -> str:
+    """Return the name of the user that logs in. Raises MissingError if it has none."""
+    user = mapped_user() or os.getuid()
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        hint = "sshd logs in only users with a name"
+        raise MissingError(f"user {user} is not in /etc/passwd", hint=hint) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ LOUD = Finding(packets=9, kinds={"tcp/9000": [9, 9]}, hits=[Hit(0, "raw", "a > b
 
 
 def outcome(key: str, title: str, taken: float, **more: object) -> Outcome:
-    values = {
+    values: dict[str, Any] = {
         "phases": [("compress", taken * 0.7), ("scp", taken * 0.3)],
         "cpu_here": 123.4,
         "cpu_there": 56.7,
