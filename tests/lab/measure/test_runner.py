@@ -1,4 +1,4 @@
-"""A whole small experiment on namespaces: the real programs, an xl that plays, and nothing left behind."""
+"""A whole small experiment on namespaces: the real programs, a fake xl, and nothing left behind."""
 
 from __future__ import annotations
 
