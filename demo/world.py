@@ -19,6 +19,7 @@ from pathlib import Path
 
 from demo import DemoError
 from demo.process import stop
+from lab.measure.native.link_watch import DeviceCounter
 from netem.emulator.tun import NAME as DEVICE
 from netem.errors import NetemError
 from netem.profile import Profile
@@ -62,8 +63,7 @@ class World:
         self.kind = "two network namespaces" + (", rootless" if mapped_user() else "") + ", link emulated"
         self.here, self.there = hosts.a.popen, hosts.b.popen
         self.address = hosts.b.address
-        # Opened inside the namespace once; read again and again from here.
-        self._counters = hosts.a.call(Path("/proc/thread-self/net/dev").open)
+        self._counter = DeviceCounter(hosts.a.name)
 
     def reset(self) -> None:
         """Start counting at zero."""
@@ -79,13 +79,7 @@ class World:
 
     def carried(self) -> int:
         """Return the bytes that host a has sent and received so far; cheap enough for ten calls a second."""
-        self._counters.seek(0)
-        for line in self._counters:
-            name, _, numbers = line.partition(":")
-            if name.strip() == DEVICE:
-                words = numbers.split()
-                return int(words[0]) + int(words[8])
-        return 0
+        return self._counter.read()
 
     def plain(self) -> tuple[socket.socket, Callable[[], socket.socket]]:
         """Return a listening socket on host b, and a function that connects to it from host a."""
@@ -114,7 +108,7 @@ class World:
 
     def close(self) -> None:
         """Close what was opened; the hosts stay until TwoHosts ends."""
-        self._counters.close()
+        self._counter.close()
 
 
 @contextmanager
