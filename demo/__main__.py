@@ -33,6 +33,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> int:
+    """Run the demo; return the exit code."""
     terminal = Terminal()
     adopt_orphans()
     guard = SigtermGuard()
@@ -92,7 +93,7 @@ def _compare(terminal: Terminal, bench: Bench) -> tuple[list[Outcome], Proof]:
 
 
 def _difference(terminal: Terminal, bench: Bench, look: Look) -> Outcome:
-    """Copy the image as it is after a day's use over its old copy, which the last way left on host b."""
+    """Copy a changed image onto its old copy, which the last way left on host b."""
     again = Outcome("xenplugin, again", "xenplugin copy of the changed image", key="xenplugin-again", extra=True)
     terminal.head(again)
     return bench.run(again, ours, changed=change(bench), look=look)
