@@ -5,11 +5,12 @@
 # make test-fast the same without what needs minutes
 # make test-lab  the tests on real Xen hosts: half an hour under software emulation
 # make test-faults  each process of a migration killed in each phase, on fake hosts: 40 minutes
+# make check     lint and types alone, as pre-commit runs them
 # Each says what it lacks; all but deb make their own virtual environment in .venv.
 
 PY := .venv/bin/python
 
-.PHONY: demo xen-demo deb test test-lab test-faults test-fast lint debian bench clean
+.PHONY: demo xen-demo deb test test-lab test-faults test-fast check debian bench clean
 
 demo: .venv/ready
 	@packaging/prepare.sh tools demo
@@ -27,7 +28,7 @@ deb:
 test: .venv/ready
 	@packaging/prepare.sh tools test
 	@packaging/prepare.sh tools lab
-	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory check
 	$(PY) -m pytest -m "not matrix and not (lab and slow) or smoke"
 	@$(MAKE) --no-print-directory debian
 
@@ -38,10 +39,10 @@ test-lab: .venv/ready
 test-faults: .venv/ready
 	$(PY) -m pytest -m matrix
 
-test-fast: .venv/ready lint
+test-fast: .venv/ready check
 	$(PY) -m pytest -m "not slow and not lab and not matrix"
 
-lint: .venv/ready
+check: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check --quiet .
 	.venv/bin/mypy

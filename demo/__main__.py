@@ -1,7 +1,8 @@
 """python -m demo: build the image, make the two hosts, run each way, show what came of it.
 
 Exit codes: 0 all ways arrived whole and secret, 1 one did not, 2 the demo could not be run, 130 ctrl-C.
-DEMO_RTT and DEMO_RATE change the link: `DEMO_RTT=20 DEMO_RATE=1gbit make demo`.
+DEMO_RTT and DEMO_RATE change the link: `DEMO_RTT=20ms DEMO_RATE=1gbit make demo`. An ordinary user's demo starts
+itself again inside a user namespace.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from demo.world import World, link_profile, world
 from netem.errors import NetemError
 from netem.profile import Profile
 from netem.signals import SigtermGuard, signals_wait
+from netem.user_namespace import ensure_root
 
 HERE = Path(__file__).resolve().parent
 
@@ -54,11 +56,12 @@ def main() -> int:
 
 def _run(terminal: Terminal) -> int:
     profile = link_profile()
+    ensure_root()
     terminal.title(page.link_words(profile))
     image = obtain(terminal.say)
     folder = Path(mkdtemp(prefix=f"run-{os.getpid()}-", dir=cache()))
     try:
-        with world(profile, folder, terminal.say) as hosts:
+        with world(profile, folder) as hosts:
             terminal.facts(image, hosts)
             bench = Bench(hosts, image, folder, terminal)
             outcomes, proof = _compare(terminal, bench)
@@ -72,8 +75,7 @@ def _run(terminal: Terminal) -> int:
 
 
 def _compare(terminal: Terminal, bench: Bench) -> tuple[list[Outcome], Proof]:
-    # Where the keys themselves can be read, to look for the image would prove nothing.
-    look = looker(bench.image.canaries) if bench.world.remote.private else None
+    look = looker(bench.image.canaries)
     outcomes = []
     for outcome, way in all_ways():
         terminal.head(outcome)
@@ -87,7 +89,7 @@ def _compare(terminal: Terminal, bench: Bench) -> tuple[list[Outcome], Proof]:
     return outcomes, prove(bench)
 
 
-def _difference(terminal: Terminal, bench: Bench, look: Look | None) -> Outcome:
+def _difference(terminal: Terminal, bench: Bench, look: Look) -> Outcome:
     """The image after a day's use goes over its old copy, which the last way left on host b."""
     again = Outcome("xenplugin, again", "xenplugin copy of the changed image", key="xenplugin-again", extra=True)
     terminal.head(again)

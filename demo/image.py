@@ -23,6 +23,7 @@ from pathlib import Path
 from demo import DemoError
 from demo.process import output, pipeline
 from lab.verify.content.canary import make_canaries
+from netem.user_namespace import mapped_user
 
 SIZE = 2 << 30  # bytes, of the image
 _VERSION = 1  # to be raised when what is built changes without one of the following
@@ -67,7 +68,7 @@ def obtain(say: Say) -> Image:
     """The image, from the cache or newly built; `say` is told what goes on. Raises DemoError."""
     home = cache()
     _remove_ruins(home)
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or mapped_user() is not None:
         return _cached_or_built(home, "usr", say, "without root")
     if shutil.which("mmdebstrap") is None:
         return _cached_or_built(home, "usr", say, "mmdebstrap is not installed")

@@ -28,7 +28,7 @@ _RATES = {"gbit": "Gbit/s", "mbit": "Mbit/s", "kbit": "kbit/s", "bit": "bit/s"}
 
 def link_words(profile: Profile) -> str:
     """The link for people: `120 ms round trip, 200 Mbit/s`."""
-    text = format_rate(profile.rate)
+    text = format_rate(profile.rate_bits)
     name = next((unit for unit in _RATES if text.endswith(unit)), "")
     rate = f"{text.removesuffix(name)} {_RATES[name]}" if name else "no limit of rate"
     return f"{profile.rtt * 1000:g} ms round trip, {rate}"
@@ -65,7 +65,7 @@ def write(
         punctuality=_punctuality(run),
         doubts=_items(facts.doubts(run), "doubts"),
         conditions="".join(f"<div><h3>{escape(title)}</h3>{_pairs(pairs)}</div>" for title, pairs in parts.items()),
-        command=escape(f"DEMO_RTT={format_time(profile.rtt)} DEMO_RATE={format_rate(profile.rate)} make demo"),
+        command=escape(f"DEMO_RTT={format_time(profile.rtt)} DEMO_RATE={format_rate(profile.rate_bits)} make demo"),
         missing=_items(missing, "missing"),
     )
     report, picture = folder / "report.html", folder / "times.png"

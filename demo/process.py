@@ -1,7 +1,8 @@
-"""Commands as children of the demo: run one or a pipeline, show how far it is, never leave one behind.
+"""Run commands as children of the demo, one or a pipeline; show their progress; never leave one behind.
 
-The CPU time of a command and of all its descendants becomes ours when we wait for it; `cpu_seconds` is that
-sum, and the difference of two readings is what ran in between. So nothing is measured that is not reaped.
+The CPU time of a command and of all its descendants is added to that of our children when we wait for it.
+`cpu_seconds` is that sum; the difference of two readings belongs to what ended between them. Processes that are not
+waited for are not measured.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from demo import DemoError
+from netem.processes import wait_or_kill
 
 _POLL = 0.1  # seconds
 _GRACE = 3.0  # seconds between asking and forcing
@@ -29,25 +31,20 @@ Source = IO[Any] | int | None
 
 
 def cpu_seconds() -> float:
-    """User and system time of every child that was waited for, and of theirs."""
+    """Return the user and system time of all children that were waited for, and of their descendants."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def stop(child: subprocess.Popen[Any]) -> None:
-    """End one child: ask it, then force it. Harmless when it has ended."""
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            child.kill()
-    child.wait()
+    """End one child by SIGTERM, then by SIGKILL. Harmless when it has ended."""
+    child.terminate()
+    wait_or_kill(child, _GRACE)
 
 
 @contextmanager
 def _ended(children: list[subprocess.Popen[Any]]) -> Iterator[None]:
-    """Whatever happens inside, no child outlives the block."""
+    """End all children when the block ends."""
     try:
         yield
     finally:
@@ -64,11 +61,11 @@ def pipeline(
 ) -> float:
     """Run `commands`, each reading what the one before wrote, and return the wall time in seconds.
 
-    Each is an opener (Popen of the host it runs on) and its words. `watch` is called about ten times a
-    second. Raises DemoError with the last line that the failing command said.
+    Each is an opener (Popen of the host it runs on) and its words. `watch` is called about ten times a second.
+    Raises DemoError with the last line that the failing command wrote on stderr.
     """
     children: list[subprocess.Popen[Any]] = []
-    said = [tempfile.TemporaryFile() for _ in commands]  # noqa: SIM115
+    logs = [tempfile.TemporaryFile() for _ in commands]  # noqa: SIM115
     started = time.perf_counter()
     try:
         with _ended(children):
@@ -76,24 +73,24 @@ def pipeline(
             for number, (opener, words) in enumerate(commands):
                 last = number == len(commands) - 1
                 target = (stdout if stdout is not None else subprocess.DEVNULL) if last else subprocess.PIPE
-                children.append(opener(words, stdin=reader, stdout=target, stderr=said[number]))
+                children.append(opener(words, stdin=reader, stdout=target, stderr=logs[number]))
                 if number and reader is not None and not isinstance(reader, int):
                     reader.close()  # the reader's copy is its own; ours would hide a broken pipe
                 reader = children[-1].stdout
             _wait(children, watch)
             taken = time.perf_counter() - started
-        for child, log, (_, words) in zip(children, said, commands, strict=True):
-            # A writer whose reader went away first is not the one to blame.
+        for child, log, (_, words) in zip(children, logs, commands, strict=True):
+            # If a reader ended first, its writer's SIGPIPE is not the failure.
             if child.returncode not in (0, -signal.SIGPIPE):
                 raise DemoError(_complaint(Path(words[0]).name, log) or f"{words[0]}: exit code {child.returncode}")
         return taken
     finally:
-        for log in said:
+        for log in logs:
             log.close()
 
 
 def _wait(children: list[subprocess.Popen[Any]], watch: Callable[[], None]) -> None:
-    """Until all have ended, or one has failed."""
+    """Wait until all have ended, or one has failed."""
     while any(child.poll() is None for child in children):
         if any(child.returncode not in (None, 0) for child in children):
             return
@@ -102,11 +99,11 @@ def _wait(children: list[subprocess.Popen[Any]], watch: Callable[[], None]) -> N
             children[-1].wait(_POLL)
         except subprocess.TimeoutExpired:
             continue
-        time.sleep(0.005)  # the last one is through, the others are about to be
+        time.sleep(0.005)  # the last one has ended, the others are about to
 
 
 def _complaint(program: str, log: IO[bytes]) -> str:
-    """The line in which `program` says what went wrong: its last, but an error before a hint."""
+    """Return the line with `program`'s error message: the last one with "error:" in it, else the last one."""
     log.seek(0)
     lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
     line = next((line for line in reversed(lines) if "error:" in line), lines[-1] if lines else "")
@@ -116,7 +113,7 @@ def _complaint(program: str, log: IO[bytes]) -> str:
 
 
 def output(words: Sequence[str], opener: Opener = subprocess.Popen) -> str:
-    """What a short command prints on stdout. Raises DemoError."""
+    """Return what a short command prints on stdout. Raises DemoError."""
     with tempfile.TemporaryFile() as out:
         pipeline([(opener, words)], stdout=out)
         out.seek(0)
@@ -124,17 +121,20 @@ def output(words: Sequence[str], opener: Opener = subprocess.Popen) -> str:
 
 
 def adopt_orphans() -> None:
-    """From now on a descendant whose parent has ended is this process's child, not init's; see `reap_orphans`."""
+    """Make descendants whose parent has ended children of this process, not of init; see `reap_orphans`."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def children_of(pid: int) -> set[int]:
-    """Looks at everybody's parent: /proc/PID/task/PID/children is closed to us where sshd hides from tracing."""
+    """Return the children of process `pid`, from the parents of all processes.
+
+    /proc/PID/task/PID/children is not readable for an sshd that protects itself from tracing.
+    """
     children = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(path.read_bytes().rpartition(b")")[2].split()[1])
-        except OSError:  # it has gone meanwhile
+        except OSError:  # it has ended meanwhile
             continue
         if parent == pid:
             children.add(int(path.parent.name))
@@ -142,14 +142,14 @@ def children_of(pid: int) -> set[int]:
 
 
 def wait_for_children_of(pid: int, limit: float) -> None:
-    """Until process `pid` has reaped its own children, `limit` seconds at most."""
+    """Wait until process `pid` has no children, `limit` seconds at most."""
     deadline = time.monotonic() + limit
     while children_of(pid) and time.monotonic() < deadline:
         time.sleep(_POLL)
 
 
 def reap_orphans(known: set[int], limit: float) -> None:
-    """Take the CPU time of adopted children as they end, `limit` seconds at most; those in `known` are others."""
+    """Wait at most `limit` seconds for adopted children that are not in `known`, so that their CPU time counts."""
     deadline = time.monotonic() + limit
     while orphans := children_of(os.getpid()) - known:
         for pid in orphans:
@@ -161,7 +161,7 @@ def reap_orphans(known: set[int], limit: float) -> None:
 
 
 def allocated(path: Path) -> int:
-    """Bytes that files under `path` occupy; files that come and go meanwhile do not matter."""
+    """Return the bytes that the files in `path` occupy; files may come and go meanwhile."""
     total = 0
     try:
         with os.scandir(path) as entries:

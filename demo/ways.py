@@ -97,8 +97,7 @@ def ours_again(changed: Path) -> Way:
 def _xenplugin(bench: Bench, name: str, source: Path, total: int, done: Callable[[], int]) -> None:
     result = bench.here / "result.json"
     settings, far = bench.here / "xenplugin.conf", bench.there / "xenplugin"
-    lines = [f'state_dir = "{bench.here}"', *bench.world.xenplugin_settings]
-    settings.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    settings.write_text(f'state_dir = "{bench.here}"\n', encoding="utf-8")
     far.write_text(f'#!/bin/sh\nexec {XENPLUGIN} "$@" --config {settings}\n', encoding="utf-8")
     far.chmod(0o700)
     ssh = shlex.join(bench.world.remote.shell)

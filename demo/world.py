@@ -1,36 +1,35 @@
-"""Two hosts and the long link between them, with or without root.
+"""Two hosts and the long link between them: network namespaces joined by netem's emulator.
 
-As root: two network namespaces joined by netem's emulator, real interfaces, a recorder at one of them.
-Without: see demo.loopback. Everything is gone when the `with` block ends, however it ends.
+They are real hosts to every program: interfaces, TCP, an sshd, a recorder of packets. Everything is gone when the
+`with` block ends, however it ends. Needs root, if only of a user namespace (netem.user_namespace).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from demo import DemoError
-from demo.process import Opener, stop
-from demo.remote import Remote, remote
+from demo.process import stop
+from demo.remote import Remote
 from netem.emulator.tun import NAME as DEVICE
-from netem.errors import NetemError, WorldError
+from netem.errors import NetemError
 from netem.profile import Profile
 from netem.two_hosts import TwoHosts
+from netem.user_namespace import mapped_user
 
 _SSH_PORT, _PLAIN_PORT = 22, 9000  # in host b's namespace, where nobody else listens
+# An ordinary user's sshd listens there too.
+_SETTINGS = {"net.ipv4.ip_unprivileged_port_start": str(_SSH_PORT)}
 _REPOSITORY = str(Path(__file__).resolve().parent.parent)
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -44,85 +43,43 @@ class Traffic:
 
 
 def link_profile() -> Profile:
-    """The link that DEMO_RTT and DEMO_RATE ask for; 120 ms and 200 Mbit/s if they do not. Raises DemoError.
-
-    Bare numbers are milliseconds and Mbit/s.
-    """
+    """Return the link that DEMO_RTT and DEMO_RATE ask for, by default 120 ms and 200 Mbit/s. Raises DemoError."""
     rtt, rate = os.environ.get("DEMO_RTT") or "120ms", os.environ.get("DEMO_RATE") or "200mbit"
-    number = re.compile(r"\s*[0-9.]+\s*")
     try:
-        return Profile.parse(
-            rtt=f"{rtt}ms" if number.fullmatch(rtt) else rtt,
-            rate=f"{rate}mbit" if number.fullmatch(rate) else rate,
-        )
+        return Profile.parse(rtt=rtt, rate=rate)
     except NetemError as error:
         hint = f" ({error.hint})" if error.hint else ""
         raise DemoError(f"DEMO_RTT={rtt} DEMO_RATE={rate}: {error}{hint}") from error
 
 
-class World(ABC):
-    """The hosts: `here` sends, `there` receives; both are openers like subprocess.Popen."""
+class World:
+    """Host a sends, host b receives. `here` and `there` start programs on them, like subprocess.Popen.
 
-    kind: str
-    remote: Remote
-    here: Opener
-    there: Opener
-    xenplugin_settings: Sequence[str] = ()  # lines of its configuration
+    `remote` is ssh from a to b; its keys and configuration are in `folder`. Raises DemoError without ssh or sshd.
+    """
 
-    @abstractmethod
-    def reset(self) -> None:
-        """Counts from here on."""
-
-    @abstractmethod
-    def traffic(self) -> Traffic:
-        """What came of the counting."""
-
-    @abstractmethod
-    def carried(self) -> int:
-        """Bytes that the link has carried so far, cheap enough to be asked ten times a second."""
-
-    @abstractmethod
-    def plain(self) -> tuple[socket.socket, Callable[[], socket.socket]]:
-        """A listening socket on host b, and what connects to it from host a, over the link."""
-
-    @abstractmethod
-    def listens(self) -> bool:
-        """Whether sshd answers, asked on host b."""
-
-    @contextmanager
-    def serving(self) -> Iterator[None]:
-        """sshd listens on host b while the block runs; then its CPU time is ours."""
-        with self.remote.serving(self.there, self.listens):
-            yield
-
-    @abstractmethod
-    def recording(self, path: Path) -> AbstractContextManager[dict[str, int]]:
-        """Captures what passes host a into `path`; the dict has "packets" and "dropped" after the block."""
-
-
-class _Namespaces(World):
-    """Two network namespaces and the emulator."""
-
-    kind = "two network namespaces, link emulated"
-
-    def __init__(self, hosts: TwoHosts, folder: Path, say: Say) -> None:
+    def __init__(self, hosts: TwoHosts, folder: Path) -> None:
         self._hosts = hosts
+        self.kind = "two network namespaces" + (", rootless" if mapped_user() else "") + ", link emulated"
         self.here, self.there = hosts.a.popen, hosts.b.popen
-        self.remote = remote(folder, hosts.b.address, _SSH_PORT, hosts.b.address, _SSH_PORT, say)
+        self.remote = Remote(folder, hosts.b.address, _SSH_PORT)
         # Opened inside the namespace once; read again and again from here.
         self._counters = hosts.a.call(Path("/proc/thread-self/net/dev").open)
 
     def reset(self) -> None:
+        """Start counting at zero."""
         self._hosts.change(self._hosts.profile)
 
     def traffic(self) -> Traffic:
+        """Return what the link carried since `reset`."""
         stats = self._hosts.stats()
-        ways = (stats["a_to_b"], stats["b_to_a"])
+        directions = (stats["a_to_b"], stats["b_to_a"])
         late = stats["a_to_b"]["lateness"]
-        dropped = sum(way["lost"] + way["dropped"] + way["overrun"] for way in ways)
-        return Traffic(sum(way["bytes"] for way in ways), late["p50"], late["p99"], dropped)
+        dropped = sum(each["lost"] + each["dropped"] + each["overrun"] for each in directions)
+        return Traffic(sum(each["bytes"] for each in directions), late["p50"], late["p99"], dropped)
 
     def carried(self) -> int:
+        """Return the bytes that host a has sent and received so far; cheap enough for ten calls a second."""
         self._counters.seek(0)
         for line in self._counters:
             name, _, numbers = line.partition(":")
@@ -132,23 +89,28 @@ class _Namespaces(World):
         return 0
 
     def plain(self) -> tuple[socket.socket, Callable[[], socket.socket]]:
+        """Return a listening socket on host b, and a function that connects to it from host a."""
         place = (self._hosts.b.address, _PLAIN_PORT)
         server = self._hosts.b.call(lambda: socket.create_server(place))
         return server, lambda: self._hosts.a.call(lambda: socket.create_connection(place, 10))
 
-    def listens(self) -> bool:
-        return self._hosts.b.call(self.remote.listens)
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Run sshd on host b during the block; after it, sshd's CPU time counts as that of our children."""
+        with self.remote.serving(self.there, lambda: self._hosts.b.call(self.remote.listens)):
+            yield
 
     @contextmanager
     def recording(self, path: Path) -> Iterator[dict[str, int]]:
+        """Record host a's packets into the pcap `path`; after the block the dict has "packets" and "dropped"."""
         words = [sys.executable, "-m", "lab.verify.capture.record", DEVICE, str(path)]
         recorder = self.here(words, cwd=_REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert recorder.stdout is not None and recorder.stderr is not None
         counts: dict[str, int] = {}
         try:
             if recorder.stdout.readline().strip() != "recording":
-                said = recorder.stderr.read().strip().splitlines()
-                raise DemoError(f"no capture: {said[-1] if said else 'the recorder ended'}")
+                lines = recorder.stderr.read().strip().splitlines()
+                raise DemoError(f"no capture: {lines[-1] if lines else 'the recorder ended'}")
             yield counts
             recorder.send_signal(signal.SIGTERM)
             counts.update(json.loads(recorder.communicate(timeout=30)[0]))
@@ -158,28 +120,16 @@ class _Namespaces(World):
             recorder.stderr.close()
 
     def close(self) -> None:
+        """Close what was opened; the hosts stay until TwoHosts ends."""
         self._counters.close()
 
 
 @contextmanager
-def world(profile: Profile, folder: Path, say: Say) -> Iterator[World]:
-    """The best world that this user can have; `folder` is for keys and configuration. Raises DemoError."""
-    from demo.loopback import loopback
-
-    with ExitStack() as stack:
+def world(profile: Profile, folder: Path) -> Iterator[World]:
+    """Make the two hosts for the block; `folder` is for keys and configuration. Raises DemoError, NetemError."""
+    with TwoHosts(profile, sysctls=_SETTINGS) as hosts:
+        made = World(hosts, folder)
         try:
-            hosts = stack.enter_context(TwoHosts(profile))
-        except WorldError as error:  # no root, or a root that may not make namespaces
-            say(f"{error}: loopback and a relay instead")
-            yield stack.enter_context(loopback(profile, folder, say))
-        else:
-            yield stack.enter_context(_namespaces(hosts, folder, say))
-
-
-@contextmanager
-def _namespaces(hosts: TwoHosts, folder: Path, say: Say) -> Iterator[World]:
-    both = _Namespaces(hosts, folder, say)
-    try:
-        yield both
-    finally:
-        both.close()
+            yield made
+        finally:
+            made.close()

@@ -1,6 +1,6 @@
-"""A link that one machine can be two continents with: one Profile, several back ends that make it real.
+"""Emulated long links: one Profile, three back ends that make it real.
 
-profile.py says what a link is like; world.py (namespaces and the TUN emulator in emulator/), relay.py (plain
-TCP, without root), tc.py (Linux sch_netem) and dummynet.py (FreeBSD ipfw) make one, and each undoes what it
-did. calibrate.py measures whether what was asked for is what there is.
+`profile` describes a link. `two_hosts` (network namespaces and the TUN emulator in `emulator`), `tc` (Linux
+sch_netem) and `dummynet` (FreeBSD ipfw) each make one, and undo what they did. `user_namespace` lets ordinary users
+make the first kind. `calibrate` measures whether a link is what was asked for.
 """

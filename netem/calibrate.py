@@ -1,10 +1,9 @@
-"""Is the link what was asked for? Measures one and puts asked and measured side by side.
+"""Measure a link: what was asked for beside what there is.
 
-The RTT is taken by small ping-pongs on a quiet link (UDP between the namespaces, TCP through the relay), with
-loss switched off: a lost ping measures nothing. The rate is what the emulator itself counted, at IP packet
-level, in the second part of a bulk transfer over several TCP connections with windows large enough for any
-link; the first part is TCP finding its speed. A run is judged by its own lateness and steal: `believable`
-says whether to repeat it.
+The round-trip time is measured by UDP ping-pongs on a quiet link without loss, because a lost ping measures
+nothing. The rate is what the emulator itself counted, at IP packet level, in the second part of a bulk transfer
+over several TCP connections with windows large enough for any link; in the first part TCP finds its speed. A run is
+judged by its own lateness and CPU steal: if `believable` is false, repeat it.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from dataclasses import replace
 from typing import Any
 
 from netem import seeded_random
+from netem.emulator.loop import DIRECTIONS
 from netem.profile import Profile
-from netem.relay import Relay, check
 from netem.two_hosts import TwoHosts
 
 VERSION = 1
@@ -31,23 +30,21 @@ _LARGE_WINDOWS = {
 }
 _PING_SECONDS = 2.0
 _PATIENCE = 10.0  # seconds beyond the RTT until a ping counts as dead
-_LATE = 0.005  # seconds of lateness (p99) from which on a limited link is not what it claims to be
+_LATE = 0.005  # seconds (p99): a rate-limited link that is later than this is not the link that was asked for
 _STOLEN = 0.1  # share of CPU time
 _BLOCK = bytes(1 << 18)
 
 
-def calibrate(
-    profile: Profile, *, relay: bool = False, seconds: float = 3.0, connections: int = 4
-) -> dict[str, Any]:
-    """Brings a link up and measures it; takes about 2 s + 10 RTT + `seconds`.
+def calibrate(profile: Profile, *, seconds: float = 3.0, connections: int = 4) -> dict[str, Any]:
+    """Bring a link up and measure it; takes about 2 s + 10 RTT + `seconds`. Needs root.
 
-    relay: by netem.relay, without root, instead of namespaces. The result is plain numbers for JSON: seconds,
-    bits per second, packets; its fields are in docs/netem.md. Raises NetemError.
+    The result is plain numbers for JSON: seconds, bits per second, packets; its fields are in docs/netem.md.
+    Raises NetemError.
     """
     started = time.time()
-    body = _by_relay(profile, seconds, connections) if relay else _by_world(profile, seconds, connections)
-    rated = profile.rate is not None
-    late = max(body["lateness"][way]["p99"] for way in body["lateness"])
+    body = _measure(profile, seconds, connections)
+    rated = profile.rate_bits is not None
+    late = max(body["lateness"][direction]["p99"] for direction in DIRECTIONS)
     return {
         "version": VERSION,
         "started": started,
@@ -59,87 +56,56 @@ def calibrate(
     }
 
 
-def _by_world(profile: Profile, seconds: float, connections: int) -> dict[str, Any]:
-    with TwoHosts(replace(profile, loss=0.0), "nc", sysctls=_LARGE_WINDOWS) as world:
-        near = world.a.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        far = world.b.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+def _measure(profile: Profile, seconds: float, connections: int) -> dict[str, Any]:
+    with TwoHosts(replace(profile, loss=0.0), "nc", sysctls=_LARGE_WINDOWS) as hosts:
+        near = hosts.a.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        far = hosts.b.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         with near, far:
-            far.bind((world.b.address, 0))
+            far.bind((hosts.b.address, 0))
             near.connect(far.getsockname())
             for end in (near, far):
                 end.settimeout(profile.rtt + _PATIENCE)
-            rtt = _ping(profile, lambda: _udp_round(near, far))
-        world.change(profile)
-        listener = world.b.call(lambda: socket.create_server((world.b.address, 0), backlog=connections))
+            rtt = _ping(profile, near, far)
+        hosts.change(profile)
+        listener = hosts.b.call(lambda: socket.create_server((hosts.b.address, 0), backlog=connections))
         place = listener.getsockname()
-        with _bulk(listener, lambda: world.a.call(lambda: socket.create_connection(place)), connections):
-            first, last = _window(world.stats, profile, seconds)
+        with _bulk(listener, lambda: hosts.a.call(lambda: socket.create_connection(place)), connections):
+            first, last = _window(hosts.stats, profile, seconds)
     counts = last["a_to_b"]
     carried = counts["delivered_bytes"] - first["a_to_b"]["delivered_bytes"]
-    ways = ("a_to_b", "b_to_a")
     return {
         "method": "tun",
         "rtt": rtt,
         **_speed(first, last, carried),
         "loss": {
-            way: {
-                "packets": last[way]["packets"],
-                "lost": last[way]["lost"],
-                "predicted": seeded_random.count_lost(profile.seed, number, profile.loss, last[way]["packets"]),
+            name: {
+                "packets": last[name]["packets"],
+                "lost": last[name]["lost"],
+                "predicted": seeded_random.count_lost(profile.seed, number, profile.loss, last[name]["packets"]),
             }
-            for number, way in enumerate(ways)
+            for number, name in enumerate(DIRECTIONS)
         },
         "dropped": counts["dropped"],
         "overrun": counts["overrun"],
-        "lateness": {way: last[way]["lateness"] for way in ways},
+        "lateness": {name: last[name]["lateness"] for name in DIRECTIONS},
         "steal": last["steal"],
     }
 
 
-def _by_relay(profile: Profile, seconds: float, connections: int) -> dict[str, Any]:
-    check(profile)
-    with socket.create_server(("127.0.0.1", 0)) as echo:
-        with Relay(profile, [(0, "127.0.0.1", echo.getsockname()[1])]) as relay:
-            with socket.create_connection(("127.0.0.1", relay.ports[0])) as near:
-                near.settimeout(3 * profile.rtt + _PATIENCE)
-                near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                far, _ = echo.accept()
-                with far:
-                    far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    rtt = _ping(profile, lambda: _tcp_round(near, far))
-            relay.change(profile)
-            listener = socket.create_server(("127.0.0.1", 0), backlog=connections)
-            port = relay.add(0, "127.0.0.1", listener.getsockname()[1])
-            with _bulk(listener, lambda: socket.create_connection(("127.0.0.1", port)), connections):
-                first, last = _window(relay.stats, profile, seconds)
-    return {
-        "method": "relay",
-        "rtt": rtt,
-        **_speed(first, last, last["out"]["bytes"] - first["out"]["bytes"]),
-        "lateness": {"a_to_b": last["out"]["lateness"], "b_to_a": last["back"]["lateness"]},
-        "steal": last["steal"],
-    }
-
-
-def _udp_round(near: socket.socket, far: socket.socket) -> None:
+def _round_trip(near: socket.socket, far: socket.socket) -> None:
     near.send(b"ping")
     data, sender = far.recvfrom(16)
     far.sendto(data, sender)
     near.recv(16)
 
 
-def _tcp_round(near: socket.socket, far: socket.socket) -> None:
-    near.send(b"p")
-    far.send(far.recv(1))
-    near.recv(1)
-
-
-def _ping(profile: Profile, go_round: Callable[[], None]) -> dict[str, Any]:
-    go_round()  # the first one finds caches and paths cold
+def _ping(profile: Profile, near: socket.socket, far: socket.socket) -> dict[str, Any]:
+    """Round-trip times in seconds, after one that warms caches and paths."""
+    _round_trip(near, far)
     times = []
     for _ in range(min(max(int(_PING_SECONDS / max(profile.rtt, 0.001)), 5), 50)):
         start = time.perf_counter()
-        go_round()
+        _round_trip(near, far)
         times.append(time.perf_counter() - start)
     times.sort()
     return {
@@ -152,7 +118,7 @@ def _ping(profile: Profile, go_round: Callable[[], None]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _bulk(listener: socket.socket, connect: Callable[[], socket.socket], connections: int) -> Iterator[None]:
-    """Keeps `connections` senders and receivers busy inside the block."""
+    """Keep `connections` senders and receivers busy inside the block."""
     sockets: list[socket.socket] = []
 
     def send() -> None:
@@ -179,7 +145,7 @@ def _bulk(listener: socket.socket, connect: Callable[[], socket.socket], connect
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        for end in sockets:  # a reset: nobody waits for what is still buffered
+        for end in sockets:  # close by a reset: what is still buffered is dropped
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 end.shutdown(socket.SHUT_RDWR)
@@ -192,7 +158,7 @@ def _bulk(listener: socket.socket, connect: Callable[[], socket.socket], connect
 def _window(
     stats: Callable[[], dict[str, Any]], profile: Profile, seconds: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Statistics at the beginning and at the end of the part that counts."""
+    """Return the statistics at the beginning and at the end of the part that counts."""
     time.sleep(0.5 + 10 * profile.rtt)
     first = stats()
     time.sleep(seconds)

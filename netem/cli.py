@@ -1,7 +1,7 @@
-"""The command `netem`: verbs only, what they do is elsewhere.
+"""The command line of `netem`: options and verbs; other modules do the work.
 
-Errors are one line, `netem: error: ...` (and `netem: hint: ...`), never a traceback; exit code 2 for what was
-asked, 1 for what could not be done. `netem run` ends with its command's own exit code.
+An error is one line, `netem: error: ...` (and `netem: hint: ...`), never a traceback. Exit codes: 2 for a wrong
+request, 1 for what could not be done. `netem run` ends with its command's own exit code.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from rich.console import Console
 from netem import dummynet as ipfw
 from netem import leftovers, remote_command, tc
 from netem.calibrate import calibrate
-from netem.errors import NetemError, ProfileError
+from netem.errors import NetemError, ProfileError, report
 from netem.profile import Profile
-from netem.relay.__main__ import main as relay_main
 from netem.report import render
 from netem.two_hosts import TwoHosts
+from netem.user_namespace import ensure_root
 
 F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = {
-    "rtt": "round-trip time, half of it each way: 120ms",
-    "rate": "limit of each direction: 200mbit, unlimited",
-    "jitter": "spread of the one-way delay: 2ms",
-    "loss": "share of packets lost: 0.1%",
-    "queue": "bytes that wait for the rate limit: 64kib, auto",
-    "seed": "of losses and jitter",
+    "rtt": "Round-trip time, half of it in each direction: 120ms.",
+    "rate": "Limit of each direction: 200mbit, unlimited.",
+    "jitter": "Spread of the one-way delay: 2ms.",
+    "loss": "Share of packets lost: 0.1%.",
+    "queue": "Bytes that may wait for the rate limit: 64kib, auto.",
+    "seed": "Seed of losses and jitter.",
 }
 
 
 def profile_options(function: F) -> F:
-    """--rtt, --rate and the rest: handed over as keyword texts, for Profile.parse."""
+    """Add --rtt, --rate and the rest: keyword texts for Profile.parse."""
     defaults = Profile().texts()
     for name, text in reversed(_OPTIONS.items()):
         function = click.option(f"--{name}", default=defaults[name], show_default=True, help=text)(function)
@@ -51,40 +51,41 @@ def cli() -> None:
 
 @cli.command()
 @profile_options
-@click.option("--sysctl", multiple=True, metavar="NAME=VALUE", help="set on both hosts; may be repeated")
-@click.option("--stats", "stats_file", type=click.Path(dir_okay=False), help="write the link's counters as JSON")
+@click.option("--sysctl", multiple=True, metavar="NAME=VALUE", help="Set on both hosts; may be repeated.")
+@click.option("--stats", "stats_file", type=click.Path(dir_okay=False), help="Write the link's counters as JSON.")
 @click.argument("command", nargs=-1, required=True)
 def run(command: tuple[str, ...], sysctl: tuple[str, ...], stats_file: str | None, **words: str) -> int:
-    """Runs COMMAND on host a of two that the link joins.
+    """Run COMMAND on host a, which the link joins to host b.
 
-    Its environment has NETEM_A and NETEM_B (namespaces) and NETEM_ADDRESS_A, NETEM_ADDRESS_B (IPv4).
+    Its environment has NETEM_A and NETEM_B (namespaces), NETEM_ADDRESS_A and NETEM_ADDRESS_B (IPv4).
     """
     settings = dict(_pair(text) for text in sysctl)
-    with TwoHosts(Profile.parse(**words), sysctls=settings) as world:
+    profile = Profile.parse(**words)
+    ensure_root()
+    with TwoHosts(profile, sysctls=settings) as hosts:
         env = os.environ | {
-            "NETEM_A": world.a.name,
-            "NETEM_B": world.b.name,
-            "NETEM_ADDRESS_A": world.a.address,
-            "NETEM_ADDRESS_B": world.b.address,
+            "NETEM_A": hosts.a.name,
+            "NETEM_B": hosts.b.name,
+            "NETEM_ADDRESS_A": hosts.a.address,
+            "NETEM_ADDRESS_B": hosts.b.address,
         }
-        code = world.a.popen(command, env=env).wait()
+        code = hosts.a.popen(command, env=env).wait()
         if stats_file is not None:
             with open(stats_file, "w", encoding="utf-8") as file:
-                json.dump(world.stats(), file, indent=1)
+                json.dump(hosts.stats(), file, indent=1)
     return code if code >= 0 else 128 - code
 
 
 @cli.command("calibrate")
 @profile_options
-@click.option("--relay", is_flag=True, help="measure the TCP relay (what is done without root)")
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True)
 @click.option("--connections", type=click.IntRange(1, 256), default=4, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="the result as JSON on stdout")
-def calibrate_command(relay: bool, seconds: float, connections: int, as_json: bool, **words: str) -> int:
-    """Brings a link up, measures it, and shows asked beside measured."""
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def calibrate_command(seconds: float, connections: int, as_json: bool, **words: str) -> int:
+    """Bring a link up, measure it, and show what was asked for beside what was measured."""
     profile = Profile.parse(**words)
-    relay = relay or os.geteuid() != 0
-    result = calibrate(profile, relay=relay, seconds=seconds, connections=connections)
+    ensure_root()
+    result = calibrate(profile, seconds=seconds, connections=connections)
     if as_json:
         click.echo(json.dumps(result, indent=1))
     else:
@@ -92,20 +93,18 @@ def calibrate_command(relay: bool, seconds: float, connections: int, as_json: bo
     return 0
 
 
-@cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
-def relay(words: tuple[str, ...]) -> int:
-    """A long link for TCP on loopback, without root (see `netem relay --help`)."""
-    return relay_main(list(words))
-
-
 @cli.command()
-@click.option("-N", "--dry-run", is_flag=True, help="only say what would be removed")
+@click.option("-N", "--dry-run", is_flag=True, help="Only print what would be removed.")
 @click.option(
-    "--prefix", "prefixes", multiple=True, default=("xp", "nc"), show_default=True, help="of the namespaces' names"
+    "--prefix",
+    "prefixes",
+    multiple=True,
+    default=("xp", "nc"),
+    show_default=True,
+    help="Prefix of the namespaces' names.",
 )
 def clean(dry_run: bool, prefixes: tuple[str, ...]) -> int:
-    """Removes namespaces that killed runs left behind; those of living processes stay."""
+    """Remove namespaces that killed runs left behind; those of living processes stay."""
     for prefix in prefixes:
         for name in leftovers.find(prefix) if dry_run else leftovers.clean(prefix):
             click.echo(name)
@@ -114,31 +113,35 @@ def clean(dry_run: bool, prefixes: tuple[str, ...]) -> int:
 
 @cli.group("tc")
 def tc_group() -> None:
-    """The link by Linux's tc netem, on this machine or (--on) another."""
+    """A link by Linux's tc netem, on this machine or (--on) another."""
 
 
 def tc_options(function: F) -> F:
-    """--dev and --on."""
-    function = click.option("--on", default="", metavar="COMMAND", help="how it is reached: 'ssh root@router'")(
-        function
-    )
+    """Add --dev and --on."""
+    function = click.option(
+        "--on", default="", metavar="COMMAND", help="Command that reaches the machine: 'ssh root@router'."
+    )(function)
     return click.option(
-        "--dev", "devices", multiple=True, required=True, help="towards side a; again: towards side b"
+        "--dev",
+        "devices",
+        multiple=True,
+        required=True,
+        help="Device towards side a; the second one: towards side b.",
     )(function)
 
 
 @tc_group.command("print")
 @tc_options
 @profile_options
-@click.option("--undo", is_flag=True, help="the commands that take it away")
+@click.option("--undo", is_flag=True, help="Print the commands that remove the link.")
 def tc_print(devices: tuple[str, ...], on: str, undo: bool, **words: str) -> int:
-    """Prints the commands, one a line."""
+    """Print the commands, one a line."""
     profile = Profile.parse(**words)
     commands = tc.undo_commands(devices) if undo else tc.apply_commands(profile, devices)
     for command in commands:
         click.echo(shlex.join(command))
     if not undo:
-        _remark(tc.notes(profile, devices))
+        _print_notes(tc.notes(profile, devices))
     return 0
 
 
@@ -146,32 +149,32 @@ def tc_print(devices: tuple[str, ...], on: str, undo: bool, **words: str) -> int
 @tc_options
 @profile_options
 def tc_apply(devices: tuple[str, ...], on: str, **words: str) -> int:
-    """Makes the link."""
-    _remark(tc.Tc(devices, remote_command.through(on)).apply(Profile.parse(**words)))
+    """Make the link."""
+    _print_notes(tc.Tc(devices, remote_command.through(on)).apply(Profile.parse(**words)))
     return 0
 
 
 @tc_group.command("undo")
 @tc_options
 def tc_undo(devices: tuple[str, ...], on: str) -> int:
-    """Takes the link away."""
+    """Remove the link."""
     tc.Tc(devices, remote_command.through(on)).undo()
     return 0
 
 
 @cli.group()
 def dummynet() -> None:
-    """The link by Dummynet on a FreeBSD router between the hosts."""
+    """A link by Dummynet on a FreeBSD router between the hosts."""
 
 
 def router_options(function: F) -> F:
-    """--net-a, --net-b, --pipe, --rule: handed over as keywords for dummynet.Router."""
+    """Add --net-a, --net-b, --pipe and --rule: keywords for dummynet.Router."""
     default = {field: getattr(ipfw.Router, field) for field in ("pipe", "rule")}
     for name, value in default.items():
-        text = f"first of two free {name} numbers"
+        text = f"First of two free {name} numbers."
         function = click.option(f"--{name}", type=int, default=value, show_default=True, help=text)(function)
     for side in "ba":
-        text = f"network of side {side}: 10.1.0.0/24"
+        text = f"Network of side {side}: 10.1.0.0/24."
         function = click.option(f"--net-{side}", required=True, metavar="NET", help=text)(function)
     return function
 
@@ -179,9 +182,9 @@ def router_options(function: F) -> F:
 @dummynet.command("print")
 @router_options
 @profile_options
-@click.option("--undo", is_flag=True, help="the script that takes it away")
+@click.option("--undo", is_flag=True, help="Print the script that removes the link.")
 def dummynet_print(net_a: str, net_b: str, pipe: int, rule: int, undo: bool, **words: str) -> int:
-    """Prints a shell script, to be run as root on the router."""
+    """Print a shell script for root on the router."""
     router = ipfw.Router(net_a, net_b, pipe, rule)
     script = ipfw.undo_script(router) if undo else ipfw.apply_script(router, Profile.parse(**words))
     click.echo(script, nl=False)
@@ -191,19 +194,19 @@ def dummynet_print(net_a: str, net_b: str, pipe: int, rule: int, undo: bool, **w
 @dummynet.command("apply")
 @router_options
 @profile_options
-@click.option("--on", required=True, metavar="COMMAND", help="how the router is reached: 'ssh root@router'")
+@click.option("--on", required=True, metavar="COMMAND", help="Command that reaches the router: 'ssh root@router'.")
 def dummynet_apply(net_a: str, net_b: str, pipe: int, rule: int, on: str, **words: str) -> int:
-    """Makes the link."""
+    """Make the link."""
     router = ipfw.Router(net_a, net_b, pipe, rule)
-    _remark(ipfw.Dummynet(router, remote_command.through(on)).apply(Profile.parse(**words)))
+    _print_notes(ipfw.Dummynet(router, remote_command.through(on)).apply(Profile.parse(**words)))
     return 0
 
 
 @dummynet.command("undo")
 @router_options
-@click.option("--on", required=True, metavar="COMMAND", help="how the router is reached: 'ssh root@router'")
+@click.option("--on", required=True, metavar="COMMAND", help="Command that reaches the router: 'ssh root@router'.")
 def dummynet_undo(net_a: str, net_b: str, pipe: int, rule: int, on: str) -> int:
-    """Takes the link away, and brings the router's old settings back."""
+    """Remove the link and restore the router's old settings."""
     ipfw.Dummynet(ipfw.Router(net_a, net_b, pipe, rule), remote_command.through(on)).undo()
     return 0
 
@@ -211,40 +214,36 @@ def dummynet_undo(net_a: str, net_b: str, pipe: int, rule: int, on: str) -> int:
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise ProfileError(f"{text!r} is no NAME=VALUE")
+        raise ProfileError(f"{text!r} is not NAME=VALUE")
     return name, value
 
 
-def _remark(notes: Sequence[str]) -> None:
+def _print_notes(notes: Sequence[str]) -> None:
     for note in notes:
         click.echo(f"netem: note: {note}", err=True)
 
 
-def _complain(message: str, hint: str | None = None) -> None:
-    click.echo(f"netem: error: {message}", err=True)
-    if hint:
-        click.echo(f"netem: hint: {hint}", err=True)
-
-
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs the command line (`words`, else sys.argv) and returns the exit code."""
+    """Run the command line (`words`, else sys.argv); return the exit code."""
     try:
         return int(cli.main(list(words) if words is not None else None, "netem", standalone_mode=False) or 0)
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        _complain(error.format_message(), "`netem --help` lists what there is")
+        report(error.format_message(), "`netem --help` lists the commands and options")
         return 2
     except (click.Abort, KeyboardInterrupt):
         return 130
     except NetemError as error:
-        _complain(error.message, error.hint)
+        report(error.message, error.hint)
         return error.code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads: the interpreter must not complain at its end
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # the reader is gone: the interpreter must not complain when it flushes
         return 1
     except OSError as error:
-        _complain(f"{error.strerror}: {error.filename}" if error.filename else str(error))
+        report(f"{error.strerror}: {error.filename}" if error.filename else str(error))
         return 1
 
 

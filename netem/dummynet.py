@@ -1,19 +1,21 @@
-"""The link by FreeBSD's Dummynet: two pipes of ipfw on a router between the hosts, one a direction.
+"""Make a link with FreeBSD's Dummynet: two pipes of ipfw on a router between the hosts, one for each direction.
 
-What is applied is one shell script, so that a single ssh session carries it and a lost session cannot leave
-half of
-it: all of it is read before the first command runs, it notes every old value in a state file on the router,
-and it undoes itself when a command fails. Undoing is a second script that reads the state file. ipfw's rules
-live in a set of their own (27), so `ipfw delete set 27` removes ours and no others.
+The link is applied by one shell script, so that a single ssh session carries it and a lost session cannot leave
+half of it: the shell reads all of it before the first command runs, the script notes every old value in a state
+file on the router, and it undoes itself when a command fails. A second script undoes the link from the state
+file. Our rules are in a set of their own (27), so `ipfw delete set 27` removes them and no others.
 
-Order matters [ipfw(8), FreeBSD sbin/ipfw/dummynet.c, sys/netpfil/ipfw]: - loading ipfw denies everything at
-once unless net.inet.ip.fw.default_to_accept is in the kernel environment; both that and an allow rule come
-before anything that could lock out the ssh session;
-- the limits on queues (100 slots, 1 MiB) are raised before the pipe is made, else it is refused; never
-lowered; - a FreeBSD in a virtual machine ticks at 100 Hz, which makes delays 10 ms coarse: the script warns;
-- one_pass=1, so that a packet leaves the pipe for good and is not delayed twice. Delays are whole
-milliseconds, 10 000 at most: an odd RTT goes up in one direction and down in the other, and a fraction of a
-millisecond is refused. There is no jitter, and losses cannot be seeded.
+Order matters [ipfw(8), FreeBSD sbin/ipfw/dummynet.c, sys/netpfil/ipfw]:
+
+- Loading ipfw denies everything at once unless net.inet.ip.fw.default_to_accept is in the kernel environment; both
+  that and an allow rule come before anything that could lock out the ssh session.
+- The limits on queues (100 slots, 1 MiB) are raised before the pipe is made, else it is refused; they are never
+  lowered.
+- A FreeBSD in a virtual machine ticks at 100 Hz, which makes delays 10 ms coarse: the script warns.
+- one_pass=1, so that a packet leaves the pipe for good and is not delayed twice.
+
+Delays are whole milliseconds, 10 000 at most: an odd RTT is rounded up in one direction and down in the other,
+and a fraction of a millisecond is refused. There is no jitter, and losses cannot be seeded.
 """
 
 from __future__ import annotations
@@ -36,16 +38,19 @@ ALLOW_RULE = 65000
 _LONGEST_DELAY = 10_000  # ms
 _DEFAULT_QUEUE = 1 << 20  # bytes: where there is no rate nothing waits, but bursts pass through the queue
 _LARGEST_QUEUE = (1 << 31) - 1024  # bytes: ipfw keeps it in an int
-_OLD_LARGEST_RATE = (1 << 31) - 1
+_OLD_LARGEST_RATE = (1 << 31) - 1  # bit/s
 _BYTE_LIMIT = "net.inet.ip.dummynet.pipe_byte_limit"
 _SLOT_LIMIT = "net.inet.ip.dummynet.pipe_slot_limit"
 
 
 @dataclass(frozen=True)
 class Router:
-    """Where the pipes go. `net_a` and `net_b`: addresses or networks of the two sides (10.1.0.0/24), both
-    IPv4 or both IPv6. `pipe` and `rule`: the first of two numbers each, to be free on that router. Raises
-    BackendError.
+    """The two sides of a router, and numbers that are free on it.
+
+    net_a, net_b: address or network of each side (10.1.0.0/24), both IPv4 or both IPv6.
+    pipe, rule: the first of two numbers each.
+
+    Raises BackendError for values that ipfw does not take.
     """
 
     net_a: str
@@ -68,13 +73,11 @@ class Router:
 
 
 def delays(profile: Profile) -> tuple[int, int]:
-    """Milliseconds of the two directions; their sum is the RTT exactly. Raises ProfileError where it cannot
-    be.
-    """
+    """Return the milliseconds of the two directions; their sum is exactly the RTT, or it raises ProfileError."""
     total = Decimal(repr(profile.rtt)) * 1000
     if total != total.to_integral_value():
         raise ProfileError(
-            f"dummynet counts whole milliseconds: an rtt of {format_time(profile.rtt)} cannot be had",
+            f"dummynet delays by whole milliseconds, so an rtt of {format_time(profile.rtt)} is impossible",
             hint=f"ask for {int(total)}ms or {int(total) + 1}ms",
         )
     there = -(-int(total) // 2)
@@ -84,7 +87,7 @@ def delays(profile: Profile) -> tuple[int, int]:
 
 
 def queue_kbytes(profile: Profile) -> int:
-    """The queue of each pipe in KiB, rounded up: the unit that ipfw documents. Raises ProfileError."""
+    """Return the queue of each pipe in KiB, rounded up: the unit that ipfw documents. Raises ProfileError."""
     queue = profile.queue_bytes or _DEFAULT_QUEUE
     if queue > _LARGEST_QUEUE:
         raise ProfileError(f"dummynet cannot hold a queue of {queue} bytes", hint="give a smaller --queue")
@@ -92,28 +95,28 @@ def queue_kbytes(profile: Profile) -> int:
 
 
 def pipe_commands(router: Router, profile: Profile) -> list[Command]:
-    """The pipes and the rules that lead into them. Raises ProfileError for what dummynet cannot do."""
+    """Return the commands that make the pipes and the rules into them. Raises ProfileError if dummynet cannot."""
     if profile.jitter:
         raise ProfileError("dummynet has no jitter", hint="leave --jitter out, or use tc or the emulator")
-    common = ["bw", _bandwidth(profile.rate)] if profile.rate is not None else []
+    common = ["bw", _bandwidth(profile.rate_bits)] if profile.rate_bits is not None else []
     common += ["queue", f"{queue_kbytes(profile)}Kbytes"]
     if profile.loss:
         common += ["plr", format(Decimal(repr(profile.loss)), "f")]
     kind = "ip6" if router.version == 6 else "ip"
-    ways = ((router.net_a, router.net_b), (router.net_b, router.net_a))
+    paths = ((router.net_a, router.net_b), (router.net_b, router.net_a))
     commands = [
-        ["ipfw", "pipe", str(router.pipe + way), "config", "delay", str(delay), *common]
-        for way, delay in enumerate(delays(profile))
+        ["ipfw", "pipe", str(router.pipe + direction), "config", "delay", str(delay), *common]
+        for direction, delay in enumerate(delays(profile))
     ]
-    for way, (source, target) in enumerate(ways):
-        number, pipe = str(router.rule + way), str(router.pipe + way)
+    for direction, (source, target) in enumerate(paths):
+        number, pipe = str(router.rule + direction), str(router.pipe + direction)
         rule = ["pipe", pipe, kind, "from", source, "to", target, "in"]
         commands.append(["ipfw", "-q", "add", number, "set", str(SET), *rule])
     return commands
 
 
 def sysctls(router: Router, profile: Profile) -> dict[str, int]:
-    """Settings that must be in force before the pipes are made; the two limits are only ever raised."""
+    """Return the settings that are needed before the pipes are made; the two limits are only raised."""
     size = queue_kbytes(profile) * 1024
     return {
         _BYTE_LIMIT: size,
@@ -124,28 +127,28 @@ def sysctls(router: Router, profile: Profile) -> dict[str, int]:
 
 
 def undo_commands(router: Router) -> list[Command]:
-    """Takes away rules and pipes; old settings come back from the state file (`undo_script`)."""
+    """Return the commands that remove rules and pipes; `undo_script` restores the old settings too."""
     return [
         ["ipfw", "-q", "delete", "set", str(SET)],
-        *(["ipfw", "-q", "pipe", "delete", str(router.pipe + way)] for way in (0, 1)),
+        *(["ipfw", "-q", "pipe", "delete", str(router.pipe + direction)] for direction in (0, 1)),
     ]
 
 
 def notes(profile: Profile) -> list[str]:
-    """Where what dummynet does is not exactly what was asked, a sentence each."""
+    """Return a sentence for each thing in which dummynet's link is not exactly the one that was asked for."""
     there, back = delays(profile)
-    said = []
+    found = []
     if there != back:
-        said.append(f"delays are whole milliseconds: {there} ms from a to b, {back} ms from b to a")
+        found.append(f"delays are whole milliseconds: {there} ms from a to b, {back} ms from b to a")
     if profile.loss:
-        said.append("dummynet's losses cannot be seeded: they are not replayable")
-    if profile.rate is not None and profile.rate > _OLD_LARGEST_RATE:
-        said.append("FreeBSD 12 and older keep bandwidths in 31 bits: this rate needs a newer one")
-    return said
+        found.append("dummynet's losses cannot be seeded: they are not replayable")
+    if profile.rate_bits is not None and profile.rate_bits > _OLD_LARGEST_RATE:
+        found.append("FreeBSD 12 and older keep bandwidths in 31 bits: this rate needs a newer one")
+    return found
 
 
 def apply_script(router: Router, profile: Profile, state: str = STATE) -> str:
-    """A POSIX shell script, to be run as root on the router. Raises ProfileError."""
+    """Return the POSIX shell script that root runs on the router. Raises ProfileError."""
     body = [f"[ ! -e {state} ] || {{ echo 'netem: dummynet is applied already: undo it first' >&2; exit 1; }}"]
     body += ["trap 'code=$?; trap - EXIT; [ $code = 0 ] || undo; exit $code' EXIT", f": > {state}"]
     body += ["module ipfw", "module dummynet", "clock"]
@@ -160,32 +163,30 @@ def apply_script(router: Router, profile: Profile, state: str = STATE) -> str:
 
 
 def undo_script(router: Router, state: str = STATE) -> str:
-    """The script that takes away what `apply_script` made and brings the old settings back; may be repeated."""
-    return "\n".join(["#!/bin/sh", "# Takes netem's Dummynet link away.", _undo_function(router, state), "undo\n"])
+    """Return the script that removes the link and restores the old settings; it may be run again."""
+    return "\n".join(["#!/bin/sh", "# Removes netem's Dummynet link.", _undo_function(router, state), "undo\n"])
 
 
 class Dummynet:
-    """The link on the router that `run` reaches, e.g. execute.through("ssh root@router")."""
+    """A link on the router on which `run` runs commands: remote_command.through("ssh root@router")."""
 
     def __init__(self, router: Router, run: Execute) -> None:
         self.router = router
         self._run = run
 
     def apply(self, profile: Profile) -> list[str]:
-        """Makes the link; returns `notes`. Raises BackendError with what the router said, ProfileError
-        before.
-        """
+        """Make the link; return `notes` and warnings. Raises ProfileError, or BackendError from the router."""
         warnings = self._shell(apply_script(self.router, profile))
         return notes(profile) + warnings.splitlines()
 
     def undo(self) -> None:
-        """Takes the link away; harmless when there is none. Raises BackendError."""
+        """Remove the link; harmless when there is none. Raises BackendError."""
         self._shell(undo_script(self.router))
 
     def _shell(self, script: str) -> str:
         done = self._run(["sh", "-s"], script)
         if done.code:
-            raise BackendError(f"the router refused: {done.said.removeprefix('netem: ')}")
+            raise BackendError(f"the router refused: {done.error_text.removeprefix('netem: ')}")
         return done.stderr
 
 
@@ -219,7 +220,7 @@ clock() {
 
 
 def _undo_function(router: Router, state: str) -> str:
-    """Every step runs even when another fails: things may be gone already."""
+    """Return the shell function `undo`. Each of its steps runs even if another fails: it may be done already."""
     remove = [f"{shlex.join(command)} 2>/dev/null || :" for command in undo_commands(router)]
     restore = [
         f"[ -e {state} ] || return 0",
@@ -236,20 +237,20 @@ def _undo_function(router: Router, state: str) -> str:
 
 
 def _block(name: str, lines: Sequence[str]) -> str:
-    """A function and its call: the shell has read all of it before the first line runs."""
+    """Return a shell function and its call: the shell has read all of it before the first line runs."""
     return f"{name}() {{\n" + "\n".join(f"    {line}" for line in lines) + f"\n}}\n{name}\n"
 
 
-def _bandwidth(rate: int) -> str:
-    """In the largest unit that is exact; Gbit/s is unknown to older ipfw."""
+def _bandwidth(rate_bits: int) -> str:
+    """Return a rate in the largest exact unit; older versions of ipfw have no Gbit/s."""
     for unit, scale in (("Mbit/s", 10**6), ("Kbit/s", 1000)):
-        if rate % scale == 0:
-            return f"{rate // scale}{unit}"
-    return f"{rate}bit/s"
+        if rate_bits % scale == 0:
+            return f"{rate_bits // scale}{unit}"
+    return f"{rate_bits}bit/s"
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         return ipaddress.ip_network(text)
     except ValueError as error:
-        raise BackendError(f"{text!r} is no network: {error}") from None
+        raise BackendError(f"{text!r} is not a network: {error}") from None

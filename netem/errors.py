@@ -1,12 +1,15 @@
-"""Every way netem fails on purpose: one small tree, one sentence each.
+"""Every expected failure of netem, and how a command reports one: a line, a hint, an exit code.
 
-The text of an error is for the person who typed the command; `hint`, where there is one, says what to do
-next. Two exit codes: 2 for what was asked (usage), 1 for what this machine could not do.
+The text of an error is for the person who typed the command; `hint`, where there is one, says what to do next.
+Exit codes: 2 for a wrong request (usage), 1 for what this machine could not do.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import ClassVar
+
+ERROR, HINT = "netem: error: ", "netem: hint: "
 
 
 class NetemError(Exception):
@@ -21,18 +24,25 @@ class NetemError(Exception):
 
 
 class ProfileError(NetemError, ValueError):
-    """A link profile, or one of its values, makes no sense."""
+    """A link profile, or one of its values, is invalid."""
 
     code = 2
 
 
 class UnitError(ProfileError):
-    """A quantity could not be read: no number, no unit, or a unit that means two things."""
+    """A quantity cannot be read: it has no number, no unit, or an ambiguous unit."""
 
 
-class WorldError(NetemError):
+class HostsError(NetemError):
     """The two namespaces or the emulator between them could not be brought up or kept up."""
 
 
 class BackendError(NetemError):
-    """A back end (tc, ipfw, the relay) refused what it was told."""
+    """A back end (tc or ipfw) refused a command."""
+
+
+def report(message: str, hint: str | None = None) -> None:
+    """Print an error, and its hint, to stderr: one line each."""
+    print(f"{ERROR}{message}", file=sys.stderr)
+    if hint:
+        print(f"{HINT}{hint}", file=sys.stderr)

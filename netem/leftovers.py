@@ -1,7 +1,7 @@
-"""What worlds whose process was killed left behind: found by the pid in the name, and removed.
+"""Find and remove the namespaces that killed processes left behind, by the process ID in their names.
 
-A name like `xp-a-1234` belongs to process 1234. While any process of that number lives nothing is touched: a
-number that was used again only means that the namespace stays until that process is gone too.
+A name like `xp-a-1234` belongs to process 1234. While any process has that number nothing is removed: if the number
+is in use again, the namespace only stays until that process has ended too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from netem.two_hosts import Host
 
 
 def find(name_prefix: str = "xp") -> list[str]:
-    """Namespaces of worlds whose process is dead."""
+    """Return the namespaces of TwoHosts whose process is dead."""
     pattern = re.compile(rf"{re.escape(name_prefix)}-[ab]-([0-9]+)(-[0-9]+)?")
     return [
         name
@@ -24,7 +24,7 @@ def find(name_prefix: str = "xp") -> list[str]:
 
 
 def clean(name_prefix: str = "xp") -> list[str]:
-    """Removes them and the processes inside; returns what was removed. Raises WorldError."""
+    """Remove them and the processes inside; return what was removed. Raises HostsError."""
     names = find(name_prefix)
     for name in names:
         Host(name, "", "").end_all()

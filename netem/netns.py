@@ -1,7 +1,7 @@
 """Network namespaces: made and removed by iproute2 (so that `ip netns` shows them), entered by setns(2).
 
-A thread that entered a namespace stays there, so `call` uses a thread of its own and throws it away: the
-caller's thread never leaves home. Python 3.11 has no os.setns, hence ctypes.
+A thread that has entered a namespace stays there, so `call` starts a thread for each function and the caller's
+thread stays where it is. Python 3.11 has no os.setns, hence ctypes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from netem.errors import WorldError
+from netem.errors import HostsError
 
 DIRECTORY = "/run/netns"
 _CLONE_NEWNET = 0x40000000
@@ -23,17 +23,17 @@ T = TypeVar("T")
 
 
 def path(name: str) -> str:
-    """The file that stands for namespace `name` (which may be such a file itself: an absolute path)."""
+    """Return the file that represents namespace `name`; an absolute path is such a file itself."""
     return os.path.join(DIRECTORY, name)
 
 
 def exists(name: str) -> bool:
-    """Whether a namespace of that name is there."""
+    """Return whether namespace `name` exists."""
     return os.path.exists(path(name))
 
 
 def names() -> list[str]:
-    """All named namespaces, sorted."""
+    """Return the names of all namespaces, sorted."""
     try:
         return sorted(os.listdir(DIRECTORY))
     except FileNotFoundError:
@@ -41,32 +41,34 @@ def names() -> list[str]:
 
 
 def add(name: str) -> None:
-    """Makes namespace `name`. Raises WorldError."""
+    """Create namespace `name`. Raises HostsError."""
     ip("netns", "add", name)
 
 
 def delete(name: str) -> None:
-    """Removes namespace `name`; nothing happens if it is not there. Raises WorldError."""
+    """Remove namespace `name` if it exists. Raises HostsError."""
     if exists(name):
         ip("netns", "del", name)
 
 
 def pids(name: str) -> list[int]:
-    """The processes that live in namespace `name` at this moment. Raises WorldError."""
+    """Return the processes that are in namespace `name` now. Raises HostsError."""
     return [int(word) for word in ip("netns", "pids", name).split()] if exists(name) else []
 
 
 def drop_connections(name: str) -> None:
-    """Aborts the TCP connections of namespace `name`, also those that no process owns any more.
+    """Abort the TCP connections of namespace `name`, also those that no process owns any more.
 
-    A closed socket with unsent data outlives its process, its link and the name of its namespace; until it
-    gives up, minutes later, its buffers count against the memory that TCP has on the whole machine
-    (net.ipv4.tcp_mem), and beyond a limit the kernel shrinks everybody's windows: the next measurement would
-    be a quiet lie.
+    A closed socket with unsent data outlives its process, its link and the name of its namespace. Until it gives
+    up, minutes later, its buffers count against the memory that TCP has on the whole machine (net.ipv4.tcp_mem).
+    Beyond a limit the kernel shrinks the windows of all connections, and the next measurement would be wrong
+    without a sign.
     """
     if not exists(name):
         return
-    with contextlib.suppress(OSError):  # what `ss` cannot abort (Linux before 6.11) gives up after one more attempt
+    with contextlib.suppress(
+        OSError
+    ):  # connections that `ss` cannot abort (before Linux 6.11) give up after one retry
         call(name, lambda: _write("/proc/sys/net/ipv4/tcp_orphan_retries", "1"))
     with contextlib.suppress(FileNotFoundError):
         subprocess.run(
@@ -80,14 +82,12 @@ def _write(file: str, text: str) -> None:
 
 
 def ip(*words: str) -> str:
-    """Runs `ip WORDS` and returns what it printed. Raises WorldError with ip's own words."""
+    """Run `ip WORDS` and return its output. Raises HostsError with ip's own message."""
     return _ip(words, None)
 
 
 def ip_batch(name: str, lines: Sequence[str]) -> None:
-    """Runs `ip` commands, one a line, inside namespace `name`, stopping at the first failure. Raises
-    WorldError.
-    """
+    """Run `ip` commands, one a line, inside namespace `name` up to the first failure. Raises HostsError."""
     _ip(["-n", name, "-batch", "-"], "\n".join(lines) + "\n")
 
 
@@ -95,28 +95,28 @@ def _ip(words: Sequence[str], stdin: str | None) -> str:
     try:
         done = subprocess.run(["ip", *words], input=stdin, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise WorldError("the command `ip` is not here", hint="apt install iproute2") from None
+        raise HostsError("the command `ip` is not installed", hint="apt install iproute2") from None
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
-        raise WorldError(f"`ip {' '.join(words)}` failed: {said}")
+        reason = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
+        raise HostsError(f"`ip {' '.join(words)}` failed: {reason}")
     return done.stdout
 
 
 def enter(name: str) -> None:
-    """Moves the calling thread into namespace `name`, for good. Raises WorldError."""
+    """Move the calling thread into namespace `name` until it ends. Raises HostsError."""
     try:
         fd = os.open(path(name), os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise WorldError(f"network namespace {name}: {error.strerror}") from None
+        raise HostsError(f"network namespace {name}: {error.strerror}") from None
     try:
         if _libc.setns(fd, _CLONE_NEWNET):
-            raise WorldError(f"network namespace {name}: {os.strerror(ctypes.get_errno())}")
+            raise HostsError(f"network namespace {name}: {os.strerror(ctypes.get_errno())}")
     finally:
         os.close(fd)
 
 
 def call(name: str, function: Callable[[], T]) -> T:
-    """`function()` as run inside namespace `name`; sockets it makes stay in there. Raises what it raises."""
+    """Call `function` inside namespace `name`; its sockets stay there. Return and raise what it does."""
     results: list[T] = []
     errors: list[BaseException] = []
 

@@ -1,4 +1,4 @@
-"""A calibration as a table for people: what was asked, what was measured, one line each."""
+"""Show a calibration as a table: one line for each quantity that was asked for and measured."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ Row = tuple[str, str, str]
 
 
 def rows(result: dict[str, Any]) -> list[Row]:
-    """(what, asked, measured) of a result of calibrate()."""
+    """Return (quantity, asked, measured) of a result of calibrate()."""
     profile = Profile.from_dict(result["profile"])
     asked = profile.texts()
     rtt, late = result["rtt"], result["lateness"]
     table = [
         ("round trip, median", _ms(profile.rtt), _ms(rtt["median"])),
         (f"round trip, p99 of {rtt['rounds']}", "", _ms(rtt["p99"])),
-        (f"rate, {result['connections']} connections", _rate(profile.rate), _rate(result["rate"])),
+        (f"rate, {result['connections']} connections", _rate(profile.rate_bits), _rate(result["rate"])),
     ]
-    for way, counts in result.get("loss", {}).items():
+    for direction, counts in result["loss"].items():
         if profile.loss:
             expected = f"{asked['loss']}: {counts['predicted']} of {counts['packets']}"
-            table.append((f"lost {_name(way)}", expected, f"{counts['lost']} packets"))
-    if profile.rate is not None and "dropped" in result:
+            table.append((f"lost {_name(direction)}", expected, f"{counts['lost']} packets"))
+    if profile.rate_bits is not None:
         table.append(("dropped by the queue", "", f"{result['dropped']} packets"))
-    if result.get("overrun"):
+    if result["overrun"]:
         table.append(("dropped before the emulator", "0", f"{result['overrun']} frames"))
-    for way, values in late.items():
+    for direction, values in late.items():
         text = f"p50 {_ms(values['p50'])}, p99 {_ms(values['p99'])}"
-        table.append((f"late {_name(way)}", "", text))
+        table.append((f"late {_name(direction)}", "", text))
     per_gb = result["cpu"]["seconds_per_gb"]
     cost = f"{result['cpu']['share']:.2f} CPU" + ("" if per_gb is None else f", {per_gb:.2f} s per GB")
     table.append(("emulator's own cost", "", cost))
@@ -42,11 +42,10 @@ def rows(result: dict[str, Any]) -> list[Row]:
 
 
 def render(result: dict[str, Any]) -> Table:
-    """The rows as a rich table, with the verdict below."""
+    """Return the rows as a rich table; a caption says if the run should be repeated."""
     profile = Profile.from_dict(result["profile"])
-    method = {"tun": "namespaces and TUN", "relay": "TCP relay"}[result["method"]]
-    verdict = "" if result["believable"] else "late or robbed of CPU: repeat this run, do not believe it"
-    table = Table(box=SIMPLE_HEAD, title=f"{profile} ({method})", caption=verdict or None, title_justify="left")
+    verdict = "" if result["believable"] else "packets were late or CPU time was stolen: repeat this run"
+    table = Table(box=SIMPLE_HEAD, title=str(profile), caption=verdict or None, title_justify="left")
     table.add_column("", no_wrap=True)
     table.add_column("asked", justify="right", no_wrap=True)
     table.add_column("measured", justify="right", no_wrap=True)
@@ -55,15 +54,15 @@ def render(result: dict[str, Any]) -> Table:
     return table
 
 
-def _name(way: str) -> str:
-    return way.replace("_", " ")
+def _name(direction: str) -> str:
+    return direction.replace("_", " ")
 
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.2f} ms"
 
 
-def _rate(rate: float | None) -> str:
-    if rate is None:
+def _rate(rate_bits: float | None) -> str:
+    if rate_bits is None:
         return units.format_rate(None)
-    return f"{rate / 1e9:.2f} Gbit/s" if rate >= 1e9 else f"{rate / 1e6:.2f} Mbit/s"
+    return f"{rate_bits / 1e9:.2f} Gbit/s" if rate_bits >= 1e9 else f"{rate_bits / 1e6:.2f} Mbit/s"

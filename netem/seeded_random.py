@@ -1,10 +1,10 @@
-"""Chance that can be replayed: what happens to packet n of direction d is a pure function of (seed, d, n).
+"""Reproducible random numbers: the fate of packet n of direction d is a pure function of (seed, d, n).
 
-Each block of 4096 packets takes its 32-bit words from SHAKE-128 of (seed, direction, purpose, block number):
-defined by FIPS 202 and not by a language's random module, cheap (about 10 ns a packet), and any packet can be
-looked up without walking the ones before. Two runs with the same seed thus lose the same packets, however
-they are timed; and since a packet is lost when its word is below the threshold, a higher loss loses a
-superset of what a lower one loses.
+Each block of 4096 packets takes its 32-bit words from SHAKE-128 of (seed, direction, purpose, block number). That
+is defined by FIPS 202 and not by a language's random module, cheap (about 10 ns a packet), and any packet can be
+looked up without the ones before it. So two runs with the same seed lose the same packets, whatever their timing.
+A packet is lost when its word is below a threshold, so a higher loss loses a superset of the packets of a lower
+one.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _RANGE = 1 << 32
 
 
 def lost(seed: int, direction: int, number: int, loss: float) -> bool:
-    """Whether packet `number` (from 0) of `direction` (0: a to b, 1: b to a) is lost at this `loss`."""
+    """Return whether packet `number` (from 0) of `direction` (0: a to b, 1: b to a) is lost at this `loss`."""
     return _words(seed, direction, b"loss", number // BLOCK)[number % BLOCK] < threshold(loss)
 
 
 def wobble(seed: int, direction: int, number: int) -> float:
-    """Jitter of packet `number` as a fraction in [-1, 1), uniform."""
+    """Return the jitter of packet `number` as a fraction in [-1, 1), uniform."""
     return _words(seed, direction, b"jitter", number // BLOCK)[number % BLOCK] / (_RANGE // 2) - 1.0
 
 
 def lost_between(seed: int, direction: int, loss: float, first: int, end: int) -> list[int]:
-    """The numbers of all lost packets in [first, end), ascending."""
+    """Return the numbers of all lost packets in [first, end), ascending."""
     limit = threshold(loss)
     if not limit:
         return []
@@ -41,12 +41,12 @@ def lost_between(seed: int, direction: int, loss: float, first: int, end: int) -
 
 
 def count_lost(seed: int, direction: int, loss: float, packets: int) -> int:
-    """How many of the first `packets` packets of a direction are lost: what a run's counters must show."""
+    """Return how many of a direction's first `packets` packets are lost: a run's counters must agree."""
     return len(lost_between(seed, direction, loss, 0, packets))
 
 
 def threshold(loss: float) -> int:
-    """`loss` in units of 2**-32: words below it mean a lost packet."""
+    """Return `loss` in units of 2**-32: words below it mean a lost packet."""
     return round(loss * _RANGE)
 
 

@@ -1,13 +1,13 @@
-"""Signals while something is up that must be taken down again, and what the dead left behind.
+"""Signals: clean up on SIGTERM, never interrupt a cleanup, and wake up a select() loop.
 
-SIGTERM kills a Python program without leaving its `with` blocks; SigtermGuard turns it into SystemExit.
-Taking down must not be interrupted half-way: signals_wait notes them and raises them afterwards. Python runs
-handlers in the main thread only, so there is nothing to do in others.
+SIGTERM ends a Python program without leaving its `with` blocks; SigtermGuard turns it into SystemExit. Python runs
+signal handlers in the main thread only, so there is nothing to do in other threads.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ from types import FrameType
 
 
 class SigtermGuard:
-    """While set, SIGTERM raises SystemExit(143). Only where nobody else has a handler."""
+    """While set, SIGTERM raises SystemExit(143), unless the program has a handler of its own."""
 
     def __init__(self) -> None:
         self._ours = False
 
     def set(self) -> None:
-        """Begins; nothing happens outside the main thread."""
+        """Install the handler; do nothing outside the main thread."""
         if _in_main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _leave)
             self._ours = True
 
     def restore(self) -> None:
-        """Ends; harmless when repeated."""
+        """Remove the handler; harmless when repeated."""
         if self._ours and _in_main_thread():
             self._ours = False
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -35,7 +35,7 @@ class SigtermGuard:
 
 @contextlib.contextmanager
 def signals_wait() -> Iterator[None]:
-    """SIGINT and SIGTERM that arrive inside the block take effect when it ends."""
+    """Delay SIGINT and SIGTERM that arrive inside the block until it ends."""
     if not _in_main_thread():
         yield
         return
@@ -51,6 +51,19 @@ def signals_wait() -> Iterator[None]:
             signal.signal(each, handler)
         for number in dict.fromkeys(noted):
             signal.raise_signal(number)
+
+
+def signal_pipe() -> int:
+    """Return a descriptor that becomes readable when a signal arrives; the reader has to empty it.
+
+    select() goes on sleeping after a Python handler has run (PEP 475), so a loop that has to notice signals at once
+    watches this descriptor too.
+    """
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    return reader
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -1,8 +1,8 @@
 """Kernel settings of one namespace, written through /proc/sys from a thread that is in it.
 
-One of them needs help: a namespace may only choose a congestion control that the *first* namespace allows to
-all (net.ipv4.tcp_allowed_congestion_control), else the kernel answers EPERM. So the algorithm is allowed for
-the moment of choosing, and the list is put back at once; who has chosen keeps it.
+The congestion control is special: a namespace may choose only one that the machine's first namespace allows to
+all (net.ipv4.tcp_allowed_congestion_control), else the kernel returns EPERM. So the algorithm is allowed while it
+is being chosen and the list is restored at once; the namespace keeps its choice.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from netem import netns
-from netem.errors import WorldError
+from netem.errors import HostsError
 
 _CHOICE = "net.ipv4.tcp_congestion_control"
 _ALLOWED = "net.ipv4.tcp_allowed_congestion_control"
 
 
 def write_in(namespace: str, settings: Mapping[str, str]) -> None:
-    """Writes `settings` (name with dots -> value) in `namespace`. Raises WorldError."""
+    """Write `settings` (name with dots -> value) in `namespace`. Raises HostsError."""
     for key, value in settings.items():
         try:
             netns.call(namespace, lambda key=key, value=value: _write(key, value))  # type: ignore[misc]
@@ -52,5 +52,5 @@ def _path(key: str) -> Path:
     return Path("/proc/sys", *key.split("."))
 
 
-def _refused(key: str, value: str, error: OSError) -> WorldError:
-    return WorldError(f"sysctl {key} = {value}: {error.strerror}")
+def _refused(key: str, value: str, error: OSError) -> HostsError:
+    return HostsError(f"sysctl {key} = {value}: {error.strerror}")

@@ -83,7 +83,7 @@ class Spec:
             return cls(
                 **{
                     **given,
-                    "link": Profile(**given["link"]),
+                    "link": Profile.from_dict(given["link"]),
                     "ipsec": Suite(given["ipsec"]),
                     "auth": Auth(given["auth"]),
                     "xen": Xen(given["xen"]),

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from lab.measure.results import Figures
-from netem.remote_command import Done
+from netem.remote_command import CommandResult
 
 
 class Hosts(Protocol):
@@ -34,7 +34,7 @@ class Hosts(Protocol):
     #: What was measured; complete after `measured`, but for what only the way knows.
     figures: Figures
 
-    def run(self, words: Sequence[str]) -> Done:
+    def run(self, words: Sequence[str]) -> CommandResult:
         """Run a command on host-a and wait for it. Raises CommandError unless it succeeds."""
 
     def steps(self, steps: Mapping[str, str]) -> None:

@@ -144,7 +144,7 @@ def duration(seconds: float) -> str:
 
 
 def _spec(scenario: Scenario, run: Run, base: Spec) -> Spec:
-    link = Profile(rtt=run.rtt, rate=run.rate, seed=scenario.seed)
+    link = Profile(rtt=run.rtt, rate_bits=run.rate, seed=scenario.seed)
     return replace(base, link=link, ipsec=scenario.way(run.way).ipsec)
 
 

@@ -58,7 +58,7 @@ def _add(sets: dict[tuple[str, Guest, str], Dataset], result: RunResult) -> None
     native = result.spec.provider == "netns"
     dataset = sets.setdefault((kind, guest, machine), Dataset(native, guest, kind, machine))
     link = result.spec.link
-    cell = Cell(_way(result.kind, result.spec), link.rtt, link.rate, result.run.data if result.run else 0)
+    cell = Cell(_way(result.kind, result.spec), link.rtt, link.rate_bits, result.run.data if result.run else 0)
     words = f"{title(cell.way)} at {cell.rtt * 1000:g} ms"
     if result.discarded:
         dataset.discarded.append(f"{words}: {result.discarded}")

@@ -1,11 +1,9 @@
-"""What one read from a TUN device is on the wire: how many packets, how many bytes; and cutting it at packet
-borders.
+"""Count the wire packets and bytes of one read from a TUN device, and cut it at packet borders.
 
-A read is a 10-byte virtio-net header (little pieces of it: is it a GSO packet, how large are its segments,
-where does TCP start), then an IP packet that may carry many segments. A real link would see each segment with
-headers of its own, so that is what is counted, and what can be lost: `cut` takes a run of segments out of a
-GSO packet, as a smaller one. Source: virtio 1.1 section 5.1.6; Linux tcp_gso_segment (what each segment's
-sequence number, flags and ID become).
+A read is a 10-byte virtio-net header (whether it is a GSO packet, how large its segments are, where TCP starts),
+then an IP packet that may carry many segments. A real link would see each segment with headers of its own, so
+that is what is counted, and what can be lost: `cut` takes a run of segments out of a GSO packet, as a smaller
+one. Source: virtio 1.1 section 5.1.6; Linux tcp_gso_segment (sequence number, flags and ID of each segment).
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
 
 
 def measure(frame: bytes) -> tuple[int, int]:
-    """(packets, bytes) on the wire of a frame read from TUN; bytes include all IP and TCP headers."""
+    """Return (packets, bytes) on the wire of a frame read from TUN; bytes include all IP and TCP headers."""
     length = len(frame) - VNET
     if not frame[1]:
         return 1, length
@@ -28,14 +26,14 @@ def measure(frame: bytes) -> tuple[int, int]:
 
 
 def segment_bytes(frame: bytes) -> int:
-    """Wire bytes of each packet of a frame except the last one."""
+    """Return the wire bytes of each packet of a frame except the last one."""
     if not frame[1]:
         return len(frame) - VNET
     return sum(_layout(frame))
 
 
 def cut(frame: bytes, first: int, end: int) -> bytes:
-    """A frame of only the packets first..end-1 of `frame`. All of them gives the frame itself."""
+    """Return a frame of only the packets first..end-1 of `frame`; the frame itself if that is all of them."""
     packets, _ = measure(frame)
     if first == 0 and end == packets:
         return frame
@@ -58,8 +56,7 @@ def cut(frame: bytes, first: int, end: int) -> bytes:
         head[at + 13] &= ~(_FIN | _PSH) & 0xFF
     if first:
         head[at + 13] &= ~_CWR & 0xFF
-    # The checksum field holds the sum of the pseudo header, whose length has changed; the kernel does the
-    # rest.
+    # The checksum field holds the sum of the pseudo header, whose length has changed; the kernel adds the rest.
     offset = at + 16
     total = int.from_bytes(head[offset : offset + 2], "big") + (old - len(data) ^ 0xFFFF)
     head[offset : offset + 2] = _fold(total).to_bytes(2, "big")
@@ -71,9 +68,7 @@ def _tcp_offset(frame: bytes) -> int:
 
 
 def _layout(frame: bytes) -> tuple[int, int]:
-    """(bytes of IP and TCP headers, bytes of data in each segment). hdr_len in the frame is only a hint: not
-    used.
-    """
+    """Return (bytes of IP and TCP headers, bytes of data in each segment). hdr_len is only a hint: not used."""
     size, tcp = struct.unpack_from("=HH", frame, 4)
     return tcp + (frame[VNET + tcp + 12] >> 4) * 4, size
 

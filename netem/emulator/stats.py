@@ -1,8 +1,8 @@
-"""Counters of one direction, and how late packets were: the emulator's own evidence about a run.
+"""Lateness of packets, stolen CPU time and dropped packets: evidence about the quality of a run.
 
-Lateness is when a packet was handed over minus when it was due. It is kept as a histogram of fixed size with
-a step of 16 us, so a percentile is right to 16 us below 131 ms; the maximum is exact. Steal is the CPU time
-that the hypervisor gave to others (/proc/stat): a run with much of it should be repeated, not believed.
+Lateness is the time when a packet was delivered minus the time when it was due. It is kept as a histogram of
+fixed size with a step of 16 us, so a percentile is right to 16 us below 131 ms; the maximum is exact. Steal is
+the CPU time that the hypervisor gave to others (/proc/stat): a run with much of it should be repeated.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ class Lateness:
         self.worst = 0  # ns
 
     def add(self, ns: int) -> None:
+        """Count one packet."""
         step = ns >> _SHIFT
         self.counts[step if step < _STEPS else -1] += 1
         if ns > self.worst:
             self.worst = ns
 
     def percentile(self, share: float) -> float:
-        """Seconds that `share` (0..1) of the packets were not later than; 0 without packets."""
+        """Return the seconds that a `share` (0..1) of the packets did not exceed; 0 without packets."""
         rank = share * sum(self.counts)
         seen = 0
         for step, count in enumerate(self.counts):
@@ -38,7 +39,7 @@ class Lateness:
         return 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Seconds."""
+        """Return the count of packets; median, 99th percentile and maximum in seconds."""
         return {
             "count": sum(self.counts),
             "p50": self.percentile(0.5),
@@ -54,13 +55,13 @@ class Steal:
         self._start = _cpu_times()
 
     def as_dict(self) -> dict[str, float]:
-        """seconds over all CPUs, and the share of all CPU time that was."""
+        """Return stolen seconds of all CPUs, and their share of all CPU time."""
         stolen, total = (now - then for now, then in zip(_cpu_times(), self._start, strict=True))
         return {"seconds": stolen / os.sysconf("SC_CLK_TCK"), "share": stolen / total if total else 0.0}
 
 
 def _cpu_times() -> tuple[int, int]:
-    """(steal, all) in clock ticks; proc(5): user nice system idle iowait irq softirq steal ..."""
+    """Return (steal, all) in clock ticks; proc(5): user nice system idle iowait irq softirq steal ..."""
     try:
         with open("/proc/stat", encoding="ascii") as file:
             ticks = [int(word) for word in file.readline().split()[1:9]]
@@ -70,7 +71,7 @@ def _cpu_times() -> tuple[int, int]:
 
 
 def transmit_drops(interface: str) -> int:
-    """Packets that the kernel dropped before the emulator could read them, in this thread's namespace."""
+    """Return how many packets the kernel dropped before the emulator read them, in this thread's namespace."""
     with open("/proc/thread-self/net/dev", encoding="ascii") as file:
         for line in file:
             name, _, numbers = line.partition(":")

@@ -1,9 +1,9 @@
 """TUN devices inside a namespace, with virtio-net headers and TCP segmentation offload.
 
-With IFF_VNET_HDR the kernel hands over TCP data as it comes from the socket, up to 64 KiB in one read and
-without checksums computed, and takes it back the same way: one read and one write instead of 45 of each. The
-device lives as long as its file descriptor, so a dead emulator leaves no device behind. Source: Linux
-include/uapi/linux/if_tun.h, virtio_net.h; Documentation/networking/tuntap.rst.
+With IFF_VNET_HDR the kernel passes on TCP data as it comes from the socket, up to 64 KiB in one read and without
+checksums, and takes it back the same way: one read and one write instead of 45 of each. The device lives as long as
+its file descriptor, so a dead emulator leaves no device behind. Source: Linux include/uapi/linux/if_tun.h,
+virtio_net.h; Documentation/networking/tuntap.rst.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import struct
 
 from netem import netns
-from netem.errors import WorldError
+from netem.errors import HostsError
 
 DEVICE = "/dev/net/tun"
 NAME = "wan"
@@ -24,7 +24,7 @@ _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_TSO_ECN = 1, 2, 4, 8
 
 
 def open_in(namespace: str, name: str = NAME) -> int:
-    """A non-blocking file descriptor of a new TUN device `name` inside `namespace`. Raises WorldError."""
+    """Create TUN device `name` inside `namespace`; return its non-blocking file descriptor. Raises HostsError."""
     return netns.call(namespace, lambda: _open(name))
 
 
@@ -32,12 +32,12 @@ def _open(name: str) -> int:
     try:
         fd = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise WorldError(f"{DEVICE}: {error.strerror}", hint="the emulator needs root and the tun module") from None
+        raise HostsError(f"{DEVICE}: {error.strerror}", hint="the emulator needs root and the tun module") from None
     try:
         flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
         fcntl.ioctl(fd, _TUNSETOFFLOAD, _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6 | _TUN_F_TSO_ECN)
     except OSError as error:
         os.close(fd)
-        raise WorldError(f"TUN device {name} cannot be made: {error.strerror}") from None
+        raise HostsError(f"cannot create TUN device {name}: {error.strerror}") from None
     return fd

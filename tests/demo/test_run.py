@@ -1,12 +1,10 @@
-"""The demo's way of measuring, on a small image and a short link: by relay, so that no root is needed."""
+"""The demo's way of measuring, on a small image and a short link. test_rootless runs this file without root too."""
 
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
+import shutil
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,17 +13,17 @@ import pytest
 
 pytest.importorskip("scapy", reason="the demo's check needs the lab extra")
 
-from demo import DemoError, plainshell, ways
+from demo import DemoError, ways
 from demo.bench import Bench, Outcome
 from demo.image import Image, sha256sum
-from demo.loopback import loopback
-from demo.tap import Tap
 from demo.wire import looker, prove
+from demo.world import world
 from lab.verify.content.canary import make_canaries
-from lab.verify.judge.check import check_capture
 from netem.profile import Profile
+from tests.helpers.namespaces import needs_namespaces
 
 CANARIES = make_canaries(4, "demo run")
+pytestmark = needs_namespaces
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -42,11 +40,9 @@ class Bars:
     finish = update
 
 
-@pytest.fixture(params=["ssh", "in the clear"])
-def bench(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    if request.param != "ssh":
-        monkeypatch.setattr(plainshell, "available", lambda: False)
-    elif not plainshell.available():
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    if shutil.which("ssh") is None or shutil.which("sshd", path="/usr/sbin:/usr/bin") is None:
         pytest.skip("ssh or sshd is not installed")
     disk = tmp_path / "source.img"
     with disk.open("wb") as file:
@@ -58,8 +54,8 @@ def bench(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mo
     image = Image(disk, "a test", 8 << 20, disk.stat().st_blocks * 512, sha256sum(disk), CANARIES, found)
     folder = tmp_path / "run"
     folder.mkdir(mode=0o700)
-    with loopback(Profile(rtt=0.002), folder, lambda text: None) as world:
-        yield Bench(world, image, folder, Bars())
+    with world(Profile(rtt=0.002), folder) as hosts:
+        yield Bench(hosts, image, folder, Bars())
 
 
 @pytest.mark.parametrize("key", ["paper", "zstd", "rsync"])
@@ -72,10 +68,7 @@ def test_a_way_is_measured_whole_and_secret(bench: Bench, key: str) -> None:
     assert outcome.seconds > 0 and outcome.cpu_here > 0 and outcome.cpu_there > 0
     assert outcome.traffic is not None and outcome.traffic.wire_bytes > 1 << 20
     assert outcome.finding is not None and outcome.finding.complete
-    # What the paper's way and ssh seal stays sealed; without ssh the check sees the rest, and commands as they are.
-    private = bench.world.remote.private
-    assert bool(outcome.finding.hits) == (key != "paper" and not private)
-    assert outcome.finding.secret or not private
+    assert outcome.finding.secret
     assert list(bench.there.iterdir()) == []
 
 
@@ -94,8 +87,7 @@ def test_xenplugin_and_then_only_the_difference(
     for outcome in (first, again):
         assert outcome.whole
         assert outcome.finding is not None and outcome.finding.complete and not outcome.finding.hits
-        # What starts the far side is the control channel: without ssh its words can be read, and are no noise.
-        assert outcome.finding.secret or not bench.world.remote.private
+        assert outcome.finding.secret
         assert outcome.detail["cipher"]
     assert first.traffic is not None and again.traffic is not None
     assert again.traffic.wire_bytes < first.traffic.wire_bytes / 2
@@ -123,38 +115,3 @@ def test_the_check_finds_everything_in_a_plain_copy(bench: Bench) -> None:
     proof = prove(bench)
     assert proof.missed == frozenset()
     assert proof.finding.complete and not proof.finding.secret
-
-
-def test_tap_hands_on_and_records(tmp_path: Path) -> None:
-    tap = Tap()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = tap.through(server.getsockname()[1])
-
-        def answer() -> None:
-            with server.accept()[0] as called:
-                while data := called.recv(1 << 16):
-                    called.sendall(data.upper())
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        with tap.recording(tmp_path / "tap.pcap") as counts:
-            with socket.create_connection(("127.0.0.1", port)) as caller:
-                caller.sendall(CANARIES[0])
-                caller.shutdown(socket.SHUT_WR)
-                received = b"".join(iter(lambda: caller.recv(1 << 16), b""))
-            thread.join()
-    tap.close()
-    assert received == CANARIES[0].upper()
-    finding = check_capture(tmp_path / "tap.pcap", [CANARIES[0], received])
-    assert counts["packets"] == finding.packets >= 4
-    assert finding.complete and {hit.canary for hit in finding.hits} == {0, 1}
-    assert tap.carried == 96
-
-
-@pytest.mark.parametrize("environment", [{"DEMO_RTT": "far"}, {"XDG_CACHE_HOME": "/proc"}])
-def test_errors_are_one_line(environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "demo"], env=os.environ | environment, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("demo: error: ") and done.stderr.count("\n") == 1

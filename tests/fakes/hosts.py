@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lab.fakexen.xenstored import Xenstored
 from tests.helpers.program import ROOT, TOKEN, Done, Running
-from tests.xenstore.standin import Xenstored
 
 FAKES = Path(__file__).parent
 
 _XL = """#!{python} -IS
 import sys
-sys.path.insert(0, {fakes!r})
-import xl
-xl.run({root!r})
+sys.path.insert(0, {project!r})
+from lab.fakexen import counter_guest, host, xl
+xl.run(host.Host({root!r}, counter_guest.CounterGuest()))
 """
 # The program as installed on that host. What it starts of itself goes through the host's own Python below.
 _PROGRAM = """#!{python}
@@ -42,13 +42,13 @@ assert words[:2] == ["-P", "-m"], words
 if words[2] == "xenplugin":
     os.execv({root!r} + "/bin/xenplugin", ["xenplugin", *words[3:]])
 assert words[2] == "xenplugin.xen.resume", words
-sys.path.insert(0, {fakes!r})
-import xenhost
-host = xenhost.Host({root!r})
-host.point("resume")
+sys.path.insert(0, {project!r})
+from lab.fakexen import counter_guest, host
+here = host.Host({root!r}, counter_guest.CounterGuest())
+here.point("resume")
 try:
-    host.resume(int(words[3]))
-except xenhost.LibxlError as error:
+    here.resume(int(words[3]))
+except host.LibxlError as error:
     print(f"libxl: error: {{error}}", file=sys.stderr)
     sys.exit("libxl error -3")
 """
@@ -63,7 +63,7 @@ class FakeHost:
         self._started = started
         for folder in ("bin", "sbin", "disks", "memory", "stall", "state"):
             (self.root / folder).mkdir(parents=True)
-        names = {"python": sys.executable, "fakes": str(FAKES), "project": str(ROOT), "root": str(self.root)}
+        names = {"python": sys.executable, "project": str(ROOT), "root": str(self.root)}
         for program, text in (("xl", _XL), ("xenplugin", _PROGRAM), ("python", _PYTHON)):
             path = self.root / "bin" / program
             path.write_text(text.format(**names))

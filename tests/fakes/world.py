@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.fakes import guest as guests
+from lab.fakexen import counter
 from tests.fakes.hosts import FAKES, FakeHost
 from tests.helpers.program import Done, Running, processes_with, wait_until
 from tests.helpers.proxy import NEAR, Proxy, free_ports
@@ -111,9 +111,9 @@ class World:
     # -- processes --------------------------------------------------------------------------------
 
     def processes(self) -> dict[int, list[str]]:
-        """What runs, but guests."""
+        """What runs, but counter."""
         found = processes_with(self.token).items()
-        return {pid: words for pid, words in found if str(FAKES / "guest.py") not in words}
+        return {pid: words for pid, words in found if counter.__file__ not in words}
 
     def pids(self, who: str) -> list[int]:
         """Of xl, transport, supervisor, far-xl, receive-domain, receive-disk, ssh-domain, ssh-disk."""
@@ -161,12 +161,12 @@ class World:
 
     def check_disks(self, where: FakeHost) -> None:
         where.run("xl", "pause", "g1")
-        counter = self.truth()
+        writes = self.truth()
         for name, writable in self.names:
             wanted = bytearray(self.bases[name])
-            for slot in range(guests.SLOTS if writable else 0):
-                if (data := guests.expected(slot, counter)) is not None:
-                    at = guests.place(slot, len(wanted))
+            for slot in range(counter.SLOTS if writable else 0):
+                if (data := counter.expected(slot, writes)) is not None:
+                    at = counter.place(slot, len(wanted))
                     wanted[at : at + len(data)] = data
             there = where.disk(name).read_bytes()
             assert hashlib.sha256(there).digest() == hashlib.sha256(wanted).digest(), f"{name} is not as it must be"

@@ -37,7 +37,7 @@ def save(
         disk=Disk(4 << 30, 1_123_456_789) if info.disk else None, router_bytes=10**9, cpu_seconds=20.0,
         timeline=((1.0, 10**7), (seconds, 12 * 10**6)),
     )  # fmt: skip
-    spec = Spec(provider="netns", link=Profile(rtt=rtt, rate=rate), ipsec=info.ipsec)
+    spec = Spec(provider="netns", link=Profile(rtt=rtt, rate_bits=rate), ipsec=info.ipsec)
     result = Measurement(way, spec).result(figures, {})
     about = {
         "scenario": ScenarioInfo("made-up", "netns", ScenarioGuest(4 << 30, memory)),
@@ -48,7 +48,7 @@ def save(
 
 def save_xen(folder: Path, way: str, rtt: float, rate: int | None = RATE, **figures: Any) -> None:
     """Write a run on real Xen, with `figures` as its file has them."""
-    spec = Spec(provider="qemu", link=Profile(rtt=rtt, rate=rate), ipsec=WAYS[way].ipsec)
+    spec = Spec(provider="qemu", link=Profile(rtt=rtt, rate_bits=rate), ipsec=WAYS[way].ipsec)
     number = len(list(folder.iterdir())) if folder.exists() else 0
     result = Measurement(way, spec).result(None, {})
     _write(folder, f"{way}-{rtt}-{number}", result, {"router_bytes": 10**8, **figures})

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 
 import pytest
 
-from netem import netns
 from netem.cli import main
 from netem.profile import Profile
 from netem.report import rows
 
 ROUTER = ["--net-a", "10.1.0.0/24", "--net-b", "10.2.0.0/24"]
-needs_root = [
-    pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-    pytest.mark.skipif(not os.path.exists("/dev/net/tun"), reason="no /dev/net/tun"),
-]
 
 
 @pytest.mark.parametrize(
@@ -29,13 +22,12 @@ needs_root = [
         (["run"], 2, "Missing argument"),
         (["run", "--rtt", "120", "--", "true"], 2, "has no unit"),
         (["run", "--colour", "red", "--", "true"], 2, "No such option"),
-        (["run", "--sysctl", "x", "--", "true"], 2, "no NAME=VALUE"),
+        (["run", "--sysctl", "x", "--", "true"], 2, "not NAME=VALUE"),
         (["calibrate", "--loss", "200%"], 2, "more than 100%"),
-        (["calibrate", "--relay", "--loss", "1%"], 2, "neither loss nor jitter"),
         (["calibrate", "--seconds", "0"], 2, "--seconds"),
         (["tc", "print"], 2, "--dev"),
         (["tc", "apply", "--dev", "lo", "--on", "/nowhere/ssh x"], 1, "cannot run /nowhere/ssh"),
-        (["dummynet", "print", "--net-a", "x", "--net-b", "10.2.0.0/24"], 1, "no network"),
+        (["dummynet", "print", "--net-a", "x", "--net-b", "10.2.0.0/24"], 1, "not a network"),
         (["dummynet", "print", *ROUTER, "--rtt", "1.5ms"], 2, "whole milliseconds"),
         (["dummynet", "apply", *ROUTER, "--on", "false"], 1, "the router refused"),
     ],
@@ -109,36 +101,6 @@ def test_the_table_shows_asked_beside_measured() -> None:
     assert table["rate, 4 connections"] == ("200.00 Mbit/s", "199.50 Mbit/s")
     assert table["lost a to b"] == ("1%: 2 of 100", "2 packets")
     assert table["dropped before the emulator"] == ("0", "3 frames")
-
-
-@pytest.mark.parametrize("way", [pytest.param("run", marks=needs_root)])
-def test_run_gives_the_command_its_link(way: str, tmp_path: object) -> None:
-    script = (
-        '[ "$(ip netns identify $$)" = "$NETEM_A" ] || exit 1; ip netns list | grep -q "$NETEM_B" || exit 2;'
-        'ip route get "$NETEM_ADDRESS_B" | grep -q wan || exit 3; exit 7'
-    )
-    file = f"{tmp_path}/stats.json"
-    words = [way, "--rtt", "4ms", "--stats", file, "--", "sh", "-c", script]
-    done = subprocess.run([sys.executable, "-m", "netem", *words], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (7, "")
-    with open(file, encoding="utf-8") as stats:
-        assert json.load(stats)["profile"]["rtt"] == 0.004
-
-
-@pytest.mark.parametrize("relay", [True, pytest.param(False, marks=needs_root)], ids=["relay", "namespaces"])
-def test_calibrate_measures_at_least_the_rtt_and_at_most_the_rate(
-    relay: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = netns.names()
-    words = ["calibrate", "--rtt", "10ms", "--rate", "20mbit", "--seconds", "0.5", "--connections", "2", "--json"]
-    assert main(words + ["--relay"] * relay) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert result["method"] == ("relay" if relay else "tun")
-    assert result["rtt"]["min"] >= 0.01
-    # What is counted in a window may have been waiting for it for as long as the emulator was late.
-    late = result["lateness"]["a_to_b"]["max"]
-    assert 0 < result["rate"] <= 20e6 * (1 + (late + 0.01) / 0.5)
-    assert [name for name in netns.names() if name not in before and name.startswith("nc-")] == []
 
 
 def test_clean_finds_nothing_of_the_living(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from netem import dummynet
 from netem.dummynet import Dummynet, Router
 from netem.errors import BackendError, ProfileError
 from netem.profile import Profile
-from netem.remote_command import Done, through
+from netem.remote_command import CommandResult, through
 
 ROUTER = Router("10.1.0.0/24", "10.2.0.0/24")
 LIMITS = {"byte": 1 << 20, "slots": 100}
@@ -107,7 +107,7 @@ def test_the_checker_refuses_what_ipfw_refuses(bad: str) -> None:
 @pytest.mark.parametrize("rate", [None, 1, 64_000, 200_000_000, 999_999_999])
 @pytest.mark.parametrize("rtt", [0.0, 0.001, 0.12, 0.2, 10.0])
 def test_commands_follow_the_grammar(rtt: float, rate: int | None, loss: float) -> None:
-    profile = Profile(rtt=rtt, rate=rate, loss=loss)
+    profile = Profile(rtt=rtt, rate_bits=rate, loss=loss)
     settings = dummynet.sysctls(ROUTER, profile)
     limits = {
         "byte": settings["net.inet.ip.dummynet.pipe_byte_limit"],
@@ -124,7 +124,7 @@ def test_commands_follow_the_grammar(rtt: float, rate: int | None, loss: float) 
 
 
 def test_the_queue_holds_what_was_asked() -> None:
-    command = dummynet.pipe_commands(ROUTER, Profile(rtt=0.2, rate=10**9))[0]
+    command = dummynet.pipe_commands(ROUTER, Profile(rtt=0.2, rate_bits=10**9))[0]
     assert "25000000" not in command
     assert int(command[command.index("queue") + 1].removesuffix("Kbytes")) * 1024 >= 25_000_000
 
@@ -184,8 +184,8 @@ def test_what_dummynet_cannot_do_is_refused(profile: Profile, words: str) -> Non
     ("words", "said"),
     [
         (("10.1.0.0/24", "fd00::/64"), "same IP version"),
-        (("10.1.0.5/24", "10.2.0.0/24"), "no network"),
-        (("$(reboot)", "10.2.0.0/24"), "no network"),
+        (("10.1.0.5/24", "10.2.0.0/24"), "not a network"),
+        (("$(reboot)", "10.2.0.0/24"), "not a network"),
         (("10.1.0.0/24", "10.2.0.0/24", 0), "pipe 0"),
         (("10.1.0.0/24", "10.2.0.0/24", 1, 65535), "rule 65535"),
     ],
@@ -239,12 +239,12 @@ class FakeRouter:
         file.write_text("#!/bin/sh\n" + body)
         file.chmod(0o755)
 
-    def run(self, words: list[str] | tuple[str, ...] | object, stdin: str = "") -> Done:
+    def run(self, words: list[str] | tuple[str, ...] | object, stdin: str = "") -> CommandResult:
         assert words == ["sh", "-s"]
         script = stdin.replace(dummynet.STATE, str(self.state))
         env = os.environ | {"PATH": f"{self.bin}:/usr/bin:/bin"}
         done = subprocess.run(["sh", "-s"], input=script, capture_output=True, text=True, env=env, check=False)
-        return Done(done.returncode, done.stdout, done.stderr)
+        return CommandResult(done.returncode, done.stdout, done.stderr)
 
     def settings(self) -> dict[str, str]:
         return {file.name: file.read_text().strip() for file in self.sysctls.iterdir()}
@@ -342,8 +342,8 @@ def test_the_whole_script_is_read_before_it_runs() -> None:
 
 def test_a_far_command_gets_one_quoted_line() -> None:
     done = through("sh -c 'echo \"$1\"; cat' x")(["sh", "-s", "a b"], "in")
-    assert done == Done(0, "sh -s 'a b'\nin", "")
+    assert done == CommandResult(0, "sh -s 'a b'\nin", "")
     with pytest.raises(BackendError, match="cannot run"):
         through("/nowhere/ssh host")(["sh"], "")
-    with pytest.raises(BackendError, match="no command line"):
+    with pytest.raises(BackendError, match="not a command line"):
         through("ssh 'host")

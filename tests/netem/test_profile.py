@@ -56,21 +56,21 @@ def test_shares(text: str, share: float) -> None:
     ("field", "text", "words"),
     [
         ("rtt", "120", "no unit"),
-        ("rtt", "fast", "is no time"),
-        ("rtt", "-5ms", "is no time"),
-        ("rtt", "5mbit", "no unit of a time"),
-        ("rtt", "", "is no time"),
-        ("rtt", "1e99s", "slip of the pen"),
-        ("rate", "10mbps", "no unit of a rate"),
+        ("rtt", "fast", "is not a time"),
+        ("rtt", "-5ms", "is not a time"),
+        ("rtt", "5mbit", "not a unit of a time"),
+        ("rtt", "", "is not a time"),
+        ("rtt", "1e99s", "at most 600 s"),
+        ("rate", "10mbps", "not a unit of a rate"),
         ("rate", "0mbit", "carries nothing"),
         ("rate", "0.3bit", "whole number"),
-        ("rate", "1e999gbit", "no link is that fast"),
-        ("queue", "64kb", "no unit of a size"),
+        ("rate", "1e999gbit", "at most 100000gbit"),
+        ("queue", "64kb", "not a unit of a size"),
         ("queue", "100b", "never fits"),
         ("loss", "0.5", "no unit"),
         ("loss", "101%", "more than 100%"),
-        ("rate", "1e9999bit", "is no rate"),
-        ("seed", "one", "no whole number"),
+        ("rate", "1e9999bit", "is not a rate"),
+        ("seed", "one", "not a whole number"),
         ("seed", "-1", "64 bits"),
     ],
 )
@@ -103,15 +103,15 @@ def test_numbers_out_of_range(name: str, value: float) -> None:
 
 def test_sensible_queue() -> None:
     assert Profile(rtt=0.1).queue_bytes is None
-    assert Profile(rtt=0.1, rate=200_000_000).queue_bytes == 2_500_000
-    assert Profile(rtt=0.001, rate=1_000_000).queue_bytes == SMALLEST_QUEUE
-    assert Profile(rtt=0.1, rate=200_000_000, queue=64 << 10).queue_bytes == 65536
+    assert Profile(rtt=0.1, rate_bits=200_000_000).queue_bytes == 2_500_000
+    assert Profile(rtt=0.001, rate_bits=1_000_000).queue_bytes == SMALLEST_QUEUE
+    assert Profile(rtt=0.1, rate_bits=200_000_000, queue=64 << 10).queue_bytes == 65536
 
 
 def test_from_dict_refuses_strangers() -> None:
     with pytest.raises(ProfileError, match="colour"):
         Profile.from_dict({"rtt": 0.1, "colour": 1})
-    with pytest.raises(ProfileError, match="wrong kind"):
+    with pytest.raises(ProfileError, match="wrong type"):
         Profile.from_dict({"rtt": "fast"})
 
 

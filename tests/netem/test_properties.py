@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netem import seeded_random, units
-from netem.emulator.line import Line
+from netem.emulator.direction import Direction
 from netem.profile import MTU, Profile
 
 SEEDS = st.integers(0, 2**64 - 1)
@@ -21,7 +21,7 @@ def profiles(draw: st.DrawFn) -> Profile:
     rtt = draw(TIMES)
     return Profile(
         rtt=rtt,
-        rate=draw(st.none() | st.integers(1, 10**12)),
+        rate_bits=draw(st.none() | st.integers(1, 10**12)),
         jitter=draw(st.floats(0, rtt / 2, allow_subnormal=False)),
         loss=draw(SHARES),
         queue=draw(st.none() | st.integers(MTU, 1 << 40)),
@@ -108,7 +108,7 @@ GOLDEN_WOBBLE = [0.499613, -0.935152, 0.598066]
     st.lists(st.tuples(st.integers(0, 10**9), st.integers(20, MTU)), max_size=40),
 )
 def test_a_line_books_every_packet_and_never_reorders(profile: Profile, sent: list[tuple[int, int]]) -> None:
-    line = Line(0, profile)
+    line = Direction(0, profile)
     now = 1
     for gap, size in sent:
         now += gap

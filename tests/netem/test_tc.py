@@ -10,7 +10,7 @@ import pytest
 from netem import tc
 from netem.errors import BackendError
 from netem.profile import Profile
-from netem.remote_command import Done, here
+from netem.remote_command import CommandResult, here
 from netem.tc import Tc
 
 NUMBER = r"[0-9]+(\.[0-9]+)?"
@@ -47,7 +47,7 @@ def check_netem(words: Sequence[str]) -> dict[str, list[str]]:
 @pytest.mark.parametrize("rate", [None, 1500, 200_000_000])
 @pytest.mark.parametrize("rtt", [0.001, 0.12, 0.121])
 def test_commands_follow_the_grammar(rtt: float, rate: int | None, jitter: float, loss: float) -> None:
-    profile = Profile(rtt=rtt, rate=rate, jitter=jitter, loss=loss, seed=3)
+    profile = Profile(rtt=rtt, rate_bits=rate, jitter=jitter, loss=loss, seed=3)
     seeds = []
     for command in tc.apply_commands(profile, ["e1", "e2"]):
         found = check_netem(command)
@@ -79,17 +79,17 @@ class Machine:
         self.have: dict[str, list[str]] = {}
         self.refuse, self.said, self.help = refuse, said, help_text
 
-    def __call__(self, words: Sequence[str], stdin: str = "") -> Done:
+    def __call__(self, words: Sequence[str], stdin: str = "") -> CommandResult:
         if words[-1] == "help":
-            return Done(1, "", self.help)
+            return CommandResult(1, "", self.help)
         device = words[4]
         if device == self.refuse:
-            return Done(2, "", self.said)
+            return CommandResult(2, "", self.said)
         if words[2] == "add":
             self.have[device] = list(words)
         else:
             del self.have[device]
-        return Done(0, "", "")
+        return CommandResult(0, "", "")
 
 
 LOSSY = Profile.parse(rtt="20ms", rate="10mbit", loss="1%")
@@ -101,14 +101,14 @@ def test_apply_and_undo() -> None:
     said = link.apply(LOSSY)
     assert set(machine.have) == {"e1", "e2"}
     assert "seed" in machine.have["e1"]
-    assert not any("no seed" in line for line in said)
+    assert not any("no `seed`" in line for line in said)
     link.undo()
     assert machine.have == {}
 
 
 def test_an_old_tc_gets_no_seed_and_the_user_is_told() -> None:
     machine = Machine(help_text="[ limit PACKETS ]")
-    assert any("knows no seed" in line for line in Tc(["e1", "e2"], machine).apply(LOSSY))
+    assert any("has no `seed` option" in line for line in Tc(["e1", "e2"], machine).apply(LOSSY))
     assert "seed" not in machine.have["e1"]
 
 
@@ -116,7 +116,7 @@ def test_an_old_tc_gets_no_seed_and_the_user_is_told() -> None:
     ("said", "words"),
     [
         ("Error: Specified qdisc kind is unknown.", "module sch_netem"),
-        ("RTNETLINK answers: File exists", "discipline of its own"),
+        ("RTNETLINK answers: File exists", "already has a queueing discipline"),
         ('Cannot find device "e2"', "tc on e2: Cannot find device"),
     ],
 )

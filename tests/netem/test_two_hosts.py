@@ -17,23 +17,23 @@ from pathlib import Path
 import pytest
 
 from netem import leftovers, netns, seeded_random
-from netem.errors import WorldError
+from netem.errors import HostsError
 from netem.profile import Profile
 from netem.two_hosts import TwoHosts
+from tests.helpers.namespaces import needs_namespaces
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-    pytest.mark.skipif(not os.path.exists("/dev/net/tun"), reason="no /dev/net/tun"),
-]
+pytestmark = needs_namespaces
 PATIENCE = 20.0  # seconds; how long something may take before it counts as "never"
 HOLDER = """
 import sys, time
+from netem import netns
 from netem.profile import Profile
 from netem.two_hosts import TwoHosts
 with TwoHosts(Profile(rtt=0.01), sys.argv[1]) as world:
     world.a.popen(["sleep", "1000"])
     world.b.run(["sh", "-c", "sleep 1000 >/dev/null 2>&1 &"])
+    while not (netns.pids(world.a.name) and netns.pids(world.b.name)):
+        time.sleep(0.01)
     print(world._emulator.pid, flush=True)
     time.sleep(1000)
 """
@@ -137,7 +137,7 @@ def test_tcp_survives_losses_inside_gso_packets(shared: TwoHosts, six: bool) -> 
 
 def test_rate_is_never_exceeded_and_the_tail_is_dropped(shared: TwoHosts) -> None:
     rate = 8_000_000
-    shared.change(Profile(rate=rate, queue=20_000))
+    shared.change(Profile(rate_bits=rate, queue=20_000))
     near, far = udp_pair(shared)
     before = shared.stats()
     for _ in range(100):
@@ -170,7 +170,7 @@ def test_sysctls_are_set_and_bad_ones_leave_nothing_behind() -> None:
     with TwoHosts(Profile(), "nt", sysctls={"net.ipv4.tcp_congestion_control": "cubic"}) as world:
         path = Path("/proc/sys/net/ipv4/tcp_congestion_control")
         assert world.b.call(path.read_text).strip() == "cubic"
-    with pytest.raises(WorldError, match=r"net\.ipv4\.nonsense"):
+    with pytest.raises(HostsError, match=r"net\.ipv4\.nonsense"):
         with TwoHosts(Profile(), "nt", sysctls={"net.ipv4.nonsense": "1"}) as world:
             pass
     assert not [name for name in netns.names() if name in (world.a.name, world.b.name)]
@@ -185,7 +185,7 @@ def test_an_exception_leaves_nothing_behind() -> None:
     assert child.returncode is not None
     assert not netns.exists(world.a.name)
     assert not netns.exists(world.b.name)
-    with pytest.raises(WorldError, match="was stopped"):
+    with pytest.raises(HostsError, match="was stopped"):
         world.stats()
 
 
@@ -221,7 +221,7 @@ def test_a_dead_emulator_is_reported_not_waited_for() -> None:
     with TwoHosts(Profile(), "nt") as world:
         assert world._emulator is not None
         os.kill(world._emulator.pid, signal.SIGKILL)
-        with pytest.raises(WorldError, match="emulator ended"):
+        with pytest.raises(HostsError, match="emulator ended"):
             world.stats()
     assert not netns.exists(world.a.name)
 

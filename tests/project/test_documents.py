@@ -44,8 +44,8 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert "://" in target or (path.parent / target).exists(), target
 
 
-def test_the_readme_has_every_option_and_no_other() -> None:
-    shown = set(re.findall(r"`(--?[\w-]+)", section("README.md", "### Options")))
+def test_the_usage_has_every_option_and_no_other() -> None:
+    shown = set(re.findall(r"`(--?[\w-]+)", section("docs/usage.md", "## Options")))
     real = {
         flag
         for command in cli.commands.values()
@@ -58,17 +58,17 @@ def test_the_readme_has_every_option_and_no_other() -> None:
     short = {"--quiet", "--verbose", "--dry-run"}  # -q, -v, -N
     elsewhere = {"--key-file", "--image"}  # of single verbs, told where these are
     assert shown == real - short - elsewhere
-    assert "--key-file" in text("README.md")
+    assert "--key-file" in text("docs/usage.md")
 
 
-def test_the_readme_has_the_settings_that_no_option_has() -> None:
-    shown = set(re.findall(r"^(\w+) = ", section("README.md", "### Options"), re.MULTILINE))
+def test_the_usage_has_the_settings_that_no_option_has() -> None:
+    shown = set(re.findall(r"^(\w+) = ", section("docs/usage.md", "## Options"), re.MULTILINE))
     known = {setting.name: setting.metadata["flag"] for setting in fields(Config) if setting.metadata}
     assert shown <= set(known) and {name for name, flag in known.items() if flag is None} <= shown
 
 
-def test_the_readme_has_every_exit_code() -> None:
-    assert [int(code) for code in first_cells(section("README.md", "### When it fails"))] == [0, *sorted(BY_CODE)]
+def test_the_usage_has_every_exit_code() -> None:
+    assert [int(code) for code in first_cells(section("docs/usage.md", "## Exit codes"))] == [0, *sorted(BY_CODE)]
 
 
 def test_the_phases_of_a_migration() -> None:

@@ -17,7 +17,7 @@ from typing import IO, Any
 from lab.errors import CommandError
 from lab.hosts.spec import Spec
 from netem.profile import Profile
-from netem.remote_command import Done
+from netem.remote_command import CommandResult
 
 _COPY_SECONDS = 600.0
 _PUT = 'umask 077 && cat >"$0.new" && chmod "$1" "$0.new" && mv "$0.new" "$0"'
@@ -48,11 +48,13 @@ class Node(ABC):
     def pace(self) -> float:
         """What time-outs are multiplied by: how much slower than a quiet machine it may be."""
 
-    def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> Done:
+    def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> CommandResult:
         """Run `words` there as root. `timeout` in seconds of a quiet machine. Raises CommandError when it takes too
         long or the machine cannot be reached; an exit code is not an error."""
         done = self._run(words, stdin.encode(), timeout)
-        return Done(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        return CommandResult(
+            done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        )
 
     def popen(self, words: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
         """subprocess.Popen of `words` there; the keywords are its own. The lab's end ends it."""
@@ -62,7 +64,7 @@ class Node(ABC):
         """As run; its standard output. Raises CommandError unless it succeeds."""
         done = self.run(words, stdin, timeout=timeout)
         if done.code:
-            raise CommandError(f"{self.name}: {' '.join(words)}: {done.said}")
+            raise CommandError(f"{self.name}: {' '.join(words)}: {done.error_text}")
         return done.stdout
 
     def put(self, data: bytes | IO[bytes], path: str, mode: int = 0o644) -> None:

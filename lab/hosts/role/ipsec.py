@@ -82,7 +82,7 @@ def _run(node: Node, script: str) -> None:
     if done.code == swan_script.NO_STRONGSWAN:
         raise MissingError(f"{node.name} has no strongSwan", hint=f"apt install {_PACKAGES}")
     if done.code:
-        raise CommandError(f"{node.name}: IPsec: {done.said}")
+        raise CommandError(f"{node.name}: IPsec: {done.error_text}")
 
 
 def _initiate(node: Node) -> None:

@@ -95,5 +95,5 @@ def measure(provider: Provider) -> float:
                     hint="xenlab ssh router tc -s qdisc",
                 )
             return measured
-        said = done.said
+        said = done.error_text
     raise CheckError(f"host-b does not answer to host-a: {said}", hint="xenlab ssh host-a ping router")

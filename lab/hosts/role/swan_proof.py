@@ -154,4 +154,4 @@ def exchange(node: Node, address: str) -> None:
     script = " && ".join(shlex.join(["ping", *words, "-s", size, address]) for size in ("56", "1200"))
     done = node.run(["sh", "-c", script], timeout=120)
     if done.code:
-        raise CheckError(f"{node.name} does not reach {address}: {done.said}")
+        raise CheckError(f"{node.name} does not reach {address}: {done.error_text}")

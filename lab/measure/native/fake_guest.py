@@ -5,6 +5,7 @@ A host is a folder: its programs are in bin/, and what fake xl knows of its gues
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -13,17 +14,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lab.errors import CommandError
-from lab.fakexen import xl
+from lab.fakexen import recorded_guest
 from lab.fakexen.domain_stream import Stream
 from lab.fakexen.xenstored import Xenstored
 from lab.measure import images
+from lab.measure.disk_hosts import XENPLUGIN
 
 NAME, UUID = "g1", "5c5b1ad0-4f16-4a3c-9d1e-000000000005"
-XENPLUGIN = [sys.executable, "-P", "-m", "xenplugin"]
 _ROOT = str(Path(__file__).resolve().parents[3])
 _XL = (
     "import sys; sys.path.insert(0, {root!r})\n"
-    "from lab.fakexen.xl import main; sys.exit(main({home!r}, sys.argv[1:]))"
+    "from lab.fakexen import recorded_guest, xl; xl.run(recorded_guest.host({home!r}, {store!r}))"
 )
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: The guest writes within that many bytes of its disk, from the first data on.
@@ -50,72 +51,74 @@ class FakeGuest:
         writes: int,
         memory: bool,
     ) -> None:
-        self._here, self._source, self._target = here, xl.Host(here), xl.Host(there)
         disks = [{"pdev_path": str(disk), "vdev": "xvda", "backend": "phy", "format": "raw", "readwrite": 1}]
         config = {
             "c_info": {"type": "pvh", "name": NAME, "uuid": UUID},
             "b_info": {"max_memkb": stream.memory >> 10},
             "disks": disks if device else [],
         }
-        start, stop = next(iter(images.extents(disk)))
-        guest = xl.Guest(
-            NAME, UUID, config, str(stream.path), stream.suspended,
-            device, writes, start, min(_WINDOW, (stop - start) // 4096 * 4096),
-        )  # fmt: skip
-        self._source.prepare(guest, 0)
-        self._target.prepare(None, stream.size if memory else 0)
-        # The path of a socket may have 108 bytes, and the hosts' folders may be anywhere.
+        first, last = next(iter(images.extents(disk)))
+        guest = {
+            "config": config,
+            "stream": str(stream.path),
+            "suspended": stream.suspended,
+            "disk": device,
+            "writes": writes,
+            "window_at": first,
+            "window": min(_WINDOW, (last - first) // 4096 * 4096),
+        }
+        self._here = here
+        # The path of a socket has at most 108 bytes, and those of the hosts' folders may be longer.
         self._sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xenlab-", dir="/tmp")))
-        for home, nodes in ((here, _nodes(str(disk), device) if device else {}), (there, {})):
-            _install(home, here, there)
-            stack.callback(Xenstored(self._sockets / home.name, nodes, self._on_write).close)
+        for home in (here, there):
+            recorded_guest.clear(str(home))
+            stack.callback(Xenstored(self._socket(home), written=self._on_write).close)
+            _install(home, here, there, self._socket(home))
+        if memory:
+            recorded_guest.make_room(str(there), stream.size)
+        physical = {str(disk): _numbers(device)} if device else {}
+        (here / "knobs.json").write_text(json.dumps({"physical": physical}), encoding="utf-8")
+        self._source, self._target = (
+            recorded_guest.host(str(home), str(self._socket(home))) for home in (here, there)
+        )
+        recorded_guest.depart(self._source, guest)
+
+    def _socket(self, home: Path) -> Path:
+        return self._sockets / home.name
 
     def environment(self, home: Path) -> dict[str, str]:
         """Return the environment of programs on the host in folder `home`."""
-        socket = str(self._sockets / home.name)
-        return {"PATH": f"{home / 'bin'}:{_PATH}", "XENSTORED_PATH": socket, "PYTHONPATH": _ROOT}
+        store = str(self._socket(home))
+        return {"PATH": f"{home / 'bin'}:{_PATH}", "XENSTORED_PATH": store, "PYTHONPATH": _ROOT}
 
     def times(self) -> dict[str, float]:
         """Return when it was migrated: began, suspended, received, runs, in seconds of the monotonic clock.
 
         Raises CommandError unless it runs on the other host alone.
         """
-        if list(self._target.domains()) != [NAME] or self._source.domains():
+        if [domain["name"] for domain in self._target.domains()] != [NAME] or self._source.domains():
             raise CommandError(f"after the migration {NAME} is not on host-b alone")
-        return {**self._source.times(), **self._target.times()}
+        return {**recorded_guest.read_times(self._source.root), **recorded_guest.read_times(self._target.root)}
 
     def _on_write(self, path: str, value: str) -> None:
         """Let the guest write once xenplugin watches its disk: then it reports a phase after `connect`."""
         if path.endswith("/phase") and value != "connect":
-            (self._here / xl.GO).touch()
+            (self._here / recorded_guest.GO).touch()
 
 
-def _install(home: Path, here: Path, there: Path) -> None:
+def _install(home: Path, here: Path, there: Path, store: Path) -> None:
     """Put xl and xenplugin into `home`/bin."""
     (home / "bin").mkdir(exist_ok=True)
     settings = home / "xenplugin.conf"
     settings.write_text(f'state_dir = "{home / "state"}"\n[paths]\n"{here}" = "{there}"\n', encoding="utf-8")
-    fake = [sys.executable, "-IS", "-c", _XL.format(root=_ROOT, home=str(home))]
+    fake = [sys.executable, "-IS", "-c", _XL.format(root=_ROOT, home=str(home), store=str(store))]
     for name, words, more in (("xl", fake, ""), ("xenplugin", XENPLUGIN, f" --config {settings}")):
         script = home / "bin" / name
         script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"{more}\n', encoding="utf-8")
         script.chmod(0o755)
 
 
-def _nodes(path: str, device: str) -> dict[str, str]:
-    """Return the xenstore nodes of a guest with one disk, as libxl writes them (libxl_disk.c, device_disk_add)."""
+def _numbers(device: str) -> str:
+    """Return a device's numbers as xenstore has them."""
     number = os.stat(device).st_rdev
-    front, back = "/libxl/1/device/vbd/51712", "/local/domain/0/backend/vbd/1/51712"
-    disk = {
-        "params": path, "script": "/etc/xen/scripts/block", "dev": "xvda", "type": "phy", "mode": "w",
-        "device-type": "disk", "specification": "xen", "state": "4",
-        "physical-device": f"{os.major(number):x}:{os.minor(number):x}",
-    }  # fmt: skip
-    nodes = {f"{home}/{key}": value for home in (front, back) for key, value in disk.items()}
-    return nodes | {
-        f"{front}/backend": back,
-        "/local/domain/1/name": NAME,
-        "/local/domain/1/vm": f"/vm/{UUID}",
-        f"/vm/{UUID}/name": NAME,
-        f"/vm/{UUID}/uuid": UUID,
-    }
+    return f"{os.major(number):x}:{os.minor(number):x}"

@@ -12,13 +12,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
 from lab.errors import CommandError
 from lab.fakexen import tcp
@@ -27,26 +25,24 @@ from lab.hosts.image import ext4
 from lab.hosts.lab import Lab
 from lab.hosts.provider.netns import Namespace, NetnsProvider
 from lab.hosts.topology import HOST_A, HOST_B
-from lab.measure import images, sshd
+from lab.measure import images
 from lab.measure.cpu import Meter
+from lab.measure.disk_hosts import DiskHosts
 from lab.measure.images import Image
 from lab.measure.native import loop
-from lab.measure.native.fake_guest import NAME, XENPLUGIN, FakeGuest
+from lab.measure.native.fake_guest import NAME, FakeGuest
 from lab.measure.native.link_watch import LinkWatch
 from lab.measure.results import Disk, Figures, Lateness, Memory
-from lab.measure.sshd import Sshd
 from lab.measure.way import Way
 from netem import netns
 from netem.emulator.stats import Steal
-from netem.remote_command import Done
 
-_TIMEOUT = 2 * 3600.0  # seconds for one command
 _PORT = 9000
 # `ip netns exec` has made a mount namespace, in which tracefs is mounted so that xenplugin can trace disk writes.
 _TRACED = 'mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; exec "$@"'
 
 
-class NativeHosts:
+class NativeHosts(DiskHosts):
     """Namespaces of `lab` with a guest for `way`, which has `image` as disk and `stream` as memory.
 
     To be used as a context manager. Host-a's files are in `folder`/a, host-b's in `folder`/b; they are deleted at
@@ -54,8 +50,7 @@ class NativeHosts:
     disk, bytes a second. Raises LabError.
     """
 
-    guest, far = NAME, sshd.NAME
-    xenplugin: Sequence[str] = XENPLUGIN
+    guest = NAME
 
     def __init__(
         self, lab: Lab, folder: Path, way: Way, image: Image, stream: Stream, meter: Meter, writes: int
@@ -64,31 +59,13 @@ class NativeHosts:
         a, b = lab.node(HOST_A.name), lab.node(HOST_B.name)
         if not isinstance(provider, NetnsProvider) or not isinstance(a, Namespace) or not isinstance(b, Namespace):
             raise CommandError("the lab's hosts are not network namespaces")
-        self._provider, self._link, self._a, self._b = provider, lab.spec.link, a, b
+        super().__init__(folder, image.path, a.popen, b.popen, HOST_B.nics[0].address)
+        self._provider, self._link = provider, lab.spec.link
+        self._namespaces = (a.namespace, b.namespace)
         self._way, self._image, self._stream, self._meter, self._writes = way, image, stream, meter, writes
-        self._here, self._there = folder / "a", folder / "b"
-        self.here, self.there = str(self._here), str(self._there)
-        self.arrived = str(self._there / "disks" / "g1.img")
-        self.disk = str(image.path)
-        self.ssh: Sequence[str] = ()
-        self.scp: Sequence[str] = ()
-        self.reach: Sequence[str] = ()
-        self.figures = Figures(0.0)
-        self._stack = ExitStack()
-
-    def __enter__(self) -> NativeHosts:
-        self._stack.callback(self._clear)
-        try:
-            self._prepare()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def _prepare(self) -> None:
+        self._stack.callback(self._clear)
         for home in (self._here, self._there):
             (home / "disks").mkdir(parents=True, exist_ok=True)
         device = None
@@ -100,11 +77,12 @@ class NativeHosts:
             self._stack, self._here, self._there, self._stream, Path(self.disk), device,
             writes=self._writes, memory=self._way.memory,
         )  # fmt: skip
-        environment = self._fake.environment(self._there)
-        server = Sshd(self._b.popen, HOST_B.nics[0].address, self._there / "ssh", environment)
-        self._stack.callback(server.close)
-        self.ssh, self.scp = server.shell, ["scp", *server.shell[1:]]
-        self.reach = ["--config", str(self._here / "xenplugin.conf"), "-s", shlex.join(server.shell)]
+        self._serve(self._fake.environment(self._there))
+        self.reach = ["--config", str(self._here / "xenplugin.conf"), "-s", shlex.join(self.ssh)]
+
+    def _command(self, words: Sequence[str]) -> list[str]:
+        given = [f"{key}={value}" for key, value in self._fake.environment(self._here).items()]
+        return ["sh", "-c", _TRACED, "sh", "env", *given, *words]
 
     def _clear(self) -> None:
         for home in (self._here, self._there):
@@ -115,12 +93,11 @@ class NativeHosts:
     @contextmanager
     def measured(self) -> Iterator[None]:
         """See Hosts."""
-        self._phases: dict[str, float] = {}
+        self._phases = {}
         os.sync()
-        spaces = (self._a.namespace, self._b.namespace)
-        ipsec = [pid for name in spaces for pid in netns.pids(name) if _program(pid) == "charon"]
+        ipsec = [pid for name in self._namespaces for pid in netns.pids(name) if _program(pid) == "charon"]
         self._provider.set_link(self._link)  # counters at zero
-        steal, cpu, watch = Steal(), self._meter.read(ipsec), LinkWatch(self._a.namespace)
+        steal, cpu, watch = Steal(), self._meter.read(ipsec), LinkWatch(self._namespaces[0])
         began = time.monotonic()
         try:
             yield
@@ -150,47 +127,13 @@ class NativeHosts:
         )
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """See Hosts."""
-        began = time.monotonic()
-        yield
-        self._phases[name] = round(time.monotonic() - began, 3)
-
-    def steps(self, steps: Mapping[str, str]) -> None:
-        """See Hosts."""
-        for name, command in steps.items():
-            with self.phase(name):
-                self.run(["sh", "-c", command])
-
-    def run(self, words: Sequence[str]) -> Done:
-        """See Hosts."""
-        given = [f"{key}={value}" for key, value in self._fake.environment(self._here).items()]
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-            command = ["sh", "-c", _TRACED, "sh", "env", *given, *words]
-            child = self._a.popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors)
-            try:
-                code = child.wait(_TIMEOUT)
-            except BaseException:
-                child.terminate()
-                with suppress(subprocess.TimeoutExpired):
-                    child.wait(10)
-                child.kill()
-                child.wait()
-                raise
-            done = Done(code, _text(out), _text(errors))
-        if code:
-            lines = (done.stderr or done.stdout).strip().splitlines()
-            raise CommandError(f"{Path(words[0]).name} failed ({code}): {'; '.join(lines[-3:])}")
-        return done
-
-    @contextmanager
     def tcp(self) -> Iterator[str]:
         """See Hosts."""
         address = HOST_B.nics[0].address
         receiver = [str(self._there / "bin" / "xl"), "migrate-receive"]
         words = [sys.executable, tcp.__file__, "--listen", address, str(_PORT), *receiver]
         null = subprocess.DEVNULL
-        listener = self._b.popen(words, stdin=null, stdout=subprocess.PIPE, stderr=null)
+        listener = self._popen_b(words, stdin=null, stdout=subprocess.PIPE, stderr=null)
         assert listener.stdout is not None
         try:
             if listener.stdout.readline() != b"listening\n":
@@ -221,17 +164,6 @@ class NativeHosts:
             expected = images.sha256(Path(self.disk))
             self.figures = replace(self.figures, written=expected != self._image.sha256)
         self._check("disk", Path(self.arrived), expected)
-
-    def _check(self, name: str, path: Path, expected: str) -> None:
-        found = images.sha256(path)
-        if found != expected:
-            raise CommandError(f"the {name} that arrived differs from the one that was sent")
-        self.figures = replace(self.figures, sha256={**self.figures.sha256, name: found})
-
-
-def _text(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode(errors="replace")
 
 
 def _program(pid: int) -> str:

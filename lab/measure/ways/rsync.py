@@ -8,7 +8,8 @@ from lab.measure.hosts import Hosts
 from lab.measure.way import Family, Sent, Style, Way, stopped
 
 
-def _copy(hosts: Hosts) -> None:
+def copy(hosts: Hosts) -> None:
+    """Copy the disk. Raises CommandError."""
     words = ["rsync", "-S", "-z", "--zc=zstd", "-e", shlex.join(hosts.ssh)]
     hosts.run([*words, hosts.disk, f"{hosts.far}:{hosts.arrived}"])
 
@@ -20,7 +21,7 @@ WAYS = (
         Family.TOOL,
         70,
         Style("#8a6d00", "#d9c34a", (3, 3), "P"),
-        stopped(_copy),
+        stopped(copy),
         disk=True,
         memory=True,
         xen=False,

@@ -8,9 +8,10 @@ from lab.measure.hosts import Hosts
 from lab.measure.way import Family, Sent, Style, Way, stopped
 
 
-def _copy(hosts: Hosts) -> None:
+def copy(hosts: Hosts, threads: int = 0) -> None:
+    """Copy the disk; `threads` of the compressor, 0: one for each core. Raises CommandError."""
     far = f"zstd -q -d --sparse -f -o {shlex.quote(hosts.arrived)}"
-    pipe = f"zstd -q -1 -T0 -c {shlex.quote(hosts.disk)} | {shlex.join([*hosts.ssh, hosts.far, far])}"
+    pipe = f"zstd -q -1 -T{threads} -c {shlex.quote(hosts.disk)} | {shlex.join([*hosts.ssh, hosts.far, far])}"
     hosts.run(["bash", "-o", "pipefail", "-c", pipe])
 
 
@@ -21,7 +22,7 @@ WAYS = (
         Family.TOOL,
         80,
         Style("#6b6b00", "#c8c83c", (10, 4), "X"),
-        stopped(_copy),
+        stopped(copy),
         disk=True,
         memory=True,
         xen=False,

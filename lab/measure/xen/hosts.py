@@ -27,7 +27,7 @@ from lab.measure.results import Figures, Measurement, RunResult
 from lab.measure.way import Family, Way
 from lab.measure.xen import guest
 from lab.measure.xen.guest import DISK, GUEST, Console
-from netem.remote_command import Done
+from netem.remote_command import CommandResult
 
 _PORT = 7000
 _SOCAT = "socat -b 262144"  # bytes at a time; its default of 8192 costs CPU time
@@ -149,11 +149,11 @@ class XenHosts:
             name: round(end - start, 3) for name, start, end in zip(steps, times, times[1:], strict=False)
         }
 
-    def run(self, words: Sequence[str]) -> Done:
+    def run(self, words: Sequence[str]) -> CommandResult:
         """See Hosts."""
         done = self._source.run(words, timeout=_TIMEOUT)
         if done.code:
-            raise CommandError(f"{self._source.name}: {words[0]} failed ({done.code}): {done.said[-400:]}")
+            raise CommandError(f"{self._source.name}: {words[0]} failed ({done.code}): {done.error_text[-400:]}")
         self._lines = tuple(done.stderr.strip().splitlines()[-1:])
         return done
 

@@ -84,7 +84,7 @@ def test_up_change_and_down(home: Path) -> None:
         one.up()
         assert one.state is State.READY
         assert set(one.provider.nodes()) == {"host-a", "host-b"}
-        one.set_link(Profile(rtt=0.08, rate=50_000_000))
+        one.set_link(Profile(rtt=0.08, rate_bits=50_000_000))
         assert measure(one.provider) >= 0.08
         assert isinstance(one.provider, NetnsProvider)
         assert one.provider.stats()["profile"]["rate"] == 50_000_000

@@ -86,7 +86,7 @@ def test_the_hosts_know_each_other(vagrant_lab: Lab) -> None:
 
 def test_the_link_is_as_asked_and_changes(vagrant_lab: Lab) -> None:
     assert router.measure(vagrant_lab.provider) >= LINK.rtt
-    vagrant_lab.set_link(Profile(rtt=0.12, rate=100_000_000))
+    vagrant_lab.set_link(Profile(rtt=0.12, rate_bits=100_000_000))
     assert router.measure(vagrant_lab.provider) >= 0.12
     vagrant_lab.set_link(LINK)
 

@@ -11,7 +11,7 @@ from lab.hosts.lab import Lab
 from tests.helpers.xen_moves import Guest, hosts
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
-TESTS = Path(__file__).parents[2]
+CASES = Path(__file__).parents[2] / "lab" / "fakexen"
 #: Seconds, at a pace of 1: each case starts an xl or two.
 WITHIN = 300
 
@@ -26,14 +26,14 @@ def guest(xen_lab: Lab) -> Iterator[Guest]:
 
 def test_xl(xen_lab: Lab, guest: Guest) -> None:
     node = hosts(xen_lab)[0]
-    node.put((TESTS / "fakes" / "xlcases.py").read_bytes(), "/run/xlcases.py")
-    done = node.run(["python3", "/run/xlcases.py", "/usr/sbin/xl", guest.name], timeout=WITHIN)
+    node.put((CASES / "xl_cases.py").read_bytes(), "/run/xl_cases.py")
+    done = node.run(["python3", "/run/xl_cases.py", "/usr/sbin/xl", guest.name], timeout=WITHIN)
     assert done.code == 0, done.stdout
     guest.check_whole()
 
 
 def test_xenstored(xen_lab: Lab) -> None:
     node = hosts(xen_lab)[0]
-    node.put((TESTS / "xenstore" / "cases.py").read_bytes(), "/run/cases.py")
+    node.put((CASES / "xenstore_cases.py").read_bytes(), "/run/cases.py")
     done = node.run(["python3", "/run/cases.py"], timeout=WITHIN)
     assert done.code == 0, done.stdout

@@ -1,8 +1,8 @@
 """Every process of a migration is killed in every phase, and the link cut: exactly one guest is left, whole.
 
-Each case stops the migration at a point (fakes/xenhost.py), breaks something, lets it go on, and then does what an
-administrator does: `xenplugin recover` on both hosts, in either order. The guest itself tells if it ever ran twice
-or lost a write (fakes/guest.py).
+Each case stops the migration at a point (lab/fakexen/host.py), breaks something, lets it go on, and then does what
+an administrator does: `xenplugin recover` on both hosts, in either order. The guest itself tells if it ever ran
+twice or lost a write (lab/fakexen/counter.py).
 """
 
 from __future__ import annotations

@@ -9,17 +9,19 @@ import struct
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.errors import LabError
-from lab.fakexen import domain_stream, tcp, xl
+from lab.fakexen import domain_stream, messages, recorded_guest, tcp
+from lab.fakexen.host import Host
 from lab.fakexen.xenstored import Xenstored
 from lab.measure import recorded_memory
 from xenplugin.migrate import xl_protocol
 from xenplugin.migrate import xl_stream as product
-from xenplugin.xen.xenstore import Store
 from xenplugin.xen.xl import parse_list
 
 ROOT = Path(__file__).parents[3]
@@ -95,55 +97,78 @@ def test_what_cannot_be_recorded_is_said(tmp_path: Path) -> None:
 
 
 def test_its_messages_are_xls() -> None:
-    assert (xl.BANNER, xl.RECEIVED, xl.CLEARED, xl.REPORT) == (
+    assert (messages.BANNER, messages.READY, messages.GO, messages.REPORT) == (
         xl_protocol.BANNER, xl_protocol.RECEIVED, xl_protocol.CLEARED, xl_protocol.REPORT,
     )  # fmt: skip
 
 
-def host(tmp_path: Path, name: str) -> xl.Host:
-    (tmp_path / name).mkdir()
-    return xl.Host(tmp_path / name)
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Callable[[str], Host]]:
+    """Makes a host by its name, with a xenstore of its own."""
+    served = []
+
+    def make(name: str) -> Host:
+        root = tmp_path / name
+        root.mkdir()
+        served.append(Xenstored(root / "xenstored.sock"))
+        return recorded_guest.host(str(root))
+
+    yield make
+    for each in served:
+        each.close()
 
 
-def program(root: Path) -> list[str]:
-    text = "import sys; sys.path.insert(0, sys.argv.pop(1)); from lab.fakexen.xl import main"
-    text += "; sys.exit(main(sys.argv[1], sys.argv[2:]))"
-    return [sys.executable, "-IS", "-c", text, str(ROOT), str(root)]
+def guest(config: dict[str, Any], made: domain_stream.Stream | None = None, **more: Any) -> dict[str, Any]:
+    config = {"c_info": {"name": "g1", "uuid": UUID}, **config}
+    stream = {"stream": str(made.path), "suspended": made.suspended} if made else {"stream": "", "suspended": 0}
+    return {"config": config, **stream, "disk": None, "writes": 0, "window_at": 0, "window": 0, **more}
 
 
-def test_it_lists_what_xl_lists(tmp_path: Path) -> None:
-    one = host(tmp_path, "a")
-    one.prepare(xl.Guest("g1", UUID, {}, "", 0), 0)
+def names(host: Host) -> dict[str, bool]:
+    """Whether each domain runs."""
+    return {one["name"]: not (one["paused"] or one["shutdown"]) for one in host.domains()}
+
+
+def program(root: str) -> list[str]:
+    text = "import sys; sys.path.insert(0, sys.argv.pop(1)); from lab.fakexen import recorded_guest, xl"
+    text += "; xl.run(recorded_guest.host(sys.argv.pop(1)))"
+    return [sys.executable, "-IS", "-c", text, str(ROOT), root]
+
+
+def test_it_lists_what_xl_lists(host: Callable[[str], Host]) -> None:
+    one = host("a")
+    recorded_guest.depart(one, guest({}))
     text = subprocess.run([*program(one.root), "list", "-v"], capture_output=True, text=True, check=True).stdout
     found = parse_list(text)
     assert [(domain.name, domain.uuid) for domain in found[1:]] == [("g1", UUID)] and not found[1].suspended
 
 
-def test_a_guest_goes_over(made: domain_stream.Stream, tmp_path: Path) -> None:
+def test_a_guest_goes_over(made: domain_stream.Stream, host: Callable[[str], Host], tmp_path: Path) -> None:
     """From one to the other through the two directions as the plugin follows them."""
-    near, far = host(tmp_path, "a"), host(tmp_path, "b")
+    near, far = host("a"), host("b")
     disk = tmp_path / "data"
     disk.write_bytes(bytes(1 << 20))
-    config = {"c_info": {"name": "g1", "uuid": UUID}, "disks": [{"pdev_path": str(disk), "vdev": "xvda"}]}
-    near.prepare(xl.Guest("g1", UUID, config, str(made.path), made.suspended, str(disk), 4 << 20, 0, 65536), 0)
-    (near.root / xl.GO).touch()
-    far.prepare(None, made.size)
-    command = " ".join(f"'{word}'" for word in [*program(far.root), "migrate-receive", "#"])
+    disks = {"disks": [{"pdev_path": str(disk), "vdev": "xvda"}]}
+    recorded_guest.depart(near, guest(disks, made, disk=str(disk), writes=4 << 20, window=65536))
+    (Path(near.root) / recorded_guest.GO).touch()
+    recorded_guest.make_room(far.root, made.size)
+    command = " ".join(f"'{word}'" for word in [*program(far.root), "migrate-receive"]) + " #"
     words = [*program(near.root), "migrate", "-s", command, "g1", "hostb"]
     done = subprocess.run(words, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert near.domains() == {} and list(far.domains()) == ["g1"]
-    assert (far.root / "memory").read_bytes() == made.path.read_bytes()
-    times = {**near.times(), **far.times()}
+    assert near.domains() == [] and names(far) == {"g1": True}
+    assert (Path(far.root) / "memory").read_bytes() == made.path.read_bytes()
+    assert any(disk.read_bytes()[:65536])
+    times = {**recorded_guest.read_times(near.root), **recorded_guest.read_times(far.root)}
     assert times["began"] < times["suspended"] < times["received"] < times["runs"]
 
 
-def test_a_guest_whose_transport_fails_stays(made: domain_stream.Stream, tmp_path: Path) -> None:
-    near = host(tmp_path, "a")
-    near.prepare(xl.Guest("g1", UUID, {}, str(made.path), made.suspended), 0)
+def test_a_guest_whose_transport_fails_stays(made: domain_stream.Stream, host: Callable[[str], Host]) -> None:
+    near = host("a")
+    recorded_guest.depart(near, guest({}, made))
     words = [*program(near.root), "migrate", "-s", "false", "g1", "hostb"]
     done = subprocess.run(words, capture_output=True, timeout=60)
-    assert done.returncode == 1 and near.domains() == {"g1": ["-b----", UUID]}
+    assert done.returncode == 1 and names(near) == {"g1": True}
 
 
 def test_bytes_pass_both_ways_over_tcp(tmp_path: Path) -> None:
@@ -170,20 +195,3 @@ def _free() -> int:
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
-
-
-def test_the_plugin_reads_and_writes_its_xenstore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[str, str]] = []
-    served = Xenstored(tmp_path / "sock", {"/vm/x/name": "g1"}, lambda path, value: told.append((path, value)))
-    monkeypatch.setenv("XENSTORED_PATH", str(tmp_path / "sock"))
-    try:
-        with Store() as store:
-            assert store.read("/vm/x/name") == "g1" and store.read("/nowhere") is None
-            assert store.list("/vm") == ["x"] and store.list("/nowhere") == []
-            store.write("/tool/a/phase", "disks")
-            assert store.transact(lambda: store.read("/tool/a/phase")) == "disks"
-            store.remove("/tool")
-            assert store.read("/tool/a/phase") is None
-    finally:
-        served.close()
-    assert told == [("/tool/a/phase", "disks")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,9 +121,15 @@ def test_a_part_of_it(tmp_path: Path) -> None:
     less = whole.only(["static"], ["0ms", "40ms"], ["100mbit"], ["300mb"])
     assert set(less.runs()) < set(whole.runs())
     assert {(run.rtt, run.data) for run in less.runs()} == {(0.0, 300 * 10**6), (0.04, 300 * 10**6)}
-    for unknown in ({"ways": ["rsync"]}, {"rtts": ["7ms"]}, {"rates": ["1mbit"]}, {"data": ["2gb"]}):
+    unknown: list[Callable[[], object]] = [
+        lambda: whole.only(["rsync"]),
+        lambda: whole.only(rtts=["7ms"]),
+        lambda: whole.only(rates=["1mbit"]),
+        lambda: whole.only(data=["2gb"]),
+    ]
+    for choose in unknown:
         with pytest.raises(LabUsageError, match="has no"):
-            whole.only(**unknown)
+            choose()
 
 
 def keep(
@@ -134,7 +141,7 @@ def keep(
     disk: Disk | None = None,
     memory: Memory | None = None,
 ) -> None:
-    running = Measurement(run.way, Spec(provider="netns", link=Profile(rtt=run.rtt, rate=run.rate)))
+    running = Measurement(run.way, Spec(provider="netns", link=Profile(rtt=run.rtt, rate_bits=run.rate)))
     result = running.result(Figures(10.0, disk=disk, memory=memory), {})
     result = replace(result, scenario=plan.info(wanted), run=run, discarded=discarded)
     number = len(list(folder.glob("*"))) if folder.is_dir() else 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.xenstore.standin import Xenstored
+from lab.fakexen.xenstored import Xenstored
 from xenplugin.config import Config
 from xenplugin.errors import ConfigError
 from xenplugin.migrate import policy

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.xenstore import standin
-from tests.xenstore.standin import Xenstored
+from lab.fakexen import xenstored
+from lab.fakexen.xenstored import Xenstored
 from xenplugin.events import Notice, Phase, Progress
 from xenplugin.migrate import publish
 from xenplugin.migrate.publish import Publisher
@@ -59,7 +59,7 @@ def until(true: Callable[[], object], seconds: float = 60) -> None:
 
 
 def wrote(server: Xenstored, key: str) -> int:
-    return server.requests.count((standin.WRITE, f"{HOME}/{key}"))
+    return server.requests.count((xenstored.WRITE, f"{HOME}/{key}"))
 
 
 def test_what_stands_there_and_that_it_goes(
@@ -120,7 +120,7 @@ def test_a_store_that_fails_hurts_nobody(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("xenplugin.xen.xenstore.PATIENCE", 0.05)
-    server = serve(answer=lambda kind, path: told)
+    server = serve(fault=lambda kind, path: told)
     said = publisher()
     until(lambda: server.requests)
     said(Phase("memory"))
@@ -143,7 +143,7 @@ def test_a_store_that_hangs_holds_nobody_up(
     serve: Callable[..., Xenstored], publisher: Callable[[], Publisher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publish, "_PATIENCE", 0.01)
-    server = serve(answer=lambda kind, path: "")
+    server = serve(fault=lambda kind, path: "")
     said = publisher()
     until(lambda: server.requests)
     said(Phase("memory"))

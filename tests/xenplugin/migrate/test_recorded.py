@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.xenstore.standin import Xenstored
+from lab.fakexen.xenstored import Xenstored
 from xenplugin.migrate.xl_protocol import (
     Backward,
     Config,

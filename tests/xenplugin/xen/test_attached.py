@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import pyxs
 
-from tests.xenstore import standin
-from tests.xenstore.standin import Xenstored
+from lab.fakexen import xenstored
+from lab.fakexen.xenstored import Xenstored
 from xenplugin.errors import RefusedError
 from xenplugin.xen import xenstore
 
@@ -119,7 +119,7 @@ def test_xen_says_where_xenstored_listens(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("told", ["EACCES", "EIO", "E2BIG", "close", ""])
-@pytest.mark.parametrize("kind", [standin.DIRECTORY, standin.READ])
+@pytest.mark.parametrize("kind", [xenstored.DIRECTORY, xenstored.READ])
 def test_a_xenstore_that_does_not_say_is_no_permission(
     serve: Serve, disk: Path, monkeypatch: pytest.MonkeyPatch, told: str, kind: int
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.xenstore.standin import Xenstored
+from lab.fakexen.xenstored import Xenstored
 from xenplugin.errors import PeerError, RefusedError
 from xenplugin.xen import guest as guests
 from xenplugin.xen.guest import Disk, Guest, check

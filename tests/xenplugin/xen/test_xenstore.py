@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.xenstore import cases, standin
-from tests.xenstore.standin import Xenstored
+from lab.fakexen import xenstored
+from lab.fakexen.xenstored import Xenstored
+from tests.lab.fakexen import xenstore_cases as cases
 from xenplugin.errors import ConfigError, RefusedError
 from xenplugin.xen import xenstore
 from xenplugin.xen.xenstore import Store, Watch
@@ -65,7 +66,7 @@ def test_what_xenstore_does_not_do_is_refused_with_a_hint(
     serve: Callable[..., Xenstored], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(xenstore, "PATIENCE", 0.05)
-    serve(answer=lambda kind, path: told)
+    serve(fault=lambda kind, path: told)
     asks: list[Callable[[Store], object]] = [
         lambda s: s.read("/a"),
         lambda s: s.list("/a"),
@@ -92,7 +93,7 @@ def test_a_watch_hears_when_xenstored_ends(serve: Callable[..., Xenstored]) -> N
 
 
 def test_a_transaction_that_is_always_overtaken_ends(serve: Callable[..., Xenstored]) -> None:
-    serve(answer=lambda kind, path: "EAGAIN" if kind == standin.STOP and path == "T" else None)
+    serve(fault=lambda kind, path: "EAGAIN" if kind == xenstored.STOP and path == "T" else None)
     with Store() as opened, pytest.raises(RefusedError, match="too fast"):
         opened.transact(lambda: opened.write("/a", "1"))
 

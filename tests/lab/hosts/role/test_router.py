@@ -17,7 +17,7 @@ from lab.hosts.role import router, xenhost
 from lab.hosts.spec import Spec
 from lab.hosts.topology import ROUTER
 from netem.profile import Profile
-from netem.remote_command import Done
+from netem.remote_command import CommandResult
 
 PING = """PING 10.71.2.10 (10.71.2.10) 56(84) bytes of data.
 
@@ -32,14 +32,16 @@ class Fake(Node):
 
     name = "router"
 
-    def __init__(self, answers: dict[str, Done]) -> None:
+    def __init__(self, answers: dict[str, CommandResult]) -> None:
         self.answers = answers
         self.ran: list[list[str]] = []
 
-    def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> Done:
+    def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> CommandResult:
         self.ran.append(list(words))
         line = shlex.join(words)
-        return next((done for start, done in self.answers.items() if line.startswith(start)), Done(0, "", ""))
+        return next(
+            (done for start, done in self.answers.items() if line.startswith(start)), CommandResult(0, "", "")
+        )
 
     def command(self, words: Sequence[str], *, terminal: bool = False) -> list[str]:
         raise NotImplementedError
@@ -52,7 +54,7 @@ def provider(node: Node, profile: Profile) -> Any:
 
 
 def test_netem_on_both_sides_after_the_old_link_is_gone() -> None:
-    node = Fake({"sh -c": Done(0, "eth2\neth1\n", "")})
+    node = Fake({"sh -c": CommandResult(0, "eth2\neth1\n", "")})
     notes = router.apply(node, Profile.parse(rtt="120ms", rate="100mbit", loss="0.1%"))
     assert [words[4] for words in node.ran if words[:3] == ["tc", "qdisc", "add"] and words[4] != "lo"] == [
         "eth2",
@@ -65,12 +67,12 @@ def test_netem_on_both_sides_after_the_old_link_is_gone() -> None:
 
 
 def test_what_the_router_refuses_is_a_lab_error() -> None:
-    refuses = Done(2, "", "Error: Specified qdisc kind is unknown.\n")
+    refuses = CommandResult(2, "", "Error: Specified qdisc kind is unknown.\n")
     with pytest.raises(LabError) as error:
-        router.apply(Fake({"sh -c": Done(0, "e1\ne2", ""), "tc qdisc add": refuses}), Profile())
+        router.apply(Fake({"sh -c": CommandResult(0, "e1\ne2", ""), "tc qdisc add": refuses}), Profile())
     assert "router" in error.value.message
     with pytest.raises(CommandError):
-        router.apply(Fake({"sh -c": Done(1, "", "no device has the address 52:54")}), Profile())
+        router.apply(Fake({"sh -c": CommandResult(1, "", "no device has the address 52:54")}), Profile())
 
 
 def devices(tmp_path: Path, macs: Sequence[str]) -> Path:
@@ -101,24 +103,24 @@ def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_the_round_trip_is_the_least_of_the_pings() -> None:
-    node = Fake({"ping": Done(0, PING.format("120.412"), "")})
+    node = Fake({"ping": CommandResult(0, PING.format("120.412"), "")})
     assert router.measure(provider(node, Profile.parse(rtt="120ms"))) == pytest.approx(0.120412)
 
 
 def test_busybox_says_it_differently() -> None:
-    node = Fake({"ping": Done(0, "round-trip min/avg/max = 20.5/21.0/22.0 ms\n", "")})
+    node = Fake({"ping": CommandResult(0, "round-trip min/avg/max = 20.5/21.0/22.0 ms\n", "")})
     assert router.measure(provider(node, Profile.parse(rtt="20ms"))) == pytest.approx(0.0205)
 
 
 def test_sooner_than_the_link_allows_is_no_link() -> None:
-    node = Fake({"ping": Done(0, PING.format("1.9"), "")})
+    node = Fake({"ping": CommandResult(0, PING.format("1.9"), "")})
     with pytest.raises(CheckError) as error:
         router.measure(provider(node, Profile.parse(rtt="120ms")))
     assert "1.9 ms" in error.value.message
 
 
 def test_no_answer_is_tried_again_and_then_told() -> None:
-    node = Fake({"ping": Done(1, "5 packets transmitted, 0 received, 100% packet loss", "")})
+    node = Fake({"ping": CommandResult(1, "5 packets transmitted, 0 received, 100% packet loss", "")})
     with pytest.raises(CheckError) as error:
         router.measure(provider(node, Profile()))
     assert len(node.ran) == 3 and "100% packet loss" in error.value.message
@@ -184,9 +186,9 @@ def test_what_is_wrong_is_told(said: str, kind: type[LabError]) -> None:
 
 def test_xen_info_is_read() -> None:
     text = "host : host-a\nxen_version            : 4.17.5\nvirt_caps              : pv hvm hap shadow\n"
-    info = xenhost.answering(Fake({"sh -c": Done(0, text, "")}))
+    info = xenhost.answering(Fake({"sh -c": CommandResult(0, text, "")}))
     assert info == xenhost.XenInfo("4.17.5", "pv hvm hap shadow") and info.migrates_pv
     text = text.replace(" shadow", " gnttab-v1")
-    assert not xenhost.answering(Fake({"sh -c": Done(0, text, "")})).migrates_pv
+    assert not xenhost.answering(Fake({"sh -c": CommandResult(0, text, "")})).migrates_pv
     with pytest.raises(CheckError):
-        xenhost.answering(Fake({"sh -c": Done(0, "nothing", "")}))
+        xenhost.answering(Fake({"sh -c": CommandResult(0, "nothing", "")}))

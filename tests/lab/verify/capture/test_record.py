@@ -32,7 +32,7 @@ CANARIES = make_canaries(1, "record")
 def test_a_transfer_is_recorded_without_holes(tmp_path: Path, rate: int | None) -> None:
     path = tmp_path / "x.pcap"
     data = os.urandom(3_000_000) + CANARIES[0] + os.urandom(1_000_000)
-    with TwoHosts(Profile(rtt=0.002, rate=rate), "rec") as world:
+    with TwoHosts(Profile(rtt=0.002, rate_bits=rate), "rec") as world:
         words = [sys.executable, "-m", "lab.verify.capture.record", DEVICE, str(path)]
         recorder = world.a.popen(words, cwd=ROOT, stdout=subprocess.PIPE)
         assert recorder.stdout is not None and recorder.stdout.readline() == b"recording\n"

@@ -1,7 +1,7 @@
-"""What xenplugin needs of a xenstored: the stand-in in fast tests, the real one in dom0.
+"""What xenplugin needs of a xenstored: cases for the fake one in fast tests, and for the real one in dom0.
 
-In dom0, with nothing but the package installed, as root: `python3 cases.py` (or -m tests.xenstore.cases).
-Each case is given the path of a node of its own, which is removed afterwards.
+In dom0, with only the package installed, as root: `python3 xenstore_cases.py`. Each case gets the path of a node of
+its own, which is removed afterwards.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""What a fake Xen host knows of its domains, and what libxl does to them. Imports little: the fake xl starts often.
+"""A fake Xen host: its domains, what libxl does to them, and their nodes in xenstore.
 
-A host is a directory: `state.json` under `lock` is the hypervisor, `bin/` its programs, `xenstored.sock` its
-xenstore (tests/xenstore/standin.py), `memory/` what its suspended guests remember. The world, the directory above,
-holds what is true of a guest wherever it runs (fakes/guest.py) and `violations`, which must stay empty.
+A host is a directory: `state.json`, changed under `lock`, is the hypervisor; `memory/` keeps the state of suspended
+guests; the socket `xenstored.sock`, or $XENSTORED_PATH, is its xenstore. What the guests do while they run is up to
+a `Guest`. Imports little, because the fake xl is started often.
 
-`stall/NAME`: whoever comes to the point NAME says so in `stall/NAME.reached` and waits until `stall/NAME` is gone.
+Points: the fake xl calls `point(NAME)` at each step of a migration (s.* at the source, r.* at the destination). If
+the file `stall/NAME` exists, it creates `stall/NAME.reached` and waits until `stall/NAME` is gone, so that a test
+can break something exactly there.
 """
 
 from __future__ import annotations
@@ -12,41 +14,62 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import select
-import signal
 import socket
 import struct
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
-FAKES = os.path.dirname(os.path.abspath(__file__))
 _MESSAGE = struct.Struct("=IIII")
 _WRITE, _RM, _ERROR = 11, 13, 16
 Domain = dict[str, Any]
 
 
 class LibxlError(Exception):
-    """What libxl says when it fails; `rc` its code."""
+    """A failure of libxl with its message; `rc` is its code."""
 
     def __init__(self, text: str, rc: int = -3) -> None:
         super().__init__(text)
         self.rc = rc
 
 
-class Host:
-    """The host in directory `root`."""
+class Guest(Protocol):
+    """What the domains of a host do. `counter` stands for a domain's memory: the guest's state when it stopped."""
 
-    def __init__(self, root: str) -> None:
+    def start(self, host: Host, domain: Domain) -> int:
+        """Let it run. Returns a number other than 0, such as its process, which the domain's `guest` keeps."""
+
+    def stop(self, host: Host, domain: Domain) -> int:
+        """Stop it as a suspend request does. Returns its counter. Raises LibxlError if it does not answer."""
+
+    def kill(self, host: Host, domain: Domain) -> None:
+        """End it at once."""
+
+    def stream(self, host: Host, domain: Domain) -> Generator[bytes | memoryview, None, None]:
+        """Yield the pieces of its stream; calls `host.suspend` when only what needs a suspended guest is left."""
+
+    def restore(self, host: Host, fd: int) -> int:
+        """Read a stream from `fd`. Returns the counter in it. Raises BrokenPipe or ValueError."""
+
+
+class Host:
+    """The host in directory `root`, with `guest` in its domains.
+
+    `store` is the socket of its xenstore; `on_point` is called with each point's name.
+    """
+
+    def __init__(
+        self, root: str, guest: Guest, store: str | None = None, on_point: Callable[[str], None] | None = None
+    ) -> None:
         self.root = root
-        self.world = os.path.dirname(root)
+        self.guest = guest
+        self._store = store or os.environ.get("XENSTORED_PATH") or os.path.join(root, "xenstored.sock")
+        self._on_point = on_point
 
     @contextmanager
     def locked(self) -> Iterator[dict[str, Any]]:
-        """Its state, to be changed; written when the block ends, unless it raises."""
+        """Give its state to be changed; write it when the block ends, unless it raises."""
         with open(os.path.join(self.root, "lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             path = os.path.join(self.root, "state.json")
@@ -61,12 +84,14 @@ class Host:
             os.rename(path + ".new", path)
 
     def domains(self) -> list[Domain]:
-        """All but dom0."""
+        """Return all domains but dom0."""
         with self.locked() as state:
             return list(state["domains"])
 
     def point(self, name: str) -> None:
-        """Wait here, if a test says so."""
+        """Report that step `name` is reached, and wait there if a test wants it."""
+        if self._on_point is not None:
+            self._on_point(name)
         stall = os.path.join(self.root, "stall", name)
         if not os.path.exists(stall):
             return
@@ -76,7 +101,7 @@ class Host:
             time.sleep(0.005)
 
     def knob(self, name: str, usual: Any) -> Any:
-        """A setting of the test."""
+        """Return the setting `name` of knobs.json."""
         try:
             with open(os.path.join(self.root, "knobs.json")) as file:
                 return json.load(file).get(name, usual)
@@ -86,7 +111,7 @@ class Host:
     # -- libxl ------------------------------------------------------------------------------------
 
     def make(self, config: dict[str, Any], name: str, domid: int = 0) -> Domain:
-        """libxl__domain_make: a paused domain without devices or memory."""
+        """Make a paused domain without devices or memory, as libxl__domain_make does."""
         with self.locked() as state:
             _free(state, name)
             if not domid or any(one["domid"] == domid for one in state["domains"]):
@@ -100,15 +125,16 @@ class Host:
         return domain
 
     def furnish(self, domid: int, counter: int) -> None:
-        """It gets its memory, then its devices."""
+        """Give a domain its memory, then its devices."""
         with self.locked() as state:
             domain = _named(state, domid)
             domain["counter"] = counter
+            devices = self.knob("physical", {})
             for number, disk in enumerate(domain["config"].get("disks", [])):
-                self.put(_vbd(domid, 51712 + 16 * number, disk))
+                self.put(_vbd(domid, 51712 + 16 * number, disk, devices.get(disk["pdev_path"])))
 
     def rename(self, domid: int, name: str) -> None:
-        """Raises LibxlError if another domain has that name."""
+        """Rename a domain. Raises LibxlError if another one has that name."""
         with self.locked() as state:
             domain = _named(state, domid)
             if domain["name"] != name:
@@ -117,16 +143,18 @@ class Host:
             self.put({f"/local/domain/{domid}/name": name, f"/vm/{domain['uuid']}/name": name})
 
     def destroy(self, domid: int) -> None:
+        """End a domain and remove its nodes."""
         with self.locked() as state:
             domain = _named(state, domid)
             if domain["guest"]:
-                _end(domain["guest"], signal.SIGKILL)
+                self.guest.kill(self, domain)
             state["domains"].remove(domain)
             others = any(other["uuid"] == domain["uuid"] for other in state["domains"])
             self.drop(f"/local/domain/{domid}", f"/libxl/{domid}", f"/local/domain/0/backend/vbd/{domid}",
                       *([] if others else [f"/vm/{domain['uuid']}"]))  # fmt: skip
 
     def unpause(self, domid: int) -> None:
+        """Let a domain run. Raises LibxlError if it has no memory."""
         with self.locked() as state:
             domain = _named(state, domid)
             if domain["counter"] is None:
@@ -135,13 +163,14 @@ class Host:
             self._run(domain)
 
     def pause(self, domid: int) -> None:
+        """Stop a domain's CPUs."""
         with self.locked() as state:
             domain = _named(state, domid)
             self._hold(domain)
             domain["paused"] = True
 
     def suspend(self, domid: int) -> int:
-        """The guest answers a suspend request. Its memory: the number of its last write."""
+        """Have the guest suspend itself. Returns its counter."""
         with self.locked() as state:
             domain = _named(state, domid)
             self._hold(domain)
@@ -149,7 +178,7 @@ class Host:
             return int(domain["counter"])
 
     def resume(self, domid: int) -> None:
-        """libxl_domain_resume with suspend_cancel 1."""
+        """Resume a suspended domain, as libxl_domain_resume with suspend_cancel does."""
         with self.locked() as state:
             domain = _named(state, domid)
             if not domain["shutdown"]:
@@ -158,43 +187,27 @@ class Host:
             self._run(domain)
 
     def _run(self, domain: Domain) -> None:
-        if domain["guest"] or domain["paused"] or domain["shutdown"]:
-            return
-        disks = [f"{disk['pdev_path']}:{disk.get('readwrite', 0)}" for disk in domain["config"].get("disks", [])]
-        words = [sys.executable, "-IS", os.path.join(FAKES, "guest.py"), self.world, os.path.basename(self.root),
-                 domain["uuid"], self._memory(domain), str(domain["counter"]), *disks]  # fmt: skip
-        # It takes SIGTERM for a suspend request, from its first moment on.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        try:
-            guest = subprocess.Popen(words, start_new_session=True, stdin=subprocess.DEVNULL,
-                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        domain["guest"] = guest.pid
+        if not (domain["guest"] or domain["paused"] or domain["shutdown"]):
+            domain["guest"] = self.guest.start(self, domain)
 
     def _hold(self, domain: Domain) -> None:
         if domain["guest"]:
-            _end(domain["guest"], signal.SIGTERM)
+            domain["counter"] = self.guest.stop(self, domain)
             domain["guest"] = None
-            with open(self._memory(domain)) as file:
-                domain["counter"] = int(file.read())
-
-    def _memory(self, domain: Domain) -> str:
-        return os.path.join(self.root, "memory", str(domain["domid"]))
 
     # -- xenstore ---------------------------------------------------------------------------------
 
     def put(self, nodes: dict[str, str]) -> None:
-        """Write nodes."""
+        """Write nodes to xenstore."""
         self._ask((_WRITE, path.encode() + b"\0" + value.encode()) for path, value in nodes.items())
 
     def drop(self, *paths: str) -> None:
-        """Remove nodes, and those below."""
+        """Remove nodes from xenstore, with those below them."""
         self._ask((_RM, path.encode() + b"\0") for path in paths)
 
     def _ask(self, requests: Iterator[tuple[int, bytes]]) -> None:
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(os.path.join(self.root, "xenstored.sock"))
+            sock.connect(self._store)
             for kind, body in requests:
                 sock.sendall(_MESSAGE.pack(kind, 0, 0, len(body)) + body)
                 answer, _, _, length = _MESSAGE.unpack(sock.recv(_MESSAGE.size, socket.MSG_WAITALL))
@@ -215,25 +228,9 @@ def _free(state: dict[str, Any], name: str) -> None:
         raise LibxlError(f'Domain with name "{name}" already exists.', -6)
 
 
-def _end(pid: int, number: int) -> None:
-    """Signal a guest and wait for its end."""
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        signal.pidfd_send_signal(fd, number)
-        if not select.select([fd], [], [], 60)[0]:
-            raise LibxlError("guest didn't acknowledge suspend, cancelling request", -9)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(fd)
-
-
-def _vbd(domid: int, number: int, disk: dict[str, Any]) -> dict[str, str]:
-    """The nodes of a disk, as libxl writes them (libxl_disk.c, device_disk_add)."""
-    told = {
+def _vbd(domid: int, number: int, disk: dict[str, Any], device: str | None) -> dict[str, str]:
+    """Return the nodes of a disk as libxl writes them (libxl_disk.c, device_disk_add); `device`: major:minor."""
+    values = {
         "params": disk["pdev_path"],
         "script": "/etc/xen/scripts/block",
         "removable": "0",
@@ -247,4 +244,6 @@ def _vbd(domid: int, number: int, disk: dict[str, Any]) -> dict[str, str]:
     }
     at, back = f"/libxl/{domid}/device/vbd/{number}", f"/local/domain/0/backend/vbd/{domid}/{number}"
     nodes = {f"{at}/backend": back, f"{at}/frontend": f"/local/domain/{domid}/device/vbd/{number}"}
-    return nodes | {f"{home}/{key}": value for home in (at, back) for key, value in told.items()}
+    if device:
+        values["physical-device"] = device
+    return nodes | {f"{home}/{key}": value for home in (at, back) for key, value in values.items()}

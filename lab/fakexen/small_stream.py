@@ -1,31 +1,35 @@
-"""A domain's memory on its way: libxl's and libxc's streams (Xen's docs/specs) with made-up pages, and their
-strict reading. The guest's own memory, its counter, is in the last pages, which are sent when it is suspended."""
+"""A small stream of a domain, in the formats of libxl and libxc (Xen's docs/specs), with generated pages.
+
+The memory that matters, the guest's counter, is in the last pages, which are sent after the suspension. The reader
+accepts only such streams.
+"""
 
 from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 PAGES = 64
 _TAIL = b"counter "
 
 
 def record(number: int, body: bytes = b"") -> bytes:
+    """Return record `number` with its padding."""
     return struct.pack("<II", number, len(body)) + body + bytes(-len(body) % 8)
 
 
 def pages(count: int, seed: int) -> bytes:
-    """A PAGE_DATA record of `count` pages, half of them noise."""
+    """Return a PAGE_DATA record of `count` pages, half of them noise."""
     numbers = struct.pack(f"<II{count}Q", count, 0, *range(count))
     data = b"".join(random.Random(seed + i).randbytes(4096) if i % 2 else bytes(4096) for i in range(count))
     return record(1, numbers + data)
 
 
-def stream(
+def write(
     batches: int, iterations: int, suspend: Callable[[], int], point: Callable[[str], None]
-) -> Iterator[bytes]:
-    """The pieces of the stream; `suspend` is called when the guest is to stand still, `point` between the parts."""
+) -> Generator[bytes, None, None]:
+    """Yield the stream's pieces. `suspend()` suspends the guest and returns its counter; `point` reports steps."""
     yield b"LibxlFmt" + struct.pack(">II", 2, 0) + record(1)
     yield struct.pack(">QIIHHI", (1 << 64) - 1, 0x58454E46, 3, 0, 0, 0) + struct.pack("<IHHII", 1, 12, 0, 4, 17)
     yield record(0x10)
@@ -44,9 +48,9 @@ def stream(
 
 
 def read(take: Callable[[int], bytes]) -> int:
-    """Read a stream by `take(bytes)`; the counter. Raises ValueError for what is no stream."""
+    """Read a stream with `take(bytes)` and return its counter. Raises ValueError for anything else."""
     if take(16) != b"LibxlFmt" + struct.pack(">II", 2, 0):
-        raise ValueError("no libxl stream")
+        raise ValueError("not a libxl stream")
     counter = None
     while True:
         number, _ = _record(take)
@@ -54,7 +58,7 @@ def read(take: Callable[[int], bytes]) -> int:
             break
         if number == 1:
             if take(24)[:12] != struct.pack(">QI", (1 << 64) - 1, 0x58454E46):
-                raise ValueError("no libxc image")
+                raise ValueError("not a libxc image")
             take(16)
             while True:
                 inner, body = _record(take)
@@ -63,7 +67,7 @@ def read(take: Callable[[int], bytes]) -> int:
                 if body.startswith(_TAIL):
                     counter = int(body[len(_TAIL) :])
     if counter is None:
-        raise ValueError("no memory in it")
+        raise ValueError("the stream has no counter")
     return counter
 
 

@@ -1,4 +1,4 @@
-"""The delay line and the cutting of GSO packets, against packets built by hand."""
+"""The delay direction and the cutting of GSO packets, against packets built by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from netem import seeded_random
-from netem.emulator.line import Line
+from netem.emulator.direction import Direction
 from netem.emulator.packets import VNET, cut, measure, segment_bytes
 from netem.emulator.stats import Lateness
 from netem.profile import Profile
@@ -78,70 +78,70 @@ def test_wire_bytes_count_every_header() -> None:
 
 
 def test_delay_is_half_the_rtt() -> None:
-    line = Line(0, Profile(rtt=0.1))
-    line.arrive(5, bytes(VNET + 100))
-    assert line.flying[0][0] == 5 + 50 * MS
+    direction = Direction(0, Profile(rtt=0.1))
+    direction.arrive(5, bytes(VNET + 100))
+    assert direction.flying[0][0] == 5 + 50 * MS
 
 
 def test_rate_spaces_packets_by_their_time_on_the_wire() -> None:
-    line = Line(0, Profile(rtt=0.01, rate=8_000_000))
+    direction = Direction(0, Profile(rtt=0.01, rate_bits=8_000_000))
     for _ in range(3):
-        line.arrive(0, bytes(VNET + 1000))  # 1 ms each at 8 Mbit/s
-    line.arrive(10 * MS, bytes(VNET + 500))  # the wire was idle since 3 ms
-    assert [due / MS for due, *_ in line.flying] == [6.0, 7.0, 8.0, 15.5]
+        direction.arrive(0, bytes(VNET + 1000))  # 1 ms each at 8 Mbit/s
+    direction.arrive(10 * MS, bytes(VNET + 500))  # the wire was idle since 3 ms
+    assert [due / MS for due, *_ in direction.flying] == [6.0, 7.0, 8.0, 15.5]
 
 
 def test_the_tail_is_dropped_and_room_comes_back() -> None:
-    line = Line(0, Profile(rate=8_000_000, queue=3000))
+    direction = Direction(0, Profile(rate_bits=8_000_000, queue=3000))
     for _ in range(5):
-        line.arrive(0, bytes(VNET + 1000))
-    assert (len(line.flying), line.dropped) == (3, 2)
-    line.arrive(1 * MS, bytes(VNET + 1000))
-    line.arrive(1 * MS, bytes(VNET + 1000))
-    assert (len(line.flying), line.dropped) == (4, 3)
+        direction.arrive(0, bytes(VNET + 1000))
+    assert (len(direction.flying), direction.dropped) == (3, 2)
+    direction.arrive(1 * MS, bytes(VNET + 1000))
+    direction.arrive(1 * MS, bytes(VNET + 1000))
+    assert (len(direction.flying), direction.dropped) == (4, 3)
 
 
 def test_a_gso_frame_loses_only_the_segments_that_do_not_fit() -> None:
-    line = Line(0, Profile(rate=8_000_000, queue=1500))
+    direction = Direction(0, Profile(rate_bits=8_000_000, queue=1500))
     whole = frame(bytes(20 * SIZE), six=False, gso=True, sequence=0, flags=ACK)
-    line.arrive(0, whole)
-    assert line.dropped == 20 - 1500 // 152
-    assert line.flying[0][1] == cut(whole, 0, 1500 // 152)
+    direction.arrive(0, whole)
+    assert direction.dropped == 20 - 1500 // 152
+    assert direction.flying[0][1] == cut(whole, 0, 1500 // 152)
 
 
 def test_loss_hits_segments_by_their_number() -> None:
     profile = Profile(loss=0.3, seed=9)
-    line = Line(1, profile)
+    direction = Direction(1, profile)
     data = bytes(n % 251 for n in range(50 * SIZE))
     for _ in range(4):
-        line.arrive(0, frame(data, six=False, gso=True, sequence=0, flags=ACK))
-    got = b"".join(entry[1][VNET + 52 :] for entry in line.flying)
+        direction.arrive(0, frame(data, six=False, gso=True, sequence=0, flags=ACK))
+    got = b"".join(entry[1][VNET + 52 :] for entry in direction.flying)
     want = b"".join(
         data[n % 50 * SIZE : (n % 50 + 1) * SIZE] for n in range(200) if not seeded_random.lost(9, 1, n, 0.3)
     )
     assert got == want
-    assert line.lost == seeded_random.count_lost(9, 1, 0.3, 200) > 0
+    assert direction.lost == seeded_random.count_lost(9, 1, 0.3, 200) > 0
 
 
 def test_rare_losses_beyond_the_first_block_are_found() -> None:
     profile = Profile(loss=0.0002, seed=3)
-    line = Line(0, profile)
+    direction = Direction(0, profile)
     for _ in range(5 * seeded_random.BLOCK):
-        line.arrive(0, bytes(VNET + 40))
-    assert line.lost == seeded_random.count_lost(3, 0, 0.0002, 5 * seeded_random.BLOCK) > 0
+        direction.arrive(0, bytes(VNET + 40))
+    assert direction.lost == seeded_random.count_lost(3, 0, 0.0002, 5 * seeded_random.BLOCK) > 0
 
 
 def test_a_change_restarts_the_numbers_and_overtakes_nobody() -> None:
-    line = Line(0, Profile(rtt=1.0, loss=0.5))
+    direction = Direction(0, Profile(rtt=1.0, loss=0.5))
     for _ in range(20):
-        line.arrive(0, bytes(VNET + 40))
-    flying = len(line.flying)
-    line.change(Profile(rtt=0.0))
-    line.arrive(1, bytes(VNET + 40))
-    assert line.packets == 1
-    assert line.lost == 0
-    assert len(line.flying) == flying + 1
-    assert line.flying[-1][0] == 500 * MS
+        direction.arrive(0, bytes(VNET + 40))
+    flying = len(direction.flying)
+    direction.change(Profile(rtt=0.0))
+    direction.arrive(1, bytes(VNET + 40))
+    assert direction.packets == 1
+    assert direction.lost == 0
+    assert len(direction.flying) == flying + 1
+    assert direction.flying[-1][0] == 500 * MS
 
 
 def test_lateness_percentiles() -> None:

@@ -1,11 +1,11 @@
-"""A guest: it writes a counter to its disks without end, and knows what they must hold.
+"""The process of a counter guest: it writes a counter to its disks without end, and checks what is on them.
 
-    guest.py WORLD HOST UUID MEMORY COUNTER PATH:WRITABLE...
+    counter.py WORLD HOST UUID MEMORY COUNTER PATH:WRITABLE...
 
-Write number n goes to slot n % SLOTS of each writable disk. A guest that starts anywhere must have been stopped
-after the last write that there was (`WORLD/UUID.truth`), find on its disks every slot as it was left, and be the
-only one of its uuid that runs (a lock): else it says so in `WORLD/violations`. A suspend request (SIGTERM) is
-answered by writing the counter to MEMORY and ending.
+Write number n goes to slot n % SLOTS of each writable disk. When a guest starts, it must have been stopped after
+the last write that was made anywhere (`WORLD/UUID.truth`), find every slot of its disks as that write left it, and
+be the only running guest with its uuid (a lock). Otherwise it adds a line to `WORLD/violations`. On a suspend
+request (SIGTERM) it writes its counter to MEMORY and ends.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ PAUSE = 0.004
 
 
 def content(number: int) -> bytes:
-    """What write `number` writes."""
+    """Return what write `number` writes."""
     return b"%032d" % number + hashlib.sha256(b"%d" % number).digest() * 127
 
 
 def place(slot: int, size: int) -> int:
-    """Where a slot is on a disk of `size` bytes: all in its first quarter."""
+    """Return where a slot is on a disk of `size` bytes; all are in its first quarter."""
     return slot * (size // PAGE // SLOTS // 4) * PAGE
 
 
 def expected(slot: int, counter: int) -> bytes | None:
-    """What a slot holds after write `counter`; None if it was never written."""
+    """Return what a slot holds after write `counter`; None if it was never written."""
     last = counter - (counter - slot) % SLOTS
     return content(last) if last > 0 else None
 
 
 def main(world: str, host: str, uuid: str, memory: str, start: str, *disks: str) -> None:
+    """Run the guest until it is suspended."""
+
     def violated(what: str) -> None:
         with open(os.path.join(world, "violations"), "a") as file:
             file.write(f"{uuid} on {host} at {start}: {what}\n")

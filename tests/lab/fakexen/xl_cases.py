@@ -1,6 +1,6 @@
 """What tests and the plugin rely on of xl, checked against the fake one and, in a Xen host's dom0, the real one:
 
-    python3 xlcases.py XL [GUEST]
+    python3 xl_cases.py XL [GUEST]
 
 with a running GUEST for those that need one, which is as it was afterwards (its migration breaks off before its
 memory moves). Standard library only.

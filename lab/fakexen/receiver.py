@@ -1,4 +1,4 @@
-"""The destination's side of the fake xl: migrate_receive() and create_domain(). Points: r.*"""
+"""The destination side of the fake xl: migrate_receive() and create_domain(). Its points are called r.*"""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ import signal
 import struct
 import sys
 
-import memory
-from messages import BANNER, GO, MAGIC, READY, REPORT, Broken, expect, read, say, write
-from xenhost import Host, LibxlError
+from lab.fakexen.host import Host, LibxlError
+from lab.fakexen.messages import BANNER, GO, MAGIC, READY, REPORT, BrokenPipe, complain, expect, read, write
 
 
 def receive(host: Host, paused: bool) -> int:
-    """migrate_receive(); its exit status."""
+    """Receive a domain, as migrate_receive() does. Returns xl's exit status."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    say("migration target: Ready to receive domain.")
+    complain("migration target: Ready to receive domain.")
     host.point("r.banner")
     try:
         write(1, BANNER)
         domid, name = _restore(host)
-    except (Broken, LibxlError, ValueError) as error:
-        say(f"migration target: Domain creation failed (code {getattr(error, 'rc', -3)}): {error}")
+    except (BrokenPipe, LibxlError, ValueError) as error:
+        complain(f"migration target: Domain creation failed (code {getattr(error, 'rc', -3)}): {error}")
         return 1
-    say("migration target: Transfer complete, requesting permission to start domain.")
+    complain("migration target: Transfer complete, requesting permission to start domain.")
     host.point("r.restored")
     try:
         write(1, READY)
@@ -35,27 +34,27 @@ def receive(host: Host, paused: bool) -> int:
         write(1, bytes([-rc]))
         host.point("r.reported")
         if rc:
-            say("migration target: Failure, destroying our copy.")
+            complain("migration target: Failure, destroying our copy.")
             host.destroy(domid)
-            say("migration target: Cleanup OK, granting sender permission to resume.")
+            complain("migration target: Cleanup OK, granting sender permission to resume.")
             write(1, GO)
-    except (Broken, LibxlError) as error:
-        say(f"migration target: {error}")
+    except (BrokenPipe, LibxlError) as error:
+        complain(f"migration target: {error}")
         return 1
     return 0
 
 
 def _restore(host: Host) -> tuple[int, str]:
-    """create_domain() with a stream: domain id, and its name without suffix."""
+    """Create the domain from the stream. Returns its id and its name without suffix."""
     header = read(0, 48, "header", "<incoming migration stream>")
     order, mandatory, _, length = struct.unpack("<4I", header[32:])
     if header[:32] != MAGIC or order != 0x01020304 or mandatory != 3:
-        say("File has wrong magic number - corrupt or for a different tool?")
+        complain("File has wrong magic number - corrupt or for a different tool?")
         sys.exit(1)
     body = read(0, length, "optdata", "<incoming migration stream>")
     (size,) = struct.unpack("<I", body[:4])
     config = json.loads(body[4 : 4 + size].rstrip(b"\0"))
-    say("Parsing config from <saved>")
+    complain("Parsing config from <saved>")
     name = config["c_info"]["name"]
     for disk in config.get("disks", []):  # libxl__device_disk_set_backend
         if not os.path.exists(disk["pdev_path"]):
@@ -64,10 +63,10 @@ def _restore(host: Host) -> tuple[int, str]:
     domid = host.make(config, name + "--incoming", config["c_info"].get("domid", 0))["domid"]
     host.point("r.made")
     try:
-        counter = memory.read(lambda count: read(0, count, "stream", "migration stream"))
+        counter = host.guest.restore(host, 0)
         host.point("r.read")
         host.furnish(domid, counter)
-    except (Broken, LibxlError, ValueError):
+    except (BrokenPipe, LibxlError, ValueError):
         host.point("r.destroying")
         host.destroy(domid)
         raise
@@ -75,12 +74,12 @@ def _restore(host: Host) -> tuple[int, str]:
 
 
 def _started(host: Host, domid: int, name: str, paused: bool) -> int:
-    """Up to the domain's start; 0 or libxl's code."""
+    """Wait for permission and start the domain. Returns 0 or libxl's code."""
     try:
         expect(0, GO, "GO message", "migration stream")
-    except Broken:
+    except BrokenPipe:
         return -1
-    say("migration target: Got permission, starting domain.")
+    complain("migration target: Got permission, starting domain.")
     host.point("r.cleared")
     try:
         host.rename(domid, name)
@@ -88,7 +87,7 @@ def _started(host: Host, domid: int, name: str, paused: bool) -> int:
         if not paused:
             host.unpause(domid)
     except LibxlError as error:
-        say(f"libxl: error: {error}")
+        complain(f"libxl: error: {error}")
         return error.rc
-    say("migration target: Domain started successsfully.")
+    complain("migration target: Domain started successsfully.")
     return 0
