@@ -220,7 +220,20 @@ class RunResult:
 
     def save(self, folder: Path) -> Path:
         """Write it into `folder` under a new name made of kind, RTT, suite and time. Raises LabError."""
-        return _save(folder, self.kind, self.spec, self.when, self.as_dict())
+        # With microseconds: a run that fails at once may be repeated within the same second.
+        stamp = self.when.strftime("%Y%m%dT%H%M%S.%f")
+        path = folder / f"{self.kind}-{self.spec.link.rtt * 1000:g}ms-{self.spec.ipsec}-{stamp}.json"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            new = path.with_suffix(".new")
+            new.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
+            try:
+                os.link(new, path)  # fails if the name exists: the result of another run is never overwritten
+            finally:
+                new.unlink()
+        except OSError as error:
+            raise LabError(f"cannot write {path}: {error.strerror}") from None
+        return path
 
 
 @dataclass(frozen=True)
@@ -297,22 +310,6 @@ def whole(phases: Mapping[str, float], seconds: float) -> dict[str, float]:
     named = {_RENAMED.get(name, name): float(value) for name, value in phases.items()}
     rest = seconds - sum(named.values())
     return {"start": rest, **named} if named and rest > _ROUNDING and "start" not in named else named
-
-
-def _save(folder: Path, kind: str, spec: Spec, when: datetime, values: dict[str, Any]) -> Path:
-    stamp = when.strftime("%Y%m%dT%H%M%S.%f")  # a run that fails at once may be repeated within the same second
-    path = folder / f"{kind}-{spec.link.rtt * 1000:g}ms-{spec.ipsec}-{stamp}.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-        try:
-            os.link(new, path)  # fails if the name exists: the result of another run is never overwritten
-        finally:
-            new.unlink()
-    except OSError as error:
-        raise LabError(f"cannot write {path}: {error.strerror}") from None
-    return path
 
 
 @cache

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -55,13 +56,10 @@ class Drawing:
 def draw(chart: Chart, titled: bool) -> Drawing:
     """Draw `chart`, with its title above it if `titled`."""
     extra = _TITLE if titled else 0.0
-    drawing = (
-        _lines(chart, extra)
-        if isinstance(chart, Lines)
-        else _bars(chart, extra)
-        if isinstance(chart, Bars)
-        else _strips(chart, extra)
-    )
+    if isinstance(chart, Lines):
+        drawing = _lines(chart, extra)
+    else:
+        drawing = _bars(chart, extra) if isinstance(chart, Bars) else _strips(chart, extra)
     if titled:
         height = drawing.figure.get_size_inches()[1]
         drawing.figure.text(0.01, 1 - 0.12 / height, chart.title, va="top", color=INK, fontsize=11)
@@ -250,4 +248,4 @@ def _fill_steps(axes: Any, series: Series) -> None:
     """Draw each point's value from the x of the point before it."""
     edges, values = [0.0, *(x for x, _ in series.points)], [y for _, y in series.points]
     colour = series.style.colour
-    axes.stairs(values, edges, fill=True, facecolor=(colour, 0.3), edgecolor=colour, linewidth=0.8)
+    axes.stairs(values, edges, fill=True, facecolor=to_rgba(colour, 0.3), edgecolor=colour, linewidth=0.8)

@@ -23,12 +23,13 @@ _PAGE = {INK: "--ink", MUTED: "--muted", GRID: "--line", GROUND: "--card"}
 _STYLES = (PLAIN, TOGETHER, *(way.style for way in WAYS.values()))
 _DARK = {each.colour: each.dark for each in _STYLES} | {each.colour: each.dark for each in SEGMENTS}
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
+_FONT = "DejaVu Sans"  # part of matplotlib, so text has the same size everywhere
 _FAMILY = re.compile(r"font-family: [^;]*; ?")
 _DECIMALS = re.compile(r"\d+\.\d{2,}")
 _BLANKS = re.compile(r"(?<=[A-Z])\s+|\s+(?=[A-Z])")
 _GEOMETRY = ("d", "x", "y", "width", "height", "transform")
 _SETTINGS = {
-    "font.family": ["DejaVu Sans"],  # part of matplotlib, so text has the same size everywhere
+    "font.family": [_FONT],
     "font.size": 9,
     "svg.fonttype": "none",
     "hatch.linewidth": 0.8,
@@ -42,7 +43,7 @@ def write(chart: Chart, path: Path) -> None:
 
 
 def inline(chart: Chart) -> str:
-    """Return `chart` as an <svg> element for a page, in the page's colours and font, with tool tips."""
+    """Return `chart` as an <svg> element for a page, in the page's colours, with tool tips."""
     data, tips = _render(chart, "svg", titled=False)
     root = ElementTree.fromstring(data)
     used = set(re.findall(rb"#([\w-]+)", data))
@@ -52,8 +53,8 @@ def inline(chart: Chart) -> str:
 
 
 def _for_page(element: Element, tips: Mapping[str, str], used: set[str]) -> list[Element]:
-    """Return the elements that a page gets for `element`: with tool tips, in the page's colours and font, without
-    groups that have no effect, ids that nothing refers to (`used` has the others), and invisible decimals."""
+    """Return the elements that a page gets for `element`: with tool tips, in the page's colours, without groups
+    that have no effect, ids that nothing refers to (`used` has the others), and invisible decimals."""
     children = [each for child in element for each in _for_page(child, tips, used)]
     tag, name = _local(element.tag), element.get("id", "")
     if tag in ("metadata", "style") or (tag in ("g", "defs") and not children):
@@ -62,8 +63,7 @@ def _for_page(element: Element, tips: Mapping[str, str], used: set[str]) -> list
     made.text = element.text if tag == "text" else None
     for key, value in element.items():
         if key in ("style", "fill"):  # an attribute `fill` cannot refer to a variable
-            text = value if key == "style" else f"fill: {value}"
-            made.set("style", _FAMILY.sub("", _COLOUR.sub(lambda match: f"var({_variable(match[0])})", text)))
+            made.set("style", _page_style(value if key == "style" else f"fill: {value}"))
         elif key in _GEOMETRY:
             if "rotate(-0 " not in value:
                 text = _DECIMALS.sub(lambda match: f"{float(match[0]):.1f}", value)
@@ -76,6 +76,12 @@ def _for_page(element: Element, tips: Mapping[str, str], used: set[str]) -> list
         return children
     made.extend(children)
     return [made]
+
+
+def _page_style(style: str) -> str:
+    """Return `style` with the page's colours, and without a font family; matplotlib 3.6 needs one in `font`."""
+    coloured = _COLOUR.sub(lambda match: f"var({_variable(match[0])})", style)
+    return _FAMILY.sub("", coloured).replace(f"'{_FONT}'", "sans-serif")
 
 
 def _local(name: str) -> str:

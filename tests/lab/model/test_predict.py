@@ -1,4 +1,4 @@
-"""The model: that it finds what made the data, is honest about its error, and obeys what must hold of any host."""
+"""The model: it recovers the formula behind made-up runs, states its error, and holds for any host."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from lab import cli
 from lab.errors import LabError
 from lab.measure.results import Disk, Figures, Host, Memory
-from lab.model.fit import held_out, least_squares
-from lab.model.predict import Job, fit, memory_ratio, site, too_few
+from lab.model.job import Job, memory_ratio
+from lab.model.predict import fit, site, too_few
 from lab.model.speed import Hosts, check
 from lab.report import data as report_data
 from lab.report.dataset import Cell, Dataset
-from lab.verbs.predict import job_of
+from lab.verbs.predict import Case
 
 FIGURES = {
     "cipher": "aes-128-gcm",
@@ -34,48 +34,6 @@ FIGURES = {
 HOST = Host("VAX", 2)
 HERE = Hosts(2, FIGURES, shared=True)
 MEMORY = round(1.02 * (2 << 30))
-
-
-def test_known_coefficients_are_found() -> None:
-    chance = random.Random(1)
-    rows = [[1.0, chance.random(), chance.random() * 100] for _ in range(40)]
-    assert least_squares(rows, [5 + 12 * b + 1.1 * c for _, b, c in rows]) == pytest.approx([5, 12, 1.1])
-
-
-def test_none_is_below_its_least() -> None:
-    rows = [[1.0, float(x)] for x in range(1, 20)]
-    assert least_squares(rows, [100.0 - x for x in range(1, 20)])[1] == 0
-    assert least_squares(rows, [5 + 0.2 * x for x in range(1, 20)], [0.0, 0.8])[1] == 0.8
-
-
-def test_a_column_that_says_nothing_gets_nothing() -> None:
-    assert least_squares([[1.0, 0.0], [1.0, 0.0]], [3.0, 3.0]) == pytest.approx([3.0, 0.0])
-
-
-def test_of_columns_that_say_the_same_the_first_gets_it() -> None:
-    assert least_squares([[2.0, 1.0], [2.0, 1.0]], [3.0, 3.0]) == pytest.approx([1.5, 0.0])
-
-
-def test_the_error_is_that_on_cells_not_seen() -> None:
-    """A model that remembers what it saw is perfect on that, and caught here."""
-
-    def remembers(some: list[int]) -> object:
-        return lambda cell: float(cell) if cell in some else 2.0 * cell
-
-    error = held_out(list(range(1, 21)), remembers, float)  # type: ignore[arg-type]
-    assert error.median == error.worst == 1.0 and error.count == 20
-
-
-@pytest.mark.parametrize("count", [4, 9])
-def test_of_few_cells_each_is_held_out_alone(count: int) -> None:
-    seen = []
-
-    def counts(some: list[int]) -> object:
-        seen.append(len(some))
-        return float
-
-    error = held_out(list(range(1, count + 1)), counts, float)  # type: ignore[arg-type]
-    assert seen == [count - 1] * count and error.count == count
 
 
 @settings(max_examples=60, deadline=None)
@@ -175,7 +133,7 @@ def test_what_was_measured_is_predicted() -> None:
     assert set(models) == {"existing", "paper-full", "paper-partial", "static"}
     for cell, (run,) in made.runs.items():
         rtt = f"{cell.rtt * 1000:g}ms"
-        job = job_of("4gib", "404000768b", "2gib", "100mbit", rtt, memory_ratio([made]))
+        job = Case("4gib", "404000768b", "2gib", "100mbit", rtt, 2).job(memory_ratio([made]))
         answer = site(models[cell.way], job, Hosts(2, FIGURES), 1, 1)
         assert answer.seconds == pytest.approx(run.seconds, rel=0.03), cell
         assert answer.beyond == [] and not answer.unbounded
