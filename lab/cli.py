@@ -1,28 +1,27 @@
-"""The command `xenlab`: its verbs are in lab.verbs, what they do is elsewhere.
+"""The command `xenlab`. Its verbs are in lab.verbs.
 
-Errors are one line, `xenlab: error: ...` (and `xenlab: hint: ...`), never a traceback; the exit code is the
-error's own (lab.errors), 130 after ctrl-C.
+Errors are one line, `xenlab: error: ...` (and `xenlab: hint: ...`), never a traceback. The exit code is that of the
+error's class (lab.errors), and 130 after ctrl-C.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
 import click
 
-from lab.errors import LabError
+from lab.errors import LabError, print_error
 from lab.verbs import box, doctor, experiment, machines, predict, report, run, status, updown, verify_wire
 from netem.errors import NetemError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Two real Xen hosts, a long link and IPsec between them, on one machine."""
+    """Run a lab on this machine: two Xen hosts with a long link and IPsec between them."""
 
 
 for verb in (
@@ -45,7 +44,7 @@ for verb in (
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs the command line (`words`, else sys.argv) and returns the exit code."""
+    """Run the command line (`words`, else sys.argv) and return the exit code."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _interrupt)
@@ -57,11 +56,11 @@ def main(words: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _complain(error.format_message(), "xenlab --help", 2)
     except (click.Abort, KeyboardInterrupt):
-        return _complain("interrupted", "xenlab status shows what was begun, xenlab down removes it", 130)
+        return _complain("interrupted", "xenlab status shows what was started, xenlab down removes it", 130)
     except (LabError, NetemError) as error:
         return _complain(error.message, error.hint, error.code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads: the interpreter must not complain at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's flush at the end does not fail
         return 13
     except OSError as error:
         return _complain(f"{error.strerror}: {error.filename}" if error.filename else str(error), None, 13)
@@ -70,14 +69,12 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, hint: str | None, code: int) -> int:
-    print(f"xenlab: error: {message}", file=sys.stderr)
-    if hint:
-        print(f"xenlab: hint: {hint}", file=sys.stderr)
+    print_error(message, hint)
     return code
 
 
 def _place(error: BaseException) -> str:
-    """File and line where it was raised."""
+    """Return the file and line where `error` was raised."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,7 +1,9 @@
-"""Ways in which a lab can fail: one tree, one exit code each; a sentence for the user, a hint if any."""
+"""The errors of a lab: one tree, with an exit code for each class. A message is one sentence for the user; the
+hint, if there is one, says what to do."""
 
 from __future__ import annotations
 
+import sys
 from typing import ClassVar
 
 
@@ -17,13 +19,13 @@ class LabError(Exception):
 
 
 class LabUsageError(LabError):
-    """What was asked for makes no sense."""
+    """The request is invalid."""
 
     code = 2
 
 
 class MissingError(LabError):
-    """This machine lacks what a lab of this kind needs (a program, a right, space)."""
+    """This machine lacks something that a lab of this kind needs: a program, a privilege, space."""
 
     code = 10
 
@@ -47,12 +49,20 @@ class CommandError(LabError):
 
 
 class BusyError(LabError):
-    """Somebody else is at work on this lab, or has a port of it."""
+    """Another command is working on this lab."""
 
     code = 15
 
 
 class CheckError(LabError):
-    """The lab stands but is not what it should be (arithmetic wrong, traffic in the clear)."""
+    """The lab runs but is not as it should be, for example its traffic is in the clear or a CPU computes
+    incorrectly."""
 
     code = 12
+
+
+def print_error(message: str, hint: str | None) -> None:
+    """Print an error of `xenlab` on standard error, with its hint on a line of its own."""
+    print(f"xenlab: error: {message}", file=sys.stderr)
+    if hint:
+        print(f"xenlab: hint: {hint}", file=sys.stderr)

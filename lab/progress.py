@@ -1,4 +1,4 @@
-"""What goes on, shown to a person: plain lines, and on a terminal one line for each machine that moves."""
+"""Shows progress to the user: plain lines, and on a terminal also one line per machine that is updated in place."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-_LINE_EVERY = 20.0  # seconds between lines of the same machine where there is no terminal
+_LINE_EVERY = 20.0  # seconds between lines about the same machine if there is no terminal
 
 
 class Moving(str):
-    """A line about `key` that takes the place of the one before it; an empty one takes it away."""
+    """A line about `key` that replaces the previous line about it. An empty text removes the line."""
 
     key: str
 
@@ -25,8 +25,7 @@ class Moving(str):
 
 
 class Progress:
-    """A `Say` (lab.hosts.provider.base) that writes to `out`. To be closed, so that the terminal is left as it
-    was."""
+    """A `Say` (lab.hosts.interface) that writes to `out`. `close` restores the terminal."""
 
     def __init__(self, out: TextIO, *, quiet: bool = False) -> None:
         self._console = Console(file=out, highlight=False, soft_wrap=True)
@@ -44,7 +43,7 @@ class Progress:
                 self._console.print(Text(text))
 
     def close(self) -> None:
-        """Take the moving lines away."""
+        """Remove the lines that are updated in place."""
         with self._lock:
             self._lines.clear()
             self._refresh()

@@ -1,8 +1,8 @@
-"""Labs for tests: brought up once, under a name of their own, and taken down at the end.
+"""Fixtures that bring a lab up once, under a random name, and take it down at the end.
 
-A test is skipped with the reason where this machine lacks something. A lab that a killed test run leaves behind is
-seen by `xenlab status` and ended by `xenlab down --name`. With XENLAB_TEST_LAB=NAME the tests use that lab of real
-hosts, which must be up and stays so.
+A test is skipped with the reason if this machine lacks something. If a test run is killed, `xenlab status` shows
+the lab that it leaves behind, and `xenlab down --name` removes it. With XENLAB_TEST_LAB=NAME the tests use that lab
+of real hosts, which must be up and stays up.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from dataclasses import replace
 
 import pytest
 
-from lab.hosts.folder import Folder
-from lab.hosts.lab import Lab, open_lab
-from lab.hosts.provider.choice import provider_class
+from lab.hosts.lifecycle.folder import Folder
+from lab.hosts.lifecycle.lab import Lab, open_lab
+from lab.hosts.provider.registry import provider_class
 from lab.hosts.spec import Spec, Suite
 
 
 @pytest.fixture(scope="session")
 def xen_lab() -> Iterator[Lab]:
-    """Two Xen hosts and a router under QEMU, ready; no delay, IPsec off until a test asks for it."""
+    """Two Xen hosts and a router under QEMU, ready, at first without delay and IPsec."""
     yield from _up("qemu")
 
 
 @pytest.fixture(scope="module")
 def netns_lab() -> Iterator[Lab]:
-    """Two namespaces with a link between them, ready; no delay, IPsec off until a test asks for it."""
+    """Two namespaces with a link between them, ready, at first without delay and IPsec."""
     yield from _up("netns")
 
 
 @pytest.fixture(scope="module")
 def netns_ipsec_lab(netns_lab: Lab) -> Lab:
-    """netns_lab, where IPsec can be turned on."""
+    """The netns_lab, on a machine where IPsec can be turned on."""
     skip_if_missing(replace(netns_lab.spec, ipsec=Suite.TODAY))
     return netns_lab
 
 
 def skip_if_missing(spec: Spec) -> None:
-    """Skip the test where this machine lacks what a lab like `spec` needs."""
+    """Skip the test if this machine lacks what a lab like `spec` needs."""
     lacking = provider_class(spec.provider).missing(spec)
     if lacking:
         pytest.skip(f"no {spec.provider} lab on this machine: {'; '.join(lacking)}")
@@ -50,9 +50,9 @@ def skip_if_missing(spec: Spec) -> None:
 
 @contextmanager
 def brought_up(spec: Spec) -> Iterator[Lab]:
-    """The lab `spec`, ready; nothing of it is left at the end."""
+    """Bring the lab `spec` up; nothing of it is left at the end."""
     try:
-        with open_lab(spec.name, lambda said: print(f"lab: {said}"), spec) as lab:
+        with open_lab(spec.name, _report, spec) as lab:
             try:
                 lab.up()
                 yield lab
@@ -62,10 +62,14 @@ def brought_up(spec: Spec) -> Iterator[Lab]:
         shutil.rmtree(Folder(spec.name).path, ignore_errors=True)
 
 
+def _report(text: str) -> None:
+    print(f"lab: {text}")
+
+
 def _up(provider: str) -> Iterator[Lab]:
     there = os.environ.get("XENLAB_TEST_LAB", "")
     if there and provider == "qemu":
-        with open_lab(there, lambda said: print(f"lab: {said}")) as lab:
+        with open_lab(there, _report) as lab:
             lab.install()
             yield lab
         return

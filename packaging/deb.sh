@@ -1,8 +1,8 @@
 #!/bin/sh
 # Builds the Debian package xenplugin_VERSION_all.deb into the folder OUT (default: dist), without root and network.
 #   deb.sh [OUT]
-# The strategy: dpkg-buildpackage works on a copy that holds what the package is made of and nothing else, so what lies
-# about in a checkout (virtual environments, byte code, rights, times) cannot get in, and two builds are the same.
+# dpkg-buildpackage works on a copy that holds only the files of the package, so nothing else of a checkout (virtual
+# environments, byte code, permissions, times) gets into it, and two builds are identical.
 set -eu
 umask 022
 cd "$(dirname "$0")/.."
@@ -12,7 +12,7 @@ say() { printf 'xenplugin: %s\n' "$*" >&2; }
 
 for program in dpkg-buildpackage dh dh_python3; do
     if ! command -v "$program" >/dev/null; then
-        say "error: no $program"
+        say "error: $program is not installed"
         say "hint: apt install dpkg-dev debhelper dh-python python3-click python3-cryptography python3-zstandard"
         exit 10
     fi
@@ -35,7 +35,7 @@ if ! (cd "$copy" && env -u PYTHONPATH -u PYTHONHOME PATH=/usr/sbin:/usr/bin:/sbi
     exit 13
 fi
 for deb in "$work"/*.deb; do
-    # Whoever looks meanwhile sees the old package or the new one.
+    # By a rename, so that a reader finds either the old package or the new one.
     cp "$deb" "$out/.${deb##*/}"
     mv "$out/.${deb##*/}" "$out/${deb##*/}"
     echo "$out/${deb##*/}"

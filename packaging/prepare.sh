@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sets up what the Makefile's targets need, or says in one line what is lacking and what is done instead.
+# Installs what the Makefile's targets need, or prints in one line what is missing and what is left out.
 #   prepare.sh venv           .venv with this project and what its tests and demo import
 #   prepare.sh tools WHAT     the programs that `make WHAT` uses
 #   prepare.sh debian-tests   the unit tests under Debian's own Python packages
@@ -17,14 +17,14 @@ apt() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >/dev/null 2>&1
 }
 
-# need PROGRAM PACKAGE SUBSTITUTE: install it as root, else say what is done without it.
+# need PROGRAM PACKAGE CONSEQUENCE: install PACKAGE as root, else print what is done without PROGRAM.
 need() {
     PATH="$PATH:/usr/sbin:/sbin:/usr/lib/ipsec" command -v "$1" >/dev/null && return 0
     apt "$2" && return 0
     say "no $1 (Debian package $2): $3"
 }
 
-# have FILE PACKAGE SUBSTITUTE: the same for what is no program.
+# have FILE PACKAGE CONSEQUENCE: the same for a file that is not a program.
 have() {
     [ -e "$1" ] || apt "$2" || say "no $1 (Debian package $2): $3"
 }
@@ -90,7 +90,7 @@ debian-tests)
         say "Debian's own Python packages are not installed: their test run is left out ($packages)"
         exit 0
     fi
-    # -S and the like would hide them: it is the plain system Python, with nothing of .venv
+    # The system's own Python, without anything of .venv.
     env -u PYTHONPATH PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -q -p no:cacheprovider \
         tests/xenplugin tests/vectors tests/packaging tests/project -m "not slow and not lab"
     ;;

@@ -1,0 +1,1 @@
+"""The machines of the lab, from their description to labs that are up."""

@@ -1,7 +1,7 @@
-"""What lab is wanted: one frozen value, kept beside the lab as JSON.
+"""The description of a lab: one immutable value, kept in the lab's folder as JSON.
 
-The link is netem's Profile. IPsec is off or one of two suites: the paper's (AES-128, HMAC-SHA-1; its table 3) and
-today's (AES-128-GCM).
+The link is a netem Profile. IPsec is off or uses one of two suites: the paper's (AES-128 with HMAC-SHA-1, its
+table 3) or today's (AES-128-GCM).
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ class Suite(StrEnum):
 
 
 class Auth(StrEnum):
-    """How the hosts prove themselves to each other (IKEv2)."""
+    """How the hosts authenticate to each other in IKEv2."""
 
     PSK = "psk"
     CERT = "cert"
 
 
 class Xen(StrEnum):
-    """Versions of Xen: Debian 12's and Debian 13's."""
+    """The versions of Xen in Debian 12 and Debian 13."""
 
     V4_17 = "4.17"
     V4_20 = "4.20"
 
     @property
     def debian(self) -> str:
-        """The Debian release that has it."""
+        """The code name of the Debian release that has this version."""
         return {"4.17": "bookworm", "4.20": "trixie"}[self.value]
 
 
@@ -47,15 +47,20 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,19}\Z")
 
 
 def check_name(name: str) -> None:
-    """Names become folders. Raises LabUsageError."""
+    """Raise LabUsageError unless `name` can be the name of a lab, and so of its folder."""
     if not _NAME.match(name):
-        raise LabUsageError(f"{name!r} is no name for a lab: small letters, digits and -, 20 at most")
+        raise LabUsageError(
+            f"{name!r} is not a valid name for a lab: use lower-case letters, digits and -, at most 20"
+        )
 
 
 @dataclass(frozen=True)
 class Spec:
-    """`name` tells labs of one user apart. `router_image`: a FreeBSD disk image for the router, which is then
-    configured by Dummynet over ssh; None is Linux with tc netem. Raises LabUsageError."""
+    """Everything that is chosen about a lab. Raises LabUsageError.
+
+    name: distinguishes the labs of one user. router_image: a FreeBSD disk image for the router, whose link is then
+    made by Dummynet; None means Linux with tc netem.
+    """
 
     name: str = "lab"
     provider: str = "qemu"
@@ -68,15 +73,15 @@ class Spec:
     def __post_init__(self) -> None:
         check_name(self.name)
         if self.provider not in PROVIDERS:
-            raise LabUsageError(f"no provider {self.provider!r}", hint=f"one of {', '.join(PROVIDERS)}")
+            raise LabUsageError(f"there is no provider {self.provider!r}", hint=f"one of {', '.join(PROVIDERS)}")
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the values as they are stored in JSON."""
         return {**asdict(self), "link": self.link.as_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Spec:
-        """The opposite of as_dict. Raises LabUsageError."""
+        """Make a Spec from what `as_dict` returned; unknown keys are ignored. Raises LabUsageError."""
         try:
             known = {each.name for each in fields(cls)}
             given = {key: value for key, value in values.items() if key in known}
@@ -90,4 +95,4 @@ class Spec:
                 }
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise LabUsageError(f"this is not the description of a lab: {error}") from None
+            raise LabUsageError(f"the description of the lab is malformed: {error}") from None

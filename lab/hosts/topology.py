@@ -1,9 +1,9 @@
-"""What stands where, the same for all providers: two Xen hosts, each at a site of its own, and a router between.
+"""The machines and networks of a lab: two Xen hosts, each at its own site, and a router between the sites.
 
     host-a 10.71.1.10 ---- site-a ---- 10.71.1.1 router 10.71.2.1 ---- site-b ---- 10.71.2.10 host-b
 
-Delay, rate and loss are the router's; IPsec (transport mode) is between the hosts. How a lab is reached from
-outside (ssh, a console) is the provider's business and no part of this.
+All providers use the same topology. The router adds delay, loss and a rate limit; IPsec is between the hosts. The
+way in from outside (ssh, a console) is the provider's and is not described here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PREFIX = 24
 
 
 class Role(StrEnum):
-    """What a machine is for."""
+    """The purpose of a machine."""
 
     XENHOST = "xenhost"
     ROUTER = "router"
@@ -23,8 +23,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Nic:
-    """A machine's place on a network. `address` without prefix length; `mac` also tells the machine which of its
-    devices this is."""
+    """A machine's network interface. `address` has no prefix length. The machine finds the device by its `mac`."""
 
     network: str
     address: str
@@ -33,7 +32,7 @@ class Nic:
 
 @dataclass(frozen=True)
 class Machine:
-    """`memory` in MiB. `routes`: (network, gateway), to be set on it."""
+    """A machine of the lab. `memory` is in MiB; `routes` are pairs of network and gateway to be set on it."""
 
     name: str
     role: Role
@@ -42,7 +41,7 @@ class Machine:
     routes: tuple[tuple[str, str], ...] = ()
 
     def nic(self, network: str) -> Nic:
-        """Its place on `network`. Raises KeyError."""
+        """Return its interface on `network`. Raises KeyError."""
         for nic in self.nics:
             if nic.network == network:
                 return nic
@@ -50,7 +49,7 @@ class Machine:
 
 
 SITE_A, SITE_B = "site-a", "site-b"
-#: network name: its range.
+#: Network name -> its address range.
 NETWORKS = {SITE_A: f"10.71.1.0/{PREFIX}", SITE_B: f"10.71.2.0/{PREFIX}"}
 
 HOST_A = Machine(
@@ -80,10 +79,10 @@ _BY_NAME = {each.name: each for each in MACHINES}
 
 
 def machine(name: str) -> Machine:
-    """The machine of that name. Raises KeyError."""
+    """Return the machine of that name. Raises KeyError."""
     return _BY_NAME[name]
 
 
 def address(name: str) -> str:
-    """The address of host `name` that the other host reaches it by."""
+    """Return the address by which the other host reaches host `name`."""
     return machine(name).nics[0].address

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import CheckError
-from lab.hosts.provider.base import Say
+from lab.hosts.interface import Say
 from lab.measure import ballast, images, judge, programs, typed_json
 from lab.measure.cpu import children_seconds
 from lab.measure.images import Image

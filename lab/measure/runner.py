@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Protocol
 
 from lab.errors import LabError
-from lab.hosts.lab import Lab, open_lab
-from lab.hosts.provider.base import Say
+from lab.hosts.interface import Say
+from lab.hosts.lifecycle.lab import Lab, open_lab
 from lab.hosts.spec import Spec
 from lab.measure import judge, plan
 from lab.measure.native.worker import NativeWorker

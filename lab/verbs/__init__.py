@@ -1,1 +1,1 @@
-"""The verbs of `xenlab`, a module for each few that belong together; lab.cli has the list."""
+"""The verbs of `xenlab`. lab.cli has the list."""

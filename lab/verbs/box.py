@@ -1,4 +1,4 @@
-"""box: the lab's own host image for Vagrant."""
+"""box: make a Vagrant box of the lab's host image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lab.verbs.common import progress, xen_option
 @click.command()
 @xen_option
 def box(xen: str) -> None:
-    """Make a Vagrant box (libvirt) of the lab's own image, and print where it is.
+    """Make a Vagrant box (for libvirt) of the lab's host image, and print its path.
 
     XENLAB_BOX=$(xenlab box) vagrant up
     """

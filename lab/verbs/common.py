@@ -1,4 +1,4 @@
-"""What verbs share: the lab's name, and where progress goes."""
+"""Options and progress that several verbs share."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def name_option(command: F) -> F:
-    """--name: which lab of this user's."""
-    return click.option("--name", default="lab", show_default=True, metavar="LAB", help="Which lab.")(command)
+    """Add --name, the name of the lab, to a command."""
+    return click.option("--name", default="lab", show_default=True, metavar="LAB", help="Name of the lab.")(command)
 
 
 def choice(values: Any) -> click.Choice:  # type: ignore[type-arg, unused-ignore]
-    """One of the values of an enumeration."""
+    """Return the type of an option that takes one of the values of an enumeration."""
     return click.Choice([str(value.value) for value in values])
 
 
 def xen_option(command: F) -> F:
-    """--xen: of which version the image is to be."""
+    """Add --xen, the version of Xen in the image, to a command."""
     made = click.option(
         "--xen", type=choice(Xen), default=Xen.V4_17.value, show_default=True, help="Version of Xen."
     )
@@ -35,7 +35,7 @@ def xen_option(command: F) -> F:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A `Say` on standard error; the terminal is left as it was, whatever happens."""
+    """Show progress on standard error, and restore the terminal at the end."""
     shown = Progress(sys.stderr)
     try:
         yield shown

@@ -1,4 +1,4 @@
-"""doctor: what this machine has and lacks."""
+"""doctor: show what this machine has and lacks for labs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from rich.console import Console
 from rich.table import Table
 
 from lab.errors import MissingError
-from lab.hosts import doctor as facts
+from lab.hosts.lifecycle import doctor as facts
 from lab.hosts.spec import PROVIDERS
 from lab.verbs.common import progress
 
 
 @click.command()
-@click.option("--provider", type=click.Choice(PROVIDERS), help="Only what this one needs.")
+@click.option("--provider", type=click.Choice(PROVIDERS), help="Check only what this provider needs.")
 def doctor(provider: str | None) -> None:
-    """What this machine has and lacks for a lab of each provider, and what to install.
+    """Show what this machine has and lacks for a lab of each provider, and what to install.
 
-    Ends with 10 if no lab (or none of the provider that was named) can run here, with 12 if a lab's CPU was
-    found to compute wrong.
+    Exit code 10: no lab (or no lab of the named provider) can run here; 12: the CPU of a running lab computes
+    incorrectly.
     """
     wanted = [provider] if provider else list(PROVIDERS)
     with progress() as say:
@@ -34,5 +34,5 @@ def doctor(provider: str | None) -> None:
         shown.add_row(row.what, mark, row.text)
     Console().print(shown)
     if all(lacking.values()):
-        raise MissingError(f"no lab of provider {' or '.join(wanted)} can run here")
+        raise MissingError(f"no lab of provider {' or '.join(wanted)} can run on this machine")
     facts.judge(rows)

@@ -1,4 +1,4 @@
-"""experiment: a scenario's runs, done, gone on with, or listed."""
+"""experiment: do the runs of a scenario, continue them, or list them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from lab.measure import plan, runner, scenario
 from lab.verbs.common import progress
 
 
-@click.command(epilog=f"With the lab come {', '.join(scenario.known())}: docs/experiment.md.")
+@click.command(epilog=f"The lab comes with the scenarios {', '.join(scenario.known())}: docs/experiment.md.")
 @click.argument("name", metavar="SCENARIO")
 @click.option(
     "--results",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the results are kept, a JSON file each (default: results/SCENARIO).",
+    help="Folder for the results, one JSON file per run (default: results/SCENARIO).",
 )
-@click.option("--lab", "lab_name", metavar="LAB", help="Which lab (default: one of its own; on real Xen `lab`).")
-@click.option("--way", "ways", multiple=True, metavar="WAY", help="Of the scenario's ways, this (repeatable).")
-@click.option("--rtt", "rtts", multiple=True, metavar="TIME", help="Of its RTTs, this (repeatable).")
-@click.option("--rate", "rates", multiple=True, metavar="RATE", help="Of its rates, this (repeatable).")
-@click.option("--data", multiple=True, metavar="SIZE", help="Of its sizes of data, this (repeatable).")
-@click.option("--repetitions", type=click.IntRange(1), metavar="N", help="Of its repetitions, the first N.")
-@click.option("-N", "--dry-run", is_flag=True, help="Show the runs and how long they will take.")
+@click.option("--lab", "lab_name", metavar="LAB", help="Name of the lab (default: a new one; for real Xen `lab`).")
+@click.option("--way", "ways", multiple=True, metavar="WAY", help="Only this way of the scenario (repeatable).")
+@click.option("--rtt", "rtts", multiple=True, metavar="TIME", help="Only this RTT of the scenario (repeatable).")
+@click.option("--rate", "rates", multiple=True, metavar="RATE", help="Only this rate of the scenario (repeatable).")
+@click.option("--data", multiple=True, metavar="SIZE", help="Only this size of data of the scenario (repeatable).")
+@click.option("--repetitions", type=click.IntRange(1), metavar="N", help="Only the first N repetitions.")
+@click.option("-N", "--dry-run", is_flag=True, help="Show the runs and how long they will take, and do nothing.")
 def experiment(
     name: str,
     results: Path | None,
@@ -40,9 +40,9 @@ def experiment(
     repetitions: int | None,
     dry_run: bool,
 ) -> None:
-    """Do the runs of SCENARIO, a file or one that comes with the lab.
+    """Do the runs of SCENARIO, a file or the name of a scenario that comes with the lab.
 
-    Ctrl-C stops it; the same command goes on where it was, for what has a result is not done again. Then: `xenlab
+    Ctrl-C stops it. The same command continues, since runs that have a result are not repeated. Then use `xenlab
     report`.
     """
     try:
@@ -57,7 +57,7 @@ def experiment(
         try:
             tally = runner.execute(wanted, folder, lab_name, say)
         except KeyboardInterrupt:
-            say(f"stopped; what is done is in {folder}, and the same command goes on")
+            say(f"stopped; the results so far are in {folder}, and the same command continues")
             raise
         took = f" in {runner.duration(tally.seconds)}" if tally.runs else ""
         say(f"{tally.runs} runs done{took}, {tally.before} before, {tally.discarded} discarded: {folder}")
@@ -65,7 +65,7 @@ def experiment(
 
 
 def _show(wanted: scenario.Scenario, folder: Path) -> None:
-    """The matrix and the estimate."""
+    """Print the runs of a scenario and the estimated time."""
     done = plan.kept(folder, wanted) if folder.is_dir() else []
     todo = plan.left(wanted, done)
     table = Table(box=SIMPLE_HEAD)

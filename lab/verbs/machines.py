@@ -1,4 +1,4 @@
-"""ssh and console: at a machine of a lab."""
+"""ssh and console: a shell on a machine of a lab, and the output of its console."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from lab.errors import LabError, LabUsageError, MissingError
-from lab.hosts.lab import look_at
+from lab.hosts.lifecycle.lab import look_at
 from lab.hosts.machine.watch import last_lines, readable
 from lab.hosts.topology import MACHINES
 from lab.verbs.common import name_option, progress
@@ -24,31 +24,41 @@ _NAMES = [each.name for each in MACHINES]
 @click.argument("machine", type=click.Choice(_NAMES))
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(name: str, machine: str, command: tuple[str, ...]) -> None:
-    """A root shell on MACHINE, or COMMAND there.
+    """Open a root shell on MACHINE, or run COMMAND there.
 
-    One word is taken for a line of shell: xenlab ssh host-a 'xl list | wc -l'.
+    A COMMAND of one word is run by a shell: xenlab ssh host-a 'xl list | wc -l'. A `--` before COMMAND is ignored,
+    as by ssh.
     """
     with progress() as say:
         _, _, provider = look_at(name, say)
         node = provider.nodes().get(machine)
     if node is None:
         raise LabError(f"{machine} does not run in lab {name}", hint=f"xenlab up --name {name}")
-    words = ["sh", "-c", *command] if len(command) == 1 else list(command)
-    line = node.command(words, terminal=sys.stdin.isatty() and sys.stdout.isatty())
+    words = list(command[1:] if command[:1] == ("--",) else command)
+    if len(words) == 1:
+        words = ["sh", "-c", *words]
+    local = node.command(words, terminal=sys.stdin.isatty() and sys.stdout.isatty())
     sys.stdout.flush()
     try:
-        os.execvp(line[0], line)
+        os.execvp(local[0], local)
     except OSError as error:
-        raise MissingError(f"{line[0]} cannot be run: {error.strerror}") from None
+        raise MissingError(f"{local[0]} cannot be run: {error.strerror}") from None
 
 
 @click.command()
 @name_option
 @click.argument("machine", type=click.Choice(_NAMES))
-@click.option("-n", "--lines", type=click.IntRange(1), default=40, show_default=True, help="So many of the last.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until ctrl-C.")
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(1),
+    default=40,
+    show_default=True,
+    help="How many of the last lines to show.",
+)
+@click.option("-f", "--follow", is_flag=True, help="Show new output as it comes, until ctrl-C.")
 def console(name: str, machine: str, lines: int, follow: bool) -> None:
-    """What MACHINE said on its console. It is kept when the lab is down."""
+    """Show what MACHINE wrote on its console. The console is kept when the lab is down."""
     with progress() as say:
         _, _, provider = look_at(name, say)
         path = provider.console(machine)
@@ -64,7 +74,8 @@ def console(name: str, machine: str, lines: int, follow: bool) -> None:
 
 
 def _show_from(path: Path, at: int) -> int:
-    """Print what was added since `at` bytes; returns where it ends. A console that is begun anew is shown whole."""
+    """Print what was written after the first `at` bytes. Returns the new size. If the file has become shorter (the
+    machine was started again), all of it is printed."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)

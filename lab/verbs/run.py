@@ -1,4 +1,4 @@
-"""run: a way of migrating, measured in the lab."""
+"""run: migrate a guest in the lab by one or more ways, and measure it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from lab.hosts.lab import open_lab
-from lab.hosts.provider.base import Provider, Say
-from lab.hosts.role.swan_proof import recording
+from lab.hosts.interface import Provider, Say
+from lab.hosts.lifecycle.lab import open_lab
+from lab.hosts.role.capture import recording
 from lab.hosts.spec import Suite
 from lab.measure import ways as registry
 from lab.measure.results import RunResult
@@ -30,22 +30,26 @@ _WAYS = registry.runnable("qemu")
 @click.command()
 @click.argument("ways", type=click.Choice(list(_WAYS)), nargs=-1, required=True)
 @name_option
-@click.option("--rtt", "rtts", multiple=True, metavar="TIME", help="Round trips to measure at, in turn: 120ms.")
-@click.option("--rate", metavar="RATE", help="Of the link, each way: 100mbit.")
-@click.option("--ipsec", type=choice(Suite), help="Between the hosts (existing: the paper's suite, others: off).")
+@click.option(
+    "--rtt", "rtts", multiple=True, metavar="TIME", help="Round-trip time of the link, such as 120ms (repeatable)."
+)
+@click.option("--rate", metavar="RATE", help="Rate of the link in each direction, such as 100mbit.")
+@click.option(
+    "--ipsec", type=choice(Suite), help="IPsec suite (default: the paper's for `existing`, off for the others)."
+)
 @click.option(
     "--results",
     type=click.Path(file_okay=False, path_type=Path),
     default="results",
     show_default=True,
-    help="Where the results are kept, a JSON file each.",
+    help="Folder for the results, one JSON file per run.",
 )
 @click.option(
     "--capture",
     "captures",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIRECTORY",
-    help="Keep what crosses the router, a pcap file a run (for verify-wire; it takes the router's time).",
+    help="Record what crosses the router, one pcap file per run (for verify-wire; this slows the router down).",
 )
 def run(
     ways: tuple[str, ...],
@@ -56,17 +60,17 @@ def run(
     results: Path,
     captures: Path | None,
 ) -> None:
-    """Migrate a guest from host-a to host-b, and say how long it took and for how long it stood still.
+    """Migrate a guest from host-a to host-b, and measure the time and the downtime.
 
-    Of WAYS `existing` is xl migrate through IPsec, `plain` the same without it; `live`, `static` and `full` are
-    xenplugin migrate, with the guest's disk; `paper` is the paper's way for the disk alone. The lab is brought up
-    if it is not, and stays up.
+    WAYS: `existing` is xl migrate through IPsec, `plain` is xl migrate without IPsec; `live`, `static` and `full`
+    are modes of xenplugin migrate, with the guest's disk; `paper` is the paper's way to move the disk. The lab is
+    brought up if needed, and stays up.
     """
     found: list[RunResult] = []
     with progress() as say:
         for rtt, way in product(rtts or (None,), ways):
             suite = ipsec or _WAYS[way].ipsec.value
-            given = {"rtt": _with_unit(rtt), "rate": rate, "ipsec": suite}
+            given = {"rtt": rtt, "rate": rate, "ipsec": suite}
             wanted = changed(name, given)
             with open_lab(name, say, wanted) as lab:
                 lab.become(wanted)
@@ -86,16 +90,11 @@ def _captured(provider: Provider, folder: Path | None, way: str, rtt: float, say
     path = folder / f"{way}-{rtt * 1000:.0f}ms.pcap"
     with recording(provider, path) as counts:
         yield
-    say(f"captured: {path}, {counts['packets']} packets, {counts.get('dropped', 0)} dropped")
-
-
-def _with_unit(rtt: str | None) -> str | None:
-    """A bare number is milliseconds."""
-    return f"{rtt}ms" if rtt and rtt.replace(".", "", 1).isdigit() else rtt
+    say(f"captured: {path}, {counts.packets} packets, {counts.dropped} dropped")
 
 
 def table(results: list[RunResult]) -> Table:
-    """One row a run."""
+    """Return a table with one row per run."""
     made = Table(box=SIMPLE_HEAD)
     for name in ("way", "RTT", "IPsec"):
         made.add_column(name)

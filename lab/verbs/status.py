@@ -1,4 +1,4 @@
-"""status: which labs there are and how they are."""
+"""status: list the labs and their machines."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.errors import LabError
-from lab.hosts.folder import names
-from lab.hosts.lab import gone, look_at
-from lab.hosts.provider.base import Provider
-from lab.hosts.strategy import State
+from lab.hosts.interface import Provider
+from lab.hosts.lifecycle.folder import names
+from lab.hosts.lifecycle.lab import gone, look_at
+from lab.hosts.lifecycle.strategy import State
+from lab.hosts.spec import Spec
 from lab.hosts.topology import MACHINES
 from lab.verbs.common import progress
 from netem.profile import Profile
+from xenplugin.ui.units import seconds
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="As JSON on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 def status(as_json: bool) -> None:
-    """The labs of this user's: what runs, and what they are like."""
+    """List the labs of this user, their settings and their running machines."""
     with progress() as say:
         found = []
         for name in names():
@@ -40,8 +42,8 @@ def status(as_json: bool) -> None:
         click.echo("there are no labs (xenlab up)")
 
 
-def describe(name: str, spec: Any, state: State, provider: Provider) -> dict[str, Any]:
-    """All that is known of a lab, for JSON. Times in seconds, rates in bits per second."""
+def describe(name: str, spec: Spec, state: State, provider: Provider) -> dict[str, Any]:
+    """Return everything that is known about a lab, for JSON. Times are in seconds, rates in bits per second."""
     running, details = provider.nodes(), provider.details()
     machines = {}
     for each in MACHINES:
@@ -53,29 +55,23 @@ def describe(name: str, spec: Any, state: State, provider: Provider) -> dict[str
 
 
 def _state(state: State, provider: Provider, something_runs: bool) -> str:
-    """What was reached, unless that is so no more."""
+    """Return the state that the lab has reached, or how it has become less than that."""
     if state >= State.BOOTED:
         missing = gone(provider)
         return f"broken: {', '.join(missing)} ended" if missing else str(state)
-    return "booting, or cut short" if something_runs else str(state)
+    return "booting, or interrupted" if something_runs else str(state)
 
 
 def shown(lab: dict[str, Any]) -> Group:
-    """For people: a line about the lab, and a table of its machines."""
+    """Return what is printed about a lab: a line, and a table of its machines."""
     machines = Table(box=None, show_header=False, padding=(0, 2))
     for name, machine in lab["machines"].items():
         words = {"port": "ssh port", "pid": "pid"}
         facts = [f"{word} {machine[key]}" if key in machine else "" for key, word in words.items()]
-        up = f"up {_duration(machine['seconds'])}" if "seconds" in machine else ""
+        up = f"up {seconds(machine['seconds'])}" if "seconds" in machine else ""
         machines.add_row(name, " ".join(machine["addresses"]), *facts, up)
     if "error" in lab:
         return Group(Text(f"{lab['name']}: {lab['error']}", style="bold red"))
     link = Profile.from_dict(lab["link"])
     what = f"{lab['state']} ({lab['provider']}, Xen {lab['xen']}; {link}; IPsec {lab['ipsec']})"
     return Group(Text(f"{lab['name']}: {what}", style="bold"), *([machines] if lab["machines"] else []))
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

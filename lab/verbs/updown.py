@@ -1,4 +1,4 @@
-"""build, up, install and down."""
+"""build, up, install and down: start, change and stop labs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from lab.errors import LabUsageError
-from lab.hosts.folder import Folder, names
-from lab.hosts.lab import open_lab, take_down
+from lab.hosts.lifecycle.folder import Folder, names
+from lab.hosts.lifecycle.lab import open_lab, take_down
+from lab.hosts.lifecycle.strategy import State
 from lab.hosts.spec import PROVIDERS, Auth, Spec, Suite, Xen
-from lab.hosts.strategy import State
 from lab.verbs.common import choice, name_option, progress, xen_option
 from netem.errors import NetemError
 from netem.profile import Profile
@@ -21,42 +21,46 @@ from netem.profile import Profile
 @click.command()
 @xen_option
 def build(xen: str) -> None:
-    """Build the image of the Xen hosts (or say that it is there)."""
+    """Build the image of the Xen hosts, unless it is there."""
     from lab.hosts.image.build import cached, obtain
 
     with progress() as say:
         there = cached(Xen(xen)) is not None
         image = obtain(Xen(xen), say)
-        say(f"{image.disk.parent}: Xen {xen} on Debian {image.release}{', as it was' if there else ''}")
+        say(f"{image.disk.parent}: Xen {xen} on Debian {image.release}{', unchanged' if there else ''}")
 
 
 @click.command()
 @name_option
-@click.option("--provider", type=click.Choice(PROVIDERS), help="What the machines are (default: qemu).")
-@click.option("--rtt", metavar="TIME", help="Round trip between the hosts: 120ms (default: no delay).")
-@click.option("--rate", metavar="RATE", help="Of the link, each way: 100mbit (default: no limit).")
-@click.option("--ipsec", type=choice(Suite), help="Between the hosts (default: off).")
-@click.option("--auth", type=choice(Auth), help="How the hosts prove themselves for IPsec (default: psk).")
+@click.option("--provider", type=click.Choice(PROVIDERS), help="How the machines are made (default: qemu).")
+@click.option("--rtt", metavar="TIME", help="Round-trip time between the hosts, such as 120ms (default: no delay).")
+@click.option("--rate", metavar="RATE", help="Rate of the link, each way, such as 100mbit (default: no limit).")
+@click.option("--ipsec", type=choice(Suite), help="IPsec suite between the hosts (default: off).")
+@click.option("--auth", type=choice(Auth), help="How the hosts authenticate for IPsec (default: psk).")
 @click.option("--xen", type=choice(Xen), help="Version of Xen (default: 4.17).")
-@click.option("--router-image", metavar="FILE", help="A FreeBSD disk as router; beside it FILE.key, root's key.")
+@click.option(
+    "--router-image",
+    metavar="FILE",
+    help="Disk image of a FreeBSD router; FILE.key beside it is the private key for its root.",
+)
 def up(name: str, **options: str | None) -> None:
     """Bring a lab up: two Xen hosts and a router between them.
 
-    Again, it does what is left to do; with another link or IPsec it changes the lab that runs. Of a lab that
-    runs, what is not named stays as it is.
+    For a lab that is partly up, do what is left to do. For a running lab, change the link and IPsec as the options
+    say, and leave the rest as it is.
     """
     wanted = changed(name, options)
     with progress() as say:
         with open_lab(name, say, wanted) as lab:
             if lab.state is State.READY and not lab.gone() and lab.spec == wanted:
-                say(f"lab {name} is there already")
+                say(f"lab {name} is already up")
             lab.become(wanted)
         say(f"lab {name} is up: {wanted.link}, IPsec {wanted.ipsec.value}. xenlab ssh host-a, xenlab down")
 
 
 def changed(name: str, options: dict[str, str | None]) -> Spec:
-    """The lab `name` with the options of `up` that were given; of those that were not, what it has, unless it is
-    down: then it has nothing. Raises LabUsageError, LabError."""
+    """Return the description of lab `name` with the given options of `up`. Options that were not given (None) keep
+    the value of a lab that is up, and have their defaults for one that is down. Raises LabUsageError, LabError."""
     given = {key: value for key, value in options.items() if value is not None}
     found = Folder(name).load()
     spec = found[0] if found and found[1] is not State.OFF else Spec(name=name)
@@ -73,18 +77,18 @@ def changed(name: str, options: dict[str, str | None]) -> Spec:
 @click.command()
 @name_option
 def install(name: str) -> None:
-    """Put the plugin's package, made of this project as it is now, into the Xen hosts of a lab that runs."""
+    """Install the plugin's package, made from this project as it is now, on the Xen hosts of a running lab."""
     with progress() as say:
         with open_lab(name, say) as lab:
             lab.install()
-        say(f"lab {name} has the plugin as it is now")
+        say(f"lab {name} has the current version of the plugin")
 
 
 @click.command()
 @name_option
-@click.option("--all", "everything", is_flag=True, help="All labs of this user's.")
+@click.option("--all", "everything", is_flag=True, help="Take down all labs of this user.")
 def down(name: str, everything: bool) -> None:
-    """End a lab: its machines, their disks, its keys. What they said on their consoles is kept."""
+    """Take a lab down: stop its machines, and delete their disks and keys. The consoles are kept."""
     with progress() as say:
         wanted = names() if everything else [name]
         for each in wanted:

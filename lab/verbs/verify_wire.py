@@ -1,4 +1,4 @@
-"""verify-wire: what can be read in captures, and on the hosts of a lab."""
+"""verify-wire: search captures, and the hosts of a lab, for readable secrets."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from rich.console import Console
 
 from lab.errors import CheckError, LabUsageError
 from lab.hosts.guest import canaries as planted
-from lab.hosts.lab import look_at
-from lab.hosts.provider.base import Say
-from lab.hosts.secrets import Looked, look_at_hosts
+from lab.hosts.interface import Say
+from lab.hosts.lifecycle.lab import look_at
+from lab.hosts.role.secrets import look_at_hosts
 from lab.progress import Moving
 from lab.verbs.common import name_option, progress
 from lab.verify.content.canary import SHORTEST
 from lab.verify.judge import verdict
 from lab.verify.judge.check import Finding, check_capture
 from lab.verify.judge.explain import EXPECTED, PLAIN, Expect
+from lab.verify.judge.host_finding import HostFinding
 from lab.verify.judge.verdict import UnprovenError, Verdict
 from xenplugin.config import Config, parse_ports
 from xenplugin.ui.units import size
 
-#: What of a guest is moved -> the numbers of its canaries.
+#: Part of a guest -> the numbers of its canaries.
 _MOVED = {
     "disk": range(len(planted.DISK)),
     "memory": range(len(planted.DISK), len(planted.DISK) + len(planted.MEMORY)),
 }
-_FALLBACK = "where the plugin's ports cannot be reached its data goes through ssh: --expect any judges that"
+_FALLBACK = "if the plugin's ports cannot be reached, its data goes through ssh: use --expect any for that"
 
 
 @click.command("verify-wire")
@@ -41,32 +42,36 @@ _FALLBACK = "where the plugin's ports cannot be reached its data goes through ss
     "canary_file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="What must not be there, a text a line (default: what the lab's guests have).",
+    help="Texts that must not be found, one per line (default: the canaries of the lab's guests).",
 )
 @click.option(
     "--expect",
     type=click.Choice([*EXPECTED, PLAIN]),
     default="any",
     show_default=True,
-    help="What the capture is of. plain: canaries have to be found.",
+    help="What the capture contains. plain: the canaries must be found.",
 )
 @click.option(
     "--moved",
     multiple=True,
     type=click.Choice([*_MOVED]),
-    help="With plain: what was moved, whose canaries have to be found, all of them (default: both).",
+    help="With plain: the part of the guest that was moved; all of its canaries must be found (default: both).",
 )
-@click.option("--ports", default=Config().ports, show_default=True, help="Where the plugin listens: 49300-49399.")
-@click.option("--also", multiple=True, metavar="KIND", help="Packets that may be there as well: udp/5353.")
-@click.option("--hosts", is_flag=True, help="Look for secrets on the hosts of the lab, too.")
+@click.option(
+    "--ports", default=Config().ports, show_default=True, help="Ports of the plugin, such as 49300-49399."
+)
+@click.option(
+    "--also", multiple=True, metavar="KIND", help="Other packets to accept, such as udp/5353 (repeatable)."
+)
+@click.option("--hosts", is_flag=True, help="Search the hosts of the lab for secrets, too.")
 @click.option(
     "--seconds",
     type=click.FloatRange(0),
     default=0.0,
-    help="With --hosts: how long to look at processes, state and xenstore.",
+    help="With --hosts: how long to watch processes, state files and xenstore.",
 )
 @name_option
-@click.option("--json", "as_json", is_flag=True, help="As JSON on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 def verify_wire(
     captures: tuple[Path, ...],
     canary_file: Path | None,
@@ -80,19 +85,19 @@ def verify_wire(
     as_json: bool,
 ) -> None:
     """Prove that nothing readable crossed the wire: search CAPTURE (pcap, pcapng) for canaries in every encoding,
-    judge whether its payload is noise, and explain every packet.
+    test whether its payload looks like noise, and explain every packet.
 
-    Exit code 0: nothing is readable; 12: something is, or is not explained; 11: the capture cannot prove it.
+    Exit code 0: nothing is readable; 12: something is readable or unexplained; 11: the capture does not prove it.
     """
     if not captures and not hosts:
-        raise LabUsageError("nothing to verify", hint="name a capture, or --hosts")
+        raise LabUsageError("nothing to verify", hint="name a capture, or use --hosts")
     if moved and (expect != PLAIN or canary_file):
-        raise LabUsageError("--moved is for --expect plain, and tells which of the guests' own canaries it has")
+        raise LabUsageError("--moved works only with --expect plain and without --canaries")
     wanted = _canaries(canary_file)
     has = _MOVED[moved[0]] if len(set(moved)) == 1 else None
     expected = None if expect == PLAIN else Expect(EXPECTED[expect], _ports(ports), frozenset(also))
     found: list[tuple[Path, Finding]] = []
-    looked: dict[str, Looked] = {}
+    looked: dict[str, HostFinding] = {}
     with progress() as say:
         for path in captures:
             finding = check_capture(path, wanted, expected, partial(_tell, say, path.name))
@@ -115,7 +120,7 @@ def verify_wire(
 
 
 def _complain(judged: list[tuple[Verdict, list[str], Path]], hint: str | None) -> None:
-    """Raises the worst of it: CheckError, UnprovenError with this `hint`."""
+    """Raise CheckError or UnprovenError (with this `hint`) for the worst of the verdicts, if it is not good."""
     worst = max((code for code, _, _ in judged), default=Verdict.PROVED)
     text = "; ".join(f"{path.name}: {', '.join(why)}" for code, why, path in judged if code == worst)
     if worst is Verdict.OPEN:
@@ -129,7 +134,8 @@ def _tell(say: Say, name: str, read: int) -> None:
 
 
 def _canaries(path: Path | None) -> list[bytes]:
-    """A text a line; without a file those of the lab's guests. Raises LabUsageError."""
+    """Read canaries from a file, one per line; without a file return those of the lab's guests. Raises
+    LabUsageError."""
     if path is None:
         return [*planted.DISK, *planted.MEMORY]
     try:
@@ -138,12 +144,12 @@ def _canaries(path: Path | None) -> list[bytes]:
         raise LabUsageError(f"cannot read {path}: {error.strerror}") from None
     found = [line for line in lines if line]
     if not found or min(map(len, found)) < SHORTEST:
-        raise LabUsageError(f"{path}: a canary a line, of {SHORTEST} bytes or more each")
+        raise LabUsageError(f"{path} must hold one canary per line, each of {SHORTEST} bytes or more")
     return found
 
 
 def _ports(text: str) -> range:
-    """Raises LabUsageError."""
+    """Parse a range of ports. Raises LabUsageError."""
     try:
         return Config(ports=parse_ports(text)).port_range
     except ValueError as error:

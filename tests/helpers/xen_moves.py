@@ -1,10 +1,11 @@
-"""Guests moved by the plugin on the lab's two Xen hosts: started, held at a point, broken there, and looked at.
+"""Helpers that start guests on the lab's two Xen hosts, migrate them by the plugin, break migrations, and check
+guests.
 
-Strategy: a lab may be slow and ssh to it slower (seconds), so what has to happen at a point of a migration waits
+A lab may be slow and ssh to it slower (seconds), so a command that must run at a certain point of a migration waits
 for that point on the host itself: a few lines of Python there (`Trap`) follow the migration's events or its record,
-and run a command the moment it comes. What a guest went through is read from its console on both hosts: its ticks
-say that it was not started from an older state, not run twice and for how long it stood still, its own checks that
-its disk and memory are whole.
+and run the command at once. The history of a guest is read from its console on both hosts: its ticks show that it
+was not started from an older state, that it did not run twice, and how long it stood still; its own checks show
+that its disk and memory are intact.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from lab.errors import CheckError, CommandError
 from lab.hosts.guest.trace import Trace, parse
-from lab.hosts.lab import Lab
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.topology import HOST_A, HOST_B
 from xenplugin.xen.xl import Domain, parse_list
 
-#: Where the migration that runs on a host writes its events.
+#: The file on a host to which a running migration writes its events.
 EVENTS = "/run/xenlab-migrate.jsonl"
 RECORDS = "/var/lib/xen/xenplugin/migrations"
 #: Seconds of a quiet machine; a lab multiplies them.
@@ -51,7 +52,7 @@ def send(pids, number):
             os.kill(pid, number)
         except ProcessLookupError:
             pass
-seen, looked, held = len(read({EVENTS!r})), 0.0, []  # of the migration before
+seen, looked, held = len(read({EVENTS!r})), 0.0, []  # skips the events of the migration before
 print("set", flush=True)
 while True:
     if time.monotonic() - looked > 1:
@@ -76,26 +77,26 @@ sys.exit(code)
 
 
 def hosts(lab: Lab) -> tuple[Node, Node]:
-    """host-a and host-b. Raises LabError."""
+    """Return host-a and host-b. Raises LabError."""
     return lab.node(HOST_A.name), lab.node(HOST_B.name)
 
 
 def domains(node: Node) -> list[Domain]:
-    """The domains of a host but dom0. Raises CommandError, PeerError."""
+    """Return the domains of a host without dom0. Raises CommandError, PeerError."""
     return [each for each in parse_list(node.check(["xl", "list", "-v"], timeout=ASK)) if each.domid]
 
 
 @dataclass(frozen=True)
 class Home:
-    """A guest's domain that runs under its own name, and its host."""
+    """The running domain of a guest, and its host."""
 
     node: Node
     domain: Domain
 
 
 class Guest:
-    """The guest `name` of /srv/guests on one or the other of the lab's hosts. `words` go to xl create with its
-    configuration. Methods raise CommandError, CheckError."""
+    """The guest `name` of /srv/guests on either of the lab's hosts. `words` are further arguments of xl create.
+    Methods raise CommandError, CheckError."""
 
     def __init__(self, lab: Lab, name: str = "g1", words: Sequence[str] = ()) -> None:
         self.lab, self.name, self._words = lab, name, words
@@ -103,7 +104,7 @@ class Guest:
         self._logs = [f"/var/log/xen/console/guest-{name}{end}.log" for end in ("", "--incoming")]
 
     def create(self, node: Node) -> None:
-        """Start it anew on `node`, after ending whatever is left of it, and wait until it ticks."""
+        """Destroy what is left of the guest, start it on `node`, and wait until it ticks."""
         self.destroy()
         for each in hosts(self.lab):  # xenconsoled appends, so emptying is safe
             each.check(["sh", "-c", 'for log; do [ ! -e "$log" ] || : >"$log"; done', "sh", *self._logs])
@@ -111,25 +112,30 @@ class Guest:
         self.await_trace(lambda seen: len(seen.ticks) >= 3, "it does not tick")
 
     def destroy(self) -> None:
-        """End it everywhere, under whatever name."""
+        """Destroy the guest on both hosts, under any name."""
         for node in hosts(self.lab):
             for domain in domains(node):
                 if domain.name.split("--")[0] == self.name:
                     node.run(["xl", "destroy", str(domain.domid)], timeout=ASK)
 
+    def forget_disk(self, node: Node) -> None:
+        """Remove its disk from `node`, complete or not."""
+        node.check(["sh", "-c", 'rm -f "$1" "${1%/*}/.${1##*/}.xenplugin-"*', "sh", self.disk])
+
     def say(self, words: str) -> None:
-        """A line on its console: `disk 500`, `memory 0` (KiB/s)."""
+        """Write a line to its console: `disk 500`, `memory 0` (KiB/s)."""
         self.home().node.check(["xenlab-guest", "say", self.name, words], timeout=ASK)
 
     def left(self) -> dict[str, list[Domain]]:
-        """By host, what is there of it under any name."""
+        """Return its domains on each host, under any name."""
         return {
             node.name: [domain for domain in domains(node) if domain.name.split("--")[0] == self.name]
             for node in hosts(self.lab)
         }
 
     def home(self) -> Home:
-        """Where it runs. Raises CheckError unless that is one host, and nothing else is left of it."""
+        """Return its running domain. Raises CheckError unless it runs exactly once and nothing else is left of
+        it."""
         found = self.left()
         running = [
             (host, domain)
@@ -142,15 +148,20 @@ class Guest:
         host, domain = running[0]
         return Home(self.lab.node(host), domain)
 
+    def sides(self) -> tuple[Node, Node]:
+        """Return the host on which it runs, and the other host."""
+        here = self.home().node
+        return here, next(node for node in hosts(self.lab) if node.name != here.name)
+
     def console(self) -> str:
-        """What it has said on both hosts since it was started."""
+        """Return the output of its console on both hosts since it was started."""
         script = 'for log; do [ ! -e "$log" ] || cat "$log"; done'
         return "".join(
             node.run(["sh", "-c", script, "sh", *self._logs], timeout=ASK).stdout for node in hosts(self.lab)
         )
 
     def trace(self) -> Trace:
-        """Its ticks and checks since it was started."""
+        """Return its ticks and checks since it was started."""
         return parse(self.console())
 
     def await_trace(self, good: Callable[[Trace], bool], what: str) -> Trace:
@@ -163,11 +174,12 @@ class Guest:
         return seen
 
     def check_whole(self, rounds: int = 2) -> Trace:
-        """It goes on, has lost no tick, ran only once, and finds its disk and memory whole `rounds` times more."""
+        """Check that it continues, has lost no tick, did not run twice, and finds its disk and memory intact
+        `rounds` more times. Returns its trace."""
         before = self.trace()
         seen = self.await_trace(
             lambda now: now.rounds >= before.rounds + rounds and len(now.ticks) > len(before.ticks),
-            f"it does not go on after tick {before.ticks[-1].number if before.ticks else None}",
+            f"it does not continue after tick {before.ticks[-1].number if before.ticks else None}",
         )
         again = twice(self.console())
         if seen.corrupt or seen.lost or again:
@@ -175,9 +187,20 @@ class Guest:
         return seen
 
 
+@contextmanager
+def started(lab: Lab) -> Iterator[Guest]:
+    """Start g1 with 128 MiB on host-a, and destroy it at the end."""
+    guest = Guest(lab, "g1", ["memory=128"])
+    try:
+        guest.create(hosts(lab)[0])
+        yield guest
+    finally:
+        guest.destroy()
+
+
 def twice(text: str) -> list[int]:
-    """The numbers of ticks that a console has at two times: the guest ran twice, or from an older state. (The same
-    line on both hosts is what both had taken from one console buffer.)"""
+    """Return the numbers of ticks that a console has with two different times: the guest ran twice, or from an
+    older state. (The same line on both hosts comes from one console buffer that both have read.)"""
     said: dict[str, set[str]] = {}
     for wall, number in re.findall(r"^(\d+\.\d+) tick (\d+) ", text, re.MULTILINE):
         said.setdefault(number, set()).add(wall)
@@ -185,8 +208,7 @@ def twice(text: str) -> list[int]:
 
 
 class Move:
-    """A command on `node` that migrates, under way; `words` by default `xenplugin migrate GUEST HOST`. Its events
-    are in EVENTS there."""
+    """A running command that migrates, on `node`. Its events are in EVENTS there."""
 
     def __init__(self, node: Node, words: Sequence[str]) -> None:
         self._node = node
@@ -194,7 +216,7 @@ class Move:
         self._process = node.popen(["sh", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
 
     def end(self) -> tuple[int, str]:
-        """Its exit code and what it printed. Raises CommandError if it does not end."""
+        """Wait for it, and return its exit code and output. Raises CommandError if it does not end."""
         limit = MOVE * self._node.pace()
         try:
             said, _ = self._process.communicate(timeout=limit)
@@ -204,7 +226,7 @@ class Move:
         return self._process.returncode, said.decode(errors="replace")
 
     def events(self) -> list[dict[str, Any]]:
-        """Its events so far; lines that are none are left out."""
+        """Return its events so far; lines that are not JSON are left out."""
         found = []
         for line in self._node.run(["cat", EVENTS], timeout=ASK).stdout.splitlines():
             with suppress(ValueError):
@@ -213,12 +235,12 @@ class Move:
 
 
 def migrate(source: Node, target: Node, name: str = "g1", *options: str) -> Move:
-    """`xenplugin migrate` of guest `name`, started."""
+    """Start `xenplugin migrate` of guest `name`."""
     return Move(source, ["xenplugin", "migrate", "--json", "--log-json", *options, name, target.name])
 
 
 def moved(source: Node, target: Node, name: str = "g1", *options: str) -> dict[str, Any]:
-    """The result of moving it. Raises CommandError if that fails."""
+    """Migrate guest `name` and return the result. Raises CommandError if that fails."""
     move = migrate(source, target, name, *options)
     code, said = move.end()
     if code:
@@ -228,9 +250,9 @@ def moved(source: Node, target: Node, name: str = "g1", *options: str) -> dict[s
 
 
 class Trap:
-    """On `node` a command that runs the moment a point is reached: `at` is ("event", REGEX) of a line in EVENTS, or
-    ("state", ROLE, STATE) of a migration's record. Meanwhile the process of ours that owns the guest there stands
-    still, else the point would be over. Set when the constructor returns."""
+    """Runs a command on `node` when a migration reaches a point. `at` is ("event", REGEX), for a line in EVENTS, or
+    ("state", ROLE, STATE), for the migration's record. While the command runs, the plugin's process that owns the
+    guest there is stopped, since otherwise the point would pass. The trap is set when the constructor returns."""
 
     def __init__(self, node: Node, at: Sequence[str], command: str) -> None:
         self._node = node
@@ -242,7 +264,7 @@ class Trap:
             raise CommandError(f"{node.name}: the trap for {at} cannot be set")
 
     def await_said(self, line: str) -> None:
-        """Wait until its command prints `line`. Raises CommandError if the trap ends before."""
+        """Wait until its command prints `line`. Raises CommandError if the trap ends before that."""
         assert self._process.stdout is not None
         for said in self._process.stdout:
             if said == line:
@@ -250,36 +272,36 @@ class Trap:
         raise CommandError(f"{self._node.name}: the trap ends without {line!r}")
 
     def say(self, line: str) -> None:
-        """Give its command a line."""
+        """Write a line to its command's standard input."""
         assert self._process.stdin is not None
         self._process.stdin.write(line)
         self._process.stdin.flush()
 
     def end(self) -> str:
-        """Wait for it; what its command printed. Raises CommandError if the point does not come."""
+        """Wait for its end and return the command's output. Raises CommandError if the point is not reached."""
         try:
             said, _ = self._process.communicate(timeout=MOVE * self._node.pace())
         except subprocess.TimeoutExpired:
             self.close()
-            raise CommandError(f"{self._node.name}: the point does not come") from None
+            raise CommandError(f"{self._node.name}: the migration does not reach the trap's point") from None
         text: str = said
         return text.removeprefix("sprung\n")
 
     def close(self) -> None:
-        """Take it away."""
+        """Remove the trap."""
         self._process.kill()
         self._process.wait()
 
 
 def recover(node: Node) -> tuple[int, str]:
-    """`xenplugin recover` on `node`: exit code and what it said."""
+    """Run `xenplugin recover` on `node`, and return its exit code and output."""
     done = node.run(["xenplugin", "recover"], timeout=ASK * 2)
     return done.code, done.said
 
 
 def clean(node: Node) -> list[str]:
-    """What a migration has left on `node` that should not be there: records, xenstore's nodes, processes, empty
-    files in the place of disks."""
+    """Return what a migration has wrongly left on `node`: records, xenstore nodes, processes, and empty files in
+    the place of disks."""
     script = f"""
         ls -A {RECORDS} 2>/dev/null | grep -Evx 'lock|busy'
         xenstore-ls /tool/xenplugin/migration 2>/dev/null

@@ -1,4 +1,4 @@
-"""The command xenlab: exit codes, messages, and what of a lab an `up` changes."""
+"""The command xenlab: exit codes, messages, and what `up` changes in a running lab."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 
 from lab import cli
 from lab.errors import BootError, BusyError, LabError
-from lab.hosts.folder import Folder
+from lab.hosts.lifecycle.folder import Folder
+from lab.hosts.lifecycle.strategy import State
 from lab.hosts.spec import Auth, Spec, Suite, Xen
-from lab.hosts.strategy import State
-from lab.verbs import updown
+from lab.verbs import machines, updown
 from lab.verbs.updown import changed
 from netem.profile import Profile
 
@@ -29,7 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    """The real program."""
+    """Run the real program."""
     return subprocess.run(
         [sys.executable, "-m", "lab", *words], cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120
     )
@@ -40,19 +40,19 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     [
         (["up", "--rtt", "120"], 2, "has no unit"),
         (["up", "--rate", "0bit"], 2, "carries nothing"),
-        (["up", "--name", "A/b"], 2, "is no name for a lab"),
+        (["up", "--name", "A/b"], 2, "is not a valid name for a lab"),
         (["up", "--provider", "kvm"], 2, "kvm"),
         (["up", "--ipsec", "des"], 2, "des"),
-        (["down", "--name", "../x"], 2, "is no name for a lab"),
+        (["down", "--name", "../x"], 2, "is not a valid name for a lab"),
         (["ssh", "host-c"], 2, "host-c"),
         (["ssh", "host-a"], 13, "there is no lab lab"),
-        (["ssh", "--name", "../x", "host-a"], 2, "is no name for a lab"),
+        (["ssh", "--name", "../x", "host-a"], 2, "is not a valid name for a lab"),
         (["console", "host-a"], 13, "there is no lab lab"),
         (["console", "host-a", "-n", "0"], 2, "-n"),
         (["fly"], 2, "fly"),
     ],
 )
-def test_what_makes_no_sense_is_said_in_one_line(words: list[str], code: int, said: str, home: Path) -> None:
+def test_invalid_requests_are_refused_in_one_line(words: list[str], code: int, said: str, home: Path) -> None:
     done = run(*words)
     assert done.returncode == code and done.stdout == ""
     assert done.stderr.startswith("xenlab: error: ") and said in done.stderr and "Traceback" not in done.stderr
@@ -86,7 +86,7 @@ def test_status_tells_a_lab_whose_machines_are_gone_and_one_that_cannot_be_read(
     assert done.returncode == 13 and "host-a does not run in lab one" in done.stderr
 
 
-def test_down_of_what_is_not_there_is_no_error(home: Path) -> None:
+def test_down_of_a_lab_that_does_not_exist_is_no_error(home: Path) -> None:
     done = run("down")
     assert done.returncode == 0 and "there is no lab lab" in done.stderr and not home.exists()
     Folder("one").save(Spec(name="one"), State.BUILT)
@@ -95,13 +95,13 @@ def test_down_of_what_is_not_there_is_no_error(home: Path) -> None:
     assert Folder("one").load() == (Spec(name="one"), State.OFF)
 
 
-def test_a_lab_that_somebody_else_changes_is_busy() -> None:
+def test_a_lab_that_another_command_changes_is_busy() -> None:
     with Folder("lab").locked():
         done = run("down")
-    assert done.returncode == BusyError.code and "another command is at work on lab lab" in done.stderr
+    assert done.returncode == BusyError.code and "another command is working on lab lab" in done.stderr
 
 
-def test_the_console_is_shown_without_what_steers_a_terminal(home: Path) -> None:
+def test_the_console_is_shown_without_control_sequences(home: Path) -> None:
     Folder("lab").save(Spec(), State.OFF)
     (home / "lab" / "host-a.console").write_bytes(b"one\r\n\x1b[31mtwo\x1b[0m\x07\r\n\r\nthree\r\n")
     assert run("console", "host-a").stdout == "one\ntwo\nthree\n"
@@ -110,7 +110,7 @@ def test_the_console_is_shown_without_what_steers_a_terminal(home: Path) -> None
     assert done.returncode == 13 and "was never started" in done.stderr
 
 
-def test_what_up_does_not_name_stays_as_it_is() -> None:
+def test_up_leaves_settings_that_are_not_given() -> None:
     assert changed("lab", {"rtt": None, "xen": None}) == Spec()
     spec = Spec(link=Profile.parse(rtt="20ms", rate="100mbit"), ipsec=Suite.PAPER, auth=Auth.CERT)
     Folder("lab").save(spec, State.READY)
@@ -122,9 +122,9 @@ def test_what_up_does_not_name_stays_as_it_is() -> None:
     assert wanted.link == Profile.parse(rtt="20ms")
     assert (wanted.ipsec, wanted.auth, wanted.xen) == (Suite.OFF, Auth.PSK, Xen.V4_20)
     assert wanted.router_image == os.path.abspath("x")
-    Folder("lab").save(spec, State.BUILT)  # an `up` that was cut short goes on
+    Folder("lab").save(spec, State.BUILT)  # an interrupted `up` continues
     assert changed("lab", {}) == spec
-    Folder("lab").save(spec, State.OFF)  # but what is down is no more
+    Folder("lab").save(spec, State.OFF)  # a lab that is down keeps no settings
     assert changed("lab", {}) == Spec()
 
 
@@ -133,7 +133,7 @@ def test_what_up_does_not_name_stays_as_it_is() -> None:
     [
         (BootError("it\n    last line", hint="look"), 14, "xenlab: error: it\n    last line\nxenlab: hint: look\n"),
         (LabError("no"), 13, "xenlab: error: no\n"),
-        (KeyboardInterrupt(), 130, "interrupted\nxenlab: hint: xenlab status shows what was begun, xenlab down"),
+        (KeyboardInterrupt(), 130, "interrupted\nxenlab: hint: xenlab status shows what was started, xenlab down"),
         (FileNotFoundError(2, "No such file", "/x"), 13, "xenlab: error: No such file: /x\n"),
         (ZeroDivisionError("x"), 13, "xenlab: error: internal error at test_cli.py:"),
     ],
@@ -148,3 +148,34 @@ def test_every_failure_is_a_line_and_a_code(
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
     assert cli.main(["up"]) == code
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "run_there"),
+    [
+        (["host-a", "--", "xl", "list"], ["xl", "list"]),
+        (["host-a", "xl", "list", "-v"], ["xl", "list", "-v"]),
+        (["host-a", "--", "xl list | wc -l"], ["sh", "-c", "xl list | wc -l"]),
+        (["host-a", "grep", "--", "-v"], ["grep", "--", "-v"]),
+        (["host-a", "--"], []),
+        (["--", "host-a", "xl", "list"], ["xl", "list"]),
+    ],
+)
+def test_ssh_ignores_two_dashes_before_the_command(
+    words: list[str], run_there: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Here:
+        """A lab whose machines are this one."""
+
+        def nodes(self) -> dict[str, Here]:
+            return {"host-a": self}
+
+        def command(self, words: list[str], *, terminal: bool) -> list[str]:
+            return ["there", *words]
+
+    ran = []
+    monkeypatch.setattr(machines, "look_at", lambda name, say: (None, None, Here()))
+    monkeypatch.setattr(os, "execvp", lambda program, words: ran.append(words))
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    assert cli.main(["ssh", *words]) == 0
+    assert ran == [["there", *run_there]]

@@ -122,6 +122,41 @@ def rename_new(source: str, target: str) -> None:
     os.rename(source, target)
 
 
+def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o600, replace: bool = True) -> None:
+    """Write `data` to the file `path` so that a crash leaves the old file or the new one, never a part of either.
+
+    What is on disk at each instant, for a file NAME:
+
+    1. NAME as it was, if it existed. A draft left by a crash is removed.
+    2. NAME as it was, and the draft .NAME.new beside it, incomplete at first, then complete, with permissions
+       `mode`, and fsynced.
+    3. NAME is the new file, by a rename. A power failure may still bring the old one back.
+    4. On return the folder is fsynced: NAME is the new file for good.
+
+    With `replace` False an existing NAME is left alone and FileExistsError raised. The draft's name is fixed, so
+    that crashes never leave more than one; callers make sure that only one process at a time writes `path`.
+    Raises OSError; NAME is then as it was, unless it was the fsync of the folder that failed.
+    """
+    folder, name = os.path.split(os.fspath(path))
+    draft = os.path.join(folder, f".{name.removeprefix('.')}.new")
+    remove(draft)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        if replace:
+            os.rename(draft, path)
+        else:
+            rename_new(draft, os.fspath(path))
+    except BaseException:
+        remove(draft)
+        raise
+    sync_directory(folder)
+
+
 def start_writing(fd: int) -> None:
     """Let the kernel begin to write what is dirty of a file; neither waits nor takes errors away from fsync."""
     call = getattr(_libc, "sync_file_range", None)

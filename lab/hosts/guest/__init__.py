@@ -1,1 +1,1 @@
-"""The guest that is migrated: what it runs, and what can be told from the trace that it leaves."""
+"""The guest that is migrated: the programs in it, its canaries, and reading the trace that it leaves."""

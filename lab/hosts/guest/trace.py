@@ -1,13 +1,13 @@
-"""What a guest's console log tells: when it ran, for how long it stood still, and whether it found anything wrong.
+"""Reads a guest's console log: when it ran, how long it stood still, and whether it found corrupt data.
 
     1795410995.614532 tick 17 18.42      wall clock, the tick's number, uptime; seconds
-    1795410996.100201 ok 3               a round of checks found nothing wrong
-    1795410997.000000 CORRUPT disk PATH  this is not what was written
+    1795410996.100201 ok 3               a round of checks found no corruption
+    1795410997.000000 CORRUPT disk PATH  the content differs from what was written
 
-A guest that was moved wrote one part of its log on each host; numbers go on, so parts are joined by them. Lines
-that are neither (the kernel's own, which may break into one, or one cut in two by the end of the log) say nothing.
-After a move the guest's wall clock is the new host's: a downtime is as exact as the hosts' clocks agree
-(lab.hosts.role.clock).
+A migrated guest has written one part of its log on each host. The numbers continue, so the parts are joined by
+them. Other lines are ignored: the kernel's own, which may be in the middle of one of these, and one that is cut off
+by the end of the log. After a migration the guest's wall clock is the new host's, so a downtime is only as exact as
+the hosts' clocks agree (lab.hosts.role.clock).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
-#: Seconds between two ticks of a guest that runs, at the least.
+#: The shortest time between two ticks of a running guest, seconds.
 INTERVAL = 1.0
 _LINE = re.compile(r"^(\d+\.\d+) (?:tick (\d+) (\d+\.\d+)|ok (\d+)|CORRUPT (.+?))(?:\r?$|\[ *\d+\.)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Tick:
-    """`wall` and `uptime` in seconds, by the guest's clocks."""
+    """A sign of life of the guest. `wall` and `uptime` are in seconds, by the guest's clocks."""
 
     number: int
     wall: float
@@ -32,7 +32,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Trace:
-    """`rounds`: how many rounds of checks found nothing wrong; `corrupt`: what others found."""
+    """A guest's log. `rounds`: how many rounds of checks found no corruption; `corrupt`: what the others found."""
 
     ticks: tuple[Tick, ...]
     rounds: int
@@ -40,23 +40,23 @@ class Trace:
 
     @property
     def gaps(self) -> list[float]:
-        """Seconds between one tick and the next."""
+        """The seconds between each tick and the next."""
         return [after.wall - before.wall for before, after in pairwise(self.ticks)]
 
     @property
     def downtime(self) -> float:
-        """For how long the guest stood still, seconds: the longest gap, less the second there always is."""
+        """How long the guest stood still, in seconds: the longest gap, less the usual second."""
         return max(0.0, max(self.gaps, default=0.0) - INTERVAL)
 
     @property
     def lost(self) -> list[int]:
-        """Numbers that are missing between the first and the last."""
+        """The numbers of ticks that are missing between the first and the last."""
         seen = {tick.number for tick in self.ticks}
         return [number for number in range(min(seen), max(seen)) if number not in seen] if seen else []
 
 
 def parse(text: str) -> Trace:
-    """What a console log, or several parts of one joined, says. A tick that stands in two parts counts once."""
+    """Read a console log, or several parts of one joined. A tick that occurs in two parts counts once."""
     ticks: dict[int, Tick] = {}
     rounds, corrupt = 0, []
     for found in _LINE.finditer(text):

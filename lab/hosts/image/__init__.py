@@ -1,1 +1,2 @@
-"""The lab's disk images, built from Debian packages and kept in the user's cache."""
+"""The disk image of the lab's machines, built from Debian packages, and the plugin's package, both kept in a
+cache."""

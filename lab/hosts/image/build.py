@@ -1,16 +1,16 @@
 """The image of the lab's machines, from the cache or newly built.
 
     ~/.cache/xenplugin/lab/ (XDG_CACHE_HOME)
-        4.17.lock               held (flock) by whoever builds; others wait
-        building-4.17/          a build that goes on, or was interrupted: the next one removes it
-        packages-4.17-HASH.tar  the packages' tree: what takes long, and seldom changes
-        host-4.17-HASH/         disk.img xen vmlinuz vmlinux initrd about.json; its name is there when all of it is
+        4.17.lock               held (flock) by the command that builds; others wait
+        building-4.17/          a build that runs or was interrupted; the next build removes it
+        packages-4.17-HASH.tar  the tree of the packages, which takes long to make and seldom changes
+        host-4.17-HASH/         disk.img xen vmlinuz vmlinux initrd about.json; appears only when complete
 
-The strategy: mmdebstrap installs the packages, in mount and process namespaces of its own, so that nothing it
-mounts or starts can outlive it or be there when a tree is deleted. The second part lays our files over that tree,
-installs the plugin's package and packs it; it needs half a minute. A change of the plugin makes no new image: hosts
-get the package when they boot (lab.hosts.deb). What is built is synced and then renamed into place. The processes
-that build hold the lock too and die with us.
+mmdebstrap installs the packages in mount and process namespaces of its own, so nothing that it mounts or starts can
+outlive it or still be there when a tree is deleted. The second part copies our files over that tree, installs the
+plugin's package and packs the result; it takes half a minute. A change of the plugin needs no new image: hosts get
+the package when they boot (lab.hosts.role.plugin). Results are synced and then renamed into place. The processes
+that build also hold the lock, and are killed when this process ends.
 """
 
 from __future__ import annotations
@@ -29,24 +29,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import BuildError, MissingError
-from lab.hosts import deb
-from lab.hosts.guest import make as guests
-from lab.hosts.image import ext4, initramfs, kernel, recipe
-from lab.hosts.provider.base import Say
+from lab.hosts.image import ext4, guests, initramfs, kernel, plugin_package, recipe
+from lab.hosts.interface import Say
 from lab.hosts.spec import Xen
+from xenplugin.ui.units import size
 
 _NEEDED = 3 << 30  # bytes free, to build
-_KEPT = 86400  # seconds: an image that nobody asked for so long goes when another is built
+_KEPT = 86400  # seconds: when an image is built, older ones that were not used for so long are deleted
 
 
 @dataclass(frozen=True)
 class HostImage:
-    """What a machine of the lab boots from.
+    """The files from which a machine of the lab boots.
 
-    disk: a raw ext4 file system, no partition table; only read, below overlays. xen: the hypervisor (ELF,
-    multiboot). kernel, initrd: of dom0, and of the router, which boots without Xen. vmlinux: the same kernel
-    unpacked (ELF), for Xen to start dom0 from sooner. release: Debian's name.
-    digest: of the recipe. packages: name -> version of all that is installed.
+    disk: a raw ext4 file system without a partition table, read-only below overlays. xen: the hypervisor (ELF,
+    multiboot). kernel, initrd: for dom0, and for the router, which boots without Xen. vmlinux: the same kernel
+    uncompressed (ELF), from which Xen starts dom0 sooner. release: the code name of Debian. digest: of the recipe.
+    packages: name -> version of each installed package.
     """
 
     disk: Path
@@ -60,12 +59,12 @@ class HostImage:
 
 
 def home() -> Path:
-    """Where images are kept."""
+    """Return the folder in which images are kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xenplugin" / "lab"
 
 
 def missing() -> list[str]:
-    """What this machine lacks to build an image, a sentence each."""
+    """Return what this machine lacks to build an image, one sentence each."""
     lacks = []
     for program, package in (("mmdebstrap", "mmdebstrap"), ("mkfs.ext4", "e2fsprogs"), ("unshare", "util-linux")):
         if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
@@ -76,13 +75,13 @@ def missing() -> list[str]:
 
 
 def cached(xen: Xen) -> HostImage | None:
-    """The image of today's recipe if it was built."""
+    """Return the image of the current recipe, or None if it has not been built."""
     entry = _entry(xen)
     return _load(entry) if entry.is_dir() else None
 
 
 def obtain(xen: Xen, say: Say) -> HostImage:
-    """The image for that version of Xen; building it takes minutes, and `say` is told what goes on.
+    """Return the image for that version of Xen. Building it takes minutes; progress is reported by `say`.
 
     Raises MissingError (a program, root, space), BuildError.
     """
@@ -104,13 +103,13 @@ def _entry(xen: Xen) -> Path:
 
 @contextlib.contextmanager
 def _locked(xen: Xen, say: Say) -> Iterator[int]:
-    """The lock of images of that version, as a file descriptor; waits for another build."""
+    """Hold the lock on images of that version and yield its file descriptor. Waits for another build."""
     fd = os.open(home() / f"{xen.value}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"another command builds the image for Xen {xen.value}: waiting for it")
+            say(f"waiting for another command that builds the image for Xen {xen.value}")
             fcntl.flock(fd, fcntl.LOCK_EX)
         yield fd
     finally:
@@ -131,20 +130,20 @@ def _load(entry: Path) -> HostImage:
             packages=about["packages"],
         )
         if image.disk.stat().st_size != recipe.SIZE:
-            raise ValueError("its disk is not as large as it was")
+            raise ValueError("its disk has the wrong size")
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BuildError(f"{entry} cannot be used: {error}", hint=f"rm -r {entry}, and again") from error
-    with contextlib.suppress(OSError):  # says that it is in use; somebody else's cache will do as well
+        raise BuildError(f"{entry} cannot be used: {error}", hint=f"rm -r {entry}, and try again") from error
+    with contextlib.suppress(OSError):  # marks it as used; the cache may belong to another user
         os.utime(entry)
     return image
 
 
 class _Build:
-    """One build, under the lock."""
+    """A build of the image, while the lock is held."""
 
     def __init__(self, xen: Xen, say: Say, lock: int) -> None:
         self._xen = xen
-        self._say_words = say
+        self._report = say
         self._lock = lock
         self._work = home() / f"building-{xen.value}"
         self._began = time.monotonic()
@@ -157,10 +156,10 @@ class _Build:
         free = shutil.disk_usage(home()).free
         if free < _NEEDED:
             raise MissingError(
-                f"{home()} has {free / 1e9:.1f} GB free, {_NEEDED / 1e9:.1f} are needed",
-                hint="make room, or set XDG_CACHE_HOME to where there is more",
+                f"{home()} has only {size(free)} free, but {size(_NEEDED)} are needed",
+                hint="make room, or set XDG_CACHE_HOME to a folder with more",
             )
-        self._remove_ruins()
+        self._remove_interrupted()
         self._work.mkdir()
         try:
             packages = home() / f"packages-{self._xen.value}-{recipe.packages_digest(self._xen)}.tar"
@@ -174,14 +173,14 @@ class _Build:
         self._remove_old(entry, packages)
         return _load(entry)
 
-    def _say(self, what: str) -> None:
+    def _step_begins(self, what: str) -> None:
         self._step += 1
         seconds = time.monotonic() - self._began
-        self._say_words(f"image {self._xen.value}, step {self._step} of 7 ({seconds:.0f} s): {what}")
+        self._report(f"image {self._xen.value}, step {self._step} of 7 ({seconds:.0f} s): {what}")
 
-    def _remove_ruins(self) -> None:
+    def _remove_interrupted(self) -> None:
         if self._work.exists():
-            self._say_words("removing what an interrupted build left")
+            self._report("removing an interrupted build")
             shutil.rmtree(self._work)
 
     def _remove_old(self, entry: Path, packages: Path) -> None:
@@ -193,8 +192,8 @@ class _Build:
                 shutil.rmtree(old, ignore_errors=True)
 
     def _install(self, target: Path) -> None:
-        """The packages' tree, as a tar."""
-        self._say(f"Debian packages of {self._xen.debian} (fetched once; some minutes)")
+        """Write the tree of the packages to the tar file `target`."""
+        self._step_begins(f"Debian packages of {self._xen.debian} (downloaded once; takes some minutes)")
         new = self._work / "packages.tar"
         words = ["mmdebstrap", "--mode=root", "--variant=essential", "--format=tar", "--dpkgopt=force-unsafe-io"]
         words += [f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.excluded()]
@@ -202,9 +201,9 @@ class _Build:
         preferences.write_text(recipe.PREFERENCES, encoding="ascii")
         words += [f'--setup-hook=cp {shlex.quote(str(preferences))} "$1"/etc/apt/preferences.d/xen']
         words += [f"--include={','.join(recipe.packages(self._xen))}", self._xen.debian, str(new)]
-        # No initramfs of Debian's: it takes a minute to make, and ours takes its place.
+        # No initramfs of Debian's, which takes a minute to make and is replaced by ours.
         self._command(words, INITRD="No", TMPDIR=str(self._work))
-        self._say("keeping the packages for later builds")
+        self._step_begins("keeping the packages for later builds")
         _sync(new)
         new.rename(target)
 
@@ -212,25 +211,25 @@ class _Build:
         tree, new = self._work / "tree", self._work / "new"
         tree.mkdir()
         new.mkdir()
-        self._say("unpacking them")
+        self._step_begins("unpacking them")
         self._command(["tar", "--numeric-owner", "-C", str(tree), "-xf", str(packages)])
-        self._say("the lab's own files and the plugin")
+        self._step_begins("the lab's own files and the plugin")
         _lay_over(recipe.TREE, tree)
-        shutil.copyfile(deb.obtain(home(), self._say_words).deb, tree / "xenplugin.deb")
+        shutil.copyfile(plugin_package.obtain(home(), self._report).deb, tree / "xenplugin.deb")
         script = tree / "customize.sh"
         shutil.copyfile(recipe.HERE / "customize.sh", script)
         self._command(["chroot", str(tree), "/bin/sh", "/customize.sh"], PATH="/usr/sbin:/usr/bin:/sbin:/bin")
         script.unlink()
-        self._say("kernel, initramfs and hypervisor")
+        self._step_begins("kernel, initramfs and hypervisor")
         init = (recipe.HERE / "init").read_bytes()
         (new / "initrd").write_bytes(initramfs.make(tree, recipe.HOST_MODULES, {"init": init}))
         boot = tree / "boot"
         shutil.copyfile(_only(boot, "vmlinuz-*"), new / "vmlinuz")
         (new / "vmlinux").write_bytes(kernel.unpacked((new / "vmlinuz").read_bytes()))
         (new / "xen").write_bytes(gzip.decompress(_only(boot, f"xen-{self._xen.value}-amd64.gz").read_bytes()))
-        self._say("the guests")
+        self._step_begins("the guests")
         guests.install(tree, self._work, new / "vmlinux")
-        self._say("the file system")
+        self._step_begins("the file system")
         ext4.make(tree, new / "disk.img", size=recipe.SIZE, inodes=recipe.INODES, journal=32)
         about = {
             "release": self._xen.debian,
@@ -247,7 +246,8 @@ class _Build:
         return entry
 
     def _command(self, words: Sequence[str], **environment: str) -> None:
-        """Run it in namespaces of its own; it ends when we do. Raises BuildError with its last words."""
+        """Run a command in its own namespaces; it is killed when this process ends. Raises BuildError with the end
+        of its output."""
         spaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
         done = subprocess.run(
             ["setpriv", "--pdeathsig", "KILL", *spaces, *words],
@@ -261,20 +261,20 @@ class _Build:
             check=False,
         )
         if done.returncode:
-            said = "\n".join(done.stdout.strip().splitlines()[-8:])
-            raise BuildError(f"{words[0]} failed:\n{said}", hint=_hint(done.stdout))
+            output = "\n".join(done.stdout.strip().splitlines()[-8:])
+            raise BuildError(f"{words[0]} failed:\n{output}", hint=_hint(done.stdout))
 
 
-def _hint(said: str) -> str | None:
-    if "No space left" in said:
-        return "make room, or set XDG_CACHE_HOME to where there is more"
-    if "Could not resolve" in said or "Failed to fetch" in said or "Cannot initiate the connection" in said:
+def _hint(output: str) -> str | None:
+    if "No space left" in output:
+        return "make room, or set XDG_CACHE_HOME to a folder with more"
+    if any(text in output for text in ("Could not resolve", "Failed to fetch", "Cannot initiate the connection")):
         return "Debian's package mirror must be reachable when an image is built"
     return None
 
 
 def _lay_over(source: Path, target: Path) -> None:
-    """Copy the files of `source` over `target`, as root's; of their modes only the executable bit counts."""
+    """Copy the files of `source` over `target`, owned by root; of their modes only the executable bit is kept."""
     for path in recipe.files(source):
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -285,12 +285,12 @@ def _lay_over(source: Path, target: Path) -> None:
 def _only(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
-        raise BuildError(f"one {pattern} was expected in the image, not {len(found)}")
+        raise BuildError(f"the image must have one {pattern}, but has {len(found)}")
     return found[0]
 
 
 def _versions(tree: Path) -> dict[str, str]:
-    """Package -> version, from dpkg's list."""
+    """Return package -> version from dpkg's status file."""
     versions, name = {}, ""
     for line in (tree / "var/lib/dpkg/status").read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(": ")

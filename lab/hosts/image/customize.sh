@@ -1,19 +1,19 @@
 #!/bin/sh
-# Run inside the image's tree (chroot), once its packages and our own files are there. No network, no mounts.
+# Runs inside the image's tree (chroot) when its packages and our own files are there. No network, no mounts.
 set -eu
 
-# The plugin, as any user installs it.
+# The plugin's package, installed as any user would.
 dpkg -i /xenplugin.deb
 rm /xenplugin.deb
 
-# Nothing of this machine may be the same on all of them.
+# Identities must not be the same on all machines.
 rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id
 : >/etc/machine-id
 echo xenlab >/etc/hostname
 : >/etc/resolv.conf
 : >/etc/fstab
 
-# Whatever a host of the lab does not need costs it seconds at each boot.
+# Each unit that a host of the lab does not need costs seconds at every boot.
 systemctl -q mask \
     e2scrub_reap.service e2scrub_all.timer fstrim.timer dpkg-db-backup.timer systemd-tmpfiles-clean.timer \
     apt-daily.timer apt-daily-upgrade.timer logrotate.timer systemd-pcrphase.service \
@@ -36,5 +36,5 @@ systemctl -q disable systemd-networkd-wait-online.service systemd-timesyncd.serv
 systemctl -q set-default multi-user.target
 rm -rf /var/log/*.log /var/log/apt /var/cache/apt/* /var/lib/apt/lists/* /var/cache/debconf/*-old
 mkdir -p /var/log/xen/console
-# Says to systemd that nothing in /usr is newer than what was made from it (catalogues, linker cache, users).
+# Tells systemd that the files made from /usr (catalogues, linker cache, users) are up to date.
 touch -r /usr /etc/.updated /var/.updated

@@ -1,4 +1,4 @@
-"""ext4 file systems made of a folder, without mounting anything, and copies that keep their holes."""
+"""Makes ext4 file systems from a folder without mounting anything, and copies files with their holes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from lab.errors import BuildError, MissingError
 
 
 def mkfs() -> str:
-    """The program. Raises MissingError."""
-    # Debian keeps it in /sbin, which is not in everybody's PATH.
+    """Return the path of mkfs.ext4. Raises MissingError."""
+    # Debian keeps it in /sbin, which is not in every user's PATH.
     found = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if found is None:
         raise MissingError("mkfs.ext4 is not installed", hint="apt install e2fsprogs")
@@ -20,8 +20,8 @@ def mkfs() -> str:
 
 
 def make(folder: Path, image: Path, *, size: int, inodes: int, journal: int) -> None:
-    """A file system of `size` bytes with what is in `folder`; `journal` in MiB. Nothing is left for the kernel
-    to initialise later: it would write the inode tables into every overlay. Raises BuildError."""
+    """Make a file system of `size` bytes with the content of `folder`; `journal` is in MiB. Nothing is left for the
+    kernel to initialise later, because it would write the inode tables into every overlay. Raises BuildError."""
     with image.open("wb") as file:
         file.truncate(size)
     words = [mkfs(), "-q", "-F", "-N", str(inodes), "-J", f"size={journal}", "-m", "0"]
@@ -32,7 +32,7 @@ def make(folder: Path, image: Path, *, size: int, inodes: int, journal: int) -> 
 
 
 def copy_sparse(source: Path, target: Path) -> None:
-    """A copy with the same holes. Raises BuildError."""
+    """Copy a file with its holes. Raises BuildError."""
     done = subprocess.run(["cp", "--sparse=always", source, target], capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(f"cp: {done.stderr.strip()}")

@@ -1,9 +1,9 @@
-"""Who a machine is: a small tar on its second disk, which /init unpacks over the root file system at each boot.
+"""The identity of a machine: a small tar on its second disk, which /init unpacks over the root file system at boot.
 
-The strategy: the image in the cache is the same for all machines and holds no key. Name, addresses, routes and
-keys come with the tar, so nothing of a machine is known before it starts and nothing has to be sent to it after.
-Keys are made once a lab: one for the administrator outside, and for each machine a host key and root's own, with
-which the hosts reach each other without a question being asked.
+The image in the cache is the same for all machines and holds no key. Name, addresses, routes and keys are in the
+tar, so nothing has to be sent to a machine after its start. Keys are made once for each lab: one for the
+administrator outside, and for each machine a host key and a key of its root, with which the hosts log in to each
+other without a prompt.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ _KNOWN = "known_hosts"
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys of one lab, files in `folder`."""
+    """The key files of a lab, in `folder`."""
 
     folder: Path
 
     @property
     def administrator(self) -> Path:
-        """The private key that every machine lets in as root (ssh -i)."""
+        """The private key with which root can log in to every machine (ssh -i)."""
         return self.folder / _ADMINISTRATOR
 
     @property
     def known_hosts(self) -> Path:
-        """For ssh from outside, with the machine's name as HostKeyAlias."""
+        """The known_hosts file for ssh from outside, with the machine's name as HostKeyAlias."""
         return self.folder / _KNOWN
 
     def private(self, machine: str, kind: str) -> bytes:
-        """The private key of a machine; `kind` is "host" or "root"."""
+        """Return a private key of a machine; `kind` is "host" or "root"."""
         return (self.folder / f"{machine}.{kind}").read_bytes()
 
     def public(self, name: str) -> str:
-        """A public key, type and text: of "administrator", "host-a.host", "host-a.root" ..."""
+        """Return the type and text of a public key. `name` is "administrator", "host-a.host", "host-a.root" ..."""
         return " ".join((self.folder / f"{name}.pub").read_text(encoding="ascii").split()[:2])
 
 
 def make_keys(folder: Path) -> Keys:
-    """The keys in `folder`, made if it is not there. The folder appears only when all of them are in it.
+    """Return the keys in `folder`, which is made if it does not exist. It appears only when it holds all keys.
 
     Raises MissingError (no ssh-keygen), BuildError.
     """
@@ -73,7 +73,7 @@ def make_keys(folder: Path) -> Keys:
 
 
 def known_hosts(keys: Keys) -> str:
-    """The machines' host keys under their names and addresses, in the form of ssh_known_hosts."""
+    """Return the machines' host keys, under their names and addresses, in the format of ssh_known_hosts."""
     lines = []
     for machine in MACHINES:
         names = ",".join([machine.name, *(nic.address for nic in machine.nics)])
@@ -82,7 +82,7 @@ def known_hosts(keys: Keys) -> str:
 
 
 def identity(machine: Machine, keys: Keys) -> bytes:
-    """The tar (ustar) for `machine`, padded to whole 10 KiB: the content of its second disk, as it is."""
+    """Return the tar (ustar) for `machine`, padded to a multiple of 10 KiB: the content of its second disk."""
     authorized = [keys.public(_ADMINISTRATOR)]
     authorized += [keys.public(f"{each.name}.root") for each in MACHINES if each.role is Role.XENHOST]
     files: dict[str, tuple[int, bytes]] = {
@@ -94,7 +94,7 @@ def identity(machine: Machine, keys: Keys) -> bytes:
     }
     for kind, path in (("host", "etc/ssh/ssh_host_ed25519_key"), ("root", "root/.ssh/id_ed25519")):
         files[path] = (0o600, keys.private(machine.name, kind))
-        # Beside a private key that changed, ssh would offer a public one that stayed.
+        # Without the new public key, ssh would offer an old one beside the new private key.
         files[f"{path}.pub"] = (0o644, f"{keys.public(f'{machine.name}.{kind}')}\n".encode())
     for name, text in networks(machine).items():
         files[f"etc/systemd/network/{name}"] = (0o644, text.encode())
@@ -111,14 +111,14 @@ def identity(machine: Machine, keys: Keys) -> bytes:
 
 
 def hosts_file() -> str:
-    """/etc/hosts: the lab's machines, the router at its first address."""
+    """Return the content of /etc/hosts: the lab's machines, the router with its first address."""
     lines = ["127.0.0.1 localhost\n", *(f"{each.nics[0].address} {each.name}\n" for each in MACHINES)]
     return "".join(lines)
 
 
 def networks(machine: Machine) -> dict[str, str]:
-    """The files for systemd-networkd, one a network of the topology; the device is known by its MAC. The one
-    that is left, the way in from outside, is asked for by DHCP (the image's 90-management.network)."""
+    """Return the files for systemd-networkd, one for each network of the topology, which find their devices by MAC
+    address. The remaining device, for ssh from outside, uses DHCP (the image's 90-management.network)."""
     texts = {}
     for nic in machine.nics:
         lines = ["[Match]", f"MACAddress={nic.mac}", "", "[Network]", f"Address={nic.address}/{PREFIX}"]
@@ -132,5 +132,5 @@ def networks(machine: Machine) -> dict[str, str]:
 
 
 def _machine_id(machine: Machine, keys: Keys) -> bytes:
-    """Another for each machine of each lab, the same at each boot."""
+    """Return an id that differs for each machine of each lab and is the same at each boot."""
     return hashlib.sha256(keys.public(f"{machine.name}.host").encode()).hexdigest()[:32].encode() + b"\n"

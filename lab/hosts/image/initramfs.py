@@ -1,7 +1,7 @@
-"""An initramfs of busybox, a few modules and an /init, made without running anything of the system it is for.
+"""Makes an initramfs of busybox, a few modules and an /init, without running anything of the system it is for.
 
-Debian's own brings udev and takes half a minute under software emulation; this one takes a second. Modules are
-unpacked here, with their dependencies before them, and named in /modules/order for /init to load.
+Debian's own initramfs has udev and takes half a minute under software emulation; this one takes a second. Modules
+are uncompressed here and listed in /modules/order, each after its dependencies, for /init to load.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from lab.errors import BuildError
 
-#: What the two /init use.
+#: The programs that the two /init scripts use.
 _APPLETS = (
     *("[", "cat", "cp", "dd", "findfs", "head", "insmod", "md5sum", "mkdir", "mkfifo", "mount", "mv", "sed", "sh"),
     *("stty", "switch_root", "tail", "tar", "tee", "umount", "usleep"),
@@ -22,9 +22,12 @@ _FOLDERS = ("bin", "dev", "modules", "proc", "run", "sbin", "sys", "tmp")
 
 
 def make(tree: Path, modules: Iterable[str], files: Mapping[str, bytes]) -> bytes:
-    """A cpio archive (newc, not compressed) for the kernel of `tree`: its busybox, `modules` and `files` (by
-    path, without the leading /; in a folder that is
-    folder that is there; all executable). Raises BuildError."""
+    """Return a cpio archive (newc, not compressed) for the kernel of `tree`, with its busybox, `modules` and
+    `files`.
+
+    The names of `files` are paths without the leading /, in folders that exist (_FOLDERS); all are executable.
+    Raises BuildError.
+    """
     content = dict.fromkeys(_FOLDERS, (stat.S_IFDIR | 0o755, b""))
     content["bin/busybox"] = (stat.S_IFREG | 0o755, (tree / "bin/busybox").read_bytes())
     content |= {f"bin/{name}": (stat.S_IFLNK | 0o777, b"busybox") for name in _APPLETS}
@@ -40,16 +43,16 @@ def make(tree: Path, modules: Iterable[str], files: Mapping[str, bytes]) -> byte
 
 
 def modules_folder(tree: Path) -> Path:
-    """Where `tree` has the modules of its one kernel. Raises BuildError."""
+    """Return the folder with the modules of the one kernel of `tree`. Raises BuildError."""
     found = sorted((tree / "usr/lib/modules").iterdir())
     if len(found) != 1:
-        raise BuildError(f"one kernel was expected in the image, not {len(found)}")
+        raise BuildError(f"the image must have one kernel, but has {len(found)}")
     return found[0]
 
 
 def in_order(folder: Path, modules: Iterable[str]) -> list[Path]:
-    """The files of `modules` and of all they need, each after what it needs. What is built into the kernel has
-    no file. Raises BuildError for a module that is not there."""
+    """Return the files of `modules` and of their dependencies, each after those that it needs. Modules that are
+    built into the kernel have no file. Raises BuildError for a module that does not exist."""
     needs = {}
     for line in _lines(folder / "modules.dep"):
         path, _, rest = line.partition(":")
@@ -57,12 +60,12 @@ def in_order(folder: Path, modules: Iterable[str]) -> list[Path]:
     by_name: dict[str, list[str]] = {}
     for path in needs:
         by_name.setdefault(_name(path), []).append(path)
-    # An algorithm is asked for by an alias that several modules have (crc32c); all of them are taken.
+    # An algorithm is requested by an alias that several modules may have (crc32c); all of them are taken.
     for words in map(str.split, _lines(folder / "modules.alias")):
         if words[0] == "alias" and _name(words[2]) != _name(words[1]) and _name(words[2]) in by_name:
             by_name.setdefault(_name(words[1]), []).extend(by_name[_name(words[2])])
     built_in = {_name(line) for line in _lines(folder / "modules.builtin")}
-    # What a module asks for without using a symbol of it (ext4: crc32c).
+    # Modules that a module requests without using a symbol of theirs (ext4: crc32c).
     soft = {}
     for words in map(str.split, _lines(folder / "modules.softdep")):
         if words[0] == "softdep" and words[2] == "pre:":
@@ -89,7 +92,7 @@ def in_order(folder: Path, modules: Iterable[str]) -> list[Path]:
 
 
 def cpio(content: Mapping[str, tuple[int, bytes]]) -> bytes:
-    """The archive that the kernel unpacks: name -> (st_mode, data). Source: Linux,
+    """Return the cpio archive with `content`: name -> (st_mode, data). Source: Linux,
     Documentation/driver-api/early-userspace/buffer-format.rst."""
     out = bytearray()
     entries = [*sorted(content.items()), ("TRAILER!!!", (0, b""))]

@@ -1,5 +1,6 @@
-"""The kernel itself (an ELF file) out of a bzImage: under software emulation unpacking it takes ten seconds at
-each start of a host or a guest, here it is done once.
+"""Extracts the kernel, an ELF file, from a bzImage.
+
+This is done once here, because under software emulation it takes ten seconds at each start of a host or a guest.
 
 Source: Linux, Documentation/arch/x86/boot.rst (setup_sects, payload_offset, payload_length).
 """
@@ -28,7 +29,8 @@ def _gunzip(data: bytes) -> bytes:
     return zlib.decompressobj(31).decompress(data)
 
 
-# Each must stop by itself: the last four bytes are the unpacked length, of gzip or of the kernel's build.
+# Each must stop at the end of its stream: the last four bytes of the payload are the uncompressed length, written
+# by gzip or by the kernel's build.
 _FORMATS: list[tuple[bytes, Callable[[bytes], bytes]]] = [
     (b"\xfd7zXZ\0", _unxz),
     (b"\x28\xb5\x2f\xfd", _unzstd),
@@ -37,10 +39,10 @@ _FORMATS: list[tuple[bytes, Callable[[bytes], bytes]]] = [
 
 
 def unpacked(image: bytes) -> bytes:
-    """The ELF file in the bzImage `image`. Raises BuildError."""
+    """Return the ELF file in the bzImage `image`. Raises BuildError."""
     try:
         if image[0x202:0x206] != b"HdrS":
-            raise ValueError("no bzImage")
+            raise ValueError("it is not a bzImage")
         offset, length = struct.unpack_from("<II", image, 0x248)
         start = ((image[0x1F1] or 4) + 1) * 512 + offset
         payload = image[start : start + length]
@@ -49,7 +51,7 @@ def unpacked(image: bytes) -> bytes:
                 elf = unpack(payload)
                 if elf.startswith(b"\x7fELF") and len(elf) == int.from_bytes(payload[-4:], "little"):
                     return elf
-                raise ValueError("its payload is no whole ELF file")
+                raise ValueError("its payload is not a complete ELF file")
         raise ValueError(f"its payload begins with {payload[:4].hex()}")
     except (
         ValueError,

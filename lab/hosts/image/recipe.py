@@ -1,8 +1,8 @@
-"""What goes into the image of a lab's machines, and the hash that says whether it is still that.
+"""The content of the image of a lab's machines, and a hash of it that tells whether an image is up to date.
 
-One image serves both Xen hosts and the router. It has only what they need: no manuals, none of the kernel's
-modules for hardware that no virtual machine has, and no service that nobody waits for, because under software
-emulation each of them costs seconds at every boot.
+One image serves both Xen hosts and the router. It has only what they need: no manuals, no kernel modules for
+hardware that virtual machines do not have, and no unneeded services, because under software emulation each costs
+seconds at every boot.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from lab.hosts.spec import Xen
 SIZE = 6 << 30  # bytes, of the file system: mostly holes, room for guests
 INODES = 120_000
 HERE = Path(__file__).resolve().parent
-TREE = HERE / "tree"  # laid over the packages' files
+TREE = HERE / "tree"  # copied over the packages' files
 GUEST = HERE.parent / "guest"
 
-#: Modules that a machine needs before its root file system is there, and those a guest needs.
+#: The modules that a machine needs to mount its root file system, and those that a guest needs.
 HOST_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
 GUEST_MODULES = ("xen-blkfront", "ext4")
 
@@ -47,18 +47,19 @@ _NO_FILES = """
 
 
 def packages(xen: Xen) -> list[str]:
-    """The Debian packages, those they depend on left out."""
+    """Return the names of the Debian packages, without their dependencies."""
     return _PACKAGES.format(xen=xen.value).split()
 
 
 def excluded() -> list[str]:
-    """Patterns of paths that dpkg leaves out. Debian 12 has its modules in /lib, Debian 13 in /usr/lib."""
+    """Return the patterns of paths that dpkg does not install. Debian 12 has its modules in /lib, Debian 13 in
+    /usr/lib."""
     modules = [f"{top}/lib/modules/*/kernel/{name}/*" for name in _NO_MODULES.split() for top in ("", "/usr")]
     return [*_NO_FILES.split(), *modules]
 
 
-#: Debian's security updates of Xen are built without shadow paging, and then no PV guest can be migrated live
-#: (CONFIG_SHADOW_PAGING in /boot/xen-*.config). The lab is reached by nobody but its user: it takes the release's.
+#: Debian's security updates of Xen are built without shadow paging (CONFIG_SHADOW_PAGING in /boot/xen-*.config),
+#: and then no PV guest can be migrated live. Only its user can reach the lab, so it takes the release's version.
 PREFERENCES = """\
 Package: src:xen
 Pin: release l=Debian-Security
@@ -67,13 +68,14 @@ Pin-Priority: -1
 
 
 def packages_digest(xen: Xen) -> str:
-    """Of all that the packages' tree is made from."""
+    """Return a hash of everything that the tree of the packages is made from."""
     return _digest([xen.debian, PREFERENCES, *packages(xen), *excluded()])
 
 
 def digest(xen: Xen) -> str:
-    """Of all that the image is made from: packages, our files and the guest's. The plugin's package does not count:
-    a host that boots with an older one gets today's (lab.hosts.deb)."""
+    """Return a hash of everything that the image is made from: packages, our files and the guest's. The plugin's
+    package is not included, since a host that boots with an older one gets the current one
+    (lab.hosts.role.plugin)."""
     words = [packages_digest(xen), str(SIZE), str(INODES)]
     for top in (HERE, GUEST):
         for path in files(top):
@@ -83,7 +85,7 @@ def digest(xen: Xen) -> str:
 
 
 def files(top: Path) -> Iterator[Path]:
-    """The files below `top` that belong to it, in a fixed order."""
+    """Yield the files below `top`, without compiled Python, in a fixed order."""
     for path in sorted(top.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path

@@ -1,1 +1,1 @@
-"""A virtual machine of the lab: its QEMU process, how it is spoken to and watched while it boots."""
+"""A virtual machine of the lab: its QEMU command line and process, QMP, and watching it boot."""

@@ -40,14 +40,14 @@ class Accel(StrEnum):
 
 @functools.cache
 def accelerator() -> Accel:
-    """KVM where it really runs a guest here, else TCG."""
+    """Return KVM if it really runs a guest on this machine, else TCG."""
     if os.access("/dev/kvm", os.R_OK | os.W_OK) and shutil.which(QEMU) and runs_guest(Accel.KVM):
         return Accel.KVM
     return Accel.TCG
 
 
 def runs_guest(accel: Accel) -> bool:
-    """Whether QEMU runs a small guest that way. Takes less than a second, or 15 s where it hangs."""
+    """Return whether QEMU can run a small guest with `accel`. Takes less than a second, or 15 s if QEMU hangs."""
     rom = bytearray(_ROM_BYTES)
     rom[: len(_TRIAL)] = _TRIAL
     rom[_RESET : _RESET + 3] = b"\xe9" + (-(_RESET + 3) % _ROM_BYTES).to_bytes(2, "little")  # jmp 0
@@ -71,7 +71,7 @@ def runs_guest(accel: Accel) -> bool:
         assert child.stderr is not None
         try:
             for line in child.stderr:
-                if "KVM internal error" in line:  # it would stand there, paused, for ever
+                if "KVM internal error" in line:  # QEMU would stay paused for ever
                     child.kill()
             return child.wait() == 2 * _EXIT + 1
         finally:
@@ -83,7 +83,8 @@ def runs_guest(accel: Accel) -> bool:
 
 @functools.cache
 def _slowness() -> float:
-    """Wall time of a fixed piece of work over what it takes on a quiet machine: stolen time counts."""
+    """Return the wall time of a fixed piece of work (stolen time counts), divided by its time on a quiet
+    machine."""
     data = bytes(_WORK_BYTES)
     started = time.perf_counter()
     hashlib.sha256(data).digest()
@@ -91,7 +92,7 @@ def _slowness() -> float:
 
 
 def pace(accel: Accel) -> float:
-    """What a time-out meant for a quiet machine with KVM has to be multiplied by now."""
-    crowd = os.getloadavg()[0] / (os.cpu_count() or 1)
-    factor = min(max(_slowness(), 1.0) * max(crowd, 1.0), _SLOWEST)
+    """Return the factor by which to multiply a time-out that is meant for a quiet machine with KVM."""
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    factor = min(max(_slowness(), 1.0) * max(load, 1.0), _SLOWEST)
     return factor * (_TCG_SLOWDOWN if accel is Accel.TCG else 1.0)

@@ -1,12 +1,12 @@
-"""Programs that outlive the command that started them, and are ended by pid file.
+"""Starts programs that outlive the command that started them, and ends them by their pid files.
 
 A starter (this module, run by `start`) forks; the child writes its own pid to the pid file and then becomes the
-program, so there is no instant at which the program runs and no pid file says so. Meanwhile it holds the file
-`starting` locked (the lock was taken by `start`, goes from process to process and is dropped by the exec):
-`settled` waits for that, so that whoever takes a lab down sees every process of a starter that was killed half-way.
+program, so the program never runs without a pid file. Until then the child holds the lock on the file `starting`
+(`start` takes the lock, the child inherits it, and exec drops it). `settled` waits for that lock, so that taking
+down a lab finds the process of a starter that was killed half-way.
 
-A pid is believed only if the process's command line has `mark` as one of its arguments, and signals go to a pidfd
-opened before that look: a pid that was given to somebody else since is never hit.
+A pid is believed only if the process has `mark` among its arguments. The process is then identified by its start
+time too, so a signal never hits another process that got the same pid.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
-import signal
 import subprocess
 import sys
 import time
@@ -23,83 +21,76 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lab.errors import LabError
+from xenplugin.errors import OwnershipError
+from xenplugin.xen.process import Process, process
 
-_GRACE = 10.0  # seconds for each way of ending a process
+_GRACE = 10.0  # seconds that a process gets to end, for each of the three attempts
 
 
 def start(words: Sequence[str], pid_file: Path, log: Path, folder: Path) -> None:
-    """Run `words` in `folder` in a session of its own; what it says goes to `log`. Returns when it runs.
+    """Run `words` in `folder` in a new session, with its output in `log`. Returns when the program runs.
 
-    Raises LabError when not even the starter could run.
+    Raises LabError if the starter could not run.
     """
-    with _starting(folder) as lock, open(log, "wb") as said:
+    with _starting(folder) as lock, open(log, "wb") as output:
         done = subprocess.run(
             [sys.executable, "-m", __name__, str(lock), str(pid_file), *words],
             cwd=folder,
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             pass_fds=(lock,),
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
     if done.returncode:
         raise LabError(f"{words[0]} could not be started: {log.read_text(errors='replace').strip()}")
-    settled(folder)  # else who looks at once does not find it yet, and takes it for ended
+    settled(folder)  # so that `running` finds it from now on
 
 
 def settled(folder: Path) -> None:
-    """Wait until every process that a `start` in `folder` has begun has its pid file."""
+    """Wait until every process that a `start` in `folder` has begun has written its pid file. Raises LabError if
+    that takes too long."""
     with _starting(folder):
         pass
 
 
 def running(pid_file: Path, mark: str) -> int | None:
-    """The pid in `pid_file` if that process still runs with `mark` among its arguments."""
-    try:
-        pid = int(pid_file.read_text())
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (OSError, ValueError):
-        return None
-    return pid if os.fsencode(mark) in words else None
+    """Return the pid in `pid_file` if that process still runs with `mark` among its arguments."""
+    found = _find(pid_file, mark)
+    return found.pid if found is not None else None
 
 
 def end(pid_file: Path, mark: str, ask: Callable[[], None]) -> None:
-    """End the process, if it runs, and remove the pid file: first `ask` it, then SIGTERM, then SIGKILL.
+    """End the process, if it runs, and remove the pid file: first `ask` it to end, then SIGTERM, then SIGKILL.
 
-    Raises LabError if it withstands.
+    Raises LabError if it still runs after that.
     """
-    pid = running(pid_file, mark)
-    if pid is not None:
+    found = _find(pid_file, mark)
+    if found is not None:
+        with contextlib.suppress(OSError, LabError):
+            ask()
+            _wait(found)
         try:
-            handle = os.pidfd_open(pid)
-        except ProcessLookupError:
-            handle = None
-        if handle is not None:
-            try:
-                _end(pid, handle, pid_file, mark, ask)
-            finally:
-                os.close(handle)
+            found.end(_GRACE)
+        except OwnershipError as error:
+            raise LabError(error.message, hint="is its disk or its machine stuck?") from None
     pid_file.unlink(missing_ok=True)
 
 
-def _end(pid: int, handle: int, pid_file: Path, mark: str, ask: Callable[[], None]) -> None:
-    if running(pid_file, mark) != pid:  # it ended, and the handle may be another's
-        return
-    with contextlib.suppress(OSError, LabError):
-        ask()
-        if _ended(handle):
-            return
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(handle, number)
-        if _ended(handle):
-            return
-    raise LabError(f"process {pid} does not end, not even by SIGKILL", hint="is its disk or its machine stuck?")
+def _find(pid_file: Path, mark: str) -> Process | None:
+    try:
+        found = process(int(pid_file.read_text()))
+    except (OSError, ValueError, OwnershipError):
+        return None
+    return found if mark in found.words else None
 
 
-def _ended(handle: int) -> bool:
-    return bool(select.select([handle], [], [], _GRACE)[0])
+def _wait(ending: Process) -> None:
+    """Wait until the process has ended, at most _GRACE seconds."""
+    deadline = time.monotonic() + _GRACE
+    while ending.alive and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -113,7 +104,7 @@ def _starting(folder: Path) -> Iterator[int]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise LabError(f"something has been starting in {folder} for too long") from None
+                    raise LabError(f"a machine in {folder} has been starting for too long") from None
                 time.sleep(0.05)
         yield fd
     finally:
@@ -121,7 +112,8 @@ def _starting(folder: Path) -> Iterator[int]:
 
 
 def _become(lock: int, pid_file: str, words: list[str]) -> None:
-    """The starter: the child becomes the program, the parent is done, so nobody's children are left unreaped."""
+    """Run in the starter: fork, and let the child become the program. The parent ends, so init reaps the
+    program."""
     if os.fork():
         return
     os.set_inheritable(lock, False)

@@ -1,7 +1,7 @@
-"""A word with a running QEMU over its QMP socket (QEMU's docs/interop/qmp-spec): one connection a question.
+"""Sends commands to a running QEMU over its QMP socket, each on a new connection (QEMU's docs/interop/qmp-spec).
 
-The socket is reached through its directory's file descriptor, so that a long path is no obstacle (a socket's
-address holds 107 bytes).
+The socket is reached through a file descriptor of its folder, so its path may be longer than the 107 bytes that a
+socket's address holds.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 
 from lab.errors import LabError
 
-_TIMEOUT = 10.0  # seconds; QEMU's main loop answers in milliseconds unless the machine is choked
+_TIMEOUT = 10.0  # seconds; QEMU's main loop answers in milliseconds unless the machine is overloaded
 
 
 def ask(path: Path, command: str, **arguments: Any) -> Any:
-    """What QEMU returns for `command`. Raises OSError when nobody answers, LabError when it is refused."""
+    """Return what QEMU answers to `command`. Raises OSError if there is no answer, LabError if QEMU refuses it."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
-        with socket.socket(socket.AF_UNIX) as line:
-            line.settimeout(_TIMEOUT)
-            line.connect(f"/proc/self/fd/{folder}/{path.name}")
-            with line.makefile("rwb") as file:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_TIMEOUT)
+            connection.connect(f"/proc/self/fd/{folder}/{path.name}")
+            with connection.makefile("rwb") as file:
                 file.readline()  # the greeting
                 _call(file, "qmp_capabilities", {})
                 return _call(file, command, arguments)
@@ -34,7 +34,7 @@ def ask(path: Path, command: str, **arguments: Any) -> Any:
 
 
 def forwarded_port(path: Path) -> int:
-    """The port of this machine that QEMU chose for its first TCP forwarding. Raises OSError, LabError."""
+    """Return the port of this machine that QEMU chose for its first TCP forwarding. Raises OSError, LabError."""
     text = ask(path, "human-monitor-command", **{"command-line": "info usernet"})
     found = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+[\d.*]+\s+(\d+)\s", text)
     if found is None:
@@ -54,5 +54,5 @@ def _call(file: Any, command: str, arguments: dict[str, Any]) -> Any:
         if answer.get("event") == "SHUTDOWN" and command == "quit":
             return None
     if command != "quit":
-        raise ConnectionResetError(f"QEMU went away during {command}")
+        raise ConnectionResetError(f"QEMU ended during {command}")
     return None

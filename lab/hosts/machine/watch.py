@@ -1,7 +1,7 @@
-"""Watching a machine boot: it is alive as long as its console grows, and up when somebody can log in.
+"""Watches a machine boot: it makes progress while its console grows, and it is up when ssh can log in.
 
-No fixed time is right for every machine, so there are two limits, both multiplied by how slow this one is: one for
-silence and one for all of it.
+There are two limits, one for the time without console output and one for the whole boot. Both are multiplied by how
+slow this machine is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lab.errors import BootError
-from lab.hosts.provider.base import Say
+from lab.hosts.interface import Say
 from lab.progress import Moving
 
 _SILENCE_SECONDS = 25.0  # of a quiet machine with KVM
@@ -26,11 +26,11 @@ _TAIL_BYTES = 64 << 10
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[()][A-Z0-9]|[=>78cM])")
 _DEAD = re.compile(
     r"^.*(?:Kernel panic - not syncing|Panic on CPU \d|xenlab: .* be mounted|Unhandled: vec).*$", re.MULTILINE
-)  # the third is said by the image's own /init
+)  # the third comes from the image's own /init
 
 
 def text_of(console: Path) -> str:
-    """The end of a console, without what steers a terminal; empty if there is none yet."""
+    """Return the end of a console file without terminal control sequences; empty if there is no file yet."""
     try:
         with open(console, "rb") as file:
             file.seek(max(file.seek(0, 2) - _TAIL_BYTES, 0))
@@ -41,27 +41,28 @@ def text_of(console: Path) -> str:
 
 
 def readable(data: bytes) -> str:
-    """What a machine wrote, without what steers a terminal."""
+    """Return what a machine wrote, without terminal control sequences."""
     text = _ESCAPES.sub("", data.decode(errors="replace")).replace("\r\n", "\n").replace("\r", "\n")
     return "".join(letter for letter in text if letter == "\n" or letter == "\t" or letter.isprintable())
 
 
 def last_lines(console: Path, count: int) -> list[str]:
-    """The last `count` lines that say something."""
+    """Return the last `count` lines of a console that are not blank."""
     return [line.rstrip() for line in text_of(console).splitlines() if line.strip()][-count:]
 
 
 def failure(name: str, what: str, console: Path) -> BootError:
-    """The error for a machine that does not come up, with what it last said."""
+    """Return the error for a machine that does not come up, with the last lines of its console."""
     lines = last_lines(console, _SHOWN_LINES) or ["(nothing)"]
-    said = "\n".join(f"    {line}" for line in lines)
-    return BootError(f"{name} {what}; its console ends:\n{said}")
+    shown = "\n".join(f"    {line}" for line in lines)
+    return BootError(f"{name} {what}; its console ends:\n{shown}")
 
 
 def answers(port: int) -> bool:
-    """Whether an ssh server speaks behind this port of 127.0.0.1 (QEMU accepts before the machine does)."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as line:
-        return line.recv(4) == b"SSH-"
+    """Return whether an ssh server answers at this port of 127.0.0.1. A connection alone proves nothing, since QEMU
+    accepts it before the machine does."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        return connection.recv(4) == b"SSH-"
     return False
 
 
@@ -75,8 +76,8 @@ def until_up(
     stop: threading.Event,
     say: Say,
 ) -> float:
-    """Wait until `up()`; returns the seconds it took. `ended()` says why the machine's process is gone, if it is.
-    Returns early when `stop` is set (another machine has failed). Raises BootError.
+    """Wait until `up()` is true and return the seconds it took. `ended()` returns why the machine's process has
+    ended, or None while it runs. Returns early if `stop` is set (another machine has failed). Raises BootError.
     """
     started = grown = time.monotonic()
     size = -1
@@ -96,10 +97,10 @@ def until_up(
             raise failure(name, f"does not boot: {dead[0].strip()}", console)
         slow = pace()
         if now - grown > _SILENCE_SECONDS * slow:
-            raise failure(name, f"has said nothing for {now - grown:.0f} s and cannot be logged in to", console)
+            raise failure(name, f"has written nothing for {now - grown:.0f} s and refuses a login", console)
         if now - started > _BOOT_SECONDS * slow:
-            raise failure(name, f"cannot be logged in to after {now - started:.0f} s", console)
+            raise failure(name, f"refuses a login after {now - started:.0f} s", console)
         last = last_lines(console, 1)
-        say(Moving(name, f"booting, {now - started:.0f} s: {last[0].strip() if last else 'no word yet'}"))
+        say(Moving(name, f"booting, {now - started:.0f} s: {last[0].strip() if last else 'no output yet'}"))
         stop.wait(_POLL_SECONDS)
     return time.monotonic() - started

@@ -1,1 +1,1 @@
-"""Where a lab's machines come from. Three providers under one interface (base.py)."""
+"""The three providers of machines, under the one interface of lab.hosts.interface."""

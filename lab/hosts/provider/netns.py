@@ -1,12 +1,12 @@
 """A lab without Xen at native speed: the hosts are network namespaces, the router is the TUN emulator.
 
-The hosts have the topology's addresses; the emulated link joins them by addresses of its own (swan.ENDPOINTS),
-between which user-space ESP makes its tunnel. A keeper process (netns_keeper) holds it all, so that the lab
-outlives the command that made it. Its pid and time of birth, and what the namespaces' names begin with, are in
-keeper.json before anything is made: whoever is killed, `down` finds everything.
+The hosts have the topology's addresses. The emulated link has addresses of its own (swan.ENDPOINTS), between which
+user-space ESP makes its tunnel. A keeper process (netns_keeper) holds everything, so that the lab outlives the
+command that made it. Its pid and start time, and the prefix of the namespaces' names, are in keeper.json before
+anything is made, so `down` finds everything, whichever process was killed.
 
-All share this machine's file system, but each host has a /run and an /etc/swanctl of its own: what a daemon keeps
-there (pid files, sockets, keys) is the host's.
+The hosts share this machine's file system, but each has its own /run and /etc/swanctl, where daemons keep their pid
+files, sockets and keys.
 """
 
 from __future__ import annotations
@@ -17,40 +17,75 @@ import os
 import secrets
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from lab.errors import BootError, CommandError, LabError
+from lab.hosts.interface import Abilities, Node, Provider
 from lab.hosts.provider import netns_keeper
-from lab.hosts.provider.base import Abilities, Node, Provider
 from lab.hosts.spec import Spec, Suite
 from netem import netns
 from netem.emulator.tun import DEVICE as TUN
 from netem.errors import NetemError
 from netem.profile import Profile
 from netem.two_hosts import Host
+from xenplugin.errors import OwnershipError
+from xenplugin.image.files import write_atomically
+from xenplugin.xen.process import Process, boot_id, process
 
-_PATIENCE = 4.0  # a machine that does other things too takes so many times what a quiet one takes
+_PATIENCE = 4.0  # how many times slower than a quiet machine a busy one may be
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 _NOTE = "keeper.json"
 _LOG = "keeper.log"
 _SIDES = {"host-a": "a", "host-b": "b"}
 _OWN = {"run": "/run", "swanctl": "/etc/swanctl"}
-# `ip netns exec` gives each command mounts of its own, so these are seen by nobody else.
-_ON_ITS_OWN = " && ".join(
+# `ip netns exec` gives each command its own mount namespace, so these mounts affect no other process.
+_WITH_MOUNTS = " && ".join(
     [f'{{ [ ! -d {there} ] || mount --bind "$0/{here}" {there}; }}' for here, there in _OWN.items()] + ['exec "$@"']
 )
 
 
+@dataclass(frozen=True)
+class Keeper:
+    """The keeper process of a lab, as noted in keeper.json. `born`: its start time in clock ticks since boot (0 if
+    it ended at once); `prefix`: the prefix of the names of its namespaces."""
+
+    pid: int
+    born: int
+    prefix: str
+
+    @property
+    def process(self) -> Process:
+        """The process, which may have ended."""
+        return Process(self.pid, self.born, boot_id())
+
+    @property
+    def namespaces(self) -> list[str]:
+        """The namespaces that it has made and that still exist."""
+        return [name for name in netns.names() if name.startswith(f"{self.prefix}-")]
+
+    @property
+    def emulators(self) -> list[int]:
+        """The pids of emulators whose command lines name its namespaces."""
+        found = []
+        joined = f"{self.prefix}-a-".encode()
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = path.read_bytes().split(b"\0")
+                if b"netem.emulator" in words and any(word.startswith(joined) for word in words):
+                    found.append(int(path.parent.name))
+        return found
+
+
 class Namespace(Node):
-    """A host that is a network namespace; `own` holds the directories that are its own."""
+    """A host that is a network namespace. `own` holds its private directories."""
 
     def __init__(self, name: str, namespace: str, own: Path) -> None:
         self.name = name
@@ -60,7 +95,7 @@ class Namespace(Node):
     def command(self, words: Sequence[str], *, terminal: bool = False) -> list[str]:
         # Debian's bash shows debian_chroot in its prompt.
         inner = list(words) or ["env", f"debian_chroot={self.name}", os.environ.get("SHELL") or "sh"]
-        return ["ip", "netns", "exec", self.namespace, "sh", "-c", _ON_ITS_OWN, str(self._own), *inner]
+        return ["ip", "netns", "exec", self.namespace, "sh", "-c", _WITH_MOUNTS, str(self._own), *inner]
 
     def pace(self) -> float:
         return _PATIENCE
@@ -77,7 +112,7 @@ class Namespace(Node):
 
     def _exists(self) -> None:
         if not netns.exists(self.namespace):
-            raise CommandError(f"{self.name} does not run any more", hint="xenlab down, then xenlab up")
+            raise CommandError(f"{self.name} has ended", hint="xenlab down, then xenlab up")
 
 
 class NetnsProvider(Provider):
@@ -91,22 +126,22 @@ class NetnsProvider(Provider):
         if os.geteuid() != 0:
             lacking.append("network namespaces need root")
         if not os.path.exists(TUN):
-            lacking.append(f"{TUN} is not there: modprobe tun")
+            lacking.append(f"{TUN} does not exist: modprobe tun")
         wanted = {"ip": "iproute2", "tcpdump": "tcpdump", "ping": "iputils-ping"}
         if spec.ipsec is not Suite.OFF:
             wanted |= {"charon": "strongswan-charon libcharon-extra-plugins", "swanctl": "strongswan-swanctl"}
         path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/lib/ipsec"])
         return lacking + [
-            f"the command {program} is not here: apt install {package}"
+            f"{program} is not installed (apt install {package})"
             for program, package in wanted.items()
             if shutil.which(program, path=path) is None
         ]
 
     def build(self) -> None:
-        """There are no images."""
+        """Do nothing: there are no images."""
 
     def boot(self) -> None:
-        self.down()  # what a killed predecessor may have begun
+        self.down()  # remove what a killed command may have begun
         self.folder.mkdir(parents=True, exist_ok=True)
         for own in (self.folder / name / part for name in _SIDES for part in _OWN):
             own.mkdir(parents=True, mode=0o700)
@@ -126,23 +161,23 @@ class NetnsProvider(Provider):
             with contextlib.suppress(BrokenPipeError):
                 keeper.stdin.write(b"go\n")
                 keeper.stdin.flush()
-            heard = select.select([keeper.stdout], [], [], _START_SECONDS * _PATIENCE)[0]
-            said = keeper.stdout.readline().decode().strip() if heard else "no answer"
-        if said != "ready":
+            readable = select.select([keeper.stdout], [], [], _START_SECONDS * _PATIENCE)[0]
+            outcome = keeper.stdout.readline().decode().strip() if readable else "no answer"
+        if outcome != "ready":
             last = (self.folder / _LOG).read_text(errors="replace").strip().splitlines()[-3:]
             self.down()
-            raise BootError("; ".join([f"the namespaces do not come up: {said.removeprefix('error: ')}", *last]))
+            raise BootError("; ".join([f"the namespaces do not come up: {outcome.removeprefix('error: ')}", *last]))
 
     def nodes(self) -> dict[str, Node]:
-        note = self._noted()
-        if note is None or not _lives(note) or not _emulators(note):
+        keeper = self._noted()
+        if keeper is None or not keeper.process.alive or not keeper.emulators:
             return {}
-        made = _namespaces(note)
+        made = keeper.namespaces
         return {
             name: Namespace(name, namespace, self.folder / name)
             for name, side in _SIDES.items()
             for namespace in made
-            if namespace.startswith(f"{note['prefix']}-{side}-")
+            if namespace.startswith(f"{keeper.prefix}-{side}-")
         }
 
     def set_link(self, profile: Profile) -> list[str]:
@@ -150,110 +185,80 @@ class NetnsProvider(Provider):
         return []
 
     def stats(self) -> dict[str, Any]:
-        """The link's counters since set_link (docs/netem.md). Raises LabError."""
+        """Return the link's counters since set_link (docs/netem.md). Raises LabError."""
         return self._ask({"stats": True})
 
     def console(self, name: str) -> Path | None:
-        """Namespaces have none."""
+        """Return None: namespaces have no console."""
         return None
 
     def details(self) -> dict[str, dict[str, Any]]:
-        note = self._noted()
-        if note is None:
+        keeper = self._noted()
+        if keeper is None:
             return {}
         seconds = round(time.time() - (self.folder / _NOTE).stat().st_mtime)
-        return {name: {"pid": note["pid"], "seconds": seconds} for name in self.nodes()}
+        return {name: {"pid": keeper.pid, "seconds": seconds} for name in self.nodes()}
 
     def down(self) -> None:
-        note = self._noted()
-        if note is not None:
-            self._end(note)
+        keeper = self._noted()
+        if keeper is not None:
+            self._end(keeper)
         for name in _SIDES:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in (netns_keeper.SOCKET, _LOG, _NOTE):  # the note last: until then `down` can be repeated
             (self.folder / name).unlink(missing_ok=True)
 
-    def _end(self, note: dict[str, Any]) -> None:
-        if _lives(note):
-            os.kill(note["pid"], signal.SIGTERM)
-            if not _within(_STOP_SECONDS, lambda: not _lives(note)):
-                os.kill(note["pid"], signal.SIGKILL)
-                if not _within(_STOP_SECONDS, lambda: not _lives(note)):
-                    raise LabError(f"process {note['pid']} of the lab does not end")
+    def _end(self, keeper: Keeper) -> None:
         try:
-            for namespace in _namespaces(note):
+            keeper.process.end(_STOP_SECONDS * _PATIENCE)
+        except OwnershipError as error:
+            raise LabError(error.message) from None
+        try:
+            for namespace in keeper.namespaces:
                 Host(namespace, "", "").end_all()
-                _within(_STOP_SECONDS, partial(_deserted, namespace))  # what was killed ends a moment later
+                _within(_STOP_SECONDS, partial(_empty, namespace))  # killed processes end a moment later
                 netns.delete(namespace)
         except NetemError as error:
             raise LabError(error.message, hint=error.hint) from error
-        # The emulator of a killed keeper sees its stdin end.
-        if not _within(_STOP_SECONDS, lambda: not _emulators(note)):
-            raise LabError(f"the emulator does not end: process {_emulators(note)}")
+        # The emulator of a killed keeper ends because its standard input does.
+        if not _within(_STOP_SECONDS, lambda: not keeper.emulators):
+            raise LabError(f"the emulator does not end: process {keeper.emulators}")
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         try:
             answer = netns_keeper.ask(self.folder, question, timeout=_START_SECONDS * _PATIENCE)
         except (OSError, ValueError) as error:
-            raise LabError(f"the lab's keeper does not answer: {error}", hint="xenlab down") from error
+            raise LabError(f"the lab's keeper process does not answer: {error}", hint="xenlab down") from error
         if "error" in answer:
             raise LabError(f"link: {answer['error']}")
         return answer
 
     def _note(self, pid: int, prefix: str) -> None:
-        new = self.folder / f"{_NOTE}.new"
-        new.write_text(json.dumps({"pid": pid, "born": _birth(pid), "prefix": prefix}) + "\n", encoding="utf-8")
-        new.replace(self.folder / _NOTE)
-
-    def _noted(self) -> dict[str, Any] | None:
         try:
-            note: dict[str, Any] = json.loads((self.folder / _NOTE).read_text(encoding="utf-8"))
+            born = process(pid).start
+        except OwnershipError:
+            born = 0  # it has ended; no process has this start time
+        text = json.dumps(asdict(Keeper(pid, born, prefix)))
+        write_atomically(self.folder / _NOTE, f"{text}\n".encode(), mode=0o644)
+
+    def _noted(self) -> Keeper | None:
+        try:
+            return Keeper(**json.loads((self.folder / _NOTE).read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        return note
 
 
 def _search() -> list[str]:
-    """Where the keeper finds this project, however this process found it."""
+    """Return the module search path with which the keeper finds this project."""
     return [str(Path(__file__).resolve().parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
 
 
-def _birth(pid: int) -> int | None:
-    """When process `pid` was started, in ticks since boot; None when it is gone or only waits to be reaped."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _lives(note: dict[str, Any]) -> bool:
-    """Whether the keeper is there: not another process that has its number now."""
-    return note["born"] is not None and _birth(note["pid"]) == note["born"]
-
-
-def _namespaces(note: dict[str, Any]) -> list[str]:
-    return [name for name in netns.names() if name.startswith(f"{note['prefix']}-")]
-
-
-def _deserted(namespace: str) -> bool:
+def _empty(namespace: str) -> bool:
     return not netns.pids(namespace)
 
 
-def _emulators(note: dict[str, Any]) -> list[int]:
-    """The processes whose command line says that they join this lab's namespaces."""
-    found = []
-    joined = f"{note['prefix']}-a-".encode()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words = path.read_bytes().split(b"\0")
-            if b"netem.emulator" in words and any(word.startswith(joined) for word in words):
-                found.append(int(path.parent.name))
-    return found
-
-
 def _within(seconds: float, condition: Callable[[], bool]) -> bool:
-    """Whether `condition` comes true in time."""
+    """Return whether `condition` becomes true in that many seconds of a quiet machine."""
     end = time.monotonic() + seconds * _PATIENCE
     while not condition():
         if time.monotonic() > end:

@@ -1,9 +1,9 @@
-"""The process that a netns lab lives in: it holds the two namespaces and the emulator between them.
+"""The keeper process of a netns lab: it holds the two namespaces and the emulator between them.
 
-Started detached by the provider, which notes its pid before it says "go" on its stdin; without that word it ends
-and has made nothing, so whatever a killed provider leaves behind is noted. It changes the link and tells its
-counters through a socket in the lab's folder, one JSON line in and one out, and ends at SIGTERM, taking
-everything along.
+The provider starts it detached, and notes its pid before it writes "go" to the keeper's standard input. Without
+that word the keeper ends without having made anything, so everything that a killed provider leaves behind is noted.
+The keeper changes the link and returns its counters on request, through a socket in the lab's folder: one line of
+JSON in, one out. At SIGTERM it removes everything and ends.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from netem.two_hosts import TwoHosts
 
 SOCKET = "keeper.sock"
 _SUBNET = ENDPOINTS["host-a"].rpartition(".")[0]
-# What Debian's kernel has by default; others swing through user-space ESP.
+# The default of Debian's kernel; the throughput of others oscillates through user-space ESP.
 _SYSCTLS = {"net.ipv4.tcp_congestion_control": "cubic"}
-_PATIENCE = 10.0  # seconds for a client to say what it wants
+_PATIENCE = 10.0  # seconds for a client to send its request
 
 
 @contextlib.contextmanager
-def _place(folder: Path) -> Iterator[str]:
-    """The socket's path, short enough for a socket wherever the folder is."""
+def _socket_path(folder: Path) -> Iterator[str]:
+    """Yield a path of the socket that is short enough for a socket address, however long the folder's path is."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{fd}/{SOCKET}"
@@ -43,14 +43,15 @@ def _place(folder: Path) -> Iterator[str]:
 
 
 def ask(folder: Path, question: dict[str, Any], *, timeout: float) -> dict[str, Any]:
-    """What the keeper of the lab in `folder` answers; {"error": ...} for what it refuses. `timeout` in seconds.
-    Raises OSError when nobody answers, ValueError when it ends in the middle."""
-    with socket.socket(socket.AF_UNIX) as line:
-        line.settimeout(timeout)
-        with _place(folder) as place:
-            line.connect(place)
-        line.sendall(json.dumps(question).encode() + b"\n")
-        with line.makefile("rb") as answers:
+    """Send a request to the keeper of the lab in `folder` and return its answer; {"error": ...} if it refuses.
+    `timeout` is in seconds. Raises OSError if there is no answer, ValueError if the keeper ends while it
+    answers."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(timeout)
+        with _socket_path(folder) as path:
+            connection.connect(path)
+        connection.sendall(json.dumps(question).encode() + b"\n")
+        with connection.makefile("rb") as answers:
             answer: dict[str, Any] = json.loads(answers.readline())
             return answer
 
@@ -71,7 +72,7 @@ def _answer(world: TwoHosts, question: dict[str, Any]) -> dict[str, Any]:
 def _serve(world: TwoHosts, listener: socket.socket) -> None:
     while True:
         client, _ = listener.accept()
-        with client, contextlib.suppress(OSError):  # who asked and went away is no concern of the lab's
+        with client, contextlib.suppress(OSError):  # a client that goes away must not end the lab
             client.settimeout(_PATIENCE)
             with client.makefile("rb") as questions:
                 try:
@@ -81,10 +82,11 @@ def _serve(world: TwoHosts, listener: socket.socket) -> None:
             client.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def _say(word: str) -> None:
-    """To the provider; from then on there is nobody to talk to."""
+def _report(outcome: str) -> None:
+    """Tell the provider the outcome, and close standard input and output, which the provider will not use any
+    more."""
     with contextlib.suppress(BrokenPipeError):
-        print(word, flush=True)
+        print(outcome, flush=True)
     nothing = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1):
         os.dup2(nothing, fd)
@@ -92,20 +94,20 @@ def _say(word: str) -> None:
 
 
 def main(folder: Path, prefix: str) -> None:
-    """Keeps a lab whose namespaces' names begin with `prefix` until SIGTERM."""
+    """Keep a lab whose namespaces' names begin with `prefix`, until SIGTERM."""
     if sys.stdin.readline() != "go\n":
         return
     try:
         with TwoHosts(Profile(), prefix, subnet=_SUBNET, sysctls=_SYSCTLS) as world:
             _configure(world)
             with socket.socket(socket.AF_UNIX) as listener:
-                with _place(folder) as place:
-                    listener.bind(place)
+                with _socket_path(folder) as path:
+                    listener.bind(path)
                 listener.listen()
-                _say("ready")
+                _report("ready")
                 _serve(world, listener)
     except (NetemError, OSError) as error:
-        _say(f"error: {error}")
+        _report(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Real Xen without root: host-a, host-b and the router as three QEMU processes of the user.
 
-    NAME.pid NAME.qmp NAME.port     the process, how QEMU is spoken to, its pid and the port that ssh is behind
-    NAME.qcow2 NAME.tar             disks: what the machine wrote over the image, and who it is
-    NAME.console NAME.log           what it said, what QEMU said; both stay when the lab is down
+    NAME.pid NAME.qmp NAME.port     the pid, QEMU's control socket, and pid and port of its ssh server
+    NAME.qcow2 NAME.tar             disks: the overlay over the image, and the machine's identity
+    NAME.console NAME.log           the output of the machine and of QEMU; both are kept when the lab is down
     SITE.NAME                       sockets by which the machines reach each other
-    keys/ ssh_config                the way in: ssh -F ssh_config host-a
+    keys/ ssh_config                for login: ssh -F ssh_config host-a
 
-A machine runs if its pid file says so (lab.hosts.machine.process); nothing else is remembered, so a command killed
-at whatever point leaves nothing that the next one does not know. A machine that ended keeps its disk until `down`.
+A machine runs if its pid file says so (lab.hosts.machine.process). No other state is kept, so a command that is
+killed at any point leaves nothing that the next command does not find. A machine that ended keeps its disk until
+`down`.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import BootError, LabError, MissingError
-from lab.hosts import deb
-from lab.hosts.image import build
+from lab.hosts.image import build, plugin_package
 from lab.hosts.image.build import HostImage
 from lab.hosts.image.identity import Keys, identity, make_keys
+from lab.hosts.interface import Abilities, Node, Provider
 from lab.hosts.machine import command, process, qmp, watch
 from lab.hosts.machine.accel import QEMU, accelerator, pace
-from lab.hosts.provider.base import Abilities, Node, Provider
 from lab.hosts.provider.ssh import SshNode
 from lab.hosts.role import router
 from lab.hosts.spec import Spec
 from lab.hosts.topology import MACHINES, ROUTER, Machine
 from lab.progress import Moving
 from netem.profile import Profile
+from xenplugin.ui.units import size
 
-_SPACE = 4 << 30  # bytes that the overlays of a lab in use may well take
+_SPACE = 4 << 30  # bytes that the overlays of a lab in use may take
 _SPARE_MEMORY = 256  # MiB for each QEMU itself
 _LOGIN_SECONDS = 20.0
 _KEPT = (".console", ".log")
@@ -60,12 +61,12 @@ class QemuProvider(Provider):
         ]
         if build.cached(spec.xen) is None:
             lacks += build.missing()
-        lacks += deb.missing(build.home())
+        lacks += plugin_package.missing(build.home())
         needed, free = sum(each.memory + _SPARE_MEMORY for each in MACHINES), available_memory()
         if free < needed:
-            lacks.append(f"{free} MiB of memory are free, the lab's machines need {needed} MiB")
+            lacks.append(f"only {free} MiB of memory are free, but the lab's machines need {needed} MiB")
         if spec.router_image is not None:
-            lacks += [f"{path} is not there" for path in _router_files(spec.router_image) if not path.is_file()]
+            lacks += [f"{path} does not exist" for path in _router_files(spec.router_image) if not path.is_file()]
         return lacks
 
     def build(self) -> None:
@@ -77,8 +78,8 @@ class QemuProvider(Provider):
         free = shutil.disk_usage(self.folder).free
         if free < _SPACE:
             raise MissingError(
-                f"{self.folder} has {free / 1e9:.1f} GB free, {_SPACE / 1e9:.1f} are needed",
-                hint="make room, or set XDG_STATE_HOME to where there is more",
+                f"{self.folder} has only {size(free)} free, but {size(_SPACE)} are needed",
+                hint="make room, or set XDG_STATE_HOME to a folder with more",
             )
         image, keys = build.obtain(self.spec.xen, self.say), make_keys(self._keys.folder)
         for each in MACHINES:
@@ -91,7 +92,7 @@ class QemuProvider(Provider):
     def nodes(self) -> dict[str, Node]:
         ports = {}
         for each in MACHINES:
-            # One that is being started, or ends just now, does not run.
+            # A machine that is starting or ending just now does not count as running.
             with contextlib.suppress(OSError, LabError):
                 ports[each.name] = self._port(each.name)
         if ports:
@@ -111,7 +112,7 @@ class QemuProvider(Provider):
     def details(self) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         for name in self.nodes():
-            with contextlib.suppress(OSError, LabError):  # it may end meanwhile
+            with contextlib.suppress(OSError, LabError):  # it may end at any moment
                 seconds = round(time.time() - self._file(name, "pid").stat().st_mtime)
                 found[name] = {"pid": self._pid(name), "port": self._port(name), "seconds": seconds}
         return found
@@ -150,7 +151,7 @@ class QemuProvider(Provider):
         process.end(self._file(name, "pid"), command.mark(self.folder, name), ask)
 
     def _port(self, name: str) -> int:
-        """Where its ssh is. Raises OSError, LabError when it does not run."""
+        """Return the port of its ssh server. Raises OSError, LabError if it does not run."""
         pid = self._pid(name)
         if pid is None:
             raise LabError(f"{name} does not run")
@@ -179,7 +180,7 @@ class QemuProvider(Provider):
         process.start(words, self._file(each.name, "pid"), self._file(each.name, "log"), self.folder)
 
     def _await(self) -> None:
-        """Wait for all machines. Raises what is wrong with the first that does not come up."""
+        """Wait for all machines. Raises the error of the first that does not come up."""
         stop = threading.Event()
         with ThreadPoolExecutor(len(MACHINES)) as pool:
             waits = [pool.submit(self._await_one, each.name, stop) for each in MACHINES]
@@ -187,7 +188,7 @@ class QemuProvider(Provider):
                 for wait in as_completed(waits):
                     wait.result()
             finally:
-                stop.set()  # the others need not be waited for any more
+                stop.set()  # stop waiting for the others
 
     def _await_one(self, name: str, stop: threading.Event) -> None:
         log, console = self._file(name, "log"), command.console_file(self.folder, name)
@@ -195,7 +196,7 @@ class QemuProvider(Provider):
         def ended() -> str | None:
             if self._pid(name) is not None:
                 return None
-            return " ".join(log.read_text(errors="replace").split()) or "its QEMU went away"
+            return " ".join(log.read_text(errors="replace").split()) or "its QEMU ended"
 
         def up() -> bool:
             with contextlib.suppress(OSError, LabError):
@@ -238,7 +239,8 @@ class QemuProvider(Provider):
         return "\n".join([*lines, "Host *", *(f"    {line}" for line in common.split(","))]) + "\n"
 
     def _write(self, name: str, data: str | bytes) -> None:
-        """A file that is there in whole or not at all, and for nobody else: most hold what is secret."""
+        """Write a file atomically, readable by this user only, since most hold secrets. Several threads and
+        commands may write the same file at once."""
         content = data.encode() if isinstance(data, str) else data
         path = self.folder / name
         with contextlib.suppress(OSError):
@@ -251,7 +253,7 @@ class QemuProvider(Provider):
 
 
 def available_memory() -> int:
-    """MiB that programs can have without anything being swapped out."""
+    """Return the memory in MiB that is available without swapping."""
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) >> 10
@@ -259,13 +261,14 @@ def available_memory() -> int:
 
 
 def _router_files(image: str) -> tuple[Path, Path]:
-    """The disk of a FreeBSD router, and beside it the private key that its root lets in."""
+    """Return the disk of a FreeBSD router, and the file beside it with the private key for root's login."""
     path = Path(image).resolve()
     return path, path.with_name(f"{path.name}.key")
 
 
 def _make_overlay(base: Path, form: str | None, disk: Path) -> None:
-    """An empty layer over `base`, there only when it is whole. `form`: of the base; None lets QEMU find out."""
+    """Make an empty overlay over `base`; `disk` appears only when it is complete. `form` is the format of the base;
+    with None QEMU detects it."""
     if form is None:
         form = json.loads(_qemu_img(["info", "--output=json", str(base)]))["format"]
     new = disk.with_name(f"{disk.name}.new")

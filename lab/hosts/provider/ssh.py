@@ -1,4 +1,4 @@
-"""A machine of a lab that is reached by ssh, as an ssh configuration file of the lab says."""
+"""A machine of a lab that is reached by ssh, with an ssh configuration file of the lab."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import IO
 
 from lab.errors import CommandError
-from lab.hosts.provider.base import Node, one_line
+from lab.hosts.interface import Node, one_line
 
-_FAILED = 255  # ssh's own exit code when it cannot get there
+_FAILED = 255  # ssh's own exit code if it cannot connect
 
 
 class SshNode(Node):
-    """Machine `name`, a Host of the ssh configuration `config`. `pace()`: what time-outs are multiplied by.
-    `sudo`: whoever logs in there is not root."""
+    """Machine `name`, a Host of the ssh configuration `config`. `pace()` returns the factor for time-outs. `sudo`:
+    the login is not root's, so commands are run by sudo."""
 
     def __init__(self, name: str, config: Path, pace: Callable[[], float], *, sudo: bool = False) -> None:
         self.name = name

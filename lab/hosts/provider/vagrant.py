@@ -1,15 +1,15 @@
-"""Machines made by Vagrant, from the Vagrantfile beside this package, under libvirt or VirtualBox.
+"""Machines made by Vagrant, from the project's Vagrantfile, under libvirt or VirtualBox.
 
-python-vagrant runs the commands. What Vagrant knows of the lab is in the lab's folder (not in the project's, where
-`vagrant up` by hand keeps its own), with the choices that were made when it was built, so that later commands see
-the same machines whatever the environment is then:
+python-vagrant runs the commands. Vagrant's data about the lab is in the lab's folder (not in the project's, which
+`vagrant up` by hand uses). The choices made when the lab was built are stored there too, so that later commands see
+the same machines, whatever the environment is then:
 
     vagrant/            Vagrant's data, and console/NAME.log
     vagrant.json        the choices: provider, box, driver, router
-    vagrant.log         what Vagrant said on its standard error
-    ssh_config          how the machines are reached
+    vagrant.log         Vagrant's standard error
+    ssh_config          for login to the machines
 
-Links and IPsec are set over ssh as with the other providers; the provisioners give names and addresses only.
+Link and IPsec are set over ssh as with the other providers; the provisioners only set names and addresses.
 """
 
 from __future__ import annotations
@@ -26,26 +26,28 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import BootError, LabError, MissingError
-from lab.hosts import deb, topology
+from lab.hosts import topology
+from lab.hosts.image import plugin_package
 from lab.hosts.image.build import home
+from lab.hosts.interface import Abilities, Node, Provider, Say
 from lab.hosts.machine import accel, watch
 from lab.hosts.provider import vagrant_box, vagrant_libvirt
-from lab.hosts.provider.base import Abilities, Node, Provider, Say
 from lab.hosts.provider.ssh import SshNode
 from lab.hosts.provider.vagrant_plan import FREEBSD_BOX
 from lab.hosts.role import router
 from lab.hosts.spec import Spec
 from lab.progress import Moving
 from netem.profile import Profile
+from xenplugin.image.files import write_atomically
 
 SOURCE = Path(__file__).resolve().parents[3]
 _SHOWN_LINES = 12
 _LOCK_SECONDS = 60.0  # how long another Vagrant may take to end
-_CLOCK = 1000  # Hz: what FreeBSD must tick at, to delay by whole milliseconds
+_CLOCK = 1000  # Hz: FreeBSD's clock rate for delays that are accurate to 1 ms
 
 
 class VagrantProvider(Provider):
-    """See Provider."""
+    """Three virtual machines made by Vagrant."""
 
     abilities = Abilities(xen=True, esp="transport", native_speed=False)
 
@@ -71,7 +73,7 @@ class VagrantProvider(Provider):
                 lacks += vagrant_box.missing(spec.xen)
         elif shutil.which("VBoxManage") is None:
             lacks.append("neither libvirt nor VirtualBox is installed (apt install vagrant-libvirt)")
-        return lacks + deb.missing(home())
+        return lacks + plugin_package.missing(home())
 
     def build(self) -> None:
         box = os.environ.get("XENLAB_BOX", "")
@@ -86,22 +88,20 @@ class VagrantProvider(Provider):
             "XENLAB_ROUTER": "freebsd" if freebsd else "linux",
             "XENLAB_FREEBSD_BOX": freebsd or "",
         }
-        new = self._choices_file.with_suffix(".new")
-        new.write_text(json.dumps(choices, indent=1) + "\n", encoding="utf-8")
-        new.replace(self._choices_file)
+        write_atomically(self._choices_file, f"{json.dumps(choices, indent=1)}\n".encode(), mode=0o644)
         self._call("validate", lambda vagrant: vagrant._call_vagrant_command(["validate"]))
 
     def boot(self) -> None:
         self._nodes = None
         provider = self._choices()["provider"]
-        # All provisioners again, for an earlier attempt may have ended among them.
+        # All provisioners run again, since an earlier attempt may have ended between them.
         for line in self._lines("up", lambda v: v.up(provider=provider, provision=True, stream_output=True)):
             name = line.removeprefix("==> ").strip().partition(":")[0]
             if name in {each.name for each in topology.MACHINES}:
                 self.say(Moving(name, line.strip().removeprefix("==> ").removeprefix(f"{name}:").strip()))
         config: str = self._call("ssh-config", lambda vagrant: vagrant.ssh_config())
         self._ssh_config.write_text(config, encoding="utf-8")
-        self._tick()
+        self._refine_clock()
         for machine in topology.MACHINES:
             self.say(Moving(machine.name, ""))
 
@@ -136,11 +136,11 @@ class VagrantProvider(Provider):
                     self._call("destroy", lambda vagrant: vagrant.destroy())
                     break
                 except LabError:
-                    # A Vagrant that its `xenlab up` left behind has been told to end, and may be doing so; and
-                    # one that was killed did not enter all that it had made.
+                    # A Vagrant that a killed `xenlab up` left behind may still be ending, and one that was killed
+                    # itself has not recorded everything that it made.
                     if time.monotonic() > deadline:
                         raise
-                    if libvirt and not self._said("locked"):
+                    if libvirt and not any("locked" in line for line in self._last_lines()):
                         vagrant_libvirt.sweep(self._prefix)
                     time.sleep(1)
             if libvirt:
@@ -153,14 +153,11 @@ class VagrantProvider(Provider):
     def _prefix(self) -> str:
         return f"xenlab-{self.spec.name}-"
 
-    def _said(self, word: str) -> bool:
-        return any(word in line for line in self._last_lines())
-
-    def _tick(self) -> None:
-        """Start FreeBSD anew if its clock is too coarse: the provisioners have put a finer one into its loader."""
+    def _refine_clock(self) -> None:
+        """Restart FreeBSD if its clock is too coarse: the provisioners have set a finer one for its next start."""
         node = self.nodes().get(topology.ROUTER.name)
         if self._freebsd() and node is not None and int(node.check(["sysctl", "-n", "kern.hz"])) < _CLOCK:
-            self.say("router: starting FreeBSD anew, with a finer clock")
+            self.say("router: restarting FreeBSD with a finer clock")
             self._call("reload", lambda vagrant: vagrant.reload(topology.ROUTER.name))
 
     def _freebsd(self) -> bool:
@@ -178,11 +175,11 @@ class VagrantProvider(Provider):
         return choices
 
     def _environment(self) -> dict[str, str]:
-        """What the Vagrantfile sees: the lab's own settings, none of the caller's."""
+        """Return the environment for Vagrant, with the lab's settings instead of the caller's."""
         env = {name: value for name, value in os.environ.items() if not name.startswith(("XENLAB_", "VAGRANT_"))}
         env |= {name: value for name, value in self._choices().items() if name.startswith("XENLAB_")}
         if env["XENLAB_BOX"].endswith(".box") and not Path(env["XENLAB_BOX"]).exists():
-            env["XENLAB_BOX"] = Path(env["XENLAB_BOX"]).stem  # Vagrant has its copy of it, under that name
+            env["XENLAB_BOX"] = Path(env["XENLAB_BOX"]).stem  # the name of Vagrant's own copy
         return env | {
             "XENLAB_NAME": self.spec.name,
             "VAGRANT_DOTFILE_PATH": str(self.folder / "vagrant"),
@@ -191,7 +188,7 @@ class VagrantProvider(Provider):
         }
 
     def _lines(self, verb: str, function: Callable[[Any], Iterator[str]]) -> Iterator[str]:
-        """The lines that a command of Vagrant's prints. Raises BootError."""
+        """Yield the lines that a command of Vagrant prints. Raises BootError."""
         iterator = iter(self._call(verb, function))
         while True:
             try:
@@ -202,7 +199,8 @@ class VagrantProvider(Provider):
                 raise self._failure(verb) from None
 
     def _call(self, verb: str, function: Callable[[Any], Any]) -> Any:
-        """`function` of a python-vagrant object. Raises BootError with what Vagrant said."""
+        """Call `function` with a python-vagrant object. Raises BootError with the end of Vagrant's standard
+        error."""
         package = _python_vagrant()
         if package is None or shutil.which("vagrant") is None:
             raise MissingError("vagrant or python-vagrant is not installed", hint="xenlab doctor")
@@ -213,13 +211,13 @@ class VagrantProvider(Provider):
             raise self._failure(verb) from None
 
     def _failure(self, verb: str) -> LabError:
-        lines = self._last_lines() or ["(it did not say why)"]
-        said = "\n".join(f"    {line}" for line in lines)
-        for machine in topology.MACHINES:  # the first whose console says that it died, or what it said last
+        lines = self._last_lines() or ["(no reason given)"]
+        reason = "\n".join(f"    {line}" for line in lines)
+        for machine in topology.MACHINES:  # the first that Vagrant names, with the end of its console
             console = self.console(machine.name)
             if verb == "up" and console is not None and any(machine.name in line for line in lines):
-                return watch.failure(machine.name, f"was not brought up by Vagrant:\n{said}\n", console)
-        return BootError(f"vagrant {verb} failed:\n{said}", hint=f"all it said is in {self._log}")
+                return watch.failure(machine.name, f"was not brought up by Vagrant:\n{reason}\n", console)
+        return BootError(f"vagrant {verb} failed:\n{reason}", hint=f"its whole output is in {self._log}")
 
     def _last_lines(self) -> list[str]:
         with suppress(FileNotFoundError):
@@ -229,7 +227,7 @@ class VagrantProvider(Provider):
 
 
 def _backend() -> str:
-    """libvirt or virtualbox: as VAGRANT_DEFAULT_PROVIDER says, else what is installed."""
+    """Return libvirt or virtualbox: what VAGRANT_DEFAULT_PROVIDER says, else what is installed."""
     wanted = os.environ.get("VAGRANT_DEFAULT_PROVIDER")
     if wanted in ("libvirt", "virtualbox"):
         return wanted
@@ -237,7 +235,7 @@ def _backend() -> str:
 
 
 def _python_vagrant() -> Any:
-    """The package python-vagrant; None where it is not installed."""
+    """Return the package python-vagrant, or None if it is not installed."""
     try:
         return importlib.import_module("vagrant")
     except ImportError:
@@ -245,8 +243,8 @@ def _python_vagrant() -> Any:
 
 
 def _vagrant(package: Any, env: dict[str, str], log: Path) -> Any:
-    """A python-vagrant object whose commands end with this process: an `xenlab up` that is killed leaves no
-    Vagrant. Where there is no setpriv (macOS) it goes on to its end."""
+    """Return a python-vagrant object whose commands end with this process, so that a killed `xenlab up` leaves no
+    Vagrant behind. Without setpriv (macOS) the command runs to its end."""
     made = package.Vagrant(str(SOURCE), quiet_stdout=True, env=env, err_cm=package.make_file_cm(str(log)))
     tied = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
     plain = made._make_vagrant_command

@@ -1,9 +1,9 @@
-"""`xenlab box`: a Vagrant box (libvirt) of the project's own host image, so that nothing need be downloaded.
+"""Makes a Vagrant box (for libvirt) of the lab's host image, so that no box has to be downloaded.
 
-The image's file system becomes a disk with GRUB, which boots Xen, or on the router, told by the firmware's
-"family", Linux without it. What Vagrant expects is added: its user, its well-known key, sudo. What tells machines
-apart is not in it: host keys, machine id and names are made at the first boot. Kept as the images are: under a
-name that holds the hash of all that went in, and there only when whole.
+The image's file system is put on a disk with GRUB, which boots Xen, or Linux without Xen on the router, which it
+recognises by the "family" in the firmware's system information. The things that Vagrant expects are added: its
+user, its well-known key and sudo. Host keys, machine ids and names are not in the box, but made at the first boot.
+Like images, boxes have the hash of their contents in their names, and appear only when complete.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from lab.errors import BuildError, MissingError
 from lab.hosts import topology
 from lab.hosts.image import build
 from lab.hosts.image.build import HostImage
+from lab.hosts.interface import Say
 from lab.hosts.provider import vagrant_disk, vagrant_scripts
-from lab.hosts.provider.base import Say
 from lab.hosts.provider.vagrant_disk import File
 from lab.hosts.provider.vagrant_plan import OWN, boxes
 from lab.hosts.spec import Xen
@@ -32,8 +32,8 @@ from lab.hosts.spec import Xen
 USER, UID = "vagrant", 1000
 _KEYS = "/usr/share/rubygems-integration/all/gems/vagrant-*/keys/vagrant.pub*"
 _OTHER_KEYS = "/opt/vagrant/embedded/gems/gems/vagrant-*/keys/vagrant.pub*"
-_KEPT = 7 * 86400  # seconds: a box that nobody asked for so long goes when another is made
-# An emulated timer on a busy machine fails the kernel's test of it; a kernel that ends all the same begins again.
+_KEPT = 7 * 86400  # seconds: when a box is made, older ones that were not used for so long are deleted
+# On a busy machine an emulated timer fails the kernel's test of it. A kernel that panics restarts after 5 s.
 _SLOW = "no_timer_check panic=5"
 _LINUX = "root=/dev/vda1 rw net.ifnames=0"
 
@@ -56,7 +56,7 @@ boot
 # The key exchange: Debian's Vagrant has no curve25519.
 SSHD_CONFIG = "KexAlgorithms curve25519-sha256,ecdh-sha2-nistp256\n"
 
-# The sites' devices are set by the provisioners; networkd would ask for addresses there for ever.
+# The provisioners configure the sites' devices; networkd would request addresses there for ever.
 NETWORK = "[Match]\nMACAddress={}\n\n[Link]\nUnmanaged=yes\n".format(
     " ".join(nic.mac for machine in topology.MACHINES for nic in machine.nics)
 )
@@ -71,20 +71,20 @@ end
 
 
 def metadata(size: int) -> dict[str, object]:
-    """Of the box, for vagrant-libvirt; `size` of the disk in bytes."""
+    """Return the metadata of a box for vagrant-libvirt. `size` of the disk is in bytes."""
     return {"provider": "libvirt", "format": "qcow2", "virtual_size": -(-size // 2**30)}
 
 
 def additions(passwd: str, shadow: str, group: str, keys: str) -> list[File]:
-    """What turns the image into a box, given its present account files and Vagrant's public keys. Raises
+    """Return the files that turn the image into a box, given its account files and Vagrant's public keys. Raises
     BuildError."""
     for line in passwd.splitlines():
         name, _, uid = line.split(":")[:3]
         if name == USER or int(uid) == UID:
-            raise BuildError(f"the image has a user already that is {USER} or number {UID}: {name}")
+            raise BuildError(f"the image already has a user with the name {USER} or the number {UID}: {name}")
     return [
         File("/etc/passwd", f"{passwd}{USER}:x:{UID}:{UID}::/home/{USER}:/bin/bash\n".encode()),
-        # "*", not "!": no password, but not locked, for a key must open it.
+        # "*" and not "!": no password, but not locked, since login by key must be possible.
         File("/etc/shadow", f"{shadow}{USER}:*:19000:0:99999:7:::\n".encode(), 0o640),
         File("/etc/group", f"{group}{USER}:x:{UID}:\n".encode()),
         File(f"/home/{USER}/.ssh/authorized_keys", keys.encode(), 0o600, UID),
@@ -96,7 +96,7 @@ def additions(passwd: str, shadow: str, group: str, keys: str) -> list[File]:
 
 
 def public_keys() -> str:
-    """Vagrant's well-known public keys, from its installation. Raises MissingError."""
+    """Return Vagrant's well-known public keys from its installation. Raises MissingError."""
     paths = sorted(glob.glob(_KEYS) + glob.glob(_OTHER_KEYS))
     if not paths:
         raise MissingError("Vagrant's key was not found", hint="apt-get install vagrant")
@@ -105,8 +105,8 @@ def public_keys() -> str:
 
 
 def obtain_box(xen: Xen, say: Say) -> Path:
-    """The box file of the present image with that Xen; made when it is not there. Two at once: the second waits
-    for the first. Raises BuildError, MissingError."""
+    """Return the box file of the current image with that version of Xen, made if needed. If another command is
+    making it, wait for that. Raises BuildError, MissingError."""
     image = build.obtain(xen, say)
     keys = public_keys()
     folder = boxes(os.environ)
@@ -116,7 +116,7 @@ def obtain_box(xen: Xen, say: Say) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not box.exists():
             work = folder / "building"
-            shutil.rmtree(work, ignore_errors=True)  # of one that was interrupted
+            shutil.rmtree(work, ignore_errors=True)  # left by an interrupted command
             work.mkdir()
             try:
                 _build(image, keys, work, box, say)
@@ -127,12 +127,12 @@ def obtain_box(xen: Xen, say: Say) -> Path:
             for old in folder.glob(f"{OWN}{xen}-*.box"):
                 if old.stat().st_mtime < time.time() - _KEPT:
                     old.unlink()
-        os.utime(box)  # it is in use
+        os.utime(box)  # marks it as used
     return box
 
 
 def missing(xen: Xen) -> list[str]:
-    """What this machine lacks to make a box, a sentence each."""
+    """Return what this machine lacks to make a box, one sentence each."""
     lacks = [] if build.cached(xen) else build.missing()
     if not (vagrant_disk.GRUB / "boot.img").exists():
         lacks.append("GRUB for BIOS is not installed (apt install grub-pc-bin grub-common)")
@@ -178,6 +178,6 @@ def _enter(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _digest(image: HostImage, keys: str) -> str:
-    """Of all that a box is made from."""
+    """Return a hash of everything that a box is made from."""
     parts = [image.digest, VAGRANTFILE, vagrant_disk.MODULES, *map(repr, additions("", "", "", keys))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

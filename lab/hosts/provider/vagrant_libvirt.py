@@ -1,7 +1,7 @@
-"""libvirt below Vagrant: what it needs here, and what a Vagrant that was killed may have left in it.
+"""libvirt below Vagrant: checks what it needs on this machine, and removes what a killed Vagrant has left in it.
 
-Vagrant enters a machine into its own data only after libvirt has it; killed between, it knows nothing of what is
-there. All that is the lab's has names that begin with the lab's prefix, and only exactly those names are removed.
+Vagrant records a machine in its own data only after libvirt has it, so if it is killed in between, it does not know
+the machine. The names of everything of a lab begin with the lab's prefix, and only exactly those names are removed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from lab.hosts import topology
 
 URI = "qemu:///system"
 POOL = "default"
-#: Networks that all labs share; Vagrant's way to the machines. The Vagrantfile names them.
+#: The networks by which Vagrant reaches the machines; all labs share them. The Vagrantfile names them.
 SHARED = ("xenlab-inside", "xenlab-outside")
 
 
 def missing() -> list[str]:
-    """What this machine lacks, a sentence each."""
+    """Return what this machine lacks, one sentence each."""
     lacks = [
         f"{program} is not installed (apt install {packages})"
         for program, packages in (
@@ -41,7 +41,7 @@ def missing() -> list[str]:
 
 def sweep(prefix: str) -> None:
     """Remove the machines, disks and site networks of the lab whose names begin with `prefix`, and the shared
-    networks if no machine is left that has a place on them. Raises LabError."""
+    networks if no machine is connected to them any more. Raises LabError."""
     machines = [prefix + each.name for each in topology.MACHINES]
     domains = names("list", "--all", "--name")
     for name in machines:
@@ -68,7 +68,7 @@ def sweep(prefix: str) -> None:
         name for name in map(prefix.__add__, topology.NETWORKS) if name in names("net-list", "--all", "--name")
     ]
     if left:
-        raise LabError(f"libvirt does not let go of {', '.join(left)}", hint="virsh -c qemu:///system list --all")
+        raise LabError(f"libvirt does not remove {', '.join(left)}", hint="virsh -c qemu:///system list --all")
 
 
 def _has_plugin() -> bool:
@@ -77,7 +77,7 @@ def _has_plugin() -> bool:
 
 
 def names(*words: str) -> list[str]:
-    """What a listing command of virsh prints, a line each. Raises LabError."""
+    """Return the lines that a listing command of virsh prints. Raises LabError."""
     return [line.strip() for line in _virsh(*words).stdout.splitlines()]
 
 

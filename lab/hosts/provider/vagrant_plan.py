@@ -1,16 +1,16 @@
-"""What the Vagrantfile is to make, from XENLAB_... in the environment: one JSON object on standard output.
+"""Prints the machines that the Vagrantfile is to make, decided by XENLAB_... variables, as one JSON object.
 
     XENLAB_RTT=120ms      XENLAB_RATE=100mbit     the link (netem's units); none by default
     XENLAB_ROUTER         freebsd (Dummynet) or linux (tc netem)
     XENLAB_IPSEC          off, aes128-sha1 or aes128gcm16
-    XENLAB_BOX            box file of `xenlab box`, or the name of a Debian box; with XENLAB_DRIVER=qemu the last
-                          that `xenlab box` made, if there is one
+    XENLAB_BOX            box file of `xenlab box`, or the name of a Debian box; with XENLAB_DRIVER=qemu by default
+                          the newest box of `xenlab box`, if there is one
     XENLAB_FREEBSD_BOX    box file or name
-    XENLAB_DRIVER         kvm, or qemu where there is no KVM (software emulation)
-    XENLAB_NAME           tells labs of one user apart
+    XENLAB_DRIVER         kvm, or qemu if there is no KVM (software emulation)
+    XENLAB_NAME           distinguishes labs of one user
 
-Vagrant reads its file at every command, so this must be quick and needs nothing but Python's own library. What
-is in doubt is refused here, in one line, before Vagrant starts anything.
+Vagrant reads its Vagrantfile at every command, so this must be quick, and it needs nothing but Python's standard
+library. Invalid values are refused here, in one line, before Vagrant starts anything.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from lab.errors import LabError, LabUsageError
-from lab.hosts import deb, topology
+from lab.errors import LabError, LabUsageError, print_error
+from lab.hosts import topology
+from lab.hosts.image import plugin_package
 from lab.hosts.image.identity import Keys, identity, make_keys
+from lab.hosts.machine.accel import Accel
+from lab.hosts.machine.command import CPU
 from lab.hosts.provider import vagrant_scripts as scripts
 from lab.hosts.role import swan
 from lab.hosts.spec import Auth, Spec, Suite
@@ -36,38 +39,38 @@ from netem.profile import Profile
 
 DEBIAN_BOX = "generic/debian12"
 FREEBSD_BOX = "generic/freebsd14"
-#: Boxes of `xenlab box` are called so: they have all that a Xen host needs.
+#: The names of boxes of `xenlab box`, which have everything that a Xen host needs, begin with this.
 OWN = "xenlab-"
-# Without AVX, XSAVE, SMAP and SMEP: emulated Xen crashes or corrupts vector registers with them.
-EMULATED_CPU = "max,-smap,-smep,-xsave,-avx,-avx2,-fma,-f16c"
 _FREEBSD_MEMORY = 1024  # MiB
 
 
 @dataclass(frozen=True)
 class Box:
-    """`url` None: Vagrant has it already, or knows where boxes of that name are. `own`: of `xenlab box`."""
+    """A Vagrant box. `url` is None if Vagrant has the box already or finds it by its name."""
 
     name: str
     url: str | None = None
 
     @property
     def own(self) -> bool:
+        """Whether `xenlab box` made it."""
         return self.name.startswith(OWN)
 
     @classmethod
     def parse(cls, text: str) -> Box:
-        """From a file's path or a name. Raises LabUsageError."""
+        """Return the box with this file path or name. Raises LabUsageError."""
         path = Path(text)
         if path.is_file():
             return cls(path.stem, path.resolve().as_uri())
         if path.suffix == ".box":
-            raise LabUsageError(f"there is no box {text}", hint="`xenlab box` makes one")
+            raise LabUsageError(f"the box {text} does not exist", hint="`xenlab box` makes one")
         return cls(text)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The environment, understood. `freebsd`: the router runs FreeBSD. `emulated`: no KVM."""
+    """The settings from the environment. `freebsd`: the box of a FreeBSD router, or None for a Linux router.
+    `emulated`: no KVM."""
 
     name: str
     link: Profile
@@ -78,12 +81,12 @@ class Settings:
 
     @classmethod
     def parse(cls, env: Mapping[str, str]) -> Settings:
-        """From XENLAB_... variables. Raises LabUsageError."""
+        """Read the XENLAB_... variables. Raises LabUsageError."""
 
         def choice(variable: str, *values: str) -> str:
             value = env.get(variable) or values[0]
             if value not in values:
-                raise LabUsageError(f"{variable}={value}: it is one of {', '.join(values)}")
+                raise LabUsageError(f"{variable}={value} is not one of {', '.join(values)}")
             return value
 
         def text(variable: str, default: str) -> str:
@@ -106,7 +109,7 @@ class Settings:
 
 
 def boxes(env: Mapping[str, str]) -> Path:
-    """Where `xenlab box` keeps what it makes."""
+    """Return the folder in which `xenlab box` keeps the boxes."""
     return Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xenplugin" / "lab" / "boxes"
 
 
@@ -117,14 +120,14 @@ def _last_box(env: Mapping[str, str]) -> str | None:
 
 @dataclass(frozen=True)
 class Secrets:
-    """What the lab's machines know and no box does. Made once, in a folder of the lab's."""
+    """The secrets of the lab's machines, which are not in the boxes: ssh keys and the pre-shared key of IPsec."""
 
     keys: Keys
     shared: str
 
     @classmethod
     def of(cls, folder: Path) -> Secrets:
-        """Those in `folder`, made where there are none. Raises LabError, OSError."""
+        """Return the secrets in `folder`, made if there are none. Raises LabError, OSError."""
         keys = make_keys(folder / "keys")
         path = folder / "shared"
         if not path.exists():
@@ -136,13 +139,13 @@ class Secrets:
 
 
 def plan(settings: Settings, source: Path, secrets: Secrets) -> dict[str, Any]:
-    """All that the Vagrantfile needs. `source`: the project's folder. Raises LabUsageError."""
+    """Return everything that the Vagrantfile needs. `source`: the project's folder. Raises LabUsageError."""
     return {
         "prefix": f"xenlab-{settings.name}-",
         "driver": "qemu" if settings.emulated else "kvm",
-        "cpu": EMULATED_CPU if settings.emulated else None,
+        "cpu": CPU[Accel.TCG] if settings.emulated else None,
         "boot_timeout": 3600 if settings.emulated else 600,  # seconds
-        # Nothing of the project's own box needs to reach further than this machine.
+        # Machines from the project's own box need nothing from outside this machine.
         "outside": settings.freebsd is not None or not settings.box.own,
         "machines": [_machine(settings, machine, source, secrets) for machine in topology.MACHINES],
     }
@@ -164,8 +167,9 @@ def _machine(settings: Settings, machine: Machine, source: Path, secrets: Secret
 
 
 def _steps(settings: Settings, machine: Machine, box: Box, source: Path, secrets: Secrets) -> list[dict[str, Any]]:
-    """What is done on it, in order: `name`, `run` (once, or always: at each start), and `send` (files, from and to)
-    or `script`, after which it may be started again (`reboot`)."""
+    """Return the steps that set the machine up, in order. Each has a `name`, `run` (once, or always: at each
+    start), and either `send` (a file's source and target) or a `script`, after which the machine may be restarted
+    (`reboot`)."""
     steps: list[dict[str, Any]] = []
 
     def step(name: str, script: str, run: str = "once", reboot: bool = False) -> None:
@@ -182,7 +186,7 @@ def _steps(settings: Settings, machine: Machine, box: Box, source: Path, secrets
         else:
             if not box.own:
                 step("xen", scripts.debian_xen(), reboot=True)
-                for part in deb.PARTS:
+                for part in plugin_package.PARTS:
                     send = [str(source / part), f"{scripts.SENT}/{part}"]
                     steps.append({"name": part, "run": "once", "send": send})
                 step("plugin", scripts.plugin())
@@ -195,24 +199,22 @@ def _steps(settings: Settings, machine: Machine, box: Box, source: Path, secrets
             script = scripts.linux_ipsec(connection, swan.guard("transport", here, there))
             step("ipsec", script, "always")
     except NetemError as error:
-        raise LabUsageError(f"the link cannot be had: {error.message}", hint=error.hint) from None
+        raise LabUsageError(f"the router cannot make this link: {error.message}", hint=error.hint) from None
     return steps
 
 
 def main(env: Mapping[str, str]) -> int:
-    """Print the plan, or the error as Vagrant's user is to read it; the exit code."""
+    """Print the plan, or the error for Vagrant's user. Returns the exit code."""
     source = Path(__file__).resolve().parents[3]
     data = Path(env.get("VAGRANT_DOTFILE_PATH") or source / ".vagrant")
     try:
         settings = Settings.parse(env)
         print(json.dumps(plan(settings, source, Secrets.of(data / "xenlab"))))
     except OSError as error:
-        print(f"xenlab: error: {error.strerror}: {error.filename}", file=sys.stderr)
+        print_error(f"{error.strerror}: {error.filename}", None)
         return LabError.code
     except LabError as error:
-        print(f"xenlab: error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"xenlab: hint: {error.hint}", file=sys.stderr)
+        print_error(error.message, error.hint)
         return error.code
     return 0
 

@@ -1,8 +1,8 @@
-"""What is run on Vagrant's machines to make them the lab's: pure functions that give shell scripts.
+"""Makes the shell scripts that set up Vagrant's machines for the lab. Pure.
 
-A box knows nothing of the lab: names, addresses and routes are set by these scripts, by MAC address, at each
-`vagrant up`, so that any Debian or FreeBSD box will do, whatever configures its network. Vagrant's own network
-configuration is off: it would restart what it must not, and wants D-Bus for a host name.
+A box knows nothing about the lab. At each `vagrant up` these scripts set names, addresses and routes, and find the
+devices by MAC address, so any Debian or FreeBSD box can be used, whatever configures its network. Vagrant's own
+network configuration is off, because it would restart the management network and needs D-Bus to set a host name.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from lab.hosts.topology import Machine
 from netem import dummynet, tc
 from netem.profile import Profile
 
-#: What a Xen host needs that a plain Debian has not; the project's own box has them all.
+#: The packages that a Xen host needs in addition to a plain Debian; the project's own box has them.
 XEN_PACKAGES = (
     "xen-system-amd64 iproute2 iputils-ping lvm2 openssl rsync socat tcpdump zstd "
     "strongswan-charon strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins "
     "python3-click python3-cryptography python3-pyxs python3-rich python3-zstandard"
 )
-#: What the plugin's package is built with, on a machine that reaches Debian's mirrors.
+#: The packages with which the plugin's package is built, on a machine that can reach Debian's mirrors.
 DEB_PACKAGES = "dpkg-dev debhelper dh-python"
-#: Where the project's files are sent to.
+#: The folder to which the project's files are sent.
 SENT = "/tmp/xenplugin"
-#: dom0's share of the memory, MiB; no scrubbing of the rest at start, which software emulation does slowly.
+#: dom0's share of the memory; the rest is not scrubbed at start, which would be slow under software emulation.
 XEN_OPTIONS = "dom0_mem=1024M,max:1024M com1=115200,8n1 console=com1,vga bootscrub=0"
 ROUTER = dummynet.Router(topology.NETWORKS[topology.SITE_A], topology.NETWORKS[topology.SITE_B])
 
-# A bridge or a backend may bear the same address as the device below it: only hardware counts.
+# A bridge or a backend may have the same address as the device below it, so only hardware counts.
 _LINUX_DEVICE = """\
 device() {
     for each in /sys/class/net/*; do
@@ -51,7 +51,7 @@ device() {
 
 
 def linux_site(machine: Machine) -> str:
-    """Name, addresses and routes of a Debian machine; harmless when repeated."""
+    """Return the script that sets name, addresses and routes of a Debian machine. It can be repeated."""
     lines = [_LINUX_DEVICE, f"echo {machine.name} > /etc/hostname", f"hostname {machine.name}", *_hosts()]
     for nic in machine.nics:
         lines += [
@@ -66,7 +66,8 @@ def linux_site(machine: Machine) -> str:
 
 
 def freebsd_site(machine: Machine) -> str:
-    """Name and addresses of the FreeBSD router, which forwards; harmless when repeated."""
+    """Return the script that sets name and addresses of the FreeBSD router and turns on forwarding. It can be
+    repeated."""
     lines = [_FREEBSD_DEVICE, f"sysrc hostname={machine.name} gateway_enable=YES", f"hostname {machine.name}"]
     lines += _hosts()
     for nic in machine.nics:
@@ -81,13 +82,14 @@ def freebsd_site(machine: Machine) -> str:
 
 
 def freebsd_loader() -> str:
-    """Dummynet from the next start on, with a clock that makes delays right to 1 ms (a virtual machine's is 10)."""
+    """Return the script that turns on Dummynet from the next start on, with a clock that makes delays accurate to
+    1 ms (10 ms by default in a virtual machine)."""
     settings = ("kern.hz=1000", "net.inet.ip.fw.default_to_accept=1", "ipfw_load=YES", "dummynet_load=YES")
     return _script(f"sysrc -f /boot/loader.conf {' '.join(settings)}")
 
 
 def linux_link(machine: Machine, profile: Profile) -> str:
-    """The link by tc netem on the router's two devices; the one that was set before goes."""
+    """Return the script that sets the link by tc netem on the router's two devices, in place of an earlier link."""
     nics = [f"$nic{count}" for count in range(len(machine.nics))]
     lines = [_LINUX_DEVICE]
     for name, nic in zip(nics, machine.nics, strict=True):
@@ -99,7 +101,8 @@ def linux_link(machine: Machine, profile: Profile) -> str:
 
 
 def freebsd_link(profile: Profile) -> str:
-    """The link by ipfw and Dummynet; the one that was set before goes. Raises ProfileError."""
+    """Return the script that sets the link by ipfw and Dummynet, in place of an earlier link. Raises
+    ProfileError."""
     parts = [_inner(dummynet.undo_script(ROUTER))]
     if profile != Profile():
         parts.append(_inner(dummynet.apply_script(ROUTER, profile)))
@@ -108,7 +111,7 @@ def freebsd_link(profile: Profile) -> str:
 
 
 def debian_xen() -> str:
-    """Xen on a plain Debian, to be booted from the next start on."""
+    """Return the script that installs Xen on a plain Debian and makes it the default for the next start."""
     return _script(
         "export DEBIAN_FRONTEND=noninteractive",
         "apt-get update -q",
@@ -121,7 +124,7 @@ def debian_xen() -> str:
 
 
 def plugin() -> str:
-    """The plugin's package, made there of what was sent to SENT, and installed."""
+    """Return the script that builds the plugin's package from the files in SENT and installs it."""
     return _script(
         "export DEBIAN_FRONTEND=noninteractive",
         f"apt-get install -q -y --no-install-recommends {DEB_PACKAGES}",
@@ -133,8 +136,9 @@ def plugin() -> str:
 
 
 def linux_keys(tar: bytes) -> str:
-    """The keys among a machine's identity (lab.hosts.image.identity): its own for ssh, root's, and those it knows.
-    In the script itself, for a file that Vagrant sends is the wrong user's, and can be read, for a while."""
+    """Return the script that installs the keys of a machine's identity (lab.hosts.image.identity): its host key,
+    root's key, and the keys of the other machines. They are in the script itself, because a file that Vagrant sends
+    is at first readable by another user."""
     text = base64.encodebytes(gzip.compress(tar, mtime=0)).decode()
     return _script(
         "mkdir -p -m 700 /root/.ssh",
@@ -144,16 +148,16 @@ def linux_keys(tar: bytes) -> str:
 
 
 def linux_ipsec(connection: str | None, guard: Sequence[str]) -> str:
-    """strongSwan with `connection` (swanctl.conf), or without any: ESP by the kernel, up with the first packet
-    between the hosts. What was there before ends. `guard`: words after `ip` that stop what would leave in the clear
-    (swan.guard)."""
+    """Return the script that starts strongSwan with `connection` (swanctl.conf), or stops it if that is None. ESP
+    is by the kernel and starts with the first packet between the hosts; an earlier connection is ended. `guard`:
+    the arguments of `ip` that stop packets in the clear (swan.guard)."""
     if connection is None:
         return _script(swan_script.off("transport"))
     return _script(swan_script.on("transport", guard, {swan.CONNECTION: (connection.encode(), 0o600)}))
 
 
 def _hosts() -> list[str]:
-    """All names in /etc/hosts, once."""
+    """Return the lines that put all names into /etc/hosts, in place of earlier entries."""
     lines = [f"{topology.address(each.name)} {each.name}" for each in topology.MACHINES]
     names = "|".join(each.name for each in topology.MACHINES)
     return [
@@ -170,7 +174,8 @@ def _script(*lines: str) -> str:
 
 
 def _inner(script: str) -> str:
-    """A whole script as one command of another: its functions and traps are its own."""
+    """Return `script` as one command of another script, in its own shell, so that functions and traps stay
+    apart."""
     return f"sh -s <<'INNER'\n{script.rstrip()}\nINNER"
 
 

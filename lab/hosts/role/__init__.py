@@ -1,1 +1,1 @@
-"""What a machine of the lab is for: the router's link, IPsec between the hosts, the Xen host."""
+"""What is done on machines of the lab: the router's link, IPsec and its proof, checks of Xen hosts, the plugin."""

@@ -1,7 +1,8 @@
-"""The hosts' clocks: a guest that is moved takes the new host's, so they must agree before a downtime is read.
+"""Compares and sets the hosts' clocks.
 
-A clock is read by asking for it over a channel that is open already, a few times; the quickest answer counts, and
-half the time it took is how wrong it can be. A dom0 that sets its clock sets Xen's, which guests resume with.
+A migrated guest takes over the new host's clock, so the clocks must agree for a downtime to be measured. A clock is
+read several times over a channel that is already open. The quickest answer counts, and half of the time that it
+took is the uncertainty. When a dom0 sets its clock, it also sets Xen's, with which guests resume.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from dataclasses import dataclass
 
 from lab.errors import CommandError
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
 
 _ASKED = 8
 _SET = "import sys, time; time.clock_settime(time.CLOCK_REALTIME, time.time() + float(sys.argv[1]))"
@@ -19,29 +20,29 @@ _SET = "import sys, time; time.clock_settime(time.CLOCK_REALTIME, time.time() + 
 
 @dataclass(frozen=True)
 class Reading:
-    """Seconds by which a host's clock is ahead of this machine's, and how wrong that can be."""
+    """By how many seconds a host's clock is ahead of another one, and the uncertainty of that in seconds."""
 
     ahead: float
     uncertain: float
 
 
 def read(node: Node) -> Reading:
-    """Raises CommandError."""
+    """Compare the clock of `node` with this machine's. Raises CommandError."""
     words = ["sh", "-c", "while read -r _; do date +%s.%N; done"]
-    with node.popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as asked:
-        assert asked.stdin is not None and asked.stdout is not None
+    with node.popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as remote:
+        assert remote.stdin is not None and remote.stdout is not None
         try:
             readings = []
             for _ in range(_ASKED):
                 before = time.time()
-                asked.stdin.write(b"\n")
-                theirs = float(asked.stdout.readline())
+                remote.stdin.write(b"\n")
+                theirs = float(remote.stdout.readline())
                 after = time.time()
                 readings.append(Reading(theirs - (before + after) / 2, (after - before) / 2))
         except (OSError, ValueError):
             raise CommandError(f"{node.name}: its clock cannot be read") from None
         finally:
-            asked.stdin.close()
+            remote.stdin.close()
     return min(readings, key=lambda reading: reading.uncertain)
 
 
@@ -51,6 +52,6 @@ def set_right(node: Node) -> None:
 
 
 def difference(one: Node, other: Node) -> Reading:
-    """By how much the clock of `other` is ahead of that of `one`. Raises CommandError."""
+    """Return by how much the clock of `other` is ahead of that of `one`. Raises CommandError."""
     a, b = read(one), read(other)
     return Reading(b.ahead - a.ahead, a.uncertain + b.uncertain)

@@ -1,8 +1,8 @@
-"""IPsec between the hosts, on or off, and seen to be so.
+"""Turns IPsec between the hosts on or off, and checks the result.
 
-Each host gets one script (swan_script), both at the same time. Then the SAs are negotiated. At the end they are
-compared with what was asked, and a capture at the router judges (swan_proof). It is the same on a Xen host over
-ssh, where each command costs a second, and in a namespace. Keys are fresh each time, in files of mode 600.
+Each host runs one script (swan_script), both in parallel. Then the SAs are negotiated and compared with what was
+requested, and a capture at the router shows what really crosses it (swan_proof). The same code serves Xen hosts
+over ssh, where each command takes a second, and namespaces. Keys are new each time, in files of mode 600.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from lab.errors import CheckError, CommandError, MissingError
-from lab.hosts.provider.base import Node, Provider
+from lab.hosts.interface import Node, Provider
 from lab.hosts.role import swan, swan_keys, swan_script
 from lab.hosts.role.swan import End
 from lab.hosts.role.swan_proof import prove
@@ -24,8 +24,8 @@ _INITIATE_SECONDS = 170.0
 
 
 def establish(provider: Provider, spec: Spec) -> dict[str, int]:
-    """Makes IPsec between the hosts as `spec` says. Returns the packets by kind that the router saw (swan_proof).
-    Raises MissingError, CommandError, CheckError."""
+    """Set up IPsec between the hosts as `spec` says. Returns how many packets of each kind crossed the router
+    (swan_proof). Raises MissingError, CommandError, CheckError."""
     esp = provider.abilities.esp
     a, b = swan.ends(esp)
     nodes = provider.nodes()
@@ -48,7 +48,7 @@ def establish(provider: Provider, spec: Spec) -> dict[str, int]:
 
 
 def associations(node: Node) -> list[swan.Sa]:
-    """The child SAs that `node` has. Raises CommandError, CheckError."""
+    """Return the child SAs of `node`. Raises CommandError, CheckError."""
     try:
         return swan.parse_sas(node.check(["swanctl", "--list-sas", "--raw"]))
     except swan.SwanError as error:
@@ -77,7 +77,8 @@ def _files(esp: str, connection: str, identity: swan_keys.Identity | None) -> di
 
 
 def _run(node: Node, script: str) -> None:
-    """By stdin, so that no secret is on a command line; the shell has read all of it before the first line runs."""
+    """Run `script` from standard input, so that no secret is on a command line. Because of `main`, the shell has
+    read all of it before the first line runs."""
     done = node.run(["sh", "-s"], f"main() {{\n{script}\n}}\nmain\n", timeout=_SECONDS)
     if done.code == swan_script.NO_STRONGSWAN:
         raise MissingError(f"{node.name} has no strongSwan", hint=f"apt install {_PACKAGES}")
@@ -89,13 +90,13 @@ def _initiate(node: Node) -> None:
     words = ["swanctl", "--initiate", "--child", swan.NAME, "--timeout", f"{_INITIATE_SECONDS:.0f}"]
     done = node.run(words, timeout=_INITIATE_SECONDS + 10)
     if done.code:
-        said = "\n".join([*done.stdout.strip().splitlines()[-5:], done.stderr.strip()])
-        raise CommandError(f"{node.name}: IPsec does not come up: {said}")
+        output = "\n".join([*done.stdout.strip().splitlines()[-5:], done.stderr.strip()])
+        raise CommandError(f"{node.name}: IPsec does not come up: {output}")
 
 
 def _check_sas(node: Node, suite: Suite, esp: str) -> None:
     found = associations(node)
     if not found or not all(sa.fits(suite, esp) for sa in found):
-        raise CheckError(f"{node.name}: not the ESP that was asked for ({suite}, {esp}): {found or 'none'}")
+        raise CheckError(f"{node.name}: its SAs are not as requested ({suite}, {esp}): {found or 'none'}")
     if not (sum(sa.bytes_in for sa in found) and sum(sa.bytes_out for sa in found)):
-        raise CheckError(f"{node.name}: its SAs carry nothing: {found}")
+        raise CheckError(f"{node.name}: its SAs carry no data: {found}")

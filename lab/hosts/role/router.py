@@ -1,14 +1,11 @@
-"""The router's link: netem on its two site devices (Linux), or Dummynet (FreeBSD); and what it is really like.
-
-`apply` may be called again with another link: what was there is taken away first.
-"""
+"""Sets the router's link, by netem on its two site devices (Linux) or by Dummynet (FreeBSD), and measures it."""
 
 from __future__ import annotations
 
 import re
 
 from lab.errors import CheckError, LabError
-from lab.hosts.provider.base import Node, Provider
+from lab.hosts.interface import Node, Provider
 from lab.hosts.topology import HOST_A, HOST_B, NETWORKS, PREFIX, ROUTER, SITE_A, SITE_B, address
 from netem import dummynet
 from netem.dummynet import Dummynet
@@ -19,8 +16,8 @@ from netem.tc import Tc
 _PINGS = 5
 _TRIES = 3
 
-# Prints the devices with the given addresses, each bare of an old link. Packets are not joined on their way
-# through: netem would count a bunch of them as one. $@: MAC addresses.
+# Prints the devices with the given addresses, and removes an old link from each. Packets are not merged by
+# offloading, because netem would count several as one. $@: MAC addresses.
 _LINUX = """
 sysctl -q -w net.ipv4.ip_forward=1 net.core.netdev_max_backlog=10000 || exit 1
 for mac; do
@@ -36,7 +33,7 @@ for mac; do
 done
 """
 
-# Gives the devices with the given addresses their place. $@: MAC ADDRESS, by pairs.
+# Gives devices their addresses. $@: pairs of MAC address and IP address.
 _FREEBSD = """
 sysctl net.inet.ip.forwarding=1 >/dev/null || exit 1
 while [ $# -gt 0 ]; do
@@ -52,17 +49,18 @@ done
 
 
 def apply(node: Node, profile: Profile) -> list[str]:
-    """Make the link on a Linux router. Returns what is not exactly as asked, a sentence each. Raises LabError."""
+    """Set the link on a Linux router, in place of an earlier one. Returns in which ways it differs from `profile`,
+    one sentence each. Raises LabError."""
     devices = node.check(["sh", "-c", _LINUX, "router", *(nic.mac for nic in ROUTER.nics)]).split()
     try:
         notes = Tc(devices, node.run).apply(profile)
     except NetemError as error:
         raise LabError(f"{node.name}: {error.message}", hint=error.hint) from None
-    return [note for note in notes if "ethtool" not in note]  # which has been done
+    return [note for note in notes if "ethtool" not in note]  # that has been done above
 
 
 def apply_freebsd(node: Node, profile: Profile) -> list[str]:
-    """As apply, on a FreeBSD router that has its addresses (`address_freebsd`)."""
+    """Set the link, as `apply` does, on a FreeBSD router that has its addresses (`address_freebsd`)."""
     link = Dummynet(dummynet.Router(NETWORKS[SITE_A], NETWORKS[SITE_B]), node.run)
     try:
         link.undo()
@@ -78,12 +76,12 @@ def address_freebsd(node: Node) -> None:
 
 
 def measure(provider: Provider) -> float:
-    """The round trip from host-a to host-b in seconds: the least of several pings. Raises CheckError when nothing
-    comes back, or sooner than the link allows."""
+    """Return the round-trip time from host-a to host-b in seconds, the lowest of several pings. Raises CheckError
+    if there is no answer, or if it comes sooner than the link allows."""
     node, asked = provider.nodes()[HOST_A.name], provider.spec.link.rtt
     wait = max(asked * 3, 5)  # seconds for one answer
     words = ["ping", "-n", "-q", "-c", str(_PINGS), "-i", "0.3", "-W", f"{wait:.0f}", address(HOST_B.name)]
-    said = ""
+    error = ""
     for _ in range(_TRIES):
         done = node.run(words, timeout=60 + _PINGS + wait)
         found = re.search(r"min/avg/max\S* = ([0-9.]+)/", done.stdout)
@@ -91,9 +89,9 @@ def measure(provider: Provider) -> float:
             measured = float(found[1]) / 1000
             if measured < asked * 0.9:
                 raise CheckError(
-                    f"a round trip takes {measured * 1000:.1f} ms, the link was to take {asked * 1000:g} ms",
+                    f"a round trip takes only {measured * 1000:.1f} ms, but {asked * 1000:g} ms were requested",
                     hint="xenlab ssh router tc -s qdisc",
                 )
             return measured
-        said = done.error_text
-    raise CheckError(f"host-b does not answer to host-a: {said}", hint="xenlab ssh host-a ping router")
+        error = done.error_text
+    raise CheckError(f"host-b does not answer to host-a: {error}", hint="xenlab ssh host-a ping router")

@@ -1,9 +1,9 @@
-"""strongSwan, as text: what its files say and what its program prints. No I/O.
+"""Makes strongSwan's configuration files and parses the output of swanctl. Pure.
 
-Two ways of ESP. "transport": the kernel's, directly between the hosts' addresses; a trap policy is in the kernel
-before the SA is. "tunnel": charon's own (kernel-libipsec), in UDP between the endpoints of an emulated link. When
-charon ends, its policies and routes go, and packets would leave in the clear: a guard of our own stays.
-Sources: swanctl.conf(5), strongswan.conf(5), vici's list-sa message.
+There are two kinds of ESP. "transport": by the kernel, directly between the hosts' addresses; a trap policy is in
+the kernel before the SA is. "tunnel": by charon itself (kernel-libipsec), in UDP between the endpoints of an
+emulated link. When charon ends, its policies and routes are removed and packets would leave in the clear, so there
+is a guard that stays. Sources: swanctl.conf(5), strongswan.conf(5), vici's list-sa message.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lab.hosts.spec import Auth, Suite
 
 CHARON = "/usr/lib/ipsec/charon"
 NAME = "xenlab"  # of the connection, and of its one child
-#: Where a host has what. AppArmor lets charon and swanctl read these, and not much else.
+#: Files on a host. AppArmor lets charon and swanctl read these, and few others.
 CONNECTION = f"/etc/swanctl/{NAME}.conf"
 CERTIFICATE = f"/etc/swanctl/x509/{NAME}.pem"
 AUTHORITY = f"/etc/swanctl/x509ca/{NAME}.pem"
@@ -27,7 +27,7 @@ DAEMON = "/run/charon.xenlab.conf"
 LOG = "/run/charon.log"
 FILES = (CONNECTION, CERTIFICATE, AUTHORITY, KEY, DAEMON)
 
-#: Ends of the link in a lab of namespaces: a tunnel in user space cannot have those of what it carries.
+#: The ends of the link in a lab of namespaces: a tunnel in user space cannot have the addresses of what it carries.
 ENDPOINTS = {"host-a": "10.71.0.1", "host-b": "10.71.0.2"}
 
 _IKE = "aes128-sha256-ecp256"
@@ -35,12 +35,12 @@ _INTEGRITY = {Suite.PAPER: ("AES_CBC", "HMAC_SHA1_96"), Suite.TODAY: ("AES_GCM_1
 
 
 class SwanError(ValueError):
-    """This is not what swanctl prints."""
+    """The output of swanctl is malformed or unexpected."""
 
 
 @dataclass(frozen=True)
 class End:
-    """A host: `address` is what IPsec protects, `endpoint` where IKE and ESP go from and to."""
+    """A host: IPsec protects `address`, and IKE and ESP use `endpoint`."""
 
     name: str
     address: str
@@ -48,7 +48,7 @@ class End:
 
 
 def ends(esp: str) -> tuple[End, End]:
-    """host-a and host-b for ESP of this kind ("transport", "tunnel")."""
+    """Return host-a and host-b for ESP of this kind ("transport", "tunnel")."""
     a, b = (
         End(host.name, host.nics[0].address, host.nics[0].address if esp == "transport" else ENDPOINTS[host.name])
         for host in topology.HOSTS
@@ -57,7 +57,7 @@ def ends(esp: str) -> tuple[End, End]:
 
 
 def connection(suite: Suite, auth: Auth, esp: str, here: End, there: End, secret: str | None) -> str:
-    """swanctl.conf of host `here`. `secret`: the pre-shared key, "0x" and hexadecimal digits."""
+    """Return the swanctl.conf of host `here`. `secret`: the pre-shared key, "0x" and hexadecimal digits."""
     if auth is Auth.PSK:
         local, remote = "auth = psk", "auth = psk"
         secrets = {"secrets": {f"ike-{NAME}": f"id-1 = {here.name}\nid-2 = {there.name}\nsecret = {secret}"}}
@@ -69,7 +69,7 @@ def connection(suite: Suite, auth: Auth, esp: str, here: End, there: End, secret
         f"mode = {esp}",
         f"local_ts = {here.address}/32",
         f"remote_ts = {there.address}/32",
-        # user-space ESP cannot trap; there the blackhole keeps what would leave too early
+        # User-space ESP has no trap; there the blackhole route stops packets that would leave too early.
         f"start_action = {'trap' if esp == 'transport' else 'none'}",
     ]
     body = [
@@ -89,23 +89,24 @@ def connection(suite: Suite, auth: Auth, esp: str, here: End, there: End, secret
 
 
 def daemon() -> str:
-    """strongswan.conf of a host whose ESP is in user space."""
+    """Return the strongswan.conf of a host whose ESP is in user space."""
     plugins = "random nonce openssl pem x509 pubkey kdf hmac sha1 sha2 aes aesni gcm constraints"
     kernel = "kernel-libipsec kernel-netlink socket-default vici"
     return _section("charon", f"load = {plugins} {kernel}\ninstall_virtual_ip = no") + "\n"
 
 
 def plain_route(here: str, there: str, device: str) -> list[str]:
-    """Words after `ip` that let host `here` reach `there` in the clear over `device`."""
+    """Return the arguments of `ip` that let host `here` reach `there` in the clear over `device`."""
     return ["route", "replace", _site(there), "dev", device, "src", topology.address(here)]
 
 
 def guard(esp: str, here: End, there: End) -> list[str]:
-    """Words after `ip` that stop what would go from `here` to `there` in the clear, charon or no charon.
+    """Return the arguments of `ip` that stop packets in the clear from `here` to `there`, whether charon runs or
+    not.
 
-    "tunnel": the plain route becomes a blackhole; the tunnel's own route comes first, in table 220. "transport": a
-    blocking policy that comes after charon's own; its source is the site, for policies with the same selectors
-    replace each other. IKE's sockets are exempt.
+    "tunnel": the plain route becomes a blackhole; the tunnel's own route is in table 220, which comes first.
+    "transport": a blocking policy with a lower priority than charon's own. Its source is the whole site, because
+    policies with the same selectors replace each other. IKE's sockets are exempt.
     """
     if esp == "tunnel":
         return ["route", "replace", "blackhole", _site(there.name)]
@@ -125,7 +126,7 @@ def _section(name: str, inside: str) -> str:
 
 @dataclass(frozen=True)
 class Sa:
-    """A child SA as `swanctl --list-sas --raw` shows it. `integrity` is None where the cipher does both."""
+    """A child SA as `swanctl --list-sas --raw` shows it. `integrity` is None if the cipher includes it."""
 
     state: str
     mode: str
@@ -135,13 +136,13 @@ class Sa:
     bytes_out: int
 
     def fits(self, suite: Suite, esp: str) -> bool:
-        """Whether it is up, and what was asked for."""
+        """Return whether the SA is up and as requested."""
         wanted = (*_INTEGRITY[suite], esp.upper())
         return self.state == "INSTALLED" and (self.cipher, self.integrity, self.mode) == wanted
 
 
 def parse_sas(printed: str) -> list[Sa]:
-    """The child SAs in the output of `swanctl --list-sas --raw`. Raises SwanError."""
+    """Return the child SAs in the output of `swanctl --list-sas --raw`. Raises SwanError."""
     found = []
     for line in printed.splitlines():
         if not line.startswith("list-sa event "):
@@ -154,10 +155,10 @@ def parse_sas(printed: str) -> list[Sa]:
 
 def _child(values: Mapping[str, Any]) -> Sa:
     if values.get("encr-alg") and values.get("encr-keysize") != "128":
-        raise SwanError(f"AES with {values.get('encr-keysize')} bits was not asked for")
+        raise SwanError(f"AES has {values.get('encr-keysize')} bits instead of 128")
     counts = [values.get(key, "0") for key in ("bytes-in", "bytes-out")]
     if not all(count.isdecimal() for count in counts):
-        raise SwanError(f"{counts} are no numbers of bytes")
+        raise SwanError(f"{counts} are not numbers of bytes")
     return Sa(
         state=values.get("state", ""),
         mode=values.get("mode", ""),
@@ -170,7 +171,7 @@ def _child(values: Mapping[str, Any]) -> Sa:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise SwanError(f"{value!r} where a section should be")
+        raise SwanError(f"{value!r} is not a section")
     return value
 
 
@@ -178,10 +179,10 @@ _TOKEN = re.compile(r"\s*(?:([^\s{}\[\]=]+)(=?)([^\s{}\[\]]*)|([{}\[\]]))")
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """vici's way of printing: {key=value key {section} key=[list]}, here from its opening brace on."""
+    """Parse vici's format {key=value key {section} key=[list]}, from its opening brace."""
     tokens: list[tuple[str, ...]] = [match.groups("") for match in _TOKEN.finditer(text)][::-1]
     if not tokens or tokens.pop()[3] != "{":
-        raise SwanError(f"{text[:40]!r} is no section")
+        raise SwanError(f"{text[:40]!r} is not a section")
     try:
         return _inside(tokens)
     except IndexError:
@@ -195,7 +196,7 @@ def _inside(tokens: list[tuple[str, ...]]) -> dict[str, Any]:
         if bracket == "}":
             return values
         if not word:
-            raise SwanError(f"{bracket!r} where a name should be")
+            raise SwanError(f"{bracket!r} in place of a name")
         following = tokens[-1][3]
         if not equals and following == "{":
             tokens.pop()

@@ -1,5 +1,7 @@
-"""Fresh secrets for the hosts of one lab: a pre-shared key, or a certificate each from an authority that signs
-them and is forgotten. Nothing is kept here: what exists afterwards is on the hosts.
+"""Makes new secrets for the hosts of a lab: a pre-shared key, or a certificate for each host.
+
+The certificates are signed by a new authority whose private key is then dropped. Nothing is stored here; the
+secrets are only on the hosts.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ _EARLY, _LATE = timedelta(days=2), timedelta(days=365)  # the clocks of the lab'
 
 @dataclass(frozen=True)
 class Identity:
-    """What a host proves itself with, PEM."""
+    """The key and certificates with which a host authenticates, in PEM format."""
 
     key: bytes
     certificate: bytes
@@ -28,12 +30,12 @@ class Identity:
 
 
 def shared_secret() -> str:
-    """A pre-shared key of 256 bits, as swanctl.conf spells it."""
+    """Return a new pre-shared key of 256 bits in the notation of swanctl.conf."""
     return f"0x{secrets.token_hex(32)}"
 
 
 def identities(names: Sequence[str]) -> dict[str, Identity]:
-    """A certificate for each of `names`, all from one new authority whose key is dropped."""
+    """Make a certificate for each of `names`, all signed by one new authority whose key is then dropped."""
     signer = ec.generate_private_key(ec.SECP256R1())
     issuer = _named("xenlab authority")
     authority = _certificate(issuer, issuer, signer, signer, None)

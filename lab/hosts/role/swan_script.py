@@ -1,9 +1,9 @@
-"""What a host runs to have strongSwan, or to have none: shell text, for every provider alike. Pure.
+"""Makes the shell scripts that start and stop strongSwan on a host, the same for every provider. Pure.
 
-First a guard stops what would leave in the clear, then an old charon is ended, files are written, charon is started
-and the connection loaded. With `esp` "transport" (the kernel's ESP) Debian's own unit is turned off, which would
-start charon again with a configuration of its own; in a namespace ("tunnel") there are no units, and charon reads
-a file of its own. Repeating it does no harm.
+The guard that stops packets in the clear is installed first. Then an old charon is ended, the files are written,
+charon is started, and the connection is loaded. With `esp` "transport" (ESP by the kernel) Debian's own unit is
+disabled, because it would start charon again with another configuration. In a namespace ("tunnel") there are no
+units, and charon reads its own file. The scripts can be repeated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _UNIT_OFF = """\
 if [ -e /lib/systemd/system/strongswan-starter.service ]; then
     systemctl disable -q --now strongswan-starter 2>/dev/null || :
 fi"""
-# Ours is who runs charon's program in this network namespace: the number alone may be another's by now.
+# A process is ours if it runs charon's program in this network namespace; its pid alone may be another's by now.
 _STOP = f"""\
 ours() {{
     [ "$(readlink /proc/$1/exe)" = {swan.CHARON} ] &&
@@ -33,7 +33,7 @@ if pid=$(cat /run/charon.pid 2>/dev/null) && ours $pid; then
     ! ours $pid || kill -9 $pid
 fi
 rm -f /run/charon.pid /run/charon.vici {" ".join(swan.FILES)}
-# what a charon that was killed left in the kernel; the guard blocks, it does not allow
+# remove what a killed charon left in the kernel, but not the guard, whose action is block
 ip xfrm policy deleteall action allow 2>/dev/null || :
 ip xfrm state flush 2>/dev/null || :"""
 _START = f"""\
@@ -48,7 +48,8 @@ swanctl --load-all --noprompt --file {swan.CONNECTION} || exit"""
 
 
 def on(esp: str, guard: Sequence[str], files: Mapping[str, tuple[bytes, int]]) -> str:
-    """Has charon wait for its peer. `guard`: words after `ip` (swan.guard); `files`: path -> content and mode."""
+    """Return the script that starts charon and loads the connection. `guard`: arguments of `ip` (swan.guard);
+    `files`: path -> content and mode."""
     parts = [_NEED, f"ip {shlex.join(guard)} || exit"]
     parts += [_UNIT_OFF, _STOP] if esp == "transport" else [_STOP, f"export STRONGSWAN_CONF={swan.DAEMON}"]
     for folder in sorted({path.rpartition("/")[0] for path in swan.FILES}):
@@ -60,8 +61,8 @@ def on(esp: str, guard: Sequence[str], files: Mapping[str, tuple[bytes, int]]) -
 
 
 def off(esp: str, plain: Sequence[str] = ()) -> str:
-    """Ends IPsec; harmless where there is none. Last it opens the plain way, in a namespace by `ip` with the words
-    `plain` (swan.plain_route)."""
+    """Return the script that ends IPsec, if there is any, and then lets packets pass in the clear; in a namespace
+    by `ip` with the arguments `plain` (swan.plain_route)."""
     if esp == "transport":
         return f"{_UNIT_OFF}\n{_STOP}\nip xfrm policy flush"
     return f"{_STOP}\nip {shlex.join(plain)}"

@@ -1,8 +1,8 @@
-"""A Xen host: whether Xen answers there, and whether its CPU can be believed.
+"""Checks a Xen host: whether Xen answers, and whether its CPU computes correctly.
 
-An emulated CPU may lose registers when domains are switched; such a host looks healthy and computes wrong. So
-arithmetic that leaves no room for error (AES-CBC there and back, Ed25519 signatures, which are deterministic) is
-done over and over while a small guest computes too.
+An emulated CPU may lose registers when Xen switches domains; such a host looks healthy but computes incorrectly. So
+AES-CBC (encrypted and decrypted again) and Ed25519 signatures (which are deterministic) are computed repeatedly
+while a small guest computes, too.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import re
 from dataclasses import dataclass
 
 from lab.errors import CheckError, CommandError
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
 
-#: At least so many rounds, and then until the guest has computed for a second as well.
+#: The lowest number of rounds; more follow until the guest has computed for a second as well.
 ROUNDS = 8
 _MOST_ROUNDS = 40 * ROUNDS
 _GUEST = "xenlab-selftest"
-#: In /run, so it goes when the host is booted anew: this boot's arithmetic was found right.
+#: Exists if the test has passed since the host booted (it is in /run).
 _PASSED = "/run/xenlab-arithmetic"
 
 _ANSWERS = """
@@ -28,7 +28,7 @@ done
 exec xl list
 """
 
-# The guest has no disk: its first process reads and sums up its own program for ever, with the same registers.
+# The guest has no disk. Its first process computes checksums of its own program for ever, with the same registers.
 _CONFIG = f"""
 name = "{_GUEST}"
 kernel = "/srv/guests/vmlinuz"
@@ -72,50 +72,49 @@ echo "aes $aes ed25519 $ed of $round guest $state"
 
 @dataclass(frozen=True)
 class XenInfo:
-    """From `xl info`. `caps`: what kinds of guests it runs (pv, hvm, hap, shadow ...)."""
+    """Facts from `xl info`. `caps`: the kinds of guests that the host can run (pv, hvm, hap, shadow ...)."""
 
     version: str
     caps: str
 
     @property
     def migrates_pv(self) -> bool:
-        """Whether it can note what a running PV guest writes, without which none can be migrated. Debian's security
-        update of Xen 4.17 (4.17.7) is built without shadow paging and answers EINVAL ("Failed to enable logdirty").
+        """Whether PV guests can be migrated, for which Xen needs shadow paging to track their writes. Debian's
+        security update of Xen 4.17 (4.17.7) is built without it and answers EINVAL ("Failed to enable logdirty").
         """
         return "shadow" in self.caps.split()
 
 
 def answering(node: Node) -> XenInfo:
-    """Wait until Xen answers on `node`. Raises CommandError, CheckError."""
+    """Wait until Xen answers on `node`, and return facts about it. Raises CommandError, CheckError."""
     text = node.check(["sh", "-c", _ANSWERS], timeout=180)
     fields = dict(re.findall(r"^(\w+)\s*: (.*)$", text, re.MULTILINE))
     if "xen_version" not in fields:
-        raise CheckError(f"{node.name}: xl info says nothing of a version: {text.strip()[:200]!r}")
+        raise CheckError(f"{node.name}: xl info does not print a version: {text.strip()[:200]!r}")
     return XenInfo(fields["xen_version"].strip(), fields.get("virt_caps", "").strip())
 
 
 def check_arithmetic(node: Node, *, again: bool = False) -> bool:
-    """Raises CheckError when the CPU of `node` computes wrong while a guest runs. Done once a boot unless `again`;
-    returns whether it was done now."""
+    """Test whether the CPU of `node` computes correctly while a guest runs; once per boot unless `again`. Returns
+    whether the test was run now. Raises CheckError if the CPU does not, CommandError."""
     if not again and not node.run(["test", "-e", _PASSED]).code:
         return False
-    said = node.check(["sh", "-c", _TEST], _CONFIG, timeout=180)
-    judge(node.name, said)
+    judge(node.name, node.check(["sh", "-c", _TEST], _CONFIG, timeout=180))
     node.check(["touch", _PASSED])
     return True
 
 
-def judge(name: str, said: str) -> None:
-    """What the test on host `name` printed. Raises CheckError, CommandError."""
-    found = re.search(r"^aes (\d+) ed25519 (\d+) of (\d+) guest (\S+) (\S+)$", said, re.MULTILINE)
+def judge(name: str, output: str) -> None:
+    """Judge the output of the test on host `name`. Raises CheckError, CommandError."""
+    found = re.search(r"^aes (\d+) ed25519 (\d+) of (\d+) guest (\S+) (\S+)$", output, re.MULTILINE)
     if found is None:
-        raise CommandError(f"{name}: the self-test of its CPU did not end: {said.strip()[-200:]!r}")
+        raise CommandError(f"{name}: the self-test of its CPU did not end: {output.strip()[-200:]!r}")
     aes, ed, rounds, state, seconds = int(found[1]), int(found[2]), int(found[3]), found[4], float(found[5])
     if aes or ed:
         raise CheckError(
-            f"{name} computes wrong: AES {aes} of {rounds} times, Ed25519 {ed} of {rounds}; nothing measured on it"
-            " can be believed",
+            f"the CPU of {name} computes incorrectly (AES {aes} of {rounds} times, Ed25519 {ed} of {rounds}), so no"
+            " measurement on it is valid",
             hint="its emulated CPU must have no AVX and no XSAVE (docs/lab.md)",
         )
     if set(state) & set("cds") or seconds < 1:
-        raise CheckError(f"{name}: the guest that was to compute meanwhile did not (state {state}, {seconds} s)")
+        raise CheckError(f"{name}: the guest did not compute during the CPU test (state {state}, {seconds} s)")

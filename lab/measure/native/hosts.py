@@ -22,7 +22,7 @@ from lab.errors import CommandError
 from lab.fakexen import tcp
 from lab.fakexen.domain_stream import Stream
 from lab.hosts.image import ext4
-from lab.hosts.lab import Lab
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.provider.netns import Namespace, NetnsProvider
 from lab.hosts.topology import HOST_A, HOST_B
 from lab.measure import images

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lab.fakexen import domain_stream
-from lab.hosts.lab import Lab
-from lab.hosts.provider.base import Say
+from lab.hosts.interface import Say
+from lab.hosts.lifecycle.lab import Lab
 from lab.measure import ballast, images, programs, recorded_memory
 from lab.measure.cpu import metered
 from lab.measure.native import loop

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from lab.errors import CheckError, CommandError
 from lab.hosts.guest import trace
 from lab.hosts.guest.trace import Trace
-from lab.hosts.lab import Lab
+from lab.hosts.interface import Node, Say
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.machine.accel import QEMU, accelerator
-from lab.hosts.provider.base import Node, Say
 from lab.hosts.topology import HOST_A, HOST_B, ROUTER, SITE_A
 from lab.measure.results import Disk, Memory
 from lab.progress import Moving

@@ -19,8 +19,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from lab.errors import CheckError, CommandError
-from lab.hosts.lab import Lab
-from lab.hosts.provider.base import Node, Say
+from lab.hosts.interface import Node, Say
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import clock
 from lab.hosts.topology import HOST_A, HOST_B, ROUTER, address
 from lab.measure.results import Figures, Measurement, RunResult

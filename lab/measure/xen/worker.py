@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lab.hosts.lab import Lab
-from lab.hosts.provider.base import Say
+from lab.hosts.interface import Say
+from lab.hosts.lifecycle.lab import Lab
 from lab.measure.results import Run, RunResult
 from lab.measure.ways import WAYS
 from lab.measure.xen.hosts import measure

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.errors import CheckError, LabError
-from lab.hosts.secrets import Looked
 from lab.verify.judge.explain import PLAIN, Meaning
 from lab.verify.judge.finding import Finding, Hit
+from lab.verify.judge.host_finding import HostFinding
 from xenplugin.ui import units
 
 
@@ -151,7 +151,7 @@ def _hits(hits: list[Hit]) -> Iterator[str]:
         yield f"  and {len(grouped) - 12} more"
 
 
-def judged_host(looked: Looked) -> tuple[Verdict, list[str]]:
+def judged_host(looked: HostFinding) -> tuple[Verdict, list[str]]:
     """The verdict on a host and why."""
     if looked.leaks:
         return Verdict.OPEN, [f"{len(looked.leaks)} places hold what looks like a secret"]
@@ -160,7 +160,7 @@ def judged_host(looked: Looked) -> tuple[Verdict, list[str]]:
     return Verdict.PROVED, []
 
 
-def shown_hosts(hosts: dict[str, Looked]) -> Group:
+def shown_hosts(hosts: dict[str, HostFinding]) -> Group:
     """For people: where was looked, and what was found."""
     lines = []
     for name, looked in hosts.items():

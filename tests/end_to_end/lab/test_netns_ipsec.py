@@ -1,4 +1,4 @@
-"""Real ESP between two namespaces: on, off, proved by capture, and nothing in the clear when it ends."""
+"""Real ESP between two namespaces: on and off, proved by captures, and nothing in the clear when charon ends."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from lab.errors import CheckError
-from lab.hosts.lab import Lab
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import ipsec, swan
-from lab.hosts.role.swan_proof import count, prove, recording
+from lab.hosts.role.capture import record_all
+from lab.hosts.role.swan_proof import count, prove
 from lab.hosts.spec import Auth, Suite
 from netem.profile import Profile
+from tests.helpers.labs import change
 
 pytestmark = [pytest.mark.root, pytest.mark.lab]
 A, B = swan.ends("tunnel")
@@ -28,10 +30,8 @@ def pings(node: Node, address: str) -> bool:
 
 
 def crossing(lab: Lab, path: Path) -> dict[str, int]:
-    """What crosses the link while host-a tries to reach host-b."""
-    with recording(lab.provider, path) as counts:
-        pings(lab.node("host-a"), B.address)
-    assert counts["dropped"] == 0
+    """Return the packets by kind that cross the link while host-a tries to reach host-b."""
+    record_all(lab.provider, path, lambda: pings(lab.node("host-a"), B.address))
     return count(path, {A.address, A.endpoint}, {B.address, B.endpoint})
 
 
@@ -39,7 +39,7 @@ def crossing(lab: Lab, path: Path) -> dict[str, int]:
 @pytest.mark.parametrize("suite", [Suite.PAPER, Suite.TODAY])
 def test_only_esp_of_the_suite_crosses(netns_ipsec_lab: Lab, suite: Suite, auth: Auth) -> None:
     lab = netns_ipsec_lab
-    lab.set_ipsec(suite, auth)
+    change(lab, ipsec=suite, auth=auth)
     seen = prove(lab.provider, lab.spec)
     assert seen["esp"] >= 24
     assert seen["plain"] == 0 and seen["other"] == 0
@@ -54,8 +54,8 @@ def test_only_esp_of_the_suite_crosses(netns_ipsec_lab: Lab, suite: Suite, auth:
 
 def test_off_again_leaves_no_charon_and_no_key(netns_ipsec_lab: Lab) -> None:
     lab = netns_ipsec_lab
-    lab.set_ipsec(Suite.TODAY)
-    lab.set_ipsec(Suite.OFF)
+    change(lab, ipsec=Suite.TODAY)
+    change(lab, ipsec=Suite.OFF)
     assert prove(lab.provider, lab.spec)["plain"] >= 24
     for node in hosts(lab):
         assert node.check(["find", "/etc/swanctl", "-type", "f"]) == ""
@@ -65,17 +65,17 @@ def test_off_again_leaves_no_charon_and_no_key(netns_ipsec_lab: Lab) -> None:
 
 def test_the_proof_can_fail_both_ways(netns_ipsec_lab: Lab) -> None:
     lab = netns_ipsec_lab
-    lab.set_ipsec(Suite.OFF)
+    change(lab, ipsec=Suite.OFF)
     with pytest.raises(CheckError, match="in the clear"):
         prove(lab.provider, replace(lab.spec, ipsec=Suite.PAPER))
-    lab.set_ipsec(Suite.PAPER)
+    change(lab, ipsec=Suite.PAPER)
     with pytest.raises(CheckError, match="IPsec is off"):
         prove(lab.provider, replace(lab.spec, ipsec=Suite.OFF))
 
 
 def test_another_suite_than_asked_for_is_noticed(netns_ipsec_lab: Lab) -> None:
     lab = netns_ipsec_lab
-    lab.set_ipsec(Suite.TODAY)
+    change(lab, ipsec=Suite.TODAY)
     [sa] = ipsec.associations(lab.node("host-a"))
     assert not sa.fits(Suite.PAPER, "tunnel")
 
@@ -85,8 +85,8 @@ def test_nothing_leaves_in_the_clear_when_the_tunnel_ends(
     netns_ipsec_lab: Lab, tmp_path: Path, signal: str
 ) -> None:
     lab = netns_ipsec_lab
-    lab.set_ipsec(Suite.OFF)  # the test before has killed charon
-    lab.set_ipsec(Suite.TODAY)
+    change(lab, ipsec=Suite.OFF)  # the test before has killed charon
+    change(lab, ipsec=Suite.TODAY)
     node = lab.node("host-a")
     node.check(["sh", "-c", f"kill -{signal} $(cat /run/charon.pid)"])
     gone = "for i in $(seq 300); do ip link show ipsec0 >/dev/null 2>&1 || exit 0; sleep 0.1; done; exit 1"
@@ -97,30 +97,30 @@ def test_nothing_leaves_in_the_clear_when_the_tunnel_ends(
 
     node.check(["ip", "route", "del", "blackhole", "10.71.2.0/24"])
     node.check(["ip", *swan.plain_route("host-a", "host-b", "wan")])
-    assert crossing(lab, tmp_path / "open.pcap")["plain"] > 0  # what the guard was against
+    assert crossing(lab, tmp_path / "open.pcap")["plain"] > 0  # the leak that the guard prevents
 
 
 def test_it_comes_up_again_after_charon_was_killed(netns_ipsec_lab: Lab) -> None:
     lab = netns_ipsec_lab
-    lab.set_ipsec(Suite.PAPER)
+    change(lab, ipsec=Suite.PAPER)
     lab.node("host-b").check(["sh", "-c", "kill -KILL $(cat /run/charon.pid)"])
-    lab.set_ipsec(Suite.TODAY)
+    change(lab, ipsec=Suite.TODAY)
     assert prove(lab.provider, lab.spec)["esp"] >= 24
 
 
 def test_the_tunnel_lives_on_when_the_link_changes(netns_ipsec_lab: Lab) -> None:
     lab = netns_ipsec_lab
-    lab.set_ipsec(Suite.TODAY)
-    lab.set_link(Profile(rtt=0.06))
+    change(lab, ipsec=Suite.TODAY)
+    change(lab, link=Profile(rtt=0.06))
     try:
         assert prove(lab.provider, lab.spec)["plain"] == 0
     finally:
-        lab.set_link(Profile())
+        change(lab, link=Profile())
 
 
-def test_one_that_does_not_come_up_says_why(netns_ipsec_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_for_a_failure_is_reported(netns_ipsec_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = netns_ipsec_lab
-    lab.set_ipsec(Suite.OFF)
+    change(lab, ipsec=Suite.OFF)
     secrets = iter(["0x00", "0x01"])
     real = swan.connection
 
@@ -129,6 +129,6 @@ def test_one_that_does_not_come_up_says_why(netns_ipsec_lab: Lab, monkeypatch: p
 
     monkeypatch.setattr(swan, "connection", two_minds)
     with pytest.raises(Exception, match="AUTHENTICATION_FAILED"):
-        lab.set_ipsec(Suite.TODAY, Auth.PSK)
+        change(lab, ipsec=Suite.TODAY, auth=Auth.PSK)
     monkeypatch.undo()
-    lab.set_ipsec(Suite.OFF)
+    change(lab, ipsec=Suite.OFF)

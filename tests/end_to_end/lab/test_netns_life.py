@@ -1,4 +1,5 @@
-"""A lab of namespaces outlives its maker, stands beside another, and leaves nothing, however it ends."""
+"""A lab of namespaces outlives the command that made it, does not disturb another lab, and leaves nothing
+behind."""
 
 from __future__ import annotations
 
@@ -15,14 +16,16 @@ from pathlib import Path
 import pytest
 
 from lab.errors import CommandError, LabError
-from lab.hosts.lab import Lab, open_lab, take_down
-from lab.hosts.provider import netns as provider_module
+from lab.hosts.lifecycle.lab import Lab, open_lab, take_down
+from lab.hosts.lifecycle.strategy import State
 from lab.hosts.provider.netns import NetnsProvider
 from lab.hosts.role.router import measure
 from lab.hosts.spec import Spec, Suite
-from lab.hosts.strategy import State
 from netem import netns
 from netem.profile import Profile
+from tests.helpers.labs import change
+from xenplugin.errors import OwnershipError
+from xenplugin.xen.process import process
 
 pytestmark = [pytest.mark.root, pytest.mark.lab]
 PATIENCE = 60.0  # seconds; how long something may take before it counts as "never"
@@ -31,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Labs of this test are kept here."""
+    """The folder for the labs of a test."""
     lacking = NetnsProvider.missing(Spec(provider="netns"))
     if lacking:
         pytest.skip("; ".join(lacking))
@@ -54,7 +57,7 @@ def note(home: Path, name: str = "one") -> dict[str, object]:
 
 
 def processes(*marks: str) -> list[str]:
-    """Command lines that contain one of `marks`."""
+    """Return the command lines that contain one of `marks`."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -62,6 +65,15 @@ def processes(*marks: str) -> list[str]:
             if int(path.parent.name) != os.getpid() and any(mark in line for mark in marks):
                 found.append(line)
     return found
+
+
+def ended(pid: int) -> bool:
+    """Return whether process `pid` has ended; a zombie has."""
+    try:
+        process(pid)
+    except OwnershipError:
+        return True
+    return False
 
 
 def eventually(condition: Callable[[], object]) -> bool:
@@ -84,7 +96,7 @@ def test_up_change_and_down(home: Path) -> None:
         one.up()
         assert one.state is State.READY
         assert set(one.provider.nodes()) == {"host-a", "host-b"}
-        one.set_link(Profile(rtt=0.08, rate_bits=50_000_000))
+        change(one, link=Profile(rtt=0.08, rate_bits=50_000_000))
         assert measure(one.provider) >= 0.08
         assert isinstance(one.provider, NetnsProvider)
         assert one.provider.stats()["profile"]["rate"] == 50_000_000
@@ -98,21 +110,21 @@ def test_up_change_and_down(home: Path) -> None:
 
 def test_it_outlives_the_command_that_made_it(home: Path) -> None:
     script = (
-        "from lab.hosts.lab import open_lab; from lab.hosts.spec import Spec\n"
+        "from lab.hosts.lifecycle.lab import open_lab; from lab.hosts.spec import Spec\n"
         "with open_lab('one', print, Spec(name='one', provider='netns')) as one: one.up()"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=PATIENCE)
     prefix, pid = note(home)["prefix"], int(str(note(home)["pid"]))
-    assert os.getsid(pid) == pid  # no terminal's ctrl-C or end concerns it
+    assert os.getsid(pid) == pid  # so ctrl-C or the end of a terminal does not reach it
     with lab("one", wanted=False) as one:
         assert one.state is State.READY
-        one.set_link(Profile(rtt=0.02))
+        change(one, link=Profile(rtt=0.02))
         done = subprocess.run(
             one.node("host-a").command(["ip", "-o", "-4", "addr"]), capture_output=True, text=True, check=True
         )
         assert "10.71.1.10" in done.stdout
     subprocess.run(
-        [sys.executable, "-c", "from lab.hosts.lab import take_down; take_down('one', print)"],
+        [sys.executable, "-c", "from lab.hosts.lifecycle.lab import take_down; take_down('one', print)"],
         cwd=ROOT,
         check=True,
         timeout=PATIENCE,
@@ -152,7 +164,7 @@ def test_commands_report_and_end(home: Path) -> None:
         child = node.popen(["sleep", "1000"])
         one.down()
         assert child.wait(PATIENCE) == -signal.SIGKILL
-        with pytest.raises(CommandError, match="does not run any more"):
+        with pytest.raises(CommandError, match="host-a has ended"):
             node.run(["true"])
 
 
@@ -162,12 +174,12 @@ def test_two_labs_at_once_do_not_meet(home: Path) -> None:
     with lab("one") as one, lab("two") as two:
         for each, suite in ((one, Suite.PAPER), (two, Suite.TODAY)):
             each.up()
-            each.set_ipsec(suite)
+            change(each, ipsec=suite)
         prefix = note(home, "one")["prefix"]
-        one.set_link(Profile(rtt=0.05))
+        change(one, link=Profile(rtt=0.05))
         one.down()
         assert [name for name in netns.names() if name.startswith(str(prefix))] == []
-        two.set_link(Profile(rtt=0.01))
+        change(two, link=Profile(rtt=0.01))
         assert measure(two.provider) >= 0.01
         two.node("host-a").check(["swanctl", "--stats"])
         prefix = note(home, "two")["prefix"]
@@ -180,7 +192,7 @@ def test_a_keeper_that_was_killed_leaves_nothing_after_down(home: Path) -> None:
     with lab("one") as one:
         one.up()
         if strongswan:
-            one.set_ipsec(Suite.TODAY)
+            change(one, ipsec=Suite.TODAY)
         one.node("host-b").check(["sh", "-c", "sleep 1000 >/dev/null 2>&1 &"])
         found = note(home)
         os.kill(int(str(found["pid"])), signal.SIGKILL)
@@ -189,11 +201,11 @@ def test_a_keeper_that_was_killed_leaves_nothing_after_down(home: Path) -> None:
             pid for name in netns.names() if name.startswith(str(found["prefix"])) for pid in netns.pids(name)
         ]
         assert len(inside) >= (3 if strongswan else 1)
-        with pytest.raises(LabError, match="keeper does not answer"):
+        with pytest.raises(LabError, match="keeper process does not answer"):
             one.provider.set_link(Profile())
         one.down()
-    # Killed, but a process takes a moment to die.
-    assert eventually(lambda: [pid for pid in inside if provider_module._birth(pid) is not None] == [])
+    # A killed process takes a moment to end.
+    assert eventually(lambda: all(map(ended, inside)))
     nothing_left(home, found["prefix"])
 
 
@@ -234,7 +246,7 @@ NetnsProvider(Spec(name="one", provider="netns"), Path({str(home / "one")!r}), p
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL
     pid = int(done.stdout)
-    assert eventually(lambda: provider_module._birth(pid) is None)
+    assert eventually(lambda: ended(pid))
     provider = NetnsProvider(Spec(name="one", provider="netns"), home / "one", print)
     assert provider.nodes() == {}
     provider.down()

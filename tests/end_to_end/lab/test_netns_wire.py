@@ -1,4 +1,4 @@
-"""The wire check on real ESP: the same transfer, with IPsec and without, captured where the link is."""
+"""The wire check on real ESP: the same transfer with and without IPsec, captured on the link."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,15 @@ pytest.importorskip("scapy", reason="scapy is not installed")
 pytest.importorskip("numpy", reason="numpy is not installed")
 
 from lab.hosts.guest import canaries
-from lab.hosts.lab import Lab
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import swan
-from lab.hosts.role.swan_proof import exchange, recording
+from lab.hosts.role.capture import record_all, recording_at
+from lab.hosts.role.swan_proof import exchange
 from lab.hosts.spec import Suite
 from lab.verify.judge.check import Finding, check_capture
 from lab.verify.judge.explain import EXPECTED, Expect
 from lab.verify.judge.verdict import Verdict, judged
+from tests.helpers.labs import change
 
 pytestmark = [pytest.mark.root, pytest.mark.lab]
 A, B = swan.ends("tunnel")
@@ -40,25 +41,28 @@ with socket.create_connection((sys.argv[1], 7000), 60) as out:
 """
 
 
+def send(lab: Lab, data: bytes) -> None:
+    """Send `data` from host-a to host-b over TCP."""
+    listen = lab.node("host-b").popen([sys.executable, "-c", _LISTEN, B.address], stdout=subprocess.PIPE)
+    assert listen.stdout is not None and listen.stdout.readline() == b"ready\n"
+    alarm = threading.Timer(120, listen.kill)
+    alarm.start()
+    sender = lab.node("host-a").popen([sys.executable, "-c", _SEND, B.address], stdin=subprocess.PIPE)
+    sender.communicate(data, timeout=120)
+    assert (sender.returncode, listen.wait()) == (0, 0)
+    alarm.cancel()
+    listen.stdout.close()
+
+
 def sent(lab: Lab, data: bytes, path: Path) -> Finding:
-    """`data` goes from host-a to host-b over TCP; what the check makes of the capture."""
-    with recording(lab.provider, path) as counts:
-        listen = lab.node("host-b").popen([sys.executable, "-c", _LISTEN, B.address], stdout=subprocess.PIPE)
-        assert listen.stdout is not None and listen.stdout.readline() == b"ready\n"
-        alarm = threading.Timer(120, listen.kill)
-        alarm.start()
-        send = lab.node("host-a").popen([sys.executable, "-c", _SEND, B.address], stdin=subprocess.PIPE)
-        send.communicate(data, timeout=120)
-        assert (send.returncode, listen.wait()) == (0, 0)
-        alarm.cancel()
-        listen.stdout.close()
-    assert counts["dropped"] == 0
+    """Send `data` from host-a to host-b over TCP, and return what the check finds in the capture."""
+    record_all(lab.provider, path, lambda: send(lab, data))
     return check_capture(path, canaries.DISK, Expect(EXPECTED["esp"]))
 
 
 @pytest.mark.parametrize("suite", list(Suite))
 def test_esp_shows_nothing_and_plain_tcp_everything(netns_ipsec_lab: Lab, suite: Suite, tmp_path: Path) -> None:
-    netns_ipsec_lab.set_ipsec(suite)
+    change(netns_ipsec_lab, ipsec=suite)
     data = canaries.lines(canaries.DISK) + os.urandom(200_000) + b"all work and no play\n" * 20_000
     finding = sent(netns_ipsec_lab, data, tmp_path / "x.pcap")
     if suite is Suite.OFF:
@@ -70,17 +74,13 @@ def test_esp_shows_nothing_and_plain_tcp_everything(netns_ipsec_lab: Lab, suite:
 
 
 def test_the_key_exchange_is_known(netns_ipsec_lab: Lab, tmp_path: Path) -> None:
-    """What strongSwan sends before there is ESP, what ping sends in it and beside it, and neighbour discovery."""
-    netns_ipsec_lab.set_ipsec(Suite.OFF)
+    """Packets of strongSwan before there is ESP, of ping inside and outside of ESP, and of neighbour discovery."""
+    change(netns_ipsec_lab, ipsec=Suite.OFF)
     node = netns_ipsec_lab.node("host-a")
-    words = ["tcpdump", "-i", "any", "-n", "-U", "--immediate-mode", "-Z", "root", "-w", "/run/ike.pcap"]
-    with node.popen(words, stderr=subprocess.PIPE) as recorder:
-        assert recorder.stderr is not None and any(b"listening on" in line for line in recorder.stderr)
-        netns_ipsec_lab.set_ipsec(Suite.TODAY)
+    with recording_at(node, tmp_path / "x.pcap", remote="/run/ike.pcap") as counts:
+        change(netns_ipsec_lab, ipsec=Suite.TODAY)
         exchange(node, B.address)
-        time.sleep(0.5)  # until it was recorded
-        recorder.terminate()
-    node.get("/run/ike.pcap", tmp_path / "x.pcap")
+    assert counts.dropped == 0
     finding = check_capture(tmp_path / "x.pcap", canaries.DISK, Expect(EXPECTED["any"]))
     assert {"udp/500 ike", "udp/4500 ike", "udp/4500 esp", "icmp"} <= finding.kinds.keys()
     assert judged(finding, "esp") == (Verdict.PROVED, [])

@@ -1,6 +1,6 @@
-"""A lab by Vagrant: machines booted, a link seen, IPsec proved, and all of it gone again, also after a kill.
+"""A lab made by Vagrant: machines boot, the link and IPsec work, and nothing is left afterwards, even after a kill.
 
-Some ten minutes under software emulation, and libvirt must run: only with XENLAB_TEST_VAGRANT=1.
+It takes ten minutes under software emulation and needs libvirt, so it runs only with XENLAB_TEST_VAGRANT=1.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from pathlib import Path
 import pytest
 
 from lab.hosts import topology
-from lab.hosts.folder import Folder
-from lab.hosts.lab import Lab, open_lab
+from lab.hosts.lifecycle.folder import Folder
+from lab.hosts.lifecycle.lab import Lab, open_lab
 from lab.hosts.provider import vagrant_libvirt
 from lab.hosts.role import router
 from lab.hosts.spec import Spec, Suite
 from lab.pytest_plugin import brought_up, skip_if_missing
 from netem.profile import Profile
+from tests.helpers.labs import change
 
 pytestmark = [
     pytest.mark.lab,
@@ -36,13 +37,13 @@ LINK = Profile(rtt=0.06)
 
 
 def left_in_libvirt(name: str) -> list[str]:
-    """What has the lab's prefix."""
+    """Return the names in libvirt that have the lab's prefix."""
     words = (("list", "--all", "--name"), ("net-list", "--all", "--name"), ("vol-list", vagrant_libvirt.POOL))
     return [line for each in words for line in vagrant_libvirt.names(*each) if line.startswith(f"xenlab-{name}-")]
 
 
 def processes_of(folder: Path) -> list[str]:
-    """Processes that were started for the lab in `folder`."""
+    """Return the processes that were started for the lab in `folder`."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -86,14 +87,14 @@ def test_the_hosts_know_each_other(vagrant_lab: Lab) -> None:
 
 def test_the_link_is_as_asked_and_changes(vagrant_lab: Lab) -> None:
     assert router.measure(vagrant_lab.provider) >= LINK.rtt
-    vagrant_lab.set_link(Profile(rtt=0.12, rate_bits=100_000_000))
+    change(vagrant_lab, link=Profile(rtt=0.12, rate_bits=100_000_000))
     assert router.measure(vagrant_lab.provider) >= 0.12
-    vagrant_lab.set_link(LINK)
+    change(vagrant_lab, link=LINK)
 
 
 def test_ipsec_on_and_off(vagrant_lab: Lab) -> None:
-    vagrant_lab.set_ipsec(Suite.TODAY)
-    vagrant_lab.set_ipsec(Suite.OFF)
+    change(vagrant_lab, ipsec=Suite.TODAY)
+    change(vagrant_lab, ipsec=Suite.OFF)
 
 
 def test_consoles_are_kept(vagrant_lab: Lab) -> None:

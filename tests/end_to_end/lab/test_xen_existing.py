@@ -1,4 +1,4 @@
-"""The existing way on real Xen: a guest starts, is moved by plain xl migrate, and is whole afterwards."""
+"""The existing way on real Xen: a guest is migrated by plain xl migrate, and is intact afterwards."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from pathlib import Path
 import pytest
 
 from lab import cli
-from lab.hosts.lab import Lab
-from lab.hosts.role.swan_proof import recording
+from lab.hosts.lifecycle.lab import Lab
+from lab.hosts.role.capture import recording
 from lab.hosts.spec import Suite
 from lab.hosts.topology import HOST_A, HOST_B
 from lab.measure.ways import WAYS
 from lab.measure.xen.guest import GUEST, destroy, domains
 from lab.measure.xen.hosts import measure
+from tests.helpers.labs import change
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 
 @pytest.mark.smoke
 def test_a_guest_moves_through_ipsec(xen_lab: Lab) -> None:
-    xen_lab.set_ipsec(Suite.PAPER)
+    change(xen_lab, ipsec=Suite.PAPER)
     said: list[str] = []
     figures = measure(WAYS["existing"], xen_lab, said.append).figures
     # 256 MiB of memory were carried, most of them zero and sent as such or not at all
@@ -35,8 +36,8 @@ def test_a_guest_moves_through_ipsec(xen_lab: Lab) -> None:
 
 
 def test_what_is_not_protected_is_found_on_the_wire(xen_lab: Lab, tmp_path: Path) -> None:
-    """The wire check on a real xl's stream and a plain copy of the disk: every canary of either."""
-    xen_lab.set_ipsec(Suite.OFF)
+    """The wire check finds every canary in the stream of real xl and in a plain copy of the disk."""
+    change(xen_lab, ipsec=Suite.OFF)
     capture = tmp_path / "plain.pcap"
     with recording(xen_lab.provider, capture):
         figures = measure(WAYS["plain"], xen_lab, lambda text: None).figures

@@ -1,10 +1,10 @@
-"""Migrations broken on real Xen: afterwards exactly one guest runs, the right one, whole, and it can be moved.
+"""Migrations that fail on real Xen: afterwards exactly one guest runs, the right one, intact, and can be migrated.
 
-Every case sets a trap on a host (tests/helpers/xen_moves.py) that breaks something the moment a point of the
-migration is reached, lets the migration end, and does what an administrator does: `xenplugin recover` on both
-hosts, in one order or the other. The guest itself tells if it ever ran twice, from an older state, or with a
-damaged disk. It stays where the case has left it, so the next case's migration is the one "after"; the last test
-moves it there and back.
+Each case sets a trap on a host (tests/helpers/xen_moves.py) that breaks something when the migration reaches a
+certain point, waits for the end of the migration, and runs `xenplugin recover` on both hosts, in either order, as
+an administrator would. The guest reports whether it ever ran twice, from an older state, or with a damaged disk. It
+stays where a case has left it, so the next case begins with a migration after a failure; the last test migrates it
+there and back.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.hosts.lab import Lab
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
+from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.topology import ROUTER, SITE_B
-from tests.helpers.xen_moves import ASK, Guest, Trap, clean, domains, hosts, migrate, moved, recover
+from tests.helpers.xen_moves import ASK, Guest, Trap, clean, domains, hosts, migrate, moved, recover, started
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 FEW = ("--streams", "2", "--level", "1")
@@ -46,26 +46,19 @@ BEFORE = (MEMORY, STOPPED)
 
 @pytest.fixture(scope="module")
 def guest(xen_lab: Lab) -> Iterator[Guest]:
-    """g1 with 128 MiB, running on one of the hosts, its disk on both; it writes to its disk."""
-    made = Guest(xen_lab, "g1", ["memory=128"])
-    made.create(hosts(xen_lab)[0])
-    made.say("disk 200")
-    yield made
-    made.destroy()
-
-
-def way(guest: Guest) -> tuple[Node, Node]:
-    """Where it runs, and the other host."""
-    here = guest.home().node
-    return here, next(node for node in hosts(guest.lab) if node.name != here.name)
+    """g1 with 128 MiB, running on one of the hosts with its disk on both, and writing to its disk."""
+    with started(xen_lab) as made:
+        made.say("disk 200")
+        yield made
 
 
 def settled(guest: Guest, first: str, where: Node | None = None) -> None:
-    """After recovery on both hosts one guest runs, `where` if that is known, whole; nothing of it is left."""
+    """Recover on both hosts, and check that one intact guest runs, on `where` if given, and nothing else is
+    left."""
     nodes = sorted(hosts(guest.lab), key=lambda node: node.name != first)
     said = [recover(node) for node in nodes]
     assert said[1][0] == 0, said
-    if said[0][0]:  # it needed the other's word
+    if said[0][0]:  # it needed the record of the other host
         assert recover(nodes[0])[0] == 0, said
     home = guest.home()
     assert where is None or home.node.name == where.name
@@ -99,7 +92,7 @@ def settled(guest: Guest, first: str, where: Node | None = None) -> None:
     ],
 )
 def test_a_process_is_killed(guest: Guest, at: tuple[str, ...], who: str, first: str) -> None:
-    source, target = way(guest)
+    source, target = guest.sides()
     here = target if "destination" in at else source
     kill = f"p=$({PIDS[who]}); kill -9 $p && echo killed $p"
     if who in FAR and here is source:
@@ -115,8 +108,9 @@ def test_a_process_is_killed(guest: Guest, at: tuple[str, ...], who: str, first:
 
 @pytest.mark.parametrize("at", [MEMORY, STOPPED, OPEN, HANDING], ids=["memory", "stopped", "handover", "handing"])
 def test_the_link_is_cut(guest: Guest, at: tuple[str, ...]) -> None:
-    """Nothing passes and nobody is told: both sides give up by themselves; when it is back, all is settled."""
-    source, target = way(guest)
+    """Packets are dropped silently: both sides give up by themselves, and recovery succeeds when the link is
+    back."""
+    source, target = guest.sides()
     router = guest.lab.node(ROUTER.name)
     device = f"$(ip -br link | awk '/{ROUTER.nic(SITE_B).mac}/ {{print $1}}')"
     trap = Trap(source, at, "echo held; read -r _")
@@ -128,7 +122,7 @@ def test_the_link_is_cut(guest: Guest, at: tuple[str, ...]) -> None:
         trap.end()
         code, said = move.end()
         print(f"{at}: exit code {code}, {said.strip()[-300:]}")
-        # The far side's xl is not held: it may have been asked, and have answered, before the link is down.
+        # The remote xl is not stopped: it may have answered a request before the link is down.
         assert code or at is HANDING
     finally:
         router.check(["sh", "-c", f"ip link set {device} up"])
@@ -136,7 +130,7 @@ def test_the_link_is_cut(guest: Guest, at: tuple[str, ...]) -> None:
 
 
 def refused(guest: Guest, source: Node, target: Node, *options: str) -> tuple[int, str]:
-    """Exit code and last error of a migration that must fail; the guest stays where it was, whole."""
+    """Return exit code and last error of a migration that must fail, and check that the guest stays intact."""
     move = migrate(source, target, guest.name, *FEW, *options)
     code, _ = move.end()
     assert code != 0
@@ -148,7 +142,7 @@ def refused(guest: Guest, source: Node, target: Node, *options: str) -> tuple[in
 
 
 def test_the_far_disk_is_full(guest: Guest) -> None:
-    source, target = way(guest)
+    source, target = guest.sides()
     target.check(["mount", "-t", "tmpfs", "-o", "size=20m", "none", "/srv/guests"])
     try:
         code, said = refused(guest, source, target)
@@ -158,7 +152,7 @@ def test_the_far_disk_is_full(guest: Guest) -> None:
 
 
 def test_the_name_is_taken(guest: Guest) -> None:
-    source, target = way(guest)
+    source, target = guest.sides()
     target.check(["xl", "create", "-q", f"/srv/guests/{guest.name}.cfg", "memory=128", "disk=[]"], timeout=300)
     other = next(domain for domain in domains(target) if domain.name == guest.name)
     try:
@@ -170,8 +164,8 @@ def test_the_name_is_taken(guest: Guest) -> None:
 
 
 def test_the_target_is_in_use(guest: Guest) -> None:
-    """Another guest has the disk that is at the target's path."""
-    source, target = way(guest)
+    """Another guest uses the disk at the target's path."""
+    source, target = guest.sides()
     target.check(["xl", "create", "-q", f"/srv/guests/{guest.name}.cfg", 'name="other"', "memory=128"], timeout=300)
     try:
         code, said = refused(guest, source, target)
@@ -181,14 +175,14 @@ def test_the_target_is_in_use(guest: Guest) -> None:
 
 
 def test_ssh_is_refused(guest: Guest) -> None:
-    source, target = way(guest)
+    source, target = guest.sides()
     code, said = refused(guest, source, target, "-s", "ssh -o BatchMode=yes -p 9")
     assert code in (11, 14), said
 
 
 def test_ctrl_c(guest: Guest) -> None:
-    """While the guest stands still: it goes on at the source."""
-    source, target = way(guest)
+    """Interrupted while the guest is suspended: it continues at the source."""
+    source, target = guest.sides()
     trap = Trap(source, STOPPED, f"kill -INT $({PIDS['supervisor']})")
     code, _ = migrate(source, target, guest.name, *FEW, *STATIC).end()
     trap.end()
@@ -198,6 +192,6 @@ def test_ctrl_c(guest: Guest) -> None:
 
 def test_it_can_still_be_moved(guest: Guest) -> None:
     for _ in range(2):
-        source, target = way(guest)
+        source, target = guest.sides()
         moved(source, target, guest.name, *FEW)
         settled(guest, source.name, target)

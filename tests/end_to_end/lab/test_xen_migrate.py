@@ -1,9 +1,9 @@
-"""Guests move on real Xen with their disks: there and back, in every mode, by every way to ask for it.
+"""Guests are migrated on real Xen with their disks: there and back, in every mode, by each command.
 
-One guest of 128 MiB goes from host to host through all tests of this module, so each begins where the one before
-has left it, and each is also the migration after the others. Two connections are enough for a link without delay,
-and on emulated CPUs the threads of more cost more than they bring; a far side that is slow for want of CPU looks
-like a slow link, so that the level would grow, and cost both hosts' CPUs more.
+All tests of this module migrate the same guest of 128 MiB, so each begins where the one before has left it. Two
+connections are enough for a link without delay; on emulated CPUs the threads of more cost more than they gain. The
+level is fixed, because a remote side that lacks CPU time looks like a slow link, and a higher level would cost even
+more CPU time on both hosts.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from lab.hosts.lab import Lab
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
+from lab.hosts.lifecycle.lab import Lab
 from lab.measure.ways import WAYS
 from lab.measure.xen.hosts import measure
-from tests.helpers.xen_moves import MOVE, Guest, Move, clean, hosts, migrate, moved
+from tests.helpers.xen_moves import MOVE, Guest, Move, clean, hosts, migrate, moved, started
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 FEW = ("--streams", "2", "--level", "1")
@@ -26,27 +26,14 @@ VERIFY = "PYTHONPATH=/usr/lib/xen-4.17/lib/python /usr/lib/xen-4.17/bin/verify-s
 
 @pytest.fixture(scope="module")
 def guest(xen_lab: Lab) -> Iterator[Guest]:
-    """g1, running on host-a; host-b has nothing of its disk."""
-    made = Guest(xen_lab, "g1", ["memory=128"])
-    made.create(hosts(xen_lab)[0])
-    forget_disk(hosts(xen_lab)[1], made)
-    yield made
-    made.destroy()
-
-
-def forget_disk(node: Node, guest: Guest) -> None:
-    """Remove whatever `node` has of the guest's disk."""
-    node.check(["sh", "-c", 'rm -f "$1" "${1%/*}/.${1##*/}.xenplugin-"*', "sh", guest.disk])
-
-
-def way(guest: Guest) -> tuple[Node, Node]:
-    """Where it runs, and the other host."""
-    here = guest.home().node
-    return here, next(node for node in hosts(guest.lab) if node.name != here.name)
+    """g1, running on host-a, with no copy of its disk on host-b."""
+    with started(xen_lab) as made:
+        made.forget_disk(hosts(xen_lab)[1])
+        yield made
 
 
 def arrived(guest: Guest, target: Node) -> None:
-    """It runs there and only there, is whole, and neither host has anything left of the migration."""
+    """Check that the guest runs only there, is intact, and that nothing of the migration is left on either host."""
     assert guest.home().node.name == target.name
     guest.check_whole()
     for node in hosts(guest.lab):
@@ -55,16 +42,16 @@ def arrived(guest: Guest, target: Node) -> None:
 
 
 def there(guest: Guest, *options: str) -> dict[str, Any]:
-    """The result of moving it to the other host, where it arrives."""
-    source, target = way(guest)
+    """Migrate the guest to the other host, check it there, and return the result."""
+    source, target = guest.sides()
     result = moved(source, target, guest.name, *FEW, *options)
     arrived(guest, target)
     return result
 
 
 def test_there_and_back(guest: Guest) -> None:
-    """The second time only a difference moves. Its writes are watched, not guessed by comparing."""
-    source, target = way(guest)
+    """The second time only a difference is sent, and writes are found by dirty tracking, not by comparison."""
+    source, target = guest.sides()
     move = migrate(source, target, guest.name, *FEW)
     code, said = move.end()
     assert code == 0, said
@@ -78,7 +65,7 @@ def test_there_and_back(guest: Guest) -> None:
 
 
 def test_a_busy_guest(guest: Guest) -> None:
-    """What it writes to its disk and memory meanwhile arrives: it looks itself, eight seconds later."""
+    """What the guest writes to disk and memory during the migration arrives; it checks that after eight seconds."""
     guest.say("disk 500")
     guest.say("memory 300")
     guest.await_trace(lambda seen: seen.rounds >= 2, "it checks nothing")
@@ -94,20 +81,20 @@ def test_stopped(guest: Guest, mode: str) -> None:
     result = there(guest, "--mode", mode)
     assert result["mode"] == mode and result["phases"].get("disks") is None
     if mode == "full":
-        assert result["disks"][0]["bytes_wire"] > 50e6  # what the disk holds, not compressed
+        assert result["disks"][0]["bytes_wire"] > 50e6  # the data on the disk, not compressed
 
 
 def test_by_hand(guest: Guest) -> None:
-    source, target = way(guest)
+    source, target = guest.sides()
     code, said = Move(source, ["xl", "migrate", "-s", "xenplugin transport", guest.name, target.name]).end()
     assert code == 0, said
     arrived(guest, target)
 
 
 def test_enabled_and_disabled(guest: Guest) -> None:
-    """Plain `xl migrate` takes the disk along once it is enabled, and not any more afterwards."""
-    source, target = way(guest)
-    forget_disk(target, guest)
+    """Plain `xl migrate` moves the disk while the plugin is enabled, and not after it is disabled."""
+    source, target = guest.sides()
+    guest.forget_disk(target)
     source.check(["xenplugin", "enable"], timeout=120)
     try:
         code, said = Move(source, ["sh", "-lc", f"xl migrate {guest.name} {target.name}"]).end()
@@ -115,8 +102,8 @@ def test_enabled_and_disabled(guest: Guest) -> None:
         arrived(guest, target)
     finally:
         source.check(["xenplugin", "disable"], timeout=120)
-    source, target = way(guest)
-    forget_disk(target, guest)
+    source, target = guest.sides()
+    guest.forget_disk(target)
     move = Move(source, ["sh", "-lc", f"xl migrate {guest.name} {target.name}"])
     code, said = move.end()
     assert code != 0
@@ -125,7 +112,7 @@ def test_enabled_and_disabled(guest: Guest) -> None:
 
 
 def test_downtime_beside_plain_xl(xen_lab: Lab, guest: Guest) -> None:
-    """The same guest (256 MiB) by plain xl, whose disk was copied before, and by the plugin with its disk."""
+    """The same guest (256 MiB) by plain xl, after its disk was copied, and by the plugin with its disk."""
     guest.destroy()
     plain, ours = (measure(WAYS[name], xen_lab, print).figures for name in ("existing", "live"))
     assert plain is not None and ours is not None and ours.result is not None
@@ -137,7 +124,7 @@ def test_downtime_beside_plain_xl(xen_lab: Lab, guest: Guest) -> None:
 
 
 def test_a_logical_volume(xen_lab: Lab, guest: Guest) -> None:
-    """g2, whose disk is a volume on both hosts, there and back; its writes are watched as well."""
+    """g2, whose disk is a logical volume on both hosts, there and back, with dirty tracking."""
     a, b = hosts(xen_lab)
     for node in (a, b):
         node.check(["xenlab-guest", "lvm"], timeout=300)
@@ -156,15 +143,15 @@ def test_a_logical_volume(xen_lab: Lab, guest: Guest) -> None:
 
 
 def test_what_comes_out_is_what_went_in(guest: Guest) -> None:
-    """Xen's own verifier finds nothing wrong with the stream before and behind the plugin, byte for byte one."""
-    source, target = way(guest)
+    """Xen's own verifier accepts the stream before and after the plugin, which are identical."""
+    source, target = guest.sides()
     folder = "/root/recorded"
     before = (
         f"#!/bin/sh\ntee {folder}/in | xenplugin transport {' '.join(FEW)} --remote-program {folder}/far"
         + ' "$@"\n'
     )
     far = f'#!/bin/sh\nPATH={folder}:/usr/sbin:/usr/bin exec xenplugin "$@"\n'
-    # It takes xl's place only for the migration; its status is xl's own business there.
+    # The plugin replaces only `xl migrate`; other verbs are xl's own.
     behind = f"""#!/bin/sh
 case " $* " in
 *" migrate-receive "*) tee {folder}/out | /usr/sbin/xl "$@" ;;
@@ -189,12 +176,12 @@ esac
 
 
 def test_pvh(xen_lab: Lab) -> None:
-    """g3, hardware virtualised."""
+    """g3, with hardware virtualisation."""
     a, b = hosts(xen_lab)
     hvm = Guest(xen_lab, "g3", ["memory=128"])
     try:
         hvm.create(a)
-        forget_disk(b, hvm)
+        hvm.forget_disk(b)
         moved(a, b, "g3", *FEW)
         arrived(hvm, b)
     finally:

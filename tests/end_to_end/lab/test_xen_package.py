@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lab.hosts import deb
+from lab.hosts.image import plugin_package
 from lab.hosts.image.build import home
-from lab.hosts.lab import Lab
+from lab.hosts.lifecycle.lab import Lab
 from xenplugin import __version__
 
 HOSTS = ("host-a", "host-b")
@@ -19,7 +19,7 @@ def test_the_package_is_there_and_whole(xen_lab: Lab, host: str) -> None:
     node = xen_lab.node(host)
     assert node.check(["xenplugin", "--version"]) == f"xenplugin, version {__version__}\n"
     assert node.check(["dpkg", "-V", "xenplugin"]) == ""
-    assert node.check(["cat", "/var/lib/dpkg/info/xenplugin.md5sums"]) == deb.obtain(home(), print).files
+    assert node.check(["cat", "/var/lib/dpkg/info/xenplugin.md5sums"]) == plugin_package.obtain(home(), print).files
 
 
 def test_what_was_taken_away_is_put_back(xen_lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""What the fast tests' stand-ins are like, the real ones in dom0 are: the same cases for both."""
+"""The fakes of the fast tests behave like the real programs in dom0: the same cases for both."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.hosts.lab import Lab
-from tests.helpers.xen_moves import Guest, hosts
+from lab.hosts.lifecycle.lab import Lab
+from tests.helpers.xen_moves import Guest, hosts, started
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 CASES = Path(__file__).parents[2] / "lab" / "fakexen"
@@ -18,10 +18,8 @@ WITHIN = 300
 
 @pytest.fixture
 def guest(xen_lab: Lab) -> Iterator[Guest]:
-    made = Guest(xen_lab, "g1", ["memory=128"])
-    made.create(hosts(xen_lab)[0])
-    yield made
-    made.destroy()
+    with started(xen_lab) as made:
+        yield made
 
 
 def test_xl(xen_lab: Lab, guest: Guest) -> None:

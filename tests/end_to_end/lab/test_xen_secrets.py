@@ -1,5 +1,5 @@
-"""What the hosts show while a guest moves: no secret of the session in an argument, an environment, a log, the
-journal, a state file or xenstore; and the same search finds one that was put into each of these."""
+"""While a guest is migrated, no secret of the session is in an argument, an environment, a log, the journal, a
+state file or xenstore; and the same search finds a secret that was put into each of these."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.hosts.lab import Lab
-from lab.hosts.secrets import look_at_hosts
-from tests.helpers.xen_moves import Guest, hosts, moved
+from lab.hosts.lifecycle.lab import Lab
+from lab.hosts.role.secrets import look_at_hosts
+from tests.helpers.xen_moves import Guest, hosts, moved, started
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 #: Puts a secret, its first argument, where it must not be, and takes it away when its standard input ends.
@@ -31,17 +31,15 @@ rm /var/log/xenlab-planted.log
 
 @pytest.fixture
 def guest(xen_lab: Lab) -> Iterator[Guest]:
-    """g1, running on host-a; host-b has nothing of its disk."""
-    made = Guest(xen_lab, "g1", ["memory=128"])
-    made.create(hosts(xen_lab)[0])
-    hosts(xen_lab)[1].check(["sh", "-c", 'rm -f "$1" "${1%/*}/.${1##*/}.xenplugin-"*', "sh", made.disk])
-    yield made
-    made.destroy()
+    """g1, running on host-a, with no copy of its disk on host-b."""
+    with started(xen_lab) as made:
+        made.forget_disk(hosts(xen_lab)[1])
+        yield made
 
 
 def test_nothing_secret_lies_open_while_a_guest_moves(xen_lab: Lab, guest: Guest) -> None:
     source, target = hosts(xen_lab)
-    before = {name: each.leaks for name, each in look_at_hosts(xen_lab.provider, 0.0).items()}  # of the other test
+    before = {name: each.leaks for name, each in look_at_hosts(xen_lab.provider, 0.0).items()}  # by the other test
     result: list[object] = []
     moving = threading.Thread(target=lambda: result.append(moved(source, target, guest.name, "--level", "1")))
     moving.start()
@@ -50,7 +48,7 @@ def test_nothing_secret_lies_open_while_a_guest_moves(xen_lab: Lab, guest: Guest
     assert result
     for name, each in looked.items():
         assert [leak for leak in each.leaks if leak not in before[name]] == []
-        assert all(each.places.values()), each.places  # nothing that was to be looked at was not there
+        assert all(each.places.values()), each.places  # every kind of place was searched
 
 
 def test_what_lies_open_is_found_wherever_it_lies(xen_lab: Lab) -> None:

@@ -1,4 +1,5 @@
-"""Two real Xen hosts and a router: up, seen to be what it says it is, and gone whatever happens to its maker."""
+"""Two real Xen hosts and a router come up as described, and are removed even if the command that starts them is
+killed."""
 
 from __future__ import annotations
 
@@ -14,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from lab.hosts.folder import home
-from lab.hosts.lab import Lab
+from lab.hosts.lifecycle.folder import home
+from lab.hosts.lifecycle.lab import Lab
+from lab.hosts.lifecycle.strategy import State
 from lab.hosts.role import router
 from lab.hosts.spec import Spec
-from lab.hosts.strategy import State
 from netem.profile import Profile
+from tests.helpers.labs import change
 
 ROOT = Path(__file__).parents[3]
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
@@ -39,7 +41,7 @@ def xenlab(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def processes(folder: Path) -> list[int]:
-    """Whatever has the lab's folder on its command line."""
+    """Return the processes that have the lab's folder on their command lines."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -67,10 +69,10 @@ def test_status_says_what_runs(xen_lab: Lab) -> None:
 
 def test_the_link_is_as_long_as_asked(xen_lab: Lab) -> None:
     before = router.measure(xen_lab.provider)
-    xen_lab.set_link(Profile.parse(rtt="80ms", rate="50mbit"))
+    change(xen_lab, link=Profile.parse(rtt="80ms", rate="50mbit"))
     assert router.measure(xen_lab.provider) >= 0.08
     assert "rate 50Mbit" in xen_lab.node("router").check(["tc", "qdisc"])
-    xen_lab.set_link(Profile())
+    change(xen_lab, link=Profile())
     assert "rate" not in xen_lab.node("router").check(["tc", "qdisc"])
     assert before < 0.08
 
@@ -87,8 +89,8 @@ def test_a_guest_counts(xen_lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("machines", [0, 1, 3])
-def test_a_maker_that_is_killed_leaves_nothing_that_down_does_not_find(xen_lab: Lab, machines: int) -> None:
-    """Another lab beside the first, killed while it starts; the first does not notice."""
+def test_down_removes_what_a_killed_up_has_left(xen_lab: Lab, machines: int) -> None:
+    """A second lab, killed while it starts; the first is not affected."""
     spec = Spec(name=f"killed-{machines}-{os.getpid()}")
     folder = home() / spec.name
     with subprocess.Popen([sys.executable, "-m", "lab", "up", "--name", spec.name], cwd=ROOT) as maker:
@@ -110,7 +112,7 @@ def test_a_maker_that_is_killed_leaves_nothing_that_down_does_not_find(xen_lab: 
 
 
 def test_a_machine_that_ended_comes_back(xen_lab: Lab) -> None:
-    """Last, for it takes a boot: the router, which boots soonest."""
+    """The last test, because it takes a boot; of the router, which boots fastest."""
     pid = xen_lab.provider.details()["router"]["pid"]
     os.kill(pid, signal.SIGKILL)
     await_(lambda: xen_lab.gone() == ["router"], "it does not end", 60)

@@ -1,4 +1,4 @@
-"""What lab is wanted: what is refused, and that it reads back as it was written."""
+"""The description of a lab: invalid values are refused, and JSON reads back as it was written."""
 
 from __future__ import annotations
 

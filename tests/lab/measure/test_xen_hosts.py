@@ -13,7 +13,7 @@ import pytest
 
 from lab.errors import CheckError, CommandError
 from lab.hosts.guest.trace import Tick, Trace
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
 from lab.hosts.role import clock
 from lab.hosts.spec import Spec
 from lab.measure import images

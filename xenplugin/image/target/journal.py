@@ -29,7 +29,7 @@ from typing import Any
 
 from xenplugin.geometry import MAX_IMAGE, chunk_count
 from xenplugin.image.chunkset import ChunkSet
-from xenplugin.image.files import image_error, os_errors, remove, sync_directory
+from xenplugin.image.files import image_error, os_errors, remove, sync_directory, write_atomically
 
 VERSION = 1
 SUFFIX = ".journal"
@@ -138,7 +138,6 @@ class Journal:
         cls, path: Path, *, target: str, size: int, kind: str, inode: int = 0, durable: ChunkSet | None = None
     ) -> Journal:
         """Write a new journal (over an old one, at once) that is durable, its name too, on return."""
-        draft = path.with_name(path.name + ".new")
         header = {
             "journal": VERSION,
             "target": target,
@@ -147,25 +146,16 @@ class Journal:
             "kind": kind,
             "inode": inode,
         }
+        records = [header, *_durable(durable.runs() if durable else ())]
         with os_errors("write the journal", str(path)):
-            remove(str(draft))
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-            journal = cls(path, os.open(draft, flags, 0o600))
-            try:
-                journal._append([header, *_durable(durable.runs() if durable else ())])
-                os.rename(draft, path)
-                sync_directory(str(path.parent))
-            except BaseException:
-                journal.close()
-                remove(str(draft))
-                raise
-        return journal
+            write_atomically(path, b"".join(map(_line, records)))
+            return cls(path, _open(path))
 
     @classmethod
     def reopen(cls, state: TargetState) -> Journal:
         """Continue the journal that was read as `state`; what did not check is cut off."""
         with os_errors("write the journal", str(state.path)):
-            fd = os.open(state.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = _open(state.path)
             try:
                 os.ftruncate(fd, state.length)
                 os.fsync(fd)
@@ -211,6 +201,10 @@ class Journal:
         with os_errors("remove the journal", str(self.path)):
             remove(str(self.path))
             sync_directory(str(self.path.parent))
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
 def _durable(runs: Iterable[tuple[int, int]]) -> Iterable[dict[str, Any]]:

@@ -1,5 +1,5 @@
-"""What a real guest said (tests/data/guest-g1.log: Xen 4.17 under QEMU, a file on its disk damaged beforehand)
-is read as it was meant, and what the guest is made of fits together."""
+"""Reading the log of a real guest (tests/data/guest-g1.log: Xen 4.17 under QEMU, with a file on its disk damaged
+beforehand), and checks that the parts of the guest fit together."""
 
 from __future__ import annotations
 

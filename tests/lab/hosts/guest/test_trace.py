@@ -1,4 +1,4 @@
-"""Reading what a guest said: ticks in order whatever stands between them, the longest gap, what was wrong."""
+"""Reading a guest's log: ticks among other lines, the longest gap, and corruption."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _pairs(lines: list[str]) -> list[tuple[float, float]]:
 
 
 def test_the_kernel_breaks_into_a_line() -> None:
-    """As it does when the guest is suspended: the tick counts all the same."""
+    """This happens when the guest is suspended; the tick counts nevertheless."""
     text = "1795425484.455367 tick 1503 497.04[  497.356224] Freezing user space processes\n"
     seen = trace.parse(text + "1795425502.618599 tick 1504 515.23\n")
     assert [tick.uptime for tick in seen.ticks] == [497.04, 515.23]

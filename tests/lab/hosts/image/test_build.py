@@ -1,4 +1,4 @@
-"""The cache of images: what is whole is used, what is not is removed, and two builds never meet."""
+"""The cache of images: complete images are used, others are removed, and two builds do not run at once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def whole(entry: Path, size: int | None = None) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Builds in no time; says which parts were run."""
+    """A build that only records which of its parts were run."""
     parts: list[str] = []
 
     def install(self: build._Build, target: Path) -> None:
@@ -112,7 +112,7 @@ def test_no_room_and_missing_programs_are_said_before_anything_is_done(
     home: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "_NEEDED", 1 << 60)
-    with pytest.raises(MissingError, match="GB free") as caught:
+    with pytest.raises(MissingError, match="GiB free") as caught:
         build.obtain(XEN, lambda _: None)
     assert "XDG_CACHE_HOME" in str(caught.value.hint)
     monkeypatch.setattr(build, "missing", lambda: ["mmdebstrap is not installed (apt install mmdebstrap)"])

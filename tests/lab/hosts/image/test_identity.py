@@ -1,4 +1,4 @@
-"""What makes one machine of the image: names, addresses, routes, keys."""
+"""The identity of a machine: name, addresses, routes, keys."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_device_is_known_by_its_mac_and_a_route_stands_where_its_gateway_is() 
 
 def test_keys_are_made_once_and_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "keys"
-    (tmp_path / "keys.new").mkdir()  # of one that was interrupted
+    (tmp_path / "keys.new").mkdir()  # left by an interrupted command
     (tmp_path / "keys.new/administrator").write_text("half")
     first = make_keys(folder).administrator.read_bytes()
     assert make_keys(folder).administrator.read_bytes() == first

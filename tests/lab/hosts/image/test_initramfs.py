@@ -1,4 +1,4 @@
-"""The initramfs: what the kernel will find in it, checked with cpio's own reading of the format."""
+"""The content of the initramfs, read by cpio itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.hosts.image import initramfs
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A tree with a kernel's modules, named and listed as depmod does it."""
+    """A tree with kernel modules, named and listed as by depmod."""
     folder = tmp_path / "usr/lib/modules/6.1.0-1-amd64"
     (folder / "kernel").mkdir(parents=True)
     (tmp_path / "bin").mkdir()
@@ -71,7 +71,7 @@ def test_the_archive_has_all_that_init_needs(tree: Path) -> None:
     assert found["init"] == (stat.S_IFREG | 0o755, b"#!/bin/sh\n")
     assert found["bin/sh"] == (stat.S_IFLNK | 0o777, b"busybox")
     assert found["modules/order"][1] == b"jbd2.ko\n"
-    # The kernel makes no folder for a file: it leaves the file out.
+    # The kernel makes no folder for a file, but skips the file.
     assert all(name.rpartition("/")[0] in {"", *found} for name in found)
 
 
@@ -85,5 +85,5 @@ def test_a_compressed_module_is_unpacked(tree: Path) -> None:
 
 def test_two_kernels_are_an_error(tree: Path) -> None:
     (tree / "usr/lib/modules/6.1.0-2-amd64").mkdir()
-    with pytest.raises(BuildError, match="not 2"):
+    with pytest.raises(BuildError, match="one kernel, but has 2"):
         initramfs.modules_folder(tree)

@@ -1,4 +1,4 @@
-"""A kernel out of a bzImage, of whatever compression."""
+"""Extracting a kernel from a bzImage, with each kind of compression."""
 
 from __future__ import annotations
 

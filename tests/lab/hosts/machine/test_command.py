@@ -1,4 +1,4 @@
-"""QEMU's command line as text: who is joined to whom, what must be in it, what cannot break it."""
+"""QEMU's command line: connections between machines, required options, and escaping."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def values(line: list[str], option: str) -> list[str]:
 
 
 def sockets(machine: Machine) -> dict[str, tuple[str, str]]:
-    """network: (ours, theirs)."""
+    """Return network -> (own socket, socket of the other machine)."""
     found = {}
     for value in values(words(machine), "-netdev"):
         match = re.fullmatch(

@@ -1,4 +1,4 @@
-"""Programs that outlive their starter: found by pid file, never mistaken, ended whatever they do."""
+"""Programs that outlive the command that started them: recognised by pid file, and always stopped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def await_(condition, what: str) -> None:  # type: ignore[no-untyped-def]
 
 
 class Program:
-    """A sleeper with a mark of its own."""
+    """A program that sleeps and has its own mark."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -62,7 +62,7 @@ def nobody_answers() -> None:
 
 
 def alive(pid: int) -> bool:
-    """Runs, and is not just waiting to be reaped."""
+    """Return whether the process runs; a zombie does not."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     return False
@@ -70,7 +70,7 @@ def alive(pid: int) -> bool:
 
 def test_it_runs_on_and_is_ended(program: Program) -> None:
     pid = program.start()
-    assert os.getsid(pid) != os.getsid(0)  # ctrl-C is for us, not for it
+    assert os.getsid(pid) != os.getsid(0)  # so ctrl-C does not reach it
     process.end(program.pid_file, program.mark, nobody_answers)
     assert not alive(pid) and not program.pid_file.exists()
     process.end(program.pid_file, program.mark, lambda: None)  # again: nothing happens
@@ -90,7 +90,7 @@ def test_what_ignores_everything_is_killed(program: Program, monkeypatch: pytest
     assert not alive(pid)
 
 
-def test_a_pid_that_is_somebody_elses_now_is_left_alone(program: Program) -> None:
+def test_another_process_with_the_same_pid_is_left_alone(program: Program) -> None:
     with subprocess.Popen(["sleep", "600"]) as other:
         try:
             program.pid_file.write_text(f"{other.pid}\n")
@@ -101,7 +101,7 @@ def test_a_pid_that_is_somebody_elses_now_is_left_alone(program: Program) -> Non
             other.kill()
 
 
-def test_one_whose_mark_only_begins_like_ours_is_not_ours(program: Program) -> None:
+def test_a_longer_mark_is_not_ours(program: Program) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", f"{program.mark}2"]) as other:
         try:
             program.pid_file.write_text(f"{other.pid}\n")
@@ -110,9 +110,9 @@ def test_one_whose_mark_only_begins_like_ours_is_not_ours(program: Program) -> N
             other.kill()
 
 
-def test_who_looks_as_soon_as_it_was_started_finds_it(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not its starter, half-way."""
-    monkeypatch.setenv("PATH", 30_000 * "/x:" + os.environ["PATH"])  # which takes the starter a while to search
+def test_a_program_is_found_as_soon_as_start_returns(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program itself, not its starter."""
+    monkeypatch.setenv("PATH", 30_000 * "/x:" + os.environ["PATH"])  # a long search for the starter
     process.start(["sleep", "600"], program.pid_file, program.log, program.folder)
     pid = int(program.pid_file.read_text())
     assert process.__name__.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -120,7 +120,7 @@ def test_who_looks_as_soon_as_it_was_started_finds_it(program: Program, monkeypa
 
 
 @pytest.mark.parametrize("text", ["", "x\n", "-1\n", "99999999\n"])
-def test_a_pid_file_that_says_nothing_is_no_process(program: Program, text: str) -> None:
+def test_a_malformed_pid_file_means_no_process(program: Program, text: str) -> None:
     program.pid_file.write_text(text)
     assert process.running(program.pid_file, program.mark) is None
     process.end(program.pid_file, program.mark, lambda: pytest.fail("asked"))
@@ -135,7 +135,7 @@ def test_a_program_that_is_not_there_leaves_its_reason_in_the_log(program: Progr
 
 
 def test_settled_waits_for_a_starter_that_is_not_done(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command killed between its fork and the pid file: the starter goes on, and `down` must not miss it."""
+    """If a command is killed between its fork and the pid file, the starter continues, and `down` must find it."""
     monkeypatch.setattr(process, "_GRACE", 0.1)
     fd = os.open(program.folder / "starting", os.O_RDWR | os.O_CREAT)
     fcntl.flock(fd, fcntl.LOCK_EX)

@@ -1,9 +1,8 @@
-"""A lab of namespaces, as far as it goes without root: what is missing, and whose process is whose."""
+"""The provider of namespaces, the parts that need no root."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,14 @@ from lab.hosts.spec import Spec, Suite
 OFF, ON = Spec(provider="netns"), Spec(provider="netns", ipsec=Suite.TODAY)
 
 
-def test_what_is_missing_is_said_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_are_named_with_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(module, "TUN", "/dev/net/none")
     monkeypatch.setattr("shutil.which", lambda program, path: None)
     said = NetnsProvider.missing(OFF)
     assert "network namespaces need root" in said
-    assert "/dev/net/none is not there: modprobe tun" in said
-    assert "the command ip is not here: apt install iproute2" in said
+    assert "/dev/net/none does not exist: modprobe tun" in said
+    assert "ip is not installed (apt install iproute2)" in said
     assert not any("strongswan" in each for each in said)
     assert any("apt install strongswan-charon" in each for each in NetnsProvider.missing(ON))
 
@@ -34,7 +33,7 @@ def test_nothing_is_missing_where_all_is_there(monkeypatch: pytest.MonkeyPatch) 
     assert NetnsProvider.missing(ON) == []
 
 
-def test_a_shell_says_where_it_is() -> None:
+def test_the_prompt_of_a_shell_names_the_host() -> None:
     words = Namespace("host-a", "xl-a", Path("/own")).command([])
     assert words[:4] == ["ip", "netns", "exec", "xl-a"]
     assert "debian_chroot=host-a" in words
@@ -46,16 +45,3 @@ def test_a_lab_that_was_never_up_has_no_nodes_and_can_be_taken_down(tmp_path: Pa
     assert provider.details() == {}
     provider.down()
     provider.down()
-
-
-def test_a_process_is_known_by_its_birth() -> None:
-    with subprocess.Popen(["sleep", "100"]) as child:
-        born = module._birth(child.pid)
-        assert born is not None and born == module._birth(child.pid)
-        assert module._lives({"pid": child.pid, "born": born})
-        assert not module._lives({"pid": child.pid, "born": born - 1})
-        child.kill()
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert not module._lives({"pid": child.pid, "born": born})  # it waits to be reaped
-    assert module._birth(child.pid) is None
-    assert not module._lives({"pid": child.pid, "born": None})

@@ -1,4 +1,4 @@
-"""The provider with a stand-in for QEMU: what a user is told, what is on the disk, what is left behind."""
+"""The provider with a fake QEMU: messages, files on disk, and what is left behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lab.hosts.provider.qemu import QemuProvider
 from lab.hosts.spec import Spec
 
 QEMU = """#!/bin/sh
-# Writes MACHINE's console, then does as told.
+# Writes the console of MACHINE, then does what the case wants.
 for word; do case "$word" in file,id=console,path=*) console=${word#*path=} ;; esac; done
 name=$(basename "$console" .console)
 printf 'Loading\\r\\n\\033[32mhello from %s\\033[0m\\n' "$name" >"$console"
@@ -27,7 +27,7 @@ printf 'Loading\\r\\n\\033[32mhello from %s\\033[0m\\n' "$name" >"$console"
 
 
 class Lab:
-    """A folder, stand-ins and what was said."""
+    """A lab's folder, its fake programs, and the messages."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.bin, self.folder, self.do = tmp_path / "bin", tmp_path / "state" / "lab", tmp_path / "do"
@@ -37,7 +37,7 @@ class Lab:
         self.program("qemu-system-x86_64", QEMU)
         self.program("qemu-img", '#!/bin/sh\nfor last; do :; done\necho "$@" >"$last"\n')
         for name in ("router", "host-a", "host-b"):
-            # It must keep QEMU's arguments, for it is known by them.
+            # It must keep QEMU's arguments, by which it is recognised.
             self.behaves(name, "while :; do sleep 0.2; done")
 
     def program(self, name: str, text: str) -> None:
@@ -86,7 +86,7 @@ def test_a_silent_machine_is_given_up(lab: Lab, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(watch, "_SILENCE_SECONDS", 1.5)
     with pytest.raises(BootError) as error:
         lab.provider().boot()
-    assert "has said nothing for" in error.value.message and "xenlab console" in (error.value.hint or "")
+    assert "has written nothing for" in error.value.message and "xenlab console" in (error.value.hint or "")
 
 
 def test_down_ends_all_of_it_and_keeps_what_was_said(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,13 +95,13 @@ def test_down_ends_all_of_it_and_keeps_what_was_said(lab: Lab, monkeypatch: pyte
     with pytest.raises(BootError):
         provider.boot()
     pids = [provider._pid(name) for name in ("router", "host-a", "host-b")]
-    assert all(pids) and provider.nodes() == {}  # nobody answers over QMP
+    assert all(pids) and provider.nodes() == {}  # QMP does not answer
     secret = [path for path in lab.folder.iterdir() if path.suffix == ".tar" or path.name == "keys"]
     assert len(secret) == 4 and not any(path.stat().st_mode & 0o077 for path in secret)
     lab.provider().down()
     assert not any(process.running(lab.folder / f"{name}.pid", "") for name in ("router", "host-a", "host-b"))
     lines = [Path(f"/proc/{pid}/cmdline") for pid in pids]
-    assert not any(path.exists() and path.read_bytes() for path in lines)  # one not yet reaped has none
+    assert not any(path.exists() and path.read_bytes() for path in lines)  # a zombie has no command line
     assert {path.suffix for path in lab.folder.iterdir()} == {".console", ".log"}
     lab.provider().down()
 

@@ -1,4 +1,4 @@
-"""The Vagrant provider with a pretended python-vagrant and virsh: what it asks for, what it makes of failures."""
+"""The Vagrant provider with a fake python-vagrant and a fake virsh: its calls, and how it reports failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from lab.hosts.spec import Spec
 
 
 class Pretended:
-    """A python-vagrant package whose commands are in `calls`; those in `failing` say their text and fail once."""
+    """A fake python-vagrant package that records its commands in `calls`; those in `failing` print a text and fail
+    once."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -88,7 +89,7 @@ def test_choices_outlive_the_environment(
     make().boot()
     assert vagrant.env["XENLAB_DRIVER"] == "qemu" and vagrant.env["XENLAB_ROUTER"] == "linux"
     assert "XENLAB_RTT" not in vagrant.env and "VAGRANT_CWD" not in vagrant.env
-    # Its file in the cache may be gone by now: Vagrant knows it by name.
+    # The box's file may have left the cache by now; Vagrant knows the box by name.
     assert vagrant.env["XENLAB_BOX"] == "xenlab-4.17-abc"
     assert vagrant.env["VAGRANT_DOTFILE_PATH"] == str(tmp_path / "vagrant")
 
@@ -154,7 +155,7 @@ def test_down_keeps_its_files_when_it_fails(make: Callable[..., VagrantProvider]
 
 
 class Virsh:
-    """A pretended libvirt with two labs in it, one of which has the beginning of the other's name."""
+    """A fake libvirt with two labs, where the name of one is a prefix of the other's."""
 
     def __init__(self) -> None:
         self.domains = {
@@ -202,5 +203,5 @@ def test_what_libvirt_keeps_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         return virsh(verb, *words) if verb != "undefine" else subprocess.CompletedProcess([], 1, "", "no")
 
     monkeypatch.setattr(vagrant_libvirt, "_virsh", stubborn)
-    with pytest.raises(LabError, match="does not let go of xenlab-a-"):
+    with pytest.raises(LabError, match="does not remove xenlab-a-"):
         vagrant_libvirt.sweep("xenlab-a-")

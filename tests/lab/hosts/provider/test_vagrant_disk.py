@@ -1,4 +1,4 @@
-"""The box's disk: its first sector byte by byte, files put into a file system, and that nothing half-made stays."""
+"""The disk of a box: its first sector, files written into a file system, and that nothing incomplete is left."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_first_sector() -> None:
 
 @pytest.mark.parametrize("size", [1000, 4 << 40])
 def test_a_size_that_the_table_cannot_hold_is_refused(size: int) -> None:
-    with pytest.raises(BuildError, match="cannot stand"):
+    with pytest.raises(BuildError, match="cannot hold"):
         vagrant_disk.first_sector(b"", size, 1)
 
 
@@ -87,7 +87,7 @@ def test_a_file_that_does_not_fit_is_noticed(tmp_path: Path) -> None:
 
 
 def host_image(folder: Path, digest: str, **files: Path) -> HostImage:
-    """One with the files that a box is made of; of no others is asked."""
+    """An image with only the files from which a box is made."""
     named = {"disk": folder / "disk.img", "xen": folder / "xen", "kernel": folder / "vmlinuz"} | files
     rest = {field.name: folder for field in fields(HostImage) if field.name not in named}
     return HostImage(**{**rest, **named, "initrd": folder / "initrd", "digest": digest})  # type: ignore[arg-type]
@@ -133,12 +133,12 @@ def test_the_box_is_whole_and_kept(world: HostImage, tmp_path: Path, monkeypatch
     assert sorted(path.name for path in box.parent.iterdir()) == ["lock", box.name]
     said.clear()
     assert vagrant_box.obtain_box(Xen.V4_17, said.append) == box and not said
-    # One that was long not asked for goes when another is made.
+    # A box that was not used for long is deleted when another is made.
     os.utime(box, (0, 0))
     monkeypatch.setattr(vagrant_box, "public_keys", lambda: "ssh-rsa BBBB another\n")
     another = vagrant_box.obtain_box(Xen.V4_17, said.append)
     assert sorted(path.name for path in box.parent.iterdir()) == ["lock", another.name]
-    # The image itself is as it was.
+    # The image itself is unchanged.
     assert vagrant_disk.content(world.disk, "/boot/grub/grub.cfg") == b""
 
 
@@ -151,7 +151,7 @@ def test_an_interrupted_one_is_begun_anew(world: HostImage, monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt):
         vagrant_box.obtain_box(Xen.V4_17, lambda _: None)
     assert [path.name for path in boxes(os.environ).iterdir()] == ["lock"]
-    # One that was killed outright leaves its folder: it is no hindrance.
+    # The folder that a killed command leaves does not matter.
     (boxes(os.environ) / "building").mkdir()
     (boxes(os.environ) / "building" / "root.ext4").touch()
     with pytest.raises(KeyboardInterrupt):
@@ -175,7 +175,7 @@ def test_additions_leave_no_password_and_no_key_of_a_machine() -> None:
 
 
 def test_an_image_with_such_a_user_is_refused() -> None:
-    with pytest.raises(BuildError, match="has a user already"):
+    with pytest.raises(BuildError, match="already has a user"):
         vagrant_box.additions("root:x:0:0::/:/bin/sh\nadmin:x:1000:1000::/home/a:/bin/sh\n", "", "", "k")
 
 

@@ -1,4 +1,4 @@
-"""Vagrant: what the environment asks for, and what is made of it; scripts in a real shell where they can be."""
+"""The plan for Vagrant from the environment; scripts are run in a real shell where that is possible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from lab.errors import LabUsageError
-from lab.hosts import deb, topology
+from lab.hosts import topology
+from lab.hosts.image import plugin_package
 from lab.hosts.image.identity import Keys, make_keys
 from lab.hosts.provider import vagrant_scripts as scripts
 from lab.hosts.provider.vagrant_plan import DEBIAN_BOX, FREEBSD_BOX, Box, Secrets, Settings, main, plan
@@ -45,7 +46,7 @@ def test_without_anything_it_is_as_the_mission_names_it(secrets: Secrets) -> Non
     assert [each["box"] for each in made["machines"]] == [FREEBSD_BOX, DEBIAN_BOX, DEBIAN_BOX]
     assert made["driver"] == "kvm" and made["cpu"] is None and made["outside"]
     assert list(steps(made, "router")) == ["loader", "site", "link"]
-    assert list(steps(made, "host-a")) == ["xen", *deb.PARTS, "plugin", "site", "keys", "ipsec"]
+    assert list(steps(made, "host-a")) == ["xen", *plugin_package.PARTS, "plugin", "site", "keys", "ipsec"]
     assert steps(made, "host-a")["xen"]["reboot"]
 
 
@@ -58,7 +59,7 @@ def test_an_own_box_needs_nothing_from_outside(secrets: Secrets, tmp_path: Path)
     assert {each["box_url"] for each in made["machines"]} == {box.as_uri()}
     assert list(steps(made, "host-b")) == ["site", "keys", "ipsec"]
     assert {"-smap", "-smep", "-xsave", "-avx", "-avx2"} <= set(made["cpu"].split(","))
-    # With FreeBSD beside it, its packages may have to be fetched.
+    # Beside FreeBSD, whose packages may have to be downloaded.
     assert planned(secrets, BOX=str(box))["outside"]
 
 
@@ -78,11 +79,11 @@ def test_each_machine_has_the_topologys_places(secrets: Secrets) -> None:
         ("ROUTER", "openbsd", "freebsd, linux"),
         ("IPSEC", "des", "aes128gcm16"),
         ("DRIVER", "xen", "kvm, qemu"),
-        ("BOX", "/nowhere/xenlab.box", "there is no box"),
-        ("NAME", "Lab 1", "is no name"),
+        ("BOX", "/nowhere/xenlab.box", "does not exist"),
+        ("NAME", "Lab 1", "is not a valid name"),
     ],
 )
-def test_what_is_in_doubt_is_refused(variable: str, value: str, message: str) -> None:
+def test_invalid_values_are_refused(variable: str, value: str, message: str) -> None:
     with pytest.raises(LabUsageError, match=message):
         Settings.parse({f"XENLAB_{variable}": value})
 
@@ -108,7 +109,7 @@ def test_the_error_is_for_vagrants_user(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_the_plan_is_the_same_each_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Vagrant reads it at every command: keys must not change between."""
+    """Vagrant reads the plan at every command, so keys must not change."""
     env = {"VAGRANT_DOTFILE_PATH": str(tmp_path), "XENLAB_IPSEC": "aes128gcm16"}
     assert main(env) == main(env) == 0
     first, second = capsys.readouterr().out.splitlines()
@@ -188,7 +189,7 @@ def test_names_are_set_once_whatever_the_box_had(tmp_path: Path) -> None:
 
 
 def test_the_device_is_found_by_its_address(tmp_path: Path) -> None:
-    """A bridge with the address of the device below it is not taken for it."""
+    """A bridge with the same address is not mistaken for the device below it."""
     for name, mac, hardware in (("br0", "52:54:00:71:01:10", False), ("eth1", "52:54:00:71:01:10", True)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "address").write_text(mac + "\n")
@@ -212,7 +213,7 @@ def test_keys_arrive_where_ssh_looks(secrets: Secrets, tmp_path: Path) -> None:
     assert (tmp_path / "root/.ssh/id_ed25519").read_bytes() == secrets.keys.private("host-a", "root")
     assert (tmp_path / "root/.ssh/id_ed25519").stat().st_mode & 0o77 == 0
     assert "host-b" in (tmp_path / "etc/ssh/ssh_known_hosts").read_text()
-    # Addresses are the provisioners': networkd need not be there.
+    # The provisioners set the addresses, without networkd.
     assert not (tmp_path / "etc/systemd").exists() and not (tmp_path / "etc/hosts").exists()
 
 
@@ -234,7 +235,7 @@ def test_the_last_own_box_serves_where_nothing_else_is_asked_for(tmp_path: Path)
         os.utime(folder / f"{name}.box", (1e9 - age, 1e9 - age))
     assert Settings.parse(env).box.name == "xenlab-4.17-new"
     assert Settings.parse(env | {"XENLAB_BOX": "debian/bookworm64"}).box.name == "debian/bookworm64"
-    # VirtualBox could not use it.
+    # VirtualBox cannot use it.
     assert Settings.parse({"XDG_CACHE_HOME": str(tmp_path)}).box.name == DEBIAN_BOX
 
 

@@ -1,4 +1,4 @@
-"""The router's link: what is run there, what is measured, and what a result means."""
+"""The router's link: the commands, the measurement and its judgement; and the CPU test of Xen hosts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lab.errors import CheckError, CommandError, LabError
-from lab.hosts.provider.base import Node
+from lab.hosts.interface import Node
 from lab.hosts.role import router, xenhost
 from lab.hosts.spec import Spec
 from lab.hosts.topology import ROUTER
@@ -28,7 +28,7 @@ rtt min/avg/max/mdev = {}/121.900/130.001/3.101 ms
 
 
 class Fake(Node):
-    """Answers by the command's first words; notes all."""
+    """A node that answers by the command's first words, and records all commands."""
 
     name = "router"
 
@@ -63,7 +63,7 @@ def test_netem_on_both_sides_after_the_old_link_is_gone() -> None:
     first = node.ran[0]
     assert first[:2] == ["sh", "-c"] and first[4:] == [nic.mac for nic in ROUTER.nics]
     assert "qdisc del" in first[2] and "gro" in first[2]
-    assert notes and not any("ethtool" in note for note in notes)  # it was done
+    assert notes and not any("ethtool" in note for note in notes)  # that has been done
 
 
 def test_what_the_router_refuses_is_a_lab_error() -> None:
@@ -76,7 +76,7 @@ def test_what_the_router_refuses_is_a_lab_error() -> None:
 
 
 def devices(tmp_path: Path, macs: Sequence[str]) -> Path:
-    """A /sys/class/net of our own."""
+    """A fake /sys/class/net."""
     for number, mac in enumerate(macs):
         (tmp_path / "net" / f"eth{number}").mkdir(parents=True)
         (tmp_path / "net" / f"eth{number}" / "address").write_text(f"{mac}\n")
@@ -84,7 +84,7 @@ def devices(tmp_path: Path, macs: Sequence[str]) -> Path:
 
 
 def linux(folder: Path, macs: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """The script, with every program but `cat` a stand-in."""
+    """Run the script, with fakes of all programs but `cat`."""
     quiet = "sysctl() { :; }; tc() { false; }; ip() { :; }; ethtool() { false; };"
     script = quiet + router._LINUX.replace("/sys/class/net", str(folder))
     return subprocess.run(["sh", "-c", script, "router", *macs], capture_output=True, text=True, timeout=60)
@@ -127,7 +127,7 @@ def test_no_answer_is_tried_again_and_then_told() -> None:
 
 
 def test_freebsd_gets_dummynet_and_its_addresses() -> None:
-    """As text: there is no FreeBSD here."""
+    """Only the text is checked, since there is no FreeBSD."""
     node = Fake({})
     router.apply_freebsd(node, Profile.parse(rtt="120ms", rate="100mbit"))
     assert node.ran == [["sh", "-s"], ["sh", "-s"]]  # undo, then apply

@@ -1,4 +1,4 @@
-"""What strongSwan is told, and what it says: `swanctl --list-sas --raw` as 5.9.8 printed it."""
+"""strongSwan's configuration, and its output: `swanctl --list-sas --raw` as printed by version 5.9.8."""
 
 from __future__ import annotations
 
@@ -117,14 +117,14 @@ def test_an_sa_fits_only_what_was_asked_for() -> None:
 
 
 def test_the_guard_and_the_plain_way_are_the_same_route() -> None:
-    """Else one would not replace the other, and the tunnel's end would be followed by packets in the clear."""
+    """Else one would not replace the other, and packets would leave in the clear when the tunnel ends."""
     guard, plain = swan.guard("tunnel", *ends("tunnel")), swan.plain_route("host-a", "host-b", "wan")
     assert guard == ["route", "replace", "blackhole", "10.71.2.0/24"]
     assert plain == ["route", "replace", "10.71.2.0/24", "dev", "wan", "src", "10.71.1.10"]
 
 
 def test_the_kernels_guard_does_not_replace_what_charon_sets() -> None:
-    """Policies with the same selectors and direction are one policy to the kernel."""
+    """For the kernel, policies with the same selectors and direction are the same policy."""
     words = swan.guard("transport", *ends("transport"))
     values = dict(zip(words[3::2], words[4::2], strict=True))
     assert values["dst"] == "10.71.2.10/32" and values["dir"] == "out" and values["action"] == "block"

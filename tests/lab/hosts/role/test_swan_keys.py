@@ -1,4 +1,4 @@
-"""Keys of the lab's hosts: fresh, and worth something only to the host that they name."""
+"""Keys of the lab's hosts: new each time, and valid only for the host that they name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lab.hosts.role.swan_keys import Identity, identities, shared_secret
 
 
 def check(identity: Identity, authority: bytes) -> None:
-    """Raises InvalidSignature."""
+    """Verify a certificate. Raises InvalidSignature."""
     certificate = x509.load_pem_x509_certificate(identity.certificate)
     key = x509.load_pem_x509_certificate(authority).public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)

@@ -1,4 +1,4 @@
-"""Packets between the hosts are told apart by what they are on the wire."""
+"""Counting the packets between the hosts by kind."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lab.errors import CommandError, LabUsageError
-from lab.hosts import secrets as host_secrets
+from lab.hosts.role import secrets as host_secrets
 from lab.verify.judge.leaks import Look, look_at_commands, look_at_files, look_at_processes, suspects
 
 FOUND = {

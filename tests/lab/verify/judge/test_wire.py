@@ -16,9 +16,9 @@ pytest.importorskip("numpy", reason="numpy is not installed")
 
 from lab import cli
 from lab.hosts.guest import canaries
-from lab.hosts.secrets import Looked
 from lab.verbs import verify_wire
 from lab.verify.judge.check import Finding
+from lab.verify.judge.host_finding import HostFinding
 from lab.verify.judge.verdict import Verdict, judged
 from tests.helpers.program import ROOT
 from tests.helpers.wire import noise, stream, write
@@ -86,11 +86,11 @@ def test_something_is_readable(tmp_path: Path) -> None:
             11,
             "8 of 8 canaries were not found in what was sent in the clear: were they in it?",
         ),
-        (["--moved", "disk"], 2, "--moved is for --expect plain"),
-        (["--expect", "plain", "--moved", "disk", "--canaries", "/dev/null"], 2, "--moved is for"),
+        (["--moved", "disk"], 2, "--moved works only with --expect plain"),
+        (["--expect", "plain", "--moved", "disk", "--canaries", "/dev/null"], 2, "--moved works only"),
         (["--ports", "x"], 2, "ports are a range"),
         (["--canaries", "missing"], 2, "cannot read missing"),
-        (["--canaries", "/dev/null"], 2, "a canary a line, of 16 bytes or more each"),
+        (["--canaries", "/dev/null"], 2, "one canary per line, each of 16 bytes or more"),
         (["missing.pcap"], 13, "missing.pcap: No such file or directory"),
         (["/etc/hostname"], 13, "/etc/hostname: "),
         (["--expect", "nothing"], 2, "nothing"),
@@ -154,7 +154,7 @@ def test_other_canaries(tmp_path: Path) -> None:
 
 def test_there_is_something_to_do() -> None:
     done = run()
-    assert done.returncode == 2 and "name a capture, or --hosts" in done.stderr
+    assert done.returncode == 2 and "name a capture, or use --hosts" in done.stderr
     done = run("--hosts", "--name", "no-such-lab")
     assert done.returncode == 13 and "there is no lab no-such-lab" in done.stderr
 
@@ -162,15 +162,15 @@ def test_there_is_something_to_do() -> None:
 EVERYWHERE = {"processes": 120, "files": 44, "bytes of journal": 9, "bytes of xenstore": 9}
 
 
-def look_at(monkeypatch: pytest.MonkeyPatch, looked: dict[str, Looked]) -> None:
+def look_at(monkeypatch: pytest.MonkeyPatch, looked: dict[str, HostFinding]) -> None:
     monkeypatch.setattr(verify_wire, "look_at", lambda name, say: (None, None, None))
     monkeypatch.setattr(verify_wire, "look_at_hosts", lambda provider, seconds: looked)
 
 
 def test_the_hosts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     looked = {
-        "host-a": Looked([], EVERYWHERE, {"files": 2}),
-        "host-b": Looked([["/var/log/x", "hex, 64 characters: 123456..."]], EVERYWHERE),
+        "host-a": HostFinding([], EVERYWHERE, {"files": 2}),
+        "host-b": HostFinding([["/var/log/x", "hex, 64 characters: 123456..."]], EVERYWHERE),
     }
     look_at(monkeypatch, looked)
     assert cli.main(["verify-wire", "--hosts"]) == 12
@@ -199,7 +199,7 @@ def test_a_host_at_which_nothing_was_looked_at(
     without: list[str], missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = {kind: count for kind, count in EVERYWHERE.items() if kind not in without}
-    look_at(monkeypatch, {"host-a": Looked([], EVERYWHERE), "host-b": Looked([], places)})
+    look_at(monkeypatch, {"host-a": HostFinding([], EVERYWHERE), "host-b": HostFinding([], places)})
     assert cli.main(["verify-wire", "--hosts"]) == 11
     said = capsys.readouterr()
     assert said.err == f"xenlab: error: host-b: nothing was looked at of: {missing}\n"
@@ -208,7 +208,7 @@ def test_a_host_at_which_nothing_was_looked_at(
 
 def test_a_syslog_is_as_good_as_a_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     places = {"processes": 1, "files": 1, "bytes of syslog": 1, "bytes of xenstore": 1}
-    look_at(monkeypatch, {"host-a": Looked([], places)})
+    look_at(monkeypatch, {"host-a": HostFinding([], places)})
     assert cli.main(["verify-wire", "--hosts"]) == 0
 
 

@@ -1,17 +1,17 @@
-"""States of a lab: in order, entered only when reached, and nothing is done twice."""
+"""The states of a lab: in order, recorded only when reached, and no step is done twice."""
 
 from __future__ import annotations
 
 import pytest
 
 from lab.errors import BootError
-from lab.hosts.strategy import State, Strategy
+from lab.hosts.lifecycle.strategy import State, Strategy
 
 STEPS = [State.BUILT, State.BOOTED, State.ROUTED, State.TUNNELLED, State.READY]
 
 
 class World:
-    """Notes what is done and what is entered."""
+    """Records the steps that are done and the states that are noted."""
 
     def __init__(self, state: State = State.OFF) -> None:
         self.done: list[str] = []
@@ -49,7 +49,7 @@ def test_back_undoes_what_is_above_and_no_more() -> None:
     world = World(State.READY)
     world.strategy.back(State.ROUTED)
     assert world.strategy.state is State.BOOTED and world.entered == [State.BOOTED]
-    world.strategy.back(State.TUNNELLED)  # it is not that far
+    world.strategy.back(State.TUNNELLED)  # the lab has not reached that state
     assert world.entered == [State.BOOTED]
     world.strategy.up(State.READY)
     assert world.done == ["routed", "tunnelled", "ready"]

@@ -1,4 +1,4 @@
-"""What this machine is good for: facts, each with a judgement, for `xenlab doctor`."""
+"""Facts about this machine and its labs for `xenlab doctor`, each rated good, bad or neither."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import CheckError, LabError
-from lab.hosts import folder
 from lab.hosts.image import build
-from lab.hosts.lab import look_at
+from lab.hosts.interface import Say
+from lab.hosts.lifecycle import folder
+from lab.hosts.lifecycle.lab import look_at
 from lab.hosts.machine.accel import QEMU, Accel, accelerator, pace, runs_guest
-from lab.hosts.provider.base import Say
-from lab.hosts.provider.choice import provider_class
 from lab.hosts.provider.qemu import available_memory
+from lab.hosts.provider.registry import provider_class
 from lab.hosts.role import xenhost
 from lab.hosts.spec import Spec, Xen
 from lab.hosts.topology import HOSTS
+from xenplugin.ui.units import size
 
-_SPACE = 4e9  # bytes
+_SPACE = 4 << 30  # bytes
 
 
 @dataclass(frozen=True)
 class Fact:
-    """`good`: None where it is neither good nor bad. `wrong`: arithmetic that cannot be believed."""
+    """A fact for the user. `good` is None if it is neither good nor bad; `wrong`: the CPU computes incorrectly."""
 
     what: str
     good: bool | None
@@ -34,20 +35,20 @@ class Fact:
 
 
 def lacking(provider: str) -> list[str]:
-    """What a lab of `provider` lacks here, a sentence each."""
+    """Return what a lab of `provider` lacks on this machine, one sentence each."""
     return provider_class(provider).missing(Spec(provider=provider))
 
 
 def machine_facts() -> list[Fact]:
-    """Of this machine, whatever the provider."""
+    """Return the facts about this machine that do not depend on the provider."""
     facts = [
-        Fact("CPUs", None, f"{os.cpu_count()}, time-outs are multiplied by {pace(accelerator()):.1f}"),
+        Fact("CPUs", None, f"{os.cpu_count()}; time-outs are multiplied by {pace(accelerator()):.1f}"),
         Fact("memory", None, f"{available_memory()} MiB free"),
         Fact("KVM or TCG", *_acceleration()),
     ]
     for what, path in (("images", build.home()), ("labs", folder.home())):
         free = shutil.disk_usage(_existing(path)).free
-        facts.append(Fact(f"space for {what}", free >= _SPACE, f"{path}: {free / 1e9:.1f} GB free"))
+        facts.append(Fact(f"space for {what}", free >= _SPACE, f"{path}: {size(free)} free"))
     for xen in Xen:
         there = build.cached(xen) is not None
         facts.append(Fact(f"image, Xen {xen}", None, "built" if there else f"not built (xenlab build --xen {xen})"))
@@ -55,7 +56,7 @@ def machine_facts() -> list[Fact]:
 
 
 def labs_facts(say: Say) -> list[Fact]:
-    """Of each lab that runs: whether its hosts compute right."""
+    """Return for each running lab whether its hosts compute correctly."""
     facts = []
     for name in folder.names():
         try:
@@ -69,7 +70,7 @@ def labs_facts(say: Say) -> list[Fact]:
             what = f"lab {name}, {host}"
             try:
                 xenhost.check_arithmetic(nodes[host], again=True)
-                facts.append(Fact(what, True, f"computes right while a guest runs ({xenhost.ROUNDS} rounds)"))
+                facts.append(Fact(what, True, f"computes correctly while a guest runs ({xenhost.ROUNDS} rounds)"))
             except CheckError as error:
                 facts.append(Fact(what, False, error.message, wrong=True))
             except LabError as error:
@@ -78,10 +79,10 @@ def labs_facts(say: Say) -> list[Fact]:
 
 
 def judge(facts: list[Fact]) -> None:
-    """Raises CheckError if one says that a lab computes wrong."""
+    """Raise CheckError if one of `facts` says that a lab's CPU computes incorrectly."""
     for fact in facts:
         if fact.wrong:
-            raise CheckError(fact.text, hint="xenlab down: nothing measured on it can be believed")
+            raise CheckError(fact.text, hint="xenlab down; do not trust anything measured on it")
 
 
 def _acceleration() -> tuple[bool | None, str]:
@@ -90,20 +91,20 @@ def _acceleration() -> tuple[bool | None, str]:
     if accelerator() is Accel.KVM:
         return True, "KVM: it ran a small guest"
     if not runs_guest(Accel.TCG):
-        return False, f"{QEMU} does not even run a small guest by software"
+        return False, f"{QEMU} cannot run a small guest, even by software emulation"
     if not os.path.exists("/dev/kvm"):
-        return None, "TCG (software): there is no /dev/kvm"
+        return None, "TCG (software emulation): there is no /dev/kvm"
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return None, "TCG (software): /dev/kvm is not open to you (group kvm)"
-    return None, "TCG (software): /dev/kvm is there, but a small guest did not run"
+        return None, "TCG (software emulation): you may not use /dev/kvm (join the group kvm)"
+    return None, "TCG (software emulation): there is /dev/kvm, but a small guest did not run with it"
 
 
 def _ports() -> Fact:
     try:
         with socket.create_server(("127.0.0.1", 0)):
-            return Fact("ports", True, "free ones of 127.0.0.1 are given for ssh")
+            return Fact("ports", True, "there are free ports on 127.0.0.1 for ssh")
     except OSError as error:
-        return Fact("ports", False, f"no port of 127.0.0.1 can be had: {error.strerror}")
+        return Fact("ports", False, f"no port on 127.0.0.1 can be opened: {error.strerror}")
 
 
 def _existing(path: Path) -> Path:

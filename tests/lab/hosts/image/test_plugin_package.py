@@ -1,4 +1,5 @@
-"""The plugin's package in the lab: made once for what the project is, installed only where it is not."""
+"""The plugin's package in the lab: made once for each state of the project, installed only on hosts that lack
+it."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from typing import IO, Any
 import pytest
 
 from lab.errors import BuildError, CommandError, MissingError
-from lab.hosts import deb
-from lab.hosts.provider.base import Node
+from lab.hosts.image import plugin_package
+from lab.hosts.interface import Node
+from lab.hosts.role import plugin
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "dpkg-deb --root-owner-group -b $t $1/xenplugin_1_all.deb >&2\necho $1/xenplugin_1_all.deb\n"
     )
     script.chmod(0o755)
-    monkeypatch.setattr(deb, "ROOT", root)
+    monkeypatch.setattr(plugin_package, "ROOT", root)
     return root
 
 
@@ -44,15 +46,15 @@ def builds(project: Path) -> int:
 
 
 def test_it_is_made_anew_only_for_what_changed(project: Path, tmp_path: Path) -> None:
-    first = deb.obtain(tmp_path / "cache", lambda _: None)
-    assert deb.obtain(tmp_path / "cache", lambda _: None) == first and builds(project) == 1
+    first = plugin_package.obtain(tmp_path / "cache", lambda _: None)
+    assert plugin_package.obtain(tmp_path / "cache", lambda _: None) == first and builds(project) == 1
     assert first.files.endswith("usr/lib/python3/dist-packages/xenplugin/a.py\n")
     (project / "xenplugin/a.py").write_text("A = 2\n")
-    second = deb.obtain(tmp_path / "cache", lambda _: None)
+    second = plugin_package.obtain(tmp_path / "cache", lambda _: None)
     assert second.files != first.files and builds(project) == 2 and first.deb.exists()
     os.utime(first.folder, (1, 1))
     (project / "README.md").write_text("changed")
-    deb.obtain(tmp_path / "cache", lambda _: None)
+    plugin_package.obtain(tmp_path / "cache", lambda _: None)
     assert not first.folder.exists() and second.deb.exists()
 
 
@@ -62,18 +64,18 @@ def test_what_is_wrong_is_said_and_nothing_stays(
 ) -> None:
     (project / "packaging/deb.sh").write_text(f"#!/bin/sh\necho xenplugin: no dh >&2\nexit {code}\n")
     with pytest.raises(error, match=r"^no dh$"):
-        deb.obtain(tmp_path / "cache", lambda _: None)
+        plugin_package.obtain(tmp_path / "cache", lambda _: None)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_without_the_project_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deb, "ROOT", tmp_path)
+    monkeypatch.setattr(plugin_package, "ROOT", tmp_path)
     with pytest.raises(MissingError):
-        deb.obtain(tmp_path / "cache", lambda _: None)
+        plugin_package.obtain(tmp_path / "cache", lambda _: None)
 
 
 class Host(Node):
-    """Says what it has installed, and keeps what it is sent."""
+    """A host that reports what it has installed, and keeps what it is sent."""
 
     def __init__(self, name: str, installed: str, fails: bool = False) -> None:
         self.name = name
@@ -101,11 +103,11 @@ class Host(Node):
 
 
 def test_only_hosts_that_have_another_get_it(project: Path, tmp_path: Path) -> None:
-    package = deb.obtain(tmp_path / "cache", lambda _: None)
+    package = plugin_package.obtain(tmp_path / "cache", lambda _: None)
     has = Host("host-a", f"ii {package.files}")
     others = [Host("host-b", ""), Host("host-c", f"iU {package.files}"), Host("host-d", "ii 0  usr/bin/x\n")]
     said: list[str] = []
-    deb.install([has, *others], package, said.append)
+    plugin.install([has, *others], package, said.append)
     assert has.sent == [] and len(has.ran) == 1
     assert sorted(words[:6] for words in said) == ["host-b", "host-c", "host-d"]
     for host in others:
@@ -114,6 +116,6 @@ def test_only_hosts_that_have_another_get_it(project: Path, tmp_path: Path) -> N
 
 
 def test_an_installation_that_fails_is_an_error(project: Path, tmp_path: Path) -> None:
-    package = deb.obtain(tmp_path / "cache", lambda _: None)
+    package = plugin_package.obtain(tmp_path / "cache", lambda _: None)
     with pytest.raises(CommandError, match="host-a"):
-        deb.install([Host("host-a", "", fails=True)], package, lambda _: None)
+        plugin.install([Host("host-a", "", fails=True)], package, lambda _: None)

@@ -1,4 +1,4 @@
-"""A lab's folder: what is kept, who may change it, and what becomes of a lab that nobody can read."""
+"""A lab's folder: its content, its lock, and taking down a lab whose description cannot be read."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import ClassVar
 import pytest
 
 from lab.errors import BusyError, LabError, LabUsageError
-from lab.hosts import folder
-from lab.hosts.folder import Folder
-from lab.hosts.lab import open_lab, take_down
-from lab.hosts.provider.base import Abilities, Provider
+from lab.hosts.interface import Abilities, Provider
+from lab.hosts.lifecycle import folder
+from lab.hosts.lifecycle.folder import Folder
+from lab.hosts.lifecycle.lab import open_lab, take_down
+from lab.hosts.lifecycle.strategy import State
 from lab.hosts.spec import Spec, Suite, Xen
-from lab.hosts.strategy import State
 from netem.profile import Profile
 
 
@@ -64,7 +64,7 @@ def test_one_at_a_time_and_a_dead_one_holds_nothing() -> None:
 
 
 class Fake(Provider):
-    """Notes what it is told; `RUNS` are its machines."""
+    """A provider that records its calls; `RUNS` are its running machines."""
 
     abilities = Abilities(xen=False, esp="tunnel", native_speed=True)
     SAID: ClassVar[list[tuple[str, str]]] = []
@@ -95,20 +95,20 @@ class Fake(Provider):
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    monkeypatch.setattr("lab.hosts.lab.provider_of", Fake)
+    monkeypatch.setattr("lab.hosts.lifecycle.lab.provider_of", Fake)
     monkeypatch.setattr(Fake, "SAID", [])
     return Fake.SAID
 
 
 def test_what_a_killed_command_began_is_ended_before_another_kind_of_lab(fake: list[tuple[str, str]]) -> None:
-    """Else its machines would be nobody's."""
+    """Else nothing would stop its machines."""
     Folder("one").save(Spec(name="one"), State.BUILT)
     with open_lab("one", print, Spec(name="one", provider="netns")) as lab:
         assert Fake.SAID == [("down", "qemu")] and lab.spec.provider == "netns"
     Fake.SAID.clear()
     Folder("one").save(Spec(name="one"), State.BUILT)
     with open_lab("one", print, Spec(name="one", link=Profile.parse(rtt="1ms"))) as lab:
-        assert Fake.SAID == [] and lab.spec.link.rtt == 0.001  # the same machines will do
+        assert Fake.SAID == [] and lab.spec.link.rtt == 0.001  # its machines can be used
 
 
 @pytest.mark.parametrize("wanted", [Spec(xen=Xen.V4_20), Spec(provider="netns"), Spec(router_image="/x")])
@@ -122,8 +122,8 @@ def test_a_lab_that_runs_does_not_become_another(fake: list[tuple[str, str]], wa
 
 
 def test_machines_that_ended_are_booted_again(fake: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.hosts.lab.router.measure", lambda provider: 0.0)
-    monkeypatch.setattr("lab.hosts.lab.ipsec.establish", lambda provider, spec: {})
+    monkeypatch.setattr("lab.hosts.lifecycle.lab.router.measure", lambda provider: 0.0)
+    monkeypatch.setattr("lab.hosts.lifecycle.lab.ipsec.establish", lambda provider, spec: {})
     Folder("lab").save(Spec(), State.READY)
     with open_lab("lab", print) as lab:
         lab.up()

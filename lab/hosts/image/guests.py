@@ -1,7 +1,7 @@
 """Puts the guests into the tree of a host's image: /srv/guests with kernel, initramfs, disks and configurations.
 
-A guest's disk has real files (the host's own), canaries and a pattern, and `sums`, a list of what it must hold. g1
-and g3 get a file each; a host makes g2's logical volume itself (`xenlab-guest lvm`), as a copy of g1's file.
+A guest's disk holds real files (the host's own), canaries, a pattern, and `sums`, the checksums of all files. The
+disks of g1 and g3 are files; a host makes g2's logical volume itself (`xenlab-guest lvm`), as a copy of g1's file.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ _PATTERN = 2 << 20  # bytes
 
 
 def install(tree: Path, work: Path, kernel: Path) -> None:
-    """Make /srv/guests in `tree`, with `kernel`; `work` is a folder for what is needed meanwhile. Raises
-    BuildError."""
+    """Make /srv/guests in `tree`, with `kernel`. `work` is a folder for temporary files. Raises BuildError."""
     home = tree / "srv/guests"
     home.mkdir(parents=True)
-    # Unpacked, for xl takes it as well, and sooner.
+    # Uncompressed: xl accepts that too, and starts the guest sooner.
     ext4.copy_sparse(kernel, home / "vmlinuz")
     files = {
         "init": (GUEST / "init").read_bytes(),
@@ -59,14 +58,14 @@ def _content(tree: Path, target: Path) -> None:
             shutil.copyfile(path, copy)
             taken += length
     names = sorted(path for path in target.rglob("*") if path.is_file())
-    # The shortest first: a guest that has just started has something to say soon.
+    # The shortest first, so that a guest reports soon after its start.
     names.sort(key=lambda path: path.stat().st_size)
     lines = [f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.relative_to(target)}\n" for path in names]
     (target / "sums").write_text("".join(lines), encoding="utf-8")
 
 
 def _candidates(tree: Path) -> Iterator[Path]:
-    """Files of /usr/bin and /usr/lib, in the order of a hash of their names: some of every kind."""
+    """Return files of /usr/bin and /usr/lib in the order of a hash of their names, so that all kinds are mixed."""
     found = [path for top in ("usr/bin", "usr/lib") for path in (tree / top).rglob("*")]
     found = [path for path in found if path.is_file() and not path.is_symlink() and " " not in path.name]
     found = [path for path in found if 0 < path.stat().st_size <= _LARGEST]

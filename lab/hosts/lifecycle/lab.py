@@ -1,28 +1,27 @@
-"""One lab: its folder, its provider and its strategy, put together. The only place that wires them."""
+"""A lab: connects its folder, its provider and its strategy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from lab.errors import LabError, LabUsageError, MissingError
-from lab.hosts import deb, ready
-from lab.hosts.folder import Folder
+from lab.hosts.image import plugin_package
 from lab.hosts.image.build import home
-from lab.hosts.provider.base import Node, Provider, Say
-from lab.hosts.provider.choice import provider_of
-from lab.hosts.role import ipsec, router
-from lab.hosts.spec import PROVIDERS, Auth, Spec, Suite
-from lab.hosts.strategy import State, Strategy
+from lab.hosts.interface import Node, Provider, Say
+from lab.hosts.lifecycle import ready
+from lab.hosts.lifecycle.folder import Folder
+from lab.hosts.lifecycle.strategy import State, Strategy
+from lab.hosts.provider.registry import provider_of
+from lab.hosts.role import ipsec, plugin, router
+from lab.hosts.spec import PROVIDERS, Spec
 from lab.hosts.topology import HOSTS, MACHINES
-from netem.profile import Profile
 
-_FIXED = ("provider", "xen", "router_image")  # what a lab that runs cannot change
+_FIXED = ("provider", "xen", "router_image")  # cannot be changed while a lab runs
 
 
 class Lab:
-    """The lab `spec.name`. Made by `open_lab`, which holds its lock."""
+    """The lab `spec.name`. Made by `open_lab`, which holds the lab's lock."""
 
     def __init__(self, folder: Folder, spec: Spec, state: State, say: Say) -> None:
         self.spec = spec
@@ -40,33 +39,26 @@ class Lab:
 
     @property
     def state(self) -> State:
+        """The state that was reached."""
         return self._strategy.state
 
     def up(self, wanted: State = State.READY) -> None:
-        """Bring it up, or what of it has ended. Raises LabError."""
+        """Bring the lab up to `wanted`; machines that have ended are started again. Raises LabError."""
         if self.state >= State.BOOTED and self.gone():
             self._strategy.back(State.BOOTED)
         self._strategy.up(wanted)
 
     def gone(self) -> list[str]:
-        """The machines that should run and do not."""
+        """Return the names of machines that should run and do not."""
         return gone(self.provider)
 
     def down(self) -> None:
-        """Take it down, whatever is left of it. Raises LabError."""
+        """Take the lab down, whatever is left of it. Raises LabError."""
         self._strategy.down()
 
-    def set_link(self, link: Profile) -> None:
-        """Another link from now on. Raises LabError."""
-        self.become(replace(self.spec, link=link))
-
-    def set_ipsec(self, suite: Suite, auth: Auth | None = None) -> None:
-        """IPsec on, off, or with another suite or other proofs from now on. Raises LabError."""
-        self.become(replace(self.spec, ipsec=suite, auth=auth or self.spec.auth))
-
     def become(self, wanted: Spec) -> None:
-        """Bring the lab up as `wanted`; only what differs is done again. Raises LabUsageError for what cannot be
-        changed while it runs, LabError.
+        """Bring the lab up as `wanted` describes it, and redo only the steps whose settings differ. Raises
+        LabUsageError for settings that cannot change while it runs, LabError.
         """
         old, self.spec = self.spec, wanted
         for name in _FIXED:
@@ -84,7 +76,7 @@ class Lab:
         self.up()
 
     def node(self, name: str) -> Node:
-        """A machine that runs. Raises LabError."""
+        """Return the running machine `name`. Raises LabError."""
         nodes = self.provider.nodes()
         if name not in nodes:
             raise LabError(f"{name} does not run in lab {self.spec.name}", hint="xenlab up")
@@ -97,10 +89,10 @@ class Lab:
         self.provider.build()
 
     def install(self) -> None:
-        """Have the plugin's package, as the project is now, on the Xen hosts. Raises LabError."""
+        """Install the plugin's package, made from the project as it is now, on the Xen hosts. Raises LabError."""
         if self.provider.abilities.xen:
             hosts = [self.node(host.name) for host in HOSTS]
-            deb.install(hosts, deb.obtain(home(), self._say), self._say)
+            plugin.install(hosts, plugin_package.obtain(home(), self._say), self._say)
 
     def _boot(self) -> None:
         self.provider.boot()
@@ -111,12 +103,12 @@ class Lab:
             self._say(f"note: {note}")
         measured = router.measure(self.provider)
         asked = self.spec.link.rtt
-        self._say(f"round trip host-a to host-b: {measured * 1000:.1f} ms (asked: {asked * 1000:g} ms)")
+        self._say(f"round trip host-a to host-b: {measured * 1000:.1f} ms (requested: {asked * 1000:g} ms)")
 
     def _tunnel(self) -> None:
         counts = ipsec.establish(self.provider, self.spec)
-        seen = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-        self._say(f"IPsec {self.spec.ipsec}: a capture at the router has {seen}")
+        found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        self._say(f"IPsec {self.spec.ipsec}: packets captured at the router: {found}")
 
     def _ready(self) -> None:
         ready.check(self.provider, self._say)
@@ -126,14 +118,14 @@ class Lab:
 
 
 def gone(provider: Provider) -> list[str]:
-    """The machines that should run and do not. A lab without Xen has no machine for a router."""
+    """Return the names of machines that should run and do not. In a lab without Xen the router is not a machine."""
     running = provider.nodes()
     return [each.name for each in (MACHINES if provider.abilities.xen else HOSTS) if each.name not in running]
 
 
 @contextmanager
 def open_lab(name: str, say: Say, wanted: Spec | None = None) -> Iterator[Lab]:
-    """The lab `name`, locked: as it is, or as `wanted` where there is none yet (or none that came up).
+    """Open the lab `name` and hold its lock. If it does not exist, or never came up, it is made as `wanted`.
 
     Raises LabError, BusyError.
     """
@@ -145,7 +137,7 @@ def open_lab(name: str, say: Say, wanted: Spec | None = None) -> Iterator[Lab]:
         spec, state = found or (None, State.OFF)
         if wanted is not None and (spec is None or state <= State.BUILT):
             if spec is not None and any(getattr(spec, field) != getattr(wanted, field) for field in _FIXED):
-                provider_of(spec, folder.path, say).down()  # what it had begun to boot would be nobody's
+                provider_of(spec, folder.path, say).down()  # else machines of the old provider could keep running
             spec, state = wanted, State.OFF
         if spec is None:
             raise LabError(f"there is no lab {name}", hint="xenlab up")
@@ -153,7 +145,8 @@ def open_lab(name: str, say: Say, wanted: Spec | None = None) -> Iterator[Lab]:
 
 
 def look_at(name: str, say: Say) -> tuple[Spec, State, Provider]:
-    """The lab as it is, without its lock: for looking only. Raises LabError."""
+    """Return the description, state and provider of the lab `name`, without its lock: only to read. Raises
+    LabError."""
     folder = Folder(name)
     found = folder.load()
     if found is None:
@@ -162,7 +155,8 @@ def look_at(name: str, say: Say) -> tuple[Spec, State, Provider]:
 
 
 def take_down(name: str, say: Say) -> None:
-    """End lab `name`, whatever is left of it, even if nobody can read what it was. Raises LabError, BusyError."""
+    """Take down lab `name`, whatever is left of it, even if its description cannot be read. Raises LabError,
+    BusyError."""
     folder = Folder(name)
     if not folder.path.is_dir():
         return
@@ -170,7 +164,7 @@ def take_down(name: str, say: Say) -> None:
         try:
             found = folder.load()
         except LabError:
-            say(f"{folder.path / 'lab.json'} cannot be read: ending what any provider has there")
+            say(f"{folder.path / 'lab.json'} cannot be read: stopping what each provider may have started there")
             for provider in PROVIDERS:
                 provider_of(Spec(name=name, provider=provider), folder.path, say).down()
             folder.forget()

@@ -1,11 +1,11 @@
-"""What a lab's hosts are for, seen to work: Xen answers, the same version on both, and their CPUs compute right."""
+"""Checks that the hosts are ready: Xen answers, both have the same version, and their CPUs compute correctly."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
 from lab.errors import CheckError
-from lab.hosts.provider.base import Node, Provider, Say
+from lab.hosts.interface import Node, Provider, Say
 from lab.hosts.role import xenhost
 from lab.hosts.role.xenhost import XenInfo
 from lab.hosts.topology import HOSTS
@@ -13,7 +13,7 @@ from lab.progress import Moving
 
 
 def check(provider: Provider, say: Say) -> None:
-    """Raises CheckError, CommandError. There is nothing to check where the hosts have no Xen."""
+    """Check both hosts in parallel; do nothing if they have no Xen. Raises CheckError, CommandError."""
     if not provider.abilities.xen:
         return
     nodes = provider.nodes()
@@ -22,12 +22,12 @@ def check(provider: Provider, say: Say) -> None:
         info = xenhost.answering(node)
         say(f"{node.name}: Xen {info.version} ({info.caps})")
         if not info.migrates_pv:
-            say(f"note: {node.name}: this Xen has no shadow paging: no PV guest can be migrated from it")
-        say(Moving(node.name, "AES and Ed25519 over and over, while a guest runs"))
+            say(f"note: {node.name}: this Xen has no shadow paging, so no PV guest can be migrated from it")
+        say(Moving(node.name, "testing its CPU: AES and Ed25519 while a guest runs"))
         computes = xenhost.check_arithmetic(node)
         say(Moving(node.name, ""))
         if computes:
-            say(f"{node.name}: its CPU computes right while a guest runs")
+            say(f"{node.name}: its CPU computes correctly while a guest runs")
         return info
 
     with ThreadPoolExecutor(len(HOSTS)) as pool:
@@ -36,4 +36,4 @@ def check(provider: Provider, say: Say) -> None:
         versions = ", ".join(f"{host.name} {info.version}" for host, info in zip(HOSTS, found, strict=True))
         raise CheckError(f"the hosts run different versions of Xen: {versions}")
     if not found[0].version.startswith(provider.spec.xen.value):
-        raise CheckError(f"the hosts run Xen {found[0].version}, {provider.spec.xen} was asked for")
+        raise CheckError(f"the hosts run Xen {found[0].version}, but {provider.spec.xen} was requested")

@@ -1,9 +1,9 @@
-"""A lab's folder: what is known of it, from one command to the next, and who is at work on it.
+"""The folder of a lab, which keeps its description and state between commands, and its lock.
 
 ~/.local/state/xenplugin/lab/NAME/   (XDG_STATE_HOME)
     lock        held (flock) by the command that changes the lab
     lab.json    the Spec and the state that was reached
-    ...         the provider's: pid files, consoles, disks, keys
+    ...         files of the provider: pid files, consoles, disks, keys
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lab.errors import BusyError, LabError
+from lab.hosts.lifecycle.strategy import State
 from lab.hosts.spec import Spec, check_name
-from lab.hosts.strategy import State
+from xenplugin.image.files import write_atomically
 
 
 def home() -> Path:
-    """Where labs are kept."""
+    """Return the folder that holds the labs' folders."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "xenplugin" / "lab"
 
 
 def names() -> list[str]:
-    """The labs that there are."""
+    """Return the names of this user's labs."""
     return sorted(path.parent.name for path in home().glob("*/lab.json"))
 
 
 class Folder:
-    """The folder of lab `name`; made when it is first written to. Raises LabUsageError for what is no name."""
+    """The folder of lab `name`, created by the first write to it. Raises LabUsageError for an invalid name."""
 
     def __init__(self, name: str) -> None:
         check_name(name)
@@ -40,7 +41,7 @@ class Folder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep others from changing the lab meanwhile. Raises BusyError."""
+        """Hold the lab's lock while the block runs. Raises BusyError if another command holds it."""
         self.path.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -48,26 +49,24 @@ class Folder:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BusyError(
-                    f"another command is at work on lab {self.path.name}", hint="wait for it, or use --name"
+                    f"another command is working on lab {self.path.name}", hint="wait for it, or use --name"
                 ) from None
             yield
         finally:
             os.close(fd)
 
     def save(self, spec: Spec, state: State) -> None:
-        """Enter what the lab is and how far it came."""
+        """Store the description of the lab and its state."""
         self.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"format": 1, "spec": spec.as_dict(), "state": str(state)}, indent=1)
-        new = self.path / "lab.json.new"
-        new.write_text(text + "\n", encoding="utf-8")
-        new.replace(self.path / "lab.json")
+        write_atomically(self.path / "lab.json", f"{text}\n".encode(), mode=0o644)
 
     def forget(self) -> None:
-        """There is no such lab any more."""
+        """Remove the description, so that the lab no longer exists."""
         (self.path / "lab.json").unlink(missing_ok=True)
 
     def load(self) -> tuple[Spec, State] | None:
-        """What was saved; None if there is no such lab. Raises LabError."""
+        """Return what `save` stored, or None if there is no such lab. Raises LabError if it cannot be read."""
         try:
             text = (self.path / "lab.json").read_text(encoding="utf-8")
         except FileNotFoundError:

@@ -1,10 +1,6 @@
-"""The plugin's Debian package, made of the project as it is now, and Xen hosts that have exactly this one.
+"""Makes the plugin's Debian package from the project as it is now, and keeps it in a cache.
 
-    CACHE/package-HASH/     xenplugin.deb, and md5sums: dpkg's list of what is in it
-
-The strategy: an image has the package as it was when the image was built, so that nothing need be done on an
-emulated CPU as long as it is that. When a lab boots, each host is asked for dpkg's list of the package's files; if
-it is another, the package is sent and installed, as any user would do it. That takes seconds, a new image longer.
+CACHE/package-HASH/     xenplugin.deb, and md5sums: dpkg's list of the files in it
 """
 
 from __future__ import annotations
@@ -15,53 +11,51 @@ import shutil
 import subprocess
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import BuildError, MissingError
 from lab.hosts.image import recipe
-from lab.hosts.provider.base import Node, Say
+from lab.hosts.interface import Say
 
-ROOT = Path(__file__).resolve().parents[2]
-#: Of the project, what the package is made of (packaging/deb.sh).
+ROOT = Path(__file__).resolve().parents[3]
+#: The parts of the project from which packaging/deb.sh makes the package.
 PARTS = ("xenplugin", "packaging", "docs", "README.md")
-_KEPT = 86400  # seconds: a package that nobody asked for so long goes when another is made
-
-_ASK = "dpkg-query -W -f='${db:Status-Abbrev}' xenplugin && cat /var/lib/dpkg/info/xenplugin.md5sums"
-_SENT = "/run/xenplugin.deb"
-_INSTALL = f"trap 'rm -f {_SENT}' EXIT; dpkg --force-confold -i {_SENT}"
+_KEPT = 86400  # seconds: when a package is made, older ones that were not used for so long are deleted
 
 
 @dataclass(frozen=True)
 class Package:
-    """A package in the cache. `files`: dpkg's list of what is in it, which says which package it is."""
+    """A package in the cache, in its own folder."""
 
     folder: Path
 
     @property
     def deb(self) -> Path:
+        """The package itself."""
         return self.folder / "xenplugin.deb"
 
     @property
     def files(self) -> str:
+        """dpkg's list of the files in it with their checksums, which identifies the package."""
         return (self.folder / "md5sums").read_text(encoding="utf-8")
 
 
 def digest() -> str:
-    """Of all that the package is made from. Raises MissingError where the project's files are not."""
+    """Return a hash of everything that the package is made from. Raises MissingError if this program does not run
+    from the project's folder."""
     words = []
     for part in PARTS:
         top = ROOT / part
         if not top.exists():
-            raise MissingError("the plugin's package is made from the project's own folder, and this is none")
+            raise MissingError(f"the plugin's package is made from the project's folder, but {ROOT} has no {part}")
         for path in recipe.files(top) if top.is_dir() else [top]:
             words.append(f"{path.relative_to(ROOT)} {hashlib.sha256(path.read_bytes()).hexdigest()}")
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
 
 def missing(cache: Path) -> list[str]:
-    """What this machine lacks to make the package, a sentence each; nothing if it is in the cache."""
+    """Return what this machine lacks to make the package, one sentence each; nothing if it is in the cache."""
     try:
         if (cache / f"package-{digest()}").is_dir():
             return []
@@ -76,19 +70,20 @@ def missing(cache: Path) -> list[str]:
 
 
 def obtain(cache: Path, say: Say) -> Package:
-    """The package of the project as it is now, from the folder `cache` or newly made (some seconds, no root).
+    """Return the package of the project as it is now, from the folder `cache` or newly made (in seconds, without
+    root).
 
     Raises MissingError, BuildError.
     """
     entry = cache / f"package-{digest()}"
     if not entry.is_dir():
-        say("the plugin's Debian package")
+        say("making the plugin's Debian package")
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".package-", dir=cache) as work:
             new = Path(work) / "new"
             new.mkdir()
             _make(new)
-            if not entry.is_dir():  # somebody else may have made it meanwhile
+            if not entry.is_dir():  # another command may have made it in the meantime
                 new.rename(entry)
         for old in cache.glob("package-*"):
             if old != entry and old.is_dir() and old.stat().st_mtime < time.time() - _KEPT:
@@ -100,8 +95,8 @@ def obtain(cache: Path, say: Say) -> Package:
 def _make(folder: Path) -> None:
     done = _run([str(ROOT / "packaging/deb.sh"), str(folder)])
     if done.returncode:
-        said = done.stderr.replace("xenplugin: ", "").strip()
-        raise (MissingError if done.returncode == MissingError.code else BuildError)(said)
+        reason = done.stderr.replace("xenplugin: ", "").strip()
+        raise (MissingError if done.returncode == MissingError.code else BuildError)(reason)
     deb = folder / "xenplugin.deb"
     Path(done.stdout.strip()).rename(deb)
     done = _run(["dpkg-deb", "-I", str(deb), "md5sums"])
@@ -115,17 +110,3 @@ def _run(words: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     except OSError as error:
         raise MissingError(f"{words[0]} cannot be run: {error.strerror}") from None
-
-
-def install(nodes: list[Node], package: Package, say: Say) -> None:
-    """Have `package` on all `nodes`, side by side; on those that have it, nothing is done. Raises CommandError."""
-
-    def one(node: Node) -> None:
-        if node.run(["sh", "-c", _ASK]).stdout == f"ii {package.files}":
-            return
-        say(f"{node.name}: installing the plugin's package")
-        node.put(package.deb.read_bytes(), _SENT)
-        node.check(["sh", "-c", _INSTALL], timeout=300)
-
-    with ThreadPoolExecutor(max(len(nodes), 1)) as pool:
-        list(pool.map(one, nodes))

@@ -1,4 +1,4 @@
-"""doctor: what is said of this machine, and with what it ends."""
+"""xenlab doctor: the facts about this machine, and the exit code."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from lab import cli
 from lab.errors import CheckError
-from lab.hosts import doctor
-from lab.hosts.doctor import Fact
+from lab.hosts.lifecycle import doctor
+from lab.hosts.lifecycle.doctor import Fact
 from lab.hosts.machine import accel
 from lab.hosts.machine.accel import Accel
 
@@ -35,7 +35,7 @@ def test_ends_well_where_one_provider_can_run(
     assert "apt install qemu-utils" in said and "10 MiB" in said and "provider netns ok can run here" in said
     assert "image, Xen 4.17 not built" in said
     assert cli.main(["doctor", "--provider", "qemu"]) == 10
-    assert "no lab of provider qemu can run here" in capsys.readouterr().err
+    assert "no lab of provider qemu can run on this machine" in capsys.readouterr().err
 
 
 def test_a_cpu_that_computes_wrong_is_the_end_of_it() -> None:
@@ -46,7 +46,7 @@ def test_a_cpu_that_computes_wrong_is_the_end_of_it() -> None:
 
 @pytest.fixture
 def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """A stand-in for QEMU that runs this Python; returns the argument it left."""
+    """A fake QEMU that runs this Python code; returns the file in which it leaves its argument."""
 
     def make(code: str) -> None:
         path = tmp_path / "bin" / accel.QEMU
@@ -75,7 +75,7 @@ def test_a_guest_that_hangs_is_ended(qemu, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_trial_begins_where_a_cpu_begins(qemu, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """The jump at the reset vector leads to the code at the ROM's start."""
+    """The jump at the reset vector leads to the code at the start of the ROM."""
     qemu(f"open({str(tmp_path / 'rom')!r}, 'wb').write(open(sys.argv[sys.argv.index('-bios') + 1], 'rb').read())")
     accel.runs_guest(Accel.TCG)
     rom = (tmp_path / "rom").read_bytes()

@@ -1,7 +1,7 @@
-"""What every provider can do. strategy.py drives it, and nothing else needs to know which one it is.
+"""The interface of all providers, and of the machines that they run.
 
-A Node is a running machine (or namespace) of the lab that commands can be run on. A provider keeps all that it
-must know in the lab's folder, so that another process can go on with the lab, or take it down after a crash.
+A Node is a running machine (or namespace) of the lab on which commands can be run. A provider keeps its state in
+the lab's folder, so that another process can continue with the lab, or take it down after a crash.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from netem.remote_command import CommandResult
 _COPY_SECONDS = 600.0
 _PUT = 'umask 077 && cat >"$0.new" && chmod "$1" "$0.new" && mv "$0.new" "$0"'
 
-#: Told, in a few words, what goes on.
+#: Reports progress to the user, one short sentence a call.
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a lab of this provider is good for. `esp`: "transport" (the kernel's) or "tunnel" (user space)."""
+    """What labs of a provider offer: Xen, the kind of ESP ("transport": by the kernel; "tunnel": in user space),
+    and whether they run at this machine's native speed."""
 
     xen: bool
     esp: str
@@ -36,45 +37,47 @@ class Abilities:
 
 
 class Node(ABC):
-    """One machine of a lab that runs. Its kind says how a command line reaches it; the rest is the same for all."""
+    """A running machine of a lab. Subclasses say how a command reaches it; everything else is the same for all."""
 
     name: str
 
     @abstractmethod
     def command(self, words: Sequence[str], *, terminal: bool = False) -> list[str]:
-        """The local command line that runs `words` there as root (no words: a shell)."""
+        """Return the local command line that runs `words` on the machine as root (a shell if there are no
+        words)."""
 
     @abstractmethod
     def pace(self) -> float:
-        """What time-outs are multiplied by: how much slower than a quiet machine it may be."""
+        """Return the factor for time-outs: how much slower than a quiet machine with KVM this one may be."""
 
     def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> CommandResult:
-        """Run `words` there as root. `timeout` in seconds of a quiet machine. Raises CommandError when it takes too
-        long or the machine cannot be reached; an exit code is not an error."""
+        """Run `words` on the machine as root. `timeout` is in seconds of a quiet machine. Raises CommandError if it
+        takes too long or the machine cannot be reached, but not for an exit code."""
         done = self._run(words, stdin.encode(), timeout)
         return CommandResult(
             done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
         )
 
     def popen(self, words: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
-        """subprocess.Popen of `words` there; the keywords are its own. The lab's end ends it."""
+        """Start `words` on the machine; the keywords are those of subprocess.Popen. The process ends with the
+        lab."""
         return subprocess.Popen(self.command(words), **kwargs)
 
     def check(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> str:
-        """As run; its standard output. Raises CommandError unless it succeeds."""
+        """Run `words` as `run` does and return the standard output. Raises CommandError also for an exit code."""
         done = self.run(words, stdin, timeout=timeout)
         if done.code:
             raise CommandError(f"{self.name}: {' '.join(words)}: {done.error_text}")
         return done.stdout
 
     def put(self, data: bytes | IO[bytes], path: str, mode: int = 0o644) -> None:
-        """Write a file there. Raises CommandError."""
+        """Write the file `path` on the machine. Raises CommandError."""
         done = self._run(["sh", "-c", _PUT, path, f"{mode:o}"], data, _COPY_SECONDS)
         if done.returncode:
             raise CommandError(f"{self.name}: {path} cannot be written: {one_line(done.stderr)}")
 
     def get(self, path: str, target: Path) -> None:
-        """Fetch a file from there. Raises CommandError."""
+        """Copy the file `path` of the machine to `target` here. Raises CommandError."""
         with target.open("wb") as out:
             done = self._run(["cat", path], b"", _COPY_SECONDS, out)
         if done.returncode:
@@ -83,7 +86,8 @@ class Node(ABC):
     def _run(
         self, words: Sequence[str], data: bytes | IO[bytes], timeout: float, out: IO[bytes] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
-        """Raises CommandError when it takes too long, OSError when the local command cannot be run."""
+        """Run `words` on the machine with `data` as standard input. Raises CommandError if it takes too long,
+        OSError if the local command cannot be run."""
         given: dict[str, Any] = {"input": data} if isinstance(data, bytes) else {"stdin": data}
         limit = timeout * self.pace()
         try:
@@ -99,13 +103,13 @@ class Node(ABC):
             raise CommandError(f"{self.name}: {shlex.join(words)}: not finished after {limit:.0f} s") from None
 
 
-def one_line(said: bytes) -> str:
-    """What a command complained, for an error's text."""
-    return " ".join(said.decode(errors="replace").split()) or "no reason given"
+def one_line(output: bytes) -> str:
+    """Return what a command printed on standard error as one line, for an error message."""
+    return " ".join(output.decode(errors="replace").split()) or "no reason given"
 
 
 class Provider(ABC):
-    """Machines for the lab `spec`, all of whose files are in `folder`."""
+    """The machines of the lab `spec`, with all their files in `folder`."""
 
     abilities: Abilities
 
@@ -117,35 +121,37 @@ class Provider(ABC):
     @classmethod
     @abstractmethod
     def missing(cls, spec: Spec) -> list[str]:
-        """What this machine lacks for such a lab, a sentence each with what to install; empty: it can run here."""
+        """Return what this machine lacks for such a lab, one sentence each with what to install. If the list is
+        empty, the lab can run here."""
 
     @abstractmethod
     def build(self) -> None:
-        """Have the images. Raises BuildError, MissingError."""
+        """Build the images unless they are there. Raises BuildError, MissingError."""
 
     @abstractmethod
     def boot(self) -> None:
-        """Start the machines, side by side, and wait until commands run on each. Raises BootError, BusyError."""
+        """Start the machines in parallel and wait until commands can be run on each. Raises BootError,
+        BusyError."""
 
     @abstractmethod
     def nodes(self) -> dict[str, Node]:
-        """The machines by name, in the topology's order; those that do not run are left out."""
+        """Return the running machines by name, in the topology's order."""
 
     @abstractmethod
     def set_link(self, profile: Profile) -> list[str]:
-        """Make the router's link like this from now on. Returns what is not exactly as asked, a sentence each.
+        """Give the router's link this profile. Returns in which ways the link differs from it, one sentence each.
         Raises LabError."""
 
     @abstractmethod
     def console(self, name: str) -> Path | None:
-        """Where the console of machine `name` is written; None where there is none."""
+        """Return the file to which the console of machine `name` is written, or None if it has no console."""
 
     def details(self) -> dict[str, dict[str, Any]]:
-        """Of each machine that runs, what a user may want to know: `pid`, `port` (where its ssh is, on 127.0.0.1),
-        `seconds` since it was started; those that there are."""
+        """Return facts for the user about each running machine. The keys, of which some may be missing: `pid`,
+        `port` (of its ssh server, on 127.0.0.1), `seconds` since it was started."""
         return {}
 
     @abstractmethod
     def down(self) -> None:
-        """End everything of this lab and remove what it made outside the folder: after a crash too, at whatever
-        point, more than once. Ends only what it started. Raises LabError if something withstands."""
+        """Stop everything that this lab started, nothing else, and remove what it made outside its folder. Works
+        after a crash at any point, and more than once. Raises LabError if something cannot be stopped."""
