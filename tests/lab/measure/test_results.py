@@ -157,7 +157,7 @@ def test_no_result_is_written_over_another(tmp_path: Path) -> None:
         ({"figures": {"run": {"way": "x"}}}, "run.rtt is missing"),
         ({"when": 3}, "not the result of a run"),
         ({"host": {"cores": 2}}, "host.cpu is missing"),
-        ({"lab": {}}, "not the description of a lab"),
+        ({"lab": {}}, "the description of the lab is malformed"),
         (None, "not a JSON object"),
         ([], "not a JSON object"),
     ],
