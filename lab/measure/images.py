@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import sparse
 from lab.errors import BuildError, MissingError
 from lab.hosts.image import ext4
 
@@ -100,14 +101,7 @@ def copy_files(top: Path, tree: Path, budget: int, largest: int) -> None:
 def extents(path: Path) -> Iterator[tuple[int, int]]:
     """Yield (start, stop) in bytes of each run of data of a file."""
     with path.open("rb") as file:
-        stop = 0
-        while True:
-            try:
-                start = os.lseek(file.fileno(), stop, os.SEEK_DATA)
-            except OSError:
-                return
-            stop = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-            yield start, stop
+        yield from sparse.extents(file.fileno())
 
 
 def sha256(path: Path) -> str:
