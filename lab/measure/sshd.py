@@ -113,7 +113,8 @@ class Sshd:
     def _wait(self, popen: Opener, port: int) -> None:
         deadline = time.monotonic() + _START
         probe = ["sh", "-c", f"ss -Hltn 'sport = :{port}' | grep -q ."]
-        while popen(probe, stdin=subprocess.DEVNULL).wait():
+        null = subprocess.DEVNULL
+        while popen(probe, stdin=null, stdout=null, stderr=null).wait():
             if self._process.poll() is not None:
                 assert self._process.stderr is not None
                 lines = self._process.stderr.read().decode(errors="replace").strip().splitlines()
