@@ -46,10 +46,12 @@ def test_cases_run_in_turn_and_targets_are_judged(tmp_path: Path, image: Image) 
     assert [(each.value, each.asked, each.reached) for each in verdicts] == [
         (4.0, "at most 3x", False),
         (2, "at least 2", True),
-    ] kept = json.loads((tmp_path / "results" / "made-up.json").read_text()) assert kept["settings"] == {"rate":
-    None, "repeat": 2} and kept["benchmark"] == "made-up" assert [(run["wall"], run["cpu"]) for run in
-    kept["runs"]["two"]] == [(7.0, 4.0)] and len(kept["runs"]["one"]) == 2 assert {"cpu", "cores", "memory",
-    "kernel", "python", "zstandard"} <= kept["host"].keys()
+    ]
+    kept = json.loads((tmp_path / "results" / "made-up.json").read_text())
+    assert kept["settings"] == {"rate": None, "repeat": 2} and kept["benchmark"] == "made-up"
+    assert [(run["wall"], run["cpu"]) for run in kept["runs"]["two"]] == [(7.0, 4.0)]
+    assert len(kept["runs"]["one"]) == 2
+    assert {"cpu", "cores", "memory", "kernel", "python", "zstandard"} <= kept["host"].keys()
 
 
 def test_another_content_is_an_error(tmp_path: Path, image: Image) -> None:
