@@ -1,13 +1,19 @@
 """Scenarios: TOML files that say what to measure, read strictly, and the runs that they ask for.
 
-    title = "..." provider = "netns"                  # or "qemu", "vagrant": real Xen ways = ["existing",
-    "static"] rtts = ["0ms", "120ms"]             # or { from = "0ms", to = "200ms", step = "20ms" } rates =
-    ["100mbit"]                 # of the link, each way; default: unlimited repetitions = 3 seed = 1
-    # of the order [guest]                             # netns; real Xen has its own guests disk = "4gib" data =
-    ["300mb", "1gb"]             # of files on the disk, to which the file system adds; the rest is holes memory =
-    "2gib" writes = "2mb"                      # bytes per second to the disk, while it runs pages = "made"
-    # the memory's content: generated (lab.fakexen.domain_stream), or that of a real
-                                        # guest, "idle" or "busy" (lab.measure.recorded_memory)
+    title = "..."
+    provider = "netns"                  # or "qemu", "vagrant": real Xen
+    ways = ["existing", "static"]
+    rtts = ["0ms", "120ms"]             # or { from = "0ms", to = "200ms", step = "20ms" }
+    rates = ["100mbit"]                 # of the link, each way; default: unlimited
+    repetitions = 3
+    seed = 1                            # of the order
+    [guest]                             # netns; real Xen has its own guests
+    disk = "4gib"
+    data = ["300mb", "1gb"]             # of files on the disk, to which the file system adds; the rest is holes
+    memory = "2gib"
+    writes = "2mb"                      # bytes per second to the disk, while it runs
+    pages = "made"                      # the memory's content: generated (lab.fakexen.domain_stream), or that of a
+                                        # real guest, "idle" or "busy" (lab.measure.recorded_memory)
     [limits]                            # beyond these a run is repeated (lab.measure.judge)
     late = "50ms"                       # 99 of 100 packets; netns
     steal = "10%"                       # of all CPU time, taken by the hypervisor
