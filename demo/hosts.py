@@ -18,6 +18,7 @@ from netem.emulator.stats import Steal
 
 _EVERY = 0.1  # seconds between two updates of a bar
 _SESSIONS_END = 5.0  # seconds
+_LOOKS = 20  # at all open files, for one that is read
 
 
 class Bar(Protocol):
@@ -126,13 +127,15 @@ def _length(path: Path) -> int:
 
 def _reading(path: str) -> Callable[[], int]:
     """Return a function that returns how far another process has read the file, bytes."""
+    real = os.path.realpath(path)
     found: list[Path] = []
+    looks = iter(range(_LOOKS))
 
     def position() -> int:
         try:
-            if not found:
+            if not found and next(looks, None) is not None:
                 links = Path("/proc").glob("[0-9]*/fd/*")
-                found.extend(link.parents[1] / "fdinfo" / link.name for link in links if _target(link) == path)
+                found.extend(link.parents[1] / "fdinfo" / link.name for link in links if _target(link) == real)
             return int(found[0].read_text().split()[1]) if found else 0
         except (OSError, IndexError):
             return 0
