@@ -16,7 +16,7 @@ pytest.importorskip("numpy", reason="numpy is not installed")
 from lab.hosts.guest import canaries
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import swan
-from lab.hosts.role.capture import record_all, recording_at
+from lab.hosts.role.capture import record_all, recording, recording_at
 from lab.hosts.role.swan_proof import exchange
 from lab.hosts.spec import Suite
 from lab.verify.judge.check import Finding, check_capture
@@ -71,6 +71,16 @@ def test_esp_shows_nothing_and_plain_tcp_everything(netns_ipsec_lab: Lab, suite:
     else:
         assert judged(finding, "esp") == (Verdict.PROVED, [])
         assert finding.payload_bytes > len(data) and finding.judged > 100
+
+
+def test_nothing_is_dropped_while_tcpdump_gets_no_cpu_time(netns_ipsec_lab: Lab, tmp_path: Path) -> None:
+    change(netns_ipsec_lab, ipsec=Suite.TODAY)
+    node = netns_ipsec_lab.node("host-a")
+    with recording(netns_ipsec_lab.provider, tmp_path / "x.pcap") as counts:
+        node.check(["sh", "-c", "kill -STOP $(cat /run/xenlab.pcap.pid)"])
+        send(netns_ipsec_lab, os.urandom(2_000_000))
+        node.check(["sh", "-c", "kill -CONT $(cat /run/xenlab.pcap.pid)"])
+    assert counts.packets > 1000 and counts.dropped == 0
 
 
 def test_the_key_exchange_is_known(netns_ipsec_lab: Lab, tmp_path: Path) -> None:
