@@ -24,7 +24,7 @@ from lab.report import data as report_data
 from lab.report.dataset import Cell, Dataset
 from lab.verbs.predict import Case
 
-FIGURES = {
+FIGURES: dict[str, Any] = {
     "cipher": "aes-128-gcm",
     "ciphers": {"aes-128-gcm": 3000},
     "mb_per_cpu_second": {"read": 9000, "digest": 1000, "unpack": 1000, "loopback": 6000, "write": 6000},

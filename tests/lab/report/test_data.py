@@ -58,7 +58,7 @@ def test_guests_of_different_sizes_do_not_meet(folder: Path, tmp_path: Path) -> 
         save(small, way, 0.12, seconds, memory=512 << 20)
     xen = tmp_path / "xen"
     save_xen(xen, "static", 0.12, seconds=90.0, result={"phases": {"memory": 70.0}})
-    sizes = {"memory": {"size": 256 << 20}, "disk": {"size": 512 << 20, "data": 80 << 20}}
+    sizes: dict[str, Any] = {"memory": {"size": 256 << 20}, "disk": {"size": 512 << 20, "data": 80 << 20}}
     save_xen(tmp_path / "other", "static", 0.12, seconds=90.0, result={"phases": {"memory": 70.0}}, **sizes)
     first, second, third, fourth = data.load([folder, small, xen, tmp_path / "other"])
     assert Slice(first, RATE, 0).median("existing", 0.12) == pytest.approx(212)
