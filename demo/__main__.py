@@ -32,6 +32,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> int:
+    """Run the demo; return the exit code."""
     terminal = Terminal()
     adopt_orphans()
     guard = SigtermGuard()
@@ -90,7 +91,7 @@ def _compare(terminal: Terminal, bench: Bench) -> tuple[list[Outcome], Proof]:
 
 
 def _difference(terminal: Terminal, bench: Bench, look: Look) -> Outcome:
-    """The image after a day's use goes over its old copy, which the last way left on host b."""
+    """Copy a changed image onto its old copy, which the last way left on host b."""
     again = Outcome("xenplugin, again", "xenplugin copy of the changed image", key="xenplugin-again", extra=True)
     terminal.head(again)
     changed = change(bench)

@@ -152,11 +152,11 @@ def _user_name(user: int) -> str:
     try:
         return pwd.getpwuid(user).pw_name
     except KeyError:
-        raise DemoError(f"user {user} has no name in /etc/passwd, and sshd logs in nobody without one") from None
+        raise DemoError(f"user {user} has no name in /etc/passwd, which sshd needs to log in") from None
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback address that nobody uses at this moment."""
+    """Return a TCP port of the loopback address that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

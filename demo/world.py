@@ -1,7 +1,7 @@
 """Two hosts and the long link between them: network namespaces joined by netem's emulator.
 
-They are real hosts to every program: interfaces, TCP, an sshd, a recorder of packets. Everything is gone when the
-`with` block ends, however it ends. Needs root, if only of a user namespace (netem.user_namespace).
+Programs see real hosts: interfaces, TCP, an sshd, a recorder of packets. Everything is removed when the `with`
+block ends, however it ends. Needs root, if only of a user namespace (netem.user_namespace).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from netem.profile import Profile
 from netem.two_hosts import TwoHosts
 from netem.user_namespace import mapped_user
 
-_SSH_PORT, _PLAIN_PORT = 22, 9000  # in host b's namespace, where nobody else listens
+_SSH_PORT, _PLAIN_PORT = 22, 9000  # in host b's namespace, where all ports are free
 # An ordinary user's sshd listens there too.
 _SETTINGS = {"net.ipv4.ip_unprivileged_port_start": str(_SSH_PORT)}
 _REPOSITORY = str(Path(__file__).resolve().parent.parent)

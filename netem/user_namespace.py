@@ -5,9 +5,9 @@
 over everything else no more rights than its user has. It gets a network namespace of its own because `ip netns
 add` ends by returning to the namespace that it came from, which the kernel allows only to that namespace's owner.
 
-Only one user is mapped, so nobody can change to another one. sshd tries that whenever root starts it (`setgroups:
-Operation not permitted`); `as_user` runs such a program in a nested user namespace that maps root back to the
-ordinary user. This needs neither newuidmap nor subordinate user IDs.
+Only one user is mapped, so no process can change to another one. sshd tries that whenever root starts it
+(`setgroups: Operation not permitted`); `as_user` runs such a program in a nested user namespace that maps root
+back to the ordinary user. This needs neither newuidmap nor subordinate user IDs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line: what it prints, which code it ends with, and that nobody ever sees a traceback."""
+"""The command line: output, exit codes, and no tracebacks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROUTER = ["--net-a", "10.1.0.0/24", "--net-b", "10.2.0.0/24"]
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["nonsense"], 2, "No such command"),
         (["run"], 2, "Missing argument"),
@@ -32,12 +32,12 @@ ROUTER = ["--net-a", "10.1.0.0/24", "--net-b", "10.2.0.0/24"]
         (["dummynet", "apply", *ROUTER, "--on", "false"], 1, "the router refused"),
     ],
 )
-def test_errors(words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors(words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == code
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith("netem: error: ")
-    assert said in output.err
+    assert message in output.err
     assert "Traceback" not in output.err
 
 
@@ -103,7 +103,7 @@ def test_the_table_shows_asked_beside_measured() -> None:
     assert table["dropped before the emulator"] == ("0", "3 frames")
 
 
-def test_clean_finds_nothing_of_the_living(capsys: pytest.CaptureFixture[str]) -> None:
+def test_clean_finds_no_namespace_of_a_living_process(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["clean", "--dry-run"]) == 0
     for name in capsys.readouterr().out.splitlines():
         assert not os.path.exists(f"/proc/{name.split('-')[2]}")

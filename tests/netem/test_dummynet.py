@@ -1,4 +1,4 @@
-"""Dummynet: the commands against ipfw(8)'s grammar, the scripts against a pretended router in a real shell."""
+"""Dummynet: commands against ipfw(8)'s grammar, scripts against a fake router in a real shell."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_both_directions_and_both_versions() -> None:
     ]
 
 
-def test_an_odd_rtt_is_split_and_said() -> None:
+def test_an_odd_rtt_is_split_and_reported() -> None:
     profile = Profile.parse(rtt="121ms")
     assert dummynet.delays(profile) == (61, 60)
     assert "61 ms from a to b, 60 ms from b to a" in dummynet.notes(profile)[0]
@@ -175,13 +175,13 @@ def test_an_odd_rtt_is_split_and_said() -> None:
         (Profile.parse(rate="1gbit", queue="4gib"), "cannot hold"),
     ],
 )
-def test_what_dummynet_cannot_do_is_refused(profile: Profile, words: str) -> None:
+def test_profiles_that_dummynet_cannot_do_are_refused(profile: Profile, words: str) -> None:
     with pytest.raises(ProfileError, match=words):
         dummynet.apply_script(ROUTER, profile)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("10.1.0.0/24", "fd00::/64"), "same IP version"),
         (("10.1.0.5/24", "10.2.0.0/24"), "not a network"),
@@ -190,8 +190,8 @@ def test_what_dummynet_cannot_do_is_refused(profile: Profile, words: str) -> Non
         (("10.1.0.0/24", "10.2.0.0/24", 1, 65535), "rule 65535"),
     ],
 )
-def test_a_router_that_makes_no_sense(words: tuple[str, str], said: str) -> None:
-    with pytest.raises(BackendError, match=re.escape(said)):
+def test_invalid_routers(words: tuple[str, str], message: str) -> None:
+    with pytest.raises(BackendError, match=re.escape(message)):
         Router(*words)
 
 
@@ -324,7 +324,7 @@ def test_a_missing_setting_is_a_failure_too(tmp_path: Path) -> None:
     assert router.modules.read_text() == ""
 
 
-def test_a_slow_clock_is_said(tmp_path: Path) -> None:
+def test_a_slow_clock_is_reported(tmp_path: Path) -> None:
     router = FakeRouter(tmp_path, hz=100)
     assert "right to 10 ms only" in Dummynet(ROUTER, router.run).apply(PROFILE)[-1]
 

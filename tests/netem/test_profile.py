@@ -1,4 +1,4 @@
-"""Units and profiles: what is accepted, what is refused and with which words."""
+"""Units and profiles: texts that are accepted and refused, and the messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold for every profile, every seed and every packet."""
+"""Properties of every profile, every seed and every packet."""
 
 from __future__ import annotations
 
@@ -107,18 +107,18 @@ GOLDEN_WOBBLE = [0.499613, -0.935152, 0.598066]
     profiles(),
     st.lists(st.tuples(st.integers(0, 10**9), st.integers(20, MTU)), max_size=40),
 )
-def test_a_line_books_every_packet_and_never_reorders(profile: Profile, sent: list[tuple[int, int]]) -> None:
-    line = Direction(0, profile)
+def test_a_direction_counts_every_packet_and_never_reorders(profile: Profile, sent: list[tuple[int, int]]) -> None:
+    direction = Direction(0, profile)
     now = 1
     for gap, size in sent:
         now += gap
-        before = len(line.flying)
-        line.arrive(now, bytes(10 + size))
-        if len(line.flying) > before:
+        before = len(direction.flying)
+        direction.arrive(now, bytes(10 + size))
+        if len(direction.flying) > before:
             earliest = round(profile.one_way * 1e9) - round(profile.jitter * 1e9)
-            assert line.flying[-1][0] >= now + earliest
-    dues = [entry[0] for entry in line.flying]
+            assert direction.flying[-1][0] >= now + earliest
+    dues = [entry[0] for entry in direction.flying]
     assert dues == sorted(dues)
-    assert line.packets == len(sent) == line.lost + line.dropped + len(line.flying)
-    assert line.lost == seeded_random.count_lost(profile.seed, 0, profile.loss, len(sent))
-    assert line.bytes == sum(size for _, size in sent)
+    assert direction.packets == len(sent) == direction.lost + direction.dropped + len(direction.flying)
+    assert direction.lost == seeded_random.count_lost(profile.seed, 0, profile.loss, len(sent))
+    assert direction.bytes == sum(size for _, size in sent)

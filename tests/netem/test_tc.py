@@ -1,4 +1,4 @@
-"""tc: the commands against tc-netem(8)'s grammar, what happens when the machine refuses."""
+"""tc: commands against tc-netem(8)'s grammar, and machines that refuse them."""
 
 from __future__ import annotations
 
@@ -75,16 +75,16 @@ def test_undo_is_the_reverse() -> None:
 class Machine:
     """An executor that keeps what each device has."""
 
-    def __init__(self, refuse: str = "", said: str = "", help_text: str = "[ seed VALUE ]") -> None:
+    def __init__(self, refuse: str = "", message: str = "", help_text: str = "[ seed VALUE ]") -> None:
         self.have: dict[str, list[str]] = {}
-        self.refuse, self.said, self.help = refuse, said, help_text
+        self.refuse, self.message, self.help = refuse, message, help_text
 
     def __call__(self, words: Sequence[str], stdin: str = "") -> CommandResult:
         if words[-1] == "help":
             return CommandResult(1, "", self.help)
         device = words[4]
         if device == self.refuse:
-            return CommandResult(2, "", self.said)
+            return CommandResult(2, "", self.message)
         if words[2] == "add":
             self.have[device] = list(words)
         else:
@@ -98,30 +98,30 @@ LOSSY = Profile.parse(rtt="20ms", rate="10mbit", loss="1%")
 def test_apply_and_undo() -> None:
     machine = Machine()
     link = Tc(["e1", "e2"], machine)
-    said = link.apply(LOSSY)
+    message = link.apply(LOSSY)
     assert set(machine.have) == {"e1", "e2"}
     assert "seed" in machine.have["e1"]
-    assert not any("no `seed`" in line for line in said)
+    assert not any("no `seed`" in line for line in message)
     link.undo()
     assert machine.have == {}
 
 
-def test_an_old_tc_gets_no_seed_and_the_user_is_told() -> None:
+def test_an_old_tc_gets_no_seed_and_the_user_is_warned() -> None:
     machine = Machine(help_text="[ limit PACKETS ]")
     assert any("has no `seed` option" in line for line in Tc(["e1", "e2"], machine).apply(LOSSY))
     assert "seed" not in machine.have["e1"]
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("message", "words"),
     [
         ("Error: Specified qdisc kind is unknown.", "module sch_netem"),
         ("RTNETLINK answers: File exists", "already has a queueing discipline"),
         ('Cannot find device "e2"', "tc on e2: Cannot find device"),
     ],
 )
-def test_a_refusal_leaves_nothing_behind(said: str, words: str) -> None:
-    machine = Machine("e2", said)
+def test_a_refusal_leaves_nothing_behind(message: str, words: str) -> None:
+    machine = Machine("e2", message)
     with pytest.raises(BackendError, match=words):
         Tc(["e1", "e2"], machine).apply(LOSSY)
     assert machine.have == {}
@@ -131,7 +131,7 @@ def test_undo_goes_on_after_a_failure() -> None:
     machine = Machine()
     link = Tc(["e1", "e2"], machine)
     link.apply(LOSSY)
-    machine.refuse, machine.said = "e2", "gone"
+    machine.refuse, machine.message = "e2", "gone"
     with pytest.raises(BackendError, match="tc on e2: gone"):
         link.undo()
     assert "e1" not in machine.have

@@ -1,4 +1,4 @@
-"""The real emulator between real namespaces. Facts that hold on a loaded machine: never "faster than"."""
+"""The real emulator between real namespaces. No test expects anything to be fast: the machine may be loaded."""
 
 from __future__ import annotations
 
@@ -29,39 +29,39 @@ import sys, time
 from netem import netns
 from netem.profile import Profile
 from netem.two_hosts import TwoHosts
-with TwoHosts(Profile(rtt=0.01), sys.argv[1]) as world:
-    world.a.popen(["sleep", "1000"])
-    world.b.run(["sh", "-c", "sleep 1000 >/dev/null 2>&1 &"])
-    while not (netns.pids(world.a.name) and netns.pids(world.b.name)):
+with TwoHosts(Profile(rtt=0.01), sys.argv[1]) as hosts:
+    hosts.a.popen(["sleep", "1000"])
+    hosts.b.run(["sh", "-c", "sleep 1000 >/dev/null 2>&1 &"])
+    while not (netns.pids(hosts.a.name) and netns.pids(hosts.b.name)):
         time.sleep(0.01)
-    print(world._emulator.pid, flush=True)
+    print(hosts._emulator.pid, flush=True)
     time.sleep(1000)
 """
 
 
 @pytest.fixture
 def shared() -> Iterator[TwoHosts]:
-    with TwoHosts(Profile(), "nt") as world:
-        yield world
+    with TwoHosts(Profile(), "nt") as hosts:
+        yield hosts
 
 
-def udp_pair(world: TwoHosts, *, six: bool = False) -> tuple[socket.socket, socket.socket]:
-    """A socket on a, connected to a socket on b."""
+def udp_pair(hosts: TwoHosts, *, six: bool = False) -> tuple[socket.socket, socket.socket]:
+    """Return a socket on a that is connected to a socket on b, and that one."""
     family = socket.AF_INET6 if six else socket.AF_INET
-    near = world.a.call(lambda: socket.socket(family, socket.SOCK_DGRAM))
-    far = world.b.call(lambda: socket.socket(family, socket.SOCK_DGRAM))
-    far.bind((world.b.address6 if six else world.b.address, 0))
+    near = hosts.a.call(lambda: socket.socket(family, socket.SOCK_DGRAM))
+    far = hosts.b.call(lambda: socket.socket(family, socket.SOCK_DGRAM))
+    far.bind((hosts.b.address6 if six else hosts.b.address, 0))
     near.connect(far.getsockname()[:2])
     for each in (near, far):
         each.settimeout(PATIENCE)
     return near, far
 
 
-def wait_until_empty(world: TwoHosts, packets: int) -> dict[str, int]:
-    """Counters of a to b when `packets` came in and none is on its way any more."""
+def wait_until_empty(hosts: TwoHosts, packets: int) -> dict[str, int]:
+    """Wait until `packets` were sent from a and none is in flight; return the counters of a to b."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        counts: dict[str, int] = world.stats()["a_to_b"]
+        counts: dict[str, int] = hosts.stats()["a_to_b"]
         if counts["packets"] >= packets and not counts["in_flight"]:
             return counts
         time.sleep(0.01)
@@ -167,40 +167,40 @@ def test_commands_run_on_their_host(shared: TwoHosts) -> None:
 
 
 def test_sysctls_are_set_and_bad_ones_leave_nothing_behind() -> None:
-    with TwoHosts(Profile(), "nt", sysctls={"net.ipv4.tcp_congestion_control": "cubic"}) as world:
+    with TwoHosts(Profile(), "nt", sysctls={"net.ipv4.tcp_congestion_control": "cubic"}) as hosts:
         path = Path("/proc/sys/net/ipv4/tcp_congestion_control")
-        assert world.b.call(path.read_text).strip() == "cubic"
+        assert hosts.b.call(path.read_text).strip() == "cubic"
     with pytest.raises(HostsError, match=r"net\.ipv4\.nonsense"):
-        with TwoHosts(Profile(), "nt", sysctls={"net.ipv4.nonsense": "1"}) as world:
+        with TwoHosts(Profile(), "nt", sysctls={"net.ipv4.nonsense": "1"}) as hosts:
             pass
-    assert not [name for name in netns.names() if name in (world.a.name, world.b.name)]
+    assert not [name for name in netns.names() if name in (hosts.a.name, hosts.b.name)]
 
 
 def test_an_exception_leaves_nothing_behind() -> None:
     with pytest.raises(ZeroDivisionError):
-        with TwoHosts(Profile(), "nt") as world:
-            child = world.a.popen(["sleep", "1000"])
-            assert netns.exists(world.a.name)
+        with TwoHosts(Profile(), "nt") as hosts:
+            child = hosts.a.popen(["sleep", "1000"])
+            assert netns.exists(hosts.a.name)
             raise ZeroDivisionError
     assert child.returncode is not None
-    assert not netns.exists(world.a.name)
-    assert not netns.exists(world.b.name)
+    assert not netns.exists(hosts.a.name)
+    assert not netns.exists(hosts.b.name)
     with pytest.raises(HostsError, match="was stopped"):
-        world.stats()
+        hosts.stats()
 
 
 def test_unsent_data_does_not_outlive_the_world() -> None:
-    """Else its buffers would count against the memory of all TCP connections of this machine."""
-    with TwoHosts(Profile(), "nt") as world:
-        listener = world.b.call(lambda: socket.create_server((world.b.address, 0)))
-        near = world.a.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    """Otherwise its buffers would count against the memory of all TCP connections of this machine."""
+    with TwoHosts(Profile(), "nt") as hosts:
+        listener = hosts.b.call(lambda: socket.create_server((hosts.b.address, 0)))
+        near = hosts.a.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
         near.connect(listener.getsockname())
         far, _ = listener.accept()
         near.setblocking(False)
         with pytest.raises(BlockingIOError):
             while True:
                 near.send(bytes(1 << 16))
-        space = os.open(netns.path(world.a.name), os.O_RDONLY)
+        space = os.open(netns.path(hosts.a.name), os.O_RDONLY)
         near.close()
     try:
         deadline = time.monotonic() + PATIENCE
@@ -218,16 +218,16 @@ def sockstat() -> str:
 
 
 def test_a_dead_emulator_is_reported_not_waited_for() -> None:
-    with TwoHosts(Profile(), "nt") as world:
-        assert world._emulator is not None
-        os.kill(world._emulator.pid, signal.SIGKILL)
+    with TwoHosts(Profile(), "nt") as hosts:
+        assert hosts._emulator is not None
+        os.kill(hosts._emulator.pid, signal.SIGKILL)
         with pytest.raises(HostsError, match="emulator ended"):
-            world.stats()
-    assert not netns.exists(world.a.name)
+            hosts.stats()
+    assert not netns.exists(hosts.a.name)
 
 
 def hold(prefix: str) -> tuple[subprocess.Popen[str], list[str], int]:
-    """Another process that holds a world; its namespaces and its emulator's pid."""
+    """Start another process that holds TwoHosts; return it, its namespaces and its emulator's process ID."""
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, prefix], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     emulator = int(holder.stdout.readline())
@@ -296,7 +296,7 @@ def test_the_emulator_writes_its_status_file(tmp_path: Path) -> None:
 
 
 def handles(pid: int, number: signal.Signals) -> bool:
-    """Whether a process catches a signal (proc(5): SigCgt)."""
+    """Return whether a process catches a signal (proc(5): SigCgt)."""
     caught = re.search(r"SigCgt:\s+([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text())
     return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 

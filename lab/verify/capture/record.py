@@ -24,7 +24,7 @@ from lab.verify.capture.reading import CaptureError
 
 _SOL_PACKET, _PACKET_RX_RING, _PACKET_STATISTICS, _PACKET_VERSION, _ETH_P_ALL = 263, 5, 6, 10, 3
 _TPACKET_V3 = 2
-_BLOCK, _BLOCKS = 1 << 20, 64  # bytes, and how many: what may wait to be written
+_BLOCK, _BLOCKS = 1 << 20, 128  # bytes of a block, number of blocks: what may wait to be written
 _RETIRE = 100  # ms after which the kernel hands over a block that is not full
 _QUIET = 0.3  # seconds without a block after which everything has been handed over
 _KERNEL = 0  # block status: the kernel may fill it

@@ -1,4 +1,4 @@
-"""The delay direction and the cutting of GSO packets, against packets built by hand."""
+"""The fate of packets in one direction, and the cutting of GSO packets, against packets built by hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ones_sum(data: bytes) -> int:
 
 
 def frame(data: bytes, *, six: bool, gso: bool, sequence: int, flags: int, identifier: int = 0x1234) -> bytes:
-    """What the kernel hands over: partial checksum in TCP, and 12 bytes of TCP options."""
+    """Build what the kernel passes to the emulator: partial checksum in TCP, and 12 bytes of TCP options."""
     tcp_length = 32 + len(data)
     ip = 40 if six else 20
     if six:
