@@ -60,7 +60,7 @@ def _paper(some: Slice, where: str) -> Iterable[Claim]:
 
 def _ipsec(some: Slice, where: str) -> Iterable[Claim]:
     if some.data != some.dataset.disks_at(some.rate)[0]:
-        return  # it concerns no disk, so it is said once for each rate
+        return  # it concerns no disk, so once for each rate is enough
     lost = []
     for rtt in some.rtts:
         plain, sealed = (some.throughput(way, rtt) for way in ("plain", "existing"))

@@ -151,7 +151,7 @@ def _up(axes: Any, y: float) -> float:
 
 
 def spread_out(places: Sequence[float], gap: float) -> list[float]:
-    """Move ascending `places` apart to at least `gap`, within 0 to 1 as far as they fit."""
+    """Return ascending `places` moved apart to at least `gap`, and into the range of 0 to 1 if they fit."""
     found = list(places)
     for _ in range(200):
         for number in range(len(found) - 1):

@@ -162,7 +162,7 @@ def test_no_result_is_written_over_another(tmp_path: Path) -> None:
         ([], "not a JSON object"),
     ],
 )
-def test_what_is_no_result_is_refused(tmp_path: Path, change: object, said: str) -> None:
+def test_a_file_that_is_not_a_result_is_refused(tmp_path: Path, change: object, said: str) -> None:
     path = made().save(tmp_path)
     values = json.loads(path.read_text())
     if isinstance(change, dict):

@@ -24,7 +24,7 @@ from lab.report import data as report_data
 from lab.report.dataset import Cell, Dataset
 from lab.verbs.predict import Case
 
-FIGURES = {
+FIGURES: dict[str, Any] = {
     "cipher": "aes-128-gcm",
     "ciphers": {"aes-128-gcm": 3000},
     "mb_per_cpu_second": {"read": 9000, "digest": 1000, "unpack": 1000, "loopback": 6000, "write": 6000},
@@ -49,7 +49,7 @@ def test_what_must_hold_of_any_host(cores: int, size: float, rate: float | None,
 
 
 def runs(noise: float) -> Dataset:
-    """As hosts like HERE and a tool with a window of 2 MiB would make them."""
+    """Made-up runs of hosts like HERE, and of a tool with a window of 2 MiB; times vary by the share `noise`."""
     chance = random.Random(5)
     made = Dataset(True, hosts=[HOST])
     memory = Memory(2 << 30, 2 << 30, 3.5)
@@ -96,7 +96,7 @@ def test_a_site_shares_its_link() -> None:
     assert site(model, job, hosts, 1000, 20).seconds > 1000 * 8 * (48 << 30) / 8 / 10**10  # the link itself
 
 
-def test_too_few_runs_are_said() -> None:
+def test_too_few_runs_are_an_error() -> None:
     with pytest.raises(LabError):
         fit([Dataset(True)], HERE)
     made = tools([10**8])
@@ -106,8 +106,8 @@ def test_too_few_runs_are_said() -> None:
 
 
 def tools(rates: list[int], sizes: tuple[int, ...] = (404_000_768,), speed: float = 10**12) -> Dataset:
-    """As tools would make them that reach `speed` bit/s, on disks of 4 GiB with `sizes` of data (a quarter of which
-    are the file system's own and in no cell's name); gzip and gunzip take 40 s for 1 GB of data and 8 for holes."""
+    """Made-up runs of tools that reach `speed` bit/s, on disks of 4 GiB with `sizes` of data, a quarter of which is
+    the file system's own and not in the cells; gzip and gunzip take 40 s for a GB of data, 8 s for one of holes."""
     made = Dataset(True, hosts=[HOST])
     memory = Memory(2 << 30, MEMORY, 3.4)
     for rate, rtt in itertools.product(rates, (0.0, 0.06, 0.12, 0.2)):
@@ -127,7 +127,7 @@ def tools(rates: list[int], sizes: tuple[int, ...] = (404_000_768,), speed: floa
 
 
 def test_what_was_measured_is_predicted() -> None:
-    """As the command asks for it: a way takes no longer for what of the guest it does not move."""
+    """The parts of a guest that a way does not move add no time to it."""
     made = tools([10**8])
     models = {model.way: model for model in fit([made], HERE)}
     assert set(models) == {"existing", "paper-full", "paper-partial", "static"}
@@ -139,8 +139,8 @@ def test_what_was_measured_is_predicted() -> None:
         assert answer.beyond == [] and not answer.unbounded
 
 
-def test_a_bound_that_no_run_met_is_not_made_up() -> None:
-    """The same time at any rate was once said, with the rate of the runs taken for the tool's speed."""
+def test_a_limit_that_no_run_met_is_not_assumed() -> None:
+    """The rate of the runs must not be taken for the tool's own speed."""
     model = next(model for model in fit([tools([10**8])], HERE) if model.way == "existing")
     slow, quick = (
         site(model, Job(MEMORY, 4 << 30, 404_000_768, 0.0, rate), HERE, 1, 1) for rate in (10**8, 10**10)
@@ -153,7 +153,7 @@ def test_a_bound_that_no_run_met_is_not_made_up() -> None:
     assert not as_much.unbounded and as_much.beyond == ["rate", "RTT"]  # no more is under way than was in the runs
 
 
-def test_a_bound_that_runs_met_is_found() -> None:
+def test_a_limit_that_runs_met_is_found() -> None:
     model = next(m for m in fit([tools([10**8, 10**9], speed=2 * 10**8)], HERE) if m.way == "existing")
     assert "200 Mbit/s" in model.words
     answer = site(model, Job(MEMORY, 4 << 30, 404_000_768, 0.06, 10**10), HERE, 1, 1)
@@ -163,7 +163,7 @@ def test_a_bound_that_runs_met_is_found() -> None:
 
 @pytest.mark.parametrize("sizes", [(404_000_768,), (404_000_768, 1_200_000_000)])
 def test_packing_takes_time_for_data_and_for_holes(sizes: tuple[int, ...]) -> None:
-    """With one size of disk and data nothing in the runs tells it from a fixed time: it grows all the same."""
+    """With one size of disk and data, the runs cannot separate it from a fixed time: it is assumed to grow."""
     model = next(model for model in fit([tools([10**8], sizes)], HERE) if model.way == "paper-partial")
     assert "s/GB of data" in model.words and "s/GB of holes" in model.words
     data, holes = 40e9, 60e9
@@ -199,7 +199,7 @@ def test_the_plugins_connections_have_a_window_together() -> None:
 
 
 def test_guests_of_several_sizes_make_one_model() -> None:
-    """A fixed time is told from one that grows with the memory, as one guest alone cannot tell them apart."""
+    """Several sizes separate a fixed time from one that grows with the memory; one guest alone cannot."""
 
     def of(memory: int) -> Dataset:
         made = Dataset(True, hosts=[HOST])
@@ -256,7 +256,7 @@ def test_a_bench_file_that_lacks_something_is_refused(
 
 
 @pytest.mark.usefixtures("results")
-def test_the_command_tells_what_is_extrapolated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_marks_extrapolations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bench.json"
     path.write_text(json.dumps(FIGURES))
     assert cli.main(["predict", "--bench", str(path), "--rate", "100gbit"]) == 0

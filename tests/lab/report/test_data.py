@@ -26,7 +26,7 @@ def test_medians_without_what_was_discarded(folder: Path) -> None:
     assert len(runs.discarded) == 1 and some.ways[0] == "existing"
 
 
-def test_what_differs_in_more_than_way_and_link_does_not_meet(tmp_path: Path) -> None:
+def test_runs_that_differ_in_more_than_way_and_link_are_not_compared(tmp_path: Path) -> None:
     here = tmp_path / "all"
     save(here, "static", 0.12, 50.0)
     guest = {"disk": 4 << 30, "memory": 2 << 30, "writes": 50}
@@ -47,18 +47,18 @@ def test_what_differs_in_more_than_way_and_link_does_not_meet(tmp_path: Path) ->
     assert {cell.way for cell in both.runs} == {"existing", "plain"}  # by the IPsec that it went through
 
 
-def test_discarded_runs_of_a_guest_without_any_other_are_told(folder: Path, tmp_path: Path) -> None:
+def test_discarded_runs_of_a_guest_without_any_other_are_reported(folder: Path, tmp_path: Path) -> None:
     save(tmp_path / "other", "static", 0.12, 1.0, memory=1 << 30, discarded="the link was late")
     assert len(data.load([folder, tmp_path / "other"])[0].discarded) == 2
 
 
-def test_guests_of_different_sizes_do_not_meet(folder: Path, tmp_path: Path) -> None:
+def test_guests_of_different_sizes_are_not_compared(folder: Path, tmp_path: Path) -> None:
     small = tmp_path / "ipsec"
     for way, seconds in (("existing", 50.0), ("plain", 49.0)):
         save(small, way, 0.12, seconds, memory=512 << 20)
     xen = tmp_path / "xen"
     save_xen(xen, "static", 0.12, seconds=90.0, result={"phases": {"memory": 70.0}})
-    sizes = {"memory": {"size": 256 << 20}, "disk": {"size": 512 << 20, "data": 80 << 20}}
+    sizes: dict[str, Any] = {"memory": {"size": 256 << 20}, "disk": {"size": 512 << 20, "data": 80 << 20}}
     save_xen(tmp_path / "other", "static", 0.12, seconds=90.0, result={"phases": {"memory": 70.0}}, **sizes)
     first, second, third, fourth = data.load([folder, small, xen, tmp_path / "other"])
     assert Slice(first, RATE, 0).median("existing", 0.12) == pytest.approx(212)
@@ -84,7 +84,7 @@ def test_recorded_memories_are_guests_of_their_own(folder: Path, tmp_path: Path)
 
 
 def test_a_disk_that_was_moved_at_one_rate_has_no_section_at_another(folder: Path) -> None:
-    """What moves no disk was measured at both rates, and goes with the disks of each."""
+    """Ways that move no disk were measured at both rates, and appear with the disks of each."""
     gigabit = 10 * RATE
     for way in ("existing", "static"):
         save(folder, way, 0.12, 30.0, rate=gigabit)
@@ -98,7 +98,7 @@ def test_a_disk_that_was_moved_at_one_rate_has_no_section_at_another(folder: Pat
         f"1 Gbit/s, {size} of files" for size in ("300 MB", "1 GB"))}  # fmt: skip
 
 
-def test_no_results_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LabError) as caught:
         data.load([tmp_path])
     assert "xenlab experiment" in (caught.value.hint or "")
@@ -119,7 +119,7 @@ def test_a_folder_that_is_not_there_is_named(folder: Path, tmp_path: Path) -> No
         {"figures": {"run": 3}},
     ],
 )
-def test_a_file_that_is_no_run_is_named(folder: Path, values: dict[str, Any]) -> None:
+def test_a_file_that_is_not_a_result_is_named(folder: Path, values: dict[str, Any]) -> None:
     path = next(folder.glob("full-*.json"))
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
     with pytest.raises(LabError, match=path.name):

@@ -26,7 +26,7 @@ def test_the_papers_figures_are_there(folder: Path) -> None:
     six = next(figure.chart for figure in section.figures if figure.number == 6)
     assert isinstance(six, Lines)
     together = next(each for each in six.series if each.name == "existing + partial")
-    assert together.points[0] == (0.0, pytest.approx(300.0))
+    assert together.points[0][0] == 0.0 and together.points[0][1] == pytest.approx(300.0)
 
 
 def figure(runs: Dataset, name: str) -> Figure:

@@ -44,7 +44,7 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_asks_nobody(folder: Path, tmp_path: Path) -> None:
+def test_the_page_is_whole_and_needs_no_other_file(folder: Path, tmp_path: Path) -> None:
     written = page.write(tmp_path / "report", data.load([folder]), "A <title> & more")
     text = written[0].read_text()
     reader = Reader()
@@ -67,26 +67,26 @@ def test_the_numbers_are_kept_as_csv(folder: Path, tmp_path: Path) -> None:
     assert float(rows[1]["existing (IPsec)"]) == pytest.approx(212)
 
 
-def test_ipsec_in_user_space_is_told_where_it_shows(folder: Path, tmp_path: Path) -> None:
-    def told(runs: Dataset) -> list[bool]:
+def test_ipsec_in_user_space_is_noted_where_it_matters(folder: Path, tmp_path: Path) -> None:
+    def noted(runs: Dataset) -> list[bool]:
         claimed = page.html([runs], "x").partition('<section id="claims"')[2]
         return ["user space" in claimed, *(any("user space" in note for note in s.notes) for s in sections(runs))]
 
-    assert told(data.load([folder])[0]) == [False, False]
+    assert noted(data.load([folder])[0]) == [False, False]
     for way in ("existing", "static"):
         save(folder, way, 0.12, 30.0, rate=None)
-    assert told(data.load([folder])[0]) == [True, False, True]
+    assert noted(data.load([folder])[0]) == [True, False, True]
     save_xen(tmp_path / "xen", "existing", 0.12, None, seconds=95.0, disk_seconds=26.0)
-    assert told(data.load([tmp_path / "xen"])[0]) == [False, False]  # the kernel's there
+    assert noted(data.load([tmp_path / "xen"])[0]) == [False, False]  # the kernel's there
 
 
-def test_the_command_makes_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_makes_the_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["report", str(folder)]) == 0
     assert (folder / "report" / "index.html").read_text().startswith("<!doctype html>")
     assert f"{folder / 'report' / 'index.html'}, and" in capsys.readouterr().err
 
 
-def test_what_is_not_installed_is_named(
+def test_a_library_that_is_not_installed_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for module in ("lab.report.page", "lab.pages"):
