@@ -20,7 +20,6 @@ from demo.image import Image
 from demo.screen import readable, sooner
 from demo.wire import Proof
 from lab import pages
-from lab.report import image as chart_image
 from lab.verify.judge.finding import Finding
 from netem.profile import Profile
 from netem.units import format_rate, format_time
@@ -68,6 +67,8 @@ def write(
     proof: Proof,
 ) -> list[Path]:
     """Write report.html and times.png into `folder`; return the paths."""
+    from lab.report import image as chart_image  # only now: matplotlib takes a second to import
+
     run = [outcome for outcome in outcomes if not outcome.left_out]
     times = chart.times(run, link_words(profile))
     conditions = {
