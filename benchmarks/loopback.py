@@ -24,7 +24,7 @@ from lab.measure.ways import WAYS, zstd
 from xenplugin.codec.compress import Packer, Unpacker
 from xenplugin.codec.seal import Keys, cipher_named, new_secret
 from xenplugin.geometry import CHUNK
-from xenplugin.image.buffers import aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import leaves
 from xenplugin.image.scan import byte_runs, nonzero_blocks
 from xenplugin.image.source.raw import open_source
@@ -88,7 +88,7 @@ def _alone(image: Path, folder: Path) -> Detail:
     preamble = Preamble(cipher, Carrier.FILE, 0, bytes(16), os.urandom(32))
     keys = Keys(new_secret(), bytes(32))
     sealer, opener = keys.forward(preamble), keys.forward(preamble)
-    buffer, back = aligned(CHUNK), aligned(CHUNK)
+    buffer, back = Buffer(CHUNK), Buffer(CHUNK)
     codec = system = 0.0
     counter = 0
     with open_source(image) as source, tempfile.TemporaryFile(dir=folder) as file, _connected() as carry:

@@ -1,10 +1,10 @@
-"""Man pages, configuration file and shell completion, made from the program's own options and settings.
+"""Makes the man pages, the configuration file and the shell completion from the program's options and settings.
 
     python3 packaging/manual.py FOLDER
 
-The strategy: what is prose stands in packaging/man/*.in, what is a list is made here from the click commands, from
-the fields of Config and from the tree of errors, each time the package is built. So no page can say what the
-program does not do. A template's line `@NAME@` is replaced by the part of that name. Pages are mdoc (mdoc(7)).
+Prose stands in packaging/man/*.in. Lists are made here from the click commands, the fields of Config and the
+classes of errors each time the package is built, so that no page differs from the program. A line `@NAME@` of a
+template is replaced by the part of that name. Pages are mdoc (mdoc(7)).
 """
 
 from __future__ import annotations
@@ -27,45 +27,45 @@ from xenplugin.codec.seal import CIPHERS  # noqa: E402
 from xenplugin.config import Config  # noqa: E402
 from xenplugin.errors import BY_CODE  # noqa: E402
 
-#: What an option's value is called where its own name would not do.
+#: Names of option values, where the option's own name is unsuitable.
 METAVARS = {"ssh": "command", "remote_program": "command", "config": "file", "level": "level", "key_file": "key"}
-#: Values that the shell offers.
+#: Values that the shell completes.
 VALUES = {
     "--level": ("auto", "store", "1", "3", "6", "9", "19"),
     "--cipher": ("auto", *CIPHERS),
     "--congestion": ("cubic", "bbr"),
     "--mode": ("live", "static", "full"),
 }
-#: For settings whose default is "found out" there is nothing to write; an example stands in its place.
+#: Examples for settings that have no default to write because the program finds their value.
 EXAMPLES = {"congestion": '"bbr"', "address": '"192.0.2.7"'}
 AUTO = ("level", "cipher", "streams")
 
 
 def verbs() -> dict[str, click.Command]:
-    """The verbs that users are told of, in alphabetical order."""
+    """Return the verbs that are not hidden, in alphabetical order."""
     return {name: command for name, command in sorted(cli.commands.items()) if not command.hidden}
 
 
 def options(command: click.Command) -> list[click.Option]:
-    """The options of a verb that users are told of, in the order of `--help`."""
+    """Return the options of a verb that are not hidden, in the order of `--help`."""
     return [each for each in command.params if isinstance(each, click.Option) and not each.hidden]
 
 
 def arguments(command: click.Command) -> list[str]:
-    """[HOST:]DST and the like, as `--help` writes them."""
+    """Return the arguments of a verb as `--help` writes them, such as [HOST:]DST."""
     return [each for each in command.collect_usage_pieces(click.Context(command)) if each != "[OPTIONS]"]
 
 
 def settings() -> list[Field[Any]]:
-    """The settings that the configuration file has."""
+    """Return the settings that the configuration file may have."""
     return [each for each in fields(Config) if each.metadata]
 
 
 def default(setting: Field[Any]) -> str | None:
-    """The setting's default as TOML; None where there is none to be written."""
+    """Return the setting's default as TOML; None if it has no default to write."""
     value = setting.default
     if setting.name == "state_dir":
-        return '"/var/lib/xen/xenplugin"'  # of root, whoever builds
+        return '"/var/lib/xen/xenplugin"'  # the default of root, not of the user who builds
     if setting.name in AUTO:
         return '"auto"'
     if value is None:
@@ -76,15 +76,15 @@ def default(setting: Field[Any]) -> str | None:
 
 
 def configuration() -> str:
-    """The configuration file: every setting with its default, commented out."""
+    """Return the configuration file: every setting with its default, commented out."""
     lines = [
-        "# Settings of xenplugin on this host: xenplugin.conf(5). What stands after # holds anyway, but examples.",
-        "# Options on the command line win over what stands here. The far host reads its own.",
+        "# Settings of xenplugin on this host: xenplugin.conf(5). Values after # are defaults or examples.",
+        "# Options on the command line override this file. The far host reads its own.",
     ]
     for setting in settings():
         flag = f" Option {setting.metadata['flag']}." if setting.metadata["flag"] else ""
         value = default(setting)
-        shown = value or f"{EXAMPLES[setting.name]}  # an example; else it is found out"
+        shown = value or f"{EXAMPLES[setting.name]}  # an example; by default it is found automatically"
         lines += ["", *_wrapped(f"{setting.metadata['help']}{flag}", 116), f"#{setting.name} = {shown}"]
     return "\n".join(lines) + "\n"
 
@@ -103,7 +103,7 @@ def _wrapped(text: str, width: int) -> Iterator[str]:
 
 
 def escaped(text: str) -> str:
-    """As mdoc text: nothing in it is a macro, and a hyphen stays what was typed."""
+    """Return `text` for mdoc: nothing in it is a macro, and hyphens are printed as typed."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq").replace("'", "\\(aq")
     return f"\\&{text}" if text.startswith(".") else text
 
@@ -134,7 +134,7 @@ def _key(option: click.Option) -> tuple[str, str]:
 
 
 def _shared() -> list[click.Option]:
-    """Options that more than one verb has with the same words: said once."""
+    """Return the options that more than one verb has with the same help, each once."""
     seen: dict[tuple[str, str], list[click.Option]] = {}
     for command in verbs().values():
         for option in options(command):
@@ -143,7 +143,7 @@ def _shared() -> list[click.Option]:
 
 
 def synopsis() -> Iterator[str]:
-    """A line for each verb."""
+    """Yield SYNOPSIS: a line for each verb."""
     for name, command in verbs().items():
         yield from (
             ".Nm xenplugin",
@@ -155,7 +155,7 @@ def synopsis() -> Iterator[str]:
 
 
 def commands() -> Iterator[str]:
-    """What each verb does, and the options that only it has."""
+    """Yield COMMANDS: what each verb does, and the options that only it has."""
     known = {_key(each) for each in _shared()}
     common = set.intersection(*({_key(each) for each in options(command)} for command in verbs().values()))
     yield ".Bl -tag -width Ds"
@@ -172,19 +172,19 @@ def commands() -> Iterator[str]:
             yield from _option_list(own)
         if shared:
             yield ".Pp"
-            yield "Also, as said below:"
+            yield "Also, as described below:"
             yield from (f".Fl {escaped(flag[1:])} ," for flag in shared[:-1])
             yield f".Fl {escaped(shared[-1][1:])} ."
     yield ".El"
 
 
 def shared_options() -> Iterator[str]:
-    """The options that several verbs have. Those that all have are not named with each."""
+    """Yield OPTIONS: those that several verbs have. Options that all have are not named with each verb."""
     yield from _option_list(_shared())
 
 
 def exit_status() -> Iterator[str]:
-    """The exit codes and what they stand for."""
+    """Yield EXIT STATUS: the exit codes and their meaning."""
     yield ".Bl -tag -width Ds"
     yield ".It 0"
     yield "Done."
@@ -195,7 +195,7 @@ def exit_status() -> Iterator[str]:
 
 
 def keys() -> Iterator[str]:
-    """The settings: key, default, meaning, option."""
+    """Yield the settings: key, default, meaning, option."""
     yield ".Bl -tag -width Ds"
     for setting in settings():
         value = default(setting)
@@ -216,7 +216,7 @@ PARTS = {
 
 
 def page(template: str) -> str:
-    """The man page that `template` stands for. Raises KeyError for a part that is not known."""
+    """Return the man page of `template`. Raises KeyError for an unknown part."""
     lines: list[str] = []
     for line in template.splitlines():
         if line.startswith("@") and line.endswith("@"):
@@ -230,7 +230,7 @@ def page(template: str) -> str:
 
 
 def completion() -> str:
-    """The completion for bash. It starts no Python: a shell must not wait."""
+    """Return the completion for bash. It does not start Python, because the shell must not wait."""
     cases = []
     for name, command in verbs().items():
         flags = [flag for each in options(command) for flag in (*each.opts, *each.secondary_opts)]
@@ -256,7 +256,7 @@ def completion() -> str:
 
 
 def main(folder: Path) -> None:
-    """Write all of it into `folder`."""
+    """Write all files into `folder`."""
     (folder / "completions").mkdir(parents=True, exist_ok=True)
     for template in sorted((ROOT / "packaging/man").glob("*.in")):
         made = page(template.read_text(encoding="utf-8"))

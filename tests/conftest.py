@@ -1,4 +1,4 @@
-"""Fixtures of the tests that drive the real program (tests/cli, tests/faults)."""
+"""Fixtures of the tests that drive the real program."""
 
 from __future__ import annotations
 

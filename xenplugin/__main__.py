@@ -1,4 +1,4 @@
-"""`python -m xenplugin`."""
+"""Runs the command line for `python -m xenplugin`."""
 
 from xenplugin.cli.main import main
 

@@ -1,8 +1,8 @@
-"""`xenplugin bench`: what this host can do, each step alone, and which of them bounds a copy.
+"""`xenplugin bench`: measures each step of a copy on this host, and finds the step that limits it.
 
-Every step is called as the engine calls it, on one thread, over the same chunks, and counted in CPU seconds
-of that thread (wall time lies on a shared host); the loopback alone is wall time. Rates are MB/s (10^6 bytes) of
-image data, so that they can be added: a copy costs the sum of its steps' CPU seconds, over the host's cores.
+Every step is called as the engine calls it, on one thread, over the same chunks, and measured in CPU seconds,
+because wall time is wrong on a shared host. Rates are MB/s (10^6 bytes) of image data: a copy costs the sum of the
+CPU seconds of its steps, divided among the host's cores.
 """
 
 from __future__ import annotations
@@ -26,29 +26,31 @@ from xenplugin.codec.compress import STORE, Packer, Unpacker
 from xenplugin.codec.seal import Keys, cipher_named, new_secret
 from xenplugin.errors import ImageError
 from xenplugin.geometry import CHUNK
-from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import leaves
 from xenplugin.image.scan import nonzero_blocks
 from xenplugin.image.source.raw import open_source
 from xenplugin.wire.frames import Codec
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 
+#: Number of chunks to measure with.
 _CHUNKS = 24
 _HEADER = bytes(4)
 
 
 def run(image: str | None, emit: events.Emit) -> dict[str, Any]:
-    """Measure. `image`: take data chunks from it; None: made-up data of ordinary compressibility. Returns
-    {"cores", "cipher", "mb_per_cpu_second": {step: MB/s}, "zstd": {level: {"mb_per_cpu_second", "ratio"}},
-    "copy": [...]}. Raises XenpluginError."""
+    """Measure with data chunks of `image`; None: generated data of ordinary compressibility. Raises XenpluginError.
+
+    Returns {"cores", "data", "cipher", "mb_per_cpu_second": {step: MB/s}, "ciphers": {name: MB/s},
+    "zstd": {level: {"mb_per_cpu_second", "ratio"}}, "copy": [...]}."""
     if image is None:
         with tempfile.NamedTemporaryFile(prefix="xenplugin-bench-", dir=_scratch_folder()) as file:
-            _make_up(file.name)
+            _write_data(file.name)
             return _run(file.name, True, emit)
     return _run(image, False, emit)
 
 
-def _run(path: str, made_up: bool, emit: events.Emit) -> dict[str, Any]:
+def _run(path: str, generated: bool, emit: events.Emit) -> dict[str, Any]:
     emit(events.Phase("read"))
     figures: dict[str, float] = {}
     with open_source(path, raw=True) as source:
@@ -57,15 +59,15 @@ def _run(path: str, made_up: bool, emit: events.Emit) -> dict[str, Any]:
             for index in range(item.first, item.first + item.count):
                 if item.hole or len(chunks) == _CHUNKS or (index + 1) * CHUNK > source.size:
                     break
-                buffer = aligned(CHUNK)
+                buffer = Buffer(CHUNK)
                 source.read(index, buffer)
                 if nonzero_blocks(buffer, CHUNK):
                     chunks.append(buffer)
         if not chunks:
             raise ImageError(f"{path} holds no data to measure with", hint="leave out --image")
-        spare = aligned(CHUNK)
+        spare = Buffer(CHUNK)
         figures["read"] = _cpu(chunks, lambda _: source.read(0, spare))
-    zeros = aligned(CHUNK)
+    zeros = Buffer(CHUNK)
     figures["zero scan"] = _cpu([zeros] * len(chunks), lambda b: nonzero_blocks(b, CHUNK))
     figures["digest"] = _cpu(chunks, lambda b: leaves(b.view, CHUNK))
     emit(events.Phase("zstd"))
@@ -90,7 +92,7 @@ def _run(path: str, made_up: bool, emit: events.Emit) -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0))
     return {
         "cores": cores,
-        "data": "made up" if made_up else path,
+        "data": "made up" if generated else path,
         "cipher": chosen.label,
         "mb_per_cpu_second": {name: round(value) for name, value in figures.items()},
         "ciphers": ciphers,
@@ -102,8 +104,8 @@ def _run(path: str, made_up: bool, emit: events.Emit) -> dict[str, Any]:
 def _copies(
     figures: dict[str, float], levels: dict[str, dict[str, float]], seal: float, cores: int
 ) -> list[dict[str, Any]]:
-    """What a copy at each level comes to: MB/s of data that this host can send, the link rate in Mbit/s
-    from which on the host and no longer the link is the bound, and its costliest step."""
+    """Return for each level: MB/s of data that this host can send, the link rate in Mbit/s above which the host and
+    not the link limits a copy, and the costliest step."""
     rows = []
     for level in [str(STORE), *levels]:
         stored = level == str(STORE)
@@ -130,7 +132,7 @@ def _copies(
 
 
 def show(figures: dict[str, Any]) -> None:
-    """Print the figures for a person."""
+    """Print the figures as tables."""
     console = Console(highlight=False)
     steps = Table(title=f"each step alone, MB/s per core ({figures['data']} data)", title_justify="left")
     steps.add_column("step")
@@ -152,15 +154,16 @@ def show(figures: dict[str, Any]) -> None:
         )
     console.print(steps)
     console.print(copies)
-    best = max((r for r in figures["copy"]), key=lambda r: r["mb_per_second"])
+    best = max(figures["copy"], key=lambda r: r["mb_per_second"])
     console.print(
-        f"On links slower than these the link bounds a copy, and the level rises by itself; on faster ones this"
-        f" host does: at most {best['mb_per_second']:,} MB/s, bound by {best['bound']}."
+        f"On slower links than these the link limits a copy, and the level adapts; on faster ones this host does:"
+        f" at most {best['mb_per_second']:,} MB/s, limited by {best['bound']}."
     )
 
 
 def _cpu(items: list[Any], step: Callable[[Any], Any], at_least: float = 0.3) -> float:
-    """MB/s of thread CPU time over chunks of CHUNK bytes, for `at_least` seconds."""
+    """Return MB per CPU second of this thread when `step` is called on `items`, chunks of CHUNK bytes each, for at
+    least `at_least` seconds."""
     step(items[0])
     count = 0
     start = time.thread_time()
@@ -178,7 +181,7 @@ def _seal_speed(cipher: Cipher, chunks: list[Buffer]) -> int:
 
 
 def _loopback(chunks: list[Buffer]) -> float:
-    """MB/s of CPU time of both ends together."""
+    """Return MB per CPU second of a transfer over a local socket, both ends together."""
     left, right = socket.socketpair()
     space = bytearray(CHUNK)
 
@@ -203,10 +206,10 @@ def _scratch_folder() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def _make_up(path: str) -> None:
-    """Text-like data that zstd packs about threefold, the same each time."""
-    chance = random.Random(1)
+def _write_data(path: str) -> None:
+    """Write text-like data that zstd compresses about threefold; the same data each time."""
+    generator = random.Random(1)
     words = [hashlib.sha256(b"%d" % n).hexdigest()[: 3 + n % 9].encode() for n in range(20000)]
     with open(path, "wb") as file:
         for _ in range(_CHUNKS):
-            file.write(b" ".join(chance.choices(words, k=CHUNK // 5))[:CHUNK])
+            file.write(b" ".join(generator.choices(words, k=CHUNK // 5))[:CHUNK])

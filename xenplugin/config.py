@@ -1,7 +1,7 @@
 """Every setting once: its key in the configuration file, its option, its help and its default.
 
-`/etc/xen/xenplugin.conf` is TOML with the keys of `Config`; options of a verb win over it. The command
-line is built from the same fields (cli.py), so neither can drift from the other.
+`/etc/xen/xenplugin.conf` is TOML with the keys of `Config`; options of a verb override it. The command line, the
+man pages and the packaged configuration file are made from the same fields, so none can differ from the others.
 """
 
 from __future__ import annotations
@@ -23,22 +23,38 @@ from xenplugin.link.tcp import MAX_STREAMS
 
 CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
 MODES = ("live", "static", "full")
-_RATE_UNITS = {"": 1, "bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
+_RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
+_LEAST_RATE = 1000  # bytes/s
 
 
 def parse_rate(text: str | int) -> int:
-    """'200mbit' -> 200000000 bits/s; 0 is no limit. Raises ValueError."""
+    """Return bytes/s from a rate in bits/s: 25000000 from '200mbit', 0 (no limit) from 0. Raises ValueError."""
     match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]+)?)\s*([a-z]*?)(?:/s|ps)?", str(text).strip().lower())
-    if match is None or match[2] not in _RATE_UNITS:
-        raise ValueError("a rate is a number with kbit, mbit or gbit, as 200mbit")
-    rate = int(float(match[1]) * _RATE_UNITS[match[2]])
-    if 0 < rate < 8000:
-        raise ValueError("a rate below 8 kbit is too low to move an image")
+    if match is None or match[2] not in ("", *_RATE_UNITS):
+        raise ValueError("a rate is a number with a unit: bit, kbit, mbit or gbit, like 200mbit")
+    if float(match[1]) == 0:
+        return 0
+    if not match[2]:
+        raise ValueError("a rate needs a unit: bit, kbit, mbit or gbit, like 200mbit")
+    rate = int(float(match[1]) * _RATE_UNITS[match[2]] / 8)
+    if rate < _LEAST_RATE:
+        raise ValueError("a rate below 8kbit is too low to move an image")
     return rate
 
 
+def option_text(name: str, value: Any) -> str:
+    """Return the text with which the option of the setting `name` gets `value`: what its parser reads as
+    `value`."""
+    if value is None:
+        return "auto"
+    if name == "level" and value == STORE:
+        return "store"
+    return f"{8 * value}bit" if name == "rate" and value else str(value)
+
+
 def parse_level(text: str | int) -> int | None:
-    """'auto' -> None (adaptive), 'store' -> no compression, a number -> that zstd level."""
+    """Return None for 'auto' (adaptive), STORE for 'store' (no compression), or the zstd level. Raises
+    ValueError."""
     if text == "auto":
         return None
     if text == "store":
@@ -50,18 +66,19 @@ def parse_level(text: str | int) -> int | None:
 
 
 def _whole_number(text: str | int) -> int | None:
-    """None for anything else; a configuration file also has booleans and fractions."""
+    """Return the number, None for anything else; a configuration file may also hold booleans and fractions."""
     if type(text) is int:
         return text
     return int(text) if isinstance(text, str) and re.fullmatch(r"[+-]?[0-9]{1,9}", text.strip()) else None
 
 
 def parse_ports(text: str | int) -> str:
-    """'49300-49399', one port, or '0' (do not listen: the data goes through ssh)."""
+    """Return the range as text, '49300-49399', from a range, one port, or 0 (the data goes through ssh).
+    Raises ValueError."""
     match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", str(text).strip())
     low, high = (int(match[1]), int(match[2] or match[1])) if match else (-1, -1)
     if not 0 <= low <= high <= 65535 or low == 0 < high:
-        raise ValueError("ports are a range as 49300-49399, one port, or 0")
+        raise ValueError("ports are a range like 49300-49399, one port, or 0")
     return f"{low}-{high}"
 
 
@@ -76,13 +93,13 @@ def _parse_streams(text: str | int) -> int:
 
 def _parse_text(text: str) -> str:
     if not isinstance(text, str) or not text.isprintable():
-        raise ValueError("not a text")
+        raise ValueError("it must be printable text")
     return text
 
 
 def _parse_flag(value: bool) -> bool:
     if type(value) is not bool:
-        raise ValueError("it is true or false")
+        raise ValueError("it must be true or false")
     return value
 
 
@@ -103,28 +120,29 @@ def _parse_seconds(text: str | float) -> float:
 
 def _parse_silence(text: str | float) -> float:
     seconds = _parse_seconds(text)
-    if seconds <= 5:  # a quiet connection gives a sign every 5 s (docs/wire-format.md, PING)
-        raise ValueError("must be more than the 5 seconds between two signs of life")
+    if seconds <= 5:  # a quiet connection sends a PING every 5 s (docs/wire-format.md)
+        raise ValueError("it must be more than 5 seconds: a quiet connection sends something every 5 seconds")
     return seconds
 
 
 def parse_mode(text: str) -> str:
-    """How a guest is moved. Raises ValueError."""
+    """Return the mode of a migration, which is one of MODES. Raises ValueError."""
     if text not in MODES:
         raise ValueError(f"a mode is {', '.join(MODES[:-1])} or {MODES[-1]}")
     return text
 
 
 def _parse_paths(value: Any) -> tuple[tuple[str, str], ...]:
-    """A table of directories (or whole paths) of the source and what they are here, the longest first."""
+    """Return pairs of a path of the source and the path here, the longest first, from a table. Raises
+    ValueError."""
     if not isinstance(value, dict | tuple):
-        raise ValueError('it is a table as {"/from" = "/to"}')
+        raise ValueError('it must be a table like {"/from" = "/to"}')
     for path in (path for pair in dict(value).items() for path in pair):
         if not isinstance(path, str) or not path.startswith("/") or ".." in path.split("/") or "\0" in path:
-            raise ValueError(f"{path!r} is no absolute path without '..'")
+            raise ValueError(f"{path!r} must be an absolute path without '..'")
     pairs = [(_plain(old), _plain(new)) for old, new in dict(value).items()]
     if len({old for old, _ in pairs}) < len(pairs):
-        raise ValueError("the same path comes twice")
+        raise ValueError("a path stands there twice")
     return tuple(sorted(pairs, key=lambda pair: (-len(pair[0]), pair)))
 
 
@@ -133,7 +151,7 @@ def _plain(path: str) -> str:
 
 
 def _setting(default: Any, help: str, parse: Callable[[Any], Any], flag: str | None = None) -> Any:
-    """A field of Config; `flag` names its option, None where only the file has it."""
+    """Return a field of Config. `flag` is its option; None if only the configuration file has the setting."""
     return field(default=default, metadata={"help": help, "parse": parse, "flag": flag})
 
 
@@ -149,7 +167,8 @@ _STATE_DIR = _default_state_dir()
 
 @dataclass(frozen=True)
 class Config:
-    """Times in seconds, rate in bits/s."""
+    """The settings, parsed. Times are in seconds, the rate in bytes/s (in files and options: bits/s with a
+    unit)."""
 
     ssh: str = _setting(
         "ssh", "Command that reaches the far host; '' makes HOST the whole command.", _parse_text, "-s"
@@ -157,17 +176,21 @@ class Config:
     remote_program: str = _setting(
         "xenplugin", "How the far host starts this program.", _parse_text, "--remote-program"
     )
-    rate: int = _setting(0, "Send at most this much, e.g. 200mbit (0: no limit).", parse_rate, "--rate")
+    rate: int = _setting(
+        0, "Send at most at this rate, like 200mbit (bits per second; 0: no limit).", parse_rate, "--rate"
+    )
     level: int | None = _setting(
         None,
-        "zstd level -7..19, 'store', or 'auto': follows the link (none on one machine).",
+        "zstd level -7 to 19, 'store', or 'auto': adapts to the link (no compression on one machine).",
         parse_level,
         "--level",
     )
     cipher: str | None = _setting(
         None, "aes-128-gcm, aes-256-gcm, chacha20-poly1305 or auto.", _parse_cipher, "--cipher"
     )
-    streams: int = _setting(0, "TCP connections, 1-32, or auto: by RTT and rate.", _parse_streams, "--streams")
+    streams: int = _setting(
+        0, "Number of TCP connections, 1 to 32, or auto: chosen by RTT and rate.", _parse_streams, "--streams"
+    )
     congestion: str | None = _setting(
         None,
         "TCP congestion control (default: cubic; bbr where packets are lost without congestion).",
@@ -175,45 +198,47 @@ class Config:
         "--congestion",
     )
     address: str | None = _setting(
-        None, "IP address of the far host for the data (default: found out).", _parse_address, "--address"
+        None, "IP address of the far host for the data (default: found automatically).", _parse_address, "--address"
     )
     ports: str = _setting(
-        "49300-49399", "Ports to receive on, at the far host; 0: data goes through ssh.", parse_ports
+        "49300-49399", "Ports on which the far host receives data; 0: the data goes through ssh.", parse_ports
     )
-    whole: bool = _setting(False, "Send everything, whatever the target holds already.", _parse_flag, "--whole")
-    connect_timeout: float = _setting(10.0, "Seconds to try to open a connection.", _parse_seconds)
+    whole: bool = _setting(False, "Send everything, also what the target already has.", _parse_flag, "--whole")
+    connect_timeout: float = _setting(10.0, "Seconds in which a connection must open.", _parse_seconds)
     silence: float = _setting(30.0, "Seconds of silence after which a connection is lost.", _parse_silence)
     patience: float = _setting(120.0, "Seconds without any connection before giving up.", _parse_seconds)
     mode: str = _setting(
         "live",
-        "How a guest moves: live (it runs on meanwhile), static (it stands still meanwhile), full (the same, with "
-        "the whole disk, not compressed).",
+        "How a guest moves: live (it keeps running), static (it is suspended meanwhile), full (the same, with the "
+        "whole disk, not compressed).",
         parse_mode,
         "--mode",
     )
     paths: tuple[tuple[str, str], ...] = _setting(
-        (), "Where the disks of arriving guests go, if not to the path they had: a table of both.", _parse_paths
+        (),
+        "Where the disks of arriving guests go, if not to the same path: a table of old and new paths.",
+        _parse_paths,
     )
     file: Path | None = None  #: where these come from, if it was named
     state_dir: Path = _setting(
         _STATE_DIR,
-        "Where journals and the records of who has which guest are kept: on a disk, and not to be changed while "
-        "xenplugin status shows anything.",
+        "Directory of the journals and of the records which host has which guest. It must be on a disk; do not "
+        "change it while xenplugin status shows anything.",
         Path,
     )
 
     @property
     def port_range(self) -> range:
-        """The ports to listen on, in order; empty for '0'."""
+        """The ports to listen on, in order; empty if `ports` is 0."""
         low, high = map(int, self.ports.split("-"))
         return range(low, high + 1) if low else range(0)
 
     def mapped(self, path: str) -> str:
-        """Where the disk that is at `path` on the source goes on this host: the longest of `paths` that it is, or
-        is below of, is replaced. Raises RefusedError for a path that is not absolute or goes upwards."""
+        """Return the path on this host of the disk that is at `path` on the source: the longest of `paths` that
+        contains it is replaced. Raises RefusedError for a path that is not absolute or contains '..'."""
         if not path.startswith("/") or ".." in path.split("/") or not path.isprintable():
             raise RefusedError(
-                f"the path {path!r} is not taken from another host",
+                f"the path {path!r} from another host is not accepted",
                 hint="give the guest's disk an absolute path without '..'",
             )
         path = _plain(path)
@@ -223,30 +248,33 @@ class Config:
         return path
 
     def with_values(self, values: Mapping[str, Any], where: str) -> Config:
-        """This configuration with `values` (unparsed, by key). Raises ConfigError naming `where`."""
+        """Return this configuration with `values` (unparsed, by key). Raises ConfigError, whose message names
+        `where`."""
         known = {f.name: f for f in fields(self) if f.metadata}
         parsed: dict[str, Any] = {}
         for key, value in values.items():
             if key not in known:
-                raise ConfigError(f"{where}: unknown setting {key!r}", hint=f"one of {', '.join(known)}")
+                raise ConfigError(f"{where}: unknown setting {key!r}", hint=f"use one of {', '.join(known)}")
             try:
                 parsed[key] = known[key].metadata["parse"](value)
             except ConfigError as exc:
                 raise ConfigError(f"{where}: {exc.message}", hint=exc.hint) from None
             except (ValueError, TypeError) as exc:
-                raise ConfigError(f"{where}: {key} = {value!r}: {exc}") from None
+                help = known[key].metadata["help"]
+                raise ConfigError(f"{where}: {key} = {value!r}: {exc}", hint=f"{key}: {help}") from None
         return replace(self, **parsed)
 
 
 def load(path: Path | None) -> Config:
-    """The configuration in `path`, or in the usual file if there is one. Raises ConfigError."""
+    """Return the configuration in `path`; without a path that in CONFIG_FILE, if there is one. Raises
+    ConfigError."""
     where = path or CONFIG_FILE
     try:
         text = where.read_text(encoding="utf-8")
     except FileNotFoundError:
         if path is None:
             return Config()
-        raise ConfigError(f"no configuration file {where}") from None
+        raise ConfigError(f"there is no configuration file {where}") from None
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"cannot read {where}: {exc}") from None
     try:

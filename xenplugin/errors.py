@@ -1,16 +1,19 @@
-"""Every way to fail: one tree, one exit code each (EXIT STATUS in xenplugin(1) is made from it).
+"""All expected failures: one class for each exit code. The docstrings are EXIT STATUS in xenplugin(1).
 
-An error's text is one sentence for the administrator; `hint`, where there is one, says what to do.
-Faults of this host and faults that the other side reported are told apart by `remote`.
+An error's message is one sentence for the administrator; its hint says what to do. `remote` marks a failure that
+the other side reported.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+#: The hint of a failure after which the transfer can be resumed.
+RESUME_HINT = "run the same command again: it resumes the transfer"
+
 
 class XenpluginError(Exception):
-    """Base of all expected failures. `code` is the process's exit code."""
+    """Base of all expected failures. `code` is the exit code of the process."""
 
     code: ClassVar[int] = 13
 
@@ -20,8 +23,8 @@ class XenpluginError(Exception):
         self.hint = hint
         self.remote = remote
 
-    def told(self) -> str:
-        """The text of an ERROR frame: the message and, on a second line, the hint."""
+    def report_text(self) -> str:
+        """Return the text of an ERROR frame: the message and, on a second line, the hint."""
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
     def __str__(self) -> str:
@@ -29,7 +32,7 @@ class XenpluginError(Exception):
 
 
 class UsageError(XenpluginError):
-    """The command line makes no sense."""
+    """The command line is wrong."""
 
     code = 2
 
@@ -59,7 +62,7 @@ class ImageError(XenpluginError):
 
 
 class LinkError(XenpluginError):
-    """The link was lost; starting again goes on where it was."""
+    """The link was lost; the same command resumes the transfer."""
 
     code = 14
 
@@ -71,7 +74,7 @@ class RefusedError(XenpluginError):
 
 
 class OwnershipError(XenpluginError):
-    """It is undecided which host owns the guest; `xenplugin recover` on both settles it."""
+    """It is undecided which host owns the guest; `xenplugin recover` on both hosts settles it."""
 
     code = 20
 
@@ -99,6 +102,6 @@ BY_CODE: dict[int, type[XenpluginError]] = {
 
 
 def from_code(code: int, text: str) -> XenpluginError:
-    """The error that the far side reported as `code` with `told()`; unknown codes become PeerError."""
+    """Return the error that the far side reported in an ERROR frame; unknown codes become PeerError."""
     message, _, hint = text.partition("\n")
     return BY_CODE.get(code, PeerError)(message, hint=hint or None, remote=True)

@@ -1,6 +1,6 @@
-"""What happens, as frozen values. The engine emits, user interfaces subscribe; neither knows the other.
+"""Events of the work, as frozen values. The engine emits them, user interfaces subscribe; neither knows the other.
 
-`to_json` gives the public form: one object with the key `event` and the fields below.
+`to_json` returns the public form: one object with the key `event` and the fields below.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias, get_args
 
+from xenplugin import results
+
 
 @dataclass(frozen=True)
 class Started:
-    """`verb` began; `image` and `target` as the user wrote them, `bytes_image` the virtual size; `domain` is the
-    guest's name where one moves."""
+    """`verb` began. `image` and `target` are as the user wrote them, `bytes_image` is the virtual size; `domain` is
+    the guest's name if a guest moves."""
 
     verb: str
     image: str
@@ -24,15 +26,15 @@ class Started:
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase of the work begins. Of a disk: connect, transfer, finish; of a guest: connect, disks, memory,
-    stopped, handover, done (migration.py)."""
+    """A phase of the work begins. Of a copy or a guest: one of results.PhaseName; of bench: what is measured."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Linked:
-    """The data's way is settled. `rtt` seconds; `streams` TCP connections (0: the control channel)."""
+    """The connections for the data are open. `rtt` is in seconds; `streams` is the number of TCP connections (0:
+    the data goes over the control channel)."""
 
     address: str
     rtt: float
@@ -42,9 +44,10 @@ class Linked:
 
 @dataclass(frozen=True)
 class Progress:
-    """`bytes_done` of `bytes_total` bytes (holes do not count) are dealt with; `bytes_wire` were sent; `level` is
-    zstd's at this moment (-99: stored); `seconds` since the start of the transfer. `what`: "" of a disk, else what
-    is moved; of a guest's "memory" more may be done than there is, for what it changes is sent again."""
+    """`bytes_done` of `bytes_total` bytes (without holes) are done; `bytes_wire` were sent; `level` is the present
+    zstd level (-99: stored); `seconds` are those since the start of the transfer. `what` is "" for a disk,
+    otherwise what is moved. Of a guest's "memory" more may be done than its size, because pages that change are
+    sent again."""
 
     bytes_done: int
     bytes_total: int
@@ -57,14 +60,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something the administrator should know; the work goes on."""
+    """A message for the administrator; the work continues."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Far:
-    """A line the far side (or ssh) wrote to its standard error."""
+    """A line that the far side (or ssh) wrote to its standard error."""
 
     text: str
 
@@ -87,25 +90,31 @@ class Failed:
 
 @dataclass(frozen=True)
 class Finished:
-    """The verb is done; `result` is the result object of DESIGN."""
+    """The verb is done."""
 
-    result: dict[str, Any]
+    result: results.Result
 
 
 Event: TypeAlias = Started | Phase | Linked | Progress | Notice | Far | Xl | Failed | Finished
 Emit: TypeAlias = Callable[[Event], None]
 
 
-_KINDS = {kind.__name__.lower(): kind for kind in get_args(Event)}
+_KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 
 
 def to_json(event: Event) -> dict[str, Any]:
-    """The event as a JSON object: {"event": "progress", ...}."""
-    return {"event": type(event).__name__.lower(), **asdict(event)}
+    """Return the event as a JSON object: {"event": "progress", ...}."""
+    values = {"result": event.result.as_json()} if isinstance(event, Finished) else asdict(event)
+    return {"event": type(event).__name__.lower(), **values}
 
 
 def from_json(values: dict[str, Any]) -> Event | None:
-    """The event that `to_json` made `values` of, which may have more keys. None for a kind that is not known."""
+    """Return the event in `values`, the inverse of `to_json`; unknown keys are ignored, an unknown event is
+    None."""
     kind = _KINDS.get(str(values.get("event")))
-    known = {field.name for field in fields(kind)} if kind else set()
-    return kind(**{key: value for key, value in values.items() if key in known}) if kind else None
+    if kind is None:
+        return None
+    if kind is Finished:
+        return Finished(results.from_json(values["result"]))
+    known = {field.name for field in fields(kind)}
+    return kind(**{key: value for key, value in values.items() if key in known})

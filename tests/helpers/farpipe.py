@@ -17,7 +17,7 @@ from xenplugin.config import Config
 from xenplugin.errors import RefusedError, XenpluginError
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.link.remote_process import ready_line
-from xenplugin.transfer.acceptor import read_job
+from xenplugin.transfer.destination_session import read_job
 from xenplugin.transfer.receive_stream import StreamReceiver
 
 

@@ -1,10 +1,11 @@
-"""What the image tests share: making images, and a far side in a few lines."""
+"""Helpers of the image tests: make images, and copy them as a far side would."""
 
 from __future__ import annotations
 
 import os
 import random
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,14 @@ from pathlib import Path
 import pytest
 
 from xenplugin.geometry import BLOCK, CHUNK, PAGE, block_count
-from xenplugin.image.buffers import aligned
-from xenplugin.image.index.digest import LEAF, ZERO_LEAF, ImageDigest, chunk_digest, leaves
-from xenplugin.image.index.items import IndexItem, IndexLeaves, IndexNone, IndexZeros
+from xenplugin.image.buffers import Buffer
+from xenplugin.image.index.digest import LEAF, ZERO_LEAF, ImageDigest, chunk_digest, leaves, text
 from xenplugin.image.scan import byte_runs, nonzero_blocks
 from xenplugin.image.source.raw import Source, open_source
-from xenplugin.image.target.sink import Sink, make_scratch, open_sink
+from xenplugin.image.sparse import data_ranges
+from xenplugin.image.target.base_index import IndexItem, IndexLeaves, IndexZeros
+from xenplugin.image.target.chunk_update import ChunkUpdate
+from xenplugin.image.target.sink import Sink, open_sink
 
 needs_root = [
     pytest.mark.root,
@@ -25,8 +28,13 @@ needs_root = [
 ]
 
 
-def make_image(path: Path, size: int, extents: list[tuple[int, int]], seed: int = 1) -> Path:
-    """A sparse image with random bytes in `extents` (offset, length)."""
+#: An image of SIZE bytes with data in EXTENTS (offset, length), for sparse_image(); its last chunk is short.
+EXTENTS = [(0, BLOCK), (3 * CHUNK + 4096, 3 * BLOCK), (6 * CHUNK - 100, 200), (9 * CHUNK, 5000)]
+SIZE = 9 * CHUNK + 5000
+
+
+def sparse_image(path: Path, size: int, extents: list[tuple[int, int]], seed: int = 1) -> Path:
+    """Create a sparse image with random bytes in `extents` (offset, length)."""
     rng = random.Random(seed)
     with open(path, "wb") as file:
         file.truncate(size)
@@ -38,7 +46,7 @@ def make_image(path: Path, size: int, extents: list[tuple[int, int]], seed: int 
 
 
 def sink_for(path: Path, size: int, **options: object) -> Sink:
-    """open_sink with a state directory beside the target and no guests, unless told otherwise."""
+    """Call open_sink(), by default with a state directory beside the target and no guests."""
     settings: dict[str, object] = {"state_dir": path.parent / "state", "attached": lambda _: None}
     if str(path).startswith("/dev/"):
         raise AssertionError("devices want a state_dir of their own")
@@ -46,7 +54,7 @@ def sink_for(path: Path, size: int, **options: object) -> Sink:
 
 
 def packed(content: bytes, data_map: int) -> memoryview:
-    """The payload of put(): the blocks of `data_map` of a chunk, concatenated."""
+    """Return the payload of put(): the blocks of `data_map` of a chunk, concatenated."""
     return memoryview(b"".join(content[a:b] for a, b in byte_runs(data_map, len(content))))
 
 
@@ -61,11 +69,11 @@ def whole_map(content: bytes) -> int:
 def put(sink: Sink, index: int, content: bytes) -> None:
     """Put a chunk with all of its content as data."""
     full = whole_map(content)
-    sink.put(index, full, 0, packed(content, full), digest_of(content), make_scratch())
+    sink.put(ChunkUpdate(index, full, 0, packed(content, full), digest_of(content)), Buffer(CHUNK))
 
 
 class Sent:
-    """What a transfer cost: blocks of data, blocks that were known, and the image's digest."""
+    """Totals of a transfer: blocks of data, blocks that were known, and the image's digest."""
 
     def __init__(self, size: int) -> None:
         self.data = 0
@@ -74,7 +82,7 @@ class Sent:
 
 
 def base_of(items: Iterator[IndexItem], chunks: int) -> dict[int, bytes]:
-    """Leaves by chunk; checks on the way that every chunk is there once, in order."""
+    """Return the leaves by chunk. Checks that the items have every chunk once, in order."""
     base: dict[int, bytes] = {}
     at = 0
     for item in items:
@@ -92,9 +100,9 @@ def base_of(items: Iterator[IndexItem], chunks: int) -> dict[int, bytes]:
 
 
 def send(source: Source, sink: Sink, base: dict[int, bytes], *, stop: int | None = None) -> Sent:
-    """Send what differs from `base`, chunks before `stop` only."""
+    """Send what differs from `base`, only chunks before `stop`."""
     sent = Sent(source.size)
-    buffer, scratch = aligned(CHUNK), make_scratch()
+    buffer, scratch = Buffer(CHUNK), Buffer(CHUNK)
     for run in source.runs(0, stop):
         if run.hole:
             sink.put_zeros(run.first, run.count)
@@ -114,13 +122,13 @@ def send(source: Source, sink: Sink, base: dict[int, bytes], *, stop: int | None
             sent.data += data.bit_count()
             sent.known += known.bit_count()
             digest = chunk_digest(mine)
-            sink.put(index, data, known, packed(content, data), digest, scratch)
+            sink.put(ChunkUpdate(index, data, known, packed(content, data), digest), scratch)
             sent.tree.add(index, digest)
     return sent
 
 
 def copy(source: Path, target: Path, **options: object) -> Sent:
-    """The whole way, with the base's index taken into account first."""
+    """Copy an image, with the difference to the target's base, and commit."""
     with open_source(source, raw=True) as image, sink_for(target, image.size, **options) as sink:
         sent = send(image, sink, base_of(sink.index(), image.chunks))
         sink.commit()
@@ -129,29 +137,48 @@ def copy(source: Path, target: Path, **options: object) -> Sent:
     return sent
 
 
+def digest_file(path: Path) -> str:
+    """Return the digest of the image at `path` as text."""
+    with open_source(path, raw=True) as source:
+        tree = ImageDigest(source.size)
+        buffer = Buffer(CHUNK)
+        for run in source.runs():
+            if run.hole:
+                tree.add_zeros(run.first, run.count)
+                continue
+            for index in range(run.first, run.first + run.count):
+                view = source.read(index, buffer)
+                tree.add(index, chunk_digest(leaves(view, len(view), nonzero_blocks(buffer, len(view)))))
+        source.finish()
+        return text(tree.root())
+
+
 def allocated(path: Path) -> int:
-    """Bytes in pages of a file that are not holes (st_blocks would count the file system's own trees as well)."""
-    total = at = 0
+    """Return the bytes of a file in pages that are not holes (st_blocks would count metadata as well)."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-        while at < os.fstat(file.fileno()).st_size:
-            try:
-                begin = os.lseek(file.fileno(), at, os.SEEK_DATA)
-            except OSError:
-                break
-            at = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
-            total += -(-at // PAGE) * PAGE - begin
-    return total
+        pages = -(-os.fstat(file.fileno()).st_size // PAGE)
+        return sum(end - begin for begin, end in data_ranges(file.fileno(), 0, pages * PAGE, PAGE))
 
 
 def leftovers(directory: Path) -> list[str]:
-    """Partials and journals that are still there."""
+    """Return the names of partials and journals in `directory`."""
     return sorted(name for name in os.listdir(directory) if "xenplugin" in name)
 
 
 @contextmanager
+def open_elsewhere(path: Path, mode: str) -> Iterator[int]:
+    """Let another process keep `path` open; yields its pid."""
+    script = f"f = open({str(path)!r}, {mode!r}); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout and child.stdout.readline()
+        yield child.pid
+        child.communicate(b"\n")
+
+
+@contextmanager
 def loop_device(backing: Path, *options: str) -> Iterator[Path]:
-    """A loop device over `backing`."""
+    """Set up a loop device on `backing`."""
     done = subprocess.run(
         ["losetup", "--find", "--show", *options, str(backing)], check=True, capture_output=True, text=True
     )
@@ -160,6 +187,3 @@ def loop_device(backing: Path, *options: str) -> Iterator[Path]:
         yield device
     finally:
         subprocess.run(["losetup", "--detach", str(device)], check=True)
-
-
-__all__ = ["BLOCK", "IndexLeaves", "IndexNone", "IndexZeros"]

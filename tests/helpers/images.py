@@ -14,8 +14,10 @@ def noise(seed: int, count: int) -> bytes:
 
 
 def make_image(path: Path, seed: int = 1, data: int = 4, size: int | None = None) -> Path:
-    """An image at `path` with `data` MiB of noise, some text, zeros that are written and holes; by default
-    three times as large as its data, and a bit, so that its last chunk is short."""
+    """Create an image at `path` with `data` MiB of noise, some text, written zeros and holes.
+
+    By default it is a little more than three times as large as its data, so that its last chunk is short.
+    """
     size = size if size is not None else 3 * data * MIB + 4096
     with open(path, "wb") as file:
         file.truncate(size)
@@ -34,7 +36,7 @@ def make_image(path: Path, seed: int = 1, data: int = 4, size: int | None = None
 
 
 def dense_image(path: Path, count: int, seed: int = 1) -> Path:
-    """`count` MiB of noise."""
+    """Create an image of `count` MiB of noise."""
     with open(path, "wb") as file:
         for place in range(count):
             file.write(noise(seed * 1000 + place, MIB))
@@ -46,5 +48,5 @@ def content(path: Path) -> bytes:
 
 
 def names_in(folder: Path) -> set[str]:
-    """The names in `folder`, hidden ones too."""
+    """Return the names in `folder`, including hidden ones."""
     return set(os.listdir(folder))

@@ -62,7 +62,7 @@ def test_what_is_in_it(package: Path) -> None:
     assert found["./usr/bin/xenplugin"] == "-rwxr-xr-x"
     assert found["./etc/xen/xenplugin.conf"] == "-rw-r--r--"
     assert found["./var/lib/xen/xenplugin/"] == "drwx------"
-    assert found[f"{MODULES}cli.py"] == "-rw-r--r--"
+    assert found[f"{MODULES}config.py"] == "-rw-r--r--"
     for path in ("share/man/man1/xenplugin.1.gz", "share/man/man5/xenplugin.conf.5.gz"):
         assert f"./usr/{path}" in found
     assert "./usr/share/bash-completion/completions/xenplugin" in found
@@ -85,7 +85,7 @@ set -eux
 apt-get install -y -q --no-install-recommends /xenplugin.deb
 test "$(xenplugin --version)" = "xenplugin, version $1"
 cd / && truncate -s 4M /image && xenplugin copy -q /image /copy && cmp /image /copy
-test -n "$(find /usr/lib/python3/dist-packages/xenplugin -name 'cli.*.pyc')"
+test -n "$(find /usr/lib/python3/dist-packages/xenplugin -name 'config.*.pyc')"
 xenplugin status
 xenplugin status --json | python3 -m json.tool
 xenplugin recover

@@ -14,7 +14,7 @@ from xenplugin.config import Config
 from xenplugin.errors import BY_CODE
 from xenplugin.migrate import ownership, publish
 from xenplugin.migrate.ownership import TRANSITIONS
-from xenplugin.ui.text import _GUEST
+from xenplugin.ui.text import GUEST_PHASES
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -77,13 +77,13 @@ def test_the_phases_of_a_migration() -> None:
         node.args[0].value
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
-        and ast.unparse(node.func) in ("self._enter", "events.Phase")
+        and ast.unparse(node.func) in ("self._phases.enter", "events.Phase")
         and isinstance(node.args[0], ast.Constant)
     ]
     part = section("docs/migration.md", "## The phases")
     told = [cell.strip("`") for cell in first_cells(part)]
     assert set(told) == set(entered) - {"done"}
-    for phase, words in _GUEST.items():
+    for phase, words in GUEST_PHASES.items():
         (row,) = (row for row in part.splitlines() if row.startswith(f"| `{phase}` |"))
         assert f"`{words}`" in row
 

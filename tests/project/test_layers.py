@@ -1,86 +1,125 @@
-"""Who may import whom (the rules of the architecture, read from the source)."""
+"""Who may import whom: every package has floors, and a member of a floor imports lower floors only."""
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "xenplugin"
-MODULES = sorted(PACKAGE.rglob("*.py"))
+from .imports import PACKAGES, ROOT, circles, folders, imports, member_graph, module_graph, repository, within
+
+PRODUCT = ROOT / "xenplugin"
+MODULES = sorted(PRODUCT.rglob("*.py"))
+
+#: For each package its folders and modules, from the lowest floor to the highest. Members of one floor do not
+#: import each other. Every folder is named here; modules beside folders are named where their floor is fixed.
+#: "" has the packages themselves.
+FLOORS: dict[str, tuple[str, ...]] = {
+    "": ("netem xenplugin", "lab", "demo", "benchmarks"),
+    "xenplugin": (
+        "errors geometry",
+        "wire image events",
+        "codec xen",
+        "link ui",
+        "config",
+        "transfer",
+        "migrate bench",
+        "cli",
+        "__main__",
+    ),
+    "xenplugin.image": ("safety", "source", "index", "target"),
+    "netem": ("errors", "emulator", "cli", "__main__"),
+    "lab": (
+        "errors",
+        "progress",
+        "verify fakexen",
+        "hosts",
+        "measure",
+        "report",
+        "model",
+        "verbs",
+        "cli",
+        "__main__",
+    ),
+    "lab.hosts": ("topology spec", "interface", "guest machine", "image", "role", "provider", "lifecycle"),
+    "lab.verify": ("capture tcp", "content", "judge"),
+}
 
 
-def imports(path: Path, root: Path = ROOT) -> Iterator[str]:
-    """Every module that a file names in an import, wherever in the file; relative ones resolved."""
-    package = list(path.relative_to(root).parent.parts)
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            name = ".".join([*base, *([node.module] if node.module else [])])
-            yield name
-            yield from (f"{name}.{alias.name}" for alias in node.names)
+def heights(package: str) -> dict[str, int]:
+    """The floor of each member of `package`, counted from the lowest."""
+    return {name: floor for floor, names in enumerate(FLOORS[package]) for name in names.split()}
 
 
-def within(name: str, *packages: str) -> bool:
-    return any(name == package or name.startswith(package + ".") for package in packages)
+@pytest.mark.parametrize("package", FLOORS)
+def test_floors_name_every_folder_and_nothing_that_is_gone(package: str) -> None:
+    present = set(member_graph(repository(), package))
+    inside = {name.removeprefix(f"{package}.") if package else name for name in folders(repository()) if name}
+    assert {name for name in inside if name in present} <= set(heights(package)) <= present
 
 
-def breaches(folder: str, allowed: tuple[str, ...] = (), forbidden: tuple[str, ...] = ()) -> list[str]:
-    """Imports under `folder` of xenplugin's that are not of `allowed` (if given), or are of `forbidden`."""
-    found = []
-    for path in sorted((PACKAGE / folder).rglob("*.py")):
-        for name in imports(path):
-            if within(name, *forbidden) or (allowed and within(name, "xenplugin") and not within(name, *allowed)):
-                found.append(f"{path.relative_to(ROOT)}: {name}")
-    return [row for row in found if not row.endswith(": xenplugin")]  # `from xenplugin import x` names x as well
+def test_the_architecture_shows_the_floors() -> None:
+    shown = " ".join((ROOT / "docs/architecture.md").read_text(encoding="utf-8").split())
+    for package, floors in FLOORS.items():
+        order = " < ".join(floor.replace(" ", ", ") for floor in floors)
+        assert f" {package or 'the packages'} {order} " in shown
 
 
-def test_wire_knows_only_itself_geometry_and_errors() -> None:
-    own = tuple(f"xenplugin.{name}" for name in ("wire", "geometry", "errors"))
-    assert breaches("wire", allowed=own) == []
+def test_imports_go_down_only() -> None:
+    upward = set()
+    for package in FLOORS:
+        height = heights(package)
+        for name, imported in member_graph(repository(), package).items():
+            for other in imported:
+                if name in height and other in height and height[other] >= height[name]:
+                    upward.add((f"{package}.{name}".lstrip("."), f"{package}.{other}".lstrip(".")))
+    assert upward == set()
+
+
+def test_no_package_has_an_import_circle() -> None:
+    """A circle of modules is a circle of the folders or modules of the smallest package that holds them all."""
+    found = {package: circles(member_graph(repository(), package)) for package in folders(repository())}
+    assert {package: each for package, each in found.items() if each} == {}
+
+
+def test_every_package_is_examined() -> None:
+    found = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert found == set(PACKAGES)
+
+
+def used_by(*folders: str) -> set[str]:
+    """What the modules in these folders of the product import."""
+    return {name for folder in folders for path in (PRODUCT / folder).rglob("*.py") for name in imports(path)}
+
+
+def test_the_product_and_the_emulator_need_nothing_else_of_the_repository() -> None:
+    for package in ("xenplugin", "netem"):
+        others = {*PACKAGES, "tests", "helpers"} - {package}
+        names = {name for path in (ROOT / package).rglob("*.py") for name in imports(path)}
+        assert {name for name in names if within(name, *others)} == set()
 
 
 def test_wire_does_no_input_or_output() -> None:
-    assert breaches("wire", forbidden=("os", "socket", "select", "subprocess", "threading", "time", "io")) == []
-
-
-@pytest.mark.parametrize("folder", ["image", "codec"])
-def test_images_and_codecs_know_no_link(folder: str) -> None:
-    above = tuple(f"xenplugin.{name}" for name in ("link", "transfer", "ui", "xen", "cli", "config"))
-    assert breaches(folder, forbidden=above) == []
-
-
-def test_the_link_knows_no_image() -> None:
-    above = tuple(f"xenplugin.{name}" for name in ("image", "transfer", "ui", "xen", "cli"))
-    assert breaches("link", forbidden=above) == []
+    forbidden = ("os", "socket", "select", "subprocess", "threading", "time", "io")
+    assert {name for name in used_by("wire") if within(name, *forbidden)} == set()
 
 
 def test_the_engine_knows_no_user_interface() -> None:
-    for folder in ("wire", "image", "codec", "link", "transfer"):
-        assert breaches(folder, forbidden=("xenplugin.ui", "xenplugin.cli.main", "rich", "click")) == []
+    names = used_by("wire", "image", "codec", "link", "transfer")
+    assert {name for name in names if within(name, "xenplugin.ui", "xenplugin.cli", "rich", "click")} == set()
 
 
-def test_only_store_imports_pyxs() -> None:
+def test_only_xenstore_imports_pyxs() -> None:
     users = [
-        path.relative_to(PACKAGE).as_posix() for path in MODULES if any(within(n, "pyxs") for n in imports(path))
+        path.relative_to(PRODUCT).as_posix() for path in MODULES if any(within(n, "pyxs") for n in imports(path))
     ]
     assert users == ["xen/xenstore.py"]
 
 
-def test_the_product_needs_neither_lab_nor_emulator_nor_demo() -> None:
-    assert breaches(".", forbidden=("lab", "netem", "demo", "benchmarks", "tests", "helpers")) == []
-
-
 def test_what_is_declared_is_what_is_imported() -> None:
     """Third-party imports of the product are its dependencies in pyproject.toml."""
-    import sys
-    import tomllib
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {text.split(">")[0].split("=")[0].strip() for text in project["dependencies"]}
     used = {name.split(".")[0] for path in MODULES for name in imports(path)}
@@ -92,3 +131,25 @@ def test_the_checker_sees_imports_everywhere(tmp_path: Path) -> None:
     path = tmp_path / "xenplugin" / "wire" / "x.py"
     path.write_text("import a.b\nfrom ..link import tcp\nfrom . import frames\ndef f():\n    from c import d\n")
     assert set(imports(path, tmp_path)) >= {"a.b", "xenplugin.link.tcp", "xenplugin.wire.frames", "c.d"}
+
+
+def test_the_checker_finds_circles_between_folders_and_between_modules(tmp_path: Path) -> None:
+    for name, text in {
+        "p/__init__.py": "VERSION = 1\n",
+        "p/low.py": "from p import VERSION\n",
+        "p/a/one.py": "from p.a import two\nfrom p import low\n",
+        "p/a/two.py": "def f():\n    from p.a.one import g\n",
+        "p/b/three.py": "from p.a import one\n",
+        "p/c/four.py": "import p.b.three\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    graph = module_graph(tmp_path, ["p"])
+    assert graph["p.low"] == {"p.__init__"}
+    assert member_graph(graph, "p")["c"] == {"b"}
+    assert circles(member_graph(graph, "p")) == []
+    assert circles(member_graph(graph, "p.a")) == [{"one", "two"}]
+    (tmp_path / "p/a/one.py").write_text("from p.c import four\n")
+    graph = module_graph(tmp_path, ["p"])
+    assert circles(member_graph(graph, "p")) == [{"a", "b", "c"}]
+    assert circles(member_graph(graph, "p.a")) == []

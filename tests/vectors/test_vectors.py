@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.reader import read_frames
 from xenplugin import errors
 from xenplugin.codec.seal import Aead, Keys
 from xenplugin.config import Config
@@ -28,10 +29,13 @@ from xenplugin.errors import PeerError, XenpluginError
 from xenplugin.image.index.digest import text
 from xenplugin.link.connection import Connection
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.link.pool import take
-from xenplugin.transfer import acceptor, archive, initiator, receive_disk, receive_stream
+from xenplugin.link.pool import handle
+from xenplugin.transfer import archive, receive_disk, receive_stream
+from xenplugin.transfer.destination_session import read_job
 from xenplugin.transfer.remote_index import RemoteIndex
+from xenplugin.transfer.welcome import WelcomeFields
 from xenplugin.wire import frames, states
+from xenplugin.wire.body import Buffer, Type
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 from xenplugin.wire.session import Reader, Writer
 
@@ -55,7 +59,7 @@ def named(vectors: Iterable[dict[str, Any]]) -> Any:
     return pytest.mark.parametrize("vector", [pytest.param(v, id=v["name"]) for v in vectors])
 
 
-def short(data: frames.Buffer) -> str:
+def short(data: Buffer) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
@@ -132,7 +136,7 @@ def read(vector: dict[str, Any], pieces: Iterable[bytes]) -> tuple[list[Any], di
     events: list[Any] = []
     try:
         for piece in pieces:
-            for frame in reader.feed(piece):
+            for frame in read_frames(reader, piece):
                 events.append(compact(frame))
         if vector["carrier"] == "file":
             reader.finish()
@@ -160,7 +164,7 @@ def test_however_it_is_cut_the_same_events_and_the_same_end(vector: dict[str, An
 
 def test_the_vectors_cover_what_may_happen() -> None:
     seen = {event[0] for vector in VECTORS for event in vector["events"]}
-    assert seen == {name.lower().replace("_", "-") for name in frames.Type.__members__}
+    assert seen == {name.lower().replace("_", "-") for name in Type.__members__}
     ends = {(v["outcome"] or {}).get("class") for v in VECTORS if not isinstance(v["outcome"], str)}
     assert ends >= {"PeerError", "TamperError", "ImageError", "LinkError", "RefusedError"}
     for vector in VECTORS:
@@ -177,7 +181,7 @@ def test_files_are_opened_or_refused_as_a_whole(vector: dict[str, Any], tmp_path
         config = Config(state_dir=tmp_path / "state")
         try:
             done = archive.unseal(str(tmp_path / "sealed"), target, secret, config, lambda _: None, lambda _: None)
-            return done["sha256"]
+            return done.sha256
         except XenpluginError as exc:
             return outcome(exc)
 
@@ -220,7 +224,7 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
 
     def run() -> None:
         try:
-            asked = acceptor.read_job(channel)
+            asked = read_job(channel)
             random = bytes.fromhex(vector["random"])
             if asked.kind == "domain":
                 take_domain(receive_stream.StreamReceiver(channel, random, config, asked), came)
@@ -255,7 +259,7 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
     domain = vector["job"]["kind"] == "domain"
     table = states.DOMAIN_BACKWARD_CONTROL if domain else states.BACKWARD_CONTROL
     reader = Reader(table, opener=keys_of(vector).backward(preamble), size=vector["job"]["size"])
-    last = list(reader.feed(bytes(heard)))[-1]
+    last = list(read_frames(reader, bytes(heard)))[-1]
     assert isinstance(last, frames.Done)
     if domain:
         assert hashlib.sha256(came).digest() == last.digest
@@ -300,7 +304,7 @@ class Nowhere:
     def receive_into(self, space: memoryview) -> int:
         raise NotImplementedError
 
-    def send(self, *parts: frames.Buffer) -> None:
+    def send(self, *parts: Buffer) -> None:
         pass
 
     def close(self) -> None:
@@ -318,13 +322,13 @@ def test_what_the_initiator_makes_of_well_formed_answers(vector: dict[str, Any])
     base = RemoteIndex(size)
     ended = None
     try:
-        for frame in reader.feed(base64.b64decode(vector["stream"])):
+        for frame in read_frames(reader, base64.b64decode(vector["stream"])):
             if isinstance(frame, frames.Welcome):
-                initiator.parse_welcome(frame.text)
+                WelcomeFields.parse(frame.text)
             elif isinstance(frame, frames.Index | frames.IndexRun):
-                base.feed(frame)
+                base.add(frame)
             elif not isinstance(frame, frames.Done):
-                take(line, frame)
+                handle(line, frame)
     except XenpluginError as exc:
         ended = outcome(exc)
     assert ended == vector["outcome"]

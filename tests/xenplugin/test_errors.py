@@ -43,7 +43,7 @@ def test_every_class_says_what_it_means() -> None:
 
 @pytest.mark.parametrize("code", [*TABLE.values(), 0, 1, 99, 65535])
 def test_what_the_far_side_reports_is_told_apart(code: int) -> None:
-    error = from_code(code, XenpluginError("it broke", hint="mend it").told())
+    error = from_code(code, XenpluginError("it broke", hint="mend it").report_text())
     assert error.remote and error.hint == "mend it" and error.message == "it broke"
     assert str(error) == "far side: it broke"
     assert type(error) is errors.BY_CODE.get(code, PeerError)

@@ -1,4 +1,4 @@
-"""What all verbs have in common: their options, where events go, and how errors become exit codes."""
+"""What all verbs share: their common options, where events go, and how an error becomes an exit code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -19,66 +19,99 @@ from xenplugin import events
 from xenplugin.cli.malloc_tuning import keep_buffers
 from xenplugin.config import Config, load
 from xenplugin.errors import ConfigError, Interrupted, UsageError, XenpluginError
+from xenplugin.results import Result
+from xenplugin.ui.journald import JournaldUi, Ui, joined
+from xenplugin.ui.jsonl import JsonLines
 
 F = TypeVar("F", bound=Callable[..., Any])
-Ui = Any
+
+#: Settings of a transfer over a link that its verbs take as options.
+LINK = ("ssh", "remote_program", "rate", "level", "cipher", "streams", "congestion", "address", "whole")
 
 
-class Context:
-    """What all verbs share: the configuration in force and where events go."""
+class Invocation:
+    """One run of a verb with the values of its `options`. A context manager: an error inside it is reported, and
+    ends the process with the error's exit code."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        from xenplugin.ui.journald import JournaldUi, joined
-        from xenplugin.ui.jsonl import JsonLines
-        from xenplugin.ui.text import TextUi
-
         self.json = options.pop("json", False)
         log_json, progress = options.pop("log_json", False), options.pop("progress", None)
         quiet, verbose = options.pop("quiet", False), options.pop("verbose", False)
         self.dry_run = options.pop("dry_run", False)
-        self.ui: Ui = (
-            JsonLines(sys.stderr)
-            if log_json
-            else TextUi(sys.stderr, progress=progress, quiet=quiet or self.json, verbose=verbose)
-        )
-        self.journal = JournaldUi()
-        self.ui = joined(self.ui, sys.stderr, self.journal)
         config_file = options.pop("config", None)
-        self._options = {key: value for key, value in options.items() if value is not None}
         self._config_file = Path(config_file) if config_file else None
+        self._options = {key: value for key, value in options.items() if value is not None}
+        shown: Ui
+        if log_json:
+            shown = JsonLines(sys.stderr)
+        else:
+            from xenplugin.ui.text import TextUi
+
+            shown = TextUi(sys.stderr, progress=progress, quiet=quiet or self.json, verbose=verbose)
+        self.ui: Ui = joined(shown, sys.stderr, JournaldUi())
+
+    def __enter__(self) -> Invocation:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                signal.signal(number, _interrupt)
+        keep_buffers()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        try:
+            with suppress(KeyboardInterrupt):
+                self.ui.close()
+        except Exception as exc:
+            error = exc
+        if not isinstance(error, Exception | KeyboardInterrupt):
+            return
+        failure = _expected(error)
+        self.ui(events.Failed(failure.code, str(failure), failure.hint))
+        sys.stderr.flush()
+        # Threads that wait for the network or a disk must not delay the end.
+        os._exit(failure.code)
 
     def config(self) -> Config:
-        """Raises ConfigError; a bad option is a usage error."""
+        """Return the configuration in force: the file's, changed by the options. Raises ConfigError; for a bad
+        option UsageError."""
         config = load(self._config_file)
         try:
             return config.with_values(self._options, "command line")
         except ConfigError as exc:
             raise UsageError(exc.message, hint=exc.hint) from None
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Show the result of a moving verb."""
+    def notice(self, text: str) -> None:
+        """Show a notice."""
+        self.ui(events.Notice(text))
+
+    def finish(self, result: Result) -> None:
+        """Show the result of a verb that moves data."""
         self.ui(events.Finished(result))
         if self.json:
-            print(json.dumps(result), flush=True)
+            print(json.dumps(result.as_json()), flush=True)
 
 
-def shared(*names: str, result: bool = True, progress: bool = True) -> Callable[[F], F]:
-    """The options of Config called `names`, built from its fields, and those every verb has; `result`: it has one
-    that can be had as JSON; `progress`: it shows how far it is."""
+def options(*names: str, result: bool = True, progress: bool = True) -> Callable[[F], F]:
+    """Add the options of the settings of Config called `names`, and those that every verb has. `result`: the verb
+    has a result that can be printed as JSON; `progress`: it shows progress."""
 
     def decorate(command: F) -> F:
         decorated: Any = command
         every = [
             click.option("--config", metavar="FILE", help="Configuration file (TOML)."),
-            click.option("-v", "--verbose", is_flag=True, help="Say more."),
-            click.option("-q", "--quiet", is_flag=True, help="No progress and no result: notices and errors only."),
-            click.option("--log-json", is_flag=True, help="Events as JSON lines on standard error."),
+            click.option("-v", "--verbose", is_flag=True, help="Show more details."),
+            click.option(
+                "-q", "--quiet", is_flag=True, help="Show only notices and errors, no progress, no result."
+            ),
+            click.option("--log-json", is_flag=True, help="Write events as JSON lines to standard error."),
         ]
         if progress:
-            bar = "Progress (default: on a terminal)."
+            bar = "Show progress (default: if standard error is a terminal)."
             every.append(click.option("--progress/--no-progress", default=None, help=bar))
         if result:
-            every.append(click.option("--json", is_flag=True, help="The result as JSON on standard output."))
+            every.append(click.option("--json", is_flag=True, help="Write the result as JSON to standard output."))
         for option in every:
             decorated = option(decorated)
         for setting in reversed(fields(Config)):
@@ -91,41 +124,30 @@ def shared(*names: str, result: bool = True, progress: bool = True) -> Callable[
     return decorate
 
 
-def run(context: Context, work: Callable[[], None]) -> None:
-    """Do it; every expected failure becomes a message and an exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, _interrupt)
-    error: XenpluginError
-    keep_buffers()
-    try:
-        try:
-            work()
-            return
-        finally:
-            with suppress(KeyboardInterrupt):
-                context.ui.close()
-    except XenpluginError as exc:
-        error = exc
-    except KeyboardInterrupt:
-        error = Interrupted("interrupted")
-    except BrokenPipeError:
-        error = Interrupted("nobody reads the output")
-    except Exception as exc:
-        error = _bug(exc)
-    context.ui(events.Failed(error.code, str(error), error.hint))
-    sys.stderr.flush()
-    # Threads that wait for the network or a disk must not hold up the end.
-    os._exit(error.code)
+def take_standard_streams() -> tuple[int, int]:
+    """Return descriptors of this process's own for standard input and output, and keep all else away from both:
+    from now on what is printed goes to standard error, and what reads standard input reads nothing."""
+    source, sink = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return source, sink
 
 
-def _bug(exc: Exception) -> XenpluginError:
-    """An error nobody foresaw, in one line with its place."""
-    trace = exc.__traceback__
+def _expected(error: Exception | KeyboardInterrupt) -> XenpluginError:
+    """Return the expected failure that `error` is, or stands for; for a bug its place, in one line."""
+    if isinstance(error, XenpluginError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupted")
+    if isinstance(error, BrokenPipeError):
+        return Interrupted("the reader of the output has ended")
+    trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
-    return XenpluginError(f"internal error at {place}: {exc!r}", hint="please report this line")
+    return XenpluginError(f"internal error at {place}: {error!r}", hint="please report this line")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

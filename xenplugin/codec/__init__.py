@@ -1,0 +1,1 @@
+"""Compression, its level, and encryption."""

@@ -1,13 +1,15 @@
-"""Which zstd level moves the most image per second, from what was seen so far. Pure; thread-safe.
+"""Chooses the zstd level that moves the most image bytes per second, from measurements of this transfer.
+Thread-safe.
 
-Workers pack at S bytes/s together, the link takes D bytes/s, a level packs R-fold: the image moves at
-min(S, D * R). Speeds and ratios of levels stand in a usual proportion to each other (USUAL, measured on disk
-images); what is learnt is how this host and this content compare with the usual, one factor each, because
-content changes from chunk to chunk far more than the proportions do. D is what left the send queue while
-it was never empty; when senders starved it is supposed to be more than was seen, so that a faster level is
-tried; but not again and again more than the link took when it was last full, or a host that packs more slowly
-than its link drains would keep trying levels that pack less. The level with the highest estimate wins, the
-cheaper one of near equals.
+The workers compress S bytes/s together, the link takes D bytes/s, a level compresses by the factor R: the image
+moves at min(S, D * R). The speeds and ratios of the levels have a usual proportion to each other (USUAL, measured
+on disk images). What is learnt is one factor each for how this host and this content compare with the usual,
+because content changes from chunk to chunk far more than the proportions do.
+
+D is what left the send queue while it was never empty. When senders found the queue empty, D is assumed to be
+higher than measured, so that a faster level is tried; but it grows only slowly beyond what the link took when it
+was last full, because a host that compresses more slowly than its link drains would keep trying levels that
+compress less. The level with the highest estimate is used, the cheaper one if two are nearly equal.
 """
 
 from __future__ import annotations
@@ -28,43 +30,44 @@ USUAL = {
 }
 AUTO_LEVELS = tuple(USUAL)
 _START = 3
-#: Weight of a chunk, and of a look at the queue, in the running means.
+#: Weight of a chunk, and of a measurement of the queue, in the running means.
 _CHUNK_WEIGHT = 0.06
 _DRAIN_WEIGHT = 0.4
-#: Which chunk is tried at all where nothing is packed; its weight is that of all that were not.
+#: While nothing is compressed, each `_TRY`-th chunk is; its weight is that of `_TRY` chunks.
 _TRY = 8
 _TRY_WEIGHT = 1 - (1 - _CHUNK_WEIGHT) ** _TRY
-#: How much more a link that starved is supposed to take, each time.
+#: Factor by which D is raised each time senders found the queue empty.
 _HOPE = 1.3
-#: How much more than when it was last full, each time.
+#: Factor by which the highest D since the link was last full is raised each time.
 _DOUBT = 1.02
-#: A costlier level must promise this much more.
+#: A costlier level must be better by this factor.
 _BETTER = 1.04
 
 
 class AdaptiveLevel:
-    """`fixed`: a level (or STORE) that is always used; None adapts. `workers` pack side by side."""
+    """The level for the next chunk. `fixed`: a level (or STORE) that is always used; None adapts. `workers` is the
+    number of threads that compress."""
 
     def __init__(self, fixed: int | None, workers: int) -> None:
         self._fixed = fixed
         self._workers = workers
         self._level = _START if fixed is None else fixed
-        self._slowness = 1.0  # seconds packing takes, in usual seconds
-        self._density = 1.0  # log of the ratio, in usual logs
-        self._other = 0.0  # seconds per byte a worker spends on reading and hashing
+        self._slowness = 1.0  # seconds that compression takes, relative to USUAL
+        self._density = 1.0  # log of the ratio, relative to USUAL
+        self._other = 0.0  # seconds per byte that a worker spends on reading and hashing
         self._drain: float | None = None
-        self._full: float | None = None  # what the link took when it was last full, and a little more since
+        self._full: float | None = None  # D when the link was last full, raised a little since
         self._stored = 0
         self._lock = threading.Lock()
 
     @property
     def level(self) -> int:
-        """The level that is best now."""
+        """The level with the best estimate now."""
         return self._level
 
     def choose(self) -> int:
-        """The level for the next chunk. Where nothing is packed, each `_TRY`-th is all the same, at the cheapest:
-        else what was noise for a while would be taken for noise for ever."""
+        """Return the level for the next chunk. While nothing is compressed, each `_TRY`-th chunk is, at the
+        cheapest level: otherwise it would not be noticed when the content becomes compressible again."""
         if self._fixed is None and self._level == STORE:
             self._stored += 1
             if self._stored % _TRY == 0:
@@ -72,8 +75,8 @@ class AdaptiveLevel:
         return self._level
 
     def packed(self, level: int, raw: int, packed: int, pack_seconds: float, other_seconds: float) -> None:
-        """A worker took `other_seconds` to read and hash, and `pack_seconds` to pack `raw` bytes at `level`
-        into `packed`."""
+        """Note that a worker took `other_seconds` to read and hash `raw` bytes, and `pack_seconds` to compress them
+        to `packed` bytes at `level`."""
         with self._lock:
             self._other = _mean(self._other, other_seconds / raw, _CHUNK_WEIGHT)
             if level in USUAL and level != STORE:
@@ -84,7 +87,7 @@ class AdaptiveLevel:
                 self._density = _mean(self._density, min(density, 3.0), weight)
 
     def drained(self, count: int, seconds: float, starved: bool) -> None:
-        """`count` packed bytes left the queue within `seconds`; `starved`: senders found it empty."""
+        """Note that `count` compressed bytes left the queue within `seconds`; `starved`: senders found it empty."""
         if self._fixed is not None or count <= 0 or seconds <= 0:
             return
         with self._lock:

@@ -1,7 +1,7 @@
-"""zstd with a level that follows the link, and the opposite.
+"""Compresses payloads by zstd and decompresses them.
 
-`Packer` (one per worker thread) packs a chunk's data blocks; what does not shrink is stored, and after
-such a chunk the next is first tried at a cheap level. Which level is decided in ladder.py.
+`Packer` (one per worker thread) compresses a chunk's data blocks. What does not shrink is stored, and after such a
+chunk the next one is first tried at a cheap level. The level is chosen in adaptive_level.py.
 """
 
 from __future__ import annotations
@@ -9,52 +9,52 @@ from __future__ import annotations
 import zstandard
 
 from xenplugin.errors import ImageError, PeerError
-from xenplugin.wire.frames import Buffer, Codec
+from xenplugin.wire.body import Buffer
+from xenplugin.wire.frames import Codec
 
-STORE = -99  #: "no compression" on the ladder
+STORE = -99  #: the level that stands for no compression
 LEVELS = range(-7, 20)
-#: A chunk that keeps more than this share of its size is stored: unpacking it would cost more than it saves.
+#: A chunk that keeps more than this share of its size is stored: decompressing it would cost more than it saves.
 _WORTH = 0.97
 
 
 class Packer:
-    """Packs payloads. Not thread-safe: one per worker."""
+    """Compresses payloads. Not thread-safe: one per worker."""
 
     def __init__(self) -> None:
         self._level = STORE
         self._compressor = zstandard.ZstdCompressor()
-        self._dull = False
+        self._incompressible = False
 
     def pack(self, payload: Buffer, level: int) -> tuple[Codec, Buffer]:
-        """(codec, packed bytes); the payload itself where packing does not pay."""
+        """Return (codec, compressed bytes), or the payload itself if compression is not worth it."""
         if level == STORE:
             return Codec.STORED, payload
-        if self._dull and level > 1:
-            self._dull = len(self._compress(payload, 1)) > _WORTH * len(payload)
-            if self._dull:
+        if self._incompressible and level > 1:
+            self._incompressible = len(self._compress(payload, 1)) > _WORTH * len(payload)
+            if self._incompressible:
                 return Codec.STORED, payload
         packed = self._compress(payload, level)
-        self._dull = len(packed) > _WORTH * len(payload)
-        return (Codec.STORED, payload) if self._dull else (Codec.ZSTD, packed)
+        self._incompressible = len(packed) > _WORTH * len(payload)
+        return (Codec.STORED, payload) if self._incompressible else (Codec.ZSTD, packed)
 
     def _compress(self, payload: Buffer, level: int) -> bytes:
-        if level != self._level:  # one at a time: the tables of a high level take megabytes
+        if level != self._level:  # only one is kept: the tables of a high level take megabytes
             self._level = level
             self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=False, write_content_size=True)
-        # Copied: zstandard allocates for the worst case and gives the rest back, which splinters the heap.
+        # Copied: zstandard allocates for the worst case and returns the rest, which fragments the heap.
         return bytes(memoryview(self._compressor.compress(payload)))
 
 
 class Unpacker:
-    """Unpacks payloads from the network. Not thread-safe: one per receiving thread."""
+    """Decompresses payloads from the network. Not thread-safe: one per receiving thread."""
 
     def __init__(self) -> None:
         self._decompressor = zstandard.ZstdDecompressor()
 
     def unpack(self, codec: Codec, payload: Buffer, length: int) -> Buffer:
-        """The payload's `length` bytes. Raises PeerError if it holds another number of bytes (checked
-        before anything is allocated) or does not say how many, ImageError if it is not one zstd frame that
-        can be read."""
+        """Return the payload's `length` bytes. Raises PeerError if its header gives another number of bytes or
+        none, which is checked before anything is allocated; ImageError if it is not a single intact zstd frame."""
         if codec is Codec.STORED:
             if len(payload) != length:
                 raise PeerError(f"a stored payload of {len(payload)} bytes where {length} were due")

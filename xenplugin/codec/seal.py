@@ -1,8 +1,8 @@
 """Keys and AEAD of the sealed stream (docs/wire-format.md, sections 3 and 5).
 
-All cryptography is `cryptography`'s (OpenSSL). Newer versions seal into a buffer of ours, which spares a
-copy; Debian 12's (38) returns bytes. A (key, nonce) pair never repeats: every connection and direction
-has its own key, derived from fresh randomness of both sides, and the nonce counts frames.
+All cryptography is done by `cryptography` (OpenSSL). Newer versions can seal into our buffer, which saves a copy;
+version 38 of Debian 12 returns bytes. A (key, nonce) pair never repeats: every connection and direction has its own
+key, derived from fresh randomness of both sides, and the nonce counts frames.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from xenplugin.errors import ConfigError, TamperError
-from xenplugin.wire.frames import Buffer
+from xenplugin.wire.body import Buffer
 from xenplugin.wire.preamble import Cipher, Preamble
 
 SECRET_BYTES = 32
@@ -28,23 +28,23 @@ CIPHERS = tuple(cipher.label for cipher in Cipher)
 
 
 def new_secret() -> bytes:
-    """32 fresh random bytes."""
+    """Return 32 fresh random bytes."""
     return secrets.token_bytes(SECRET_BYTES)
 
 
 def cipher_named(label: str | None) -> Cipher:
-    """The cipher that users call `label`; None picks AES-128-GCM, or ChaCha20-Poly1305 on a CPU without
+    """Return the cipher that users call `label`. None chooses AES-128-GCM, or ChaCha20-Poly1305 on a CPU without
     AES instructions. Raises ConfigError for an unknown name."""
     if label is None:
         return Cipher.AES_128_GCM if cpu_has_aes() else Cipher.CHACHA20_POLY1305
     for cipher in Cipher:
         if cipher.label == label:
             return cipher
-    raise ConfigError(f"unknown cipher {label!r}", hint=f"one of {', '.join(CIPHERS)}")
+    raise ConfigError(f"unknown cipher {label!r}", hint=f"use one of {', '.join(CIPHERS)}")
 
 
 def cpu_has_aes(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU has AES instructions; True where it does not say."""
+    """Return whether the CPU has AES instructions; True if `cpuinfo` does not say."""
     try:
         text = cpuinfo.read_text()
     except OSError:
@@ -54,7 +54,7 @@ def cpu_has_aes(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 class Keys:
-    """What a session's keys are derived from. Not printable on purpose."""
+    """Derives the keys of a session. Its repr shows no secret."""
 
     def __init__(self, secret: bytes, acceptor_random: bytes) -> None:
         if len(secret) != SECRET_BYTES or len(acceptor_random) != 32:
@@ -67,11 +67,11 @@ class Keys:
         return "Keys(...)"
 
     def forward(self, preamble: Preamble) -> Aead:
-        """The AEAD of the direction initiator to acceptor on the connection that `preamble` begins."""
+        """Return the AEAD from initiator to acceptor on the connection that `preamble` begins."""
         return self._derive(b"forward", preamble)
 
     def backward(self, preamble: Preamble) -> Aead:
-        """The AEAD of the direction acceptor to initiator."""
+        """Return the AEAD from acceptor to initiator on the connection that `preamble` begins."""
         return self._derive(b"backward", preamble)
 
     def _derive(self, direction: bytes, preamble: Preamble) -> Aead:
@@ -89,7 +89,7 @@ class Aead:
         self._into = getattr(self._aead, "encrypt_into", None)
 
     def seal(self, counter: int, header: bytes, parts: list[Buffer]) -> Buffer:
-        """The parts joined and sealed, tag last."""
+        """Return the parts joined and sealed, with the tag at the end. `counter` is the frame's number."""
         plaintext = b"".join(parts)
         nonce = counter.to_bytes(12, "big")
         if self._into is None:
@@ -99,8 +99,8 @@ class Aead:
         return sealed
 
     def open(self, counter: int, header: bytes, sealed: memoryview) -> Buffer:
-        """The plaintext. Raises TamperError if anything is not as it was sealed."""
-        data = sealed if self._into else bytes(sealed)  # Debian 12's takes bytes only
+        """Return the plaintext. Raises TamperError if the frame, its header or its number was changed."""
+        data = sealed if self._into else bytes(sealed)  # version 38 takes bytes only
         try:
             return self._aead.decrypt(counter.to_bytes(12, "big"), data, header)
         except InvalidTag:
@@ -108,13 +108,13 @@ class Aead:
 
 
 def read_key_file(path: str) -> bytes:
-    """The secret in a key file: 64 hexadecimal digits. Raises ConfigError, also if others may read it."""
+    """Return the secret in a key file: 64 hexadecimal digits. Raises ConfigError, also if others may read it."""
     try:
         with open(path, encoding="ascii") as file:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read(200).strip()
     except FileNotFoundError:
-        raise ConfigError(f"no key file {path}", hint="`xenplugin seal --key-file` makes one") from None
+        raise ConfigError(f"there is no key file {path}", hint="`xenplugin seal --key-file` makes one") from None
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"cannot read the key file {path}: {exc}") from None
     if mode & 0o077:

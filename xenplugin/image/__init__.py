@@ -1,0 +1,1 @@
+"""Disk images: reading, writing, comparing and protecting them. Knows no network."""

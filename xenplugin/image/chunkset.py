@@ -1,8 +1,8 @@
-"""Sets of chunks whose memory does not follow the image's size.
+"""Sets of chunks whose memory use does not grow with the image.
 
-Strategy: whole groups (1 GiB) are kept as runs, a group that is partly there as one bit mask of
-CHUNKS_PER_GROUP bits. A sparse image of a PiB is one run; the worst that scattered chunks can do is about two
-bits a chunk. Not thread-safe: the owner locks.
+Strategy: groups (1 GiB) that are in the set as a whole are kept as runs, other groups as bit masks of
+CHUNKS_PER_GROUP bits. A sparse image of a PiB is one run; scattered chunks cost about two bits each at worst. Not
+thread-safe: the owner locks.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _ALL = (1 << CHUNKS_PER_GROUP) - 1
 
 
 class Runs:
-    """A set of integers as sorted runs that never touch."""
+    """A set of integers, kept as sorted runs that never touch."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._stops: list[int] = []
 
     def add(self, start: int, stop: int) -> int:
-        """Add start..stop-1; returns how many of them were new."""
+        """Add start..stop-1. Returns how many of them were new."""
         if stop <= start:
             return 0
         low = bisect_left(self._stops, start)
@@ -41,7 +41,7 @@ class Runs:
         return stop - start - had
 
     def remove(self, value: int) -> None:
-        """Take `value`, which is there, out."""
+        """Remove `value`, which must be in the set."""
         i = bisect_right(self._starts, value) - 1
         start, stop = self._starts[i], self._stops[i]
         rest = [(a, b) for a, b in ((start, value), (value + 1, stop)) if a < b]
@@ -53,11 +53,11 @@ class Runs:
         return i >= 0 and value < self._stops[i]
 
     def __len__(self) -> int:
-        """How many runs there are (not how many members)."""
+        """Return the number of runs, not of members."""
         return len(self._starts)
 
     def within(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The runs (start, stop) cut to start..stop-1, in order."""
+        """Yield the runs (start, stop) in order, limited to start..stop-1."""
         for i in range(bisect_right(self._stops, start), len(self._starts)):
             if self._starts[i] >= stop:
                 return
@@ -65,7 +65,7 @@ class Runs:
 
 
 class ChunkSet:
-    """A set of chunk numbers; len() is how many chunks it has."""
+    """A set of chunk numbers; len() is the number of chunks."""
 
     def __init__(self) -> None:
         self._whole = Runs()
@@ -81,24 +81,24 @@ class ChunkSet:
         return bool(mask >> slot & 1) if mask is not None else group in self._whole
 
     def add(self, first: int, count: int = 1) -> int:
-        """Add `count` chunks from `first` on; returns how many were new."""
+        """Add `count` chunks from `first` on. Returns how many were new."""
         before = self._count
         stop = first + count
         group, slot = divmod(first, CHUNKS_PER_GROUP)
         last, end = divmod(stop, CHUNKS_PER_GROUP)
         if group == last:
-            self._mask(group, ((1 << count) - 1) << slot if count > 0 else 0)
+            self._add_mask(group, ((1 << count) - 1) << slot if count > 0 else 0)
             return self._count - before
         if slot:
-            self._mask(group, _ALL >> slot << slot)
+            self._add_mask(group, _ALL >> slot << slot)
             group += 1
-        self._groups(group, last)
+        self._add_groups(group, last)
         if end:
-            self._mask(last, (1 << end) - 1)
+            self._add_mask(last, (1 << end) - 1)
         return self._count - before
 
     def discard(self, first: int, count: int = 1) -> None:
-        """Take out what is there of `count` chunks from `first` on."""
+        """Remove `count` chunks from `first` on; those that are not in the set are skipped."""
         for begin, n in list(self.runs(first, first + count)):
             stop = begin + n
             self._count -= n
@@ -112,7 +112,7 @@ class ChunkSet:
                 if mask:
                     self._masks[group] = mask
 
-    def _mask(self, group: int, bits: int) -> None:
+    def _add_mask(self, group: int, bits: int) -> None:
         old = self._masks.get(group)
         if old is None:
             if not bits or group in self._whole:
@@ -126,7 +126,7 @@ class ChunkSet:
         else:
             self._masks[group] = new
 
-    def _groups(self, start: int, stop: int) -> None:
+    def _add_groups(self, start: int, stop: int) -> None:
         if start >= stop:
             return
         for group in self._partial(start, stop):
@@ -139,9 +139,9 @@ class ChunkSet:
         return sorted(group for group in self._masks if start <= group < stop)
 
     def runs(self, first: int = 0, stop: int | None = None) -> Iterator[tuple[int, int]]:
-        """Runs (first, count) of chunks in the set, between chunks `first` and `stop`, in order, maximal.
+        """Yield the chunks in the set from `first` to `stop` as maximal runs (first, count), in order.
 
-        The set must not change while this is iterated.
+        The set must not change during the iteration.
         """
         stop = 1 << 62 if stop is None else stop
         low, high = first // CHUNKS_PER_GROUP, -(-stop // CHUNKS_PER_GROUP)
@@ -177,7 +177,7 @@ class ChunkSet:
             yield at + a, at + b
 
     def split(self, first: int, count: int) -> Iterator[tuple[int, int, bool]]:
-        """Cut `count` chunks from `first` on into runs (first, count, whether they are in the set)."""
+        """Split `count` chunks from `first` on into runs (first, count, whether they are in the set)."""
         at, stop = first, first + count
         for begin, n in self.runs(first, stop):
             if at < begin:

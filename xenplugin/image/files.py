@@ -1,7 +1,7 @@
-"""What the standard library lacks around files: errors in an administrator's words, holes, safe renames.
+"""File operations that the standard library lacks: readable errors, complete reads and writes, safe renames.
 
-Strategy: every OSError that leaves image/ becomes an ImageError here, in one place. fallocate and renameat2 are
-called through ctypes where the C library has them, with a plain way around where the file system does not.
+Strategy: every OSError that leaves image/ becomes an ImageError here, in one place. renameat2 and sync_file_range
+are called through ctypes where the C library has them; there is a fallback where the file system does not.
 """
 
 from __future__ import annotations
@@ -15,28 +15,25 @@ from contextlib import contextmanager
 from xenplugin.errors import ImageError
 
 _HINTS = {
-    errno.ENOSPC: "free some space and start it again",
-    errno.EDQUOT: "raise the quota or free some space and start it again",
-    errno.EIO: "the kernel log (dmesg) says more; the disk may be failing",
-    errno.EACCES: "run it as a user who may, usually root",
-    errno.EPERM: "run it as a user who may, usually root",
+    errno.ENOSPC: "free some space, then start again",
+    errno.EDQUOT: "raise the quota or free some space, then start again",
+    errno.EIO: "the disk may be failing: see the kernel log (dmesg)",
+    errno.EACCES: "run this as a user with the permission, usually root",
+    errno.EPERM: "run this as a user with the permission, usually root",
     errno.ENOENT: "check the path",
-    errno.EFBIG: "that file system cannot hold a file of this size",
-    errno.EROFS: "it is mounted read-only, or the device is",
+    errno.EFBIG: "the file system does not support files of this size",
+    errno.EROFS: "the file system or the device is read-only",
 }
-_KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
 _SYNC_FILE_RANGE_WRITE = 2
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 _libc = ctypes.CDLL(None, use_errno=True)
-# 64-bit offsets on every machine: glibc's name for it, else musl's.
-_fallocate = getattr(_libc, "fallocate64", None) or getattr(_libc, "fallocate", None)
 
 
 def image_error(error: OSError, doing: str, path: str, offset: int | None = None) -> ImageError:
-    """The ImageError for `error`, met while `doing` (an infinitive) at `path`, at byte `offset`."""
+    """Return the ImageError for `error`: "cannot `doing` `path` at byte `offset`". `doing` is an infinitive."""
     where = "" if offset is None else f" at byte {offset}"
     text = error.strerror or str(error)
     return ImageError(f"cannot {doing} {path}{where}: {text}", hint=_HINTS.get(error.errno or 0))
@@ -44,7 +41,7 @@ def image_error(error: OSError, doing: str, path: str, offset: int | None = None
 
 @contextmanager
 def os_errors(doing: str, path: str) -> Iterator[None]:
-    """Turn an OSError inside into an ImageError."""
+    """Turn an OSError raised inside into an ImageError; `doing` and `path` as for image_error()."""
     try:
         yield
     except OSError as error:
@@ -52,7 +49,10 @@ def os_errors(doing: str, path: str) -> Iterator[None]:
 
 
 def read_at(fd: int, view: memoryview, offset: int) -> int:
-    """Fill `view` from `offset` (bytes); returns how many there were before the end. Raises OSError."""
+    """Fill `view` with what the file has from `offset` (bytes) on.
+
+    Returns the bytes read, fewer than len(view) only at the end of the file. Raises OSError.
+    """
     got = os.preadv(fd, [view], offset)
     while 0 < got < len(view):
         more = os.preadv(fd, [view[got:]], offset + got)
@@ -63,13 +63,13 @@ def read_at(fd: int, view: memoryview, offset: int) -> int:
 
 
 def write_at(fd: int, parts: list[memoryview], offset: int) -> None:
-    """Write `parts` one after the other from `offset` (bytes) on. Raises OSError."""
+    """Write all of `parts`, one after the other, from `offset` (bytes) on. Raises OSError."""
     while parts:
         batch, parts = parts[:512], parts[512:]
         want = sum(map(len, batch))
         done = os.pwritev(fd, batch, offset)
         offset += done
-        while done < want:  # a signal or a nearly full disk: what is left, part by part
+        while done < want:  # short write, by a signal or a nearly full disk: write the rest
             left, batch = done, batch[:]
             while left >= len(batch[0]):
                 left -= len(batch.pop(0))
@@ -79,34 +79,8 @@ def write_at(fd: int, parts: list[memoryview], offset: int) -> None:
             offset += done
 
 
-def punch(fd: int, offset: int, length: int) -> bool:
-    """Make `length` bytes from `offset` on read as zeros and give their space back.
-
-    Works for files and block devices. False where it is not supported. Raises OSError.
-    """
-    if _fallocate is None:
-        return False
-    while True:
-        result = _fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length))
-        if result == 0:
-            return True
-        code = ctypes.get_errno()
-        if code in _UNSUPPORTED:
-            return False
-        if code != errno.EINTR:
-            raise OSError(code, os.strerror(code))
-
-
-def has_data(fd: int, offset: int, length: int) -> bool:
-    """Whether a file has anything but a hole in that range (True where the file system cannot tell)."""
-    try:
-        return os.lseek(fd, offset, os.SEEK_DATA) < offset + length
-    except OSError as error:
-        return error.errno != errno.ENXIO
-
-
 def rename_new(source: str, target: str) -> None:
-    """Rename, but never over an existing target: FileExistsError. Raises OSError."""
+    """Rename `source` to `target`; raise FileExistsError if `target` exists. Raises OSError."""
     try:
         call = _libc.renameat2
     except AttributeError:  # a C library older than 2.28
@@ -158,14 +132,14 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0
 
 
 def start_writing(fd: int) -> None:
-    """Let the kernel begin to write what is dirty of a file; neither waits nor takes errors away from fsync."""
+    """Ask the kernel to start writing the dirty pages of a file. Does not wait; fsync still reports all errors."""
     call = getattr(_libc, "sync_file_range", None)
     if call is not None:
         call(fd, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
 
 
 def sync_directory(path: str) -> None:
-    """Make renames, new names and removals in directory `path` durable. Raises OSError."""
+    """Make new names, renames and removals in directory `path` durable. Raises OSError."""
     fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -174,7 +148,7 @@ def sync_directory(path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove `path` if it is there. Raises OSError."""
+    """Remove `path` if it exists. Raises OSError."""
     try:
         os.unlink(path)
     except FileNotFoundError:

@@ -1,12 +1,12 @@
-"""Which bytes matter: zero tests, and the bit maps that say which blocks of a chunk are meant.
+"""Zero tests for blocks and pages, and bit maps of the blocks of a chunk: bit i stands for block i.
 
 Strategy, as measured on this project's machine:
-- a Buffer is tested with `bytearray.startswith(64 KiB of zeros)`. It holds the GIL for 1 us a block; ctypes
-  memcmp is no faster and, with CDLL, gives the GIL away 16 times a chunk, which costs far more than it saves
-  as soon as another thread wants it;
-- pages of any memoryview are tested by looking at their first words only (one strided slice for all pages);
-  of real data next to nothing begins with eight zero bytes, so that few pages need the full test, which is a
-  copy of 4 KiB and a memcmp. `memoryview ==` compares item by item and is never used.
+- Blocks of a Buffer are tested with `bytearray.startswith(64 KiB of zeros)`, which holds the GIL for 1 us a block.
+  memcmp through ctypes is no faster; with CDLL it also releases the GIL 16 times a chunk, which costs far more than
+  it saves as soon as another thread wants the GIL.
+- Pages of a memoryview are tested by their first words, with one strided slice for all pages. Almost no page of
+  real data begins with eight zero bytes, so few pages need the full test, a copy of 4 KiB and a memcmp.
+  `memoryview ==` compares item by item and is never used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _WORD = 8
 
 
 def nonzero_blocks(buffer: Buffer, length: int) -> int:
-    """Bit i is set where block i of the first `length` bytes (at most CHUNK) has a byte other than zero."""
+    """Return the map of the blocks that are not all zero, in the first `length` bytes (at most CHUNK)."""
     test = buffer.store.startswith
     at = buffer.base
     full, rest = divmod(length, BLOCK)
@@ -40,9 +40,9 @@ def nonzero_blocks(buffer: Buffer, length: int) -> int:
 
 
 def data_extents(view: memoryview, start: int, stop: int) -> list[tuple[int, int]]:
-    """Runs (start, stop) of pages that are not all zero, within bytes `start` to `stop` of `view`.
+    """Return runs (start, stop) of pages that are not all zero, within bytes `start` to `stop` of `view`.
 
-    The page grid begins at `start`; the last page may be short. Runs are in order and never touch.
+    Pages are counted from `start`; the last one may be short. Runs are in order and never touch.
     """
     whole = (stop - start) // PAGE * PAGE
     part = view[start : start + whole].cast("B")
@@ -70,7 +70,7 @@ def data_extents(view: memoryview, start: int, stop: int) -> list[tuple[int, int
 
 
 def bit_runs(mask: int) -> Iterator[tuple[int, int]]:
-    """Runs (first, stop) of set bits of `mask`, in order."""
+    """Yield runs (first, stop) of set bits of `mask`, in order."""
     at = 0
     while mask:
         skip = (mask & -mask).bit_length() - 1
@@ -84,12 +84,12 @@ def bit_runs(mask: int) -> Iterator[tuple[int, int]]:
 
 @lru_cache(maxsize=4096)
 def byte_runs(block_map: int, length: int) -> tuple[tuple[int, int], ...]:
-    """The blocks of `block_map` as runs (start, stop) of bytes in a chunk of `length` bytes."""
+    """Return the blocks of `block_map` as runs (start, stop) of bytes in a chunk of `length` bytes."""
     return tuple((first * BLOCK, min(stop * BLOCK, length)) for first, stop in bit_runs(block_map))
 
 
 def gaps(ranges: Iterable[tuple[int, int]], length: int) -> Iterator[tuple[int, int]]:
-    """What `ranges` (start, stop), in order, leave of 0 to `length`."""
+    """Yield what `ranges` (start, stop), in order, do not cover of 0 to `length`."""
     at = 0
     for start, stop in ranges:
         if at < start:
@@ -100,10 +100,10 @@ def gaps(ranges: Iterable[tuple[int, int]], length: int) -> Iterator[tuple[int, 
 
 
 def all_blocks(length: int) -> int:
-    """The map that has every block of a chunk of `length` bytes."""
+    """Return the map of all blocks of a chunk of `length` bytes."""
     return (1 << block_count(length)) - 1
 
 
 def mapped_bytes(block_map: int, length: int) -> int:
-    """How many bytes the blocks of `block_map` have in a chunk of `length` bytes."""
+    """Return the number of bytes that the blocks of `block_map` have in a chunk of `length` bytes."""
     return sum(stop - start for start, stop in byte_runs(block_map, length))

@@ -1,0 +1,1 @@
+"""Connections between two hosts: opening, sharing, pacing and repairing them."""

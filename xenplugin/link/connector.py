@@ -1,10 +1,10 @@
-"""Opens data connections: finds the address that works, then connects again and again.
+"""Opens data connections: finds the far side's address that works, then connects to it as often as needed.
 
-The far side names its addresses, the user may name one, ssh knows another. All are tried side by side
-(the likeliest first, the next a moment later); the first over which the far side *proves itself* by a
-WELCOME that opens wins, so a stranger behind the same private address is never taken for it. While the first
-address that can be reached proves itself, the connections that will be wanted there are dialled already,
-which spares a round trip; nothing is sent over them before.
+The far side names its addresses, the user may name one, ssh knows another. All are tried at the same time, the
+likeliest a moment before the others. The first over which the far side *proves itself*, by a WELCOME that opens,
+is used; so another machine with the same private address is never mistaken for the far side. While the first
+address that answers is being proved, the other connections that will be wanted there are dialled already, which
+saves a round trip; nothing is sent over them until then.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ from xenplugin.wire.frames import Image, Welcome
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 from xenplugin.wire.session import Reader, Writer
 
+#: Seconds between the first attempts at two addresses.
 _STAGGER = 0.25
 
 
 @dataclass(frozen=True)
-class Session:
-    """What every connection of a session shares. `size` of the image, bytes."""
+class ConnectionFactory:
+    """Makes the connections of one session: its keys, its identity (16 bytes), the image's `size` in bytes."""
 
     keys: Keys
     identity: bytes
     cipher: Cipher
     size: int
 
-    def line(self, number: int, endpoint: Endpoint, backward: states.Table) -> Connection:
-        """A new connection's sending and receiving side."""
+    def make(self, number: int, endpoint: Endpoint, backward: states.Table) -> Connection:
+        """Return a connection over `endpoint`; `backward` is the state table of the frames that arrive."""
         random = secrets.token_bytes(32)
         preamble = Preamble(self.cipher, Carrier.CONNECTION, number, self.identity, random)
         writer = Writer(self.keys.forward(preamble))
@@ -53,12 +54,12 @@ class Session:
 
 
 class Connector:
-    """`timeout` seconds for a connection; `silence` seconds after which one is lost; `congestion` None:
-    chosen by the path; `unsent` bytes may wait in the kernel for each connection."""
+    """Opens data connections. `timeout`: seconds for opening one; `silence`: seconds after which one is lost;
+    `congestion`: None lets the path decide; `unsent`: bytes that may wait in the kernel for each connection."""
 
     def __init__(
         self,
-        session: Session,
+        factory: ConnectionFactory,
         *,
         timeout: float,
         silence: float,
@@ -66,7 +67,7 @@ class Connector:
         unsent: int = tcp.UNSENT,
         pacer: Pacer | None = None,
     ) -> None:
-        self._session = session
+        self._factory = factory
         self.port = 0  #: the far side's; set before `first`
         self._timeout = timeout
         self._silence = silence
@@ -78,13 +79,13 @@ class Connector:
         self.address: str | None = None
         self.rtt = 0.0
         self.congestion = ""
-        self._ahead: str | None = None  # the address that more connections were dialled to ahead
-        self._promised = 0  # how many of these nobody has asked for yet
+        self._ahead: str | None = None  # the address to which connections were dialled ahead
+        self._promised = 0  # how many of these were not taken yet
         self._dialled: queue.SimpleQueue[Connection | OSError] = queue.SimpleQueue()
 
     def first(self, addresses: Sequence[str], wanted: Callable[[float], int]) -> Connection | None:
-        """A connection to the first of `addresses` that proves itself; None if none does in time. `wanted` says how
-        many there will be at an RTT (seconds)."""
+        """Return a connection to the first of `addresses` that proves itself, None if none does in time.
+        `wanted(rtt)` returns how many connections will be used at that RTT (seconds)."""
         answers: queue.SimpleQueue[tuple[str, Connection | None]] = queue.SimpleQueue()
         stop = threading.Event()
 
@@ -92,10 +93,10 @@ class Connector:
             if stop.wait(delay):
                 answers.put((address, None))
                 return
-            line = None
+            connection = None
             with contextlib.suppress(OSError, ValueError, XenpluginError, StopIteration):
-                line = self._proven(address, wanted)
-            answers.put((address, line))
+                connection = self._proven(address, wanted)
+            answers.put((address, connection))
 
         for place, address in enumerate(addresses):
             threading.Thread(target=attempt, args=(address, place * _STAGGER), daemon=True).start()
@@ -122,13 +123,13 @@ class Connector:
         return winner
 
     def again(self) -> Connection:
-        """Another connection to the address that `first` found. Raises OSError, LinkError."""
+        """Open another connection to the address that `first` found. Raises OSError, LinkError."""
         if self.address is None:
-            raise LinkError("no address was found yet")
-        line = self._take() or self._open(self.address)
-        self.rtt = min(self.rtt, line.rtt)
-        line.send(Image(self._session.size))
-        return line
+            raise LinkError("no address of the far side is known yet")
+        connection = self._take() or self._open(self.address)
+        self.rtt = min(self.rtt, connection.rtt)
+        connection.send(Image(self._factory.size))
+        return connection
 
     def _dial_ahead(self, address: str, count: int) -> None:
         with self._lock:
@@ -146,21 +147,21 @@ class Connector:
             threading.Thread(target=dial, daemon=True).start()
 
     def _take(self) -> Connection | None:
-        """One that was dialled ahead; None if there is none left. Raises OSError."""
+        """Return a connection that was dialled ahead, None if none is left. Raises OSError."""
         with self._lock:
             if not self._promised:
                 return None
             self._promised -= 1
-        line = self._dialled.get()
-        if isinstance(line, OSError):
-            raise line
-        return line
+        connection = self._dialled.get()
+        if isinstance(connection, OSError):
+            raise connection
+        return connection
 
     def _drop(self, count: int) -> None:
         for _ in range(count):
-            line = self._dialled.get()
-            if isinstance(line, Connection):
-                line.abandon()
+            connection = self._dialled.get()
+            if isinstance(connection, Connection):
+                connection.abandon()
 
     def _open(self, address: str) -> Connection:
         sock = socket.create_connection((address, self.port), timeout=self._timeout)
@@ -173,34 +174,36 @@ class Connector:
             overhead = 1 + 52 / max(mss, 500)  # IPv4 and TCP headers with timestamps
             with self._lock:
                 number = next(self._numbers)
-            line = self._session.line(number, SocketEndpoint(sock, self._pacer, overhead), states.BACKWARD_DATA)
-            line.rtt = rtt
-            return line
+            connection = self._factory.make(
+                number, SocketEndpoint(sock, self._pacer, overhead), states.BACKWARD_DATA
+            )
+            connection.rtt = rtt
+            return connection
         except BaseException:
             sock.close()
             raise
 
     def _proven(self, address: str, wanted: Callable[[float], int]) -> Connection:
-        line = self._open(address)
-        self._dial_ahead(address, wanted(line.rtt) - 1)
+        connection = self._open(address)
+        self._dial_ahead(address, wanted(connection.rtt) - 1)
         try:
-            line.send(Image(self._session.size))
-            assert isinstance(line.endpoint, SocketEndpoint)
-            line.endpoint.sock.settimeout(self._timeout)
-            frame = next(line.receive())
+            connection.send(Image(self._factory.size))
+            assert isinstance(connection.endpoint, SocketEndpoint)
+            connection.endpoint.sock.settimeout(self._timeout)
+            frame = next(connection.receive())
             if not isinstance(frame, Welcome):
-                raise LinkError("no welcome")
-            line.endpoint.sock.settimeout(None)
-            line.heard = True
+                raise LinkError("the first frame is not WELCOME")
+            connection.endpoint.sock.settimeout(None)
+            connection.heard = True
         except BaseException:
-            line.abandon()
+            connection.abandon()
             raise
-        return line
+        return connection
 
 
 def _close_others(answers: queue.SimpleQueue[tuple[str, Connection | None]], left: int) -> None:
-    """Close the connections that came too late."""
+    """Close the `left` connections that come after the winner."""
     for _ in range(left):
-        line = answers.get()[1]
-        if line is not None:
-            line.abandon()
+        connection = answers.get()[1]
+        if connection is not None:
+            connection.abandon()

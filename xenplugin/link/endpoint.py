@@ -1,6 +1,6 @@
-"""A two-way byte pipe: a TCP socket, or the standard input and output of a far program.
+"""Two-way byte streams: a TCP socket, or the standard input and output of a remote program.
 
-Both block; closing from another thread ends a blocked call with an OSError or end of file.
+Calls block. Closing from another thread ends a blocked call with an OSError or end of file.
 """
 
 from __future__ import annotations
@@ -10,29 +10,28 @@ import os
 import socket
 from typing import Protocol
 
-from xenplugin.link.rate import Pacer
-from xenplugin.wire.frames import Buffer
-
-#: Bytes handed to the kernel at once without a rate; small enough that progress is seen on a slow link.
-_PIECE = 256 << 10
+from xenplugin.link.rate import WHOLE, Pacer
+from xenplugin.wire.body import Buffer
 
 
 class Endpoint(Protocol):
+    """One end of a two-way byte stream."""
+
     #: Bytes sent and received so far.
     carried: int
 
     def receive_into(self, space: memoryview) -> int:
-        """Bytes put into `space`; 0 at the end. Raises OSError."""
+        """Read into `space`; return the number of bytes, 0 at the end of the stream. Raises OSError."""
 
     def send(self, *parts: Buffer) -> None:
-        """All of the parts. One sender at a time. Raises OSError."""
+        """Send all parts. Only one thread may send at a time. Raises OSError."""
 
     def close(self) -> None:
-        """End it; idempotent."""
+        """Close it; may be called more than once."""
 
 
 class SocketEndpoint:
-    """`overhead`: bytes on the wire for each byte sent, which a `pacer` counts."""
+    """A TCP socket. The `pacer` limits the rate, counting `overhead` bytes on the wire for each byte sent."""
 
     def __init__(self, sock: socket.socket, pacer: Pacer | None = None, overhead: float = 1.0) -> None:
         self.sock = sock
@@ -41,7 +40,7 @@ class SocketEndpoint:
         self._overhead = overhead
 
     def receive_into(self, space: memoryview) -> int:
-        # All of it at once: else each packet would wake a thread, and the thread take the interpreter's lock.
+        # Wait for all of it: otherwise each packet would wake this thread, which then takes the interpreter's lock.
         count = self.sock.recv_into(space, len(space), socket.MSG_WAITALL)
         self.carried += count
         return count
@@ -49,8 +48,8 @@ class SocketEndpoint:
     def send(self, *parts: Buffer) -> None:
         sent = 0
         if self._pacer is None:
-            # The header goes out with the first piece of what it heads.
-            sent = self.sock.sendmsg([memoryview(part)[:_PIECE] for part in parts[:2]])
+            # The header is sent together with the first piece of its frame.
+            sent = self.sock.sendmsg([memoryview(part)[:WHOLE] for part in parts[:2]])
             self.carried += sent
         for part in parts:
             view = memoryview(part)
@@ -58,7 +57,7 @@ class SocketEndpoint:
             sent -= skipped
             view = view[skipped:]
             while len(view):
-                piece = view[: _PIECE if self._pacer is None else self._pacer.slice]
+                piece = view[: WHOLE if self._pacer is None else self._pacer.slice]
                 if self._pacer is not None:
                     self._pacer.wait(int(len(piece) * self._overhead))
                     self.sock.sendall(piece)
@@ -75,8 +74,8 @@ class SocketEndpoint:
 
 
 class PipeEndpoint:
-    """`head` is what was already read from `source` and comes first. Closing ends `sink` only: the
-    reader sees its end when the other side ends. `owner` is kept alive with it."""
+    """Two descriptors: `source` to read, `sink` to write. `head` was already read from `source` and is returned
+    first. Closing closes `sink` only; reading ends when the other side closes. `owner` is kept alive with it."""
 
     def __init__(
         self, source: int, sink: int, head: bytes = b"", pacer: Pacer | None = None, owner: object = None
@@ -102,7 +101,7 @@ class PipeEndpoint:
         for part in parts:
             view = memoryview(part)
             while len(view):
-                piece = view[: self._pacer.slice if self._pacer else _PIECE]
+                piece = view[: self._pacer.slice if self._pacer else WHOLE]
                 if self._pacer:
                     self._pacer.wait(len(piece))
                 count = os.write(self._sink, piece)
@@ -110,8 +109,8 @@ class PipeEndpoint:
                 view = view[count:]
 
     def close(self) -> None:
-        # Another thread may be writing. A closed descriptor's number could be some file's by then, so the
-        # number is kept, and leads nowhere.
-        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(nowhere, self._sink, inheritable=False)
-        os.close(nowhere)
+        # Another thread may be writing. The number of a closed descriptor could be given to another file by then,
+        # so the number is kept and now leads to /dev/null.
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(null, self._sink, inheritable=False)
+        os.close(null)

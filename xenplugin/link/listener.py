@@ -1,7 +1,7 @@
-"""Where data connections arrive: one TCP port out of a range, on every address of this host.
+"""Accepts data connections: one TCP port out of a range, on every address of this host.
 
-Whoever connects is a stranger until a frame of his opens (transfer.connections); the number of strangers is
-bounded, and so is the time they have.
+A connection is unproven until its first frame opens (transfer.connections). The number of unproven connections is
+limited, and so is their time.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import subprocess
 import threading
 from collections.abc import Callable
 
-STRANGERS = 64
-#: A connection that was dialled ahead waits until the first one was welcomed, which takes a busy host its time.
-STRANGER_SECONDS = 30.0
+MAX_UNPROVEN = 64
+#: Seconds an unproven connection may take. One that was dialled ahead sends nothing until the first one was
+#: welcomed, and a busy host needs time for that.
+UNPROVEN_SECONDS = 30.0
 
 
 def bind(ports: range, local: bool) -> socket.socket | None:
-    """A listening socket on the first free port of `ports` (`local`: loopback only); None if there is
-    none. An empty range: do not listen."""
+    """Return a listening socket on the first free port of `ports`, None if no port is free or the range is empty.
+    `local`: listen on the loopback address only."""
     for port in ports:
         for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
             if local:
@@ -34,7 +35,7 @@ def bind(ports: range, local: bool) -> socket.socket | None:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind((address, port))
-                sock.listen(STRANGERS)
+                sock.listen(MAX_UNPROVEN)
                 return sock
             except OSError:
                 if sock is not None:
@@ -43,8 +44,8 @@ def bind(ports: range, local: bool) -> socket.socket | None:
 
 
 def addresses() -> list[str]:
-    """This host's addresses that a peer may reach, the likeliest first: the one ssh was reached at, then
-    the global ones of its interfaces, IPv4 before IPv6."""
+    """Return the addresses at which a peer may reach this host, the likeliest first: the one that ssh was reached
+    at, then the global ones of its interfaces, IPv4 before IPv6."""
     found = os.environ.get("SSH_CONNECTION", "").split(" ")[2:3]
     try:
         done = subprocess.run(["ip", "-j", "addr"], capture_output=True, timeout=5, stdin=subprocess.DEVNULL)
@@ -67,19 +68,19 @@ def addresses() -> list[str]:
 
 
 class Listener:
-    """Accepts on `sock` and calls `welcome(connection, known)` in a thread of its own for each; `known()` says
-    that the stranger proved himself, which makes room for another."""
+    """Accepts connections on `sock` and calls `welcome(connection, proven)` for each, in a thread of its own.
+    `welcome` calls `proven()` when the peer has proved itself, which makes room for another unproven connection."""
 
     def __init__(self, sock: socket.socket, welcome: Callable[[socket.socket, Callable[[], None]], None]) -> None:
         self._sock = sock
         self._welcome = welcome
         self._closed = threading.Event()
-        self._places = threading.BoundedSemaphore(STRANGERS)
+        self._places = threading.BoundedSemaphore(MAX_UNPROVEN)
         self.port: int = sock.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Accept no more."""
+        """Stop accepting; accepted connections stay open."""
         self._closed.set()
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
@@ -92,20 +93,20 @@ class Listener:
             except OSError:
                 if self._closed.wait(0.1):
                     return
-                continue  # the error of one connection, or no descriptor is free for a moment
+                continue  # this connection failed, or no descriptor is free at the moment
             if not self._places.acquire(blocking=False):
                 connection.close()
                 continue
-            threading.Thread(target=self._host, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
-    def _host(self, connection: socket.socket) -> None:
-        place = [self._places]  # taken from the list by whoever gives it back first
+    def _serve(self, connection: socket.socket) -> None:
+        place = [self._places]  # emptied by the first call of `proven`
 
-        def known() -> None:
+        def proven() -> None:
             while place:
                 place.pop().release()
 
         try:
-            self._welcome(connection, known)
+            self._welcome(connection, proven)
         finally:
-            known()
+            proven()

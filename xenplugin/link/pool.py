@@ -1,8 +1,8 @@
-"""N data connections that share one queue of frames, and heal.
+"""A pool of data connections that share one queue of frames and replace those that are lost.
 
 Each connection has a thread that takes frames from the queue, seals and sends them, and one that reads
-acknowledgements. A connection that is lost gives back what was not acknowledged (`redo`) and is dialled
-again with growing pauses; only when none was alive for `patience` seconds the pool fails.
+acknowledgements. When a connection is lost, its unacknowledged frames are returned to the owner and another one is
+dialled, with growing pauses. The pool fails only if no connection was alive for `patience` seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from xenplugin.errors import LinkError, PeerError, XenpluginError, from_code
+from xenplugin.errors import RESUME_HINT, LinkError, PeerError, XenpluginError, from_code
 from xenplugin.link import tcp
 from xenplugin.link.connection import Connection
 from xenplugin.link.endpoint import SocketEndpoint
@@ -22,23 +22,23 @@ from xenplugin.wire.frames import Ack, Error, Frame, Ping, Sent, Welcome
 
 PING_EVERY = 5.0
 _CAPACITY = 80 << 20
-#: Seconds in which the receipt overtakes the end of a connection.
-_LAST_WORD = 2.0
-#: Seconds between looks of a connection that is given nothing.
-_REST = 0.5
-#: Seconds to wait after a connection on which nothing was heard.
-_UNHEARD = 1.0
+#: Seconds to wait for the receipt after a connection has ended, before the end counts as a loss.
+_RECEIPT_SECONDS = 2.0
+#: Seconds after which a connection that is not used looks whether it is lost, and sends a ping.
+_IDLE_SECONDS = 0.5
+#: Seconds to wait before another dial after a connection on which nothing was received.
+_SILENT_PAUSE = 1.0
 
 
 class Pool:
-    """`dial()` opens a data connection; `redo(frames)` takes back what a lost one had not delivered;
-    `failed(error)` is called once when there is no way on; `acknowledged(frames)` is told what arrived. Frames
-    come back without their payload."""
+    """`dial()` opens a data connection. `send_again(frames)` is called with what a lost connection had not
+    delivered, `acknowledged(frames)` with what arrived; both get frames without payload. `failed(error)` is called
+    once, when the pool gives up. All are called from the pool's threads."""
 
     def __init__(
         self,
         dial: Callable[[], Connection],
-        redo: Callable[[list[Sent]], None],
+        send_again: Callable[[list[Sent]], None],
         failed: Callable[[XenpluginError], None],
         notice: Callable[[str], None],
         *,
@@ -46,197 +46,198 @@ class Pool:
         acknowledged: Callable[[list[Sent]], None] | None = None,
     ) -> None:
         self.queue = SendQueue(_CAPACITY)
-        self.ending = False  #: the far side may close connections now, having received everything
+        self.ending = False  #: everything was sent, so the far side may close connections now
         self._dial = dial
-        self._redo = redo
+        self._send_again = send_again
         self._acknowledged = acknowledged
         self._failed = failed
         self._notice = notice
         self._patience = patience
-        self._lines: set[Connection] = set()
+        self._connections: set[Connection] = set()
         self._past_bytes = 0
         self._alive_at = time.monotonic()
         self._closed = threading.Event()
         self._has_failed = False
         self._lock = threading.Lock()
-        self._courses: dict[int, tcp.Course] = {}
-        self._wanted = 0  # connections that were asked for
-        self._resting: set[Connection] = set()  # alive, but given nothing
-        self._roused = threading.Event()
+        self._counters: dict[int, tcp.Counters] = {}
+        self._wanted = 0  # connections that were asked for, alive or not
+        self._idle: set[Connection] = set()  # alive, but not used to send data
+        self._all_used = threading.Event()
 
-    def add(self, line: Connection) -> None:
-        """Send over `line` from now on; its acknowledgements are read here."""
+    def add(self, connection: Connection) -> None:
+        """Send over `connection` from now on, and read its acknowledgements."""
         self._wanted += 1
-        self._enlist(line)
-        threading.Thread(target=self._run, args=(line,), daemon=True).start()
+        self._register(connection)
+        threading.Thread(target=self._run, args=(connection,), daemon=True).start()
 
     def open(self, count: int) -> None:
-        """Dial `count` more connections, side by side."""
+        """Dial `count` more connections, all at the same time."""
         self._wanted += count
         for _ in range(count):
             threading.Thread(target=self._run, args=(None,), daemon=True).start()
 
-    def share(self, line: Connection) -> None:
-        """Send over `line` as well, whose frames somebody else reads (the control channel)."""
-        self._enlist(line, reads=False)
-        threading.Thread(target=self._run, args=(line,), daemon=True).start()
+    def add_control(self, connection: Connection) -> None:
+        """Send over the control channel as well; its owner reads the frames that arrive on it."""
+        self._register(connection, reads=False)
+        threading.Thread(target=self._run, args=(connection,), daemon=True).start()
 
     @property
     def bytes_wire(self) -> int:
-        """Sealed bytes sent and received."""
+        """Sealed bytes sent and received, on all connections so far."""
         with self._lock:
-            return self._past_bytes + sum(line.bytes_wire for line in self._lines)
+            return self._past_bytes + sum(connection.bytes_wire for connection in self._connections)
 
     @property
     def waiting(self) -> int:
-        """Chunks and runs that wait to be sent, or for their acknowledgement."""
+        """Number of frames that wait to be sent or to be acknowledged."""
         with self._lock:
-            return len(self.queue) + sum(line.unacknowledged for line in self._lines)
+            return len(self.queue) + sum(connection.unacknowledged for connection in self._connections)
 
     @property
     def size(self) -> int:
-        """Connections alive."""
+        """Number of connections that are alive."""
         with self._lock:
-            return len(self._lines)
+            return len(self._connections)
 
     def grow(self, rate: float, rtt: float) -> None:
-        """Add connections if `rate` (bytes/s) over `rtt` (seconds) is near what those there can hold."""
+        """Add connections if `rate` (bytes/s) at `rtt` (seconds) comes near what the present ones can carry."""
         self.open(tcp.more_streams(self._wanted, rate, rtt, tcp.largest_window()))
 
     def is_lossy(self) -> bool:
-        """Whether the path has lost packets without being congested since the last call."""
-        before, self._courses = self._courses, {}
+        """Return whether the path has lost packets without congestion since the last call."""
+        before, self._counters = self._counters, {}
         with self._lock:
-            for line, sock in self._sockets():
-                if line.lost is None:
+            for connection, sock in self._sockets():
+                if connection.lost is None:
                     with contextlib.suppress(OSError):
-                        self._courses[line.number] = tcp.look(sock)
-        both = sorted(before.keys() & self._courses.keys())
-        return tcp.is_lossy([before[n] for n in both], [self._courses[n] for n in both])
+                        self._counters[connection.number] = tcp.counters(sock)
+        both = sorted(before.keys() & self._counters.keys())
+        return tcp.is_lossy([before[n] for n in both], [self._counters[n] for n in both])
 
     def set_congestion(self, name: str) -> None:
-        """Use this congestion control on the connections there are."""
+        """Use the congestion control `name` on all present connections."""
         with self._lock:
             for _, sock in self._sockets():
                 tcp.set_congestion(sock, name)
 
-    def rest(self, keep: int, congestion: str) -> None:
-        """Send over `keep` of the connections only, with this congestion control: little, now and then. One that is
-        given nothing for a while begins in slow start again (RFC 5681, 4.1), unless it is controlled by BBR. One of
-        these that is lost ends the others' rest. From now on little waits unsent in the kernel, for any of them."""
+    def use_few(self, keep: int, congestion: str) -> None:
+        """Send over `keep` of the connections only, all with the congestion control `congestion`; for little data
+        that comes now and then. A connection that sends nothing for a while begins in slow start again (RFC 5681,
+        4.1), unless BBR controls it. If one of those in use is lost, all are used again. From now on each
+        connection keeps at most `tcp.UNSENT_LAST` bytes unsent in the kernel."""
         with self._lock:
-            lines = sorted(self._lines, key=lambda line: line.number)
-            self._resting = set(lines[keep:])
-            self._roused.clear()
+            connections = sorted(self._connections, key=lambda connection: connection.number)
+            self._idle = set(connections[keep:])
+            self._all_used.clear()
             for _, sock in self._sockets():
                 tcp.set_unsent(sock, tcp.UNSENT_LAST)
         self.set_congestion(congestion)
         self.queue.wake()
 
-    def rouse(self) -> None:
-        """Send over all of them again."""
+    def use_all(self) -> None:
+        """Undo `use_few`: send over all connections."""
         with self._lock:
-            self._resting = set()
-            self._roused.set()
+            self._idle = set()
+            self._all_used.set()
 
     def close(self) -> None:
         """End all connections."""
         self._closed.set()
-        self._roused.set()
+        self._all_used.set()
         self.queue.close()
         with self._lock:
-            lines = list(self._lines)
-        for line in lines:
-            if line.number:
-                line.abandon()
+            connections = list(self._connections)
+        for connection in connections:
+            if connection.number:
+                connection.abandon()
 
     def _sockets(self) -> Iterator[tuple[Connection, socket.socket]]:
-        """The connections that are TCP's, which the control channel is not; under the lock."""
-        for line in self._lines:
-            if isinstance(line.endpoint, SocketEndpoint):
-                yield line, line.endpoint.sock
+        """Yield the connections over TCP, with their sockets. The control channel is not one. Needs the lock."""
+        for connection in self._connections:
+            if isinstance(connection.endpoint, SocketEndpoint):
+                yield connection, connection.endpoint.sock
 
-    def _enlist(self, line: Connection, reads: bool = True) -> None:
-        line.on_acknowledged = self._acknowledged
+    def _register(self, connection: Connection, reads: bool = True) -> None:
+        connection.on_acknowledged = self._acknowledged
         with self._lock:
-            self._lines.add(line)
+            self._connections.add(connection)
         if reads:
-            threading.Thread(target=self._read, args=(line,), daemon=True).start()
+            threading.Thread(target=self._read, args=(connection,), daemon=True).start()
 
-    def _strike(self, line: Connection) -> None:
-        if line not in self._resting:
-            self.rouse()  # what it leaves must not wait for those that are given nothing
+    def _remove(self, connection: Connection) -> None:
+        if connection not in self._idle:
+            self.use_all()  # its frames must not wait while the others are not used
         with self._lock:
-            if line in self._lines:
-                self._lines.remove(line)
-                self._past_bytes += line.bytes_wire
-                if line.heard:
+            if connection in self._connections:
+                self._connections.remove(connection)
+                self._past_bytes += connection.bytes_wire
+                if connection.heard:
                     self._alive_at = time.monotonic()
-        self._redo(line.abandon())
+        self._send_again(connection.abandon())
 
-    def _run(self, line: Connection | None) -> None:
+    def _run(self, connection: Connection | None) -> None:
         while not self._closed.is_set():
-            if line is None:
-                line = self._redial()
-                if line is None:
+            if connection is None:
+                connection = self._redial()
+                if connection is None:
                     return
-                self._enlist(line)
+                self._register(connection)
             try:
-                self._drive(line)
+                self._drive(connection)
             except OSError as exc:
-                line.lost = line.lost or exc
+                connection.lost = connection.lost or exc
             except XenpluginError as exc:
                 self._fail(exc)
-            if self._closed.wait(_LAST_WORD if self.ending else 0):
+            if self._closed.wait(_RECEIPT_SECONDS if self.ending else 0):
                 return
-            self._strike(line)
-            if line.number == 0:
-                return  # the control channel's end is the session's, which its reader notices
-            self._notice(f"connection {line.number} was lost ({line.lost}); opening another")
-            if not line.heard:
-                self._closed.wait(_UNHEARD)  # something takes connections and leads nowhere
-            line = None
+            self._remove(connection)
+            if connection.number == 0:
+                return  # the session ends with the control channel; its reader notices that
+            self._notice(f"connection {connection.number} was lost ({connection.lost}); opening another")
+            if not connection.heard:
+                self._closed.wait(_SILENT_PAUSE)  # something accepts connections but does not forward them
+            connection = None
 
-    def _drive(self, line: Connection) -> None:
-        """Send until it is lost (its reader says so in `line.lost`) or the pool is closed."""
-        while not self._closed.is_set() and line.lost is None:
-            if line.spent and line.number:
-                raise ConnectionError("its key has sealed enough")
+    def _drive(self, connection: Connection) -> None:
+        """Send until the connection is lost (its reader sets `connection.lost`) or the pool is closed."""
+        while not self._closed.is_set() and connection.lost is None:
+            if connection.spent and connection.number:
+                raise ConnectionError("its key has sealed as many frames as it may")
             frame: Frame | None = None
-            if line in self._resting:
-                self._roused.wait(_REST)
+            if connection in self._idle:
+                self._all_used.wait(_IDLE_SECONDS)
             else:
-                frame = self.queue.get(lambda: line.lost is not None or line in self._resting, PING_EVERY)
+                frame = self.queue.get(lambda: connection.lost is not None or connection in self._idle, PING_EVERY)
             if frame is not None:
-                line.send(frame)
-            elif line.lost is None and not self._closed.is_set():
-                line.send(Ping())
+                connection.send(frame)
+            elif connection.lost is None and not self._closed.is_set():
+                connection.send(Ping())
 
-    def _read(self, line: Connection) -> None:
+    def _read(self, connection: Connection) -> None:
         try:
-            for frame in line.receive():
-                line.heard = True
-                take(line, frame)
-            line.lost = line.lost or ConnectionError("closed by the far side")
+            for frame in connection.receive():
+                connection.heard = True
+                handle(connection, frame)
+            connection.lost = connection.lost or ConnectionError("closed by the far side")
         except BlockingIOError:
-            line.lost = line.lost or ConnectionError("nothing heard for too long")
+            connection.lost = connection.lost or ConnectionError("nothing was received for too long")
         except OSError as exc:
-            line.lost = line.lost or exc
+            connection.lost = connection.lost or exc
         except XenpluginError as exc:
             self._fail(exc)
         self.queue.wake()
-        if line.lost is not None:
-            line.endpoint.close()
+        if connection.lost is not None:
+            connection.endpoint.close()
 
     def _redial(self) -> Connection | None:
         pause = 0.1
-        why = "nothing comes back"
+        why = "connections open, but nothing is received on them"
         while not self._closed.is_set():
-            if self._hopeless():
+            if self._is_out_of_patience():
                 self._fail(
                     LinkError(
                         f"the link was lost for {self._patience:.0f} s ({why})",
-                        hint="the same command again goes on where it was",
+                        hint=RESUME_HINT,
                     )
                 )
                 return None
@@ -248,12 +249,12 @@ class Pool:
             pause = min(2 * pause, 5.0)
         return None
 
-    def _hopeless(self) -> bool:
-        """Whether nothing was heard on any connection for `patience` seconds: that one can be opened says
-        nothing, a box on the way may take it and lead nowhere."""
+    def _is_out_of_patience(self) -> bool:
+        """Return whether nothing was received on any connection for `patience` seconds. An open connection alone
+        proves nothing: a middlebox may have accepted it."""
         now = time.monotonic()
         with self._lock:
-            if any(line.heard for line in self._lines):
+            if any(connection.heard for connection in self._connections):
                 self._alive_at = now
             return now - self._alive_at > self._patience
 
@@ -265,14 +266,14 @@ class Pool:
         self._failed(error)
 
 
-def take(line: Connection, frame: Frame) -> None:
-    """Handle a backward frame that any connection may carry. Raises PeerError, or the error reported."""
+def handle(connection: Connection, frame: Frame) -> None:
+    """Handle a backward frame that any connection may carry. Raises PeerError, or the error in an ERROR frame."""
     if isinstance(frame, Ack):
         try:
-            line.acknowledged(frame.frames)
+            connection.acknowledged(frame.frames)
         except ValueError as exc:
-            raise PeerError(f"connection {line.number}: {exc}") from None
+            raise PeerError(f"connection {connection.number}: {exc}") from None
     elif isinstance(frame, Error):
         raise from_code(frame.code, frame.text)
     elif not isinstance(frame, Ping | Welcome):
-        raise PeerError(f"an unexpected {frame.type.name} frame on connection {line.number}")
+        raise PeerError(f"an unexpected {frame.type.name} frame on connection {connection.number}")

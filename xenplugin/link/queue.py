@@ -1,7 +1,7 @@
-"""The frames that wait to be sent: bounded in bytes, shared by all connections.
+"""The queue of frames to send: limited in bytes, shared by all connections.
 
-The compression level follows how fast it empties and whether it runs dry (codec.adaptive_level), which is
-measured here.
+It counts the bytes that leave it and notes when it runs empty; the compression level is chosen by these numbers
+(codec.adaptive_level).
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Callable
 
 from xenplugin.wire.frames import Chunk, End, Segment, Sent
 
-#: What a frame costs beside its payload, so that a flood of empty frames is bounded as well.
-_FLAT = 256
+#: Bytes counted for a frame beside its payload, so that the number of empty frames is limited as well.
+_FRAME_BYTES = 256
 
 
 def cost(frame: Sent | End) -> int:
-    """Bytes of memory that `frame` stands for."""
-    return _FLAT + (len(frame.payload) if isinstance(frame, Chunk | Segment) else 0)
+    """Return the bytes of memory that are counted for `frame`."""
+    return _FRAME_BYTES + (len(frame.payload) if isinstance(frame, Chunk | Segment) else 0)
 
 
 class SendQueue:
-    """`capacity` in bytes, which may be changed. A frame larger than what is left waits until the queue is below
-    capacity."""
+    """A thread-safe queue. `capacity` is in bytes and may be changed; a frame is accepted whenever the queue is
+    below it, so the queue can exceed it by one frame."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -41,7 +41,7 @@ class SendQueue:
         return len(self._frames)
 
     def put(self, frame: Sent | End) -> bool:
-        """Waits while the queue is full. False if it was closed (the frame is dropped)."""
+        """Append `frame`, waiting while the queue is full. Return False if it was closed, without the frame."""
         with self._lock:
             while self._bytes >= self.capacity and not self._closed:
                 self._drained.wait()
@@ -53,7 +53,8 @@ class SendQueue:
             return True
 
     def get(self, gone: Callable[[], bool], timeout: float) -> Sent | End | None:
-        """The next frame; None after `timeout` seconds, when closed, or when `gone()` after a `wake`."""
+        """Return the next frame; None after `timeout` seconds, when the queue is closed, or when `gone()` is true,
+        which is examined again after `wake`."""
         with self._lock:
             if not self._frames:
                 self._starved = True
@@ -69,23 +70,23 @@ class SendQueue:
             return frame
 
     def wait_empty(self, timeout: float) -> bool:
-        """Whether all frames were given to a connection, waiting up to `timeout` seconds for it."""
+        """Wait up to `timeout` seconds until the queue is empty; return whether it is."""
         with self._lock:
             return self._emptied.wait_for(lambda: not self._frames or self._closed, timeout)
 
     def observe(self) -> tuple[int, bool]:
-        """(bytes that have left it in all, whether a sender found it empty since the last call)."""
+        """Return (bytes that have left the queue in all, whether a sender found it empty since the last call)."""
         with self._lock:
             starved, self._starved = self._starved, False
             return self._left, starved
 
     def wake(self) -> None:
-        """Let those who wait in `get` look at `gone` again."""
+        """Make all threads that wait in `get` examine `gone` again."""
         with self._lock:
             self._filled.notify_all()
 
     def close(self) -> None:
-        """End it: every waiter returns."""
+        """Close the queue: every waiting thread returns."""
         with self._lock:
             self._closed = True
             self._filled.notify_all()

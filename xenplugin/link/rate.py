@@ -1,7 +1,7 @@
-"""`--rate`: a pace that all connections of a session share.
+"""The rate limit of `--rate`, shared by all connections of a session.
 
-Each slice of bytes is given the time at which it may leave; time that was not used is kept for BURST
-seconds at most. Over a second the rate holds within a few per cent whatever the number of connections.
+Each slice of bytes is given the time at which it may be sent; unused time is kept for at most BURST seconds. Over a
+second the rate holds within a few per cent, for any number of connections.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import threading
 import time
 from collections.abc import Callable
 
+#: Seconds of unused time that may be made up for.
 BURST = 0.02
-#: Most bytes handed to the kernel at once while a rate is set, and while none is.
+#: Most bytes given to the kernel at once with a rate limit, and without one; few enough to show progress on a
+#: slow link.
 SLICE, WHOLE = 16 << 10, 256 << 10
 
 
 class Pacer:
-    """`rate` bytes/s; 0: no limit."""
+    """Limits sending to `rate` bytes/s (0: no limit). Thread-safe."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -25,15 +27,15 @@ class Pacer:
         self.set(rate)
 
     def set(self, rate: float) -> None:
-        """From now on at most `rate` bytes/s."""
+        """Limit sending to `rate` bytes/s from now on (0: no limit)."""
         with self._lock:
             self._rate = rate
-            #: Bytes to hand to the kernel at once: no more than 50 ms, so that every connection gets its turn.
+            #: Bytes to give to the kernel at once: at most 50 ms of the rate, so that all connections take turns.
             self.slice = max(512, min(SLICE, int(rate / 20))) if rate else WHOLE
             self._next = self._clock()
 
     def due(self, count: int) -> float:
-        """Seconds to wait before `count` bytes may leave; the time is taken."""
+        """Reserve the time for `count` bytes; return the seconds to wait before they may be sent."""
         with self._lock:
             if not self._rate:
                 return 0.0
@@ -43,7 +45,7 @@ class Pacer:
             return max(0.0, start - now)
 
     def wait(self, count: int) -> None:
-        """Sleep until `count` bytes may leave."""
+        """Sleep until `count` bytes may be sent."""
         delay = self.due(count)
         if delay > 0:
             time.sleep(delay)

@@ -1,10 +1,10 @@
-"""Starts the far side as xl does, and opens the control channel over its standard input and output.
+"""Starts the far side as xl does; its standard input and output are the control channel.
 
     sh -c "exec SSHCMD HOST xenplugin receive"
 
-With SSHCMD '' the HOST is the whole command; without a HOST the far side is a child of this process.
-What a login banner or a shell start-up file writes before our line is skipped; nothing secret is sent
-before our line came.
+With SSHCMD '' the HOST is the whole command; without a HOST the far side is a child of this process. The far side
+begins with a line of its own, the ready line. Output of login banners and shell start-up files before it is
+skipped, and nothing secret is sent before it has come.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 
 from xenplugin import __version__
 from xenplugin.errors import (
+    RESUME_HINT,
     ImageError,
     LinkError,
     PeerError,
@@ -41,24 +41,25 @@ from xenplugin.link.rate import Pacer
 from xenplugin.wire.preamble import VERSION
 
 MARK = b"XENPLUGIN-RECEIVE "
+#: Most bytes of other output before the ready line, and of one line.
 _NOISE = 64 << 10
 _LINE = 4096
 _ERROR = "xenplugin: error: "
-#: Exit statuses that tell what went wrong at a far side that had no sealed channel to say it.
-_TELLING = {kind.code for kind in (PeerError, TamperError, ImageError, RefusedError)}
+#: Exit codes that tell the failure of a far side which ended before it had a sealed channel to report it.
+_OWN_FAILURES = {kind.code for kind in (PeerError, TamperError, ImageError, RefusedError)}
 
 
 def ready_line(random: bytes) -> bytes:
-    """The acceptor's line (docs/wire-format.md, section 4)."""
+    """Return the ready line of an acceptor (docs/wire-format.md, section 4)."""
     fields = json.dumps({"random": random.hex(), "version": __version__})
     return MARK + f"{VERSION} {fields}\n".encode()
 
 
-def far_command(ssh: str, host: str | None, program: str, config: Path | None = None) -> list[str]:
-    """The argument vector that starts the far side; `config` is the configuration file of one on this machine.
-    Raises UsageError for a HOST that ssh would take as an option, or a PROGRAM that is no command."""
+def remote_command(ssh: str, host: str | None, program: str, config: Path | None = None) -> list[str]:
+    """Return the argument vector that starts the far side; `config` is the configuration file of a far side on this
+    machine. Raises UsageError for a HOST that ssh would take as an option, or a malformed PROGRAM."""
     if host is None:
-        # -P: else Python would take modules from whatever directory this is started in
+        # -P: otherwise Python would import modules from the current directory
         words = [sys.executable, "-P", "-m", "xenplugin", "receive"]
         return words + (["--config", str(config)] if config else [])
     if not ssh.strip():
@@ -74,7 +75,7 @@ def far_command(ssh: str, host: str | None, program: str, config: Path | None = 
 
 @functools.lru_cache(maxsize=16)
 def ssh_settings(ssh: str, host: str) -> Mapping[str, str]:
-    """What OpenSSH's `ssh` is configured to do for `host` (`ssh -G`), last value of each; none if it is no ssh."""
+    """Return OpenSSH's settings for `host` (`ssh -G`), the last value of each; empty if `ssh` is not OpenSSH."""
     try:
         words = shlex.split(ssh)
     except ValueError:
@@ -96,43 +97,26 @@ def ssh_settings(ssh: str, host: str) -> Mapping[str, str]:
 
 
 def ssh_address(ssh: str, host: str) -> str | None:
-    """The address behind an ssh alias; None where it goes through a proxy or is no ssh."""
+    """Return the address of an ssh host or alias; None if it is reached through a proxy, or `ssh` is not
+    OpenSSH."""
     fields = ssh_settings(ssh, host)
     if fields.get("proxyjump", "none") != "none" or fields.get("proxycommand", "none") != "none":
         return None
     return fields.get("hostname")
 
 
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Signals that this program handles wait for the end of the block. (In another thread than the main one, which
-    is the one that hears them, nothing need wait.)"""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[tuple[int, FrameType | None]] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    handled = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in handled:
-        signal.signal(number, lambda caught, frame: came.append((caught, frame)))
-    try:
-        yield
-    finally:
-        for number, handler in handled.items():
-            signal.signal(number, handler)
-    for caught, frame in came:
-        handled[signal.Signals(caught)](caught, frame)
-
-
 class RemoteProcess:
-    """The far side's process. `random` is the acceptor's; `channel()` the bytes after its line."""
+    """The process that runs the far side, or ssh. `name` is what messages call it; `on_stderr` gets each line of
+    its standard error, from another thread. Raises PeerError if it cannot be started."""
 
     def __init__(self, command: list[str], name: str, on_stderr: Callable[[str], None]) -> None:
         self._name = name
         self._last: deque[str] = deque(maxlen=20)
         self._noise = b""
         self._rest = b""
-        own_group = command[0] == sys.executable  # ctrl-C must reach ssh (it may be asking), not our child
+        own_group = (
+            command[0] == sys.executable
+        )  # ctrl-C must reach ssh (it may ask for a password), not a child of ours
         try:
             self._process = subprocess.Popen(
                 command,
@@ -146,11 +130,11 @@ class RemoteProcess:
             raise PeerError(f"cannot start {command[0]}: {exc.strerror}") from None
         self._stderr = threading.Thread(target=self._relay, args=(on_stderr,), daemon=True)
         self._stderr.start()
-        self.random = b""
+        self.random = b""  #: of the acceptor, from its ready line
 
     def await_ready(self, timeout: float) -> None:
-        """Read up to the acceptor's line. Raises PeerError (it is not there, or of another version) or
-        LinkError (the host cannot be reached, nothing came for `timeout` seconds)."""
+        """Read up to the end of the ready line. Raises PeerError (xenplugin is missing there, or of another
+        version) or LinkError (the host cannot be reached, or there was no ready line for `timeout` seconds)."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + timeout
         seen = b""
@@ -161,7 +145,7 @@ class RemoteProcess:
                 break
             if len(seen) > _NOISE + _LINE:
                 raise PeerError(
-                    f"{self._name} writes on and on instead of starting xenplugin",
+                    f"{self._name} writes other output instead of starting xenplugin",
                     hint="make its shell start-up files quiet for non-interactive logins",
                 )
             left = deadline - time.monotonic()
@@ -185,48 +169,49 @@ class RemoteProcess:
         try:
             self.random = bytes.fromhex(json.loads(fields)["random"])
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise PeerError(f"{self._name} introduced itself in a way this version cannot read") from None
+            raise PeerError(f"the ready line of {self._name} is malformed") from None
         if len(self.random) != 32:
-            raise PeerError(f"{self._name} gave a random of {len(self.random)} bytes")
+            raise PeerError(f"the ready line of {self._name} has a random of {len(self.random)} bytes")
 
     def _never_ready(self, seen: bytes) -> PeerError | LinkError:
         code = self._wait(5)
         self._stderr.join(2)
-        said = "; ".join(list(self._last)[-3:]) or seen[-200:].decode(errors="replace").strip()
-        tail = f": {said}" if said else ""
+        output = "; ".join(list(self._last)[-3:]) or seen[-200:].decode(errors="replace").strip()
+        tail = f": {output}" if output else ""
         if code == 255:
             return LinkError(f"cannot reach {self._name}{tail}")
         hint = None
         if code in (126, 127):
-            hint = "install xenplugin there, or say where it is with --remote-program"
+            hint = "install xenplugin there, or give its path with --remote-program"
         return PeerError(f"xenplugin did not start on {self._name} (exit status {code}){tail}", hint=hint)
 
     def channel(self, pacer: Pacer | None) -> PipeEndpoint:
-        """The control channel, after `await_ready`. Own its closing."""
+        """Return the control channel, after `await_ready`. The caller closes it."""
         assert self._process.stdin is not None and self._process.stdout is not None
         write = os.dup(self._process.stdin.fileno())
         self._process.stdin.close()
         return PipeEndpoint(self._process.stdout.fileno(), write, self._rest, pacer, self._process.stdout)
 
     def failure(self) -> XenpluginError:
-        """Why a far side whose channel ended is gone: its own failure if it named one, else the link's."""
+        """Return why the channel ended: the far side's own failure if it reported one, otherwise a LinkError."""
         code = self._wait(5)
         self._stderr.join(2)
-        said = [line.removeprefix(_ERROR) for line in self._last if line.startswith(_ERROR)]
-        if code in _TELLING and said:
-            return from_code(code, said[-1])
-        return LinkError(self._why_gone(code), hint="the same command again goes on where it was")
+        reported = [line.removeprefix(_ERROR) for line in self._last if line.startswith(_ERROR)]
+        if code in _OWN_FAILURES and reported:
+            return from_code(code, reported[-1])
+        return LinkError(self._why_gone(code), hint=RESUME_HINT)
 
     def _why_gone(self, code: int | None) -> str:
-        said = f": {self._last[-1]}" if self._last else ""
-        how = "did not end" if code is None else f"killed by {_signal(-code)}" if code < 0 else f"status {code}"
-        return f"{self._name} is gone ({how}){said}"
+        tail = f": {self._last[-1]}" if self._last else ""
+        how = "still running" if code is None else f"killed by {_signal(-code)}" if code < 0 else f"status {code}"
+        return f"{self._name} ended ({how}){tail}"
 
     def end(self, patience: float) -> int | None:
-        """Wait up to `patience` seconds for its end, then end it. Its exit status."""
+        """Wait up to `patience` seconds for the process to end, then end it. Return its exit status (None:
+        unknown)."""
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
-                self._process.stdin.close()  # one that still waits for the job sees that none comes
+                self._process.stdin.close()  # a far side that still waits for the job ends
         code = self._wait(patience)
         if code is None:
             self._process.terminate()

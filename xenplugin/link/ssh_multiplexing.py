@@ -1,8 +1,7 @@
-"""What spares a guest's disks the log-in that its memory had: one ssh connection for all sessions with a host, and
-a far side that is started before it is known what for.
+"""Reuses one ssh login for all sessions of a migration, and starts the first disk's remote side early.
 
-A log-in takes ssh 14 round trips, and with a password a person; a further session over the same connection takes
-three (ssh_config(5), ControlMaster).
+An ssh login takes 14 round trips, and the user if it asks for a password; another session over the same connection
+takes three (ssh_config(5), ControlMaster).
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from contextlib import suppress
 from xenplugin.errors import Interrupted, XenpluginError
 from xenplugin.link.remote_process import RemoteProcess, ssh_settings
 
-#: Bytes of a socket's path (unix(7): 108), less what ssh appends while it makes it.
+#: Most bytes of the socket's path: the limit of 108 (unix(7)) less what ssh appends while it creates the socket.
 _LONGEST = 80
 
 
 class SharedLogin:
-    """Of `ssh` with `host`, until `close()`: `first` is the command that logs in, `further` the one of those who go
-    along with it while it lasts. Both are `ssh` as it is where that is not OpenSSH's, or has its own way to share.
-    """
+    """A login of `ssh` to `host` that further sessions share until `close()`. `first` is the command that logs in,
+    `further` the command that uses its connection while it is open. Both are plain `ssh` if that is not OpenSSH, or
+    already has a ControlPath."""
 
     def __init__(self, ssh: str, host: str) -> None:
         self.first = self.further = ssh
@@ -41,16 +40,17 @@ class SharedLogin:
         self.first, self.further = f"{shared}yes", f"{shared}no"
 
     def close(self) -> None:
-        """Nobody goes along any more."""
+        """End the sharing; sessions that are open go on."""
         if self._folder is not None:
             self._folder.cleanup()
 
 
 class PrestartedRemote:
-    """A far side on its way up: `command`, `name` and `on_stderr` as for Far, `timeout` seconds to be ready."""
+    """A remote process that starts in the background. `command`, `name`, `on_stderr`: as for RemoteProcess;
+    `timeout`: seconds in which it must be ready."""
 
     def __init__(self, command: list[str], name: str, on_stderr: Callable[[str], None], timeout: float) -> None:
-        self._far: RemoteProcess | None = None
+        self._process: RemoteProcess | None = None
         self._failure: XenpluginError | None = None
         self._unwanted = False
         self._lock = threading.Lock()
@@ -62,28 +62,29 @@ class PrestartedRemote:
             with self._lock:
                 if self._unwanted:
                     return
-                self._far = RemoteProcess(command, name, on_stderr)
-            self._far.await_ready(timeout)
+                self._process = RemoteProcess(command, name, on_stderr)
+            self._process.await_ready(timeout)
         except XenpluginError as exc:
             self._failure = exc
 
     def take(self) -> RemoteProcess:
-        """It, ready; its end is the caller's from now on. Raises what Far does, Interrupted after `close`."""
+        """Wait until it is ready and return it; the caller ends it. Raises what RemoteProcess raises, Interrupted
+        after `close`."""
         self._thread.join()
         with self._lock:
-            far, self._far = self._far, None
-        if far is None:
-            raise self._failure or Interrupted("given up")
+            process, self._process = self._process, None
+        if process is None:
+            raise self._failure or Interrupted("the remote process was ended before it was used")
         if self._failure is not None:
-            far.end(patience=0)
+            process.end(patience=0)
             raise self._failure
-        return far
+        return process
 
     def close(self) -> None:
-        """End it, unless it was taken."""
+        """End the process, unless it was taken."""
         with self._lock:
             self._unwanted = True
-            far, self._far = self._far, None
-        if far is not None:
+            process, self._process = self._process, None
+        if process is not None:
             with suppress(OSError):
-                far.end(patience=0)
+                process.end(patience=0)

@@ -1,8 +1,8 @@
-"""TCP as a long fat link needs it: options, what the kernel measured, how many connections.
+"""TCP for long fat links: socket options, what the kernel measured, how many connections to use.
 
-How many: a connection's window is bounded by the kernel's buffers, and slow start doubles from ten
-segments per round trip, so a long path needs several connections to fill soon; and at the far side each
-connection is a thread that unpacks and writes, so even a short path wants two.
+A connection's window is limited by the kernel's buffers, and slow start doubles from ten segments per round trip,
+so a long path needs several connections to be filled soon. At the far side each connection is a thread that
+receives and opens frames, so even a short path uses two.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from pathlib import Path
 
 MAX_STREAMS = 32
 _TCP_NOTSENT_LOWAT = 25
-#: Bytes that may wait in the kernel unsent: enough to keep a connection busy, too few to hide the queue. And where
-#: all that comes later waits for them at the far side, while this connection may have slowed down. And where little
-#: is left for many connections, of which a slow one is not to take much.
+#: Bytes that may wait unsent in the kernel for one connection. UNSENT: enough to keep it busy, too few to hide the
+#: queue. UNSENT_IN_ORDER: for a stream, because all later bytes wait at the far side for those of a slow
+#: connection. UNSENT_LAST: when little is left to send, so that a slow connection does not take much of it.
 UNSENT, UNSENT_IN_ORDER, UNSENT_LAST = 512 << 10, 128 << 10, 32 << 10
+#: (least RTT in seconds, number of connections), and the number below all of these.
 _RTT_STREAMS = ((0.090, 32), (0.040, 16), (0.010, 8), (0.002, 4))
 _FEW = 2
-#: Connections to begin with where a side has a single core, which their threads would keep from the rest.
+#: Most connections to begin with if a side has a single core, which their threads take from the other work.
 _ONE_CORE = 4
-#: Share of segments sent again, and RTT over least RTT, that together no queue explains.
+#: A path is lossy if more than this share of segments is retransmitted while RTT / least RTT is below this.
 _LOSS = 0.003
 _NO_QUEUE = 1.15
-#: Segments it takes to tell.
+#: Number of segments that are needed to decide.
 _SAMPLE = 500
 
 
 def measure(sock: socket.socket) -> tuple[float, int]:
-    """(RTT in seconds, segment size in bytes) as the kernel measured them (Linux, struct tcp_info)."""
+    """Return (RTT in seconds, segment size in bytes) as the kernel measured them (Linux, struct tcp_info)."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     (mss,) = struct.unpack_from("=I", info, 16)
     (rtt,) = struct.unpack_from("=I", info, 68)
@@ -40,83 +41,83 @@ def measure(sock: socket.socket) -> tuple[float, int]:
 
 
 def choose_streams(rtt: float, cores: int) -> int:
-    """Connections to begin with at `rtt` seconds; `cores` of the side that has fewer."""
+    """Return the number of connections to begin with at `rtt` seconds; `cores` are those of the side with fewer."""
     count = next((count for floor, count in _RTT_STREAMS if rtt >= floor), _FEW)
     return min(count, _ONE_CORE) if cores < 2 else count
 
 
 def more_streams(now: int, rate: float, rtt: float, window: int) -> int:
-    """Connections to add to `now` when together they move `rate` bytes/s over `rtt` seconds, and `window`
-    bytes may be under way on each: as many again when more than half of what they could hold is needed."""
+    """Return how many connections to add to `now` connections that move `rate` bytes/s together at `rtt` seconds,
+    with at most `window` bytes in flight on each: as many again if more than half of their windows is needed."""
     if rate * rtt < 0.5 * now * window:
         return 0
     return min(now, MAX_STREAMS - now)
 
 
 def largest_window(path: Path = Path("/proc/sys/net/ipv4/tcp_wmem")) -> int:
-    """Bytes that one connection may have under way: half of the largest send buffer, whose other half is the
-    kernel's book-keeping (tcp(7))."""
+    """Return the bytes that one connection may have in flight: half of the largest send buffer, because the kernel
+    uses the other half for its own structures (tcp(7))."""
     try:
         return int(path.read_text().split()[2]) // 2
     except (OSError, ValueError, IndexError):
         return 2 << 20
 
 
-#: Congestion control to begin with: it fills a clean link evenly, and backs off before a short queue drops
-#: much (BBR keeps 5 % of its packets dropped there).
+#: Congestion control to begin with: it shares a clean link evenly, and backs off before a short queue drops much
+#: (with BBR 5 % of the packets are dropped there).
 CLEAN = "cubic"
-#: Congestion control for a path that loses packets without being congested: it does not take every loss for
+#: Congestion control for a path that loses packets without congestion: it does not treat every loss as
 #: congestion.
 LOSSY = "bbr"
 
 
 @dataclass(frozen=True)
-class Course:
-    """Of a connection so far: segments `sent`, of these `again`; `rtt` now and the least seen, seconds."""
+class Counters:
+    """Of a connection so far: segments sent and retransmitted; the present and the least RTT, in seconds."""
 
     sent: int
-    again: int
+    retransmitted: int
     rtt: float
-    least: float
+    min_rtt: float
 
 
-def is_lossy(before: Sequence[Course], now: Sequence[Course]) -> bool:
-    """Whether the path loses packets that no queue dropped, from two looks at the same connections: many
-    are sent again although the RTT said both times that the queue is short. (Once does not tell: connections that
-    have just lost packets to a full queue all give way, and leave it short.)"""
+def is_lossy(before: Sequence[Counters], now: Sequence[Counters]) -> bool:
+    """Return whether the path loses packets that no queue dropped, from the counters of the same connections at two
+    times: many segments were retransmitted although the RTT showed a short queue both times. (One time is not
+    enough: connections that have just lost packets to a full queue all slow down, which leaves it short.)"""
     sent = sum(a.sent - b.sent for b, a in zip(before, now, strict=True))
-    again = sum(a.again - b.again for b, a in zip(before, now, strict=True))
-    if sent < _SAMPLE or again < _LOSS * sent:
+    retransmitted = sum(a.retransmitted - b.retransmitted for b, a in zip(before, now, strict=True))
+    if sent < _SAMPLE or retransmitted < _LOSS * sent:
         return False
-    waits = sorted(max(b.rtt, a.rtt) / a.least for b, a in zip(before, now, strict=True) if a.least > 0)
+    waits = sorted(max(b.rtt, a.rtt) / a.min_rtt for b, a in zip(before, now, strict=True) if a.min_rtt > 0)
     return bool(waits) and waits[len(waits) // 2] < _NO_QUEUE
 
 
-def look(sock: socket.socket) -> Course:
-    """How the connection fares (Linux, struct tcp_info). Raises OSError."""
+def counters(sock: socket.socket) -> Counters:
+    """Read the counters of a connection (Linux, struct tcp_info). Raises OSError."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 152)
     (rtt,) = struct.unpack_from("=I", info, 68)
-    (again,) = struct.unpack_from("=I", info, 100)
+    (retransmitted,) = struct.unpack_from("=I", info, 100)
     (sent,) = struct.unpack_from("=I", info, 136)
-    (least,) = struct.unpack_from("=I", info, 148)
-    return Course(sent, again, rtt / 1e6, least / 1e6)
+    (min_rtt,) = struct.unpack_from("=I", info, 148)
+    return Counters(sent, retransmitted, rtt / 1e6, min_rtt / 1e6)
 
 
 def set_congestion(sock: socket.socket, name: str) -> None:
-    """Change the congestion control, also while it is in use; left as it is if this host does not allow it."""
+    """Set the congestion control of an open connection; do nothing if this host does not allow it."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
 
 
 def set_unsent(sock: socket.socket, count: int) -> None:
-    """Let `count` bytes wait in the kernel unsent, if this host knows of such a limit."""
+    """Limit the bytes that wait unsent in the kernel to `count`, if this host supports it."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, count)
 
 
 def tune(sock: socket.socket, dead_after: float, congestion: str | None, unsent: int = UNSENT) -> None:
-    """Set what each data connection needs. `dead_after` seconds without an acknowledgement it is lost; `unsent`
-    bytes may wait in the kernel. A congestion control that this host does not allow is left out."""
+    """Set the options of a data connection: it is lost after `dead_after` seconds without an acknowledgement, and
+    `unsent` bytes may wait in the kernel. A congestion control that this host does not allow is ignored."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_after * 1000))
@@ -126,5 +127,5 @@ def tune(sock: socket.socket, dead_after: float, congestion: str | None, unsent:
 
 
 def congestion_of(sock: socket.socket) -> str:
-    """The congestion control in force."""
+    """Return the name of the congestion control in use."""
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()

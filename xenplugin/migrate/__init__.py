@@ -1,0 +1,1 @@
+"""Moving a guest: both ends of xl's migration, who owns the guest, and recovery."""

@@ -1,57 +1,59 @@
-"""How a guest's migration is asked for: by `xenplugin migrate`, and by plain `xl migrate` through the shim."""
+"""Starts a guest's migration, for `xenplugin migrate`, for plain `xl migrate` through the shim, and for an xl that
+was started with this program as its transport."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import XenpluginError
-from xenplugin.migrate import policy, records, recover, xl_shim
+from xenplugin.migrate import policy, records, xl_shim
+from xenplugin.migrate.local_host import LocalHost
 from xenplugin.migrate.supervisor import Supervisor
+from xenplugin.results import Result
 from xenplugin.xen import guest as guests
 from xenplugin.xen.process import ancestor
 from xenplugin.xen.xenstore import Store
 from xenplugin.xen.xl import find
 
 
-def guest(
-    who: str, host: str, config: Config, emit: events.Emit, options: Sequence[str], given: frozenset[str]
-) -> dict[str, Any]:
-    """Move the guest `who` (name or domain id); `options` are xl's own, `given` the settings that win over its
-    policy. Returns the result object. Raises XenpluginError."""
+def migrate(
+    domain: str, host: str, config: Config, emit: events.Emit, options: Sequence[str], explicit: frozenset[str]
+) -> Result:
+    """Move the guest `domain` (name or domain id); `options` are for xl, `explicit` the settings that win over its
+    policy. Raises XenpluginError."""
     with Store() as store:
-        found = guests.find(store, who)  # a wrong name is told before anything is started
-    _clear_way(found.uuid, config, emit)
-    return Supervisor(who, host, config, emit, given, options=options).run()
+        found = guests.find(store, domain)  # a wrong name is refused before anything is started
+    _claim(found.uuid, config, emit)
+    return Supervisor(domain, host, config, emit, explicit, options=options).run()
 
 
-def as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
-    """Do what `xl WORDS` says (WORDS contain `migrate`), by this way or, where it is not for us, by xl's own: then
-    this process becomes xl. Returns xl's exit status."""
+def migrate_as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
+    """Do what `xl WORDS` asks for (WORDS contain `migrate`): move the guest with its disks, or replace this process
+    by the real xl if that is to do it. Returns xl's exit status."""
     asked = xl_shim.parse(words)
-    if isinstance(asked, xl_shim.NotOurs):
+    if isinstance(asked, xl_shim.PlainXl):
         if asked.reason:
             emit(events.Notice(asked.reason))
         return _plain(words)
-    if asked.by_hand:
+    if asked.has_transport:
         return _plain(words)
     with Store() as store:
         try:
             found = guests.find(store, asked.domain)
         except guests.UnknownGuest:
-            return _plain(words)  # xl says best what it does not find
+            return _plain(words)  # xl has the best message
         wanted = policy.read(store, found.uuid, config)
         if not (wanted.enabled and policy.enabled(store)):
-            emit(events.Notice(f"{found.name} is moved without its disks: its policy in xenstore says so"))
+            emit(events.Notice(f"{found.name} is moved without its disks, as its policy in xenstore says"))
             return _plain(words)
     chosen = replace(config, ssh=asked.ssh or config.ssh)
     supervisor = Supervisor(asked.domain, asked.host, chosen, emit, frozenset(), asked.globals, asked.options)
     try:
-        _clear_way(found.uuid, config, emit)
+        _claim(found.uuid, config, emit)
         emit(events.Finished(supervisor.run()))
         return 0
     except XenpluginError as exc:
@@ -59,23 +61,24 @@ def as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
         return supervisor.status or 1
 
 
-def by_hand(config: Config, emit: events.Emit) -> None:
-    """What `guest` does before it starts an xl, for one started by hand, which this process works for, as
-    far as its words tell the guest. Raises XenpluginError: nothing has been said to xl yet, so it just ends."""
+def prepare_transport(config: Config, emit: events.Emit) -> None:
+    """Do what `migrate` does before it starts an xl, for an xl that was started by hand with this process as its
+    transport; nothing if its command line does not name the guest. Raises XenpluginError: xl has received nothing
+    yet, so it just ends."""
     words = ancestor("xl").words
     place = next((place for place, word in enumerate(words) if os.path.basename(word) == "xl"), 0)
     asked = xl_shim.parse(words[place + 1 :])
-    if isinstance(asked, xl_shim.Migrate):
+    if isinstance(asked, xl_shim.MigrateCommand):
         with Store() as store:
-            _clear_way(guests.find(store, asked.domain).uuid, config, emit)
+            _claim(guests.find(store, asked.domain).uuid, config, emit)
 
 
-def _clear_way(uuid: str, config: Config, emit: events.Emit) -> None:
-    """This process has the guest for itself from now on, and what earlier migrations left is settled, before xl is
-    started. Two at once are refused: the second xl would spoil the first one's log of dirty pages, and at its end
-    resume the guest that the first has suspended."""
+def _claim(uuid: str, config: Config, emit: events.Emit) -> None:
+    """Claim the guest for this process, and settle what earlier migrations left, before xl is started. A second
+    migration of the guest at the same time is refused: its xl would spoil the first one's log of dirty pages, and
+    at its end resume the guest that the first has suspended."""
     records.claim(config.state_dir, uuid)
-    recover.clear_way(recover.LocalHost(config.state_dir, lambda text: emit(events.Notice(text))), uuid)
+    LocalHost(config.state_dir, lambda text: emit(events.Notice(text))).settle_earlier(uuid)
 
 
 def _plain(words: Sequence[str]) -> int:

@@ -1,33 +1,32 @@
-"""How a migration ends on its source, whatever ended it: the record is settled, the far side told."""
+"""Ends a migration on its source, whatever ended it: settles the record, and informs the far side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from xenplugin.errors import XenpluginError
 from xenplugin.migrate import records
+from xenplugin.migrate.local_host import LocalHost, Notify
 from xenplugin.migrate.ownership import OwnershipState
 from xenplugin.migrate.records import Record
-from xenplugin.migrate.recover import LocalHost
 from xenplugin.transfer.send_stream import StreamSender
 
 
 def conclude(
-    host: LocalHost, before: Record, pipe: StreamSender, failure: XenpluginError | None, say: Callable[[str], None]
+    host: LocalHost, before: Record, pipe: StreamSender, failure: XenpluginError | None, notify: Notify
 ) -> XenpluginError | None:
-    """Settle what the record says, after xl has ended. Returns what the migration failed with, if it did, given
-    what ended it: if the guest has moved all the same it has not failed. Raises XenpluginError: not settled."""
+    """Settle the record, after xl has ended. `failure` is what ended the migration, if anything did. Returns the
+    failure to report: None if the guest has moved all the same. Raises XenpluginError if the record could not be
+    settled."""
     try:
         settled = host.settle(before)
     except XenpluginError:
-        if failure is not None:  # why it failed must not be lost behind what keeps it from being settled
-            say(f"the migration failed: {failure}")
+        if failure is not None:  # the error raised here must not hide it
+            notify(f"the migration failed: {failure}")
         raise
     given = before.state is OwnershipState.GIVEN
     if before.state is OwnershipState.HANDING and not any(
         domain.domid == before.domid for domain in host.xl.domains()
     ):
-        say(f"{before.name} has moved, though it was not heard from here: {failure}")
+        notify(f"{before.name} has moved, although the far side's report was lost: {failure}")
         given = True
     if settled is None or settled.state is not OwnershipState.REMOVED:
         return None if given else failure
@@ -38,7 +37,7 @@ def conclude(
             records.forget(host.state_dir, settled)
             return None
         except XenpluginError as exc:
-            say(f"the guest has moved, but the far side did not say good-bye: {exc}")
+            notify(f"the guest has moved, but the far side did not confirm the end: {exc}")
     if not host.close_down(settled):
-        say("the far side could not be told how it ended: `xenplugin recover` does so later")
+        notify("the far side does not know how the migration ended: `xenplugin recover` informs it later")
     return None if given else failure

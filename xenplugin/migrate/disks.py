@@ -1,4 +1,4 @@
-"""The disks of a guest that moves: the same step for all of them side by side, and what they amount to together."""
+"""The disks of a guest that moves: each step runs for all of them at the same time; progress is their sum."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from xenplugin import events
 from xenplugin.config import Config
@@ -15,9 +15,10 @@ from xenplugin.image.source.changes import Changes, Unwatched
 from xenplugin.image.source.raw import open_source
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
+from xenplugin.results import TransferResult
 from xenplugin.transfer.send_disk import RemotePath
 from xenplugin.transfer.send_live_disk import LiveDiskSender
-from xenplugin.xen.dirty_tracking import watch
+from xenplugin.xen.dirty_tracking import track
 from xenplugin.xen.guest import Disk
 
 T = TypeVar("T")
@@ -25,9 +26,9 @@ _TICK = 0.1
 
 
 class Disks:
-    """The `disks` on their way to `host`. `watched`: the guest runs meanwhile, so its writes are to be known;
-    `standby`: the first one's far side, if it was started already. `check()` raises what ends the migration, and is
-    called often. Every method raises XenpluginError."""
+    """The `disks` on their way to `host`. `live`: the guest runs meanwhile, so its writes are tracked; `standby`:
+    the remote process for the first disk, if it was started already. `check()` raises what ends the migration, and
+    is called often. Every method raises XenpluginError."""
 
     def __init__(
         self,
@@ -38,7 +39,7 @@ class Disks:
         pacer: Pacer | None,
         check: Callable[[], None],
         *,
-        watched: bool,
+        live: bool,
         standby: PrestartedRemote | None = None,
     ) -> None:
         self._check = check
@@ -52,14 +53,14 @@ class Disks:
         try:
             for disk in disks:
                 changes: Changes = Unwatched()
-                if watched:
-                    changes = watch(disk, lambda text: emit(events.Notice(text)))
+                if live:
+                    changes = track(disk, lambda text: emit(events.Notice(text)))
                     self._opened.callback(changes.close)
                 source = self._opened.enter_context(open_source(disk.path, raw=True))
                 self.sizes.append(source.size)
-                told = self._tell_of(disk.device)
+                report = self._subscriber_of(disk.device)
                 target = RemotePath(host, disk.path)
-                moving = LiveDiskSender(source, target, config, told, changes, pacer=pacer, standby=standby)
+                moving = LiveDiskSender(source, target, config, report, changes, pacer=pacer, remote=standby)
                 standby = None
                 self._opened.callback(moving.close)
                 self._moving.append(moving)
@@ -67,47 +68,50 @@ class Disks:
             self._opened.close()
             raise
         self._workers = ThreadPoolExecutor(max(1, len(self._moving)), thread_name_prefix="disk")
-        self._trailing: Sequence[Future[None] | None] = []
-        self._settling: list[Future[dict[str, Any]]] = []
+        self._following: Sequence[Future[None] | None] = []
+        self._finishing: list[Future[TransferResult]] = []
 
     def open(self) -> list[bool]:
-        """Have the far side ready for all of them. Whether an empty file was made there for each."""
+        """Open a session for each disk. Returns, for each, whether an empty file was made for it at the far
+        side."""
         self._all(lambda disk: disk.open())
         return [disk.placeholder for disk in self._moving]
 
     def precopy(self) -> None:
-        """Move what there is while the guest runs, until little is left."""
+        """Send the disks while the guest runs, in rounds, until little is left."""
         self._all(lambda disk: disk.precopy())
 
-    def trail(self) -> None:
-        """From now on move what is written, until `settle`."""
-        self._trailing = [self._workers.submit(disk.trail, self._stop) for disk in self._moving]
+    def follow(self) -> None:
+        """From now on send what the guest writes, until `finish`."""
+        self._following = [self._workers.submit(disk.follow, self._stop) for disk in self._moving]
 
-    def close_in(self) -> None:
-        """The guest may be suspended soon."""
+    def prepare_stop(self) -> None:
+        """Prepare for the guest's suspension: leave little to be sent after it."""
         for disk in self._moving:
-            disk.close_in()
+            disk.prepare_stop()
 
-    def settle(self) -> None:
-        """The guest stands still: from now on move the rest."""
+    def finish(self) -> None:
+        """The guest is suspended: start to send the rest of every disk. Does not wait."""
         self._stop.set()
 
-        def finish(disk: LiveDiskSender, before: Future[None] | None) -> dict[str, Any]:
+        def finish_one(disk: LiveDiskSender, before: Future[None] | None) -> TransferResult:
             if before is not None:
                 before.result()
-            return disk.settle()
+            return disk.finish()
 
-        trailing = self._trailing or [None] * len(self._moving)
-        self._settling = [
-            self._workers.submit(finish, disk, before) for disk, before in zip(self._moving, trailing, strict=True)
+        following = self._following or [None] * len(self._moving)
+        self._finishing = [
+            self._workers.submit(finish_one, disk, before)
+            for disk, before in zip(self._moving, following, strict=True)
         ]
 
-    def settled(self) -> list[dict[str, Any]]:
-        """Wait for it. The results of all, which are durable at the far side then."""
-        return self._await(self._settling)
+    def results(self) -> list[TransferResult]:
+        """Wait for `finish`. Returns the result of each disk; all are complete, verified and durable at the far
+        side then."""
+        return self._await(self._finishing)
 
     def close(self) -> None:
-        """Give up what is not settled; the far side keeps what can be gone on with."""
+        """Give up the disks that are not finished; the far side keeps what a next migration can continue with."""
         self._stop.set()
         self._opened.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
@@ -119,21 +123,21 @@ class Disks:
         while (waited := wait(steps, _TICK, FIRST_EXCEPTION)).not_done:
             self._check()
             for step in waited.done:
-                step.result()  # one has failed: the others end with it
+                step.result()  # raises if it has failed: that ends the others
         return [step.result() for step in steps]
 
-    def _tell_of(self, device: str) -> events.Emit:
-        def told(event: events.Event) -> None:
+    def _subscriber_of(self, device: str) -> events.Emit:
+        def report(event: events.Event) -> None:
             if isinstance(event, events.Progress):
-                self._emit(self._together(device, event))
+                self._emit(self._sum(device, event))
             elif isinstance(event, events.Notice | events.Far):
                 self._emit(replace(event, text=f"{device}: {event.text}"))
             elif isinstance(event, events.Linked):
                 self._emit(event)
 
-        return told
+        return report
 
-    def _together(self, device: str, event: events.Progress) -> events.Progress:
+    def _sum(self, device: str, event: events.Progress) -> events.Progress:
         with self._lock:
             self._progress[device] = event
             known = list(self._progress.values())

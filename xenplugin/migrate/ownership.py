@@ -1,7 +1,7 @@
-"""Who owns the guest: the states of both sides' records, and what to do about a migration that was interrupted.
+"""Who owns the guest: the states of both sides' records, and the decisions of recovery. Pure.
 
-Strategy: tables and one pure function, so that every interleaving can be enumerated (tests/xenplugin/migrate/
-test_ownership.py does: a breadth-first search over both hosts, their processes, the link and all crashes).
+There are tables and one function, so that every interleaving can be enumerated: tests/xenplugin/migrate/
+test_ownership.py does it, by a breadth-first search over both hosts, their processes, the link and all crashes.
 
     source       moving --> handing --> given --> removed
                     |          |
@@ -12,14 +12,14 @@ test_ownership.py does: a breadth-first search over both hosts, their processes,
 
 A state is on disk before what it stands for happens: `handing` before message 6 ("you are cleared to unpause")
 leaves the source, `cleared` before the far xl gets it, `running` before message 7 goes back, `given` before the
-near xl gets that and destroys its domain. So whoever finds a record knows what can *not* have happened yet:
+near xl gets that and destroys its domain. So a record says what can *not* have happened yet:
 
-- moving: message 6 has not left, the far guest can never run: it is resumed here without asking anybody.
-- handing: nobody here can know. Only the far side can, and only once nothing changes there any more.
-- receiving: the far xl never got message 6. Its copy may be destroyed; `refused` says it for ever (a fence).
-- cleared: the far xl may have got it. Once that xl is gone, its domain says what happened.
+- moving: message 6 has not left, so the far guest can never run: the guest is resumed here without asking the peer.
+- handing: it cannot be known on this host. Only the far side knows, once its processes have ended.
+- receiving: the far xl never got message 6. Its copy may be destroyed; `refused` records that for ever (a fence).
+- cleared: the far xl may have got message 6. Once that xl has ended, its domain shows what happened.
 
-`running` and `refused` are answers and stay until the source has heard them.
+`running` and `refused` are answers, and stay until the source has read them.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from xenplugin.errors import OwnershipError
 
 
 class Role(StrEnum):
-    """Which side of a migration a record speaks for."""
+    """The side of a migration that a record belongs to."""
 
     SOURCE = "source"
     DESTINATION = "destination"
 
 
 class OwnershipState(StrEnum):
-    """What a record says; see above."""
+    """The state of a record; see the module's docstring."""
 
-    MOVING = "moving"  #: the guest is this host's; message 6 has not been passed on
+    MOVING = "moving"  #: the guest is this host's; message 6 has not been sent
     HANDING = "handing"  #: message 6 may have left
-    GIVEN = "given"  #: the guest is the peer's; what is left of it here goes
-    KEPT = "kept"  #: the guest is this host's; it is to be resumed here if it stands still
+    GIVEN = "given"  #: the guest is the peer's; what is left of it here is destroyed
+    KEPT = "kept"  #: the guest is this host's; it is resumed here if it is suspended
     REMOVED = "removed"  #: nothing is left to do on this host
-    RECEIVING = "receiving"  #: the guest is the peer's; message 6 has not been passed on
-    CLEARED = "cleared"  #: message 6 came and may have been passed on
+    RECEIVING = "receiving"  #: the guest is the peer's; message 6 has not reached xl
+    CLEARED = "cleared"  #: message 6 has arrived, and may have reached xl
     RUNNING = "running"  #: the guest is this host's
-    REFUSED = "refused"  #: message 6 can never take effect here any more, and nothing of the guest runs here
+    REFUSED = "refused"  #: message 6 can never take effect here, and nothing of the guest runs here
 
 
-#: state -> states that may follow.
+#: For each role: state -> the states that may follow it.
 TRANSITIONS: dict[Role, dict[OwnershipState, frozenset[OwnershipState]]] = {
     Role.SOURCE: {
         OwnershipState.MOVING: frozenset({OwnershipState.HANDING, OwnershipState.KEPT}),
@@ -68,56 +68,56 @@ TRANSITIONS: dict[Role, dict[OwnershipState, frozenset[OwnershipState]]] = {
     },
 }
 FIRST = {Role.SOURCE: OwnershipState.MOVING, Role.DESTINATION: OwnershipState.RECEIVING}
-#: Nothing is left to do here but to let the peer know (source) or to be asked by it (destination).
+#: States in which nothing is left to do here, except to inform the peer (source) or to answer it (destination).
 FINAL = frozenset(state for table in TRANSITIONS.values() for state, following in table.items() if not following)
 
 
 def check(role: Role, before: OwnershipState, after: OwnershipState) -> None:
-    """Raises OwnershipError unless the record of `role` may go from `before` to `after`."""
+    """Raise OwnershipError unless a record of `role` may go from `before` to `after`."""
     if after not in TRANSITIONS[role].get(before, ()):
         raise OwnershipError(
             f"the {role}'s record of this migration says {before}: it cannot become {after}",
-            hint="xenplugin status on both hosts says what happened",
+            hint="`xenplugin status` on both hosts shows what happened",
         )
 
 
 class GuestPresence(Enum):
-    """What is there of the guest on this host."""
+    """What there is of the guest on this host."""
 
     NONE = auto()  #: no domain of this migration
-    STILL = auto()  #: source: suspended. Destination: not yet under its own name, or not yet unpaused
-    LIVE = auto()  #: a domain in its own right
+    STILL = auto()  #: source: suspended. Destination: still under its interim name, or not unpaused
+    LIVE = auto()  #: a domain that runs, or could run, under the guest's own name
 
 
-class Silence(Enum):
-    """Why there is no word of the peer's."""
+class NoAnswer(Enum):
+    """Why there is no answer from the peer."""
 
     NOT_ASKED = auto()
     UNREACHABLE = auto()
     UNKNOWN = auto()  #: it answered that it has no record of this migration
-    LOST = auto()  #: the administrator says that it will never come back
+    LOST = auto()  #: the administrator has declared that it will never come back
 
 
-Peer: TypeAlias = OwnershipState | Silence
+PeerAnswer: TypeAlias = OwnershipState | NoAnswer
 
 
 class Action(Enum):
-    """What to do next; afterwards the facts are to be looked at again."""
+    """What recovery does next. After each action it looks at the facts again."""
 
     NOTHING = auto()  #: settled
     WAIT = auto()  #: processes of the migration still run
-    STOP = auto()  #: end them: the source has given up on them
-    ASK = auto()  #: the peer
+    STOP = auto()  #: end these processes: the source has given up on them
+    ASK = auto()  #: ask the peer
     UNDECIDED = auto()
-    CONFLICT = auto()  #: the guest is the peer's and runs here: somebody started it by hand
+    CONFLICT = auto()  #: the guest is the peer's and runs here: it was started by hand
     KEEP = auto()  #: record `kept`
     GIVE = auto()  #: record `given`
-    RESUME = auto()  #: put back its name, resume it
-    DESTROY = auto()  #: the domain that is left
+    RESUME = auto()  #: restore its name, resume it
+    DESTROY = auto()  #: destroy the domain that is left
     REMOVE = auto()  #: record `removed`
     FINISH = auto()  #: give it its name, unpause it
     RUN = auto()  #: record `running`
-    REFUSE = auto()  #: remove what was made for it, record `refused`
+    REFUSE = auto()  #: remove the files made for it, record `refused`
 
 
 def decide(
@@ -125,16 +125,16 @@ def decide(
     state: OwnershipState,
     alive: bool,
     guest: GuestPresence,
-    peer: Peer = Silence.NOT_ASKED,
+    peer: PeerAnswer = NoAnswer.NOT_ASKED,
     *,
     asked: bool = False,
     taken_back: bool = False,
 ) -> Action:
-    """What recovery does next with a record in `state` on this host.
+    """Return what recovery does next about a record in `state` on this host.
 
-    `alive`: a process of the migration (the driver, or the xl that it drives) still runs on this host. Of the
-    destination only: `asked`, it is the source that wants to know; `taken_back`, the source says that it has kept
-    the guest (a host that was taken for lost came back).
+    `alive`: a process of the migration (the driver, or the xl that it drives) still runs on this host. For the
+    destination only: `asked`: the source asks; `taken_back`: the source says that it has kept the guest (a host
+    that had been declared lost came back).
 
     | role        | state     | more                         | action                             |
     |-------------|-----------|------------------------------|------------------------------------|
@@ -152,9 +152,8 @@ def decide(
     | destination | cleared   | guest none / still / live    | REFUSE / FINISH / RUN              |
     | destination | cleared   | the same, taken back         | REFUSE / DESTROY / CONFLICT        |
 
-    A peer that says `cleared` or `receiving` has processes at work: their outcome is open (the far xl may fail to
-    unpause, and destroys its copy then), so the source must not act on it.
-    """
+    A peer that answers `cleared` or `receiving` has processes at work. Their outcome is open (the far xl may fail
+    to unpause, and then destroys its copy), so the source must not act on it."""
     if state in FINAL:
         return Action.NOTHING
     if alive:
@@ -166,18 +165,18 @@ def decide(
     return _ALONE[state, guest]
 
 
-def _handing(peer: Peer) -> Action:
+def _handing(peer: PeerAnswer) -> Action:
     match peer:
-        case Silence.NOT_ASKED:
+        case NoAnswer.NOT_ASKED:
             return Action.ASK
         case OwnershipState.RUNNING:
             return Action.GIVE
-        case OwnershipState.REFUSED | Silence.LOST:
+        case OwnershipState.REFUSED | NoAnswer.LOST:
             return Action.KEEP
     return Action.UNDECIDED
 
 
-#: What needs no word of the peer's.
+#: Decisions that need no answer from the peer.
 _ALONE: dict[tuple[OwnershipState, GuestPresence], Action] = {
     **{(OwnershipState.MOVING, guest): Action.KEEP for guest in GuestPresence},
     (OwnershipState.GIVEN, GuestPresence.NONE): Action.REMOVE,

@@ -1,8 +1,8 @@
-"""Asking the other host what became of a guest: `ssh HOST xenplugin recover --answer ID`, and its answer.
+"""Asks the other host what became of a guest: `ssh HOST xenplugin recover --answer ID`, and reads the answer.
 
-Strategy: the destination settles its own side first, as far as it can alone, and then says its record's state in
-one marked line of JSON (whatever the shell's start-up files print around it). Only a final state tells anything; no
-answer, another host's answer, a record that is not there: each is a Silence, never taken for a word.
+The destination first settles its own side, if it can alone, then prints its record's state in one marked line of
+JSON, so that the output of the shell's start-up files does no harm. Only a final state decides anything. No answer,
+another host's answer and a missing record are each a NoAnswer, and are never taken for a state.
 """
 
 from __future__ import annotations
@@ -15,23 +15,25 @@ import subprocess
 import time
 from typing import Any
 
-from xenplugin.migrate.ownership import TRANSITIONS, OwnershipState, Peer, Role, Silence
+from xenplugin.migrate.ownership import TRANSITIONS, NoAnswer, OwnershipState, PeerAnswer, Role
 from xenplugin.migrate.records import PeerNote, Record
 
 MARK = "XENPLUGIN-OWNER 1 "
 UNKNOWN, FORGOTTEN = "unknown", "forgotten"
-#: Seconds for an answer: the far side may wait for its xl to end (recover.AT_WORK) and destroy a domain.
+#: Seconds for an answer: the far side may wait for its xl to end (local_host.AT_WORK), and destroy a domain.
 PATIENCE = 240.0
+#: Bytes of each output that are kept.
 _LONGEST = 1 << 16
 
 
 def line(id: str, state: str) -> str:
-    """The answer about migration `id`, without a line's end."""
+    """Return the line that answers about migration `id`, without a line feed."""
     return MARK + json.dumps({"id": id, "state": state})
 
 
 def command(peer: PeerNote, *words: str) -> list[str] | None:
-    """The argument vector that runs `xenplugin WORDS` on the other host; None if it cannot be reached that way."""
+    """Return the command that runs `xenplugin WORDS` on the other host, or None if the record does not say how to
+    reach it."""
     if not peer.ssh.strip() or not peer.host or peer.host.startswith("-"):
         return None
     try:
@@ -41,31 +43,31 @@ def command(peer: PeerNote, *words: str) -> list[str] | None:
     return ["sh", "-c", f'exec {peer.ssh} "$@"', "sh", peer.host, *program, *words]
 
 
-def ask(record: Record, patience: float = PATIENCE) -> tuple[Peer, str]:
-    """What the other host's record says, or why nothing is known, with the reason in words."""
-    said, why = _run(record, patience, "--answer", record.id)
-    if said is None:
-        return Silence.UNREACHABLE, why
-    if said == UNKNOWN:
-        return Silence.UNKNOWN, f"{record.peer.host} knows nothing of this migration"
-    if said in TRANSITIONS[Role.DESTINATION]:
-        return OwnershipState(said), f"{record.peer.host} says {said}"
-    return Silence.UNREACHABLE, f"{record.peer.host} gave an answer that this version does not know"
+def ask(record: Record, patience: float = PATIENCE) -> tuple[PeerAnswer, str]:
+    """Ask the other host for the state of its record. Returns the state, or why there is none, and a sentence."""
+    answer, why = _run(record, patience, "--answer", record.id)
+    if answer is None:
+        return NoAnswer.UNREACHABLE, why
+    if answer == UNKNOWN:
+        return NoAnswer.UNKNOWN, f"{record.peer.host} knows nothing of this migration"
+    if answer in TRANSITIONS[Role.DESTINATION]:
+        return OwnershipState(answer), f"{record.peer.host} says {answer}"
+    return NoAnswer.UNREACHABLE, f"{record.peer.host} gave an answer that this version does not understand"
 
 
-def tell(record: Record, patience: float = PATIENCE) -> bool:
-    """Let the other host forget this migration. Whether nothing of it is left there."""
+def forget(record: Record, patience: float = PATIENCE) -> bool:
+    """Have the other host remove its record of this migration. Returns whether it has none now."""
     return _run(record, patience, "--answer", record.id, "--settled")[0] in (FORGOTTEN, UNKNOWN)
 
 
 def _run(record: Record, patience: float, *words: str) -> tuple[str | None, str]:
-    """The state that was answered, or None and why not."""
+    """Return the state in the answer, or None and the reason."""
     host = record.peer.host
     vector = command(record.peer, "recover", *words)
     if vector is None:
-        return None, f"it is not known how to reach {host}"
+        return None, f"the record does not say how to reach {host}"
     try:
-        status, out, err = _heard(vector, patience)
+        status, out, err = _run_bounded(vector, patience)
     except OSError as error:
         return None, f"cannot start {vector[0]}: {error.strerror}"
     except subprocess.TimeoutExpired:
@@ -73,12 +75,12 @@ def _run(record: Record, patience: float, *words: str) -> tuple[str | None, str]
     state = parse(out, record.id)
     if status == 0 and state is not None:
         return state, ""
-    said = err.strip().splitlines()
-    return None, f"{host} did not answer (status {status})" + (f": {said[-1]}" if said else "")
+    complaint = err.strip().splitlines()
+    return None, f"{host} did not answer (status {status})" + (f": {complaint[-1]}" if complaint else "")
 
 
-def _heard(vector: list[str], patience: float) -> tuple[int, str, str]:
-    """Exit status, and the last 64 KiB of either output, however much comes. Raises OSError, TimeoutExpired."""
+def _run_bounded(vector: list[str], patience: float) -> tuple[int, str, str]:
+    """Run a command. Returns its exit status and the last 64 KiB of each output. Raises OSError, TimeoutExpired."""
     deadline = time.monotonic() + patience
     pipe = subprocess.PIPE
     with subprocess.Popen(vector, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0) as child:
@@ -105,7 +107,7 @@ def _heard(vector: list[str], patience: float) -> tuple[int, str, str]:
 
 
 def parse(text: str, id: str) -> str | None:
-    """The state in the one line about migration `id`; None if there is none, or there are several."""
+    """Return the state in the line about migration `id`; None if there is no such line, or more than one."""
     found: list[Any] = []
     for row in text.splitlines():
         if row.startswith(MARK):

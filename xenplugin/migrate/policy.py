@@ -1,11 +1,11 @@
-"""What the administrator wants of a guest's migrations, in xenstore, where any tool can set and watch it.
+"""The administrator's policy for a guest's migrations, in xenstore, where any tool can set and watch it.
 
     /tool/xenplugin/enabled               "0": plain `xl migrate` moves no disks on this host, despite the shim
     /tool/xenplugin/policy/UUID/mode      live, static or full
-    /tool/xenplugin/policy/UUID/rate      as 200mbit, or bits/s
+    /tool/xenplugin/policy/UUID/rate      a rate like 200mbit; 0: no limit
     /tool/xenplugin/policy/UUID/enabled   "0": plain `xl migrate` moves this guest without its disks
 
-What is not there is as in the configuration file (docs/xenstore.md). xenstore forgets it when the host boots.
+A missing node means the value of the configuration file (docs/xenstore.md). xenstore is empty after a boot.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from xenplugin.xen.xenstore import Store, Watch
 
 ROOT = "/tool/xenplugin"
 ENABLED = f"{ROOT}/enabled"
-#: Seconds in which the end of a migration is noticed, and that it waits at most.
+#: Seconds between two looks at whether to stop, and that `close` waits at most.
 _TICK, _PATIENCE = 0.2, 2.0
 
 
 @dataclass(frozen=True)
 class Policy:
-    """`rate` in bits/s, 0: no limit. `enabled`: plain `xl migrate` moves the guest with its disks."""
+    """`rate` in bytes/s, 0: no limit. `enabled`: plain `xl migrate` moves the guest with its disks."""
 
     mode: str
     rate: int
@@ -37,9 +37,9 @@ class Policy:
 
 
 def parse_enabled(text: str) -> bool:
-    """Raises ValueError."""
+    """Parse "0" or "1". Raises ValueError for anything else."""
     if text not in ("0", "1"):
-        raise ValueError("it is 0 or 1")
+        raise ValueError("it must be 0 or 1")
     return text == "1"
 
 
@@ -47,15 +47,15 @@ _PARSE = {"mode": parse_mode, "rate": parse_rate, "enabled": parse_enabled}
 
 
 def node(uuid: str) -> str:
-    """Where the policy of a guest stands. Raises ConfigError for what is no uuid."""
+    """Return the path of a guest's policy. Raises ConfigError if `uuid` is not a uuid."""
     try:
         return f"{ROOT}/policy/{uuids.UUID(uuid)}"
     except ValueError:
-        raise ConfigError(f"{uuid!r} is no uuid of a guest") from None
+        raise ConfigError(f"{uuid!r} is not the uuid of a guest") from None
 
 
 def read(store: Store, uuid: str, config: Config) -> Policy:
-    """The policy of a guest. Raises ConfigError for a node with a value that makes no sense."""
+    """Read the policy of a guest. Raises ConfigError for an invalid value."""
     policy = Policy(config.mode, config.rate)
     for key, value in _values(store, node(uuid)).items():
         policy = replace(policy, **{key: value})
@@ -63,14 +63,15 @@ def read(store: Store, uuid: str, config: Config) -> Policy:
 
 
 def watch(uuid: str) -> Watch:
-    """Tells when the policy of a guest may have changed; read it then."""
+    """Watch the policy of a guest: read it again after each event."""
     return Watch(node(uuid))
 
 
 class PolicyFollower:
-    """While a guest moves: tells `changed` its policy before and after whenever it becomes another (`policy` is the
-    first), in a thread of its own, until `close()`. One that makes no sense is said; a failing xenstore ends it
-    silently."""
+    """Watches a guest's policy while it moves, in a thread of its own, until `close()`.
+
+    `changed` gets the policy before and after each change; `policy` is the first. Invalid policies are reported by
+    `notify` and ignored. If xenstore fails, watching stops without a message."""
 
     def __init__(
         self,
@@ -78,16 +79,16 @@ class PolicyFollower:
         config: Config,
         policy: Policy,
         changed: Callable[[Policy, Policy], None],
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
     ) -> None:
         self._uuid, self._config, self._policy = uuid, config, policy
-        self._changed, self._say = changed, say
+        self._changed, self._notify = changed, notify
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="policy", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Follow no more; a xenstore that hangs is not waited for long."""
+        """Stop watching. Waits two seconds at most, in case xenstore hangs."""
         self._stop.set()
         self._thread.join(_PATIENCE)
 
@@ -99,7 +100,7 @@ class PolicyFollower:
                 try:
                     found = read(store, self._uuid, self._config)
                 except ConfigError as exc:
-                    self._say(f"{exc}: the policy stays as it was")
+                    self._notify(f"{exc}; the policy stays as it was")
                     continue
                 if found != self._policy:
                     before, self._policy = self._policy, found
@@ -107,7 +108,7 @@ class PolicyFollower:
 
 
 def enabled(store: Store) -> bool:
-    """Whether plain `xl migrate` may move disks on this host. Raises ConfigError."""
+    """Return whether plain `xl migrate` may move disks on this host. Raises ConfigError for an invalid value."""
     text = store.read(ENABLED)
     return text is None or bool(_parsed(ENABLED, "enabled", text))
 

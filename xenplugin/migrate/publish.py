@@ -1,9 +1,8 @@
-"""How far a migration is, in xenstore, for any tool that reads or watches it (docs/xenstore.md).
+"""Publishes the progress of a migration in xenstore, for any tool that reads or watches it (docs/xenstore.md).
 
-Strategy: the events of the migration only leave numbers here; a thread of its own writes what has changed, twice a
-second at most. So neither a xenstore that is slow nor one that fails holds up the migration: a failure ends the
-publishing, and nothing else. What a killed process left is removed by the next one.
-"""
+The migration's events only store numbers here; a thread writes what has changed, twice a second at most. So a slow
+or failing xenstore never delays the migration: a failure ends the publishing, and nothing else. Nodes that a killed
+process left are removed by the next one."""
 
 from __future__ import annotations
 
@@ -20,13 +19,13 @@ from xenplugin.xen.xenstore import Store
 
 _HOME = f"{ROOT}/migration"
 NODES = ("name", "host", "mode", "phase", "percent", "bytes", "rate", "eta", "pid")
-#: Seconds between two updates, and that the end of a migration waits for the nodes to be removed.
+#: Seconds between two updates, and that `close` waits at most for the nodes to be removed.
 _EVERY, _PATIENCE = 0.5, 2.0
 
 
 class Publisher:
-    """Publishes the migration of a guest from its making to `close()`. Takes its events, from any thread; no method
-    fails or waits."""
+    """Publishes the migration of a guest, from its creation to `close()`. Call it with each event, from any thread;
+    that neither fails nor waits."""
 
     def __init__(self, uuid: str, name: str, host: str, mode: str) -> None:
         self._home = f"{_HOME}/{uuids.UUID(uuid)}"
@@ -52,7 +51,7 @@ class Publisher:
         self._changed.set()
 
     def close(self) -> None:
-        """The nodes go; it is not waited long for that."""
+        """Remove the nodes. Waits two seconds at most, in case xenstore hangs."""
         self._stop.set()
         self._changed.set()
         self._thread.join(_PATIENCE)
@@ -71,7 +70,7 @@ class Publisher:
 
     def _write(self, store: Store) -> None:
         for key, value in {**self._values, **self._figures()}.items():
-            # Names come from elsewhere, and xenstore's values are ASCII.
+            # Names come from other programs, and pyxs takes only ASCII.
             text = "".join(letter if " " <= letter <= "~" else "?" for letter in value)[:1000]
             if self._written.get(key) != text:
                 store.write(f"{self._home}/{key}", text)
@@ -93,16 +92,16 @@ class Publisher:
 
 
 def progress(store: Store, uuid: str) -> dict[str, str] | None:
-    """What is published of a guest's migration (the nodes that there are, by name); None if nothing is."""
+    """Return the published nodes of a guest's migration by name; None if there are none."""
     found = {key: store.read(f"{_HOME}/{uuids.UUID(uuid)}/{key}") for key in NODES}
     return {key: value for key, value in found.items() if value is not None} or None
 
 
 def sweep(store: Store) -> None:
-    """Remove what killed processes left. Raises RefusedError."""
+    """Remove the nodes of processes that were killed. Raises RefusedError if xenstore fails."""
     for uuid in store.list(_HOME):
         pid = store.read(f"{_HOME}/{uuid}/pid") or ""
         try:
             process(int(pid))
-        except (ValueError, OwnershipError):  # gone, or killed and not buried yet
+        except (ValueError, OwnershipError):  # ended, or a zombie
             store.remove(f"{_HOME}/{uuid}")

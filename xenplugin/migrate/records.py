@@ -1,10 +1,10 @@
-"""The ownership records: what this host knows of a migration after everything else is gone.
+"""Ownership records: what this host knows about a migration after every process of it has ended.
 
-Strategy: one small JSON file per migration and role, `<id>.source.json` or `<id>.destination.json`, in
-`migrations/` of the state directory. A change is a new file, fsynced, renamed over the old one, the directory
-fsynced: at each instant there is a whole record of before or of after. Every change is made under one lock and
-against what is on disk, not against what the process remembers: so a record that somebody else has meanwhile
-settled (the fence) cannot be moved on. A record that cannot be read is reported, never guessed.
+There is one small JSON file per migration and role, `<id>.source.json` or `<id>.destination.json`, in `migrations/`
+of the state directory. A change is written atomically (image.files.write_atomically): at each instant the record of
+before or of after is there, whole. Every change is made under one lock and against what is on disk, not against
+what the process remembers, so that a record which another process has settled meanwhile (the fence) cannot be moved
+on. A record that cannot be read is reported, never guessed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xenplugin.errors import OwnershipError, RefusedError
-from xenplugin.image.files import os_errors, remove, sync_directory
+from xenplugin.image.files import os_errors, remove, sync_directory, write_atomically
 from xenplugin.migrate.ownership import FINAL, FIRST, TRANSITIONS, OwnershipState, Role, check
 from xenplugin.xen.process import Process, process
 
@@ -32,11 +32,13 @@ FOLDER = "migrations"
 _ID = re.compile(r"[0-9a-f]{32}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LARGEST = 1 << 20
+#: Seconds after which a final record is removed though the peer never asked, or could not be reached.
+EXPIRY = 30 * 86400.0
 _Note = TypeVar("_Note", "Process", "DiskNote", "PeerNote", "Record")
 
 
 class Overtaken(OwnershipError):
-    """Somebody else has moved the record on: what was decided about it does not hold any more."""
+    """Another process has moved the record on, so what was decided about it is out of date."""
 
 
 @dataclass(frozen=True)
@@ -85,35 +87,41 @@ class Record:
         return self.driver.alive or (self.xl is not None and self.xl.alive)
 
     @property
+    def expired(self) -> bool:
+        """Whether it has not changed for so long that a final record is removed without the peer's knowledge."""
+        return time.time() - self.changed > EXPIRY
+
+    @property
     def file_name(self) -> str:
+        """Name of the record's file."""
         return f"{self.id}.{self.role}.json"
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file among the records that is none."""
+    """A file in the records directory that is not a valid record."""
 
     path: Path
     why: str
 
 
 def new_id() -> str:
-    """A migration's name: 16 random bytes in hex. The source makes it, both sides use it."""
+    """Return a new id of a migration: 16 random bytes in hex. The source makes it, both sides use it."""
     return secrets.token_hex(16)
 
 
 def valid_id(text: str) -> bool:
-    """Whether `text`, from elsewhere, is such a name."""
+    """Return whether `text`, which came from the other host or the user, has the form of an id."""
     return _ID.fullmatch(text) is not None
 
 
 def valid_uuid(text: str) -> bool:
-    """Whether `text`, from elsewhere, is a domain's uuid as xl writes it."""
+    """Return whether `text`, which came from the other host, has the form of a uuid as xl writes it."""
     return _UUID.fullmatch(text) is not None
 
 
 def new(role: Role, id: str, *, uuid: str, name: str, peer: PeerNote, mode: str = "live", **more: Any) -> Record:
-    """A record in its first state whose driver is this process; `begin` puts it on disk."""
+    """Return a record in its first state, with this process as its driver; `begin` puts it on disk."""
     values: dict[str, Any] = {"xl": None, "domid": None, "paused": False, "disks": (), **more}
     now = time.time()
     return Record(
@@ -123,18 +131,19 @@ def new(role: Role, id: str, *, uuid: str, name: str, peer: PeerNote, mode: str 
 
 
 def claim(state_dir: Path, uuid: str) -> None:
-    """This guest is this process's to migrate, from before there is a record until the process ends. Raises
-    RefusedError if another has it, ImageError."""
+    """Claim the guest for this process until it ends: no other process may migrate it, even before there is a
+    record. Raises RefusedError if another process has claimed it, ImageError if the lock cannot be used."""
     fd = _lock_file(state_dir, "busy")
     byte = int.from_bytes(hashlib.blake2b(uuid.encode(), digest_size=7).digest(), "big")
     try:
-        # A byte of the file for each guest. The kernel lets go of it when this process ends or closes the file.
+        # A byte of the file for each guest. The kernel releases the lock when this process ends or closes the file.
         with os_errors("lock", str(state_dir / FOLDER)):
             try:
                 fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
             except (BlockingIOError, PermissionError):  # fcntl(2): EAGAIN or EACCES
                 raise RefusedError(
-                    "the guest is being migrated already", hint="wait for it, or stop it: xenplugin status"
+                    "the guest is being migrated already",
+                    hint="wait for that migration, or stop it: `xenplugin status` shows it",
                 ) from None
     except BaseException:
         os.close(fd)
@@ -153,26 +162,28 @@ def begin(state_dir: Path, record: Record) -> Record:
             if (other.uuid, other.role) == (record.uuid, record.role) and other.state not in FINAL:
                 raise RefusedError(
                     f"an earlier migration of {record.name} " + ("still runs" if other.alive else "is not settled"),
-                    hint="wait for it, or stop it" if other.alive else "xenplugin recover",
+                    hint="wait for it, or stop it" if other.alive else "run `xenplugin recover`",
                 )
         _write(folder, record)
         with os_errors("write", str(folder)):
-            sync_directory(str(folder.parent))  # the folder may be new; later changes cost downtime
+            sync_directory(str(folder.parent))  # the folder may be new
     return record
 
 
 def advance(state_dir: Path, record: Record, state: OwnershipState, **changes: Any) -> Record:
-    """The record moved on to `state`, durable on return; `changes` are other fields that change with it.
+    """Move the record on to `state`; `changes` are other fields that change with it. Returns the new record, which
+    is durable then.
 
-    Raises Overtaken if what is on disk is in another state than `record` (somebody else settled it), OwnershipError
-    if it may not become that, ImageError if it cannot be written: then nothing that `state` stands for may happen.
+    Raises Overtaken if the record on disk is in another state than `record` (another process settled it),
+    OwnershipError if `state` may not follow, ImageError if it cannot be written: then nothing that `state` stands
+    for may happen.
     """
     with _locked(state_dir) as folder:
         current = _read_again(folder, record)
         if current.state is not record.state:
             raise Overtaken(
                 f"the migration of {record.name} has been settled meanwhile: its record says {current.state}",
-                hint="xenplugin status on both hosts says what happened",
+                hint="`xenplugin status` on both hosts shows what happened",
             )
         check(current.role, current.state, state)
         following = replace(current, state=state, changed=time.time(), **changes)
@@ -181,8 +192,8 @@ def advance(state_dir: Path, record: Record, state: OwnershipState, **changes: A
 
 
 def note(state_dir: Path, record: Record, **changes: Any) -> Record:
-    """The record with other fields than the state changed, whatever that is; durable on return. Raises Overtaken if
-    it is gone, ImageError."""
+    """Change fields of the record other than its state, in any state. Returns the new record, which is durable
+    then. Raises Overtaken if the record is gone, ImageError if it cannot be written."""
     with _locked(state_dir) as folder:
         following = replace(_read_again(folder, record), **changes)
         _write(folder, following)
@@ -190,33 +201,34 @@ def note(state_dir: Path, record: Record, **changes: Any) -> Record:
 
 
 def forget(state_dir: Path, record: Record) -> None:
-    """Remove a record that is final (a no-op if it is gone). Raises OwnershipError if it is not final."""
+    """Remove a final record; does nothing if it is gone. Raises OwnershipError if it is not final."""
     with _locked(state_dir) as folder:
         current = read(state_dir, record.id, record.role)
         if current is None:
             return
         if current.state not in FINAL:
-            raise OwnershipError(f"the record of {current.name} says {current.state}: it is still needed")
+            raise OwnershipError(f"the record of {current.name} says {current.state}, so it is still needed")
         with os_errors("remove", str(folder / record.file_name)):
             remove(str(folder / record.file_name))
             sync_directory(str(folder))
 
 
 def read(state_dir: Path, id: str, role: Role) -> Record | None:
-    """The record, None if there is none. Raises OwnershipError if it is there and cannot be understood."""
+    """Return the record, None if there is none. Raises OwnershipError if it is there but not valid."""
     _check_id(id)
     path = state_dir / FOLDER / f"{id}.{role}.json"
     found = _read(path)
     if isinstance(found, Unreadable):
         raise OwnershipError(
             f"the record {path} cannot be read: {found.why}",
-            hint="look for the guest on both hosts, then remove that file",
+            hint="look for the guest on both hosts (xl list), then remove that file",
         )
     return found
 
 
 def read_all(state_dir: Path) -> tuple[list[Record], list[Unreadable]]:
-    """All records of this host, oldest first, and what lies there and is none. Raises ImageError."""
+    """Return all records of this host, oldest first, and the files there that are not valid records. Raises
+    ImageError if the directory cannot be read."""
     folder = state_dir / FOLDER
     with os_errors("look into", str(folder)):
         names = sorted(folder.glob("*.json")) if folder.is_dir() else []
@@ -227,7 +239,7 @@ def read_all(state_dir: Path) -> tuple[list[Record], list[Unreadable]]:
 
 def _check_id(id: str) -> None:
     if not valid_id(id):
-        raise OwnershipError(f"{id!r} names no migration")
+        raise OwnershipError(f"{id!r} is not the id of a migration")
 
 
 def _lock_file(state_dir: Path, name: str) -> int:
@@ -258,23 +270,15 @@ def _read_again(folder: Path, record: Record) -> Record:
 
 def _write(folder: Path, record: Record) -> None:
     path = folder / record.file_name
-    draft = folder / f".{record.file_name}.new"
     data = json.dumps({"format": FORMAT, **asdict(record)}, indent=1).encode() + b"\n"
     with os_errors("write", str(path)):
-        remove(str(draft))
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        os.rename(draft, path)
-        sync_directory(str(folder))
+        write_atomically(path, data)
 
 
 def _read(path: Path) -> Record | Unreadable | None:
     try:
         if path.stat().st_size > _LARGEST:
-            return Unreadable(path, "it is too large")
+            return Unreadable(path, "the file is too large")
         record = _parse(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
@@ -283,18 +287,18 @@ def _read(path: Path) -> Record | Unreadable | None:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         return Unreadable(path, f"{type(error).__name__}: {error}")
     if record.file_name != path.name:
-        return Unreadable(path, "it is another migration's record")
+        return Unreadable(path, "the file holds another migration's record")
     return record
 
 
 def _parse(text: Any) -> Record:
-    """Raises ValueError, KeyError, TypeError."""
+    """Parse a record's JSON. Raises ValueError, KeyError, TypeError."""
     values = dict(text)
     if values.pop("format") != FORMAT:
         raise ValueError("another version of xenplugin wrote it")
     role, state = Role(values.pop("role")), OwnershipState(values.pop("state"))
     if state not in TRANSITIONS[role]:
-        raise ValueError(f"a {role} is never {state}")
+        raise ValueError(f"the state {state} is not one of a {role}")
     xl = values.pop("xl")
     record = Record(
         role=role,
@@ -306,7 +310,7 @@ def _parse(text: Any) -> Record:
         **values,
     )
     if not valid_id(record.id) or not valid_uuid(record.uuid):
-        raise ValueError("no id or no uuid")
+        raise ValueError("the id or the uuid is invalid")
     return _typed(record)
 
 
@@ -316,7 +320,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def _typed(value: _Note) -> _Note:
-    """`value`, if its plain fields have the types that they are declared with."""
+    """Return `value`. Raises TypeError unless its plain fields have the types that they are declared with."""
     for field in fields(value):
         wanted = _TYPES.get(str(field.type))
         if wanted and type(getattr(value, field.name)) not in wanted:

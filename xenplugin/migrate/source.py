@@ -1,64 +1,59 @@
-"""A guest's migration as its source has it: between the near xl, which started this, and the far side.
+"""The source of a guest's migration: between the near xl, which started this process, and the far side.
 
-    connect   the far side runs its xl, whose banner comes back; the near xl sends its configuration
-    disks     live: they are moved while the guest runs, in rounds, until little is left; xl is not read meanwhile
-    memory    xl's stream passes, and what is written to the disks meanwhile follows
-    stopped   the guest is suspended: the last of its disks is moved (static, full: all of them), made durable there
-    handover  the gate opens: xl's last bytes pass, and the two xl settle it
+xl's own bytes pass both ways in a domain session; the guest's disks are sent in sessions of their own beside it
+(migrate/disks.py). migrate/phases.py has the order in time.
 
-The gate (migrate/gate.py) holds back xl's last 8 bytes until the disks are durable; "cleared" (6) and "results" (7)
-until the record says so (migrate/ownership.py). Up to the gate everything can be given up: the near xl then resumes
-the guest. Whatever happens, the record is settled at the end, after xl has ended (migrate/recover.py).
-"""
+The gate (migrate/gate.py) holds back xl's last 8 bytes until the disks are durable at the destination; "cleared"
+(6) and "results" (7) until the record on disk says so (migrate/ownership.py). Until the gate opens everything can
+be given up: the near xl then resumes the guest. In any case the record is settled at the end, after xl has ended
+(migrate/conclude.py)."""
 
 from __future__ import annotations
 
-import os
-import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from xenplugin import events
-from xenplugin.codec.compress import STORE
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, XenpluginError
 from xenplugin.link.rate import Pacer
-from xenplugin.link.remote_process import far_command
 from xenplugin.link.ssh_multiplexing import PrestartedRemote, SharedLogin
-from xenplugin.migrate import policy, records, recover
+from xenplugin.migrate import leaving_guest, policy, records
 from xenplugin.migrate.conclude import conclude
+from xenplugin.migrate.current_record import CurrentRecord
 from xenplugin.migrate.disks import Disks
 from xenplugin.migrate.gate import Gate
+from xenplugin.migrate.leaving_guest import LeavingGuest
+from xenplugin.migrate.local_host import LocalHost
+from xenplugin.migrate.near_xl import NearXl
 from xenplugin.migrate.ownership import OwnershipState, Role
+from xenplugin.migrate.phases import PhaseClock
 from xenplugin.migrate.publish import Publisher
-from xenplugin.migrate.records import DiskNote, PeerNote, Record
-from xenplugin.migrate.xl_protocol import Backward, Cleared, Ended, Forward, Suspended, TakenBack, Unpaused
-from xenplugin.migrate.xl_protocol import Config as Configuration
+from xenplugin.migrate.recorded_notes import RecordedNotes
+from xenplugin.migrate.records import DiskNote, PeerNote
+from xenplugin.migrate.xl_protocol import Backward, Cleared, Forward, GuestConfig, TakenBack, Unpaused
+from xenplugin.migrate.xl_stream import StreamEnd, Suspended
+from xenplugin.results import MigrationResult, TransferResult
 from xenplugin.transfer.send_stream import StreamSender
+from xenplugin.transfer.source_session import start_remote
 from xenplugin.ui import units
-from xenplugin.xen import guest as guests
 from xenplugin.xen.process import ancestor
-from xenplugin.xen.xenstore import Store
 
-_READ = 1 << 20
-_TICK = 0.1
-#: Seconds without a byte of xl's after which what came before is sent on, though it fills no segment.
-_IDLE = 0.02
-#: Seconds between two words of how much of the memory has moved.
-_TELL = 0.2
-#: Seconds before all of its memory has been sent once from which on the guest may be suspended soon.
-_CLOSING = 2.0
+#: Seconds between two progress events of the memory.
+_REPORT = 0.2
+#: The guest may be suspended soon when its memory will have been sent once within this many seconds.
+_STOP_SOON = 2.0
 
 
 class SourceMigration:
-    """`host` as xl was given it; `xl_words` what its xl is to be run with there; `given`: those of mode and rate in
-    `config` that win over the policy; `source` and `sink` the descriptors of the near xl's protocol. `run()`
-    once."""
+    """The migration of one guest to `host` (as xl was given it); `run()` once.
+
+    `xl_words` are the far xl's arguments; `explicit`: the settings among mode and rate in `config` that win over
+    the guest's policy; `source` and `sink` the descriptors of the near xl's protocol."""
 
     def __init__(
         self,
@@ -66,96 +61,81 @@ class SourceMigration:
         xl_words: list[str],
         config: Config,
         emit: events.Emit,
-        given: frozenset[str],
+        explicit: frozenset[str],
         *,
         source: int,
         sink: int,
     ) -> None:
         self._host = host
         self._config = config
-        self._given = given
-        self._following: policy.PolicyFollower | None = None
+        self._explicit = explicit
+        self._subscriber = emit
         self._publisher: Publisher | None = None
-
-        def told(event: events.Event) -> None:
-            if isinstance(event, events.Progress) and not event.what and self._phase[0] == "memory":
-                return  # what follows of the disks is little, and its bar would say nothing of the memory
-            with suppress(OSError):  # whoever started this may be gone
-                emit(event)
-            if self._publisher is not None:
-                self._publisher(event)
-
-        self._emit = told
-        self._source, self._sink = source, sink
-        self._pacer = Pacer(config.rate / 8)
+        self._phases = PhaseClock(self._emit)
+        self._xl = NearXl(source, sink)
+        self._pacer = Pacer(config.rate)
         self._id = records.new_id()
+        self._paused = "-p" in xl_words
         self._login = SharedLogin(config.ssh, host)
-        self._standby: PrestartedRemote | None = None  # for the first disk, which nearly every guest has
-        self._failure: XenpluginError | None = None
-        self._lock = threading.Lock()
-        self._linked = threading.Event()
-        self._noted = threading.Event()
+        self._prestarted: PrestartedRemote | None = None  # for the first disk: nearly every guest has one
         self._pipe = StreamSender(
             {"id": self._id, "xl": xl_words},
             host,
             replace(config, ssh=self._login.first),
-            told,
-            self._answered,
-            self._heard,
+            self._emit,
+            self._on_answer,
+            lambda fields: self._notes.on_note(fields),
             on_failure=self._fail,
             pacer=self._pacer,
         )
-        self._paused = "-p" in xl_words
-        self._forward = Gate(Forward(), (Ended, Cleared))
+        self._notes = RecordedNotes(self._pipe.note, self._check)
+        self._forward = Gate(Forward(), (StreamEnd, Cleared))
         self._backward = Gate(Backward(), (Unpaused, TakenBack))
-        self._record: Record | None = None
+        self._record = CurrentRecord(config.state_dir)
+        self._policy_follower: policy.PolicyFollower | None = None
         self._disks: Disks | None = None
-        self._results: list[dict[str, Any]] = []
-        self._opened = False
-        self._phases: dict[str, float] = {}
-        self._phase = ("connect", time.monotonic())
-        self._began = time.monotonic()
-        self._stopped = self._started = self._told = 0.0
-        self._memory = 0
-        self.connected = False  #: up to then there is nothing that an interruption could leave behind
+        self._results: list[TransferResult] = []
+        self._memory = 0  # bytes
+        self._reported = 0.0
+        self._failure: XenpluginError | None = None
+        self._stream_connected = threading.Event()
+        self._gate_lock = threading.Lock()
+        self._gate_open = False
+        self.cancellable = False  #: before, an interruption leaves nothing behind
 
-    def run(self) -> dict[str, Any]:
-        """Move it. Returns the result object of DESIGN. Raises XenpluginError, after which the guest is where its
-        record says, on this host unless the error is an OwnershipError."""
+    def run(self) -> MigrationResult:
+        """Move the guest. Raises XenpluginError; the guest is then where its record says, on this host unless the
+        error is an OwnershipError."""
         self._emit(events.Phase("connect"))
         failure: XenpluginError | None = None
         try:
             self._pipe.start()
-            self._standby = PrestartedRemote(
-                far_command(self._login.further, self._host, self._config.remote_program, self._config.file),
-                self._host,
-                lambda line: self._emit(events.Far(line)),
-                self._config.patience,
-            )
-            self.connected = True
-            threading.Thread(target=self._link, daemon=True).start()
-            for data in self._input():
-                self._pass_on(data)
-            if self._record is None or self._record.state is not OwnershipState.GIVEN:
-                raise self._failure or PeerError("xl gave the migration up (it says why above)")
+            self._prestarted = start_remote(self._host, replace(self._config, ssh=self._login.further), self._emit)
+            self.cancellable = True
+            threading.Thread(target=self._connect, daemon=True).start()
+            for data in self._xl.read(self._check, self._pipe.flush):
+                self._on_xl(data)
+            if self._record.state is not OwnershipState.GIVEN:
+                raise self._failure or PeerError("xl gave the migration up (its messages are above)")
         except KeyboardInterrupt:
             failure = _interrupted()
         except XenpluginError as exc:
             failure = exc
-        self._let_go_of_xl()
+        self._xl.disconnect()
         return self._finish(failure)
 
     def cancel(self) -> bool:
-        """Give it up, from any thread; `run` then raises. False: it is too late, the guest is being handed over."""
-        with self._lock:
-            if self._opened:
+        """Give the migration up, from any thread; `run` then raises. Returns False if it is too late: the guest is
+        being handed over."""
+        with self._gate_lock:
+            if self._gate_open:
                 return False
             self._fail(_interrupted())
         self._pipe.fail(_interrupted())
         return True
 
-    def _link(self) -> None:
-        """The memory's way is opened beside what has to be settled about the guest."""
+    def _connect(self) -> None:
+        """Open the memory stream's connections, while the guest is being prepared."""
         try:
             self._pipe.connect()
         except XenpluginError as exc:
@@ -163,178 +143,160 @@ class SourceMigration:
         except Exception as exc:  # a bug must end the migration, not hang it
             self._fail(ImageError(f"internal error while connecting: {exc!r}"))
         finally:
-            self._linked.set()
+            self._stream_connected.set()
 
     # -- from the near xl -------------------------------------------------------------------------
 
-    def _input(self) -> Iterator[bytes]:
-        """What xl sends, to its end."""
-        idle = True
-        while True:
-            self._check()
-            ready, _, _ = select.select([self._source], [], [], _TICK if idle else _IDLE)
-            if not ready:
-                if not idle:
-                    self._pipe.flush()
-                    idle = True
-                continue
-            data = os.read(self._source, _READ)
-            if not data:
-                return
-            idle = False
-            yield data
-
-    def _pass_on(self, data: bytes) -> None:
+    def _on_xl(self, data: bytes) -> None:
         passing, found = self._forward.feed(data)
         if passing:
             self._pipe.write(passing)
-            self._look_at_memory()
+            self._report_memory()
         for event in found:
-            if isinstance(event, Configuration):
+            if isinstance(event, GuestConfig):
                 self._prepare(event.fields)
-                self._enter("memory")
+                self._phases.enter("memory")
                 self._pipe.write(self._forward.release())
             elif isinstance(event, Suspended):
-                self._stopped = time.monotonic()
-                self._enter("stopped")
+                self._phases.guest_suspended()
+                self._phases.enter("stopped")
                 assert self._disks is not None
-                self._disks.settle()
-            elif isinstance(event, Ended):
+                self._disks.finish()
+            elif isinstance(event, StreamEnd):
                 self._pipe.flush()
                 self._open_gate()
             elif isinstance(event, Cleared):
-                self._advance(OwnershipState.HANDING)
+                self._record.advance(OwnershipState.HANDING)
                 self._release()
 
-    def _look_at_memory(self) -> None:
-        phase, began = self._phase
+    def _report_memory(self) -> None:
         now = time.monotonic()
-        if phase != "memory" or now - self._told < _TELL:
+        if self._phases.phase != "memory" or now - self._reported < _REPORT:
             return
-        self._told = now
-        self._emit(self._pipe.progress(phase, self._memory, now - began))
-        if self._memory - self._pipe.bytes_in < _CLOSING * self._pipe.bytes_on / (now - began):
+        self._reported = now
+        seconds = self._phases.seconds
+        self._emit(self._pipe.progress("memory", self._memory, seconds))
+        if self._memory - self._pipe.bytes_in < _STOP_SOON * self._pipe.bytes_on / seconds:
             assert self._disks is not None
-            self._pipe.close_in()
-            self._disks.close_in()
+            self._pipe.prepare_stop()
+            self._disks.prepare_stop()
 
     def _open_gate(self) -> None:
+        """Wait until every disk is complete, verified and durable at the destination; then let xl's END through."""
         assert self._disks is not None
-        self._results = self._disks.settled()
-        with self._lock:
+        self._results = self._disks.results()
+        with self._gate_lock:
             self._check()
-            self._opened = True
-        self._enter("handover")
+            self._gate_open = True
+        self._phases.enter("handover")
         self._release()
 
     def _release(self) -> None:
         self._pipe.write(self._forward.release())
         self._pipe.flush()
 
-    def _prepare(self, config: dict[str, Any]) -> None:
-        """The guest is known now: the far side is made ready for it, its disks are moved as far as they can be."""
-        with Store() as store:
-            guest = guests.of_config(store, config)
-            disks = guests.check(config, guest, self._notice)
-            self._memory = guests.memory(config)
-            wanted = policy.read(store, guest.uuid, self._config)
-        usual = self._config  # what holds where the policy says nothing, or says it no more
-        values = {name: getattr(wanted, name) for name in ("mode", "rate") if name not in self._given}
-        self._config = replace(self._config, **values)
-        self._pacer.set(self._config.rate / 8)
-        state_dir, mode = self._config.state_dir, self._config.mode
-        recover.clear_way(recover.LocalHost(state_dir, self._notice), guest.uuid)
-        peer = PeerNote(self._host, self._config.ssh, self._config.remote_program)
-        self._record = records.begin(
-            state_dir,
-            records.new(
-                Role.SOURCE, self._id, uuid=guest.uuid, name=guest.name, peer=peer, mode=mode, domid=guest.domid,
-                paused=self._paused, xl=ancestor("xl"),
-            ),
-        )  # fmt: skip
+    def _prepare(self, fields: dict[str, Any]) -> None:
+        """Prepare both sides for the guest, which is known now; in mode live, send its disks until little is
+        left."""
+        usual = self._config  # holds for what the policy does not set, or sets no more
+        leaving = leaving_guest.look_up(fields, usual, self._explicit, self._notice)
+        self._config, self._memory = leaving.config, leaving.memory
+        self._pacer.set(self._config.rate)
+        self._begin_record(leaving)
+        guest, mode = leaving.guest, self._config.mode
         self._publisher = Publisher(guest.uuid, guest.name, self._host, mode)
-        self._following = policy.PolicyFollower(guest.uuid, usual, wanted, self._heed, self._notice)
-        name, uuid = guests.identity(config)  # what the far xl gives it, and the far record has to know it by
-        self._say("guest", {"name": name, "uuid": uuid, "mode": mode, "host": socket.gethostname()})
-        moved = replace(self._config, ssh=self._login.further)
-        if mode == "full":
-            moved = replace(moved, whole=True, level=STORE)
-        live = mode == "live"
-        self._disks = Disks(
-            disks, self._host, moved, self._emit, self._pacer, self._check, watched=live, standby=self._standby
+        self._policy_follower = policy.PolicyFollower(
+            guest.uuid, usual, leaving.policy, self._apply_policy, self._notice
         )
-        total = sum(self._disks.sizes)
-        self._emit(events.Started(f"migrate ({mode})", guest.name, self._host, total, domain=guest.name))
-        try:
-            made = self._disks.open()
-        except RefusedError as exc:  # the far side knows no uuid
-            hint = exc.hint and exc.hint.replace("UUID", guest.uuid)
-            raise RefusedError(exc.message, hint=hint, remote=exc.remote) from None
-        notes = [
-            {"path": disk.path, "size": size, "made": new}
-            for disk, size, new in zip(disks, self._disks.sizes, made, strict=True)
-        ]
-        self._say("disks", notes)
-        own = tuple(DiskNote(disk.path, size) for disk, size in zip(disks, self._disks.sizes, strict=True))
-        self._record = records.note(state_dir, self._record, disks=own)
-        self._await(self._linked)
-        if live:
-            self._enter("disks")
+        self._notes.send(
+            "guest", {"name": leaving.name, "uuid": leaving.uuid, "mode": mode, "host": socket.gethostname()}
+        )
+        self._open_disks(leaving)
+        self._notes.wait(self._stream_connected)
+        if leaving.live:
+            assert self._disks is not None
+            self._phases.enter("disks")
             self._disks.precopy()
-            self._disks.trail()
+            self._disks.follow()
+
+    def _begin_record(self, leaving: LeavingGuest) -> None:
+        guest, config = leaving.guest, leaving.config
+        LocalHost(config.state_dir, self._notice).settle_earlier(guest.uuid)
+        self._record.begin(
+            records.new(
+                Role.SOURCE, self._id, uuid=guest.uuid, name=guest.name, mode=config.mode, domid=guest.domid,
+                peer=PeerNote(self._host, config.ssh, config.remote_program), paused=self._paused,
+                xl=ancestor("xl"),
+            )
+        )  # fmt: skip
+
+    def _open_disks(self, leaving: LeavingGuest) -> None:
+        """Open a session for each disk. Both sides record the disks before any data is sent."""
+        self._disks = disks = Disks(
+            leaving.disks,
+            self._host,
+            leaving.disk_config(self._login.further),
+            self._emit,
+            self._pacer,
+            self._check,
+            live=leaving.live,
+            standby=self._prestarted,
+        )
+        verb = f"migrate ({leaving.config.mode})"
+        self._emit(
+            events.Started(verb, leaving.guest.name, self._host, sum(disks.sizes), domain=leaving.guest.name)
+        )
+        try:
+            made = disks.open()
+        except RefusedError as exc:  # the far side's hint cannot name the guest: it knows only the disk
+            hint = exc.hint and exc.hint.replace("UUID", leaving.guest.uuid)
+            raise RefusedError(exc.message, hint=hint, remote=exc.remote) from None
+        paths = [disk.path for disk in leaving.disks]
+        self._notes.send(
+            "disks",
+            [
+                {"path": path, "size": size, "made": new}
+                for path, size, new in zip(paths, disks.sizes, made, strict=True)
+            ],
+        )
+        self._record.note(disks=tuple(DiskNote(path, size) for path, size in zip(paths, disks.sizes, strict=True)))
 
     # -- from the far side ------------------------------------------------------------------------
 
-    def _answered(self, data: bytes) -> None:
-        """What the far xl says, on its way to the near one; in the session's own thread."""
+    def _on_answer(self, data: bytes) -> None:
+        """Pass the far xl's bytes on to the near one; runs in the session's own thread."""
         passing, found = self._backward.feed(data)
-        self._write(passing)
+        self._xl.write(passing)
         for event in found:
             if isinstance(event, Unpaused):
                 if event.status == 0:
-                    self._started = time.monotonic()
-                    self._advance(OwnershipState.GIVEN)
-                self._write(self._backward.release())
+                    self._phases.guest_runs()
+                    self._record.advance(OwnershipState.GIVEN)
+                self._xl.write(self._backward.release())
             elif isinstance(event, TakenBack):
-                self._advance(OwnershipState.KEPT)
-                self._write(self._backward.release())
+                self._record.advance(OwnershipState.KEPT)
+                self._xl.write(self._backward.release())
 
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        try:
-            while len(view):
-                view = view[os.write(self._sink, view) :]
-        except OSError:
-            raise PeerError("xl of this host has ended") from None
+    # -- events and failures ----------------------------------------------------------------------
 
-    def _heard(self, fields: dict[str, Any]) -> None:
-        if "noted" in fields:
-            self._noted.set()
+    def _emit(self, event: events.Event) -> None:
+        if isinstance(event, events.Progress) and not event.what and self._phases.phase == "memory":
+            return  # little of the disks is sent now; the memory has its own progress
+        with suppress(OSError):  # the process that started this one may have ended
+            self._subscriber(event)
+        if self._publisher is not None:
+            self._publisher(event)
 
-    def _say(self, what: str, value: Any) -> None:
-        """Tell the far side, and wait until it has written it down."""
-        self._noted.clear()
-        self._pipe.note({what: value})
-        self._await(self._noted)
+    def _notice(self, text: str) -> None:
+        self._emit(events.Notice(text))
 
-    def _await(self, event: threading.Event) -> None:
-        while not event.wait(_TICK):
-            self._check()
-
-    def _heed(self, before: policy.Policy, wanted: policy.Policy) -> None:
-        """The guest's policy was changed while it moves: its rate, if that was, holds at once."""
+    def _apply_policy(self, before: policy.Policy, wanted: policy.Policy) -> None:
+        """Apply a change of the guest's policy while it moves: a new rate takes effect at once."""
         if wanted.rate == before.rate:
             return
-        self._pacer.set(wanted.rate / 8)
-        self._notice(f"xenstore: from now on {units.rate(wanted.rate / 8) if wanted.rate else 'no rate limit'}")
-
-    # -- state ------------------------------------------------------------------------------------
-
-    def _advance(self, state: OwnershipState) -> None:
-        with self._lock:
-            if self._record is None:
-                raise PeerError("the far xl answers before it was asked")
-            self._record = records.advance(self._config.state_dir, self._record, state)
+        self._pacer.set(wanted.rate)
+        limit = f"the rate limit is {units.rate(wanted.rate)}" if wanted.rate else "there is no rate limit"
+        self._notice(f"changed in xenstore: from now on {limit}")
 
     def _fail(self, error: XenpluginError) -> None:
         if self._failure is None:
@@ -344,66 +306,36 @@ class SourceMigration:
         if self._failure is not None:
             raise self._failure
 
-    def _enter(self, phase: str) -> None:
-        name, since = self._phase
-        now = time.monotonic()
-        self._phases[name] = round(now - since, 3)
-        self._phase = (phase, now)
-        self._emit(events.Phase(phase))
-
-    def _notice(self, text: str) -> None:
-        self._emit(events.Notice(text))
-
     # -- end --------------------------------------------------------------------------------------
 
-    def _let_go_of_xl(self) -> None:
-        """It sees the end of its protocol, and resumes the guest if that is still its own."""
-        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        os.dup2(nowhere, self._source, inheritable=False)
-        os.dup2(nowhere, self._sink, inheritable=False)
-        os.close(nowhere)
-
-    def _finish(self, failure: XenpluginError | None) -> dict[str, Any]:
+    def _finish(self, failure: XenpluginError | None) -> MigrationResult:
         if self._disks is not None:
             self._disks.close()
-        if self._standby is not None:
-            self._standby.close()
+        if self._prestarted is not None:
+            self._prestarted.close()
         try:
             if failure is not None:
-                self._pipe.close()  # before xl is waited for: the far xl is to let go as well
-            if self._record is not None:
-                host = recover.LocalHost(self._config.state_dir, self._notice)
-                failure = conclude(host, self._record, self._pipe, failure, self._notice)
+                self._pipe.close()  # before the wait for the near xl: the far xl is to end as well
+            if self._record.record is not None:
+                host = LocalHost(self._config.state_dir, self._notice)
+                failure = conclude(host, self._record.record, self._pipe, failure, self._notice)
         finally:
             self._pipe.close()
-            for watcher in (self._publisher, self._following, self._login):
-                if watcher is not None:
-                    watcher.close()
+            for closed in (self._publisher, self._policy_follower, self._login):
+                if closed is not None:
+                    closed.close()
         if failure is not None:
             raise failure
-        self._enter("done")
-        return self._result()
-
-    def _result(self) -> dict[str, Any]:
-        memory = self._pipe.result()
-        disks = self._results
-        return {
-            "seconds": round(time.monotonic() - self._began, 3),
-            "bytes_image": sum(each["bytes_image"] for each in disks),
-            "bytes_data": sum(each["bytes_data"] for each in disks),
-            "bytes_memory": memory["bytes_in"],
-            "bytes_wire": memory["bytes_wire"] + sum(each["bytes_wire"] for each in disks),
-            "phases": self._phases,
-            "downtime": round(self._started - self._stopped, 3) if self._started else None,
-            "cipher": memory["cipher"],
-            "level": memory["level"],
-            "streams": memory["streams"],
-            "resumed": sum(each["resumed"] for each in disks),
-            "sha256": [each["sha256"] for each in disks],
-            "mode": self._config.mode,
-            "disks": disks,
-        }
+        self._phases.enter("done")
+        return MigrationResult.combine(
+            self._pipe.result(),
+            self._results,
+            mode=self._config.mode,
+            seconds=self._phases.total,
+            downtime=self._phases.downtime,
+            phases=self._phases.finished,
+        )
 
 
 def _interrupted() -> Interrupted:
-    return Interrupted("interrupted: the guest stays here", hint="the same command goes on with its disks")
+    return Interrupted("interrupted: the guest stays here", hint="the same command continues with its disks")

@@ -1,15 +1,13 @@
-"""What `xenplugin status` shows: migrations that run, what others left behind, and what to type next.
+"""Collects and shows what `xenplugin status` prints: migrations that run, what others left, and what to type next.
 
-Strategy: the records and journals on this host's disk are enough: nothing is asked over the network, no domain is
-looked at, so that it answers at once and also where xenstore or xl do not. Rows are plain dicts, the public JSON;
-the table is drawn from them.
+It reads only the records and journals on this host's disk, and asks neither the network nor xl, so it answers at
+once, also where xenstore or xl fail. Rows are plain dicts, the public JSON; the table is made from them.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TextIO
@@ -25,18 +23,17 @@ from xenplugin.image.target.partial import partial_name
 from xenplugin.migrate import records
 from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
 from xenplugin.migrate.records import Record
-from xenplugin.migrate.recover import OLD
 from xenplugin.ui import units
 
 RECOVER = "xenplugin recover"
 _WIDTH = 160
-#: What is known and what recovery would do, by state; {peer} is the other host.
+#: What each state means, and what recovery would do about it; {peer} is the other host.
 _MEANS = {
     OwnershipState.MOVING: ("is this host's, perhaps suspended", "resumes it here"),
     OwnershipState.HANDING: ("may run on {peer}, suspended here", "asks {peer}, then resumes or removes it here"),
     OwnershipState.GIVEN: ("runs on {peer}", "removes what is left of it here"),
     OwnershipState.KEPT: ("is this host's, perhaps suspended", "resumes it here"),
-    OwnershipState.REMOVED: ("settled; {peer} has not heard so", "tells {peer}"),
+    OwnershipState.REMOVED: ("settled; {peer} does not know it", "informs {peer}"),
     OwnershipState.RECEIVING: ("is {peer}'s, perhaps a copy in part here", "removes that copy"),
     OwnershipState.CLEARED: ("is this host's if its copy is here", "lets it run here, or leaves it to {peer}"),
     OwnershipState.RUNNING: ("came from {peer}, is this host's", ""),
@@ -50,14 +47,14 @@ def status(
     progress: Callable[[str], Mapping[str, Any] | None] = lambda uuid: None,
     enabled: Callable[[], bool] | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows with a key `kind`:
+    """Return rows, each with a key `kind`:
 
-    - host: `enabled` (whether plain `xl migrate` takes our way; None if that is not known);
-    - migration: `guest uuid role peer mode state pid began` and `progress`, what `progress(uuid)` gives (the nodes
-      in xenstore), None if nothing;
+    - host: `enabled` (whether plain `xl migrate` moves disks; None if unknown);
+    - migration: `guest uuid role peer mode state pid began` and `progress`, the result of `progress(uuid)` (its
+      nodes in xenstore), or None;
     - left: `guest uuid role peer state changed alive settled means next command`: an interrupted migration, or a
-      settled one of which the other host has not heard; `command` is what to type, None for nothing;
-    - image: `target bytes_image bytes_durable created running next`: a copy that is not complete;
+      settled one of which the other host does not know; `command` is what to type, None for nothing;
+    - image: `target bytes_image bytes_durable created running next`: an incomplete copy;
     - unreadable: `path why command`.
 
     Times in seconds of the epoch. Raises ImageError if the state directory cannot be read.
@@ -68,7 +65,7 @@ def status(
         runs = one.driver.alive and one.state not in FINAL
         rows.append(_running(one, progress) if runs else _left(one))
     for bad in unreadable:
-        means = f"look for the guest on both hosts, then rm {bad.path}"
+        means = f"look for the guest on both hosts (xl list), then rm {bad.path}"
         rows.append({"kind": "unreadable", "path": str(bad.path), "why": bad.why, "command": None, "next": means})
     return rows + [_image(state) for state in journal.list_journals(config.state_dir)]
 
@@ -83,8 +80,7 @@ def _running(one: Record, progress: Callable[[str], Mapping[str, Any] | None]) -
 
 def _left(one: Record) -> dict[str, Any]:
     means, recovery = (text.format(peer=one.peer.host) for text in _MEANS[one.state])
-    old = time.time() - one.changed > OLD
-    if one.state in FINAL and old:
+    if one.state in FINAL and one.expired:
         recovery = "removes this old record"
     return {
         "kind": "left", **_names(one), "changed": one.changed, "alive": one.alive, "settled": one.state in FINAL,
@@ -105,12 +101,12 @@ def _image(state: journal.TargetState) -> dict[str, Any]:
     return {
         "kind": "image", "target": state.target, "bytes_image": state.size,
         "bytes_durable": state.size if state.done else min(durable, state.size), "created": state.created,
-        "running": running, "next": "is being written" if running else "the same copy or migration again goes on",
+        "running": running, "next": "is being written" if running else "the same copy or migration again continues",
     }  # fmt: skip
 
 
 def _locked(path: str) -> bool:
-    """Whether a program has the partial file open to write it (image/target/partial.py locks it)."""
+    """Return whether a program is writing the partial file (image/target/partial.py locks it)."""
     with suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
@@ -123,7 +119,7 @@ def _locked(path: str) -> bool:
 
 
 def show(rows: list[dict[str, Any]], out: TextIO) -> None:
-    """The rows as text for a person, with the next command to type."""
+    """Print the rows as a table, with the next command to type."""
     terminal = out.isatty()
     console = Console(file=out, highlight=False, width=None if terminal else _WIDTH)
     for row in rows:
@@ -134,7 +130,7 @@ def show(rows: list[dict[str, Any]], out: TextIO) -> None:
     if not lines:
         console.print(Text("nothing runs, and nothing was left behind"))
         return
-    # Without edges and padding at the ends: what is cut out of it with the mouse can be typed.
+    # No edges and no padding at the ends, so that text copied from it can be typed.
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, folds in (("WHAT", False), ("NAME", True), ("STATE", True), ("NEXT", True)):
         table.add_column(name, no_wrap=not folds, overflow="fold")
@@ -159,7 +155,7 @@ def _migration_line(row: dict[str, Any]) -> _Line:
 
 
 def _how_far(nodes: Mapping[str, str]) -> str:
-    """What stands in xenstore (docs/xenstore.md), for people."""
+    """Return the published progress (docs/xenstore.md) as text."""
     figures = {key: int(nodes[key]) for key in ("percent", "rate", "eta") if nodes.get(key, "").isdecimal()}
     parts = [f"{figures['percent']} %"] if "percent" in figures else []
     parts += [units.rate(figures["rate"] / 8)] if "rate" in figures else []
@@ -168,9 +164,9 @@ def _how_far(nodes: Mapping[str, str]) -> str:
 
 
 def _left_line(row: dict[str, Any]) -> _Line:
-    recovery = f"recover {row['next']}" if row["next"] else "nothing to be done"
+    recovery = f"recover {row['next']}" if row["next"] else "nothing to do"
     if row["alive"]:
-        recovery = f"its xl still ends; then {recovery}"
+        recovery = f"wait until its xl has ended; then {recovery}"
     return "settled" if row["settled"] else "left behind", row["guest"], f"{row['state']}: {row['means']}", recovery
 
 

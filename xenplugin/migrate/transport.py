@@ -1,10 +1,9 @@
-"""What `xl migrate -s 'xenplugin transport' GUEST HOST` runs in place of ssh: xl's protocol on its standard input
-and output, HOST and the command for the far xl as its last arguments.
+"""Runs in ssh's place. `xl migrate -s 'xenplugin transport' GUEST HOST` gives it xl's protocol on its standard
+input and output, and HOST and the command for the far xl as its last arguments.
 
-Strategy: nothing but xl's bytes may ever be written to the output, so both descriptors are set aside first. Who
-wants it given up sends a signal or closes the lifeline (`--lifeline FD`, a socket from `xenplugin migrate`, which
-gets the events as JSON lines); up to the gate that is done in order, after it nothing stops the handover. With a
-lifeline the terminal's own signals stay ignored, here and in every ssh below.
+The migration is given up on a signal, or when the lifeline closes (`--lifeline FD`, a socket from `xenplugin
+migrate`, which gets the events as JSON lines). Until the gate opens it is given up in order; after that nothing
+stops the handover. With a lifeline the terminal's own signals stay ignored, here and in every ssh below.
 """
 
 from __future__ import annotations
@@ -17,66 +16,71 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any
 
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import UsageError
 from xenplugin.migrate.source import SourceMigration
+from xenplugin.results import MigrationResult
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def parse(words: Sequence[str]) -> tuple[str, list[str]]:
-    """(host, words for the far xl) of what xl appends: `HOST xl [-t] [-T] [-v] migrate-receive [-e] [-d] [-p]`.
-    Raises UsageError."""
-    if len(words) < 3 or words[1] != "xl" or "migrate-receive" not in words[2:]:
-        raise UsageError(
-            "xl starts this: xl migrate -s 'xenplugin transport' GUEST HOST",
-            hint="to move a guest: xenplugin migrate GUEST HOST",
-        )
-    # -t has progress overwrite a line, which makes no sense through a pipe.
-    return words[0], [word for word in words[2:] if word != "-t"]
-
-
 def run(
-    words: Sequence[str], config: Config, emit: events.Emit, lifeline: socket.socket | None, given: frozenset[str]
-) -> dict[str, Any]:
-    """Move the guest that xl sends. `given`: settings that win over the guest's policy. Returns the result object.
-    Raises XenpluginError."""
+    words: Sequence[str],
+    config: Config,
+    emit: events.Emit,
+    lifeline: socket.socket | None,
+    explicit: frozenset[str],
+    *,
+    source: int,
+    sink: int,
+) -> MigrationResult:
+    """Move the guest that xl sends through the descriptors `source` and `sink`; `words` are what xl appended.
+    `explicit`: settings that win over the guest's policy. Returns the result. Raises XenpluginError."""
     host, xl_words = parse(words)
-    for number in (0, 1):
-        if not stat.S_ISFIFO(os.fstat(number).st_mode):
-            raise UsageError("xl starts this: xl migrate -s 'xenplugin transport' GUEST HOST")
-    source, sink = os.dup(0), os.dup(1)
-    os.dup2(2, 1)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    migration = SourceMigration(host, xl_words, config, emit, given, source=source, sink=sink)
+    if not all(stat.S_ISFIFO(os.fstat(number).st_mode) for number in (source, sink)):
+        raise _not_from_xl()
+    migration = SourceMigration(host, xl_words, config, emit, explicit, source=source, sink=sink)
 
     def give_up() -> None:
         if not migration.cancel():
-            with suppress(OSError):  # nobody listens
+            with suppress(OSError):  # the supervisor may have ended
                 emit(events.Notice("the guest is being handed over: this cannot be stopped any more"))
 
-    def asked(_number: int, _frame: FrameType | None) -> None:
-        if not migration.connected:
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if not migration.cancellable:
             raise KeyboardInterrupt
         threading.Thread(target=give_up, daemon=True).start()
 
     if lifeline is not None:
-        signal.signal(signal.SIGTERM, asked)
+        signal.signal(signal.SIGTERM, on_signal)
         threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
     else:
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, asked)
+                signal.signal(number, on_signal)
     return migration.run()
 
 
+def parse(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Split what xl appends, `HOST xl [-t] [-T] [-v] migrate-receive [-e] [-d] [-p]`, into the host and the words
+    for the far xl. Raises UsageError."""
+    if len(words) < 3 or words[1] != "xl" or "migrate-receive" not in words[2:]:
+        raise _not_from_xl()
+    # -t makes progress overwrite its line, which makes no sense through a pipe.
+    return words[0], [word for word in words[2:] if word != "-t"]
+
+
+def _not_from_xl() -> UsageError:
+    return UsageError(
+        "only xl starts this: xl migrate -s 'xenplugin transport' GUEST HOST",
+        hint="to move a guest: xenplugin migrate GUEST HOST",
+    )
+
+
 def _watch(lifeline: socket.socket) -> None:
-    """Nobody holds the other end any more, or it says something: that is the wish to give it up."""
+    """Give the migration up when the lifeline closes, or the supervisor sends something over it."""
     with suppress(OSError):
         lifeline.recv(1)
     os.kill(os.getpid(), signal.SIGTERM)

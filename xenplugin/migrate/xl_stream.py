@@ -1,14 +1,14 @@
-"""The stream of a migrating domain, followed as it passes: where its records begin and end, and what they mean.
+"""The grammar of a migrating domain's stream: where the guest is suspended, and where the stream ends. Pure.
 
-Strategy: bytes in, events out, pure; nothing is kept but the headers of records, so that a stream of any size is
-followed in constant memory. The bytes themselves are the caller's: an event says how many of them, counted from
-the stream's beginning, belong to what came before. Only what names lengths is read; contents are the
-hypervisor's business. Two nested formats (Xen's docs/specs):
+Only headers of records are kept, so a stream of any size is followed in constant memory. Contents are the
+hypervisor's business: only the fields that give versions, types and lengths are read. Two nested formats (Xen's
+docs/specs):
 
-- libxl, version 2 ("LibxlFmt"): header of 16 bytes, then records, one of which (LIBXC_CONTEXT) is followed by
-- libxc, version 3 ("XENF"): headers of 24 and 16 bytes, then records up to END; then libxl's go on up to its END.
+- libxl, version 2 ("LibxlFmt"): a header of 16 bytes, then records, one of which (LIBXC_CONTEXT) is followed by
+- libxc, version 2 or 3 ("XENF"): headers of 24 and 16 bytes, then records up to END; then libxl's records go on up
+  to its own END.
 
-Each header says in which byte order what follows is written. All records are padded to 8 bytes.
+Each header gives the byte order of what follows. All records are padded to 8 bytes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ import struct
 from collections.abc import Generator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Any
 
 from xenplugin.errors import PeerError
+from xenplugin.migrate.incremental import IncrementalParser, Steps
 
 _LIBXL = struct.Struct(">8sII")
 _LIBXC = struct.Struct(">QIIHHI")
 _RECORD = 8
 _DOMAIN = 16
+#: Size of an END record: type and length, both 0.
+_END = 8
 _LIBXL_MAGIC, _LIBXL_VERSION = b"LibxlFmt", 2
 _LIBXC_MARKER, _LIBXC_MAGIC, _LIBXC_VERSIONS = (1 << 64) - 1, 0x58454E46, (2, 3)
 _BIG_ENDIAN, _LEGACY = 1, 2
@@ -33,7 +36,7 @@ _OPTIONAL = 1 << 31
 _LONGEST = 128 << 20
 
 
-class Libxl(IntEnum):
+class LibxlRecord(IntEnum):
     """Types of libxl's records."""
 
     END = 0
@@ -44,7 +47,7 @@ class Libxl(IntEnum):
     CHECKPOINT_STATE = 5
 
 
-class Libxc(IntEnum):
+class LibxcRecord(IntEnum):
     """Types of libxc's records."""
 
     END = 0x00
@@ -68,159 +71,83 @@ class Libxc(IntEnum):
     X86_MSR_POLICY = 0x12
 
 
-@dataclass(frozen=True)
-class Begun:
-    """A record's header was read. `at`: the record's first byte; `length` of its body without padding, bytes."""
-
-    at: int
-    kind: Libxl | Libxc
-    length: int
+_LIBXC_TYPES = frozenset(LibxcRecord)
 
 
 @dataclass(frozen=True)
-class Domain:
-    """The domain's header was read. `pv`: else it uses hardware virtualisation; `xen`: what wrote the stream."""
+class Part:
+    """A part of one direction of xl's protocol: the offsets of its first byte and of the byte after its last."""
 
     at: int
-    pv: bool
-    page: int
-    xen: tuple[int, int]
+    end: int
 
 
-@dataclass(frozen=True)
-class Suspended:
-    """libxc's END was read, which begins at byte `at`: the guest stands still, and its memory is in the stream."""
-
-    at: int
+class Suspended(Part):
+    """libxc's END record: the guest is suspended, and its memory is in the stream."""
 
 
-@dataclass(frozen=True)
-class Ended:
-    """libxl's END was read, which begins at byte `at` and is the last of the stream."""
-
-    at: int
+class StreamEnd(Part):
+    """libxl's END record, the last bytes of the stream (message 3): the gate."""
 
 
-Event: TypeAlias = Begun | Domain | Suspended | Ended
-
-
-class Follower:
-    """Follows one stream. `at` is how many bytes it has seen. Any method raises PeerError for what is no stream."""
-
-    def __init__(self) -> None:
-        self.at = 0
-        self._steps = self._follow()
-        self._want = next(self._steps)  # bytes; negative: to be passed over
-        self._have = bytearray()
-        self._events: list[Event] = []
-        self._over = False
-
-    @property
-    def ended(self) -> bool:
-        """Whether libxl's END was seen: not one more byte may come."""
-        return self._over
-
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Event]:
-        """The events of the next bytes, however they are cut. Raises PeerError, also for bytes after the end."""
-        events, taken = self.take(data)
-        if taken < len(data):
-            raise PeerError(f"{len(data) - taken} bytes follow the end of the domain's stream")
-        return events
-
-    def take(self, data: bytes | bytearray | memoryview) -> tuple[list[Event], int]:
-        """As `feed`, and how many bytes were taken: what follows the stream's end is left. Raises PeerError."""
-        view = memoryview(data)
-        while len(view) and not self._over:
-            if self._want < 0:
-                count = min(len(view), -self._want)
-                self._want += count
-            else:
-                count = min(len(view), self._want - len(self._have))
-                self._have += view[:count]
-            self.at += count
-            view = view[count:]
-            if self._want < 0 or len(self._have) < self._want:
-                continue
-            have, self._have = bytes(self._have), bytearray()
-            self._advance(have)
-        events, self._events = self._events, []
-        return events, len(data) - len(view)
-
-    def finish(self) -> None:
-        """No more bytes come. Raises PeerError unless that was the stream's end."""
-        if not self._over:
-            raise PeerError(f"the domain's stream is cut off after {self.at} bytes")
-
-    def _advance(self, have: bytes) -> None:
+def libxl_stream(parser: IncrementalParser[Any]) -> Steps:
+    """Parse one stream up to libxl's END. Emits Suspended and StreamEnd. Raises PeerError if it is malformed."""
+    magic, version, options = _LIBXL.unpack((yield _LIBXL.size))
+    if magic != _LIBXL_MAGIC:
+        raise PeerError(f"this is not libxl's migration stream (it begins with {magic!r})")
+    if version != _LIBXL_VERSION or options & _LEGACY:
+        raise PeerError(
+            f"libxl's migration stream has version {version}{' (legacy)' if options & _LEGACY else ''};"
+            f" this program supports version {_LIBXL_VERSION}",
+            hint="both hosts need Xen 4.6 or newer",
+        )
+    order = ">" if options & _BIG_ENDIAN else "<"
+    while True:
+        at = parser.at
+        number, length = yield from _record_header(order)
         try:
-            self._want = self._steps.send(have)
-        except StopIteration:
-            self._over = True
-
-    # What follows reads like the formats: each yield asks for bytes (n), or passes over them (-n).
-
-    def _follow(self) -> Generator[int, bytes, None]:
-        magic, version, options = _LIBXL.unpack((yield _LIBXL.size))
-        if magic != _LIBXL_MAGIC:
-            raise PeerError(f"this is not libxl's migration stream (it begins with {magic!r})")
-        if version != _LIBXL_VERSION or options & _LEGACY:
-            raise PeerError(
-                f"libxl's migration stream has version {version}{' (legacy)' if options & _LEGACY else ''},"
-                f" this program knows {_LIBXL_VERSION}",
-                hint="both hosts need Xen 4.6 or newer",
-            )
-        order = ">" if options & _BIG_ENDIAN else "<"
-        while True:
-            at, number, length = yield from self._record(order)
-            try:
-                kind = Libxl(number)
-            except ValueError:
-                raise PeerError(f"libxl's migration stream has a record of unknown type {number:#x}") from None
-            self._events.append(Begun(at, kind, length))
-            yield from _pass(length)
-            if kind is Libxl.LIBXC_CONTEXT:
-                yield from self._libxc()
-            elif kind is Libxl.END:
-                self._events.append(Ended(at))
-                return
-
-    def _libxc(self) -> Generator[int, bytes, None]:
-        marker, magic, version, options, _, _ = _LIBXC.unpack((yield _LIBXC.size))
-        if marker != _LIBXC_MARKER or magic != _LIBXC_MAGIC:
-            raise PeerError("what libxl announces as a domain's image is none")
-        if version not in _LIBXC_VERSIONS:
-            raise PeerError(f"the domain's image has version {version}, this program knows 2 and 3")
-        order = ">" if options & _BIG_ENDIAN else "<"
-        at = self.at
-        kind, shift, _, major, minor = struct.unpack(f"{order}IHHII", (yield _DOMAIN))
-        if kind not in (1, 2) or not 12 <= shift <= 30:
-            raise PeerError(f"a domain of unknown type {kind} with pages of 2^{shift} bytes")
-        self._events.append(Domain(at, kind == 1, 1 << shift, (major, minor)))
-        while True:
-            at, number, length = yield from self._record(order)
-            try:
-                record = Libxc(number & ~_OPTIONAL)
-            except ValueError:
-                if not number & _OPTIONAL:
-                    raise PeerError(f"the domain's image has a record of unknown type {number:#x}") from None
-            else:
-                self._events.append(Begun(at, record, length))
-                if record is Libxc.END:
-                    self._events.append(Suspended(at))
-                    yield from _pass(length)
-                    return
-            yield from _pass(length)
-
-    def _record(self, order: str) -> Generator[int, bytes, tuple[int, int, int]]:
-        at = self.at
-        number, length = struct.unpack(f"{order}II", (yield _RECORD))
-        if length > _LONGEST:
-            raise PeerError(f"a record of {length} bytes in the domain's stream")
-        return at, number, length
+            kind = LibxlRecord(number)
+        except ValueError:
+            raise PeerError(f"libxl's migration stream has a record of unknown type {number:#x}") from None
+        yield from _skip_body(length)
+        if kind is LibxlRecord.LIBXC_CONTEXT:
+            yield from _libxc_image(parser)
+        elif kind is LibxlRecord.END:
+            parser.events.append(StreamEnd(at, at + _END))
+            return
 
 
-def _pass(length: int) -> Generator[int, bytes, None]:
-    """Over a body and its padding."""
+def _libxc_image(parser: IncrementalParser[Any]) -> Steps:
+    marker, magic, version, options, _, _ = _LIBXC.unpack((yield _LIBXC.size))
+    if marker != _LIBXC_MARKER or magic != _LIBXC_MAGIC:
+        raise PeerError("libxl announces a domain's image, and something else follows")
+    if version not in _LIBXC_VERSIONS:
+        raise PeerError(f"the domain's image has version {version}; this program supports versions 2 and 3")
+    order = ">" if options & _BIG_ENDIAN else "<"
+    kind, shift, _, _, _ = struct.unpack(f"{order}IHHII", (yield _DOMAIN))
+    if kind not in (1, 2) or not 12 <= shift <= 30:
+        raise PeerError(f"the domain's image has unknown type {kind} or an invalid page size (2^{shift} bytes)")
+    while True:
+        at = parser.at
+        number, length = yield from _record_header(order)
+        if number & ~_OPTIONAL not in _LIBXC_TYPES and not number & _OPTIONAL:
+            raise PeerError(f"the domain's image has a record of unknown type {number:#x}")
+        yield from _skip_body(length)
+        if number & ~_OPTIONAL == LibxcRecord.END:
+            parser.events.append(Suspended(at, at + _END))
+            return
+
+
+def _record_header(order: str) -> Generator[int, bytes, tuple[int, int]]:
+    """Read a record's header. Returns its type and the length of its body in bytes, without padding."""
+    number, length = struct.unpack(f"{order}II", (yield _RECORD))
+    if length > _LONGEST:
+        raise PeerError(f"the domain's stream has a record of {length} bytes, more than Xen allows")
+    return number, length
+
+
+def _skip_body(length: int) -> Steps:
+    """Skip a record's body and its padding."""
     padded = -(-length // 8) * 8
     if padded:
         yield -padded

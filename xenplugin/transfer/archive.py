@@ -22,7 +22,9 @@ from xenplugin.image.source.raw import Source
 from xenplugin.image.target.null_sink import NullSink
 from xenplugin.image.target.sink import Sink, open_sink
 from xenplugin.link.rate import Pacer
-from xenplugin.transfer.packing import WORKERS, Packing, SinglePassTracker, allocated
+from xenplugin.results import TransferResult
+from xenplugin.transfer.chunk_tracker import SinglePassTracker
+from xenplugin.transfer.packing import WORKERS, PackerPool, allocated
 from xenplugin.transfer.plan import Plan
 from xenplugin.transfer.writer_pool import FrameWriter, PoolWorker
 from xenplugin.wire import states
@@ -35,9 +37,8 @@ _TICK = 0.1
 FILE_LEVEL = 3
 
 
-def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.Emit) -> dict[str, Any]:
-    """Write `source` as a sealed stream to `path` (whole, or not at all). Returns the result object.
-    Raises XenpluginError."""
+def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.Emit) -> TransferResult:
+    """Write `source` as a sealed stream to `path`, whole or not at all. Raises XenpluginError."""
     if os.path.exists(path):
         raise RefusedError(f"{path} exists already", hint="remove it, or choose another name")
     began = time.monotonic()
@@ -63,24 +64,21 @@ def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.
             with contextlib.suppress(OSError):
                 os.unlink(partial)
     seconds = time.monotonic() - began
-    return {
-        "seconds": round(seconds, 3),
-        "bytes_image": source.size,
-        "bytes_data": sealing.packing.tally.data,
-        "bytes_wire": sealing.written,
-        "phases": {"transfer": round(seconds, 3)},
-        "downtime": None,
-        "cipher": sealing.cipher.label,
-        "level": sealing.ladder.level,
-        "streams": 0,
-        "resumed": 0,
-        "sha256": text(root),
-    }
+    return TransferResult(
+        seconds=seconds,
+        bytes_image=source.size,
+        bytes_data=sealing.packers.tally.data,
+        bytes_wire=sealing.written,
+        phases={"transfer": seconds},
+        cipher=sealing.cipher.label,
+        level=sealing.adaptive.level,
+        sha256=text(root),
+    )
 
 
 def _nameless(folder: str) -> tuple[int, str | None]:
-    """A new file in `folder`, open for writing, without a name, so that nothing is left however this ends;
-    where the file system cannot do that, (descriptor, its name). Raises OSError."""
+    """Make a file in `folder`, open for writing, without a name, so that nothing is left however this ends. Returns
+    (descriptor, None), or (descriptor, name) where the file system cannot do that. Raises OSError."""
     try:
         return os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600), None
     except OSError as exc:
@@ -90,7 +88,7 @@ def _nameless(folder: str) -> tuple[int, str | None]:
 
 
 def _give_name(descriptor: int, partial: str | None, folder: str, path: str) -> None:
-    """Let the finished file be `path`, durably. Raises FileExistsError (as rename would not), OSError."""
+    """Give the finished file the name `path`, durably. Raises FileExistsError (as rename would not), OSError."""
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         # Python follows the link in /proc only if a directory is given as well.
@@ -101,45 +99,45 @@ def _give_name(descriptor: int, partial: str | None, folder: str, path: str) -> 
 
 
 class _Sealing:
-    """Workers pack side by side; who has packed a chunk writes it, one at a time."""
+    """Writes a sealed file. Workers pack side by side; the one that has packed a chunk writes it, one at a time."""
 
     def __init__(self, source: Source, file: BinaryIO, secret: bytes, config: Config) -> None:
         self.cipher = cipher_named(config.cipher)
-        self.ladder = AdaptiveLevel(FILE_LEVEL if config.level is None else config.level, WORKERS)
+        self.adaptive = AdaptiveLevel(FILE_LEVEL if config.level is None else config.level, WORKERS)
         self.written = 0
         self._allocated = allocated(source)
         self._file = file
         self._failure: XenpluginError | None = None
         self._lock = threading.Lock()
-        self._pacer = Pacer(config.rate / 8) if config.rate else None
+        self._pacer = Pacer(config.rate) if config.rate else None
         preamble = Preamble(self.cipher, Carrier.FILE, 0, secrets.token_bytes(16), secrets.token_bytes(32))
         self._writer = Writer(Keys(secret, FILE_RANDOM).forward(preamble))
         self._write(preamble.pack())
         self._plan = Plan(source.runs())
         self._put(Image(source.size))
-        self._book = SinglePassTracker(source.size, None)
-        self.packing = Packing(source, self._plan, self._book, self.ladder, self._put, self._fail)
+        self._tracker = SinglePassTracker(source.size, None)
+        self.packers = PackerPool(source, self._plan, self._tracker, self.adaptive, self._put, self._fail)
 
     def run(self, emit: events.Emit) -> bytes:
-        """All of it. Returns the image digest."""
+        """Write all of the file. Returns the image digest."""
         began = time.monotonic()
-        self.packing.start(wait=False)
+        self.packers.start(wait=False)
         try:
             while not self._plan.wait_covered(_TICK):
                 self._report(emit, began)
         finally:
             self._plan.close()
-            self.packing.join()
+            self.packers.join()
         self._report(emit, began)
-        root = self._book.digest.root()
+        root = self._tracker.digest.root()
         self._put(End(root))
         return root
 
     def _report(self, emit: events.Emit, began: float) -> None:
         if self._failure is not None:
             raise self._failure
-        tally, seconds = self.packing.tally, time.monotonic() - began
-        emit(events.Progress(tally.done, self._allocated, tally.data, self.written, self.ladder.level, seconds))
+        tally, seconds = self.packers.tally, time.monotonic() - began
+        emit(events.Progress(tally.done, self._allocated, tally.data, self.written, self.adaptive.level, seconds))
 
     def _put(self, frame: Frame) -> None:
         try:
@@ -170,9 +168,9 @@ def unseal(
     config: Config,
     attached: Callable[[str], str | None],
     emit: events.Emit,
-) -> dict[str, Any]:
-    """Write the image in the sealed file `path` to `target`; None: only check it. Returns the result
-    object. Raises XenpluginError; then nothing is left at the target."""
+) -> TransferResult:
+    """Write the image in the sealed file `path` to `target`; None: only check it. Raises XenpluginError;
+    then nothing is left at the target."""
     began = time.monotonic()
     emit(events.Phase("transfer"))
     try:
@@ -186,6 +184,8 @@ def unseal(
 
 
 class _Opening:
+    """Reads a sealed file."""
+
     def __init__(
         self,
         file: BinaryIO,
@@ -201,65 +201,63 @@ class _Opening:
         self._config = config
         self._attached = attached
         self._keys = Keys(secret, FILE_RANDOM)
-        self._read = 0
-        self._writing: FrameWriter | None = None
+        self._read = 0  # bytes of the file
 
-    def run(self, emit: events.Emit, began: float) -> dict[str, Any]:
+    def run(self, emit: events.Emit, began: float) -> TransferResult:
+        """Read all of the file. `began`: when this was started, on the monotonic clock."""
         reader = Reader(states.FORWARD_FILE, accept=self._accept)
-        try:
-            return self._run(reader, emit, began)
-        except BaseException:
-            if self._writing is not None and not self._writing.settled:
-                with contextlib.suppress(XenpluginError):
-                    self._writing.sink.discard()
-            raise
-
-    def _run(self, reader: Reader, emit: events.Emit, began: float) -> dict[str, Any]:
         frames = self._frames(reader)
         image = next(frames, None)
-        if not isinstance(image, Image):
+        if not isinstance(image, Image) or reader.preamble is None:
             reader.finish()
             raise TamperError("the sealed stream is cut off")
-        writing = self._writing = FrameWriter(self._open(image.size))
-        hand = PoolWorker(writing)
+        writer = FrameWriter(self._open(image.size))
+        try:
+            data = self._write(frames, writer, emit, began)
+            reader.finish()
+            if not writer.complete:
+                raise TamperError(f"{writer.digest.missing()} chunks are missing from the sealed file")
+            emit(events.Phase("finish"))
+            digest = writer.commit()
+        except BaseException:
+            if not writer.committed:
+                with contextlib.suppress(XenpluginError):
+                    writer.sink.discard()
+            raise
+        seconds = time.monotonic() - began
+        return TransferResult(
+            seconds=seconds,
+            bytes_image=image.size,
+            bytes_data=data,
+            bytes_wire=self._total,
+            phases={"transfer": seconds},
+            cipher=reader.preamble.cipher.label,
+            level=None,
+            sha256=text(digest),
+        )
+
+    def _write(self, frames: Iterator[Frame], writer: FrameWriter, emit: events.Emit, began: float) -> int:
+        """Write what `frames` describe. Returns the bytes of data they held."""
+        worker = PoolWorker(writer)
         data = 0
         reported = began
         for frame in frames:
             if isinstance(frame, Chunk) and frame.known_map:
-                raise PeerError("a sealed file that refers to blocks it does not hold")
+                raise PeerError("the sealed file refers to blocks that it does not contain")
             if isinstance(frame, Chunk | Zeros):
-                data += hand.write(frame)
+                data += worker.write(frame)
             elif isinstance(frame, End):
-                writing.finish(frame)
+                writer.finish(frame)
             if time.monotonic() - reported > _TICK:
                 reported = time.monotonic()
                 emit(events.Progress(self._read, self._total, data, self._read, 0, reported - began))
-        reader.finish()
-        if not writing.complete:
-            raise TamperError(f"{writing.digest.missing()} chunks are missing from the sealed file")
-        emit(events.Phase("finish"))
-        assert reader.preamble is not None
-        root = writing.settle()
-        seconds = time.monotonic() - began
-        return {
-            "seconds": round(seconds, 3),
-            "bytes_image": image.size,
-            "bytes_data": data,
-            "bytes_wire": self._total,
-            "phases": {"transfer": round(seconds, 3)},
-            "downtime": None,
-            "cipher": reader.preamble.cipher.label,
-            "level": None,
-            "streams": 0,
-            "resumed": 0,
-            "sha256": text(root),
-        }
+        return data
 
     def _accept(self, preamble: Preamble) -> Aead:
         if preamble.carrier is not Carrier.FILE:
-            raise PeerError("the record of a connection, not a sealed file")
+            raise PeerError("the file holds the bytes of a connection, not a sealed image")
         if preamble.number != 0:
-            raise PeerError(f"a sealed file with the number {preamble.number}")
+            raise PeerError(f"the sealed file has the number {preamble.number} instead of 0")
         return self._keys.forward(preamble)
 
     def _frames(self, reader: Reader) -> Iterator[Frame]:

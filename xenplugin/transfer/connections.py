@@ -1,7 +1,8 @@
-"""The connections of a session as its acceptor has them: who may come in, who is there, and who is quiet.
+"""The connections that the destination of a session has accepted.
 
-Whoever connects is a stranger until a frame of his opens. What strangers send touches nothing of the session,
-though they may have seen its name on the path; what a known connection sends can end it.
+A peer that connects is a stranger until it has proved itself by a frame that is authentic. What strangers send
+touches nothing of the session, though they may have seen its identifier on the path; what a known connection sends
+can end the session.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from xenplugin.codec.seal import Aead, Keys
 from xenplugin.errors import PeerError, XenpluginError
@@ -19,13 +21,13 @@ from xenplugin.link import listener, tcp
 from xenplugin.link.endpoint import Endpoint, SocketEndpoint
 from xenplugin.transfer.job import Job
 from xenplugin.wire import states
-from xenplugin.wire.frames import Frame, Ping, Welcome
+from xenplugin.wire.frames import Frame, Welcome
 from xenplugin.wire.preamble import Carrier, Preamble
 from xenplugin.wire.session import Reader, Writer
 
 
 class AcceptedConnection:
-    """One connection; writing is safe from any thread."""
+    """One connection; `send` is safe from any thread."""
 
     def __init__(self, number: int, endpoint: Endpoint, writer: Writer) -> None:
         self.number = number
@@ -34,60 +36,61 @@ class AcceptedConnection:
         self._lock = threading.Lock()
 
     def send(self, frame: Frame) -> None:
-        """Raises OSError."""
+        """Seal and send one frame. Raises OSError."""
         with self._lock:
             self.endpoint.send(*self._writer.pack(frame))
 
 
-class Connections:
-    """The connections of `job`; data connections keep to `table`. `serve(line, frames)` handles one to its end;
-    `failed` is told what ends the session; `silence`: seconds without a word after which a connection is lost."""
+#: Handles the frames of one connection to its end.
+FrameHandler: TypeAlias = Callable[[AcceptedConnection, Iterator[Frame]], None]
 
-    def __init__(
-        self,
-        job: Job,
-        keys: Keys,
-        table: states.Table,
-        silence: float,
-        serve: Callable[[AcceptedConnection, Iterator[Frame]], None],
-        failed: Callable[[BaseException], None],
-    ) -> None:
+
+class Connections:
+    """The connections of `job`, of which data connections keep to `table`. One on which nothing came for `silence`
+    seconds is lost."""
+
+    def __init__(self, job: Job, keys: Keys, table: states.Table, silence: float) -> None:
         self._job = job
         self._keys = keys
         self._table = table
         self._silence = silence
-        self._serve = serve
-        self._failed = failed
-        self._lines: dict[int, AcceptedConnection] = {}
+        self._connections: dict[int, AcceptedConnection] = {}
         self._numbers = {0}
         self._lock = threading.Lock()
 
     def accept_control(self, preamble: Preamble) -> Aead:
-        """What opens the control channel. Raises PeerError."""
+        """Return the opener of the control channel's frames. Raises PeerError."""
         if preamble.number != 0:
             raise PeerError("the control channel must be connection 0")
         return self._accept(preamble)
 
     def add_control(self, endpoint: Endpoint, preamble: Preamble) -> AcceptedConnection:
-        """The control channel, whose first frame opened."""
+        """Add the control channel, whose first frame was authentic."""
         control = AcceptedConnection(0, endpoint, Writer(self._keys.backward(preamble)))
-        self._lines[0] = control
+        self._connections[0] = control
         return control
 
     def _accept(self, preamble: Preamble) -> Aead:
         job = self._job
         if preamble.session != job.session or preamble.carrier is not Carrier.CONNECTION:
-            raise PeerError("a connection of another session")
+            raise PeerError("a connection belongs to another session")
         if preamble.cipher is not job.cipher:
-            raise PeerError("a connection with another cipher than was agreed")
+            raise PeerError("a connection uses another cipher than the job")
         return self._keys.forward(preamble)
 
     def _check(self, number: int) -> None:
         if number in self._numbers:
-            raise PeerError(f"connection number {number} again")
+            raise PeerError(f"connection number {number} is used twice")
 
-    def welcome(self, sock: socket.socket, known: Callable[[], None]) -> None:
-        """A connection that must first prove itself; then it is served to its end (listener.Listener)."""
+    def serve(
+        self,
+        handle: FrameHandler,
+        failed: Callable[[BaseException], None],
+        sock: socket.socket,
+        known: Callable[[], None],
+    ) -> None:
+        """Wait until the peer behind `sock` has proved itself, call `known` (link.listener), and have `handle` take
+        its frames to the connection's end. `failed` is called with an error that ends the session."""
         endpoint = SocketEndpoint(sock)
         preambles: list[Preamble] = []
 
@@ -97,7 +100,7 @@ class Connections:
                 self._check(preamble.number)
             return self._accept(preamble)
 
-        line: AcceptedConnection | None = None
+        connection: AcceptedConnection | None = None
         try:
             reader = Reader(self._table, accept=accept, size=self._job.size)
             frames = receive(endpoint, reader)
@@ -108,51 +111,49 @@ class Connections:
                 self._check(preambles[0].number)
                 self._numbers.add(preambles[0].number)
             known()
-            line = AcceptedConnection(preambles[0].number, endpoint, Writer(self._keys.backward(preambles[0])))
+            writer = Writer(self._keys.backward(preambles[0]))
+            connection = AcceptedConnection(preambles[0].number, endpoint, writer)
             tcp.tune(sock, self._silence, None)
             silence = struct.pack("=QQ", math.ceil(self._silence), 0)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
-            line.send(Welcome("{}"))  # before another thread may send a ping
+            connection.send(Welcome("{}"))  # before another thread may send a ping
             with self._lock:
-                self._lines[line.number] = line
-            self._serve(line, frames)
+                self._connections[connection.number] = connection
+            handle(connection, frames)
         except OSError:
             pass  # lost: the source notices as well, and comes again under a new number
         except XenpluginError as exc:
-            if line is not None:
-                self._failed(exc)
+            if connection is not None:
+                failed(exc)
         except Exception as exc:  # a bug must end the session, not hang it
-            self._failed(exc)
+            failed(exc)
         finally:
-            if line is not None:
+            if connection is not None:
                 with self._lock:
-                    self._lines.pop(line.number, None)
+                    self._connections.pop(connection.number, None)
             endpoint.close()
 
-    def ping(self) -> None:
-        """Say on each connection that this side is alive."""
+    def alive(self) -> list[AcceptedConnection]:
+        """Return the connections there are, the control channel included."""
         with self._lock:
-            lines = list(self._lines.values())
-        for line in lines:
-            with contextlib.suppress(OSError):
-                line.send(Ping())
+            return list(self._connections.values())
 
     def close(self) -> None:
         """End all but the control channel."""
-        for line in list(self._lines.values()):
-            if line.number:
-                line.endpoint.close()
+        for connection in self.alive():
+            if connection.number:
+                connection.endpoint.close()
 
 
 def receive(endpoint: Endpoint, reader: Reader) -> Iterator[Frame]:
-    """Frames until the far side closes. Raises OSError, TamperError, PeerError."""
+    """Yield frames until the source closes. Raises OSError, TamperError, PeerError."""
     while count := endpoint.receive_into(reader.space()):
         yield from reader.advance(count)
 
 
 @contextlib.contextmanager
 def _patience(endpoint: Endpoint) -> Iterator[None]:
-    timer = threading.Timer(listener.STRANGER_SECONDS, endpoint.close)
+    timer = threading.Timer(listener.UNPROVEN_SECONDS, endpoint.close)
     timer.daemon = True
     timer.start()
     try:

@@ -1,4 +1,4 @@
-"""The destination tells the source what it has: the base's index, sent as it is computed.
+"""Sends the source the index of the target's old content, as it is computed.
 
 It runs at most INDEX_AHEAD chunks ahead of what has arrived, so that the source need not keep more.
 """
@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 from xenplugin.geometry import BLOCK, block_count, chunk_length
 from xenplugin.image.index.digest import ZERO_LEAF
-from xenplugin.image.index.items import IndexLeaves, IndexZeros
+from xenplugin.image.target.base_index import IndexLeaves, IndexZeros
 from xenplugin.image.target.sink import Sink
 from xenplugin.transfer.remote_index import INDEX_AHEAD
 from xenplugin.wire.frames import INDEX_CHUNKS, LEAF, Index, IndexRun
 
 
 class IndexSender:
-    """Describes the base of `sink` through `send`."""
+    """Sends the index of the old content of `sink` through `send`."""
 
     def __init__(self, sink: Sink, send: Callable[[Index | IndexRun], None]) -> None:
         self._sink = sink
@@ -27,7 +27,7 @@ class IndexSender:
         self._moved = threading.Condition()
 
     def run(self) -> None:
-        """Describe all of it, or until closed. Raises OSError (from `send`), XenpluginError."""
+        """Send all of the index, unless closed before. Raises OSError (from `send`), XenpluginError."""
         batch: list[tuple[int, bytes]] = []
         first = 0
         for item in self._sink.index():
@@ -37,29 +37,29 @@ class IndexSender:
                 if len(batch) < INDEX_CHUNKS:
                     continue
             if batch:
-                self._pace(Index(first, tuple(batch)))
+                self._send_paced(Index(first, tuple(batch)))
                 batch = []
             if not isinstance(item, IndexLeaves):
-                self._pace(IndexRun(item.first, item.count, isinstance(item, IndexZeros)))
+                self._send_paced(IndexRun(item.first, item.count, isinstance(item, IndexZeros)))
             if self._closed:
                 return
         if batch:
-            self._pace(Index(first, tuple(batch)))
+            self._send_paced(Index(first, tuple(batch)))
 
     def reached(self, stop: int) -> None:
-        """Chunks up to `stop` have arrived."""
+        """Note that chunks up to `stop` have arrived."""
         if stop > self._highest:
             with self._moved:
                 self._highest = max(self._highest, stop)
                 self._moved.notify_all()
 
     def close(self) -> None:
-        """Nobody needs the rest."""
+        """Send nothing more; from any thread."""
         with self._moved:
             self._closed = True
             self._moved.notify_all()
 
-    def _pace(self, frame: Index | IndexRun) -> None:
+    def _send_paced(self, frame: Index | IndexRun) -> None:
         with self._moved:
             self._moved.wait_for(lambda: frame.first < self._highest + INDEX_AHEAD or self._closed)
         if not self._closed:
@@ -67,7 +67,7 @@ class IndexSender:
 
 
 def _without_zeros(leaves: bytes, length: int) -> tuple[int, bytes]:
-    """(zero map, the other leaves); a short last block is never said to be zero."""
+    """Return (zero map, the other leaves); a short last block is never called zero."""
     zero_map, others = 0, []
     for block in range(block_count(length)):
         leaf = leaves[block * LEAF : (block + 1) * LEAF]

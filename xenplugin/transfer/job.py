@@ -1,4 +1,4 @@
-"""The job: what the source asks of the far side, one line of JSON (docs/wire-format.md, section 4)."""
+"""The job: what the source asks of the destination, one line of JSON (docs/wire-format.md, section 4)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _FIELDS: dict[str, dict[str, type]] = {
 
 @dataclass(frozen=True)
 class Job:
-    """`kind`: IMAGE (then `size` bytes go to `path`; `whole`: whatever that holds is no base; `live`: the image
-    is written to meanwhile; `disk`: what it is called, image.safety.shared_storage) or DOMAIN (then `details`).
-    `local`: both sides are on this machine."""
+    """What to receive. `kind` IMAGE: `size` bytes go to `path`; `whole`: send all of it, whatever the target holds;
+    `live`: the image is written to meanwhile; `disk`: its identity (image.safety.shared_storage). `kind` DOMAIN: a
+    stream, described by `details`. `local`: both sides are on this machine."""
 
     secret: bytes = field(repr=False)
     session: bytes
@@ -39,12 +39,12 @@ class Job:
 
     @classmethod
     def fresh(cls, cipher: str | None, local: bool, **fields: Any) -> Job:
-        """A job with new secrets; `cipher` as the user named it."""
+        """Return a job with new secrets; `cipher` as the user named it."""
         return cls(new_secret(), new_secret()[:16], cipher_named(cipher), local, **fields)
 
     @classmethod
     def parse(cls, line: bytes) -> Job:
-        """Raises PeerError."""
+        """Return the job that `line` describes. Raises PeerError."""
         try:
             values = json.loads(line)
             if values["protocol"] != 1:
@@ -59,7 +59,7 @@ class Job:
                 **{name: values[name] for name in own},
             )
         except (ValueError, KeyError, TypeError, RecursionError, ConfigError):
-            raise PeerError("a job that cannot be read") from None
+            raise PeerError("the job cannot be read") from None
         if (
             any(type(values[name]) is not kind for name, kind in {**own, "local": bool}.items())
             or (len(job.secret), len(job.session)) != (SECRET_BYTES, 16)
@@ -67,11 +67,11 @@ class Job:
             or (job.kind == IMAGE) != bool(job.path)
             or "\0" in job.path
         ):
-            raise PeerError("a job that makes no sense")
+            raise PeerError("the job has fields of the wrong type or out of range")
         return job
 
     def line(self) -> bytes:
-        """As it crosses the control channel, with its line feed. Raises ValueError if the details are too long."""
+        """Return the job as one line, with its line feed. Raises ValueError if the details are too long."""
         values = {
             "protocol": 1,
             "secret": self.secret.hex(),

@@ -1,8 +1,8 @@
-"""What is still to be sent, handed out to the workers. Thread-safe.
+"""The plan of what is still to be sent, handed out to the packers. Thread-safe.
 
-First every run of the image in order, then whatever a lost connection gives back. A plan is *covered*
-when each chunk was handed out and finished at least once; it stays open for more until it is closed: for what is
-given back, and for another round.
+First every run of the image in order, then what a lost connection may not have delivered. A plan is *covered* when
+each chunk was handed out and finished at least once; it stays open until it is closed, for what is lost and for
+another round.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from xenplugin.image.source.raw import Run
+from xenplugin.image.sparse import Run
 from xenplugin.wire.frames import Chunk, Sent, Zeros
 
 
 class Plan:
-    """`runs` covers the image in order; it is read lazily."""
+    """Hands out the chunks of `runs`, which are in order and read lazily."""
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self._items = in_order(runs)
@@ -27,23 +27,23 @@ class Plan:
         self._closed = False
         self._changed = threading.Condition()
 
-    def begin(self, items: Iterator[int | Zeros]) -> None:
-        """Another round: these are handed out next. They are read lazily, one at a time."""
+    def begin_round(self, items: Iterator[int | Zeros]) -> None:
+        """Begin another round: hand out `items` next, which are read lazily, one at a time."""
         with self._changed:
             self._items, self._ended = items, False
             self._changed.notify_all()
 
-    def cut(self) -> Iterator[int | Zeros]:
-        """End the round: nothing fresh is handed out. Returns what was not."""
+    def end_round(self) -> Iterator[int | Zeros]:
+        """Hand out nothing more of the round. Returns the items that were not handed out."""
         with self._changed:
             left, self._items, self._ended = self._items, iter(()), True
             self._changed.notify_all()
             return left
 
     def take(self, wait: bool = True, fresh: bool = True) -> int | Zeros | None:
-        """The next chunk (its index) or run of zeros; waits for one unless `wait` is false. None when there
-        is nothing (more) to do. Not `fresh`: only what was handed out before and lost. Each item taken must be
-        `finished`. May raise what reading the runs raises."""
+        """Return the next chunk (its index) or run of zeros, waiting for one unless `wait` is false; None at the
+        end. Unless `fresh`, only what was handed out before and lost. Each item taken must be `finished`. Raises
+        what reading the runs raises."""
         with self._changed:
             while not self._closed:
                 if self._again:
@@ -69,14 +69,14 @@ class Plan:
             return None
 
     def finished(self) -> None:
-        """One item that was taken is dealt with."""
+        """Note that an item that was taken has been packed."""
         with self._changed:
             self._busy -= 1
             if not self._busy:
                 self._changed.notify_all()
 
-    def redo(self, frames: Iterable[Sent]) -> None:
-        """What these frames described must be sent again."""
+    def resend(self, frames: Iterable[Sent]) -> None:
+        """Hand out again what `frames` described."""
         with self._changed:
             for frame in frames:
                 if isinstance(frame, Chunk):
@@ -86,21 +86,21 @@ class Plan:
             self._changed.notify_all()
 
     def wait_covered(self, timeout: float) -> bool:
-        """Whether all was handed out and finished, waiting up to `timeout` seconds for it."""
+        """Return whether all was handed out and finished, or the plan closed, waiting up to `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: self._closed or (self._ended and not self._busy and not self._again), timeout
             )
 
     def close(self) -> None:
-        """Nothing more is handed out."""
+        """Hand out nothing more."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
 
 def in_order(runs: Iterable[Run]) -> Iterator[int | Zeros]:
-    """The chunks of `runs`, holes as runs of zeros."""
+    """Yield the chunks of `runs`, holes as runs of zeros."""
     for run in runs:
         if run.hole:
             yield Zeros(run.first, run.count)

@@ -1,5 +1,4 @@
-"""When rounds of a live copy have done what they can: what is left would take a moment, or does not get less.
-Pure."""
+"""Decides when pre-copy is enough: what is left would take a moment, or it stops shrinking. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ _SHRINK = 0.8
 
 
 class PrecopyPolicy:
-    """Told of every round, the first one (of everything) included."""
+    """Judges the rounds of a pre-copy, the first one (of everything) included."""
 
     def __init__(self) -> None:
         self._rounds = 0
@@ -23,8 +22,8 @@ class PrecopyPolicy:
         self._left: float = math.inf  # chunks, or bytes, before
         self._sent = 0
 
-    def round(self, chunks: int | None, sent: int, seconds: float) -> None:
-        """A round read `chunks` (None: all) and sent `sent` bytes of them, in so many seconds."""
+    def add_round(self, chunks: int | None, sent: int, seconds: float) -> None:
+        """Note that a round read `chunks` (None: all) and sent `sent` bytes of them, in so many seconds."""
         self._rounds += 1
         seconds = max(seconds, 1e-6)
         if chunks:
@@ -33,7 +32,7 @@ class PrecopyPolicy:
         self._sent = sent
 
     def enough(self, left: int | None) -> bool:
-        """Whether to stop, when `left` chunks are to be read again (None: who knows)."""
+        """Return whether to stop, when `left` chunks are to be read again (None: unknown)."""
         if left == 0 or self._rounds > _MOST:
             return True
         if left is None:

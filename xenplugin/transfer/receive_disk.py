@@ -1,8 +1,9 @@
-"""The destination side of one image: what `xenplugin receive` does for `copy` and for a guest's disks.
+"""Receives one disk image: what `xenplugin receive` does for `copy` and for a guest's disks.
 
-Threads: those of the session (transfer.acceptor), whose readers open, unpack, write and check; one that describes
-the base (index); one that makes what came durable now and then (checkpoint). The partial image is kept if the link
-was lost or the source gave up, removed after another failure.
+Threads: those of the session (transfer.destination_session), whose readers decrypt, decompress, write and check;
+one that sends the index of the target's old content; one that makes what has arrived durable now and then
+(checkpoint). The partial image is kept if the link was lost or the source gave up, and removed after any other
+failure.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from xenplugin.image.safety.shared_storage import refuse_shared
 from xenplugin.image.target.placeholder import Placeholder
 from xenplugin.image.target.sink import Sink, open_sink
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.transfer.acceptor import Acceptor, expected
 from xenplugin.transfer.connections import AcceptedConnection
+from xenplugin.transfer.destination_session import DestinationSession
 from xenplugin.transfer.index_sender import IndexSender
 from xenplugin.transfer.job import Job
+from xenplugin.transfer.session import expected
 from xenplugin.transfer.writer_pool import FrameWriter, WriterPool
 from xenplugin.wire.frames import Ack, Chunk, Done, End, Error, Frame, Zeros
 
@@ -31,87 +33,123 @@ _CHECKPOINT_FIRST, _CHECKPOINT_EVERY = 2.0, 10.0
 _WRITE_EVERY = 0.25
 _ACK_EVERY = 4
 
-#: Name of the guest that has a path as its disk, or None (xen.xenstore.attached).
+#: Name of the guest that has a path as its disk, or None (xen.attached.attached).
 Attached = Callable[[str], str | None]
 
 
 class DiskReceiver:
-    """Receives the image of `job` over `channel`; `random` is what the ready line said, `attached(path)` names the
-    guest that has it as a disk. `run()` once."""
+    """Receives the image of `job` over `channel`; `random` is the one that the ready line gave, `attached(path)`
+    names the guest that has `path` as a disk. `run()` once."""
 
     def __init__(self, channel: PipeEndpoint, random: bytes, config: Config, job: Job, attached: Attached) -> None:
+        self._channel = channel
+        self._random = random
         self._config = config
         self._job = job
         self._attached = attached
-        self._session = Acceptor(channel, random, config, job, self._serve)
-        self._placeholder: Placeholder | None = None
-        self._sink: Sink | None = None
-        self._told_apart = False
-        self._writing: FrameWriter | None = None
-        self._hands: WriterPool | None = None
-        self._describing: IndexSender | None = None
-
-    @property
-    def told(self) -> bool:
-        """Whether the source knows why it failed."""
-        return self._session.told
+        self.reported = False  #: the source knows why it failed
 
     def run(self) -> None:
-        """Receive one image. Raises XenpluginError after the source was told."""
-        session = self._session
+        """Receive the image. Raises XenpluginError, after it was reported to the source."""
         try:
-            control = session.open()
-            self._sink = self._open()
-            self._writing = FrameWriter(self._sink, live=self._job.live)
-            self._hands = WriterPool(self._writing)
-            self._describing = IndexSender(self._sink, control.send)
-            session.welcome(
-                resumed=self._sink.resumed,
-                placeholder=self._placeholder is not None,
-                unsure=not self._told_apart,
-            )
-            describer = threading.Thread(target=self._describe, daemon=True)
-            describer.start()
-            threading.Thread(target=self._checkpoint, daemon=True).start()
-            session.wait(lambda: self._writing is not None and self._writing.complete)
-            self._finish(control, describer)
+            session = DestinationSession.accept(self._channel, self._random, self._config, self._job)
         except BaseException as exc:
-            error = expected(exc)
-            session.tell(error)
-            self._give_up(error)
-            raise error from None
+            raise expected(exc) from None
+        try:
+            self._receive(session)
         finally:
-            session.over.set()
-            if self._describing:
-                self._describing.close()
+            self.reported = session.reported
             session.close()
 
-    def _open(self) -> Sink:
+    def _receive(self, session: DestinationSession) -> None:
         job, config = self._job, self._config
-        path = config.mapped(job.path) if job.live else job.path
-        self._told_apart = refuse_shared(job.disk, path, live=job.live)
-        if job.live:  # a guest's disk: its toolstack wants to find a file there before the image is complete
-            self._placeholder = Placeholder.make(path)
-        return open_sink(
-            path,
-            job.size,
-            state_dir=config.state_dir,
-            attached=self._attached,
-            use_base=not job.whole,
-        )
+        placeholder: Placeholder | None = None
+        sink: Sink | None = None
+        image: _ReceivedImage | None = None
+        try:
+            path = config.mapped(job.path) if job.live else job.path
+            told_apart = refuse_shared(job.disk, path, live=job.live)
+            if job.live:  # a guest's disk: its toolstack wants to find a file there before the image is complete
+                placeholder = Placeholder.make(path)
+            sink = open_sink(
+                path, job.size, state_dir=config.state_dir, attached=self._attached, use_base=not job.whole
+            )
+            image = _ReceivedImage(session, sink, live=job.live)
+            session.serve(
+                image.receive,
+                resumed=sink.resumed,
+                placeholder=placeholder is not None,
+                unsure=not told_apart,
+            )
+            image.finish()
+        except BaseException as exc:
+            error = expected(exc)
+            session.report(error)
+            session.over.set()
+            if image is None or not image.committed:
+                _give_up(sink, placeholder, error)
+            raise error from None
+        finally:
+            if image is not None:
+                image.close()
 
-    def _serve(self, line: AcceptedConnection, frames: Iterator[Frame]) -> None:
-        """Handle a connection's frames to its end."""
-        writing, hands, describing = self._writing, self._hands, self._describing
-        assert writing is not None and hands is not None and describing is not None
-        ack_every = 1 if self._job.live else _ACK_EVERY
-        written = told = 0
+
+def _give_up(sink: Sink | None, placeholder: Placeholder | None, error: XenpluginError) -> None:
+    """Keep the partial image in `sink` if it can be resumed after `error`, else remove it."""
+    if sink is not None:
+        with contextlib.suppress(XenpluginError):
+            if isinstance(error, LinkError | Interrupted | RefusedError):
+                sink.suspend()
+            else:
+                sink.discard()
+    if placeholder is not None:
+        placeholder.remove()
+
+
+class _ReceivedImage:
+    """The image that arrives in `session` and is written to `sink`."""
+
+    def __init__(self, session: DestinationSession, sink: Sink, *, live: bool) -> None:
+        self._session = session
+        self._sink = sink
+        self._ack_every = 1 if live else _ACK_EVERY
+        self._writer = FrameWriter(sink, live=live)
+        self._workers = WriterPool(self._writer)
+        self._index = IndexSender(sink, session.control.send)
+        self._threads = [
+            threading.Thread(target=task, daemon=True) for task in (self._send_index, self._checkpoint)
+        ]
+
+    @property
+    def committed(self) -> bool:
+        """Whether the image is complete under its name, whatever fails from now on."""
+        return self._writer.committed
+
+    def finish(self) -> None:
+        """Wait until the image is complete, make it durable, send the receipt. Raises XenpluginError."""
+        for thread in self._threads:
+            thread.start()
+        self._session.wait(lambda: self._writer.complete)
+        root = self._writer.commit()
+        self._index.close()
+        self._threads[0].join()  # no INDEX may follow DONE
+        with contextlib.suppress(OSError):
+            self._session.control.send(Done(root))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._session.over.set()
+        self._index.close()
+
+    def receive(self, connection: AcceptedConnection, frames: Iterator[Frame]) -> None:
+        """Handle a connection's frames to its end. Raises OSError, XenpluginError."""
+        written = acknowledged = 0
         for frame in frames:
             if isinstance(frame, Chunk | Zeros):
-                hands.write(frame)
-                describing.reached(frame.index + 1 if isinstance(frame, Chunk) else frame.first + frame.count)
+                self._workers.write(frame)
+                self._index.reached(frame.index + 1 if isinstance(frame, Chunk) else frame.first + frame.count)
             elif isinstance(frame, End):
-                writing.finish(frame)
+                self._writer.finish(frame)
                 self._check_complete()
                 continue
             elif isinstance(frame, Error):
@@ -119,22 +157,24 @@ class DiskReceiver:
             else:
                 continue
             written += 1
-            if written - told >= ack_every or writing.end is not None:
-                told = written
-                line.send(Ack(written))
+            if written - acknowledged >= self._ack_every or self._writer.end is not None:
+                acknowledged = written
+                connection.send(Ack(written))
             self._check_complete()
 
-    def _describe(self) -> None:
-        assert self._describing is not None
+    def _check_complete(self) -> None:
+        if self._writer.complete:
+            self._session.notify()
+
+    def _send_index(self) -> None:
         try:
-            self._describing.run()
+            self._index.run()
         except OSError:
-            return  # the control channel's reader says so
+            return  # the control channel's reader notices as well
         except Exception as exc:
             self._session.fail(exc)
 
     def _checkpoint(self) -> None:
-        assert self._sink is not None
         pause = _CHECKPOINT_FIRST
         due = time.monotonic() + pause
         while not self._session.over.wait(_WRITE_EVERY):
@@ -148,28 +188,3 @@ class DiskReceiver:
                 self._session.fail(exc)
                 return
             due = time.monotonic() + pause
-
-    def _check_complete(self) -> None:
-        if self._writing is not None and self._writing.complete:
-            self._session.stir()
-
-    def _finish(self, control: AcceptedConnection, describer: threading.Thread) -> None:
-        assert self._writing is not None and self._describing is not None
-        root = self._writing.settle()
-        self._describing.close()
-        describer.join()  # no INDEX may follow DONE
-        with contextlib.suppress(OSError):
-            control.send(Done(root))
-
-    def _give_up(self, error: XenpluginError) -> None:
-        self._session.over.set()
-        if self._writing is not None and self._writing.settled:
-            return
-        if self._sink is not None:
-            with contextlib.suppress(XenpluginError):
-                if isinstance(error, LinkError | Interrupted | RefusedError):
-                    self._sink.suspend()
-                else:
-                    self._sink.discard()
-        if self._placeholder is not None:
-            self._placeholder.remove()

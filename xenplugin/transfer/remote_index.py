@@ -1,7 +1,7 @@
-"""What the far side has already: its index, as it arrives, and what of a chunk it makes needless.
+"""The index of the destination's old content, as it arrives, and which blocks of a chunk need not be sent.
 
-The index comes in chunk order and far enough ahead; a worker waits here for its chunk's part. Memory is
-bounded because the far side sends no more than INDEX_AHEAD chunks beyond what it has received.
+The index comes in chunk order and ahead of the chunks; a packer waits here for its chunk's part. Memory is bounded
+because the destination sends no more than INDEX_AHEAD chunks beyond what it has received.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from xenplugin.wire.frames import LEAF, Index, IndexRun
 
 #: Chunks whose INDEX the acceptor may send beyond the last chunk it has received.
 INDEX_AHEAD = 16384
-#: Runs after which those that the index has passed are let go of.
+#: Runs after which those that the index has passed are dropped.
 _MANY = 256
 
 
 class RemoteIndex:
-    """The far side's old image, of which `size` bytes count."""
+    """The index of the first `size` bytes of the destination's old content."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._frontier = 0
         self._leaves: dict[int, tuple[int, bytes]] = {}
-        self._needless = Runs()  # of chunks whose index is still to come
+        self._unneeded = Runs()  # of chunks whose index is still to come
         self._zero_starts: list[int] = []
         self._zero_stops: list[int] = []
         self._closed = False
         self._changed = threading.Condition()
 
-    def feed(self, frame: Index | IndexRun) -> None:
-        """The next part. Raises PeerError if it is not the next."""
+    def add(self, frame: Index | IndexRun) -> None:
+        """Add the next part. Raises PeerError if it does not follow the last one."""
         with self._changed:
             if frame.first != self._frontier:
-                raise PeerError(f"the index goes on at chunk {frame.first} instead of {self._frontier}")
+                raise PeerError(f"the index continues at chunk {frame.first} instead of {self._frontier}")
             if isinstance(frame, Index):
                 if len(self._leaves) > 2 * INDEX_AHEAD:
                     raise PeerError("the index runs too far ahead")
                 for index, leaves in enumerate(frame.chunks, frame.first):
-                    if index not in self._needless:
+                    if index not in self._unneeded:
                         self._leaves[index] = leaves
                 self._frontier += len(frame.chunks)
             else:
@@ -51,16 +51,16 @@ class RemoteIndex:
                     self._zero_starts.append(frame.first)
                     self._zero_stops.append(frame.first + frame.count)
                 self._frontier += frame.count
-            if len(self._needless) > _MANY:
+            if len(self._unneeded) > _MANY:
                 rest = Runs()
-                for run in self._needless.within(self._frontier, MAX_IMAGE):
+                for run in self._unneeded.within(self._frontier, MAX_IMAGE):
                     rest.add(*run)
-                self._needless = rest
+                self._unneeded = rest
             self._changed.notify_all()
 
     def known(self, index: int, leaves: bytes) -> int:
-        """Map of the blocks of chunk `index` that the far side has, given the `leaves` of the chunk now.
-        Waits until its index is there; afterwards that part is forgotten."""
+        """Return the map of the blocks of chunk `index` that the destination has, given the chunk's `leaves` now.
+        Waits until its index has arrived; afterwards that part is forgotten."""
         with self._changed:
             self._changed.wait_for(lambda: self._frontier > index or self._closed)
             part = self._leaves.pop(index, None)
@@ -82,9 +82,9 @@ class RemoteIndex:
         return known
 
     def forget(self, first: int, count: int) -> None:
-        """Chunks that need no comparison: they are zeros at the source."""
+        """Drop what is known of chunks that need no comparison because they are zeros at the source."""
         with self._changed:
-            self._needless.add(max(first, self._frontier), first + count)
+            self._unneeded.add(max(first, self._frontier), first + count)
             if count == 1:
                 self._leaves.pop(first, None)
             else:
@@ -92,7 +92,7 @@ class RemoteIndex:
                     del self._leaves[index]
 
     def close(self) -> None:
-        """Nobody needs to wait any longer."""
+        """Let callers that wait in `known` go on without the index."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

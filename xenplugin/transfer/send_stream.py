@@ -1,8 +1,8 @@
-"""The source side of a domain's stream: takes its bytes, packs and seals them over many connections, in order.
+"""Sends a domain's stream: its bytes in order, compressed and sealed over many connections.
 
-Threads: those of the session (transfer.initiator), workers that pack, and the caller, who writes. A segment's
-payload is kept until its bytes were handed on at the far side: the stream cannot be read again. How much may be
-under way follows the link, so that what waits here when the guest is suspended leaves soon.
+Threads: those of the session (transfer.source_session), workers that compress, and the caller, who writes. A
+segment's payload is kept until its bytes were handed on at the destination: the stream cannot be read again. How
+much may be in flight follows the link, so that what waits here when the guest is suspended leaves soon.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from xenplugin.codec.compress import Packer
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, XenpluginError
 from xenplugin.link.rate import Pacer
+from xenplugin.link.ssh_multiplexing import PrestartedRemote
+from xenplugin.results import StreamResult
 from xenplugin.transfer.inflight_limit import InflightLimit
-from xenplugin.transfer.initiator import TICK, Initiator
 from xenplugin.transfer.job import DOMAIN, Job
 from xenplugin.transfer.packing import WORKERS
 from xenplugin.transfer.receive_stream import note_fields, note_text
+from xenplugin.transfer.session import TICK, quietly
+from xenplugin.transfer.source_session import SourceSession, start_remote
 from xenplugin.wire.frames import MAX_SEGMENT, WINDOW, Answer, Frame, Note, Segment, Sent
 
 
 class StreamSender:
-    """A stream to `target_host` (None: a child process here) for what `details` say. `on_answer` gets the bytes
-    that come back, `on_note` the objects, `on_failure` the error if the session fails, once; all from other
-    threads, in which they should not stay long. `write`, `flush` and `end` are for one thread. Every method raises
+    """Sends a stream to `target_host` (None: a child process here), described by `details`. `on_answer` gets the
+    bytes that come back, `on_note` the objects, `on_failure` the error if the session fails, once; all are called
+    from other threads and should return soon. `write`, `flush` and `end` are for one thread. Every method raises
     the session's failure as XenpluginError."""
 
     def __init__(
@@ -49,16 +52,13 @@ class StreamSender:
         self._on_answer = on_answer
         self._on_note = on_note
         self._on_failure = on_failure
-        self._session = Initiator(
-            target_host,
-            config,
-            emit,
-            redo=self._redo,
-            hear=self._hear,
-            acknowledged=self._handed_on,
-            failed=self._failed,
-            pacer=pacer,
-        )
+        self._target_host = target_host
+        self._config = config
+        self._emit = quietly(emit)
+        self._pacer = pacer
+        self._remote: PrestartedRemote | None = None
+        self._session: SourceSession | None = None
+        self._closing = False
         self._digest = hashlib.sha256()
         self._parts: list[bytes] = []
         self._collected = 0
@@ -68,32 +68,46 @@ class StreamSender:
         self._next = 0  # number of the next segment
         self._packed = 0  # segments that were packed and given to the connections
         self._work: deque[tuple[int, bytes]] = deque()
-        #: Segments that were not handed on at the far side yet, in order; None: to be packed.
+        #: Segments that were not handed on at the destination yet, in order; None: to be compressed.
         self._kept: dict[int, Segment | None] = {}
         self._held = 0  # bytes of these
-        self._backlog = InflightLimit()
-        self._closed = False
+        self._inflight = InflightLimit()
         self._changed = threading.Condition()
 
     def start(self) -> None:
-        """Start the far side."""
-        self._session.start(self._job)
+        """Start the destination's side."""
+        self._remote = start_remote(self._target_host, self._config, self._emit)
+        self._session = SourceSession(
+            self._remote.take(),
+            self._target_host,
+            self._job,
+            self._config,
+            self._emit,
+            resend=self._resend,
+            handle=self._handle,
+            acknowledged=self._acknowledged,
+            on_failure=self._failed,
+            pacer=self._pacer,
+        )
+        if self._closing:  # since the remote process was taken
+            self._session.close()
+            raise Interrupted("the source gave up")
         for number in range(WORKERS):
             threading.Thread(target=self._pack, name=f"pack-{number}", daemon=True).start()
 
     def connect(self) -> None:
-        """Open the data's way, after `start`."""
-        self._session.connect()
-        self._backlog.connected(self._session.rtt)
+        """Open the data connections, after `start`."""
+        self._started.connect()
+        self._inflight.connected(self._started.rtt)
 
     @property
     def failure(self) -> XenpluginError | None:
         """Why the session has failed, if it has."""
-        return self._session.failure
+        return self._session.failure if self._session is not None else None
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send bytes; they leave when a segment is full, or at `flush`. Waits while too much is under way."""
-        self._session.check()
+        """Send bytes; they leave when a segment is full, or at `flush`. Waits while too much is in flight."""
+        self._started.check()
         view = memoryview(data)
         while len(view):
             part = bytes(view[: self._segment - self._collected])
@@ -104,130 +118,144 @@ class StreamSender:
                 self.flush()
 
     def flush(self) -> None:
-        """Let what was written leave now."""
-        self._session.check()
+        """Send what was written now."""
+        session = self._started
+        session.check()
         if not self._collected:
             return
         data = b"".join(self._parts)
-        self._parts, self._collected, self._segment = [], 0, self._backlog.segment
+        self._parts, self._collected, self._segment = [], 0, self._inflight.segment
         self._digest.update(data)
         self.bytes_in += len(data)
         with self._changed:
-            while self._is_full() and self._session.failure is None and not self._closed:
+            while self._is_full() and session.failure is None and not self._closing:
                 self._changed.wait(TICK)
             if not self._kept:
-                self._backlog.begins(time.monotonic())
+                self._inflight.started(time.monotonic())
             self._kept[self._next] = None
             self._held += len(data)
             self._work.append((self._next, data))
             self._next += 1
             self._changed.notify_all()
-        self._session.check()
+        session.check()
 
-    def close_in(self) -> None:
-        """What was written is most of it: from now on let no more be under way than the link needs."""
+    def prepare_stop(self) -> None:
+        """Have no more in flight from now on than the link needs: what was written is most of the stream."""
         with self._changed:
-            self._backlog.close_in()
+            self._inflight.prepare_stop()
 
     def note(self, fields: dict[str, Any]) -> None:
-        """Tell the far side an object; from any thread."""
-        self._session.check()
-        self._session.say(Note(note_text(fields)))
+        """Send the destination an object; from any thread."""
+        self._started.check()
+        self._started.send(Note(note_text(fields)))
 
     def end(self) -> None:
-        """All bytes were written: wait until the far side says that they have had their effect."""
+        """End the stream, and wait for the destination's receipt that its bytes have had their effect."""
+        session = self._started
         self.flush()
         with self._changed:
-            while self._packed < self._next and self._session.failure is None:
+            while self._packed < self._next and session.failure is None:
                 self._changed.wait(TICK)
-        self._session.check()
-        self._session.end(self._digest.digest(), self._next)
+        session.check()
+        session.end(self._digest.digest(), self._next)
 
     def fail(self, error: XenpluginError) -> None:
         """Have everything that waits here raise `error`; from any thread."""
-        self._session.fail(error)
+        if self._session is not None:
+            self._session.fail(error)
 
     def close(self) -> None:
-        """End it; the far side is told if that is before `end` was done."""
-        if self._session.done is None:
-            self._session.tell(self._session.failure or Interrupted("the source gave up"))
+        """End the session, and report to the destination if that is before `end` was done."""
         with self._changed:
-            self._closed = True
+            self._closing = True
+        if self._remote is not None:
+            self._remote.close()
+        session = self._session
+        if session is not None and session.done is None:
+            session.report(session.failure or Interrupted("the source gave up"))
+        with self._changed:
             self._changed.notify_all()
-        self._session.close()
+        if session is not None:
+            session.close()
 
     def progress(self, what: str, total: int, seconds: float) -> events.Progress:
-        """How far it is: of about `total` bytes of `what`, `seconds` after the first."""
-        done, session = self.bytes_in, self._session
-        return events.Progress(done, total, done, session.bytes_wire, session.ladder.level, seconds, what)
+        """Return the progress: of about `total` bytes of `what`, `seconds` after the first."""
+        done, session = self.bytes_in, self._started
+        return events.Progress(done, total, done, session.bytes_wire, session.adaptive.level, seconds, what)
 
-    def result(self) -> dict[str, Any]:
-        """What was moved, in bytes, and how."""
-        session = self._session
-        return {
-            "bytes_in": self.bytes_in,
-            "bytes_wire": session.bytes_wire,
-            "cipher": self._job.cipher.label,
-            "level": session.ladder.level,
-            "streams": max(session.streams, session.pool.size),
-        }
+    def result(self) -> StreamResult:
+        """Return the bytes moved and how they were sent."""
+        session = self._started
+        return StreamResult(
+            bytes_stream=self.bytes_in,
+            bytes_wire=session.bytes_wire,
+            cipher=self._job.cipher.label,
+            level=session.adaptive.level,
+            streams=session.streams,
+        )
+
+    @property
+    def _started(self) -> SourceSession:
+        assert self._session is not None
+        return self._session
 
     def _is_full(self) -> bool:
         if not self._kept:
             return False
-        limited = self._held >= self._backlog.limit
+        limited = self._held >= self._inflight.limit
         if limited or self._next - next(iter(self._kept)) >= WINDOW:
-            self._backlog.tight(limited)
-            self._session.gauge.bounded()
+            self._inflight.limited(limited)
+            self._started.gauge.limit_reached()
             return True
         return len(self._work) >= WORKERS
 
     def _pack(self) -> None:
         packer = Packer()
-        ladder = self._session.ladder
+        session = self._started
+        adaptive = session.adaptive
         try:
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._work or self._closed)
-                    if self._closed:
+                    self._changed.wait_for(lambda: self._work or self._closing)
+                    if self._closing:
                         return
                     number, data = self._work.popleft()
                     self._changed.notify_all()
-                level, began = ladder.choose(), time.thread_time()
+                level, began = adaptive.choose(), time.thread_time()
                 codec, payload = packer.pack(data, level)
-                ladder.packed(level, len(data), len(payload), time.thread_time() - began, 0.0)
+                adaptive.packed(level, len(data), len(payload), time.thread_time() - began, 0.0)
                 segment = Segment(number, codec, len(data), payload)
                 with self._changed:
                     self._kept[number] = segment
                     self._held += len(payload) - len(data)
-                    self._backlog.packed(len(payload), len(data))
-                self._session.put(segment)
+                    self._inflight.packed(len(payload), len(data))
+                session.put(segment)
                 with self._changed:
                     self._packed += 1
                     self._changed.notify_all()
         except Exception as exc:  # a bug must end the session, not hang it
-            self._session.fail(ImageError(f"internal error while packing: {exc!r}"))
+            session.fail(ImageError(f"internal error while packing: {exc!r}"))
 
-    def _redo(self, frames: list[Sent]) -> None:
+    def _resend(self, frames: list[Sent]) -> None:
         for frame in frames:
             if isinstance(frame, Segment):
                 with self._changed:
                     segment = self._kept.get(frame.number)
                 if segment is not None:
                     # It has been in the queue before: there is always room for what was there.
-                    self._session.put(segment)
+                    self._started.put(segment)
 
-    def _handed_on(self, frames: list[Sent]) -> None:
+    def _acknowledged(self, frames: list[Sent]) -> None:
         with self._changed:
             for frame in frames:
                 segment = self._kept.pop(frame.number, None) if isinstance(frame, Segment) else None
                 if segment is not None:
                     self._held -= len(segment.payload)
                     self.bytes_on += segment.length
-                    self._backlog.handed_on(len(segment.payload), segment.length, time.monotonic())
+                    self._inflight.arrived(len(segment.payload), segment.length, time.monotonic())
             self._changed.notify_all()
 
-    def _hear(self, frame: Frame) -> None:
+    def _handle(self, frame: Frame) -> None:
         if isinstance(frame, Answer):
             self._on_answer(bytes(frame.data))
         elif isinstance(frame, Note):

@@ -1,9 +1,9 @@
-"""Events for systemd's journal, where no terminal is there to show them (`xl migrate` started by cron, by another
-program, by the far side).
+"""Writes events to systemd's journal when there is no terminal (`xl migrate` started by cron, by another program or
+by the far side).
 
-The strategy: journald's own protocol, one datagram an event to its socket, so that what happened can be found again
-by guest (`journalctl -t xenplugin XENPLUGIN_DOMAIN=g1`). A log must never hurt or delay what it tells of: sending
-does not wait, and what cannot be sent is dropped. Source of the format: systemd, docs/JOURNAL_NATIVE_PROTOCOL.md.
+Each event is one datagram in journald's own protocol, so that events can be found by guest (`journalctl -t
+xenplugin XENPLUGIN_DOMAIN=g1`). Logging must not delay or break the work: sending never waits, and what cannot be
+sent is dropped. Source of the format: systemd, docs/JOURNAL_NATIVE_PROTOCOL.md.
 """
 
 from __future__ import annotations
@@ -22,25 +22,27 @@ from xenplugin.ui import units
 SOCKET = "/run/systemd/journal/socket"
 #: Priorities of syslog(3).
 ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
-_LONGEST = 4096  # characters of a field: a datagram must fit the socket's buffer
+_LONGEST = 4096  #: most characters of a field, so that a datagram fits into the socket's buffer
 
 
 class Ui(Protocol):
-    """Whoever is told of events."""
+    """A subscriber of events."""
 
-    def __call__(self, event: events.Event) -> None: ...
+    def __call__(self, event: events.Event) -> None:
+        """Show or record `event`."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Finish; called once at the end."""
 
 
 def encode(fields: Mapping[str, str]) -> bytes:
-    """The datagram that says `fields`. Raises ValueError for a name that journald would drop."""
+    """Return the datagram for `fields`. Raises ValueError for a field name that journald would drop."""
     out = bytearray()
     for name, value in fields.items():
         if re.fullmatch(r"[A-Z][A-Z0-9_]{0,63}", name) is None:
-            raise ValueError(f"{name!r} is no name of a journal field")
+            raise ValueError(f"{name!r} cannot be the name of a journal field")
         data = value[:_LONGEST].encode(errors="backslashreplace")
-        if b"\n" in data:  # its length before it, else the next line would be a field of its own
+        if b"\n" in data:  # with its length, because the next line would otherwise be a field of its own
             out += name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n"
         else:
             out += name.encode() + b"=" + data + b"\n"
@@ -48,7 +50,7 @@ def encode(fields: Mapping[str, str]) -> bytes:
 
 
 def fields_of(event: events.Event) -> dict[str, str] | None:
-    """MESSAGE, PRIORITY and what else journald is to know of an event; None for what is not worth a line."""
+    """Return the journal fields of an event: MESSAGE, PRIORITY and others; None for Progress."""
     more: dict[str, str] = {}
     if isinstance(event, events.Progress):
         return None
@@ -66,12 +68,15 @@ def fields_of(event: events.Event) -> dict[str, str] | None:
         more = {"XENPLUGIN_CODE": str(event.code)} | ({"XENPLUGIN_HINT": event.hint} if event.hint else {})
     elif isinstance(event, events.Finished):
         result = event.result
-        known = {key: result[key] for key in ("seconds", "bytes_wire", "downtime") if result.get(key) is not None}
-        text = f"done in {units.seconds(known.get('seconds', 0))}, {units.size(known.get('bytes_wire', 0))} sent"
-        if "downtime" in known:
-            text += f", downtime {units.seconds(known['downtime'])}"
-        priority = INFO
-        more = {f"XENPLUGIN_{key.upper()}": str(value) for key, value in known.items()}
+        text, priority = f"done in {units.seconds(result.seconds)}, {units.size(result.bytes_wire)} sent", INFO
+        if result.downtime is not None:
+            text += f", downtime {units.seconds(result.downtime)}"
+        figures = result.as_json()
+        more = {
+            f"XENPLUGIN_{key.upper()}": str(figures[key])
+            for key in ("seconds", "bytes_wire", "downtime")
+            if figures[key] is not None
+        }
     else:
         values = {key: value for key, value in events.to_json(event).items() if key != "event"}
         text = " ".join([type(event).__name__.lower(), *(f"{key}={value}" for key, value in values.items())])
@@ -80,7 +85,7 @@ def fields_of(event: events.Event) -> dict[str, str] | None:
 
 
 class JournaldUi:
-    """A subscriber of events. From the one that names a guest on each message has XENPLUGIN_DOMAIN."""
+    """Sends events to the journal. After the event that names a guest, every message has XENPLUGIN_DOMAIN."""
 
     def __init__(self, path: str = SOCKET) -> None:
         self._context = {"SYSLOG_IDENTIFIER": "xenplugin"}
@@ -96,11 +101,11 @@ class JournaldUi:
                 self._socket.sendto(encode({**found, **self._context}), self._path)
 
     def close(self) -> None:
-        """Nothing is held back; what comes after it is still sent."""
+        """Do nothing: no event is held back, and later ones are still sent."""
 
 
 class Both:
-    """Events go to `ui` and to `journal`."""
+    """Passes events to `ui` and to `journal`."""
 
     def __init__(self, ui: Ui, journal: JournaldUi) -> None:
         self.ui = ui
@@ -111,14 +116,14 @@ class Both:
         self.journal(event)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Close the user interface."""
         self.ui.close()
 
 
 def joined(ui: Ui, out: TextIO, journal: JournaldUi, environment: Mapping[str, str] = os.environ) -> Ui:
-    """Where events go that `ui` shows on `out`: nowhere else if somebody may be watching (a terminal), to the
-    journal alone if what is written to `out` would come there as text anyway (a service's standard error), else to
-    both."""
+    """Return the subscriber for events that `ui` shows on `out`: `ui` alone on a terminal; the journal alone if
+    `out` is connected to it (a service's standard error), because the text would arrive there a second time;
+    otherwise both."""
     if out.isatty():
         return ui
     try:

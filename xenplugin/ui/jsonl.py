@@ -1,4 +1,4 @@
-"""Events as JSON lines, for other programs (`--log-json`)."""
+"""Writes events as JSON lines, for other programs (`--log-json`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xenplugin.events import Event, to_json
 
 
 class JsonLines:
-    """One object a line on `out`, with `time` (seconds since the epoch)."""
+    """Writes one object per line to `out`, with the key `time` (seconds since the epoch). Thread-safe."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -23,4 +23,4 @@ class JsonLines:
             print(line, file=self._out, flush=True)
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no event is held back."""

@@ -1,4 +1,4 @@
-"""Events for a person: a line for each thing that happened and, on a terminal, one line that moves."""
+"""Shows events to a person: a line for each event and, on a terminal, a progress bar."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from rich.text import Text
 
 from xenplugin import events
 from xenplugin.codec.compress import STORE
+from xenplugin.results import MigrationResult
 from xenplugin.ui import units
 
-#: Without a terminal, --progress writes a line this often (seconds).
+#: Seconds between the lines of --progress without a terminal.
 _LINE_EVERY = 10.0
 
 
-#: What a guest's migration does in a phase that takes its time.
-_GUEST = {
+#: What a guest's migration does in its longer phases.
+GUEST_PHASES = {
     "disks": "moving its disks while it runs",
-    "memory": "xl moves its memory; what it writes meanwhile follows",
-    "stopped": "suspended: the rest of its disks",
-    "handover": "its disks are complete there; handing over",
+    "memory": "xl moves its memory; disk writes meanwhile are sent as well",
+    "stopped": "suspended: moving the rest of its disks",
+    "handover": "its disks are complete at the destination; handing over",
 }
 
 
 class TextUi:
-    """Writes to `out`. `progress`: None shows it on a terminal only, True also elsewhere, False never."""
+    """Writes to `out`. `progress`: None shows it on a terminal only, True also elsewhere, False never.
+    Thread-safe."""
 
     def __init__(self, out: TextIO, *, progress: bool | None, quiet: bool, verbose: bool) -> None:
         self._console = Console(file=out, highlight=False, soft_wrap=True)
@@ -47,7 +49,7 @@ class TextUi:
             self._show(event)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Remove the progress bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -56,41 +58,43 @@ class TextUi:
         if isinstance(event, events.Progress):
             self._progress(event)
         elif isinstance(event, events.Far):
-            self._say(f"far side: {event.text}", "yellow")
+            self._print(f"far side: {event.text}", "yellow")
         elif isinstance(event, events.Notice):
-            self._say(event.text, "yellow")
+            self._print(event.text, "yellow")
         elif isinstance(event, events.Xl):
-            self._say(event.text, "dim")
+            self._print(event.text, "dim")
         elif isinstance(event, events.Failed):
             self.close()
-            self._say(f"xenplugin: error: {event.error}", "bold red")
+            self._print(f"xenplugin: error: {event.error}", "bold red")
             if event.hint:
-                self._say(f"xenplugin: hint: {event.hint}")
+                self._print(f"xenplugin: hint: {event.hint}")
         elif self._quiet:
             return
         elif isinstance(event, events.Started):
-            self._say(f"{event.image} -> {event.target}  ({units.size(event.bytes_image)})", "bold")
+            self._print(f"{event.image} -> {event.target}  ({units.size(event.bytes_image)})", "bold")
         elif isinstance(event, events.Linked):
             self._linked(event)
         elif isinstance(event, events.Phase):
             if self._verbose:
-                self._say(f"phase: {event.name}", "dim")
+                self._print(f"phase: {event.name}", "dim")
             if event.name in ("finish", "memory", "stopped", "handover"):
                 self.close()
-            if event.name in _GUEST:
-                self._say(f"  {_GUEST[event.name]}")
+            if event.name in GUEST_PHASES:
+                self._print(f"  {GUEST_PHASES[event.name]}")
         elif isinstance(event, events.Finished):
             self.close()
             self._finished(event)
 
-    def _say(self, line: str, style: str = "") -> None:
-        # Much of it comes from elsewhere, file names too: nothing of it may steer the terminal.
+    def _print(self, line: str, style: str = "") -> None:
+        # Much of the text comes from elsewhere, such as file names: it must not control the terminal.
         (self._bar.console if self._bar else self._console).print(Text(units.printable(line), style))
 
     def _linked(self, event: events.Linked) -> None:
         if event.streams:
             streams = f"{event.streams} stream{'s' * (event.streams > 1)}"
-            self._say(f"  linked to {event.address}, RTT {event.rtt * 1000:.1f} ms, {streams} ({event.congestion})")
+            self._print(
+                f"  linked to {event.address}, RTT {event.rtt * 1000:.1f} ms, {streams} ({event.congestion})"
+            )
 
     def _progress(self, event: events.Progress) -> None:
         share = min(1.0, event.bytes_done / event.bytes_total) if event.bytes_total else 1.0
@@ -118,21 +122,22 @@ class TextUi:
             self._bar.update(self._task, completed=share, tail=tail, remaining=remaining)
         elif self._lines and time.monotonic() - self._last_line > _LINE_EVERY:
             self._last_line = time.monotonic()
-            self._say(f"{100 * share:3.0f} %  {tail}  {remaining}")
+            self._print(f"{100 * share:3.0f} %  {tail}  {remaining}")
 
     def _finished(self, event: events.Finished) -> None:
         result = event.result
-        less = result["bytes_image"] / max(result["bytes_wire"], 1)
-        self._say(f"done in {units.seconds(result['seconds'])}", "bold green")
+        disks = result.disks if isinstance(result, MigrationResult) else (result,)
+        less = result.bytes_image / max(result.bytes_wire, 1)
+        self._print(f"done in {units.seconds(result.seconds)}", "bold green")
         rows = {
-            "downtime": units.seconds(result["downtime"]) if result["downtime"] is not None else "",
-            "memory": units.size(result.get("bytes_memory", 0)) if "bytes_memory" in result else "",
-            "image": f"{units.size(result['bytes_image'])}, of it data {units.size(result['bytes_data'])}",
-            "sealed": f"{units.size(result['bytes_wire'])} ({less:.1f}x less), {result['cipher']}",
-            "digest": " ".join(result["sha256"]) if isinstance(result["sha256"], list) else result["sha256"],
+            "downtime": units.seconds(result.downtime) if result.downtime is not None else "",
+            "memory": units.size(result.bytes_memory) if isinstance(result, MigrationResult) else "",
+            "image": f"{units.size(result.bytes_image)}, of it data {units.size(result.bytes_data)}",
+            "sealed": f"{units.size(result.bytes_wire)} ({less:.1f}x less), {result.cipher}",
+            "digest": " ".join(disk.sha256 for disk in disks),
         }
-        if result["resumed"]:
-            rows["resumed"] = f"{units.size(result['resumed'])} were there from an earlier try"
+        if result.resumed:
+            rows["resumed"] = f"{units.size(result.resumed)} were there from an earlier try"
         for name, value in rows.items():
             if value:
-                self._say(f"  {name:<8} {value}")
+                self._print(f"  {name:<8} {value}")

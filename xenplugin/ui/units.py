@@ -1,10 +1,10 @@
-"""How figures are written for people."""
+"""Sizes, rates and durations as text for people."""
 
 from __future__ import annotations
 
 
 def size(count: float) -> str:
-    """Bytes with a binary unit: 4.0 GiB."""
+    """Return a number of bytes with a binary unit: 4.0 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(count) < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -13,7 +13,7 @@ def size(count: float) -> str:
 
 
 def rate(bytes_per_second: float) -> str:
-    """A link rate with a decimal unit: 198 Mbit/s."""
+    """Return bytes/s as a link rate in bits/s with a decimal unit: 198 Mbit/s."""
     bits = bytes_per_second * 8
     for unit in ("bit/s", "kbit/s", "Mbit/s"):
         if bits < 1000:
@@ -23,7 +23,7 @@ def rate(bytes_per_second: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration: 0.4 s, 12.3 s, 2 min 05 s, 1 h 02 min."""
+    """Return seconds as a duration: 0.4 s, 12.3 s, 2 min 05 s, 1 h 02 min."""
     if value < 59.95:
         return f"{value:.1f} s"
     whole = round(value)
@@ -33,5 +33,5 @@ def seconds(value: float) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` from elsewhere with everything that could steer a terminal made visible."""
+    """Return `text` with everything that could control a terminal made visible."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

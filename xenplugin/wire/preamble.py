@@ -15,6 +15,8 @@ _LAYOUT = struct.Struct(">8sBBBBI16s32s")
 
 
 class Cipher(IntEnum):
+    """The AEAD of a session, by its number in the format."""
+
     AES_128_GCM = 1
     AES_256_GCM = 2
     CHACHA20_POLY1305 = 3
@@ -26,6 +28,8 @@ class Cipher(IntEnum):
 
 
 class Carrier(IntEnum):
+    """What carries a sealed stream, by its number in the format."""
+
     CONNECTION = 1
     FILE = 2
 
@@ -41,11 +45,13 @@ class Preamble:
     random: bytes
 
     def pack(self) -> bytes:
+        """Return the 64 bytes."""
         return _LAYOUT.pack(MAGIC, VERSION, self.cipher, self.carrier, 0, self.number, self.session, self.random)
 
     @classmethod
     def unpack(cls, data: bytes) -> Preamble:
-        """Raises TamperError if `data` is no sealed stream, PeerError if it is one of another version."""
+        """Return the preamble in `data` (64 bytes). Raises TamperError if this is not a sealed stream, PeerError if
+        it is of another version or has unknown values."""
         magic, version, cipher, carrier, zero, number, session, random = _LAYOUT.unpack(data)
         if magic != MAGIC:
             raise TamperError("this is not a sealed stream (or a transfer in text mode damaged it)")

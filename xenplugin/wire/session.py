@@ -1,9 +1,8 @@
-"""One direction of one connection: bytes in, events out, and frames in, bytes out. Pure, no I/O.
+"""One direction of one connection: `Reader` makes frames of bytes, `Writer` bytes of frames. Pure, no I/O.
 
-`Reader` takes bytes however they are cut and gives the same frames. To spare a copy on the hot path its
-owner can receive straight into `Reader.space()` and then say how much came with `Reader.advance()`;
-`Reader.feed()` is the same for bytes that exist already. Keys come from outside: the reader is given a
-function that turns the preamble into an opener, or an opener where the other side sends no preamble.
+A reader gives the same frames however its bytes are cut. Its owner receives straight into `Reader.space()`, which
+saves a copy, and reports how many bytes came with `Reader.advance()`. Keys come from outside: the reader is given
+a function that makes an opener from the preamble, or an opener if the other side sends no preamble.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Protocol
 from xenplugin.errors import PeerError, TamperError
 from xenplugin.geometry import CHUNK
 from xenplugin.wire import frames, states
+from xenplugin.wire.body import Buffer
 from xenplugin.wire.preamble import LENGTH as PREAMBLE_LENGTH
 from xenplugin.wire.preamble import Preamble
 
@@ -24,17 +24,21 @@ MAX_FRAMES_PER_KEY = 1 << 26
 
 
 class Opener(Protocol):
-    def open(self, counter: int, header: bytes, sealed: memoryview) -> frames.Buffer:
-        """Plaintext of `sealed`. Raises TamperError."""
+    """Opens the sealed frames of one direction."""
+
+    def open(self, counter: int, header: bytes, sealed: memoryview) -> Buffer:
+        """Return the plaintext of `sealed`. Raises TamperError."""
 
 
 class Sealer(Protocol):
-    def seal(self, counter: int, header: bytes, parts: list[frames.Buffer]) -> frames.Buffer:
-        """Sealed bytes (the parts joined, encrypted, with a tag of 16 bytes)."""
+    """Seals the frames of one direction."""
+
+    def seal(self, counter: int, header: bytes, parts: list[Buffer]) -> Buffer:
+        """Return the parts joined and encrypted, followed by a tag of 16 bytes."""
 
 
 class Reader:
-    """Frames of one direction. `size` is the image's size, known from the start or from IMAGE on."""
+    """Reads the frames of one direction. `size` is the image's size in bytes; None until IMAGE gives it."""
 
     def __init__(
         self,
@@ -45,29 +49,31 @@ class Reader:
         size: int | None = None,
     ) -> None:
         if (opener is None) == (accept is None):
-            raise ValueError("either an opener or what makes one of the preamble")
+            raise ValueError("either an opener or a function that makes one from the preamble")
         self._machine = states.Machine(table)
         self._opener = opener
         self._accept = accept
         self._size = size
         self._counter = 0
-        self._last_word = all(state is not states.State.ENDED for state, _ in table)
-        # Room for the largest frame; pages of it that no frame reaches cost nothing.
+        self._nothing_after_end = all(state is not states.State.ENDED for state, _ in table)
+        # Room for the largest frame; memory pages that no frame reaches are never allocated.
         self._buffer = bytearray(HEADER + MAX_SEALED)
         self._have = 0
         self.preamble: Preamble | None = None
 
     @property
     def state(self) -> states.State:
+        """Where the direction stands in its state table."""
         return self._machine.state
 
     def space(self) -> memoryview:
-        """Where the next bytes go: the rest of what is being read, no more, so that one may wait for it."""
+        """Return the memory for the next bytes: never more than completes a preamble, header or frame, so that the
+        caller may wait until it is full."""
         return memoryview(self._buffer)[self._have : self._need()]
 
     def advance(self, count: int) -> Iterator[frames.Frame]:
-        """`count` bytes were put into `space()`. Yields the frame they complete, if any. Raises TamperError or
-        PeerError, after which the reader must not be used."""
+        """Take the `count` bytes that were put into `space()`; yield the frame they complete, if any. Raises
+        TamperError or PeerError, after which the reader must not be used."""
         self._have += count
         need = self._need()
         if self._have == need:
@@ -76,31 +82,20 @@ class Reader:
             if frame is not None:
                 yield frame
 
-    def feed(self, data: frames.Buffer) -> Iterator[frames.Frame]:
-        """As `advance`, for bytes at hand, however many."""
-        view = memoryview(data)
-        while len(view):
-            space = self.space()
-            count = min(len(space), len(view))
-            space[:count] = view[:count]
-            space.release()
-            view = view[count:]
-            yield from self.advance(count)
-
     def finish(self) -> None:
-        """The bytes ended. Raises TamperError unless that was the end of a whole stream."""
+        """Raise TamperError if the bytes ended before the stream did."""
         if self._have or self.state is not states.State.ENDED:
             raise TamperError("the sealed stream is cut off")
 
     def _need(self) -> int:
-        """Bytes wanted at the buffer's start before anything can be done with them."""
+        """Return how many bytes the buffer must hold before they can be used."""
         if self._opener is None:
             return PREAMBLE_LENGTH
         if self._have < HEADER:
             return HEADER
         length = int.from_bytes(self._buffer[:HEADER], "big")
         if not TAG < length <= MAX_SEALED:
-            # The length is authenticated only with its frame: an impossible one is damage.
+            # The length is authenticated only together with its frame, so an impossible length means damage.
             raise TamperError("the sealed stream is damaged (impossible frame length)")
         return HEADER + length
 
@@ -110,7 +105,7 @@ class Reader:
             self.preamble = Preamble.unpack(bytes(self._buffer[:need]))
             self._opener = self._accept(self.preamble)
             return None
-        if self._last_word and self.state is states.State.ENDED:
+        if self._nothing_after_end and self.state is states.State.ENDED:
             raise TamperError("bytes follow the end of the sealed stream")
         view = memoryview(self._buffer)
         plaintext = self._opener.open(self._counter, bytes(view[:HEADER]), view[HEADER:need])
@@ -123,7 +118,7 @@ class Reader:
                 raise PeerError(f"an image of {frame.size} bytes where {self._size} were announced")
             self._size = frame.size
         elif self._size is not None:
-            frames.check_range(frame, self._size)
+            frame.check_range(self._size)
         return frame
 
 
@@ -134,8 +129,9 @@ class Writer:
         self._sealer = sealer
         self.counter = 0
 
-    def pack(self, frame: frames.Frame) -> tuple[bytes, frames.Buffer]:
-        """(header, sealed bytes) to be written one after the other."""
+    def pack(self, frame: frames.Frame) -> tuple[bytes, Buffer]:
+        """Return (header, sealed bytes), to be written one after the other. Raises PeerError if the frame is too
+        large or the key has sealed as many frames as it may."""
         if self.counter >= MAX_FRAMES_PER_KEY:
             raise PeerError("this connection's key is used up")
         parts = frames.encode(frame)

@@ -1,6 +1,6 @@
-"""Which frame may come when: one table per kind of session, direction and carrier. Pure.
+"""Which frame may come in which state: one table for each kind of session, direction and carrier. Pure.
 
-A row is (state, frame type) -> next state. What is not in the table is a PeerError. The picture in
+A row is (state, frame type) -> next state. A frame without a row is refused with PeerError. The picture in
 docs/architecture.md is drawn from these tables.
 """
 
@@ -10,14 +10,16 @@ from enum import Enum, auto
 from typing import TypeAlias
 
 from xenplugin.errors import PeerError
-from xenplugin.wire.frames import Type
+from xenplugin.wire.body import Type
 
 
 class State(Enum):
-    START = auto()  #: nothing yet but the preamble
-    FLOW = auto()  #: introduced itself; work flows
-    ENDED = auto()  #: said its last word
-    FAILED = auto()  #: reported an error
+    """Where one direction of a connection or file stands."""
+
+    START = auto()  #: only the preamble was sent
+    FLOW = auto()  #: the first frame was sent; data flows
+    ENDED = auto()  #: END or DONE was sent
+    FAILED = auto()  #: an ERROR was sent
 
 
 Table: TypeAlias = dict[tuple[State, Type], State]
@@ -72,14 +74,14 @@ DOMAIN_BACKWARD_CONTROL: Table = {
 
 
 class Machine:
-    """Walks one table. `state` is where it is."""
+    """Follows one table; `state` is the current state."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
         self.state = State.START
 
     def step(self, kind: Type) -> None:
-        """Take the frame of type `kind`. Raises PeerError if it may not come now."""
+        """Go to the state that a frame of type `kind` leads to. Raises PeerError if it may not come now."""
         following = self._table.get((self.state, kind))
         if following is None:
             raise PeerError(f"a {kind.name} frame in state {self.state.name}")

@@ -1,8 +1,7 @@
-"""A guest and its disks: what xenstore says, and whether xl's configuration says the same.
+"""A guest and its disks, from xenstore, and the check that xl's configuration agrees with it.
 
-Strategy: only nodes that the guest cannot write are believed: its name and uuid, and libxl's own copy of what it
-told the backend (/libxl/DOMID/device). Whether a guest runs, is paused or suspended is known to the hypervisor
-alone and stands nowhere in xenstore: ask `xl list`.
+Only nodes that the guest cannot write are read: its name and uuid, and libxl's own copy of the backend's settings
+(/libxl/DOMID/device). Whether a guest runs, is paused or suspended is not in xenstore: `xl list` shows it.
 """
 
 from __future__ import annotations
@@ -14,19 +13,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from xenplugin.errors import PeerError, RefusedError
-from xenplugin.xen.xenstore import Store, plain_path
+from xenplugin.xen.attached import plain_path
+from xenplugin.xen.xenstore import Store
 from xenplugin.xen.xl import INCOMING
 
 _DEVICES = ("vbd", "virtio_disk")
-_LIST = "xl list shows the guests, xl block-list GUEST its disks"
+_LIST = "xl list shows the guests, xl block-list GUEST the disks of one"
 
 
 @dataclass(frozen=True)
 class Disk:
-    """`device` as the guest knows it ("xvda"). `path`: file or block device, "" for an empty drive. `backend`:
-    which kind serves it ("vbd", "qdisk"), in domain `backend_domid`. `type` and `script` as libxl told it, `format`
-    as QEMU is told ("raw" for others). `physical`: the block device it is served from, (major, minor), where known;
-    of a file that is a loop device."""
+    """A guest's disk. `device`: its name in the guest ("xvda"); `path`: file or block device, "" for an empty
+    drive; `backend`: the kind that serves it ("vbd", "qdisk"), in domain `backend_domid`; `type` and `script`:
+    libxl's settings; `format`: QEMU's setting ("raw" for other backends); `physical`: the block device that serves
+    it (major, minor), if known: for a file that is a loop device."""
 
     device: str
     path: str
@@ -51,11 +51,11 @@ class Guest:
 
 
 class UnknownGuest(RefusedError):
-    """xenstore knows no such guest."""
+    """There is no such guest in xenstore."""
 
 
 def find(store: Store, who: str) -> Guest:
-    """The guest with this name or domain id, as xl takes it. Raises UnknownGuest if there is none."""
+    """Return the guest with this name or domain id. Raises UnknownGuest if there is none."""
     for domid in _domids(store):
         if who in (str(domid), store.read(f"/local/domain/{domid}/name")) and (guest := _guest(store, domid)):
             return guest
@@ -63,7 +63,7 @@ def find(store: Store, who: str) -> Guest:
 
 
 def by_uuid(store: Store, uuid: str) -> Guest | None:
-    """The guest with this uuid, None if it is not here. One that is just arriving is not meant."""
+    """Return the guest with this uuid; None if it is not here. A guest that is just arriving does not count."""
     for domid in _domids(store):
         if (store.read(f"/local/domain/{domid}/vm") or "").lower() == f"/vm/{uuid.lower()}":
             guest = _guest(store, domid)
@@ -73,16 +73,16 @@ def by_uuid(store: Store, uuid: str) -> Guest | None:
 
 
 def of_config(store: Store, config: Mapping[str, Any]) -> Guest:
-    """The guest that xl's configuration (message 2) is of: by its uuid, and, since with `xl migrate -C`
-    that may be another, by its name. Raises RefusedError if it is not on this host, PeerError for no configuration.
-    """
+    """Return the guest that xl's configuration (message 2) is of: by its uuid, or else by its name, because with
+    `xl migrate -C` the uuid may be another. Raises RefusedError if it is not on this host, PeerError if the
+    configuration is malformed."""
     name, uuid = identity(config)
     return by_uuid(store, uuid) or find(store, name)
 
 
 def identity(config: Mapping[str, Any]) -> tuple[str, str]:
-    """Name and uuid that the guest has at the far host. (With `xl migrate -C` they are the file's, and a file
-    without a uuid gets a new one.) Raises PeerError for no configuration."""
+    """Return the name and uuid that the guest will have on the far host. (With `xl migrate -C` they are those of
+    the file; a file without a uuid gets a new one.) Raises PeerError if the configuration is malformed."""
     about = _table(config, "c_info")
     name, uuid = _text(about, "name"), _text(about, "uuid").lower()
     if not name or not uuid:
@@ -91,78 +91,89 @@ def identity(config: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def memory(config: Mapping[str, Any]) -> int:
-    """Bytes of memory that the guest is to have, 0 if its configuration does not say that."""
+    """Return the size of the guest's memory in bytes; 0 if its configuration does not give it."""
     about = config.get("b_info")
     found = about.get("target_memkb", about.get("max_memkb")) if isinstance(about, dict) else None
     return 1024 * found if isinstance(found, int) else 0
 
 
 def check(
-    config: Mapping[str, Any], guest: Guest, say: Callable[[str], None] = lambda text: None
+    config: Mapping[str, Any], guest: Guest, notify: Callable[[str], None] = lambda text: None
 ) -> tuple[Disk, ...]:
-    """The disks that must move with the guest, writable or not.
+    """Return the disks that must move with the guest, writable or not.
 
-    `config` is xl's configuration as libxl writes it in JSON, which leaves out what is 0, empty or the default.
-    `say` is told what is left behind: CD drives. Raises RefusedError if it does not agree with xenstore, or if
-    there is a disk that cannot be moved; PeerError for what is no configuration.
+    `config` is xl's configuration as libxl writes it in JSON: without values that are 0, empty or the default.
+    `notify` gets a line for each CD drive, which is left behind. Raises RefusedError if the configuration does not
+    agree with xenstore, or if a disk cannot be moved; PeerError if the configuration is malformed.
     """
     name, uuid = identity(config)
     if guest.uuid != uuid and guest.name != name:
-        raise RefusedError(f"xl's configuration is of {name!r}, not of {guest.name}", hint="give -C its own file")
+        raise RefusedError(
+            f"xl's configuration is for {name!r}, not for {guest.name}", hint="give -C the guest's own file"
+        )
     disks = config.get("disks", [])
     if not isinstance(disks, list) or not all(isinstance(disk, dict) for disk in disks):
-        raise PeerError("xl's configuration has disks of another shape than libxl writes")
+        raise PeerError("the disk list in xl's configuration is malformed")
     known = {disk.device: disk for disk in guest.disks}
-    told = {_text(disk, "vdev"): disk for disk in disks}
-    if len(told) < len(disks) or told.keys() != known.keys():
+    configured = {_text(disk, "vdev"): disk for disk in disks}
+    if len(configured) < len(disks) or configured.keys() != known.keys():
         raise RefusedError(
-            f"{guest.name} has the disks {_names(known)}, its configuration {_names(told)}",
-            hint="xl block-list shows what it has; wait until a disk that comes or goes has done so",
+            f"{guest.name} has the disks {_names(known)}, but xl's configuration has {_names(configured)}",
+            hint="xl block-list shows its disks; if one is being attached or detached, wait for that",
         )
-    moved = [disk for name, disk in known.items() if not _left(disk, told[name], say)]
+    moved = [disk for name, disk in known.items() if not _left(disk, configured[name], notify)]
     for disk in moved:
-        if reason := _reason(disk, told[disk.device]):
+        if reason := _reason(disk, configured[disk.device]):
             raise RefusedError(
                 f"{guest.name} cannot move with its disk {disk.device} ({disk.path or 'no path'}): {reason[0]}",
                 hint=reason[1],
             )
     twice = {disk.path for disk in moved if [other.path for other in moved].count(disk.path) > 1}
     if twice:
-        raise RefusedError(f"{guest.name} has {min(twice)} twice", hint="detach one of both")
+        raise RefusedError(f"{guest.name} has the disk {min(twice)} twice", hint="detach one of the two")
     return tuple(moved)
 
 
-def _left(disk: Disk, told: Mapping[str, Any], say: Callable[[str], None]) -> bool:
-    if not disk.cdrom and not told.get("is_cdrom"):
+def _left(disk: Disk, configured: Mapping[str, Any], notify: Callable[[str], None]) -> bool:
+    """Return whether the disk is a CD drive, which is left behind."""
+    if not disk.cdrom and not configured.get("is_cdrom"):
         return False
     if disk.writable:
-        return False  # a disk, whatever it is called
+        return False  # a writable CD drive is a disk
     if disk.path:
-        say(f"{disk.device} is a CD: {disk.path} is not moved, the far host must have it there")
+        notify(f"{disk.device} is a CD drive: {disk.path} is not moved, and must exist on the far host")
     else:
-        say(f"{disk.device} is an empty CD drive: nothing to move")
+        notify(f"{disk.device} is an empty CD drive: nothing to move")
     return True
 
 
-def _reason(disk: Disk, told: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Why a disk cannot be moved, and what to do."""
-    elsewhere = _text(told, "backend_domname") not in ("", "0", "Domain-0") or told.get("backend_domid", 0) != 0
-    image = _text(told, "format") or disk.format
-    script = os.path.basename(_text(told, "script") or disk.script)
-    path = _text(told, "pdev_path")
+def _reason(disk: Disk, configured: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return why a disk cannot be moved, and a hint; None if it can."""
+    elsewhere = (
+        _text(configured, "backend_domname") not in ("", "0", "Domain-0") or configured.get("backend_domid", 0) != 0
+    )
+    image = _text(configured, "format") or disk.format
+    script = os.path.basename(_text(configured, "script") or disk.script)
+    path = _text(configured, "pdev_path")
     if disk.backend_domid or elsewhere:
-        return "another domain serves it", "its data is not dom0's: move it by that domain's own means"
+        return "another domain serves it", "its data is not in dom0: move it by that domain's own means"
     if image not in ("raw", "unknown") or disk.format != "raw":
-        worse = image if disk.format == "raw" else disk.format
-        return f"its format is {worse}", "convert it: qemu-img convert -O raw OLD NEW, and format=raw for the guest"
-    if disk.backend not in ("vbd", "qdisk") or _text(told, "specification") == "virtio":
+        other = image if disk.format == "raw" else disk.format
+        return (
+            f"its format is {other}",
+            "convert it (qemu-img convert -O raw OLD NEW), and give the guest format=raw",
+        )
+    if disk.backend not in ("vbd", "qdisk") or _text(configured, "specification") == "virtio":
         return f"it is served as {disk.backend}", "give the guest an ordinary Xen disk (backendtype phy or qdisk)"
     if script not in ("", "block"):
-        return f"the script {script} sets it up", "only the standard script 'block' is known"
+        return f"the script {script} sets it up", "only Xen's standard script 'block' is supported"
     if not disk.path or not path:
-        return "it is no file or block device of this host", "give the disk a target"
+        return "it is not a file or block device of this host", "give the disk a target"
     if disk.path != path:
-        return f"xl's configuration says {path}", "other paths at the far host: `paths` in its xenplugin.conf"
+        return (
+            f"xl's configuration has the path {path}",
+            "to use other paths on the far host, set `paths` in its xenplugin.conf",
+        )
     if not path.startswith("/"):
         return "its path is not absolute", "give the disk an absolute target"
     return None
@@ -182,7 +193,7 @@ def _table(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _text(table: Mapping[str, Any], key: str) -> str:
     value = table.get(key, "")
     if not isinstance(value, str):
-        raise PeerError(f"xl's configuration has a {key} that is no text")
+        raise PeerError(f"xl's configuration has a {key} that is not text")
     return value
 
 
@@ -208,7 +219,7 @@ def _guest(store: Store, domid: int) -> Guest | None:
 
 
 def _disk(store: Store, at: str) -> Disk | None:
-    """None for one that has gone meanwhile."""
+    """Return the disk at a node of libxl's; None if it was detached meanwhile."""
 
     def read(key: str) -> str:
         return store.read(f"{at}/{key}") or ""
@@ -225,7 +236,7 @@ def _disk(store: Store, at: str) -> Disk | None:
         writable=read("mode") == "w",
         backend=kind,
         type=read("type"),
-        format="raw" if image == "aio" else image,  # libxl's word for a raw file
+        format="raw" if image == "aio" else image,  # libxl's name for a raw file
         script=read("script"),
         cdrom=read("device-type") == "cdrom",
         backend_domid=int(match[1]),

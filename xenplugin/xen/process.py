@@ -1,5 +1,5 @@
-"""Processes named so that they can be recognised later: by pid, start time and boot, so that neither a pid that is
-used again nor a restarted host deceives."""
+"""The identity of a process, which survives in a file: pid, start time and boot id together, so that a reused pid
+or a restarted host is never taken for the same process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from xenplugin.errors import OwnershipError
 
 @dataclass(frozen=True)
 class Process:
-    """`start`: its start time as in /proc/PID/stat (clock ticks since boot); `boot`: the kernel's boot id."""
+    """A process. `start`: its start time as in /proc/PID/stat (clock ticks since boot); `boot`: the kernel's boot
+    id."""
 
     pid: int
     start: int
@@ -21,17 +22,17 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether this very process still runs."""
+        """Whether this process still runs; False for a zombie."""
         return self.boot == boot_id() and _started(self.pid) == self.start
 
     @property
     def mine(self) -> bool:
-        """Whether it is the one that asks."""
+        """Whether it is the calling process."""
         return self.pid == os.getpid() and self.alive
 
     @property
     def words(self) -> list[str]:
-        """Its arguments, from the program's name on; none if it is gone."""
+        """Its command line, from the program's name on; empty if it has ended."""
         try:
             with open(f"/proc/{self.pid}/cmdline", "rb") as file:
                 return [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
@@ -39,15 +40,15 @@ class Process:
             return []
 
     def end(self, patience: float) -> None:
-        """Ask it to end, and after `patience` seconds end it; a no-op if it is gone. Raises OwnershipError if it
-        is there even then, or may not be ended."""
+        """End it: SIGTERM, and SIGKILL if it has not ended after `patience` seconds. Does nothing if it has ended.
+        Raises OwnershipError if it does not end then either, or if the caller may not signal it."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
                 fd = os.pidfd_open(self.pid)
             except ProcessLookupError:
                 return
             try:
-                if not self.alive:  # looked at after the descriptor was opened: it names this one or a dead one
+                if not self.alive:  # checked with the descriptor open: that is this process, or one that has ended
                     return
                 signal.pidfd_send_signal(fd, number)
                 if select.select([fd], [], [], patience)[0]:
@@ -55,23 +56,25 @@ class Process:
             except ProcessLookupError:
                 return
             except PermissionError:
-                raise OwnershipError(f"process {self.pid} may not be ended", hint="run this as root") from None
+                raise OwnershipError(
+                    f"there is no permission to end process {self.pid}", hint="run this as root"
+                ) from None
             finally:
                 os.close(fd)
         raise OwnershipError(f"process {self.pid} cannot be ended")
 
 
 def process(pid: int) -> Process:
-    """The process that has this pid now. Raises OwnershipError if there is none."""
+    """Return the process that has this pid now. Raises OwnershipError if there is none."""
     start = _started(pid)
     if start is None:
-        raise OwnershipError(f"process {pid} is gone")
+        raise OwnershipError(f"process {pid} has ended")
     return Process(pid, start, boot_id())
 
 
 def ancestor(name: str) -> Process:
-    """The nearest process above this one that is called `name`, as the kernel knows it; the parent if none is.
-    (Shells may stand between, which wait for this one.) Raises OwnershipError if it is gone."""
+    """Return the nearest ancestor of this process that the kernel knows as `name`, or the parent if there is none.
+    (Shells that wait for this process may stand between.) Raises OwnershipError if it has ended."""
     pid = os.getppid()
     while pid > 1:
         try:
@@ -86,13 +89,14 @@ def ancestor(name: str) -> Process:
 
 
 def boot_id() -> str:
-    """The kernel's name for the time since the last start."""
+    """Return the kernel's id of the current boot."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
 
 
 def _started(pid: int) -> int | None:
-    """Start time of process `pid` in clock ticks since boot; None if there is none, or it is a zombie."""
+    """Return the start time of process `pid` in clock ticks since boot; None if there is none, or it is a
+    zombie."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()  # its name may hold anything, parentheses too

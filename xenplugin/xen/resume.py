@@ -1,13 +1,13 @@
-"""Resuming a suspended domain, which xl of Xen 4.17 can only do inside a migration that fails.
+"""Resumes a suspended domain, which xl of Xen 4.17 can only do inside a migration that fails.
 
-Strategy: the very call that xl makes then (xl_migrate.c, label failed_resume), libxl_domain_resume with
+It makes the same call that xl makes then (xl_migrate.c, label failed_resume), libxl_domain_resume with
 suspend_cancel 1, through ctypes: three functions whose signatures have not changed since Xen 4.2, and no structure.
-It is made in a process of its own (`python -m xenplugin.xen.resume DOMID`), so that it has a time limit and nothing
-that libxl does to its process (signals, threads, a crash) happens to ours.
+It runs in a process of its own (`python -m xenplugin.xen.resume DOMID`), so that it has a time limit, and so that
+nothing libxl does to its process (signals, threads, a crash) affects the caller.
 
 xl's own failure paths, for comparison: a stream that fails, or message 4 that does not come: resume only (it was
 not renamed yet); message 7 with a status and then message 6 from the destination: rename back, then resume.
-Renaming is migrate/recover.py's (by `xl rename`).
+The caller renames (migrate/local_host.py, by `xl rename`).
 """
 
 from __future__ import annotations
@@ -31,18 +31,20 @@ PATIENCE = 120.0
 
 
 def library(name: str, where: tuple[str, ...] = _WHERE) -> str:
-    """The path of Xen's library `name` (as "libxenlight"), of the running Xen's version if there are several.
+    """Return the path of Xen's library `name` (as "libxenlight"); of several, that of the running Xen's version.
     Raises RefusedError if there is none."""
     found = [path for folder in where for path in glob.glob(f"{folder}/{name}.so.*")]
     if not found:
-        raise RefusedError(f"{name} is not on this host", hint="install Xen's tools (Debian: xen-utils), or xl's")
+        raise RefusedError(
+            f"the library {name} is not installed on this host", hint="install Xen's tools (Debian: xen-utils)"
+        )
     running = xen_version()
     exact = [path for path in found if running and path.endswith(f".so.{running}")]
     return (exact or sorted(found, key=_newest))[-1]
 
 
 def xen_version() -> str | None:
-    """Version of the running hypervisor, as "4.17"; None where there is none, or it does not say."""
+    """Return the version of the running hypervisor, as "4.17"; None if there is no hypervisor, or it is unknown."""
     try:
         parts = []
         for name in ("major", "minor"):
@@ -58,8 +60,8 @@ def _newest(path: str) -> list[int]:
 
 
 def resume(domid: int, patience: float = PATIENCE) -> None:
-    """Resume the suspended domain as xl does after a migration that failed: its suspend call returns "cancelled".
-    Raises PeerError (libxl's own words), RefusedError (no libxl here)."""
+    """Resume the suspended domain as xl does after a failed migration: the guest's suspend call returns
+    "cancelled". Raises PeerError with libxl's message, RefusedError if this host has no libxl."""
     words = [sys.executable, "-P", "-m", "xenplugin.xen.resume", str(domid)]
     try:
         done = subprocess.run(
@@ -72,12 +74,12 @@ def resume(domid: int, patience: float = PATIENCE) -> None:
     if done.returncode == RefusedError.code:
         raise RefusedError(done.stderr.strip(), hint="install Xen's tools (Debian: xen-utils)")
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise PeerError(f"libxl cannot resume domain {domid}" + (f": {said[-1]}" if said else ""))
+        messages = done.stderr.strip().splitlines()
+        raise PeerError(f"libxl cannot resume domain {domid}" + (f": {messages[-1]}" if messages else ""))
 
 
 def _call(domid: int, load: Callable[[str], Any] = ctypes.CDLL) -> int:
-    """libxl's return code, 0 for success. libxl writes what is wrong to standard error."""
+    """Call libxl. Returns its return code, 0 for success; libxl writes its messages to standard error."""
     logs, libxl = load(library("libxentoollog")), load(library("libxenlight"))
     stderr = ctypes.c_void_p.in_dll(load("libc.so.6"), "stderr")
     logs.xtl_createlogger_stdiostream.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint]
@@ -97,7 +99,7 @@ def _call(domid: int, load: Callable[[str], Any] = ctypes.CDLL) -> int:
 
 
 def main() -> int:
-    """Entry point of the child: exit status 0, 1, or 15 where there is no libxl."""
+    """Run the child process. Returns its exit status: 0, 1, or 15 if there is no libxl."""
     try:
         code = _call(int(sys.argv[1]))
     except RefusedError as error:

@@ -1,7 +1,7 @@
-"""An instance of tracefs of our own: filters in, lines out, and nothing of it left behind.
+"""A private instance of tracefs: events with filters in, lines out, and nothing left behind in the kernel.
 
-Strategy: what others trace is not touched, and they do not touch ours. A mark that is written and read back bounds
-what was recorded before, and shows that the trace still runs.
+Other users' traces are not touched, and they do not touch this one. A mark that is written into the trace and read
+back bounds what was recorded before it, and shows that the trace still runs.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-#: KiB of kernel memory for events, over all CPUs, and at least for each. An event takes about 64 bytes.
+#: KiB of kernel memory for events: of all CPUs together, and of each at least. An event takes about 64 bytes.
 _BUFFER, _BUFFER_LEAST = 32 << 10, 1 << 10
-#: Reads, of some 4 KiB, after which lines without a mark end, however fast more come.
+#: Reads (of some 4 KiB each) after which `lines` without a mark ends, even if more events come.
 _READS = 1024
 _MARK = re.compile(r"tracing_mark_write: (xenplugin [0-9]+)")
 _INSTANCE = re.compile(r"xenplugin-([0-9]+)-[0-9]+")
 
 
-class CannotWatchError(Exception):
-    """Why something cannot be watched."""
+class CannotTrackError(Exception):
+    """A disk cannot be tracked; the text says why."""
 
 
 class TraceInstance:
-    """An instance. Raises CannotWatchError where there is
-    no tracefs, OSError where it refuses (no root, no such event, lockdown)."""
+    """An instance, made for this process. Raises CannotTrackError if there is no tracefs, OSError if it refuses
+    (not root, no such event, lockdown)."""
 
     def __init__(self) -> None:
         instances = _tracefs() / "instances"
@@ -49,26 +49,26 @@ class TraceInstance:
             raise
 
     def start(self, filters: Mapping[str, str]) -> None:
-        """Record these events, by name ("block/block_bio_queue"), and of them what their filters let through; the
-        last one begins last."""
+        """Record the events that pass these filters, by event ("block/block_bio_queue"). Recording begins in this
+        order."""
         for event, text in filters.items():
             self._put(f"events/{event}/enable", "0")
             self._put(f"events/{event}/filter", text)
         for _ in self.lines(self.mark()):
-            pass  # what the filters before let through
+            pass  # recorded with the previous filters
         for event in filters:
             self._put(f"events/{event}/enable", "1")
 
     def mark(self) -> str:
-        """Put a mark into the trace, behind all events that were there before."""
+        """Write a mark into the trace, after all events recorded so far. Returns the mark."""
         self._marks += 1
         mark = f"xenplugin {self._marks}"
         self._put("trace_marker", mark)
         return mark
 
     def lines(self, mark: str | None = None) -> Iterator[str]:
-        """What was recorded up to this mark; without one, what there is. To be read to its end. Raises
-        CannotWatchError if there is no such mark."""
+        """Yield the lines recorded up to `mark`, or all there are now. To be consumed to its end. Raises
+        CannotTrackError if the mark does not come."""
         for _ in range(_READS) if mark is None else itertools.count():
             *lines, self._rest = self._rest.split(b"\n")
             for number, line in enumerate(lines):
@@ -85,7 +85,7 @@ class TraceInstance:
             if not data:
                 if mark is None:
                     return
-                raise CannotWatchError("the trace has stopped")
+                raise CannotTrackError("the trace has stopped")
             self._rest += data
 
     def close(self) -> None:
@@ -109,12 +109,12 @@ def _tracefs() -> Path:
             _, where, kind, *_ = row.split(" ")
             if kind == "tracefs":
                 return Path(where)
-    raise CannotWatchError("tracefs is not mounted (mount -t tracefs tracefs /sys/kernel/tracing)")
+    raise CannotTrackError("tracefs is not mounted (mount -t tracefs tracefs /sys/kernel/tracing)")
 
 
 def sweep() -> None:
-    """Remove the instances of processes that were killed; they make the kernel record for nobody."""
-    with contextlib.suppress(CannotWatchError, OSError):
+    """Remove the instances of processes that were killed: the kernel still records events into them."""
+    with contextlib.suppress(CannotTrackError, OSError):
         _sweep(_tracefs() / "instances")
 
 
@@ -126,7 +126,7 @@ def _sweep(instances: Path) -> None:
 
 
 def _remove(instance: Path) -> None:
-    with contextlib.suppress(OSError):  # another one sweeps, too
+    with contextlib.suppress(OSError):  # another process may remove it at the same time
         (instance / "events/enable").write_text("0")
     with contextlib.suppress(OSError):
         instance.rmdir()

@@ -1,20 +1,18 @@
-"""xenstore, the only place that imports pyxs (a test holds this).
+"""A client of xenstore, and the only module that imports pyxs (a test checks this).
 
-pyxs has not changed since 2019, its payloads are limited to 4096 bytes, it refuses what is empty or not ASCII, and
-its own router waits for ever for a xenstored that hangs up or does not answer: everything about it stays behind
-the few classes and functions here.
+pyxs has not changed since 2019. It limits payloads to 4096 bytes, refuses empty and non-ASCII values, and its own
+router waits for ever for a xenstored that closes the connection or does not answer. The classes here hide all that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import os
 import select
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, Self
 
 import pyxs
 from pyxs.connection import UnixSocketConnection
@@ -24,24 +22,19 @@ from xenplugin.errors import ConfigError, RefusedError
 SOCKET = "/var/run/xenstored/socket"
 #: Seconds in which each request must be answered.
 PATIENCE = 10.0
-#: Times a transaction is tried while others change what it touches.
-TRIES = 20
 #: Of xen/include/public/io/xs_wire.h.
 _WATCH, _WRITE, _WATCH_EVENT = 4, 11, 15
-_BACKENDS = ("vbd", "vbd3", "qdisk", "9pfs")
 _DOM0 = "run this as root in dom0, where xenstored runs"
-
-T = TypeVar("T")
 
 
 def socket_path() -> str:
-    """Where xenstored listens; XENSTORED_PATH as for Xen's own tools."""
+    """Return the path of xenstored's socket. XENSTORED_PATH sets it, as for Xen's own tools."""
     return os.environ.get("XENSTORED_PATH", SOCKET)
 
 
-class _Connected:
-    """A connection of its own, for one thread. Raises ConfigError where there is no xenstore (for us), RefusedError
-    for one that does not answer."""
+class _Client:
+    """A connection of its own, for one thread; a context manager. Raises ConfigError if xenstore cannot be reached,
+    RefusedError if it does not answer."""
 
     def __init__(self) -> None:
         self._router = _Router(socket_path())
@@ -49,104 +42,85 @@ class _Connected:
         try:
             self._client.connect()
         except (pyxs.PyXSError, OSError) as exc:
-            raise ConfigError(f"there is no xenstore here: {exc}", hint=_DOM0) from None
+            raise ConfigError(f"cannot connect to xenstore: {exc}", hint=_DOM0) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
-        """Hang up; xenstored forgets the watches and the transaction of this connection."""
+        """Close the connection; xenstored removes its watches."""
         with contextlib.suppress(pyxs.PyXSError, OSError):
             self._client.close()
 
-    def _ask(self, what: str, request: Callable[..., Any], *words: Any) -> Any:
-        """Raises FileNotFoundError for ENOENT."""
+    def _request(self, action: str, request: Callable[..., Any], *words: Any) -> Any:
+        """Send a request. Raises FileNotFoundError for ENOENT, RefusedError for any other failure; `action` names
+        it."""
         try:
             return request(*words)
         except (pyxs.PyXSError, OSError, ValueError) as exc:
             number = exc.args[0] if exc.args else None
             if number == errno.ENOENT:
-                raise FileNotFoundError(what) from None
-            hint = _DOM0 if number in (errno.EACCES, errno.EPERM) else "see whether xenstored runs: xenstore-ls /"
-            # pyxs names a value that it does not take, however long
-            raise RefusedError(f"xenstore does not {what}: {str(exc)[:200]}", hint=hint) from None
+                raise FileNotFoundError(action) from None
+            hint = _DOM0 if number in (errno.EACCES, errno.EPERM) else "check that xenstored runs: xenstore-ls /"
+            # The message of pyxs may contain the whole value.
+            raise RefusedError(f"xenstore failed to {action}: {str(exc)[:200]}", hint=hint) from None
 
 
-class Store(_Connected):
-    """Paths and values as text; a context manager. All methods raise RefusedError if xenstore does not answer, or
-    not that (a path with other characters than letters, digits and -/_@, more than 4096 bytes, a right that lacks).
-    """
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+class Store(_Client):
+    """Reads and writes nodes, paths and values as text. All methods raise RefusedError if xenstore does not answer
+    or refuses (a path with other characters than letters, digits and -/_@; more than 4096 bytes; missing
+    rights)."""
 
     def read(self, path: str) -> str | None:
-        """The value of a node; None if there is none."""
+        """Return the value of a node; None if there is no such node."""
         try:
-            return _text(self._ask(f"read {path}", self._client.read, path.encode()))
+            return _text(self._request(f"read {path}", self._client.read, path.encode()))
         except FileNotFoundError:
             return None
 
     def list(self, path: str) -> list[str]:
-        """The names below a node; none if there is no such node."""
+        """Return the names below a node; an empty list if there is no such node."""
         try:
-            return [_text(name) for name in self._ask(f"list {path}", self._client.list, path.encode())]
+            return [_text(name) for name in self._request(f"list {path}", self._client.list, path.encode())]
         except FileNotFoundError:
             return []
 
     def write(self, path: str, value: str) -> None:
-        """Make the node, and those above it, or change its value: ASCII, no line feeds."""
-        # As one word: pyxs takes no empty one.
+        """Set the value of a node (ASCII, no line feeds), and create it and those above it as needed."""
+        # As one argument: pyxs takes no empty ones.
         word = path.encode() + b"\0" + value.encode()
-        self._ask(f"write {path}", self._client.execute_command, _WRITE, word)
+        self._request(f"write {path}", self._client.execute_command, _WRITE, word)
 
     def remove(self, path: str) -> None:
-        """Remove a node and all below it; it need not be there."""
+        """Remove a node and all below it, if it is there."""
         with contextlib.suppress(FileNotFoundError):
-            self._ask(f"remove {path}", self._client.delete, path.encode())
-
-    def transact(self, work: Callable[[], T]) -> T:
-        """`work`, which uses this store, in a transaction: all or nothing, and again if somebody else meanwhile
-        changed what it touched."""
-        for _ in range(TRIES):
-            self._ask("begin a transaction", self._client.transaction)
-            try:
-                result = work()
-            except BaseException:
-                with contextlib.suppress(pyxs.PyXSError, OSError):
-                    self._client.rollback()
-                raise
-            if self._ask("end a transaction", self._client.commit):
-                return result
-        raise RefusedError("xenstore changes too fast for a transaction", hint="try again")
+            self._request(f"remove {path}", self._client.delete, path.encode())
 
 
-class Watch(_Connected):
-    """Tells of changes of the node `path` and all below it; also "@releaseDomain" and "@introduceDomain". Watches
-    from its making to `close()`; the first event comes at once, as xenstored does it."""
+class Watch(_Client):
+    """Watches the node `path` and all below it, from its creation to `close()`; "@releaseDomain" and
+    "@introduceDomain" as well. xenstored sends a first event at once."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
         word = path.encode() + b"\0w\0"
         try:
-            self._ask(f"watch {path}", self._client.execute_command, _WATCH, word)
+            self._request(f"watch {path}", self._client.execute_command, _WATCH, word)
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> Watch:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def wait(self, seconds: float) -> str | None:
-        """The path that changed, as soon as one does; None after `seconds`. Raises RefusedError."""
-        return self._ask("tell of changes", self._router.event, seconds)  # type: ignore[no-any-return]
+        """Wait for a change. Returns its path; None after `seconds`. Raises RefusedError."""
+        return self._request("report changes", self._router.event, seconds)  # type: ignore[no-any-return]
 
 
 class _Router:
-    """What pyxs.Client sends its requests through: one at a time, in the caller's thread, with a time limit."""
+    """Replaces the router of pyxs.Client: sends one request at a time, in the caller's thread, with a time
+    limit."""
 
     def __init__(self, path: str) -> None:
         self.connection = UnixSocketConnection(path)
@@ -165,7 +139,7 @@ class _Router:
             self._events.append(_text(reply.payload.split(b"\0")[0]))
 
     def event(self, seconds: float) -> str | None:
-        """The path of the next event of a watch; None if none comes within `seconds`."""
+        """Return the path of the next watch event; None if none comes within `seconds`."""
         deadline = time.monotonic() + seconds
         poll = select.poll()
         poll.register(self.connection.transport.sock, select.POLLIN)
@@ -174,7 +148,7 @@ class _Router:
                 return None
             packet = self.connection.recv()
             if packet.op != _WATCH_EVENT:
-                raise pyxs.PyXSError("a reply to nothing")
+                raise pyxs.PyXSError("a reply without a request")
             self._events.append(_text(packet.payload.split(b"\0")[0]))
         return self._events.pop(0)
 
@@ -192,73 +166,3 @@ class _Reply:
 
 def _text(value: bytes | str) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-# -- which guest has a disk ------------------------------------------------------------------------
-
-
-def attached(path: str) -> str | None:
-    """Name of the domain that has the file or device `path` as a disk, None if none has, or if this host
-    is no dom0. Raises RefusedError if there is a xenstore but it does not answer: then nobody knows."""
-    if not os.path.exists(socket_path()) or not os.path.exists(path):
-        return None
-    wanted = _overlapping(path)
-    try:
-        with Store() as store:
-            for domain, params in _disks(store):
-                if _identity(params) in wanted:
-                    return store.read(f"/local/domain/{domain}/name") or domain
-    except (RefusedError, ConfigError) as exc:
-        raise RefusedError(
-            f"xenstore does not say whether a guest has {path}: {exc}",
-            hint="run this as root, or see whether xenstored runs",
-        ) from None
-    return None
-
-
-def _disks(store: Store) -> Iterator[tuple[str, str]]:
-    """(domain id, path) of every disk that a backend of this host serves."""
-    for kind in _BACKENDS:
-        root = f"/local/domain/0/backend/{kind}"
-        for domain in store.list(root):
-            for device in store.list(f"{root}/{domain}"):
-                yield domain, plain_path(store.read(f"{root}/{domain}/{device}/params") or "")
-
-
-def plain_path(params: str) -> str:
-    """What a backend's node `params` names: "aio:/path" and the like, or a plain path, which has no colon before
-    its first slash."""
-    head, colon, tail = params.partition(":")
-    return tail if colon and "/" not in head else params
-
-
-_Identity = tuple[str, int, int]
-
-
-def _identity(path: str) -> _Identity:
-    """What makes two names the same disk: the device's number, or the file's inode."""
-    try:
-        info = os.stat(path)
-    except (OSError, ValueError):
-        return ("missing", 0, 0)
-    if info.st_rdev:
-        return ("device", info.st_rdev, 0)
-    return ("file", info.st_dev, info.st_ino)
-
-
-def _overlapping(path: str) -> set[_Identity]:
-    """The disk `path` and, of a device, its partitions and the disk it is a partition of."""
-    identity = _identity(path)
-    found = {identity}
-    if identity[0] != "device":
-        return found
-    here = f"/sys/dev/block/{os.major(identity[1])}:{os.minor(identity[1])}"
-    around = [os.path.dirname(name) for name in glob.glob(f"{here}/*/partition")]
-    if os.path.exists(f"{here}/partition"):
-        around.append(os.path.dirname(os.path.realpath(here)))
-    for directory in around:
-        with contextlib.suppress(OSError, ValueError):
-            with open(f"{directory}/dev", encoding="ascii") as file:
-                major, minor = file.read().split(":")
-            found.add(("device", os.makedev(int(major), int(minor)), 0))
-    return found

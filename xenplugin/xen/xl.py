@@ -1,9 +1,9 @@
-"""The real xl, run for one thing at a time.
+"""Runs the real xl, one command at a time.
 
-Strategy: xl is found in PATH, past our own shim; every call has a time limit, English messages and nothing on its
-standard input. What it prints is parsed strictly: a line that is not understood is an error, not a domain that is
-not there. `xl list -v` is one short call for all domains of a host (name, id, state letters, uuid); `xl pause` and
-`xl unpause` end with status 0 whatever happened, so whoever needs to know looks at the list again.
+xl is found in PATH, past this program's own shim. Every call has a time limit, English messages and an empty
+standard input. Its output is parsed strictly: a line that cannot be parsed is an error, never a missing domain.
+`xl list -v` is one short call for all domains of a host (name, id, state letters, uuid). `xl unpause` ends with
+status 0 in any case, so a caller that needs the outcome looks at the list again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from xenplugin.errors import PeerError, RefusedError
 
-#: A file called xl with these words in its first lines is not the real one (migrate/xl_shim.py).
+#: A file called xl with these words in its first 512 bytes is the shim (migrate/xl_shim.py).
 SHIM_MARK = b"xenplugin shim"
 #: Seconds for one command; hotplug scripts alone may take 40 (docs of libxl), destroying a large guest more.
 PATIENCE = 180.0
@@ -47,7 +47,7 @@ class Domain:
 
     @property
     def suspended(self) -> bool:
-        """Whether it answered a suspend request and stands still (shut down, for the reason "suspend")."""
+        """Whether it is suspended (it has shut down for the reason "suspend")."""
         return self.state[3:5] == "ss"
 
     @property
@@ -57,13 +57,13 @@ class Domain:
 
 
 def is_shim(path: str | os.PathLike[str]) -> bool:
-    """Whether the file is our shim. Raises OSError."""
+    """Return whether the file is the shim. Raises OSError."""
     with open(path, "rb") as file:
         return SHIM_MARK in file.read(512)
 
 
 def find() -> str:
-    """The path of the real xl. Raises RefusedError if this host has none."""
+    """Return the path of the real xl. Raises RefusedError if this host has none."""
     for folder in f"{os.environ.get('PATH', '')}:{_ALSO}".split(":"):
         path = os.path.join(folder or ".", "xl")
         try:
@@ -75,33 +75,33 @@ def find() -> str:
 
 
 class XlCommand:
-    """The xl at `path` (default: the real one). Every method raises PeerError with xl's own words if it fails or
-    does not end in `patience` seconds."""
+    """The xl at `path` (default: the real one). Every method raises PeerError with xl's last message if xl fails,
+    or does not end within `patience` seconds."""
 
     def __init__(self, path: str | Path | None = None, patience: float = PATIENCE) -> None:
         self.path = os.fspath(path) if path is not None else find()
         self._patience = patience
 
     def domains(self) -> list[Domain]:
-        """All domains of this host, dom0 too."""
+        """Return all domains of this host, including dom0."""
         return parse_list(self._run("list", "-v"))
 
     def destroy(self, domid: int) -> None:
-        """End a domain at once."""
+        """Destroy a domain."""
         self._run("destroy", str(domid))
 
     def rename(self, domid: int, name: str) -> None:
-        """Give a domain another name, which no other may have."""
+        """Rename a domain. No other domain may have the new name."""
         self._run("rename", str(domid), name)
 
     def unpause(self, domid: int) -> None:
-        """Let a paused domain run. xl does not say whether it did."""
+        """Let a paused domain run. xl does not report whether that worked."""
         self._run("unpause", str(domid))
 
     def start_migrate(self, words: Sequence[str], lifeline: int) -> subprocess.Popen[bytes]:
-        """Start `xl WORDS` (global options, `migrate`, its options, GUEST, HOST), its standard error a pipe. Its
-        children inherit the descriptor `lifeline` under the same number, and nothing else. It stays in this process
-        group, for an ssh below it may ask for a password."""
+        """Start `xl WORDS` (global options, `migrate`, its options, GUEST, HOST) with a pipe for standard error.
+        Its children inherit the descriptor `lifeline` under the same number, and no other. xl stays in this process
+        group, because an ssh below it may ask for a password."""
         try:
             return subprocess.Popen([self.path, *words], pass_fds=(lifeline,), stderr=subprocess.PIPE)
         except OSError as error:
@@ -136,20 +136,20 @@ class XlCommand:
                 f"{name} did not end within {self._patience:.0f} s", hint="does xenstored answer? xenstore-ls"
             ) from None
         if done.returncode:
-            said = done.stderr.strip().splitlines()
-            raise PeerError(f"{name} failed ({done.returncode})" + (f": {said[-1]}" if said else ""))
+            message = done.stderr.strip().splitlines()
+            raise PeerError(f"{name} failed ({done.returncode})" + (f": {message[-1]}" if message else ""))
         return done.stdout
 
 
 def parse_list(text: str) -> list[Domain]:
-    """What `xl list -v` printed. Raises PeerError for anything else."""
+    """Parse the output of `xl list -v`. Raises PeerError for anything else."""
     head, *rows = text.splitlines() or [""]
     if re.match(r"Name +ID +Mem +VCPUs\s+State\s+Time\(s\) +UUID", head) is None:
-        raise PeerError(f"xl list printed something else than a list: {head[:80]!r}")
+        raise PeerError(f"the output of xl list does not begin as a list: {head[:80]!r}")
     found = []
     for row in rows:
         match = _ROW.fullmatch(row)
         if match is None or int(match["domid"]) > _DOMID_MAX:
-            raise PeerError(f"xl list printed a line that this version cannot read: {row[:120]!r}")
+            raise PeerError(f"the output of xl list has a line that this version cannot read: {row[:120]!r}")
         found.append(Domain(match["name"], int(match["domid"]), match["state"], match["uuid"]))
     return found

@@ -1,0 +1,1 @@
+"""Reading and recording captures, and the packets in them."""

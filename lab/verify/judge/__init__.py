@@ -1,0 +1,1 @@
+"""What a capture or a host shows, and the verdict on it."""

@@ -17,9 +17,9 @@ from pathlib import Path
 from lab.verify.capture.flows import Packet, Parser, Segment, reverse
 from lab.verify.capture.reading import Captured, CaptureError, read
 from lab.verify.content.canary import Finder, needles
-from lab.verify.content.stream import Search, Shared, Stream
 from lab.verify.judge.explain import EXTENDED, Expect, Meaning, packet_meaning
 from lab.verify.judge.finding import Finding, Hit, Suspect
+from lab.verify.judge.stream import Search, Shared, Stream
 from lab.verify.tcp.order import Order
 from lab.verify.tcp.recent import Room
 

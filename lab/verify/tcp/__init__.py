@@ -1,0 +1,1 @@
+"""TCP streams put together from their segments."""

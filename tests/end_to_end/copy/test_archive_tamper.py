@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers.images import MIB, content, dense_image, names_in
 from tests.helpers.program import Program
+from tests.helpers.reader import read_frames
 from xenplugin.codec.seal import FILE_RANDOM, Keys, read_key_file
 from xenplugin.wire import states
 from xenplugin.wire.frames import Chunk, End, Frame
@@ -148,7 +149,7 @@ def resealed(program: Program, data: bytes, change: Callable[[list[Frame]], list
     keys = Keys(read_key_file(os.fspath(program.folder / "key")), FILE_RANDOM)
     reader = Reader(states.FORWARD_FILE, accept=keys.forward)
     frames = []
-    for frame in reader.feed(data):
+    for frame in read_frames(reader, data):
         if isinstance(frame, Chunk):  # its payload is a view into what is overwritten
             kept = (frame.index, frame.codec, frame.data_map, frame.known_map, frame.digest)
             frame = Chunk(*kept, bytes(frame.payload))

@@ -71,7 +71,7 @@ def test_target_is_no_device(sides: Sides, image: Path) -> None:
 
 def test_target_is_the_source(sides: Sides, image: Path) -> None:
     before = content(image)
-    refused(sides, image, "very disk", target=image)
+    refused(sides, image, "source disk itself", target=image)
     assert content(image) == before
 
 

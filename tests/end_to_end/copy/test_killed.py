@@ -44,7 +44,7 @@ def test_the_source_is_interrupted(sides: Sides, image: Path, number: signal.Sig
     running.await_sent(SENT)
     running.signal(number)
     done = running.end()
-    assert done.code == 130 and "goes on" in done.hint
+    assert done.code == 130 and "resumes" in done.hint
     assert content(sides.target) == b"old content"
     sides.assert_kept()
     go_on(sides, image)

@@ -81,7 +81,7 @@ def two(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> Two:
 
 def test_a_copy_onto_the_disk_itself_by_another_mount(two: Two) -> None:
     done = two.sides.copy(two.disk, code=15)
-    assert "very disk" in done.error and "both hosts share it" in done.error
+    assert "source disk itself" in done.error and "both hosts share it" in done.error
     assert done.hint == "give another target"
     two.assert_untouched()
 
@@ -123,7 +123,7 @@ def test_loop_devices_on_one_file(two: Two, loop_device: Callable[[Path], Path])
         with pytest.raises(RefusedError, match="both hosts share it"):
             two.live(source=near, target=target)
     done = two.sides.copy(source, target=target, code=15)
-    assert "very disk" in done.error
+    assert "source disk itself" in done.error
     assert names_in(two.shared) == {"disk.img"} and content(two.disk) == two.before
     assert not two.sides.state.exists() or names_in(two.sides.state) == set()
 
@@ -131,7 +131,7 @@ def test_loop_devices_on_one_file(two: Two, loop_device: Callable[[Path], Path])
 def test_loop_devices_on_one_file_of_one_machine(two: Two, loop_device: Callable[[Path], Path]) -> None:
     source, target = loop_device(two.disk), loop_device(two.disk)
     done = two.sides.program.run("copy", source, target, code=15)
-    assert "very disk" in done.error and "both hosts" not in done.error
+    assert "source disk itself" in done.error and "both hosts" not in done.error
     assert content(two.disk) == two.before
 
 
@@ -139,7 +139,7 @@ def test_one_device_by_ssh_to_its_own_host(two: Two, loop_device: Callable[[Path
     device = loop_device(two.disk)
     two.sides.ssh = None
     done = two.sides.copy(device, target=device, code=15)
-    assert "very disk" in done.error
+    assert "source disk itself" in done.error
     assert content(two.disk) == two.before
 
 
@@ -154,19 +154,19 @@ def test_devices_that_nothing_is_known_of(two: Two, loop_device: Callable[[Path]
     os.truncate(two.disk, 4 << 20)
     subprocess.run(["losetup", "--set-capacity", source], check=True)
     done = two.sides.copy(source, target=target)
-    assert "nothing here tells whether both hosts share" in done.notices()
+    assert "cannot find out whether both hosts share" in done.notices()
 
 
 def test_a_source_in_a_folder_that_cannot_be_written(two: Two, small_disk: Callable[[int], Path]) -> None:
     folder = small_disk(8)
     image = dense_image(folder / "disk.img", 2)
     subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
-    with pytest.raises(RefusedError, match="no file can be made beside it") as info:
+    with pytest.raises(RefusedError, match="no file can be created beside it") as info:
         two.live(source=image, target=two.sides.there / "new.img")
     assert not info.value.remote and str(folder) in (info.value.hint or "")
     two.assert_untouched()
     done = two.sides.copy(image, target=two.sides.there / "new.img")
-    assert "no file can be made beside it" in done.notices()
+    assert "no file can be created beside it" in done.notices()
     assert content(two.shared / "new.img") == content(image)
 
 

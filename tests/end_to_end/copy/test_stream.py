@@ -111,8 +111,8 @@ def test_a_stream_arrives_whole_and_is_answered(ends: Ends, listen: bool) -> Non
     assert ends.answers.get(timeout=NEVER) == str(len(data)).encode()
     assert ends.path.read_bytes() == data
     result = pipe.result()
-    assert result["bytes_in"] == len(data) and result["bytes_wire"] < len(data) * 0.6
-    assert result["streams"] >= (3 if listen else 1)
+    assert result.bytes_stream == len(data) and result.bytes_wire < len(data) * 0.6
+    assert result.streams >= (3 if listen else 1)
     assert not ends.failures
 
 
@@ -193,7 +193,7 @@ def test_when_as_many_segments_are_under_way_as_may_be_an_empty_queue_is_not_the
     """Else a long link would be thought faster and faster, and its stream packed less and less."""
     pipe = ends.open(details={"slow": 1})
     bounded = threading.Event()
-    pipe._session.gauge.bounded = bounded.set  # type: ignore[method-assign]
+    pipe._started.gauge.limit_reached = bounded.set  # type: ignore[method-assign]
 
     def write() -> None:
         for _ in range(3 * WINDOW):
@@ -223,7 +223,7 @@ def test_a_far_side_that_is_killed_is_missed(ends: Ends) -> None:
     pipe = ends.open()
     pipe.write(b"x")
     pipe.flush()
-    far = pipe._session._far
+    far = pipe._started._remote
     assert far is not None
     far._process.kill()
     wait_until(lambda: ends.failures, "the failure told")
@@ -238,7 +238,7 @@ def test_giving_up_is_told(ends: Ends) -> None:
     pipe.write(b"x" * 100)
     pipe.flush()
     wait_until(lambda: ends.path.exists() and ends.path.stat().st_size == 100, "the bytes there")
-    far = pipe._session._far
+    far = pipe._started._remote
     assert far is not None
     pipe.close()
     assert far._process.returncode == 130

@@ -56,7 +56,7 @@ def test_there_and_back(guest: Guest) -> None:
     code, said = move.end()
     assert code == 0, said
     notices = [event["text"] for event in move.events() if event["event"] == "notice"]
-    assert not [text for text in notices if "cannot be watched" in text]
+    assert not [text for text in notices if "cannot be tracked" in text]
     assert [event["name"] for event in move.events() if event["event"] == "phase"][-1] == "done"
     arrived(guest, target)
     back = there(guest)
@@ -136,7 +136,7 @@ def test_a_logical_volume(xen_lab: Lab, guest: Guest) -> None:
             move = migrate(source, target, "g2", *FEW)
             code, said = move.end()
             assert code == 0, said
-            assert not [event for event in move.events() if "cannot be watched" in str(event.get("text"))]
+            assert not [event for event in move.events() if "cannot be tracked" in str(event.get("text"))]
             arrived(volume, target)
     finally:
         volume.destroy()

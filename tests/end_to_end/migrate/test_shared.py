@@ -16,7 +16,7 @@ def test_a_guest_whose_disk_the_far_host_has_already(world: World, mode: str) ->
     theirs.rmdir()
     theirs.symlink_to(ours)
     done = world.migrate("--mode", mode).end()
-    assert done.code == 15 and "very disk" in done.error and "another host" in done.hint
+    assert done.code == 15 and "source disk itself" in done.error and "another host" in done.hint
     world.await_quiet()
     world.assert_intact(world.a)
     world.assert_settled()

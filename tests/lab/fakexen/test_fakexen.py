@@ -20,8 +20,10 @@ from lab.fakexen import domain_stream, messages, recorded_guest, tcp
 from lab.fakexen.host import Host
 from lab.fakexen.xenstored import Xenstored
 from lab.measure import recorded_memory
+from tests.helpers.xl_records import records
 from xenplugin.migrate import xl_protocol
-from xenplugin.migrate import xl_stream as product
+from xenplugin.migrate.incremental import IncrementalParser, Steps
+from xenplugin.migrate.xl_stream import LibxcRecord, Part, StreamEnd, Suspended, libxl_stream
 from xenplugin.xen.xl import parse_list
 
 ROOT = Path(__file__).parents[3]
@@ -35,14 +37,20 @@ def made(tmp_path: Path) -> domain_stream.Stream:
     return domain_stream.obtain(tmp_path, 4 << 20, image, None, lambda text: None)
 
 
+def _events(data: bytes) -> list[Part]:
+    def grammar(parser: IncrementalParser[Part]) -> Steps:
+        yield from libxl_stream(parser)
+        yield 1
+
+    return IncrementalParser(grammar).feed(data)
+
+
 def test_the_stream_is_one(made: domain_stream.Stream) -> None:
-    follower = product.Follower()
     data = made.path.read_bytes()
-    events = follower.feed(data)
-    follower.finish()
-    suspended = next(event for event in events if isinstance(event, product.Suspended))
-    assert made.suspended < suspended.at and made.size == len(data)
-    pages = sum(event.length for event in events if isinstance(event, product.Begun) and event.kind == 1)
+    suspended, ended = _events(data)
+    assert isinstance(suspended, Suspended) and made.suspended < suspended.at and made.size == len(data)
+    assert isinstance(ended, StreamEnd) and ended.end == len(data)
+    pages = sum(each.length for each in records(data) if each.kind is LibxcRecord.PAGE_DATA)
     assert pages > 4 << 20  # all of them, and what was dirtied
     assert made.ratio > 1.2
 
@@ -60,12 +68,10 @@ def test_a_recorded_memory_is_in_the_stream_page_by_page(tmp_path: Path) -> None
     recorded.write_bytes(memory)
     kept = domain_stream.obtain(tmp_path, 4 << 20, tmp_path / "no.img", recorded, lambda text: None)
     data = kept.path.read_bytes()
-    follower = product.Follower()
-    begun = [event for event in follower.feed(data) if isinstance(event, product.Begun)]
-    records = [each for each in begun if each.kind is product.Libxc.PAGE_DATA]
-    follower.finish()
-    first, whole = records[0], b""
-    for each in records:
+    written = [each for each in records(data) if each.kind is LibxcRecord.PAGE_DATA]
+    assert isinstance(_events(data)[-1], StreamEnd)
+    first, whole = written[0], b""
+    for each in written:
         count, _ = struct.unpack_from("<II", data, each.at + 8)
         numbers = struct.unpack_from(f"<{count}Q", data, each.at + 16)
         pages = data[each.at + 16 + 8 * count : each.at + 8 + each.length]

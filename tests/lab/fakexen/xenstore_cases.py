@@ -86,45 +86,6 @@ def case_odd_paths_and_values_are_refused(root: str) -> None:
         assert store.list(root) == []
 
 
-def case_a_transaction_is_all_or_nothing(root: str) -> None:
-    def both() -> str:
-        store.write(f"{root}/a", "1")
-        store.write(f"{root}/b", "2")
-        with Store() as other:
-            assert other.read(f"{root}/a") is None
-        return "done"
-
-    def neither() -> None:
-        store.write(f"{root}/a", "9")
-        raise KeyError
-
-    with Store() as store:
-        assert store.transact(both) == "done"
-        assert sorted(store.list(root)) == ["a", "b"]
-        try:
-            store.transact(neither)
-        except KeyError:
-            pass
-        assert store.read(f"{root}/a") == "1"
-
-
-def case_a_transaction_that_was_overtaken_is_done_again(root: str) -> None:
-    tries: list[str | None] = []
-
-    def work() -> None:
-        tries.append(store.read(f"{root}/a"))
-        if len(tries) == 1:
-            with Store() as other:
-                other.write(f"{root}/a", "theirs")
-        store.write(f"{root}/a", "ours")
-
-    with Store() as store:
-        store.write(f"{root}/a", "first")
-        store.transact(work)
-        assert tries == ["first", "theirs"]
-        assert store.read(f"{root}/a") == "ours"
-
-
 def case_a_watch_tells_at_once_and_of_each_change(root: str) -> None:
     with Store() as store, Watch(f"{root}/a") as watch:
         assert watch.wait(PATIENCE) == f"{root}/a"
@@ -145,19 +106,6 @@ def case_a_watch_hears_when_what_is_above_it_goes(root: str) -> None:
             assert watch.wait(PATIENCE) == f"{root}/a/b"
             store.remove(f"{root}/a")
             assert watch.wait(PATIENCE) == f"{root}/a/b"
-
-
-def case_a_watch_hears_of_a_transaction_when_it_is_done(root: str) -> None:
-    def work() -> None:
-        store.write(f"{root}/a", "2")
-        assert watch.wait(0) is None
-
-    with Store() as store:
-        store.write(f"{root}/a", "1")
-        with Watch(f"{root}/a") as watch:
-            assert watch.wait(PATIENCE) == f"{root}/a"
-            store.transact(work)
-            assert watch.wait(PATIENCE) == f"{root}/a"
 
 
 def case_a_watch_waits_no_longer_than_told(root: str) -> None:

@@ -17,11 +17,11 @@ pytest.importorskip("numpy", reason="numpy is not installed")
 
 from scapy.layers.inet import IP, TCP
 
-from lab.verify.content import stream as streams
 from lab.verify.content.canary import Finder, make_canaries, needles
 from lab.verify.content.inflate import Windows
 from lab.verify.content.scanner import Scanner
 from lab.verify.judge import check
+from lab.verify.judge import stream as streams
 from lab.verify.judge.check import Finding, check_capture
 from lab.verify.tcp import order
 from lab.verify.tcp.order import Order

@@ -14,11 +14,6 @@ from tests.helpers.images import MIB, content, dense_image, make_image, names_in
 from tests.helpers.program import Program, wait_until
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    return make_image(tmp_path / "source.img")
-
-
 def test_round_trip(program: Program, image: Path, tmp_path: Path) -> None:
     sealed = program.run("seal", "--json", "--key-file", "key", image, "sealed").result
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
@@ -99,7 +94,7 @@ def test_what_is_no_key(program: Program, image: Path, tmp_path: Path, text: str
 
 def test_missing_things(program: Program, image: Path, tmp_path: Path) -> None:
     assert "--key-file" in program.run("seal", image, "sealed", code=2).error
-    assert "no key file" in program.run("verify", "--key-file", "key", "sealed", code=10).error
+    assert "there is no key file" in program.run("verify", "--key-file", "key", "sealed", code=10).error
     before = names_in(tmp_path)
     program.run("seal", "--key-file", "key", "missing.img", "sealed", code=13)
     assert names_in(tmp_path) == before  # no key either

@@ -1,19 +1,110 @@
-"""Key files, the choice of the cipher, and the job that hands the secret over."""
+"""Keys, the AEAD, ciphers and key files."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from xenplugin.codec import seal
-from xenplugin.codec.seal import CIPHERS, cipher_named, cpu_has_aes, make_key_file, new_secret, read_key_file
-from xenplugin.errors import ConfigError, PeerError
-from xenplugin.geometry import MAX_IMAGE
+from xenplugin.codec.seal import (
+    CIPHERS,
+    Aead,
+    Keys,
+    cipher_named,
+    cpu_has_aes,
+    make_key_file,
+    new_secret,
+    read_key_file,
+)
+from xenplugin.errors import ConfigError, TamperError
+from xenplugin.link.connector import ConnectionFactory
 from xenplugin.transfer.job import Job
-from xenplugin.wire.preamble import Cipher
+from xenplugin.wire.preamble import Carrier, Cipher, Preamble
+
+COMMON = settings(deadline=None, max_examples=60)
+PREAMBLES = st.builds(
+    Preamble,
+    st.sampled_from(Cipher),
+    st.sampled_from(Carrier),
+    st.integers(0, 3),
+    st.sampled_from([bytes(16), b"\x01" + bytes(15)]),
+    st.sampled_from([bytes(32), bytes(31) + b"\x01"]),
+)
+
+
+SECRET = bytes(range(32))
+
+
+def mark(aead: Aead) -> bytes:
+    """What tells a key from others."""
+    return bytes(aead.seal(0, b"\0\0\0\x11", [b"x" * 32]))
+
+
+@given(PREAMBLES, PREAMBLES, st.booleans(), st.booleans())
+@settings(COMMON, max_examples=200)
+def test_a_key_for_each_preamble_and_direction(one: Preamble, two: Preamble, back: bool, other: bool) -> None:
+    keys = Keys(SECRET, bytes(32))
+    strange = Keys(SECRET[::-1], bytes(32)), Keys(SECRET, SECRET)
+    mine = mark(keys.backward(one) if back else keys.forward(one))
+    theirs = mark(keys.backward(two) if other else keys.forward(two))
+    assert (mine == theirs) == (one == two and back == other)
+    assert mine not in [mark(made.backward(one) if back else made.forward(one)) for made in strange]
+
+
+@given(
+    st.sampled_from(Cipher),
+    st.lists(st.binary(max_size=100), min_size=1, max_size=4),
+    st.integers(0, (1 << 26) - 1),
+    st.integers(0, 10**6),
+)
+@COMMON
+def test_what_is_sealed_opens_as_it_is_or_not_at_all(
+    cipher: Cipher, parts: list[bytes], counter: int, bit: int
+) -> None:
+    keys = Keys(SECRET, bytes(32))
+    preamble = Preamble(cipher, Carrier.CONNECTION, 1, bytes(16), bytes(32))
+    plain, header = b"".join(parts), b"\x01\x02\x03\x04"
+    sealed = bytearray(keys.forward(preamble).seal(counter, header, list(parts)))
+    assert len(sealed) == len(plain) + 16
+    aead = keys.forward(preamble)
+    assert bytes(aead.open(counter, header, memoryview(sealed))) == plain
+    for wrong in (
+        lambda: aead.open(counter + 1, header, memoryview(sealed)),
+        lambda: aead.open(counter, header[::-1], memoryview(sealed)),
+        lambda: aead.open(counter, header, memoryview(sealed)[:-1]),
+        lambda: keys.backward(preamble).open(counter, header, memoryview(sealed)),
+    ):
+        with pytest.raises(TamperError):
+            wrong()
+    sealed[bit // 8 % len(sealed)] ^= 1 << bit % 8
+    with pytest.raises(TamperError):
+        aead.open(counter, header, memoryview(sealed))
+
+
+def test_keys_do_not_show() -> None:
+    keys = Keys(SECRET, bytes(32))
+    factory = ConnectionFactory(keys, bytes(16), Cipher.AES_128_GCM, 1)
+    job = Job(SECRET, bytes(16), Cipher.AES_128_GCM, 1, "/x", False, False)
+    for made in (
+        keys,
+        factory,
+        job,
+        keys.forward(Preamble(Cipher.AES_128_GCM, Carrier.FILE, 0, bytes(16), bytes(32))),
+    ):
+        for shown in (repr(made), str(made), f"{made}"):
+            assert SECRET.hex() not in shown and repr(SECRET)[2:-1] not in shown
+            assert keys._prk.hex() not in shown and repr(keys._prk)[2:-1] not in shown
+    assert repr(keys) == "Keys(...)"
+
+
+@pytest.mark.parametrize(("secret", "salt"), [(31, 32), (33, 32), (32, 31), (32, 33), (0, 32)])
+def test_secrets_have_32_bytes(secret: int, salt: int) -> None:
+    with pytest.raises(ConfigError):
+        Keys(bytes(secret), bytes(salt))
+
 
 KEY = "0123456789abcdef" * 4
 
@@ -94,55 +185,3 @@ def test_ciphers_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError) as caught:
         cipher_named("rot13")
     assert caught.value.hint and "aes-256-gcm" in caught.value.hint
-
-
-# -- the job --------------------------------------------------------------------------------------
-
-JOB: dict[str, Any] = {
-    "protocol": 1,
-    "secret": KEY,
-    "session": KEY[:32],
-    "cipher": "aes-256-gcm",
-    "size": 1 << 30,
-    "path": "/dev/vg/guest",
-    "whole": False,
-    "local": False,
-    "kind": "image",
-    "live": False,
-    "disk": {},
-}
-
-
-def test_a_job_is_read() -> None:
-    job = Job.parse(json.dumps({**JOB, "later": "ignored"}).encode() + b"\n")
-    assert (job.secret, job.session) == (bytes.fromhex(KEY), bytes.fromhex(KEY[:32]))
-    assert (job.cipher, job.size, job.path, job.whole) == (Cipher.AES_256_GCM, 1 << 30, "/dev/vg/guest", False)
-    assert Job.parse(json.dumps({**JOB, "path": "/odd\udcff"}).encode()).path == "/odd\udcff"
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        *[("protocol", value) for value in (0, 2, "1", None, [])],
-        *[("secret", value) for value in ("", KEY[:-2], KEY + "00", "zz" * 32, 5, None)],
-        *[("session", value) for value in ("", KEY, "x" * 32, 5)],
-        *[("cipher", value) for value in ("", "rot13", "AES-256-GCM", 1, None)],
-        *[("size", value) for value in (-1, MAX_IMAGE + 1, "5", 1.5, True, None, 10**400)],
-        *[("path", value) for value in ("", "/a\0b", 5, None, ["/x"])],
-        *[("whole", value) for value in ("false", 0, None)],
-        *[("local", value) for value in ("", 1)],
-    ],
-)
-def test_a_job_that_makes_no_sense_is_a_peer_error(key: str, value: Any) -> None:
-    with pytest.raises(PeerError):
-        Job.parse(json.dumps({**JOB, key: value}).encode())
-    with pytest.raises(PeerError):
-        Job.parse(json.dumps({name: JOB[name] for name in JOB if name != key}).encode())
-
-
-@pytest.mark.parametrize(
-    "line", [b"", b"\n", b"{", b"[]", b"null", b"5", b"\xff\xfe", b"[" * 60000, b'{"protocol":1}']
-)
-def test_a_line_that_is_no_job_is_a_peer_error(line: bytes) -> None:
-    with pytest.raises(PeerError):
-        Job.parse(line)

@@ -1,4 +1,4 @@
-"""Scanning, chunk sets and the digest tree, against the plainest implementation there is."""
+"""Scanning, chunk sets and the digest tree, compared with the simplest implementation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from xenplugin.errors import ImageError
 from xenplugin.geometry import BLOCK, CHUNK, CHUNKS_PER_GROUP, PAGE, chunk_count, chunk_length
-from xenplugin.image.buffers import aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.index.digest import ImageDigest, leaves, zero_chunk
 from xenplugin.image.scan import data_extents, nonzero_blocks
 
-BUFFER = aligned(CHUNK)
+BUFFER = Buffer(CHUNK)
 
 
 @given(
@@ -71,7 +71,7 @@ def test_a_chunk_set_is_a_set(steps: list[tuple[bool, tuple[int, int]]], window:
 
 
 def plain_root(size: int, digests: list[bytes]) -> bytes:
-    """The tree as the specification has it."""
+    """Compute the digest tree directly from its specification."""
     groups = [
         hashlib.sha256(b"".join(digests[at : at + CHUNKS_PER_GROUP])).digest()
         for at in range(0, len(digests), CHUNKS_PER_GROUP)

@@ -1,4 +1,4 @@
-"""Any image over any base, interrupted anywhere: the target ends as the image, and as sparse."""
+"""Any image over any base, interrupted anywhere: the target becomes the image, and as sparse."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.image_kit import allocated, base_of, copy, leftovers, make_image, send, sink_for
+from tests.helpers.image_kit import allocated, base_of, copy, digest_file, leftovers, send, sink_for, sparse_image
 from xenplugin.geometry import BLOCK, CHUNK, PAGE
-from xenplugin.image.index.digest import digest_file
 from xenplugin.image.source.raw import open_source
 from xenplugin.image.target import journal, partial
 
@@ -49,10 +48,10 @@ def test_whatever_happens_the_target_becomes_the_image(
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        image = make_image(directory / "image", size, extents, seed)
+        image = sparse_image(directory / "image", size, extents, seed)
         target = directory / "target"
         if base_size is not None:
-            make_image(target, min(size, base_size), extents + base_extents[:1] if same else base_extents, seed)
+            sparse_image(target, min(size, base_size), extents + base_extents[:1] if same else base_extents, seed)
         if stop is not None:
             interrupt(image, target, stop, synced)
             lose_power(target, seed)
@@ -64,13 +63,13 @@ def test_whatever_happens_the_target_becomes_the_image(
 
 
 def pages(path: Path) -> int:
-    """Bytes in pages that are not all zero."""
+    """Return the bytes in pages that are not all zero."""
     data = path.read_bytes()
     return sum(PAGE for at in range(0, len(data), PAGE) if any(data[at : at + PAGE]))
 
 
 def interrupt(image: Path, target: Path, stop: int, synced: int) -> None:
-    """Send some chunks, checkpoint after some of them, and be gone."""
+    """Send some chunks, with a checkpoint after some of them, then stop as in a crash."""
     with open_source(image, raw=True) as source, sink_for(target, source.size) as sink:
         base = base_of(sink.index(), source.chunks)
         first = min(stop, synced, source.chunks)
@@ -80,7 +79,7 @@ def interrupt(image: Path, target: Path, stop: int, synced: int) -> None:
 
 
 def lose_power(target: Path, seed: int) -> None:
-    """What was not durable may be anything after a crash: make it so."""
+    """Overwrite what was not durable: after a crash it may be anything."""
     part = Path(partial.partial_name(str(target)))
     state = journal.read(partial.journal_name(str(target)))
     assert state is not None

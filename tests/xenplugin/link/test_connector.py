@@ -13,13 +13,13 @@ import pytest
 from xenplugin.codec.seal import Keys
 from xenplugin.errors import LinkError
 from xenplugin.link import connector as dial_module
-from xenplugin.link.connector import Connector, Session
+from xenplugin.link.connector import ConnectionFactory, Connector
 from xenplugin.wire.frames import Error, Frame, Welcome
 from xenplugin.wire.preamble import Cipher, Preamble
 from xenplugin.wire.session import Writer
 
 KEYS = Keys(bytes(range(32)), bytes(32))
-SESSION = Session(KEYS, bytes(16), Cipher.AES_128_GCM, 1 << 40)
+FACTORY = ConnectionFactory(KEYS, bytes(16), Cipher.AES_128_GCM, 1 << 40)
 PATIENT = 60  #: seconds after which a test gives up
 
 #: A thread that dies of an error nobody foresaw would leave others waiting.
@@ -103,7 +103,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> Iterator[Addresses]:
 
 
 def dialer(addresses: Addresses, timeout: float = PATIENT) -> Connector:
-    made = Connector(SESSION, timeout=timeout, silence=30)
+    made = Connector(FACTORY, timeout=timeout, silence=30)
     made.port = addresses.port
     return made
 

@@ -7,16 +7,19 @@ import socket
 import struct
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from xenplugin.link.tcp import UNSENT, UNSENT_LAST, Course, is_lossy, set_unsent
+from xenplugin.link import tcp
+from xenplugin.link.tcp import UNSENT, UNSENT_LAST, Counters, is_lossy, set_unsent
 
 _SIOCOUTQNSD = 0x894B
 
 LEAST = 0.1
 
 
-def courses(sent: int, again: int, rtt: float, connections: int = 4) -> list[Course]:
-    return [Course(sent // connections, again // connections, rtt, LEAST)] * connections
+def looks(sent: int, again: int, rtt: float, connections: int = 4) -> list[Counters]:
+    return [Counters(sent // connections, again // connections, rtt, LEAST)] * connections
 
 
 @pytest.mark.parametrize(
@@ -34,7 +37,7 @@ def courses(sent: int, again: int, rtt: float, connections: int = 4) -> list[Cou
 def test_a_path_that_loses_is_told_from_a_queue_that_drops(
     what: str, before: float, now: float, sent: int, again: int, lossy: bool
 ) -> None:
-    assert is_lossy(courses(1000, 100, before), courses(1000 + sent, 100 + again, now)) is lossy, what
+    assert is_lossy(looks(1000, 100, before), looks(1000 + sent, 100 + again, now)) is lossy, what
 
 
 def test_of_no_connections_nothing_is_said() -> None:
@@ -53,3 +56,11 @@ def test_how_much_waits_unsent_can_be_changed_while_it_is_in_use() -> None:
                     near.send(bytes(4096))
             waiting = struct.unpack("i", fcntl.ioctl(near, _SIOCOUTQNSD, bytes(4)))[0]
             assert waiting <= 2 * UNSENT_LAST < UNSENT
+
+
+@given(st.floats(0, 2), st.floats(0, 2))
+@settings(deadline=None, max_examples=60)
+def test_a_longer_path_never_gets_fewer_connections(one: float, two: float) -> None:
+    near, far = sorted((one, two))
+    assert 1 <= tcp.choose_streams(near, 2) <= tcp.choose_streams(far, 2) <= tcp.MAX_STREAMS
+    assert 1 <= tcp.choose_streams(near, 1) <= tcp.choose_streams(far, 1) <= 4

@@ -13,13 +13,13 @@ from xenplugin.migrate.xl_protocol import (
     CLEARED,
     Backward,
     Cleared,
-    Config,
-    Ended,
-    Event,
     Forward,
+    GuestConfig,
     TakenBack,
     Unpaused,
+    XlEvent,
 )
+from xenplugin.migrate.xl_stream import StreamEnd
 
 HEAD = len(message2(text()))
 END = HEAD + len(stream())
@@ -33,15 +33,15 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 @given(CUTS)
 def test_what_must_wait_waits(cuts: list[int]) -> None:
-    gate = Gate(Forward(), (Ended, Cleared))
+    gate = Gate(Forward(), (StreamEnd, Cleared))
     passed = b""
-    seen: list[type[Event]] = []
-    waiting: list[type[Event]] = []
-    last = {Config: HEAD, Ended: END, Cleared: END + len(CLEARED)}
+    seen: list[type[XlEvent]] = []
+    waiting: list[type[XlEvent]] = []
+    last: dict[type[XlEvent], int] = {GuestConfig: HEAD, StreamEnd: END, Cleared: END + len(CLEARED)}
     for piece in pieces(FORWARD, cuts):
         passing, events = gate.feed(piece)
         passed += passing
-        assert len(passed) < HEAD or Config in seen
+        assert len(passed) < HEAD or GuestConfig in seen
         for event in events:
             if type(event) in last:
                 waiting.append(type(event))
@@ -53,7 +53,7 @@ def test_what_must_wait_waits(cuts: list[int]) -> None:
         waiting = []
         assert FORWARD.startswith(passed)
     assert passed == FORWARD
-    assert seen == [Config, Ended, Cleared]
+    assert seen == [GuestConfig, StreamEnd, Cleared]
 
 
 @given(CUTS)
@@ -72,7 +72,7 @@ def test_results_wait_for_their_record(cuts: list[int]) -> None:
 
 
 def test_one_release_opens_one_stop() -> None:
-    gate = Gate(Forward(), (Ended, Cleared))
+    gate = Gate(Forward(), (StreamEnd, Cleared))
     assert gate.feed(FORWARD)[0] == b""
     assert gate.release() == FORWARD[: END - 8]
     assert gate.release() == FORWARD[END - 8 : END]

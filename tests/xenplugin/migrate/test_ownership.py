@@ -22,9 +22,9 @@ from xenplugin.migrate.ownership import (
     TRANSITIONS,
     Action,
     GuestPresence,
+    NoAnswer,
     OwnershipState,
     Role,
-    Silence,
     check,
     decide,
 )
@@ -189,7 +189,7 @@ def recover_source(w: World) -> tuple[Action, World]:
             return Action.ASK, after
         action = decide(S, w.source, w.near_alive, w.guest, w.destination)
     elif action is Action.ASK:
-        action = decide(S, w.source, w.near_alive, w.guest, Silence.UNREACHABLE)
+        action = decide(S, w.source, w.near_alive, w.guest, NoAnswer.UNREACHABLE)
     match action:
         case Action.KEEP:
             w = moved(w, S, OwnershipState.KEPT)
@@ -336,7 +336,7 @@ def test_there_is_always_an_answer(
     role: Role, data: st.DataObject, alive: bool, guest: GuestPresence, asked: bool
 ) -> None:
     state = data.draw(st.sampled_from(sorted(TRANSITIONS[role])))
-    peer = data.draw(st.sampled_from([*OwnershipState, *Silence]))
+    peer = data.draw(st.sampled_from([*OwnershipState, *NoAnswer]))
     assert isinstance(decide(role, state, alive, guest, peer, asked=asked), Action)
 
 

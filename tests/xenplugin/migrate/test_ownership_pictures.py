@@ -13,9 +13,9 @@ from xenplugin.migrate.ownership import (
     TRANSITIONS,
     Action,
     GuestPresence,
+    NoAnswer,
     OwnershipState,
     Role,
-    Silence,
     decide,
 )
 
@@ -79,19 +79,19 @@ def cases(more: str, wanted: list[Action]) -> list[tuple[GuestPresence, Action]]
     ]
 
 
-def peers(more: str) -> list[ownership.Peer]:
-    named: dict[str, list[ownership.Peer]] = {
-        "peer not asked": [Silence.NOT_ASKED],
+def peers(more: str) -> list[ownership.PeerAnswer]:
+    named: dict[str, list[ownership.PeerAnswer]] = {
+        "peer not asked": [NoAnswer.NOT_ASKED],
         "peer running": [OwnershipState.RUNNING],
-        "peer refused, or lost": [OwnershipState.REFUSED, Silence.LOST],
+        "peer refused, or lost": [OwnershipState.REFUSED, NoAnswer.LOST],
         "peer says anything else": [
-            Silence.UNREACHABLE,
-            Silence.UNKNOWN,
+            NoAnswer.UNREACHABLE,
+            NoAnswer.UNKNOWN,
             OwnershipState.RECEIVING,
             OwnershipState.CLEARED,
         ],
     }
-    return named.get(more, [Silence.NOT_ASKED])
+    return named.get(more, [NoAnswer.NOT_ASKED])
 
 
 def test_each_side_begins_where_nothing_is_given() -> None:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from xenplugin.migrate import peer
+from tests.xenplugin.migrate.two_hosts import DEAD, ID, UUID, S
+from xenplugin.migrate import peer, records
+from xenplugin.migrate.ownership import OwnershipState
+from xenplugin.migrate.records import PeerNote
 
 
 def test_both_outputs_and_the_status_are_heard() -> None:
-    assert peer._heard(["sh", "-c", "echo out; echo err >&2; exit 3"], 30) == (3, "out\n", "err\n")
+    assert peer._run_bounded(["sh", "-c", "echo out; echo err >&2; exit 3"], 30) == (3, "out\n", "err\n")
 
 
 @pytest.mark.parametrize("where", ["", " >&2"])
 def test_no_more_is_kept_than_an_answer_needs(where: str) -> None:
-    status, out, err = peer._heard(["sh", "-c", f"head -c 20000000 /dev/zero{where}; echo end{where}"], 60)
+    status, out, err = peer._run_bounded(["sh", "-c", f"head -c 20000000 /dev/zero{where}; echo end{where}"], 60)
     text = out + err
     assert status == 0 and len(text) == 1 << 16 and text.endswith("\0end\n")
 
@@ -24,7 +29,35 @@ def test_no_more_is_kept_than_an_answer_needs(where: str) -> None:
 def test_who_never_ends_is_ended() -> None:
     began = time.monotonic()
     with pytest.raises(subprocess.TimeoutExpired):
-        peer._heard(["sh", "-c", "exec yes"], 0.5)
+        peer._run_bounded(["sh", "-c", "exec yes"], 0.5)
     with pytest.raises(subprocess.TimeoutExpired):
-        peer._heard(["sh", "-c", "exec sleep 600 >&- 2>&-"], 0.5)
+        peer._run_bounded(["sh", "-c", "exec sleep 600 >&- 2>&-"], 0.5)
     assert time.monotonic() - began < 300
+
+
+def test_a_peer_that_says_anything(tmp_path: Path) -> None:
+    one = replace(records.new(S, ID, uuid=UUID, name="g1", peer=PeerNote("hostb", "")), driver=DEAD)
+
+    def say(script: str) -> tuple[object, str]:
+        ssh = tmp_path / "ssh"
+        ssh.write_text("#!/bin/sh\n" + script)
+        ssh.chmod(0o755)
+        return peer.ask(replace(one, peer=PeerNote("hostb", str(ssh))), 20)
+
+    good = peer.line(ID, "running")
+    assert say(f"echo '{good}'")[0] is OwnershipState.RUNNING
+    assert say(f"echo hello; echo '{good}'; echo bye")[0] is OwnershipState.RUNNING
+    for script in (
+        "echo nothing",
+        f"echo '{good}'; echo '{peer.line(ID, 'refused')}'",
+        f"echo '{peer.line('f' * 32, 'running')}'",
+        f"echo '{peer.MARK}nonsense'",
+        f"echo '{good}'; exit 1",
+        f"echo '{peer.line(ID, 'kept')}'",
+        "echo ssh: no route to host >&2; exit 255",
+    ):
+        assert say(script)[0] is peer.NoAnswer.UNREACHABLE, script
+    assert "no route" in say("echo ssh: no route to host >&2; exit 255")[1]
+    assert peer.ask(one)[0] is peer.NoAnswer.UNREACHABLE  # -s '': HOST was a whole command
+    assert peer.command(PeerNote("-oProxyCommand=x", "ssh"), "recover") is None
+    assert peer.ask(replace(one, peer=PeerNote("hostb", "sleep 60; true")), 0.2)[0] is peer.NoAnswer.UNREACHABLE

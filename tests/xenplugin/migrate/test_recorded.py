@@ -9,21 +9,11 @@ from pathlib import Path
 import pytest
 
 from lab.fakexen.xenstored import Xenstored
-from xenplugin.migrate.xl_protocol import (
-    Backward,
-    Config,
-    Ended,
-    Event,
-    Forward,
-    Image,
-    Phase,
-    Ready,
-    Suspended,
-    rewrite,
-)
-from xenplugin.migrate.xl_stream import Begun, Follower, Libxc, Libxl
+from tests.helpers.xl_records import records
+from xenplugin.migrate.xl_protocol import BANNER, Backward, Forward, GuestConfig, XlEvent, rewrite
+from xenplugin.migrate.xl_stream import LibxcRecord, LibxlRecord, StreamEnd, Suspended
 from xenplugin.xen import guest as guests
-from xenplugin.xen.dirty_tracking import SECTOR, DirtyTally, parse
+from xenplugin.xen.block_events import SECTOR, DirtyTally, parse
 from xenplugin.xen.xenstore import Store
 from xenplugin.xen.xl import parse_list
 
@@ -32,7 +22,7 @@ STREAM = (DATA / "stream-g1.bin").read_bytes()
 UUID = "71f58c60-0170-40c6-90d6-be918926f283"
 
 
-def forward(data: bytes, size: int) -> list[Event]:
+def forward(data: bytes, size: int) -> list[XlEvent]:
     direction = Forward()
     return [event for at in range(0, len(data), size) for event in direction.feed(data[at : at + size])]
 
@@ -40,45 +30,41 @@ def forward(data: bytes, size: int) -> list[Event]:
 @pytest.mark.parametrize("size", [len(STREAM), 4096, 1000, 7])
 def test_what_xl_sends(size: int) -> None:
     events = forward(STREAM, size)
-    assert [type(event) for event in events] == [Config, Image, Suspended, Ended]
-    config, image, suspended, ended = events
-    assert isinstance(config, Config) and config.fields["c_info"]["uuid"] == UUID
-    assert isinstance(image, Image) and (image.pv, image.page) == (True, 4096)
+    assert [type(event) for event in events] == [GuestConfig, Suspended, StreamEnd]
+    config, suspended, ended = events
+    assert isinstance(config, GuestConfig) and config.fields["c_info"]["uuid"] == UUID
     # libxc's END, libxl's END (the gate), and nothing behind: the recorded migration was cut before message 6
     assert (suspended.end, ended.at, ended.end) == (len(STREAM) - 8, len(STREAM) - 8, len(STREAM))
 
 
 def test_the_stream_s_records() -> None:
     config = forward(STREAM, 4096)[0]
-    follower = Follower()
-    found = [event.kind for event in follower.feed(STREAM[config.end :]) if isinstance(event, Begun)]
-    follower.finish()
-    assert found[0] is Libxl.LIBXC_CONTEXT and found[-2:] == [Libxc.END, Libxl.END]
-    assert [kind for kind in found if kind is not Libxc.PAGE_DATA][1:-2] == [
-        Libxc.X86_PV_INFO,
-        Libxc.X86_CPUID_POLICY,
-        Libxc.X86_MSR_POLICY,
-        Libxc.STATIC_DATA_END,
-        Libxc.X86_PV_P2M_FRAMES,
-        Libxc.X86_TSC_INFO,
-        Libxc.SHARED_INFO,
-        Libxc.X86_PV_VCPU_BASIC,
-        Libxc.X86_PV_VCPU_EXTENDED,
+    found = [record.kind for record in records(STREAM[config.end :])]
+    assert found[0] is LibxlRecord.LIBXC_CONTEXT and found[-2:] == [LibxcRecord.END, LibxlRecord.END]
+    assert [kind for kind in found if kind is not LibxcRecord.PAGE_DATA][1:-2] == [
+        LibxcRecord.X86_PV_INFO,
+        LibxcRecord.X86_CPUID_POLICY,
+        LibxcRecord.X86_MSR_POLICY,
+        LibxcRecord.STATIC_DATA_END,
+        LibxcRecord.X86_PV_P2M_FRAMES,
+        LibxcRecord.X86_TSC_INFO,
+        LibxcRecord.SHARED_INFO,
+        LibxcRecord.X86_PV_VCPU_BASIC,
+        LibxcRecord.X86_PV_VCPU_EXTENDED,
     ]
 
 
 def test_what_xl_answers() -> None:
-    direction = Backward()
-    assert [type(event) for event in direction.feed((DATA / "banner.bin").read_bytes())] == [Ready]
-    assert direction.phase is Phase.RECEIVED
+    banner, direction = (DATA / "banner.bin").read_bytes(), Backward()
+    assert direction.feed(banner) == [] and direction.at == len(banner) == len(BANNER)
 
 
 def test_a_configuration_with_another_path() -> None:
     config = forward(STREAM, 4096)[0]
-    assert isinstance(config, Config)
+    assert isinstance(config, GuestConfig)
     assert rewrite(config.raw, {}) == config.raw
     changed = Forward().feed(rewrite(config.raw, {"/srv/guests/g1.img": "/elsewhere/a"}))[0]
-    assert isinstance(changed, Config)
+    assert isinstance(changed, GuestConfig)
     assert changed.fields["disks"][0].pop("pdev_path") == "/elsewhere/a"
     assert config.fields["disks"][0].pop("pdev_path") == "/srv/guests/g1.img"
     assert changed.fields == config.fields
@@ -96,7 +82,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 def test_the_guest_and_its_disk(store: Store) -> None:
     config = forward(STREAM, 4096)[0]
-    assert isinstance(config, Config)
+    assert isinstance(config, GuestConfig)
     found = guests.of_config(store, config.fields)
     assert (found.name, found.uuid, found.domid) == ("g1", UUID, 3)
     said: list[str] = []

@@ -110,7 +110,7 @@ def test_one_migration_of_a_guest_at_a_time(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', '"pid": 99999999'))
     with pytest.raises(RefusedError, match="is not settled") as caught:
         records.begin(tmp_path, made())
-    assert caught.value.hint == "xenplugin recover"
+    assert caught.value.hint == "run `xenplugin recover`"
     records.advance(tmp_path, records.advance(tmp_path, first, OwnershipState.KEPT), OwnershipState.REMOVED)
     records.begin(tmp_path, made())
 
@@ -148,7 +148,7 @@ def test_a_crash_leaves_a_whole_record(tmp_path: Path, monkeypatch: pytest.Monke
     def crash(*_: object) -> None:
         raise Crash
 
-    monkeypatch.setattr(f"xenplugin.migrate.records.{step}", crash)
+    monkeypatch.setattr(f"xenplugin.image.files.{step}", crash)
     with pytest.raises(Crash):
         records.advance(tmp_path, one, OwnershipState.HANDING)
     monkeypatch.undo()
@@ -192,7 +192,7 @@ def test_a_full_disk_is_an_error_before_anything_happens(tmp_path: Path, monkeyp
     ("change", "why"),
     [
         (lambda fields: fields.update(format=2), "another version"),
-        (lambda fields: fields.update(state="running"), "a source is never running"),
+        (lambda fields: fields.update(state="running"), "the state running is not one of a source"),
         (lambda fields: fields.update(state="lost"), "lost"),
         (lambda fields: fields.update(domid="7"), "domid"),
         (lambda fields: fields.update(domid=True), "domid"),
@@ -233,7 +233,7 @@ def test_any_bytes_are_a_record_or_are_said(tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize("id", ["", "../x", "A" * 32, "0" * 31, "0" * 32 + "\n"])
 def test_an_id_is_32_hex_digits(tmp_path: Path, id: str) -> None:
     assert not records.valid_id(id)
-    with pytest.raises(OwnershipError, match="names no migration"):
+    with pytest.raises(OwnershipError, match="not the id of a migration"):
         records.read(tmp_path, id, S)
     assert records.valid_id(records.new_id())
 
@@ -251,7 +251,7 @@ def test_a_process_is_more_than_its_pid() -> None:
     child.wait()
     assert not this.alive
     this.end(5)
-    with pytest.raises(OwnershipError, match="gone"):
+    with pytest.raises(OwnershipError, match="has ended"):
         process(child.pid)
 
 

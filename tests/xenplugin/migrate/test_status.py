@@ -19,7 +19,6 @@ from xenplugin.image.target.partial import journal_name, lock_partial
 from xenplugin.migrate import records, status
 from xenplugin.migrate.ownership import TRANSITIONS, OwnershipState, Role
 from xenplugin.migrate.records import PeerNote
-from xenplugin.migrate.recover import OLD
 from xenplugin.xen.process import Process
 
 UUID = "3f2a9d1c-0b7e-4c55-9a10-6f1d2e3c4b5a"
@@ -76,7 +75,7 @@ def test_what_was_left_behind(tmp_path: Path, role: Role) -> None:
 
 
 def test_old_records(tmp_path: Path) -> None:
-    put(tmp_path, Role.DESTINATION, OwnershipState.RUNNING, age=OLD + 60)
+    put(tmp_path, Role.DESTINATION, OwnershipState.RUNNING, age=records.EXPIRY + 60)
     (row,) = status.status(Config(state_dir=tmp_path))[1:]
     assert row["settled"] and row["next"] == "removes this old record" and row["command"] == "xenplugin recover"
 
@@ -105,7 +104,7 @@ def test_images_that_are_not_complete(tmp_path: Path) -> None:
         os.close(fd)
     (row,) = status.status(Config(state_dir=state_dir))[1:]
     assert (row["bytes_durable"], row["bytes_image"], row["running"]) == (3 * CHUNK, 10 * CHUNK, False)
-    assert "3.0 MiB of 10.0 MiB" in text([row]) and "goes on" in text([row])
+    assert "3.0 MiB of 10.0 MiB" in text([row]) and "continues" in text([row])
 
 
 def test_columns_align_and_nothing_steers_the_terminal(tmp_path: Path) -> None:

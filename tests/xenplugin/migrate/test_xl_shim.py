@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from xenplugin.errors import RefusedError
 from xenplugin.migrate import xl_shim
-from xenplugin.migrate.xl_shim import Migrate, NotOurs, parse
+from xenplugin.migrate.xl_shim import MigrateCommand, PlainXl, parse
 
 # -- words -----------------------------------------------------------------------------------------
 
@@ -22,25 +22,25 @@ from xenplugin.migrate.xl_shim import Migrate, NotOurs, parse
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
-        ("migrate g1 hostb", Migrate((), (), None, "g1", "hostb")),
-        ("migrate --live g1 hostb", Migrate((), ("--live",), None, "g1", "hostb")),
-        ("-vvv -t migrate g1 hostb", Migrate(("-v", "-v", "-v", "-t"), (), None, "g1", "hostb")),
-        ("-fT -- migrate g1 hostb", Migrate(("-f", "-T"), (), None, "g1", "hostb")),
+        ("migrate g1 hostb", MigrateCommand((), (), None, "g1", "hostb")),
+        ("migrate --live g1 hostb", MigrateCommand((), ("--live",), None, "g1", "hostb")),
+        ("-vvv -t migrate g1 hostb", MigrateCommand(("-v", "-v", "-v", "-t"), (), None, "g1", "hostb")),
+        ("-fT -- migrate g1 hostb", MigrateCommand(("-f", "-T"), (), None, "g1", "hostb")),
         (
             "migrate -C 'a file' -epD --debug 3 h",
-            Migrate((), ("-C", "a file", "-e", "-p", "-D", "--debug"), None, "3", "h"),
+            MigrateCommand((), ("-C", "a file", "-e", "-p", "-D", "--debug"), None, "3", "h"),
         ),
-        ("migrate g1 hostb -p", Migrate((), ("-p",), None, "g1", "hostb")),  # getopt_long permutes
-        ("migrate g1 -s 'ssh -p 22' hostb --deb", Migrate((), ("--debug",), "ssh -p 22", "g1", "hostb")),
-        ("migrate -s a -sb g1 hostb", Migrate((), (), "b", "g1", "hostb")),
-        ("migrate -Cfile -F g1 'root@h -v'", Migrate((), ("-C", "file", "-F"), None, "g1", "root@h -v")),
-        ("migrate -C '' '' ''", Migrate((), ("-C", ""), None, "", "")),
-        ("migrate -- -g1 -h", Migrate((), (), None, "-g1", "-h")),
-        ("migrate g1 hostb more", Migrate((), (), None, "g1", "hostb")),  # xl passes it over
-        ("migrate migrate migrate", Migrate((), (), None, "migrate", "migrate")),
+        ("migrate g1 hostb -p", MigrateCommand((), ("-p",), None, "g1", "hostb")),  # getopt_long permutes
+        ("migrate g1 -s 'ssh -p 22' hostb --deb", MigrateCommand((), ("--debug",), "ssh -p 22", "g1", "hostb")),
+        ("migrate -s a -sb g1 hostb", MigrateCommand((), (), "b", "g1", "hostb")),
+        ("migrate -Cfile -F g1 'root@h -v'", MigrateCommand((), ("-C", "file", "-F"), None, "g1", "root@h -v")),
+        ("migrate -C '' '' ''", MigrateCommand((), ("-C", ""), None, "", "")),
+        ("migrate -- -g1 -h", MigrateCommand((), (), None, "-g1", "-h")),
+        ("migrate g1 hostb more", MigrateCommand((), (), None, "g1", "hostb")),  # xl passes it over
+        ("migrate migrate migrate", MigrateCommand((), (), None, "migrate", "migrate")),
     ],
 )
-def test_xls_own_words(line: str, wanted: Migrate) -> None:
+def test_xls_own_words(line: str, wanted: MigrateCommand) -> None:
     assert parse(shlex.split(line)) == wanted
 
 
@@ -69,26 +69,26 @@ def test_xls_own_words(line: str, wanted: Migrate) -> None:
     ],
 )
 def test_the_real_xl_answers_what_is_not_for_us(line: str) -> None:
-    assert parse(shlex.split(line)) == NotOurs()
+    assert parse(shlex.split(line)) == PlainXl()
 
 
 @pytest.mark.parametrize("ssh", ["xenplugin transport", "/usr/bin/xenplugin transport --mode static"])
 def test_what_is_ours_by_hand_is_known(ssh: str) -> None:
     got = parse(["migrate", "-s", ssh, "g1", "hostb"])
-    assert isinstance(got, Migrate) and got.by_hand
+    assert isinstance(got, MigrateCommand) and got.has_transport
     got = parse(["migrate", "-s", f"ssh {ssh}", "g1", "hostb"])
-    assert isinstance(got, Migrate) and not got.by_hand
+    assert isinstance(got, MigrateCommand) and not got.has_transport
 
 
 def test_a_host_that_is_a_whole_command_is_xls_and_that_is_said() -> None:
     got = parse(["migrate", "-s", "", "g1", "ssh hostb xl migrate-receive"])
-    assert isinstance(got, NotOurs) and "disks" in got.reason
+    assert isinstance(got, PlainXl) and "disks" in got.reason
 
 
 @given(st.lists(st.sampled_from(["-v", "-s", "-C", "--", "-", "", "migrate", "g1", "-pe", "--debug", "-h", "--l"])))
 def test_any_words_are_read_or_left_to_xl(words: list[str]) -> None:
     got = parse(words)
-    if isinstance(got, Migrate):
+    if isinstance(got, MigrateCommand):
         ssh = ["-s", got.ssh] if got.ssh else []
         again = [*got.globals, "migrate", *got.options, *ssh, "--", got.domain, got.host]
         assert parse(again) == got

@@ -9,22 +9,19 @@ import hashlib
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from xenplugin.errors import ImageError
-from xenplugin.geometry import CHUNK, chunk_count
+from xenplugin.geometry import CHUNK
 from xenplugin.image.index.digest import ImageDigest, chunk_digest, zero_leaf
 from xenplugin.image.index.sent_leaves import SentLeaves
-from xenplugin.image.index.versions import Versions
-from xenplugin.image.source.raw import Run
+from xenplugin.image.sparse import Run
 from xenplugin.transfer.chunk_tracker import LiveChunkTracker
 from xenplugin.transfer.plan import Plan, in_order
-from xenplugin.transfer.precopy_policy import PrecopyPolicy
 from xenplugin.transfer.remote_index import RemoteIndex
 from xenplugin.wire.frames import Chunk, Codec, IndexRun, Sent, Zeros
 
@@ -72,10 +69,10 @@ class Rounds(RuleBasedStateMachine):
     def begin(self, image: list[Content]) -> None:
         size = CHUNKS * CHUNK
         base = RemoteIndex(size)
-        base.feed(IndexRun(0, CHUNKS, False))
+        base.add(IndexRun(0, CHUNKS, False))
         self.folder = tempfile.TemporaryDirectory()
         self.image = image
-        self.book = LiveChunkTracker(size, base, SentLeaves(Path(self.folder.name), CHUNKS))
+        self.tracker = LiveChunkTracker(size, base, SentLeaves(Path(self.folder.name), CHUNKS))
         self.plan = Plan(())
         self.queue: list[tuple[Sent, Content]] = []
         self.way: list[tuple[Sent, Content]] = []  # sent on the connection there is, not acknowledged
@@ -84,22 +81,22 @@ class Rounds(RuleBasedStateMachine):
         self.dirty: set[int] = set()
         self.suspended = False
         self.total: int | None = None
-        self.hands: list[tuple[int | Zeros, Content]] = []
+        self.packers: list[tuple[int | Zeros, Content]] = []
         holes = [index for index, content in enumerate(image) if content == ZERO][:2]
-        self.book.begin(last=False)
-        self.plan.begin(in_order(Run(index, 1, index in holes) for index in range(CHUNKS)))
+        self.tracker.begin_round(last=False)
+        self.plan.begin_round(in_order(Run(index, 1, index in holes) for index in range(CHUNKS)))
 
     def teardown(self) -> None:
-        if not hasattr(self, "book"):
+        if not hasattr(self, "tracker"):
             return
-        while self.book.rounds < 2:
+        while self.tracker.rounds < 2:
             self.drive()
             self.next_round()
         if not self.suspended:
             self.suspend()
         for _ in range(3 * CHUNKS):
             self.drive()
-        self.seal()
+        self.freeze()
         self.drive()
         assert self.total is not None
         assert [self.far.content[index] for index in range(CHUNKS)] == self.image
@@ -107,7 +104,7 @@ class Rounds(RuleBasedStateMachine):
         tree = ImageDigest(CHUNKS * CHUNK)
         for index, content in enumerate(self.image):
             tree.add(index, chunk_digest(leaves_of(content)))
-        assert self.book.digest.root() == tree.root()
+        assert self.tracker.digest.root() == tree.root()
         self.folder.cleanup()
 
     def drive(self) -> None:
@@ -134,7 +131,7 @@ class Rounds(RuleBasedStateMachine):
     def work(self) -> bool:
         """A worker does all of an item; whether there was one."""
         self.read()
-        if not self.hands:
+        if not self.packers:
             return False
         self.pack(0)
         return True
@@ -145,59 +142,59 @@ class Rounds(RuleBasedStateMachine):
         item = self.plan.take(wait=False)
         if item is None:
             return
-        for place, (other, _) in enumerate(self.hands):
+        for place, (other, _) in enumerate(self.packers):
             if other == item:  # LiveChunkTracker.reading lets nobody else read it meanwhile
                 self.pack(place)
                 break
-        self.hands.append((item, ZERO if isinstance(item, Zeros) else self.image[item]))
+        self.packers.append((item, ZERO if isinstance(item, Zeros) else self.image[item]))
 
-    @precondition(lambda self: self.hands)
+    @precondition(lambda self: self.packers)
     @rule(place=st.integers(0, 9))
     def pack(self, place: int) -> None:
-        """A worker asks the book about what it has read, and sends it."""
-        item, content = self.hands.pop(place % len(self.hands))
+        """A worker asks the tracker about what it has read, and sends it."""
+        item, content = self.packers.pop(place % len(self.packers))
         if isinstance(item, Zeros):
-            self.book.zeros(item)
+            self.tracker.add_zeros(item)
             self.queue.append((item, ZERO))
         else:
             mask = sum(1 << bit for bit, block in enumerate(content) if block)
-            if not mask and self.book.first(item):
+            if not mask and self.tracker.is_first(item):
                 run = Zeros(item, 1)
-                self.book.zeros(run)
+                self.tracker.add_zeros(run)
                 self.queue.append((run, ZERO))
             else:
                 leaves = leaves_of(content)
                 digest = chunk_digest(leaves)
-                terms = self.book.terms(item, mask, leaves, digest)
-                if terms is not None:
-                    data = mask & ~terms.known
-                    frame = Chunk(item, Codec.STORED, data, terms.known, digest, b"", terms.version)
+                decision = self.tracker.decide(item, mask, leaves, digest)
+                if decision is not None:
+                    data = mask & ~decision.known
+                    frame = Chunk(item, Codec.STORED, data, decision.known, digest, b"", decision.version)
                     self.queue.append((frame, content))
         self.plan.finished()
 
     @rule()
     def next_round(self) -> None:
-        if not self.suspended and self.book.settled(self.plan, 0):
-            self.book.begin(last=False)
+        if not self.suspended and self.tracker.wait_arrived(self.plan, 0):
+            self.tracker.begin_round(last=False)
             items, self.dirty = self.dirty, set()
-            self.plan.begin(iter(sorted(items)))
+            self.plan.begin_round(iter(sorted(items)))
 
-    @precondition(lambda self: self.book.rounds > 1 and not self.suspended)
+    @precondition(lambda self: self.tracker.rounds > 1 and not self.suspended)
     @rule(compare=st.booleans())
     def suspend(self, compare: bool = False) -> None:
         """In the middle of a round, whatever is under way."""
         self.suspended = True
-        left = {item for item in self.plan.cut() if isinstance(item, int)} | self.dirty
-        self.book.begin(last=True)
-        self.plan.begin(iter(range(CHUNKS)) if compare else iter(sorted(left)))
+        left = {item for item in self.plan.end_round() if isinstance(item, int)} | self.dirty
+        self.tracker.begin_round(last=True)
+        self.plan.begin_round(iter(range(CHUNKS)) if compare else iter(sorted(left)))
 
     @precondition(lambda self: self.suspended and self.total is None)
     @rule()
-    def seal(self) -> None:
+    def freeze(self) -> None:
         while self.total is None:
-            self.total = self.book.seal(self.plan)
+            self.total = self.tracker.freeze(self.plan)
             if self.total is None and not self.work():
-                assert self.book.seal(self.plan) is not None
+                assert self.tracker.freeze(self.plan) is not None
 
     # -- the network ------------------------------------------------------------------------------------
 
@@ -213,7 +210,7 @@ class Rounds(RuleBasedStateMachine):
         """Connections overtake each other."""
         frame, snapshot = self.way.pop(place % len(self.way))
         self.far.take(frame, snapshot)
-        self.book.acknowledged([frame])
+        self.tracker.acknowledged([frame])
 
     @precondition(lambda self: self.way)
     @rule(data=st.data())
@@ -221,7 +218,7 @@ class Rounds(RuleBasedStateMachine):
         """A connection is lost with what was on it; some of that arrives, now or later, or never."""
         lost = [self.way.pop(data.draw(st.integers(0, len(self.way) - 1)))]
         self.late += lost
-        self.book.lost([frame for frame, _ in lost], self.plan.redo)
+        self.tracker.lost([frame for frame, _ in lost], self.plan.resend)
 
     @precondition(lambda self: self.late)
     @rule(place=st.integers(0, 9), drop=st.booleans())
@@ -235,100 +232,33 @@ TestRounds = Rounds.TestCase
 TestRounds.settings = settings(deadline=None, max_examples=150, stateful_step_count=60)
 
 
-@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 9)), max_size=60), st.integers(0, 3000), st.data())
-@settings(deadline=None, max_examples=60)
-def test_versions_are_counted_and_found(changes: list[tuple[int, int]], first: int, data: st.DataObject) -> None:
-    made, model = Versions(), dict.fromkeys(range(3001), 0)
-    for index, version in changes:
-        made[index] = model[index] = version
-    assert made.total == sum(model.values())
-    assert all(made[index] == version for index, version in model.items())
-    count = data.draw(st.integers(1, 3001 - first))
-    runs = list(made.untouched(first, count))
-    found = [index for start, length in runs for index in range(start, start + length)]
-    assert found == [index for index in range(first, first + count) if not model[index]]
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 2100), st.sampled_from([bytes(32), b"a" * 32, b"b" * 32])), max_size=40),
-    st.booleans(),
-)
-@settings(deadline=None, max_examples=40)
-def test_a_live_digest_is_that_of_the_last_content(changes: list[tuple[int, bytes]], holes: bool) -> None:
-    size = 2100 * CHUNK + 10
-    live, plain = ImageDigest(size, live=True), ImageDigest(size)
-    total = chunk_count(size)
-    zero, last = ImageDigest(CHUNK), {}
-    zero.add_zeros(0, 1)
-    if holes:
-        live.add_zeros(0, total)
-    else:
-        for index in range(total):
-            live.replace(index, b"c" * 32)
-    for index, digest in changes:
-        live.replace(index, digest)
-        last[index] = digest
-        if index % 7 == 0:
-            live.root()
-    for index in range(total):
-        if index in last:
-            plain.add(index, last[index])
-        elif holes:
-            plain.add_zeros(index, 1)
-        else:
-            plain.add(index, b"c" * 32)
-    assert live.root() == plain.root()
-
-
 def test_an_image_that_is_written_to_after_the_end_is_an_error(tmp_path: Path) -> None:
     base = RemoteIndex(CHUNK)
-    base.feed(IndexRun(0, 1, False))
-    book, plan = LiveChunkTracker(CHUNK, base, SentLeaves(tmp_path, 1)), Plan(())
-    book.begin(last=True)
+    base.add(IndexRun(0, 1, False))
+    tracker, plan = LiveChunkTracker(CHUNK, base, SentLeaves(tmp_path, 1)), Plan(())
+    tracker.begin_round(last=True)
     frame = Chunk(0, Codec.STORED, 1, 0, b"", b"")
-    assert book.terms(0, 1, leaves_of((1, *ZERO[1:])), bytes(32)) is not None
+    assert tracker.decide(0, 1, leaves_of((1, *ZERO[1:])), bytes(32)) is not None
     assert plan.take(wait=False) is None
-    assert book.seal(plan) == 0
-    book.lost([frame], plan.redo)
+    assert tracker.freeze(plan) == 0
+    tracker.lost([frame], plan.resend)
     with pytest.raises(ImageError, match="after its guest was suspended"):
-        book.terms(0, 1, leaves_of((2, *ZERO[1:])), bytes(32))
-
-
-def rounds_until_enough(left: Any, seconds: Any) -> int:
-    """How many rounds after the first."""
-    state = PrecopyPolicy()
-    state.round(0, 10**9, 10.0)
-    rounds = 0
-    while not state.enough(left(rounds)):
-        chunks = left(rounds)
-        state.round(chunks, 10**8 if chunks is None else chunks << 20, seconds(rounds))
-        rounds += 1
-    return rounds
-
-
-def test_rounds_end_when_they_should() -> None:
-    assert rounds_until_enough(lambda n: 0, lambda n: 1.0) == 0
-    assert rounds_until_enough(lambda n: 1000 >> 3 * n, lambda n: 10.0 / 8**n) == 2  # 1000, 125, 15: 0.15 s
-    assert rounds_until_enough(lambda n: 100, lambda n: 5.0) == 1  # as many again: it grows no less
-    assert rounds_until_enough(lambda n: 1000 - n, lambda n: 5.0) == 1
-    assert rounds_until_enough(lambda n: max(1, int(10**6 * 0.7**n)), lambda n: 10**4 * 0.7**n) == 8
-    assert rounds_until_enough(lambda n: None, lambda n: 2.0) == 2  # compared, the same amount each time
-    assert rounds_until_enough(lambda n: None, lambda n: 0.01) <= 2
+        tracker.decide(0, 1, leaves_of((2, *ZERO[1:])), bytes(32))
 
 
 def test_a_chunk_is_read_by_one_worker_at_a_time() -> None:
     """What was read before the last write must not be taken for newer than what was read after it."""
     base = RemoteIndex(CHUNK)
     with tempfile.TemporaryDirectory() as folder:
-        book = LiveChunkTracker(CHUNK, base, SentLeaves(Path(folder), 1))
+        tracker = LiveChunkTracker(CHUNK, base, SentLeaves(Path(folder), 1))
         order: list[str] = []
 
         def read() -> None:
-            with book.reading(0):
+            with tracker.reading(0):
                 order.append("second")
 
         other = threading.Thread(target=read, daemon=True)
-        with book.reading(0):
+        with tracker.reading(0):
             other.start()
             other.join(0.2)
             order.append("first")
@@ -343,7 +273,7 @@ def test_a_chunk_is_read_by_one_worker_at_a_time() -> None:
     model.write(0, 0, 3)
     model.suspend()
     model.read()
-    model.pack(len(model.hands) - 1)
+    model.pack(len(model.packers) - 1)
     model.teardown()
 
 
@@ -372,7 +302,7 @@ def test_what_was_lost_and_yet_arrives_late_changes_nothing() -> None:
     model.work()
     model.send(1)
     lost = model.way.pop()
-    model.book.lost([lost[0]], model.plan.redo)
+    model.tracker.lost([lost[0]], model.plan.resend)
     model.write(0, 0, 3)
     model.drive()
     model.far.take(*lost)

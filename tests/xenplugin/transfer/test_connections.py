@@ -17,6 +17,10 @@ from xenplugin.wire.preamble import Carrier, Preamble
 from xenplugin.wire.session import Writer
 
 
+def take(_connection: AcceptedConnection, frames: Iterator[Frame]) -> None:
+    assert list(frames) == []
+
+
 def come(lines: Connections, *data: bytes) -> bool:
     """Whether who sends `data` becomes known."""
     known = threading.Event()
@@ -24,7 +28,7 @@ def come(lines: Connections, *data: bytes) -> bool:
         far, _ = door.accept()
         near.sendall(b"".join(data))
         near.shutdown(socket.SHUT_WR)
-        lines.welcome(far, known.set)
+        lines.serve(take, lambda error: None, far, known.set)
     return known.is_set()
 
 
@@ -33,10 +37,7 @@ def test_a_stranger_takes_no_number_from_those_who_are_known() -> None:
     job = Job.fresh(None, local=False, size=1 << 20)
     random = os.urandom(32)
 
-    def serve(_line: AcceptedConnection, frames: Iterator[Frame]) -> None:
-        assert list(frames) == []
-
-    lines = Connections(job, Keys(job.secret, random), states.FORWARD_DATA, 30.0, serve, lambda error: None)
+    lines = Connections(job, Keys(job.secret, random), states.FORWARD_DATA, 30.0)
     preamble = Preamble(job.cipher, Carrier.CONNECTION, 1, job.session, os.urandom(32))
     frame = b"".join(map(bytes, Writer(Keys(job.secret, random).forward(preamble)).pack(Image(job.size))))
     for _ in range(3):

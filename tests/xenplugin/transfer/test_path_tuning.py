@@ -1,4 +1,4 @@
-"""What the ladder is told of the link, and when."""
+"""What the adaptive is told of the link, and when."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_slow_start_is_not_taken_for_the_link(clock: list[float]) -> None:
-    queue, ladder = SendQueue(1 << 20), Told()
-    gauge = QueueGauge(queue, ladder)
+    queue, adaptive = SendQueue(1 << 20), Told()
+    gauge = QueueGauge(queue, adaptive)
 
     def send(count: int) -> None:
         for _ in range(count):
@@ -50,7 +50,7 @@ def test_slow_start_is_not_taken_for_the_link(clock: list[float]) -> None:
         clock[0] += 0.125
         send(1)
         gauge.read()
-    assert ladder.drains == []
+    assert adaptive.drains == []
     clock[0] += 0.125
     send(50)
     gauge.read()
@@ -59,30 +59,30 @@ def test_slow_start_is_not_taken_for_the_link(clock: list[float]) -> None:
     gauge.read()
     clock[0] += 0.05
     gauge.read()
-    assert ladder.drains[-1] == (70_000, 0.25)
-    assert sum(count for count, _ in ladder.drains) <= 120_000
+    assert adaptive.drains[-1] == (70_000, 0.25)
+    assert sum(count for count, _ in adaptive.drains) <= 120_000
 
 
 def test_before_there_is_a_connection_nothing_is_told(clock: list[float]) -> None:
-    ladder = Told()
-    gauge = QueueGauge(SendQueue(1 << 20), ladder)
+    adaptive = Told()
+    gauge = QueueGauge(SendQueue(1 << 20), adaptive)
     clock[0] += 10.0
     gauge.read()
-    assert ladder.drains == []
+    assert adaptive.drains == []
 
 
 def test_an_empty_queue_is_the_links_doing_where_no_more_may_be_under_way(clock: list[float]) -> None:
     """Else a long link, whose buffers take all at once, would be thought faster than it is, and nothing packed."""
-    queue, ladder = SendQueue(1 << 20), Told()
-    gauge = QueueGauge(queue, ladder)
+    queue, adaptive = SendQueue(1 << 20), Told()
+    gauge = QueueGauge(queue, adaptive)
     gauge.connected(0.0)
-    for bounded in (False, True, False):
+    for limited in (False, True, False):
         assert queue.get(lambda: False, 0.0) is None
-        if bounded:
-            gauge.bounded()
+        if limited:
+            gauge.limit_reached()
         clock[0] += 1.0
         gauge.read()
-    assert ladder.starved == [True, False, True]
+    assert adaptive.starved == [True, False, True]
 
 
 class Path:

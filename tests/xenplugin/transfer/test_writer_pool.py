@@ -9,9 +9,10 @@ import pytest
 
 from xenplugin.errors import ImageError
 from xenplugin.geometry import CHUNK
-from xenplugin.image.buffers import aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import chunk_digest, leaves
-from xenplugin.image.target.sink import Sink, make_scratch, open_sink
+from xenplugin.image.target.chunk_update import ChunkUpdate
+from xenplugin.image.target.sink import Sink, open_sink
 from xenplugin.transfer.writer_pool import FrameWriter, PoolWorker, WriterPool
 from xenplugin.wire.frames import Chunk, Codec, End, Zeros
 
@@ -31,16 +32,16 @@ def test_a_chunk_that_comes_again_is_not_written_again(sink: Sink, tmp_path: Pat
     hand = PoolWorker(writing)
     assert hand.write(chunk(0, b"a")) == CHUNK
     assert hand.write(chunk(0, b"a")) == 0
-    with pytest.raises(ImageError, match="came twice"):
+    with pytest.raises(ImageError, match="arrived twice"):
         hand.write(chunk(0, b"b"))
-    with pytest.raises(ImageError, match="came twice"):
+    with pytest.raises(ImageError, match="arrived twice"):
         hand.write(Zeros(0, 1))
     hand.write(Zeros(1, 2))
     hand.write(Zeros(1, 2))
     hand.write(Zeros(2, 1))
     writing.finish(End(writing.digest.root()))
     assert writing.complete
-    writing.settle()
+    writing.commit()
     assert (tmp_path / "target").read_bytes() == b"a" * CHUNK + bytes(2 * CHUNK)
 
 
@@ -48,7 +49,7 @@ def test_a_put_that_begins_while_the_image_is_finished_cannot_spoil_it(
     sink: Sink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = chunk(0, b"a")
-    sink.put(0, 0xFFFF, 0, memoryview(good.payload), good.digest, make_scratch())
+    sink.put(ChunkUpdate(0, 0xFFFF, 0, memoryview(good.payload), good.digest), Buffer(CHUNK))
     sink.put_zeros(1, 2)
     began, go = threading.Event(), threading.Event()
     real = sink._target.read
@@ -64,7 +65,7 @@ def test_a_put_that_begins_while_the_image_is_finished_cannot_spoil_it(
 
     def again() -> None:
         try:
-            sink.put(0, 0xFFFF, 0, memoryview(good.payload), bad, aligned(CHUNK))
+            sink.put(ChunkUpdate(0, 0xFFFF, 0, memoryview(good.payload), bad), Buffer(CHUNK))
         except ImageError as exc:
             failed.append(exc)
 
@@ -94,7 +95,7 @@ def test_hands_are_shared_and_given_back(sink: Sink, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     writing.finish(End(writing.digest.root()))
-    writing.settle()
+    writing.commit()
     assert (tmp_path / "target").read_bytes() == b"0" * CHUNK + b"1" * CHUNK + b"2" * CHUNK
 
 

@@ -16,24 +16,23 @@ from rich.console import Console
 
 from xenplugin import events
 from xenplugin.codec.compress import STORE
+from xenplugin.results import TransferResult
 from xenplugin.ui import text as text_module
 from xenplugin.ui import units
 from xenplugin.ui.jsonl import JsonLines
 from xenplugin.ui.text import TextUi
 
-RESULT: dict[str, Any] = {
-    "seconds": 61.2,
-    "bytes_image": 4 << 30,
-    "bytes_data": 1 << 30,
-    "bytes_wire": 1 << 29,
-    "phases": {"connect": 0.1},
-    "downtime": None,
-    "cipher": "aes-128-gcm",
-    "level": 3,
-    "streams": 4,
-    "resumed": 0,
-    "sha256": "tree1:" + "ab" * 32,
-}
+RESULT = TransferResult(
+    seconds=61.2,
+    bytes_image=4 << 30,
+    bytes_data=1 << 30,
+    bytes_wire=1 << 29,
+    phases={"connect": 0.1},
+    cipher="aes-128-gcm",
+    level=3,
+    streams=4,
+    sha256="tree1:" + "ab" * 32,
+)
 EVENTS: list[events.Event] = [
     events.Started("copy", "/dev/vg/guest", "host:/dev/vg/guest", 4 << 30),
     events.Phase("connect"),
@@ -95,7 +94,7 @@ def test_verbose_names_the_phases() -> None:
 
 
 def test_what_was_resumed_is_said() -> None:
-    assert "2.0 GiB were there from an earlier try" in shown(events.Finished({**RESULT, "resumed": 2 << 30}))
+    assert "2.0 GiB were there from an earlier try" in shown(events.Finished(replace(RESULT, resumed=2 << 30)))
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xenplugin import events
+from xenplugin.results import MigrationResult
 from xenplugin.ui import journald
 from xenplugin.ui.journald import Both, JournaldUi, encode, fields_of, joined
 
+MOVED = MigrationResult(
+    seconds=61.2,
+    bytes_memory=7,
+    bytes_wire=5,
+    phases={},
+    downtime=0.4,
+    cipher="aes-128-gcm",
+    level=3,
+    streams=4,
+    mode="live",
+    disks=(),
+)
 FAILED = events.Failed(14, "the link was lost", "the same command again goes on")
 
 
@@ -65,7 +78,7 @@ def test_each_event_is_a_message_that_steers_nothing_except_progress() -> None:
         (events.Linked("192.0.2.7", 0.1, 8, "bbr"), "6"),
         (events.Notice("a connection\nwas lost"), "4"),
         (events.Far("ssh says"), "5"),
-        (events.Finished({"seconds": 61.2, "bytes_wire": 5, "downtime": 0.4}), "6"),
+        (events.Finished(MOVED), "6"),
     ):
         found = fields_of(event)
         assert found is not None and found["PRIORITY"] == priority

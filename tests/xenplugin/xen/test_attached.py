@@ -15,6 +15,7 @@ from lab.fakexen import xenstored
 from lab.fakexen.xenstored import Xenstored
 from xenplugin.errors import RefusedError
 from xenplugin.xen import xenstore
+from xenplugin.xen.attached import attached
 
 Serve = Callable[..., Xenstored]
 BACKEND = "/local/domain/0/backend"
@@ -54,18 +55,18 @@ def disk(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("prefix", ["", "aio:", "qcow2:"])
 def test_a_disk_is_found_by_its_path(serve: Serve, disk: Path, kind: str, prefix: str) -> None:
     serve({**guest("/dev/null", domain=3), **guest(f"{prefix}{disk}", kind)})
-    assert xenstore.attached(str(disk)) == "guest7"
+    assert attached(str(disk)) == "guest7"
 
 
 def test_another_disk_is_free(serve: Serve, disk: Path, tmp_path: Path) -> None:
     server = serve({**guest(str(tmp_path / "other")), **guest("", domain=8), "/local/domain/9/name": "idle"})
-    assert xenstore.attached(str(disk)) is None
+    assert attached(str(disk)) is None
     assert any(path.endswith("/params") for _, path in server.requests)
 
 
 def test_no_backends_no_disks(serve: Serve, disk: Path) -> None:
     serve({"/local/domain/0/name": "Domain-0"})
-    assert xenstore.attached(str(disk)) is None
+    assert attached(str(disk)) is None
 
 
 def test_symbolic_and_hard_links_are_the_same_disk(serve: Serve, disk: Path, tmp_path: Path) -> None:
@@ -73,12 +74,12 @@ def test_symbolic_and_hard_links_are_the_same_disk(serve: Serve, disk: Path, tmp
     os.link(disk, tmp_path / "hard")
     serve(guest(str(tmp_path / "soft")))
     for name in (disk, tmp_path / "soft", tmp_path / "hard"):
-        assert xenstore.attached(str(name)) == "guest7"
+        assert attached(str(name)) == "guest7"
 
 
 def test_the_second_disk_of_the_second_guest_counts(serve: Serve, disk: Path) -> None:
     serve({**guest("/nowhere"), **guest("/dev/zero", domain=8), **guest(f"aio:{disk}", "vbd", 8, 51728)})
-    assert xenstore.attached(str(disk)) == "guest8"
+    assert attached(str(disk)) == "guest8"
 
 
 def test_a_device_is_known_by_its_number(serve: Serve, tmp_path: Path) -> None:
@@ -91,23 +92,23 @@ def test_a_device_is_known_by_its_number(serve: Serve, tmp_path: Path) -> None:
     except OSError:
         pytest.skip("needs root that may make device nodes")
     serve(guest(str(other)))
-    assert xenstore.attached("/dev/null") == "guest7"
-    assert xenstore.attached("/dev/zero") is None
+    assert attached("/dev/null") == "guest7"
+    assert attached("/dev/zero") is None
 
 
 def test_a_guest_without_a_name_is_called_by_its_number(serve: Serve, disk: Path) -> None:
     serve({f"{BACKEND}/vbd/12/51712/params": str(disk)})
-    assert xenstore.attached(str(disk)) == "12"
+    assert attached(str(disk)) == "12"
 
 
 def test_without_a_xenstore_there_are_no_guests(monkeypatch: pytest.MonkeyPatch, disk: Path) -> None:
     monkeypatch.setenv("XENSTORED_PATH", "/nonexistent/socket")
-    assert xenstore.attached(str(disk)) is None
+    assert attached(str(disk)) is None
 
 
 def test_what_does_not_exist_is_nobodys(serve: Serve, tmp_path: Path) -> None:
     server = serve(guest(str(tmp_path / "absent")))
-    assert xenstore.attached(str(tmp_path / "absent")) is None
+    assert attached(str(tmp_path / "absent")) is None
     assert server.requests == []
 
 
@@ -127,7 +128,7 @@ def test_a_xenstore_that_does_not_say_is_no_permission(
     monkeypatch.setattr(xenstore, "PATIENCE", 0.05)
     serve(guest(str(disk)), lambda asked, _: told if asked == kind else None)
     with pytest.raises(RefusedError) as caught:
-        xenstore.attached(str(disk))
+        attached(str(disk))
     assert caught.value.hint
 
 
@@ -138,7 +139,7 @@ def test_a_socket_without_a_server_is_no_permission(monkeypatch: pytest.MonkeyPa
         path.touch()
         monkeypatch.setenv("XENSTORED_PATH", str(path))
         with pytest.raises(RefusedError):
-            xenstore.attached(str(disk))
+            attached(str(disk))
 
 
 def test_more_backends_than_fit_a_reply_are_not_overlooked(serve: Serve, disk: Path) -> None:
@@ -147,7 +148,7 @@ def test_more_backends_than_fit_a_reply_are_not_overlooked(serve: Serve, disk: P
         nodes |= guest("/dev/null", domain=domain)
     serve({**nodes, **guest(str(disk))})
     with pytest.raises(RefusedError):
-        xenstore.attached(str(disk))
+        attached(str(disk))
 
 
 def test_the_stand_in_speaks_with_pyxs_itself(serve: Serve) -> None:

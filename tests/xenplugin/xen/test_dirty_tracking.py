@@ -1,4 +1,4 @@
-"""Which chunks were written: lines of real traces, a model of requests under way, and real loop devices."""
+"""Dirty-chunk tracking of real loop devices (needs root)."""
 
 from __future__ import annotations
 
@@ -12,189 +12,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from ctypes import addressof, create_string_buffer
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from xenplugin.geometry import CHUNK
 from xenplugin.image.source.changes import Unwatched
 from xenplugin.xen import dirty_tracking, tracefs
-from xenplugin.xen.dirty_tracking import SECTOR, DirtyTally, Event, WatchedDisk, parse
+from xenplugin.xen.dirty_tracking import TrackedDisk
 from xenplugin.xen.guest import Disk
-from xenplugin.xen.tracefs import CannotWatchError
-
-SECTORS = CHUNK // SECTOR
-
-# -- lines -----------------------------------------------------------------------------------------
-
-RECORDED = """\
-block_bio_queue: 7,0 WS 20480 + 6144 [python]
-block_rq_complete: 7,0 WS () 20480 + 2560 be,0,4 [0]
-block_rq_complete: 7,0 WS () 23040 + 2560 be,0,4 [0]
-block_rq_complete: 7,0 WS () 25600 + 1024 be,0,4 [0]
-block_bio_queue: 7,0 R 0 + 6144 [python]
-block_rq_complete: 7,0 R () 0 + 6144 be,0,4 [0]
-block_bio_queue: 7,0 DS 40960 + 4096 [blkdiscard]
-block_rq_complete: 7,0 DS () 40960 + 4096 be,0,4 [0]
-block_bio_queue: 7,0 NS 61440 + 2048 [blkdiscard]
-block_rq_complete: 7,0 NS () 61440 + 2048 be,0,4 [0]
-block_bio_queue: 7,0 FWS 0 + 0 [python]
-block_rq_complete: 7,0 FF () 18446744073709551615 + 0 none,0,0 [0]
-block_rq_complete: 7,0 WS () 0 + 0 be,0,4 [0]
-"""  # of Linux 6.18, a loop device
-
-
-def tally(text: str) -> set[int] | None:
-    counted = DirtyTally(0, 64 * CHUNK)
-    for line in text.splitlines():
-        counted.add(parse(line))
-    return counted.drain()
-
-
-def test_recorded_writes_discards_and_zeroes_count_reads_and_flushes_do_not() -> None:
-    assert tally(RECORDED) == {10, 11, 12, 20, 21, 30}
-
-
-@pytest.mark.parametrize(
-    ("line", "event"),
-    [
-        ("block_bio_queue: 253,7 WS 8 + 16 [1.xvda-0]", Event(True, (253, 7), "WS", 8, 16)),
-        ("block_rq_complete: 8,0 WFS () 8 + 16 [0]", Event(False, (8, 0), "WFS", 8, 16)),  # of 6.1
-        ("block_rq_complete: 8,0 W (12 00) 8 + 16 rt,1,4 [-5]", Event(False, (8, 0), "W", 8, 16)),
-        ("block_bio_complete: 253,7 WS 8 + 16 [0]", Event(False, (253, 7), "WS", 8, 16)),
-        ("block_bio_queue: 253,7 WS 8 + 16 [a b] c]", Event(True, (253, 7), "WS", 8, 16)),
-    ],
-)
-def test_lines_of_other_kernels_and_devices(line: str, event: Event) -> None:
-    assert parse(line) == event
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "CPU:0 [LOST 4829 EVENTS]",
-        "CPU:1 [LOST EVENTS]",
-        "",
-        "block_bio_queue: 7,0 WS 20480 + 6144",
-        "block_bio_queue: 7,0 WS 20480 + [python]",
-        " block_bio_queue: 7,0 WS 8 + 8 [x]",
-        "block_bio_remap: 7,0 WS 8 + 8 <- (7,1) 0",
-        "block_bio_queue: 7,0 WS 8 + 8 [x",
-        "block_bio_queue: -7,0 WS 8 + 8 [x]",
-    ],
-)
-def test_a_line_that_is_not_understood_is_a_loss(line: str) -> None:
-    assert parse(line) is None
-    assert tally(f"{RECORDED}{line}\n") is None
-
-
-# -- counting --------------------------------------------------------------------------------------
-
-
-def event(queued: bool, sector: int, count: int) -> Event:
-    return Event(queued, (7, 0), "W", sector, count)
-
-
-def test_what_is_under_way_is_told_until_it_is_done_and_once_more() -> None:
-    counted = DirtyTally(0, 64 * CHUNK)
-    counted.add(event(True, 5 * SECTORS, 8))
-    assert counted.drain() == {5} and counted.drain() == {5}
-    counted.add(event(False, 5 * SECTORS, 8))
-    assert counted.drain() == {5} and counted.drain() == set()
-
-
-def test_what_was_done_but_not_seen_submitted_is_not_known() -> None:
-    counted = DirtyTally(0, 64 * CHUNK)
-    counted.add(event(False, 0, 8))
-    assert counted.drain() is None and counted.drain() == set()
-
-
-def test_after_a_loss_what_was_under_way_is_not_known_either() -> None:
-    counted = DirtyTally(0, 64 * CHUNK)
-    counted.add(event(True, 0, 8))
-    counted.lose()
-    assert counted.drain() is None and counted.drain() == set()
-    counted.add(event(False, 0, 8))
-    assert counted.drain() is None and counted.drain() == set()
-
-
-def test_a_place_on_the_device_is_shifted_into_the_image() -> None:
-    counted = DirtyTally(3 * CHUNK // 2, 4 * CHUNK)
-    counted.add(event(True, 0, SECTORS))
-    assert counted.drain() == {1, 2}
-    counted = DirtyTally(-2048 * SECTOR, 4 * CHUNK)
-    counted.add(event(True, 2048, 1))
-    counted.add(event(True, 2048 + 3 * SECTORS, 99 * SECTORS))
-    assert counted.drain() == {0, 3}
-
-
-def test_more_than_is_worth_remembering_is_not_known() -> None:
-    counted = DirtyTally(0, 1 << 50)
-    counted.add(event(True, 0, dirty_tracking._MOST * SECTORS + 1))
-    assert counted.drain() is None
-
-
-class World:
-    """A disk of four chunks, and a reader that believes the tally. A write shows when its last part is done."""
-
-    def __init__(self) -> None:
-        self.disk, self.copy = [0] * 4, [0] * 4
-        self.tally = DirtyTally(0, 4 * CHUNK)
-        self.flying: list[tuple[int, int, int]] = []  # sector, count left, version
-        self.version = 0
-
-    def submit(self, sector: int, count: int, seen: bool) -> None:
-        self.version += 1
-        self.flying.append((sector, count, self.version))
-        self.tell(True, sector, count, seen)
-
-    def finish(self, which: int, part: int, seen: bool) -> None:
-        if not self.flying:
-            return
-        sector, count, version = self.flying.pop(which % len(self.flying))
-        done = min(count, part)
-        self.tell(False, sector, done, seen)
-        if done < count:
-            self.flying.append((sector + done, count - done, version))
-        for chunk in range(sector // SECTORS, -(-(sector + count) // SECTORS)):
-            self.disk[chunk] = self.version = self.version + 1
-
-    def tell(self, queued: bool, sector: int, count: int, seen: bool) -> None:
-        self.tally.add(event(queued, sector, count) if seen else None)
-
-    def read(self) -> None:
-        told = self.tally.drain()
-        for chunk in range(4) if told is None else told:
-            self.copy[chunk] = self.disk[chunk]
-
-
-SEEN = st.sampled_from([True, True, True, False])  # or was it lost?
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("submit"), st.integers(0, 3 * SECTORS), st.integers(1, SECTORS), SEEN),
-        st.tuples(st.just("finish"), st.integers(0, 9), st.integers(1, SECTORS), SEEN),
-        st.tuples(st.just("read")),
-    ),
-    max_size=40,
-)
-
-
-@given(STEPS)
-def test_a_reader_that_believes_it_misses_nothing(script: list[tuple[object, ...]]) -> None:
-    """What is read while a write is under way may be the old data; read after the last, the copy is the disk."""
-    world = World()
-    for name, *words in script:
-        getattr(world, str(name))(*words)
-    while world.flying:
-        world.finish(0, SECTORS, True)
-    world.read()
-    assert world.copy == world.disk
-
-
-# -- real devices ----------------------------------------------------------------------------------
+from xenplugin.xen.serving_device import device_path
+from xenplugin.xen.tracefs import CannotTrackError
 
 
 def run(*words: str | Path) -> str:
@@ -208,7 +38,7 @@ def mounted_tracefs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         pytest.skip("needs root and loop devices")
     try:
         tracefs._tracefs()
-    except CannotWatchError:
+    except CannotTrackError:
         folder = tmp_path_factory.mktemp("tracing")
         if subprocess.run(["mount", "-t", "tracefs", "tracefs", folder], capture_output=True).returncode:
             pytest.skip("tracefs cannot be mounted here")
@@ -254,17 +84,17 @@ def put(device: str, at: int, length: int = 4096) -> None:
 
 
 def block(device: tuple[int, int]) -> str:
-    return dirty_tracking._device(device)
+    return device_path(device)
 
 
 @pytest.fixture
-def watched(served: Callable[..., Disk]) -> Iterator[Callable[[Disk], WatchedDisk]]:
-    made: list[WatchedDisk] = []
+def tracked(served: Callable[..., Disk]) -> Iterator[Callable[[Disk], TrackedDisk]]:
+    made: list[TrackedDisk] = []
 
-    def make(disk: Disk) -> WatchedDisk:
+    def make(disk: Disk) -> TrackedDisk:
         said: list[str] = []
-        found = dirty_tracking.watch(disk, said.append)
-        assert said == [] and isinstance(found, WatchedDisk)
+        found = dirty_tracking.track(disk, said.append)
+        assert said == [] and isinstance(found, TrackedDisk)
         made.append(found)
         return found
 
@@ -273,10 +103,10 @@ def watched(served: Callable[..., Disk]) -> Iterator[Callable[[Disk], WatchedDis
         one.close()
 
 
-def test_a_write_just_before_is_told(served: Callable[..., Disk], watched: Callable[[Disk], WatchedDisk]) -> None:
+def test_a_write_just_before_is_told(served: Callable[..., Disk], tracked: Callable[[Disk], TrackedDisk]) -> None:
     disk = served()
     assert disk.physical
-    device, changes = block(disk.physical), watched(disk)
+    device, changes = block(disk.physical), tracked(disk)
     assert changes.drain() == set()
     for chunk in (0, 17, 47):
         put(device, chunk << 20)
@@ -298,12 +128,12 @@ def test_a_write_just_before_is_told(served: Callable[..., Disk], watched: Calla
 
 
 def test_a_copy_that_follows_a_busy_disk_is_the_disk_in_the_end(
-    served: Callable[..., Disk], watched: Callable[[Disk], WatchedDisk]
+    served: Callable[..., Disk], tracked: Callable[[Disk], TrackedDisk]
 ) -> None:
     """As a live migration does it, with writes under way at every moment but the last."""
     disk = served()
     assert disk.physical
-    device, changes = block(disk.physical), watched(disk)
+    device, changes = block(disk.physical), tracked(disk)
     stop, random = threading.Event(), Random(7)
     written = [0, 0]
 
@@ -335,11 +165,11 @@ def test_a_copy_that_follows_a_busy_disk_is_the_disk_in_the_end(
 
 
 def test_each_disk_hears_of_its_own_writes_only(
-    served: Callable[..., Disk], watched: Callable[[Disk], WatchedDisk]
+    served: Callable[..., Disk], tracked: Callable[[Disk], TrackedDisk]
 ) -> None:
     one, other = served(), served(8 << 20)
     assert one.physical and other.physical
-    first, second = watched(one), watched(other)
+    first, second = tracked(one), tracked(other)
     put(block(one.physical), 3 << 20)
     put(block(other.physical), 3 << 20)
     assert first.drain() == {3}
@@ -347,7 +177,7 @@ def test_each_disk_hears_of_its_own_writes_only(
 
 
 def test_a_partition_counts_from_its_own_beginning(
-    served: Callable[..., Disk], watched: Callable[[Disk], WatchedDisk]
+    served: Callable[..., Disk], tracked: Callable[[Disk], TrackedDisk]
 ) -> None:
     whole = served()
     assert whole.physical
@@ -356,7 +186,7 @@ def test_a_partition_counts_from_its_own_beginning(
     try:
         path = f"{device}p1"
         disk = Disk("xvda", path, True, "vbd", "phy", physical=number(path))
-        changes = watched(disk)
+        changes = tracked(disk)
         put(path, 3 << 20)
         put(device, 30 << 20)  # not in it
         assert changes.drain() == {3}
@@ -377,10 +207,10 @@ def partition(device: str, what: int, start: int, length: int) -> None:
         os.close(fd)
 
 
-def test_lost_events_are_admitted_once(served: Callable[..., Disk], watched: Callable[[Disk], WatchedDisk]) -> None:
+def test_lost_events_are_admitted_once(served: Callable[..., Disk], tracked: Callable[[Disk], TrackedDisk]) -> None:
     disk = served()
     assert disk.physical
-    device, changes = block(disk.physical), watched(disk)
+    device, changes = block(disk.physical), tracked(disk)
     with changes._lock:  # the thread that empties the buffer
         changes._trace._put("buffer_size_kb", "8")
         for page in range(1000):
@@ -392,11 +222,11 @@ def test_lost_events_are_admitted_once(served: Callable[..., Disk], watched: Cal
 
 
 def test_a_trace_that_somebody_stopped_is_noticed(
-    served: Callable[..., Disk], watched: Callable[[Disk], WatchedDisk]
+    served: Callable[..., Disk], tracked: Callable[[Disk], TrackedDisk]
 ) -> None:
     disk = served()
     assert disk.physical
-    changes = watched(disk)
+    changes = tracked(disk)
     changes._trace._put("tracing_on", "0")
     put(block(disk.physical), 5 << 20)
     assert changes.drain() is None and changes.drain() is None
@@ -408,15 +238,15 @@ def test_a_trace_that_somebody_stopped_is_noticed(
 
 
 def test_the_buffer_is_emptied_meanwhile(
-    served: Callable[..., Disk], watched: Callable[[Disk], WatchedDisk], monkeypatch: pytest.MonkeyPatch
+    served: Callable[..., Disk], tracked: Callable[[Disk], TrackedDisk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dirty_tracking, "_PAUSE", 0.01)
     disk = served()
     assert disk.physical
-    changes = watched(disk)
+    changes = tracked(disk)
     put(block(disk.physical), 5 << 20)
     deadline = time.monotonic() + 60
-    while not changes._tally._written:  # the thread will
+    while not changes._tally.written:  # the thread will
         assert time.monotonic() < deadline
         time.sleep(0.005)
     assert changes.drain() == {5}
@@ -425,7 +255,7 @@ def test_the_buffer_is_emptied_meanwhile(
 def test_what_a_killed_process_left_is_removed(served: Callable[..., Disk]) -> None:
     instances = tracefs._tracefs() / "instances"
     disk = served()
-    program = f"from xenplugin.xen.dirty_tracking import WatchedDisk\nWatchedDisk({disk.physical})\n"
+    program = f"from xenplugin.xen.dirty_tracking import TrackedDisk\nTrackedDisk({disk.physical})\n"
     program += "print(flush=True); input()"
     child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdin and child.stdout and child.stdout.readline() == b"\n"
@@ -441,17 +271,15 @@ def test_what_a_killed_process_left_is_removed(served: Callable[..., Disk]) -> N
     assert not stale.exists()
 
 
-def test_what_cannot_be_watched_is_compared_and_that_is_said(
+def test_what_cannot_be_tracked_is_compared_and_that_is_said(
     served: Callable[..., Disk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     disk = served()
     assert disk.physical
     said: list[str] = []
 
     def refused(disk: Disk, word: str) -> None:
-        assert isinstance(dirty_tracking.watch(disk, said.append), Unwatched)
+        assert isinstance(dirty_tracking.track(disk, said.append), Unwatched)
         assert word in said[-1] and "xvda" in said[-1] and "\n" not in said[-1]
 
     refused(replace(disk, backend="qdisk"), "qdisk")
@@ -465,8 +293,8 @@ def test_what_cannot_be_watched_is_compared_and_that_is_said(
         with open(path, "r+b"):
             refused(disk, f"process {os.getpid()}")
         with open(path, "rb"):
-            changes = dirty_tracking.watch(disk, said.append)
-            assert isinstance(changes, WatchedDisk)
+            changes = dirty_tracking.track(disk, said.append)
+            assert isinstance(changes, TrackedDisk)
             changes.close()
     refused(served(300), "byte 300")
     monkeypatch.setattr(tracefs, "_tracefs", lambda: tmp_path / "absent")
@@ -477,7 +305,7 @@ def test_a_device_whose_reads_are_not_traced_is_not_believed(
     served: Callable[..., Disk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = served()
-    monkeypatch.setattr(dirty_tracking, "_DONE", ("block_bio_complete",))  # loop devices have a queue
+    monkeypatch.setattr(dirty_tracking, "DONE", ("block_bio_complete",))  # loop devices have a queue
     said: list[str] = []
-    assert isinstance(dirty_tracking.watch(disk, said.append), Unwatched)
+    assert isinstance(dirty_tracking.track(disk, said.append), Unwatched)
     assert "does not trace" in said[0]

@@ -107,7 +107,7 @@ def test_the_running_xens_library_is_taken(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_host_without_xens_libraries(tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match="libxenlight is not on this host"):
+    with pytest.raises(RefusedError, match="libxenlight is not installed on this host"):
         resume.library("libxenlight", (str(tmp_path),))
 
 
@@ -116,7 +116,7 @@ def test_in_earnest_without_xen() -> None:
     try:
         resume.library("libxenlight")
     except RefusedError:
-        with pytest.raises(RefusedError, match="is not on this host"):
+        with pytest.raises(RefusedError, match="is not installed on this host"):
             resume.resume(7)
     else:
         with pytest.raises(PeerError, match="cannot resume domain 32000"):

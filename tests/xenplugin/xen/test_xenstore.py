@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from lab.fakexen import xenstored
 from lab.fakexen.xenstored import Xenstored
 from tests.lab.fakexen import xenstore_cases as cases
 from xenplugin.errors import ConfigError, RefusedError
@@ -72,7 +71,6 @@ def test_what_xenstore_does_not_do_is_refused_with_a_hint(
         lambda s: s.list("/a"),
         lambda s: s.write("/a", "1"),
         lambda s: s.remove("/a"),
-        lambda s: s.transact(lambda: None),
     ]
     for ask in asks:
         with Store() as opened, pytest.raises(RefusedError) as caught:
@@ -90,12 +88,6 @@ def test_a_watch_hears_when_xenstored_ends(serve: Callable[..., Xenstored]) -> N
             client.shutdown(2)
         with pytest.raises(RefusedError):
             watch.wait(30)
-
-
-def test_a_transaction_that_is_always_overtaken_ends(serve: Callable[..., Xenstored]) -> None:
-    serve(fault=lambda kind, path: "EAGAIN" if kind == xenstored.STOP and path == "T" else None)
-    with Store() as opened, pytest.raises(RefusedError, match="too fast"):
-        opened.transact(lambda: opened.write("/a", "1"))
 
 
 def test_a_write_behind_events_gets_its_own_reply(serve: Callable[..., Xenstored]) -> None:

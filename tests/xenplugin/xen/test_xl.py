@@ -56,7 +56,7 @@ def test_what_xl_lists() -> None:
     ],
 )
 def test_anything_else_is_an_error_not_an_empty_list(text: str) -> None:
-    with pytest.raises(PeerError, match="xl list printed"):
+    with pytest.raises(PeerError, match="the output of xl list"):
         parse_list(text)
 
 

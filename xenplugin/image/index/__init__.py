@@ -1,0 +1,1 @@
+"""Digests of images, and what of an image the far side has."""

@@ -1,14 +1,14 @@
 """The digest tree: 64 KiB blocks, 1 MiB chunks, 1 GiB groups, one root (docs/wire-format.md).
 
-    leaf   = SHA-256(block)                       the last block as short as it is
+    leaf   = SHA-256(block)                       the last block may be short
     chunk  = SHA-256(leaves of its blocks)
     group  = SHA-256(digests of its up to 1024 chunks)
     root   = SHA-256("xenplugin image 1" NUL, u64be size, digests of the groups)
 
-Strategy: SHA-256, because what is hashed is written by a guest that may want collisions. Zero blocks, chunks
-and groups are constants and are never hashed or stored one by one, so that a sparse PiB costs what its data
-costs. A group is folded as soon as its last chunk is in; only groups in progress (32 KiB each) and the last
-few folded ones (to judge chunks that come twice) are kept.
+Strategy: SHA-256, because the content is written by a guest, which may look for collisions. Zero blocks, chunks
+and groups are constants and are never hashed or stored one by one, so a sparse PiB costs no more than its data.
+A group is folded into one digest as soon as its last chunk arrives. Only groups in progress (32 KiB each) and the
+last few folded ones (to compare chunks that arrive twice) are kept in memory.
 """
 
 from __future__ import annotations
@@ -18,34 +18,31 @@ import struct
 import threading
 from collections import OrderedDict
 from functools import lru_cache
-from os import PathLike
 
 from xenplugin.errors import ImageError, PeerError
 from xenplugin.geometry import BLOCK, CHUNK, CHUNKS_PER_GROUP, chunk_count, chunk_length
-from xenplugin.image.buffers import aligned
 from xenplugin.image.chunkset import Runs
-from xenplugin.image.scan import ZEROS, nonzero_blocks
-from xenplugin.image.source.raw import open_source
+from xenplugin.image.scan import ZEROS
 
 _sha256 = hashlib.sha256
 LEAF = 32
 ROOT_MAGIC = b"xenplugin image 1\0"
 TEXT_PREFIX = "tree1:"
 ZERO_LEAF = _sha256(ZEROS[:BLOCK]).digest()
-#: Folded groups whose chunk digests are still known (32 KiB each), for chunks that come twice.
+#: Folded groups whose chunk digests are kept (32 KiB each), to compare chunks that arrive twice.
 _REMEMBERED = 64
 
 
 @lru_cache(maxsize=64)
 def zero_leaf(length: int) -> bytes:
-    """The leaf of a block of `length` zero bytes (at most BLOCK)."""
+    """Return the leaf of a block of `length` zero bytes (at most BLOCK)."""
     return _sha256(ZEROS[:length]).digest()
 
 
 def leaves(view: memoryview, length: int, mask: int = -1) -> bytes:
-    """The leaves (32 bytes each) of all blocks in the first `length` bytes of `view`, concatenated.
+    """Return the leaves (32 bytes each) of all blocks in the first `length` bytes of `view`, concatenated.
 
-    Blocks whose bit in `mask` is clear are taken to be zero without being read; -1 hashes everything.
+    Blocks that are not in `mask` are taken to be zero and not read; -1 hashes all blocks.
     """
     out = []
     bit = 1
@@ -60,13 +57,13 @@ def leaves(view: memoryview, length: int, mask: int = -1) -> bytes:
 
 
 def chunk_digest(chunk_leaves: bytes) -> bytes:
-    """The digest (32 bytes) of the chunk with these leaves."""
+    """Return the digest (32 bytes) of the chunk with these leaves."""
     return _sha256(chunk_leaves).digest()
 
 
 @lru_cache(maxsize=64)
 def zero_chunk(length: int) -> bytes:
-    """The digest of a chunk of `length` zero bytes (at most CHUNK)."""
+    """Return the digest of a chunk of `length` zero bytes (at most CHUNK)."""
     rest = length % BLOCK
     return chunk_digest(ZERO_LEAF * (length // BLOCK) + (zero_leaf(rest) if rest else b""))
 
@@ -76,7 +73,7 @@ ZERO_GROUP = _sha256(ZERO_CHUNK * CHUNKS_PER_GROUP).digest()
 
 
 class _Group:
-    """Chunk digests of one group: `known` has a bit for each that is there."""
+    """Chunk digests of one group; `known` has a bit for each chunk whose digest has been entered."""
 
     __slots__ = ("count", "digests", "known")
 
@@ -86,7 +83,7 @@ class _Group:
         self.known = 0
 
     def put(self, slot: int, digest: bytes) -> bool:
-        """False if it was there already; raises ValueError if another one was."""
+        """Enter a digest. Returns False if it was entered before; raises ValueError if another one was."""
         at = slot * LEAF
         if self.known >> slot & 1:
             if self.digests[at : at + LEAF] != digest:
@@ -102,13 +99,16 @@ class _Group:
 
 
 class ImageDigest:
-    """The tree above the chunks of an image of `size` bytes; chunks come in any order, from any thread. `live`: the
-    digest of a chunk may be replaced, which takes 32 MiB of memory for each TiB that is not zeros."""
+    """The digest tree of an image of `size` bytes. Chunks may be entered in any order, from any thread.
+
+    `live`: the digest of a chunk may be replaced. All chunk digests are kept then: 32 MiB of memory for each TiB of
+    data.
+    """
 
     def __init__(self, size: int, *, live: bool = False) -> None:
         self.size = size
         self._live = live
-        self._stale: set[int] = set()  # groups whose folded digest is of before
+        self._stale: set[int] = set()  # groups whose folded digest is out of date
         self._chunks = chunk_count(size)
         self._groups = -(-self._chunks // CHUNKS_PER_GROUP)
         self._missing = self._chunks
@@ -119,10 +119,10 @@ class ImageDigest:
         self._recent: OrderedDict[int, _Group] = OrderedDict()
 
     def add(self, index: int, digest: bytes) -> bool:
-        """Enter the digest of chunk `index`. False: it was there already, and the first one counts.
+        """Enter the digest of chunk `index`. Returns False if it has one already; the first one stays.
 
-        Raises ImageError if another digest was there, as far as that is still known (not of a group that was
-        complete _REMEMBERED groups ago); PeerError for a chunk that the image does not have.
+        Raises ImageError if it has a different one, unless its group was folded more than _REMEMBERED groups ago,
+        which is not noticed. Raises PeerError if the image has no such chunk.
         """
         if not 0 <= index < self._chunks or len(digest) != LEAF:
             raise PeerError(f"chunk {index} is not part of an image of {self.size} bytes")
@@ -148,7 +148,8 @@ class ImageDigest:
                 return False
         except ValueError:
             raise ImageError(
-                f"chunk {index} came twice with different content", hint="was the source written to?"
+                f"chunk {index} arrived twice with different content",
+                hint="the source may have been written to during the copy",
             ) from None
         self._missing -= 1
         if group.complete:
@@ -156,7 +157,7 @@ class ImageDigest:
         return True
 
     def replace(self, index: int, digest: bytes) -> None:
-        """Let this be the digest of chunk `index`, whether one was there or not (a live digest only)."""
+        """Set the digest of chunk `index`, whether it has one or not. Only for a live digest."""
         number, slot = divmod(index, CHUNKS_PER_GROUP)
         with self._lock:
             if number in self._zero:
@@ -177,7 +178,7 @@ class ImageDigest:
                 self._stale.add(number)
 
     def seen(self, index: int) -> bool:
-        """Whether chunk `index` has its digest."""
+        """Return whether chunk `index` has a digest."""
         number, slot = divmod(index, CHUNKS_PER_GROUP)
         with self._lock:
             group = self._open.get(number)
@@ -186,14 +187,14 @@ class ImageDigest:
             return number in self._folded or number in self._zero
 
     def add_zeros(self, first: int, count: int) -> None:
-        """Enter `count` zero chunks from `first` on. Raises as add() does."""
+        """Enter `count` zero chunks from `first` on. Raises the errors of add()."""
         if first < 0 or count < 0 or first + count > self._chunks:
             raise PeerError(f"chunks {first}+{count} are not part of an image of {self.size} bytes")
         stop = first + count
         with self._lock:
             while first < stop:
                 number, slot = divmod(first, CHUNKS_PER_GROUP)
-                upto = self._untouched(number, stop) if not slot else number
+                upto = self._zero_groups_end(number, stop) if not slot else number
                 if upto > number:
                     new = self._zero.add(number, upto)
                     self._missing -= new * CHUNKS_PER_GROUP
@@ -205,8 +206,8 @@ class ImageDigest:
                 self._add(first, digest)
                 first += 1
 
-    def _untouched(self, number: int, stop: int) -> int:
-        """End of the run of groups from `number` on that are wholly zero up to chunk `stop` and have no digest."""
+    def _zero_groups_end(self, number: int, stop: int) -> int:
+        """Return the end of the run of groups from `number` on that end by chunk `stop` and have no digest yet."""
         end = min(stop, self.size // CHUNK) // CHUNKS_PER_GROUP
         for held in (self._open, self._folded):
             if end - number < len(held):
@@ -231,15 +232,15 @@ class ImageDigest:
 
     @property
     def complete(self) -> bool:
-        """Whether every chunk is in."""
+        """Whether every chunk has a digest."""
         return self._missing == 0
 
     def missing(self) -> int:
-        """How many chunks are not in yet."""
+        """Return the number of chunks without a digest."""
         return self._missing
 
     def root(self) -> bytes:
-        """The digest (32 bytes) of the image. Raises ImageError while chunks are missing."""
+        """Return the digest (32 bytes) of the image. Raises ImageError while chunks are missing."""
         with self._lock:
             if self._missing:
                 raise ImageError(f"{self._missing} chunks of the image are missing")
@@ -265,21 +266,5 @@ def _update_zeros(total: hashlib._Hash, groups: int, many: bytes) -> None:
 
 
 def text(root: bytes) -> str:
-    """The root as it is shown: `tree1:` and hex, so that nobody takes it for what sha256sum prints."""
+    """Return the root as users see it: hex after `tree1:`, because it differs from what sha256sum prints."""
     return TEXT_PREFIX + root.hex()
-
-
-def digest_file(path: str | PathLike[str]) -> str:
-    """The digest, in text form, of the image at `path`, holes unread. Raises ImageError, RefusedError."""
-    with open_source(path, raw=True) as source:
-        tree = ImageDigest(source.size)
-        buffer = aligned(CHUNK)
-        for run in source.runs():
-            if run.hole:
-                tree.add_zeros(run.first, run.count)
-                continue
-            for index in range(run.first, run.first + run.count):
-                view = source.read(index, buffer)
-                tree.add(index, chunk_digest(leaves(view, len(view), nonzero_blocks(buffer, len(view)))))
-        source.finish()
-        return text(tree.root())

@@ -1,9 +1,9 @@
-"""What the far side was last sent of a live image: the leaf of each block, in a temporary file.
+"""The leaf of each block that was last sent of a live image, in a temporary file.
 
-Strategy: 512 bytes a chunk in a sparse file without a name, in the state directory, read and written with pread and
-pwrite, so that memory does not grow with the image (and a full disk is an error, not a signal, as it would be with
-mmap). The leaf of a block of zeros is stored as 32 zero bytes, which no block has for its SHA-256: chunks of zeros
-take no room, and where the file has a hole there are only zeros at the far side.
+Strategy: 512 bytes for each chunk, in a sparse file without a name in the state directory. It is read and written
+with pread and pwrite, so memory does not grow with the image, and a full disk is an error, not a signal as with
+mmap. The leaf of a zero block is stored as 32 zero bytes, which are the SHA-256 of no known block. So zero chunks
+take no space, and where the file has a hole, the far side has only zeros.
 """
 
 from __future__ import annotations
@@ -17,27 +17,33 @@ from xenplugin.errors import ImageError
 from xenplugin.geometry import BLOCKS_PER_CHUNK
 from xenplugin.image.files import os_errors
 from xenplugin.image.index.digest import LEAF
+from xenplugin.image.sparse import data_ranges
 
 _ROW = BLOCKS_PER_CHUNK * LEAF
 _NOTHING = bytes(LEAF)
 
 
 class SentLeaves:
-    """Of an image of `chunks` chunks. Raises ImageError where its file cannot be written. A chunk is for one thread
-    at a time."""
+    """The sent leaves of an image of `chunks` chunks, in a file in `folder`.
+
+    Any thread may call it, but only one at a time for the same chunk. Methods raise ImageError if the file cannot
+    be read or written.
+    """
 
     def __init__(self, folder: Path, chunks: int) -> None:
         self._folder = str(folder)
-        with os_errors("make a temporary file in", self._folder):
+        with os_errors("create a temporary file in", self._folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Closed with its last user: no thread may write to a number that is another file's by then.
+            # Never closed explicitly: the descriptor must not be reused while a thread still writes to it.
             self._file = tempfile.TemporaryFile(prefix=".sent-", dir=folder, buffering=0)  # noqa: SIM115
             self._fd = self._file.fileno()
             os.ftruncate(self._fd, chunks * _ROW)
 
     def compare(self, index: int, mask: int, leaves: bytes) -> int:
-        """The map of the blocks of chunk `index` that are as they were sent; `mask` says which are not zeros
-        now."""
+        """Return the map of the blocks of chunk `index` that are unchanged since they were sent.
+
+        `leaves` and `mask` (the blocks that are not zero) describe the chunk as it is now.
+        """
         with os_errors("read a temporary file in", self._folder):
             row = os.pread(self._fd, _ROW, index * _ROW)
         same = 0
@@ -48,7 +54,7 @@ class SentLeaves:
         return same
 
     def put(self, index: int, mask: int, leaves: bytes) -> None:
-        """Chunk `index` is sent as this."""
+        """Record that chunk `index` is sent with these `leaves`, and zeros outside of `mask`."""
         row = b"".join(
             leaves[bit * LEAF : bit * LEAF + LEAF] if mask >> bit & 1 else _NOTHING
             for bit in range(len(leaves) // LEAF)
@@ -58,15 +64,7 @@ class SentLeaves:
                 raise ImageError(f"cannot write a temporary file in {self._folder}: no space left")
 
     def not_zero(self, first: int, stop: int) -> Iterator[int]:
-        """The chunks from `first` to `stop` that may not be zeros at the far side, in order."""
-        at = first
-        while at < stop:
-            try:
-                data = os.lseek(self._fd, at * _ROW, os.SEEK_DATA)
-                hole = os.lseek(self._fd, data, os.SEEK_HOLE)
-            except OSError:  # ENXIO: nothing but holes from here on
-                return
-            at = max(at, data // _ROW)
-            end = min(stop, -(-hole // _ROW))
-            yield from range(at, end)
-            at = max(at, end)
+        """Yield the chunks from `first` to `stop` that may have data at the far side, in order."""
+        with os_errors("read a temporary file in", self._folder):
+            for begin, end in data_ranges(self._fd, first * _ROW, stop * _ROW, _ROW):
+                yield from range(begin // _ROW, end // _ROW)

@@ -1,6 +1,6 @@
-"""How often each chunk of a live image was read again: two bytes a chunk, of groups where any was.
+"""Version numbers for the chunks of a live image: how often each was sent with new content.
 
-Not thread-safe: the owner locks.
+Two bytes for each chunk, in groups where any chunk has a version other than 0. Not thread-safe: the owner locks.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from itertools import groupby
 
 from xenplugin.geometry import CHUNKS_PER_GROUP
 
+#: The highest version.
 LAST = (1 << 16) - 1
 
 
 class Versions:
-    """`total` is the sum of all chunks' versions."""
+    """The version of each chunk, 0 at first. `total` is the sum over all chunks."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -36,7 +37,7 @@ class Versions:
         group[slot] = version
 
     def untouched(self, first: int, count: int) -> Iterator[tuple[int, int]]:
-        """The runs (first, count) of chunks in version 0 among `count` from `first` on."""
+        """Yield runs (first, count) of chunks with version 0, among `count` chunks from `first` on."""
         at, stop = first, first + count
         numbers = range(first // CHUNKS_PER_GROUP, (stop - 1) // CHUNKS_PER_GROUP + 1)
         held = sorted(number for number in self._groups if number in numbers)

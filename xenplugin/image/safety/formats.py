@@ -1,15 +1,15 @@
-"""Images that are not raw, told by their magic numbers.
+"""Recognize image formats other than raw by their magic numbers.
 
-Strategy: only what would be copied wrongly without anyone noticing is recognised. A raw image's first bytes are
-written by the guest, so a guest can look like any of these: the answer is a refusal with a way out (`--raw`),
-never a different treatment of the content.
+Strategy: only formats that would be copied wrongly without notice are recognized. The first bytes of a raw image
+are written by the guest, so a guest can imitate any of these formats. The answer is a refusal, with `--raw` as the
+way out, never a different treatment of the content.
 """
 
 from __future__ import annotations
 
 from xenplugin.errors import RefusedError
 
-#: How much of an image's head, and of its tail, detect() wants to see (bytes).
+#: How many bytes of an image's head and of its tail detect() needs.
 HEAD = 512
 TAIL = 512
 
@@ -27,7 +27,7 @@ _NAMES = {"vpc": "VHD"}
 
 
 def detect(head: bytes, tail: bytes) -> str | None:
-    """qemu-img's name for the format of an image with this head and tail; None: raw, as far as can be seen."""
+    """Return qemu-img's name for the format of an image with this head and tail; None: no other format than raw."""
     for at, magic, name in _AT:
         if head[at : at + len(magic)] == magic:
             return name
@@ -37,10 +37,10 @@ def detect(head: bytes, tail: bytes) -> str | None:
     return None
 
 
-def refuse_format(path: str, name: str) -> RefusedError:
-    """The refusal for an image of format `name`."""
+def format_error(path: str, name: str) -> RefusedError:
+    """Return the error that refuses an image of format `name`."""
     return RefusedError(
         f"{path} is a {_NAMES.get(name, name)} image, not a raw one",
         hint=f"convert it with: qemu-img convert -f {name} -O raw {path} {path}.raw"
-        " (or give --raw to move it as it is)",
+        " (or use --raw to copy it unchanged)",
     )

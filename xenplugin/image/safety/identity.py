@@ -1,14 +1,14 @@
-"""What a disk is called from whatever host one looks at it: names that are equal only where the disk is the same.
+"""Host-independent disk identifiers: equal only if the disk is the same.
 
-Strategy: /sys/dev/block tells a device's own names (the uuid of a dm or md device, the wwid of a LUN or an NVMe
-name space, cluster and image of an RBD, resource of a DRBD) and what it lies on: slaves, the whole disk of a
-partition, a loop device's file, a file's file system. Names of what is the same extent under another name (the
-paths of a multipath device) are its own, too; of the rest a disk only says that it lies on it. Two disks are one,
-or overlap, where one's own name is among the other's: two volumes of one volume group lie on the same LUN, and do
-not.
+Strategy: /sys/dev/block has a device's own names (the uuid of a dm or md device, the wwid of a LUN or an NVMe
+namespace, cluster and image of an RBD, resource of a DRBD) and shows what it lies on: its slaves, the whole disk of
+a partition, the file of a loop device, the file system of a file. If a lower device is the same extent under
+another name (a path of a multipath device), its names are the disk's own names too. The names of all other lower
+devices are kept apart, as `below`. Two disks are the same, or overlap, if an own name of one is among the names of
+the other. Two volumes of one volume group have only names below in common, and do not overlap.
 
-A file has no such name: `token(path)` gives it one (image/safety/shared_storage.py). A name with the kernel's boot
-id holds on this machine only; by it two programs on one machine know their disks whatever else is known.
+A file has no such name: `token(path)` makes one (image/safety/shared_storage.py). Names with the kernel's boot id
+are valid on this machine only. They identify disks of two programs on one machine even if there are no other names.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Names for the file at a path.
+#: Returns names for the file at a path.
 Token = Callable[[str], list[str]]
 
 SYS, DEV = Path("/sys"), Path("/dev")
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
-#: Names at most, and characters of one, so that they fit a job.
+#: The most names of a disk, and the most characters of a name, so that they fit into a job.
 NAMES, NAME = 128, 96
-#: What QEMU's disks are called for which no serial number was asked for: every such machine has one of these.
-_NOBODYS = re.compile(r"QEMU HARDDISK +(QM0000\d|drive-)|^(\w+\.)?[0 ]*$|^QM0000\d$")
+#: Default serial numbers of QEMU's disks, the same on many machines, and empty ones.
+_NOT_UNIQUE = re.compile(r"QEMU HARDDISK +(QM0000\d|drive-)|^(\w+\.)?[0 ]*$|^QM0000\d$")
 _CRYPT = re.compile(r"(CRYPT-\w+-[0-9a-f]{32})-")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The names that are the disk's `own`, of what it lies on (`below`), and whether it is a block device."""
+    """A disk's `own` names, the names of what it lies on (`below`), and whether it is a block `device`."""
 
     own: tuple[str, ...]
     below: tuple[str, ...]
@@ -44,29 +44,31 @@ class Identity:
 
     @property
     def known(self) -> bool:
-        """Whether it could be told from any other disk of any host."""
+        """Whether the disk can be told from the disks of other hosts."""
         return any(not is_local(name) for name in self.own)
 
 
 def overlap(one: Identity, other: Identity) -> str | None:
-    """The name by which two disks are the same, or one lies on the other, one of this machine first; None: there is
-    none that is known."""
+    """Return a name that shows that two disks are the same, or that one lies on the other, local names first.
+
+    None: no such name is known.
+    """
     same = set(one.own) & {*other.own, *other.below} | set(other.own) & set(one.below)
     return min(same, key=lambda name: (not is_local(name), name), default=None)
 
 
 def is_local(name: str) -> bool:
-    """Whether a name holds on one machine only."""
+    """Return whether a name is valid on one machine only."""
     return name.startswith("kernel ")
 
 
 def is_name(text: str) -> bool:
-    """Whether it can be a name in a job."""
+    """Return whether `text` is valid as a name in a job."""
     return len(text) <= NAME and text.isascii() and text.isprintable()
 
 
 def identify(path: str, token: Token, *, sys: Path = SYS, dev: Path = DEV) -> Identity:
-    """What the disk at `path` is called; a file that is not there yet is what it would be. Raises OSError."""
+    """Return the names of the disk at `path`, or of the file that could be created there. Raises OSError."""
     names = _Names(token, sys, dev)
     with suppress(FileNotFoundError):
         status = os.stat(path)
@@ -83,7 +85,7 @@ class _Names:
         self._boot = read(Path(_BOOT_ID))
 
     def of_device(self, number: int) -> Identity:
-        """The device of number `number`."""
+        """Return the names of the device with this device number."""
         directory = self._directory(number)
         if directory is None:
             return Identity(tuple(self._local("device", number)), (), True)
@@ -91,7 +93,7 @@ class _Names:
         return _identity(self._all(directory), below, True)
 
     def of_file(self, path: str) -> Identity:
-        """The regular file at `path`, or the place for one. Raises OSError."""
+        """Return the names of the regular file at `path`, which may not exist yet. Raises OSError."""
         below = []
         disk = self._file_system(path)
         if disk is not None:
@@ -114,14 +116,14 @@ class _Names:
         return link.resolve() if link.exists() else None
 
     def _file_system(self, path: str) -> Path | None:
-        """The device that a file is on; None for a network file system, and where the kernel does not say."""
+        """Return the device that a file is on; None for a network file system, or if unknown."""
         try:
             return self._directory(os.stat(os.path.dirname(path)).st_dev)
         except OSError:
             return None
 
     def _under(self, top: Path) -> Iterator[Path]:
-        """All that a device lies on, the nearest first."""
+        """Yield all devices that a device lies on, the nearest first."""
         seen, queue = {top}, [top]
         while queue:
             for each in self._next(queue.pop(0)):
@@ -147,14 +149,15 @@ class _Names:
         return own + self._local("device", os.makedev(major, minor))
 
     def _own(self, directory: Path) -> list[str]:
-        """A device's names that hold everywhere."""
+        """Return a device's names that are valid on every host."""
         names = []
         slaves = _slaves(directory)
         if part := read(directory / "partition"):
             names += [f"{name} part {part}" for name in self._own(directory.parent)]
         if uuid := read(directory / "dm/uuid"):
             crypt = _CRYPT.match(uuid)
-            if crypt or not uuid.startswith("CRYPT-"):  # else it ends with the name that this host gave it
+            # Other CRYPT uuids end with a name that is local to this host.
+            if crypt or not uuid.startswith("CRYPT-"):
                 names.append(f"dm {crypt[1] if crypt else uuid}")
             if mapped := re.match(r"part(\d+)-", uuid):  # kpartx: a partition
                 names += [f"{name} part {mapped[1]}" for each in slaves for name in self._own(each)]
@@ -162,7 +165,7 @@ class _Names:
                 names += [name for each in slaves for name in self._own(each)]
         for kind, file in (("md", "md/uuid"), ("wwid", "wwid"), ("wwid", "device/wwid"), ("serial", "serial")):
             text = " ".join(read(directory / file).split())
-            if text and not _NOBODYS.search(text):
+            if text and not _NOT_UNIQUE.search(text):
                 names.append(f"{kind} {text}")
         names += self._ceph(directory.name) + self._drbd(directory.name)
         if file := _backing_file(directory):
@@ -181,7 +184,7 @@ class _Names:
         return [f"rbd {cluster} {pool}/{space}/{image}"] if cluster and pool and image else []
 
     def _drbd(self, name: str) -> list[str]:
-        """By the links of its udev rules: by-res/RESOURCE, or by-res/RESOURCE/VOLUME."""
+        """Return names from the links that udev makes: by-res/RESOURCE, or by-res/RESOURCE/VOLUME."""
         if not re.fullmatch(r"drbd\d+", name):
             return []
         folder = self._dev / "drbd/by-res"
@@ -198,12 +201,12 @@ def _slaves(directory: Path) -> list[Path]:
 
 
 def _backing_file(directory: Path) -> str:
-    """The file that a loop device is set up on."""
+    """Return the file behind a loop device; '' for other devices."""
     return read(directory / "loop/backing_file")
 
 
 def read(path: Path) -> str:
-    """The text of a file of the kernel's; '' where there is none."""
+    """Return the text of a file in /sys or /proc; '' if it cannot be read."""
     try:
         return path.read_bytes().decode(errors="replace").strip()
     except OSError:

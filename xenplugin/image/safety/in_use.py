@@ -1,10 +1,10 @@
-"""Is a target used by anyone else, and by whom?
+"""Refuse a target that is in use, and say by what.
 
-Strategy: ask the kernel first, name the holder second. A block device is claimed with O_EXCL, which fails while
-it is mounted, swapped on or part of a dm, md or bcache device; a write lease on a file fails while any other
-open file refers to it, in any name space. What neither can see (a device opened without a claim, as
-QEMU does; a file when we are not its owner) is looked for in /proc/*/fd and /sys/block/loop*. Unprivileged, the
-search sees the user's own processes only; the kernel's answers hold all the same.
+Strategy: first let the kernel decide, then find the user. A block device is claimed with O_EXCL, which fails while
+it is mounted, used as swap or part of a dm, md or bcache device. A write lease on a file fails while any other open
+file refers to it, in any namespace. Neither works for a device opened without a claim, as QEMU does, or for a file
+of another owner; those uses are searched for in /proc/*/fd and /sys/block/loop*. Without privileges the search sees
+only the user's own processes, but claims and leases still work.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from glob import glob
 from xenplugin.errors import RefusedError
 from xenplugin.image.files import os_errors
 
-#: Seconds to wait for those who open a device for a moment only (udev, blkid).
+#: Seconds to wait for programs that open a device only briefly (udev, blkid).
 GRACE = 2.0
 
 
 def refuse_if_used(path: str, fd: int, *, claimed: bool = False) -> None:
-    """Raise RefusedError if the file or block device open as `fd` is used by anybody but this descriptor.
+    """Raise RefusedError if anything but the descriptor `fd` uses the file or block device that it refers to.
 
-    `path` is for messages, and to open a device once more; `claimed`: `fd` came from claim_device(). Raises
-    ImageError if it cannot be examined.
+    `path` is for messages, and to open a device once more. `claimed`: `fd` is from claim_device(). Raises
+    ImageError if the target cannot be examined.
     """
-    with os_errors("look at", path):
+    with os_errors("examine", path):
         status = os.fstat(fd)
         if stat.S_ISBLK(status.st_mode):
             _refuse_used_device(path, fd, status, claimed)
@@ -41,9 +41,9 @@ def refuse_if_used(path: str, fd: int, *, claimed: bool = False) -> None:
 
 
 def claim_device(path: str, flags: int) -> int:
-    """Open block device `path` with `flags` and O_EXCL: nobody else may claim or mount it while it is open.
+    """Open block device `path` with `flags` and O_EXCL: nothing else can claim or mount it while it is open.
 
-    Raises RefusedError naming the holder, ImageError for other failures.
+    Raises RefusedError, with its user, if it is in use; ImageError for other failures.
     """
     with os_errors("open", path):
         try:
@@ -56,8 +56,8 @@ def claim_device(path: str, flags: int) -> int:
 
 def _refused(path: str, holder: str | None) -> RefusedError:
     return RefusedError(
-        f"{path} is in use: {holder or 'the kernel does not say by whom'}",
-        hint="stop what uses it, or choose another target",
+        f"{path} is in use: {holder or 'the kernel does not report by what'}",
+        hint="stop the program that uses it, or choose another target",
     )
 
 
@@ -86,9 +86,9 @@ def _refuse_used_file(path: str, fd: int, status: os.stat_result) -> None:
 
 
 def _lease(fd: int) -> bool | None:
-    """Whether no other open file refers to the inode; None where leases cannot tell (not owner, NFS)."""
+    """Return whether no other open file refers to the inode; None where leases do not work (not owner, NFS)."""
     try:
-        # Should somebody open it in between, the lease's signal must not be one that ends the process.
+        # If the file is opened meanwhile, the lease sends a signal: one that does not end the process.
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
     except OSError as error:
@@ -98,7 +98,7 @@ def _lease(fd: int) -> bool | None:
 
 
 def device_holder(path: str) -> str | None:
-    """What in the kernel uses block device `path`: a mount, swap, a device mapped on it, a loop device."""
+    """Return what uses block device `path` within the kernel: a mount, swap, a mapped device or a loop device."""
     try:
         status = os.stat(path)
     except OSError:
@@ -127,7 +127,7 @@ def _device_number(directory: str) -> int:
 
 
 def _mounts(numbers: set[int]) -> Iterator[tuple[str, str]]:
-    """(source, mount point) of the mounts of these devices in this mount name space."""
+    """Yield (source, mount point) for the mounts of these devices in this mount namespace."""
     try:
         with open("/proc/self/mountinfo", errors="surrogateescape") as file:
             lines = file.read().splitlines()
@@ -137,7 +137,7 @@ def _mounts(numbers: set[int]) -> Iterator[tuple[str, str]]:
         fields = line.split(" ")
         major, minor = fields[2].split(":")
         source = fields[fields.index("-") + 2]
-        # btrfs and the like show a number of their own; their source is the device's name.
+        # btrfs and some others show a number of their own, but their source is the device's name.
         if os.makedev(int(major), int(minor)) in numbers or _is_device(source, numbers):
             yield source, re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
 
@@ -162,7 +162,7 @@ def _swaps(numbers: set[int]) -> Iterator[str]:
 
 
 def _mapped_name(holder: str) -> str:
-    """How users know the device behind a sysfs directory: /dev/mapper/NAME or /dev/mdN."""
+    """Return the path that users know for the device behind a sysfs directory: /dev/mapper/NAME or /dev/mdN."""
     try:
         with open(os.path.join(holder, "dm", "name")) as file:
             return "/dev/mapper/" + file.read().strip()
@@ -171,7 +171,7 @@ def _mapped_name(holder: str) -> str:
 
 
 def _loop_on(same: Callable[[os.stat_result], bool]) -> str | None:
-    """The loop device whose backing file is meant by `same`, and where that is mounted."""
+    """Return the loop device whose backing file satisfies `same`, and where it is mounted, as text."""
     for name in glob("/sys/block/loop*/loop/backing_file"):
         try:
             with open(name, errors="surrogateescape") as file:
@@ -191,18 +191,18 @@ def _loop_on(same: Callable[[os.stat_result], bool]) -> str | None:
 
 
 def opener(status: os.stat_result, own: int) -> str | None:
-    """The process that has the file or device of `status` open, other than as our descriptor `own`."""
+    """Return, as text, a process that has the file or device of `status` open, except for our descriptor `own`."""
     me = os.getpid()
     for pid, number in _open_files(status):
         if pid != me:
             return f"process {pid} ({_command(pid)}) has it open"
         if number != own:
-            return "this very command has it open already"
+            return "this command has it open already"
     return None
 
 
 def _open_files(status: os.stat_result) -> Iterator[tuple[int, int]]:
-    """(pid, descriptor) of every open file that is the one of `status`, as far as we may see."""
+    """Yield (pid, descriptor) of every open file that is the one of `status`, in the processes that we may see."""
     block = stat.S_ISBLK(status.st_mode)
     for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
         try:
@@ -212,7 +212,7 @@ def _open_files(status: os.stat_result) -> Iterator[tuple[int, int]]:
         for number in numbers:
             link = f"/proc/{pid}/fd/{number}"
             try:
-                # Names first: stat() on a file of a dead network file system would hang.
+                # Compare names first: stat() of a file on a dead network file system would hang.
                 if not os.readlink(link).startswith("/dev/" if block else "/"):
                     continue
                 other = os.stat(link)
@@ -228,4 +228,4 @@ def _command(pid: int) -> str:
         with open(f"/proc/{pid}/comm", errors="replace") as file:
             return file.read().strip()
     except OSError:
-        return "gone"
+        return "ended"

@@ -1,14 +1,14 @@
-"""Is the target the very disk that is to be moved? Hosts often share storage, and there a "copy" would destroy it.
+"""Refuse a target that is the source's own disk, on storage that both hosts share: a "copy" would destroy it.
 
-Strategy: the source says what its disk is called from every host (image/safety/identity.py), the far side compares
-that with what its target is called, before it makes or writes anything. A file has no name of that kind: so beside
-each file that the disk is, or lies on, the source makes a marker, an empty file with a random name. Nobody has ever
-looked that name up, so no cache of a network file system knows it as absent; and a new file is on the server when
-open() returns. Whoever finds it in the folder of his own file has the same folder; there the name, or the inode
-number, decides.
+Strategy: the source sends the host-independent names of its disk (image/safety/identity.py), and the far side
+compares them with the names of its target before it creates or writes anything. A file has no such name. So beside
+each file that the disk is, or lies on, the source creates a marker, an empty file with a random name. That name was
+never looked up before, so no cache of a network file system has it as absent, and a new file is on the server when
+open() returns. A far side that finds the marker beside its own file has the same folder; whether it is the same
+file is decided by the name or the inode number.
 
-A marker is there until the far side has looked: the time of a connection's set-up. It is locked meanwhile; one that
-a crash has left is removed by a later session, after a day.
+A marker exists until the far side has looked for it, about the time that a connection takes to set up, and is
+locked meanwhile. Markers left by a crash are removed by a later session, after a day.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from xenplugin.image.safety.identity import NAMES, Identity, identify, is_local,
 
 _MARKER = re.compile(r"\.xenplugin-[0-9a-f]{32}")
 _MARKERS = 16
-#: Seconds after which a marker that nobody has locked is of a session that died.
+#: Seconds after which a marker that is not locked was left by a session that died.
 _OLD = 86400.0
-#: What such a guest is moved by.
-_PLAIN = "have plain `xl migrate` move the guest: `xenstore-write /tool/xenplugin/policy/UUID/enabled 0`"
+#: How to move a guest whose disks are on shared storage.
+_PLAIN = "let plain `xl migrate` move the guest: `xenstore-write /tool/xenplugin/policy/UUID/enabled 0`"
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
 class _Mark:
-    """A marker `name` is beside the file `file` with inode number `inode`."""
+    """A marker: the empty file `name` beside the file `file`, which has inode number `inode`."""
 
     name: str
     file: str
     inode: int
 
     def beside(self, path: str) -> bool:
-        """Whether `path` (symbolic links resolved) is that file. Raises OSError."""
+        """Return whether `path` (symbolic links resolved) is that file. Raises OSError."""
         folder, name = os.path.split(path)
         try:
             os.lstat(os.path.join(folder, self.name))
@@ -55,14 +55,16 @@ class _Mark:
         with suppress(FileNotFoundError):
             if os.stat(path).st_ino == self.inode:
                 return True
-        return name.casefold() == self.file.casefold()  # also where a cache does not know the file yet
+        return name.casefold() == self.file.casefold()  # for caches that do not have the file yet
 
 
 @contextmanager
 def marked(path: str, *, live: bool, local: bool, notice: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """What the job says of the disk at `path`; the markers that it names are there meanwhile. `local`: the far side
-    is on this machine, which needs none. Where none can be made it is refused if `live`, else the `notice` says so.
-    Raises RefusedError, ImageError."""
+    """Yield the description of the disk at `path` for the job; its markers exist inside the `with` block.
+
+    `local`: the far side is on this machine and needs no markers. If a marker cannot be created, a `live` copy is
+    refused, and for any other `notice` is called with the reason. Raises RefusedError, ImageError.
+    """
     marks: list[_Mark] = []
     with ExitStack() as made:
 
@@ -74,7 +76,7 @@ def marked(path: str, *, live: bool, local: bool, notice: Callable[[str], None])
                 inode = os.stat(real).st_ino
                 mark = _Mark(made.enter_context(_marker(os.path.dirname(real))), os.path.basename(real), inode)
             except OSError as error:
-                text = f"whether both hosts share {file} cannot be known: no file can be made beside it"
+                text = f"cannot find out whether both hosts share {file}: no file can be created beside it"
                 text += f" ({error.strerror})"
                 if live:
                     raise RefusedError(text, hint=f"make {os.path.dirname(real)} writable, or {_PLAIN}") from None
@@ -83,7 +85,7 @@ def marked(path: str, *, live: bool, local: bool, notice: Callable[[str], None])
             marks.append(mark)
             return [f"file {mark.name}"]
 
-        with os_errors("look at", path):
+        with os_errors("examine", path):
             disk = identify(os.path.realpath(path), token)
         yield {
             "own": list(disk.own),
@@ -93,38 +95,41 @@ def marked(path: str, *, live: bool, local: bool, notice: Callable[[str], None])
         }
 
 
-def refuse_shared(told: dict[str, Any], path: str, *, live: bool) -> bool:
-    """Raise RefusedError if the target `path` is the disk that a job has `told` of, or if one lies on the other.
-    Returns whether that could be known. Raises PeerError, ImageError."""
-    source, marks = _parse(told)
+def refuse_shared(description: dict[str, Any], path: str, *, live: bool) -> bool:
+    """Raise RefusedError if the target `path` is the disk that a job describes, or if one lies on the other.
+
+    `description` is what marked() yields at the source. Returns whether enough is known to exclude that the disk is
+    shared. Raises PeerError, ImageError.
+    """
+    source, marks = _parse(description)
 
     def token(file: str) -> list[str]:
         return [f"file {file}", *(f"file {mark.name}" for mark in marks if mark.beside(file))]
 
-    with os_errors("look at", path):
+    with os_errors("examine", path):
         target = identify(os.path.realpath(path), token)
     name = overlap(source, target)
     if name is None:
         return not (source.device and target.device) or (source.known and target.known)
     same = name in source.own and name in target.own
-    what = "is the very disk" if same else "lies on the disk, or the disk on it,"
-    text = f"{path} {what} that is to be moved"
+    what = "is the source disk itself" if same else "overlaps the source disk"
+    text = f"{path} {what}"
     if is_local(name):
         raise RefusedError(text, hint="migrate it to another host" if live else "give another target")
     raise RefusedError(f"{text}: both hosts share it ({name})", hint=_PLAIN if live else "give another target")
 
 
 def unknown(path: str) -> str:
-    """What the administrator is told where `refuse_shared` could not know."""
-    return f"{path}: nothing here tells whether both hosts share this device; if they do, stop now"
+    """Return the warning for an administrator where refuse_shared() returned False."""
+    return f"cannot find out whether both hosts share the device {path}; if they do, stop now"
 
 
-def _parse(told: dict[str, Any]) -> tuple[Identity, list[_Mark]]:
+def _parse(description: dict[str, Any]) -> tuple[Identity, list[_Mark]]:
     try:
-        own, below, device = told["own"], told["below"], told["device"]
-        marks = [_Mark(*each) for each in told["markers"]]
+        own, below, device = description["own"], description["below"], description["device"]
+        marks = [_Mark(*each) for each in description["markers"]]
     except (KeyError, TypeError):
-        raise PeerError("a job that does not say which disk it is about") from None
+        raise PeerError("the job does not describe its disk") from None
     names = [*own, *below] if type(own) is type(below) is list else [None]
     if (
         type(device) is not bool
@@ -136,13 +141,13 @@ def _parse(told: dict[str, Any]) -> tuple[Identity, list[_Mark]]:
             for mark in marks
         )
     ):
-        raise PeerError("a job whose disk makes no sense")
+        raise PeerError("the job's description of its disk is not valid")
     return Identity(tuple(own), tuple(below), device), marks
 
 
 @contextmanager
 def _marker(folder: str) -> Iterator[str]:
-    """A new marker in `folder`: its name. Raises OSError."""
+    """Create a marker in `folder` and yield its name. Raises OSError."""
     _sweep(folder)
     name = f".xenplugin-{secrets.token_hex(16)}"
     path = os.path.join(folder, name)
@@ -158,7 +163,7 @@ def _marker(folder: str) -> Iterator[str]:
 
 
 def _sweep(folder: str) -> None:
-    """Remove what sessions that died have left in `folder`."""
+    """Remove the markers that sessions which died have left in `folder`."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if _MARKER.fullmatch(entry.name):

@@ -1,0 +1,1 @@
+"""Reading images, and finding out what was written to them meanwhile."""

@@ -1,5 +1,4 @@
-"""Which chunks of a disk were written to while it is copied: what a live copy asks, and the answer of who cannot
-say."""
+"""Interface for dirty-chunk tracking, and a fallback for when tracking is unavailable."""
 
 from __future__ import annotations
 
@@ -7,18 +6,20 @@ from typing import Protocol
 
 
 class Changes(Protocol):
-    """Watches the writes to one disk, from its making on."""
+    """Tracks which chunks of one disk are written to, from its creation on."""
 
     def drain(self) -> set[int] | None:
-        """The chunks written to since the last call, as far as the writes have begun before this one; None: events
-        were lost or are not known, every chunk must be compared."""
+        """Return the chunks written to since the last call, by writes that began before this one.
+
+        None: unknown, because events were lost or cannot be had; every chunk must be compared.
+        """
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop tracking."""
 
 
 class Unwatched:
-    """Knows nothing: every chunk is compared, each time."""
+    """Fallback without tracking: every chunk must be compared, each time."""
 
     def drain(self) -> None:
         return None

@@ -1,9 +1,8 @@
-"""Reading an image: where its data is, and the data.
+"""Read a raw image file or a block device.
 
-Strategy: a file's holes are found with SEEK_DATA and SEEK_HOLE, lazily, so that an empty TiB costs one system
-call; a chunk with any data at all is read whole. Files go through the page cache. Block devices are opened with
-O_DIRECT, because Xen's phy: backend writes past the page cache and a buffered read would bring back stale
-pages; they have no holes. Reads carry their offset (preadv), so that any number of threads may read.
+Strategy: files are read through the page cache, and their holes are skipped. Block devices are opened with
+O_DIRECT, because Xen's phy: backend bypasses the page cache and a buffered read would return stale pages; they have
+no holes. Reads carry their offset (preadv), so any number of threads may read.
 """
 
 from __future__ import annotations
@@ -13,79 +12,30 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from os import PathLike
 
 from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK, MAX_IMAGE, PAGE, chunk_count, chunk_length
-from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import image_error, os_errors, read_at
-from xenplugin.image.safety.formats import HEAD, TAIL, detect, refuse_format
+from xenplugin.image.safety.formats import HEAD, TAIL, detect, format_error
+from xenplugin.image.sparse import Run, chunk_runs
 
 _BLKSSZGET = 0x1268
 
 
-@dataclass(frozen=True)
-class Run:
-    """`count` chunks from chunk `first` on; `hole`: none of them has any data."""
-
-    first: int
-    count: int
-    hole: bool
-
-
-def chunk_runs(fd: int, first: int, stop: int) -> Iterator[Run]:
-    """The runs of chunks `first` to `stop` of the open file `fd`, in order, neighbours always of different kind.
-
-    Holes are chunks that are holes from end to end. A file system that knows no holes has data everywhere.
-    Raises OSError. Uses the file position, but nothing depends on it.
-    """
-    at = first
-    while at < stop:
-        data = _seek_data(fd, at, stop)
-        if data > at:
-            yield Run(at, data - at, True)
-            at = data
-        begin = at
-        while at < stop:
-            hole = _seek(fd, at * CHUNK, os.SEEK_HOLE)
-            # Never less than one chunk on: SEEK_HOLE may answer with the very start.
-            at = min(stop, max(at + 1, -(-hole // CHUNK))) if hole is not None else stop
-            if at < stop and _seek_data(fd, at, stop) > at:
-                break
-        if at > begin:
-            yield Run(begin, at - begin, False)
-
-
-def _seek_data(fd: int, at: int, stop: int) -> int:
-    """The first chunk from `at` on that has data; `stop` if none has."""
-    data = _seek(fd, at * CHUNK, os.SEEK_DATA)
-    return stop if data is None else min(stop, data // CHUNK)
-
-
-def _seek(fd: int, offset: int, whence: int) -> int | None:
-    try:
-        return os.lseek(fd, offset, whence)
-    except OSError as error:
-        if error.errno == errno.ENXIO:  # behind the last data, or the file shrank: finish() will tell
-            return None
-        if error.errno == errno.EINVAL:  # no holes known here: data at once, a hole at the end
-            return offset if whence == os.SEEK_DATA else None
-        raise
-
-
-def refuse_odd_device(path: str, fd: int, size: int) -> None:
-    """Raise RefusedError for a device that direct I/O cannot reach the end of (a loop device set up so)."""
+def refuse_partial_sectors(path: str, fd: int, size: int) -> None:
+    """Raise RefusedError for a device whose last bytes direct I/O cannot reach, as some loop devices have them."""
     sector = int.from_bytes(fcntl.ioctl(fd, _BLKSSZGET, bytes(4)), "little")
     if size % sector or sector > PAGE:
         raise RefusedError(
-            f"{path} has {size} bytes in sectors of {sector}, which cannot all be read and written",
+            f"{path} has {size} bytes in sectors of {sector} bytes: some of them cannot be read or written",
             hint="for a loop device: losetup --sector-size 512",
         )
 
 
 class Source:
-    """An open image. `size` in bytes; `device`: it is a block device."""
+    """An open image of `size` bytes, `chunks` chunks; `device`: it is a block device."""
 
     def __init__(self, fd: int, path: str, size: int, device: bool) -> None:
         self.path = path
@@ -102,17 +52,17 @@ class Source:
         self.close()
 
     def fileno(self) -> int:
-        """The file descriptor, for those who look at the same inode."""
+        """Return the file descriptor."""
         return self._fd
 
     def close(self) -> None:
-        """Close it; more than once does no harm. No other thread may be reading."""
+        """Close the image; may be called more than once. No other thread may be reading."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def runs(self, first: int = 0, stop: int | None = None) -> Iterator[Run]:
-        """All chunks (or those from `first` to `stop`), each once, in order, found as they are asked for."""
+        """Yield all chunks, or those from `first` to `stop`, as runs in order, found lazily. Raises ImageError."""
         stop = self.chunks if stop is None else stop
         if self.device:
             if first < stop:
@@ -121,12 +71,12 @@ class Source:
         try:
             yield from chunk_runs(self._fd, first, stop)
         except OSError as error:
-            raise image_error(error, "find the data of", self.path) from error
+            raise image_error(error, "find the data in", self.path) from error
 
     def read(self, index: int, buffer: Buffer) -> memoryview:
-        """The bytes of chunk `index`, read into `buffer` (CHUNK bytes or more). From any thread.
+        """Read chunk `index` into `buffer` (CHUNK bytes or more) and return its bytes. Any thread may call it.
 
-        Raises ImageError on a read error, with its offset, and if the image has become shorter.
+        Raises ImageError, with the offset, if it cannot be read or the image has become shorter.
         """
         offset = index * CHUNK
         length = chunk_length(self.size, index)
@@ -139,12 +89,12 @@ class Source:
         if got < length:
             raise ImageError(
                 f"{self.path} became shorter while it was read: it ends at byte {offset + got}, not {self.size}",
-                hint="stop what writes to it, or migrate the guest live",
+                hint="stop the program that writes to it, or migrate the guest live",
             )
         return view
 
     def ahead(self, index: int) -> None:
-        """Let the kernel start reading chunk `index` of a file; nothing for devices and beyond the end."""
+        """Ask the kernel to start reading chunk `index` of a file. Does nothing for devices and beyond the end."""
         if not self.device and 0 <= index < self.chunks:
             try:
                 os.posix_fadvise(self._fd, index * CHUNK, CHUNK, os.POSIX_FADV_WILLNEED)
@@ -152,8 +102,8 @@ class Source:
                 pass
 
     def finish(self) -> None:
-        """Raise ImageError if the image changed since it was opened (devices: only its size is known)."""
-        with os_errors("look at", self.path):
+        """Raise ImageError if the image changed since it was opened (of a device, only the size is compared)."""
+        with os_errors("examine", self.path):
             now = os.fstat(self._fd)
             size = os.lseek(self._fd, 0, os.SEEK_END) if self.device else now.st_size
         old = self._state
@@ -161,7 +111,7 @@ class Source:
         if size != self.size or not same:
             raise ImageError(
                 f"{self.path} changed while it was copied",
-                hint="stop what writes to it and start again, or migrate the guest live",
+                hint="stop the program that writes to it and start again, or migrate the guest live",
             )
 
 
@@ -174,7 +124,7 @@ _REFUSED = (
 
 
 def refuse_kind(path: str, mode: int) -> None:
-    """Raise RefusedError unless `mode` is that of a regular file or a block device."""
+    """Raise RefusedError unless `mode` is of a regular file or a block device."""
     for test, name in _REFUSED:
         if test(mode):
             raise RefusedError(f"{path} is {name}, not a disk image")
@@ -183,12 +133,12 @@ def refuse_kind(path: str, mode: int) -> None:
 def open_source(path: str | PathLike[str], *, raw: bool = False) -> Source:
     """Open a raw image file or a block device for reading.
 
-    Raises RefusedError for what is neither, and for images of another format unless `raw` is set; ImageError if
-    it cannot be opened.
+    Raises RefusedError for anything else, and for images of another format unless `raw` is set; ImageError if it
+    cannot be opened.
     """
     name = os.fspath(path)
     with os_errors("open", name):
-        refuse_kind(name, os.stat(name).st_mode)  # before open(): opening can rewind a tape or wait for a pipe
+        refuse_kind(name, os.stat(name).st_mode)  # before open(), which could rewind a tape or wait for a pipe
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         with os_errors("open", name):
@@ -199,7 +149,7 @@ def open_source(path: str | PathLike[str], *, raw: bool = False) -> Source:
     try:
         found = None if raw else _format_of(source)
         if found:
-            raise refuse_format(name, found)
+            raise format_error(name, found)
     except BaseException:
         source.close()
         raise
@@ -212,16 +162,16 @@ def _source_of(fd: int, name: str) -> Source:
     device = stat.S_ISBLK(mode)
     size = os.lseek(fd, 0, os.SEEK_END)
     if device and not size:
-        raise RefusedError(f"{name} is a device without a medium")
+        raise RefusedError(f"{name} is a device with no medium in it")
     if size > MAX_IMAGE:
-        raise RefusedError(f"{name} is larger than {MAX_IMAGE} bytes")
+        raise RefusedError(f"{name} is larger than {MAX_IMAGE} bytes, the limit")
     flags = fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_NONBLOCK
     fcntl.fcntl(fd, fcntl.F_SETFL, flags)
     if device:
-        refuse_odd_device(name, fd, size)
+        refuse_partial_sectors(name, fd, size)
         try:
             fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
-        except OSError as error:  # a driver without direct I/O has no other way past the cache
+        except OSError as error:  # a driver without direct I/O: only buffered reads are possible
             if error.errno != errno.EINVAL:
                 raise
     return Source(fd, name, size, device)
@@ -230,7 +180,7 @@ def _source_of(fd: int, name: str) -> Source:
 def _format_of(source: Source) -> str | None:
     if not source.size:
         return None
-    buffer = aligned(CHUNK)
+    buffer = Buffer(CHUNK)
     head = bytes(source.read(0, buffer)[:HEAD])
     last = source.read(source.chunks - 1, buffer)
     tail = bytes(last[-TAIL:])

@@ -1,0 +1,1 @@
+"""Writing images: in any order, verified, resumable, and committed as a whole."""

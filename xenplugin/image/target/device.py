@@ -2,17 +2,17 @@
 
 What is on disk at each instant:
 
-1. before: the device's old content.
-2. opened: the journal, in the state directory, says that the device is incomplete; fsynced before the first write.
-   The device is claimed (O_EXCL): nobody can mount it or claim it too.
-3. while chunks come: a mixture of old and new. All of it may serve as base, because what is offered as base
-   is read and hashed at that moment; the journal's durable chunks only tell how far it had come.
-4. commit: device flushed, "done" in the journal, journal removed. A device that is given up keeps its
-   journal: its content is neither the old image nor the new one, and `xenplugin status` says so.
+1. Before: the device's old content.
+2. Opened: the journal, in the state directory, says that the device is incomplete; it is fsynced before the first
+   write. The device is claimed (O_EXCL), so nothing else can mount or claim it.
+3. While chunks arrive: a mixture of old and new content. All of it may serve as base, because content is read and
+   hashed at the moment when it is offered as base. The journal's durable chunks only show the progress.
+4. Commit: device flushed, "done" in the journal, journal removed. A device that is given up keeps its journal,
+   because its content is neither the old image nor the new one, and `xenplugin status` says so.
 
-Strategy: O_DIRECT, in runs of blocks as long as they come, zeros included: holes within a chunk are worth
-nothing on a disk, and a thin volume gets them for whole chunks, by fallocate, which for a device means "reads as
-zeros from now on, space given back if you can".
+Strategy: O_DIRECT, in runs of blocks as long as possible, zeros included, because a hole within a chunk saves
+nothing on a disk. Whole zero chunks are punched with fallocate, which makes a device read as zeros and lets a thin
+volume free the space.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from pathlib import Path
 
 from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK
-from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
-from xenplugin.image.files import os_errors, punch, read_at, write_at
+from xenplugin.image.files import os_errors, read_at, write_at
 from xenplugin.image.safety.in_use import claim_device, refuse_if_used
 from xenplugin.image.scan import gaps, nonzero_blocks
-from xenplugin.image.source.raw import Run, refuse_odd_device
+from xenplugin.image.source.raw import refuse_partial_sectors
+from xenplugin.image.sparse import Run, punch
 from xenplugin.image.target import journal
+from xenplugin.image.target.abstract import Attached, Target, Write, refuse_attached
 from xenplugin.image.target.journal import Journal
-from xenplugin.image.target.target import Attached, Target, Write, refuse_attached
 
-#: Chunks zeroed by one system call (1 GiB), so that a signal is not kept waiting.
+#: Chunks zeroed by one system call (1 GiB), so that signals are handled in between.
 _PUNCH = 1024
 
 
 class DeviceTarget(Target):
-    """A block device, open and claimed."""
+    """An open and claimed block device."""
 
-    def __init__(self, path: str, size: int, fd: int, log: Journal, kept: ChunkSet, base: bool) -> None:
+    def __init__(self, path: str, size: int, fd: int, log: Journal, kept: ChunkSet, *, use_base: bool) -> None:
         super().__init__(path, size, fd, log, kept)
-        self.keeps_all = base
-        self.in_place = True
-        self._zeros = aligned(CHUNK)
+        self.keeps_all = use_base
+        self._zeros = Buffer(CHUNK)
 
     def runs(self, first: int, stop: int) -> Iterator[Run]:
         if first < stop:
@@ -53,7 +53,7 @@ class DeviceTarget(Target):
 
     def read(self, index: int, view: memoryview) -> None:
         if read_at(self.fd, view, index * CHUNK) < len(view):
-            raise OSError(errno.EIO, "the device ends early")
+            raise OSError(errno.EIO, "the device is shorter than when it was opened")
 
     def write(self, what: Write, scratch: Buffer) -> None:
         view = scratch.view
@@ -72,7 +72,7 @@ class DeviceTarget(Target):
             part = min(_PUNCH, stop - first)
             length = min(self.size, (first + part) * CHUNK) - first * CHUNK
             if punch(self.fd, first * CHUNK, length):
-                # The kernel's promise, looked at where it would break: at the edges.
+                # Check that the kernel did it, at the edges, where it would fail first.
                 self._probe_zero({first, first + part - 1})
             else:
                 for index in range(first, first + part):
@@ -82,12 +82,12 @@ class DeviceTarget(Target):
             first += part
 
     def _probe_zero(self, indexes: set[int]) -> None:
-        buffer = aligned(CHUNK)
+        buffer = Buffer(CHUNK)
         for index in indexes:
             size = min(CHUNK, self.size - index * CHUNK)
             self.read(index, buffer.view[:size])
             if nonzero_blocks(buffer, size):
-                raise OSError(errno.EIO, "the device does not keep zeros")
+                raise OSError(errno.EIO, "the device does not read as zeros after zeros were written")
 
     def finish(self, attached: Attached) -> None:
         refuse_attached(attached, self.path)
@@ -95,7 +95,7 @@ class DeviceTarget(Target):
         self.journal.remove()
 
     def discard(self) -> None:
-        """The old content is gone: the journal stays and says so."""
+        """Leave the journal in place: it shows that the old content is gone."""
 
 
 def open_device(path: str, size: int, *, state_dir: Path, attached: Attached, use_base: bool) -> DeviceTarget:
@@ -111,17 +111,17 @@ def open_device(path: str, size: int, *, state_dir: Path, attached: Attached, us
     log = None
     try:
         refuse_if_used(path, fd, claimed=True)
-        with os_errors("look at", path):
+        with os_errors("examine", path):
             has = os.lseek(fd, 0, os.SEEK_END)
-            refuse_odd_device(path, fd, has)
+            refuse_partial_sectors(path, fd, has)
         if has != size:
             raise RefusedError(
                 f"{path} is {'larger' if has > size else 'too small'}: it has {has} bytes, the image {size}",
-                hint="give a device of exactly the image's size, or a file",
+                hint="use a device of exactly the image's size, or a file",
             )
         log, kept = _journal(path, real, size, state_dir)
         with os_errors("open", path):
-            return DeviceTarget(path, size, fd, log, kept, use_base)
+            return DeviceTarget(path, size, fd, log, kept, use_base=use_base)
     except BaseException:
         os.close(fd)
         if log is not None:
@@ -130,8 +130,8 @@ def open_device(path: str, size: int, *, state_dir: Path, attached: Attached, us
 
 
 def _journal(path: str, real: str, size: int, state_dir: Path) -> tuple[Journal, ChunkSet]:
-    """The device's journal: an earlier one, under whatever name the device had, is continued."""
-    with os_errors("make the state directory", str(state_dir)):
+    """Open the device's journal: continue an earlier one, even of another path to the device, or create one."""
+    with os_errors("create the state directory", str(state_dir)):
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     for state in journal.list_journals(state_dir, files=False):
         if state.kind == "device" and os.path.realpath(state.target) == real:

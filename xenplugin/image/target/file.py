@@ -2,22 +2,21 @@
 
 What is on disk at each instant, for a target NAME in directory D:
 
-1. before: D/NAME, if there was one. It is never written to.
-2. opened: D/.NAME.xenplugin-part, empty, of the image's full size, mode 0600, locked; fsynced. Then
-   D/.NAME.xenplugin-journal, naming the partial's inode; fsynced with D. A crash between the two leaves a partial
-   without a journal that knows it: it is started afresh.
-3. while chunks come: the partial has anything; the journal names chunks that were durable before it named them.
-   Resuming reads them again and hashes what is there; it believes the journal only in what to look at.
-4. commit: mode and owner as the old image's, partial fsynced, "done" in the journal, partial renamed to NAME,
-   D fsynced, journal removed. Before the rename a crash leaves 3 with everything durable, after it the
-   new image and a journal without a partial, which the next copy removes.
+1. Before: D/NAME, if it exists. It is never written to.
+2. Opened: D/.NAME.xenplugin-part, the partial file, empty, with the image's full size and mode 0600, locked, and
+   fsynced. Then D/.NAME.xenplugin-journal, which has the partial's inode number; fsynced together with D. A crash
+   between the two leaves a partial that no journal refers to: the next copy starts it again from empty.
+3. While chunks arrive: the partial has any content. The journal lists chunks, each only after it was durable. To
+   resume, the listed chunks are read and hashed again: the journal says what to read, not what it contains.
+4. Commit: mode and owner copied from the old image, partial fsynced, "done" in the journal, partial renamed to
+   NAME, D fsynced, journal removed. A crash before the rename leaves state 3 with every chunk durable. A crash
+   after it leaves the new image and a journal without a partial, which the next copy removes.
 
-The lock (flock) is on the partial; a second copy to the same target finds it locked.
+The partial is locked (flock), so a second copy to the same target is refused.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -29,9 +28,7 @@ from xenplugin.geometry import CHUNK, PAGE
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import (
-    has_data,
     os_errors,
-    punch,
     read_at,
     remove,
     rename_new,
@@ -40,33 +37,43 @@ from xenplugin.image.files import (
 )
 from xenplugin.image.safety.in_use import refuse_if_used
 from xenplugin.image.scan import ZEROS, data_extents, gaps
-from xenplugin.image.source.raw import Run, Source, chunk_runs
+from xenplugin.image.source.raw import Source
+from xenplugin.image.sparse import Run, chunk_runs, data_ranges, has_data, punch
 from xenplugin.image.target import journal
+from xenplugin.image.target.abstract import Attached, Target, Write, refuse_attached
 from xenplugin.image.target.journal import Journal
 from xenplugin.image.target.partial import journal_name, lock_partial, open_replaced, partial_name, prepare
-from xenplugin.image.target.target import Attached, Target, Write, refuse_attached
 
 _ZEROS = memoryview(ZEROS)
 
 
 class FileTarget(Target):
-    """The partial of a file, open and locked."""
+    """The open and locked partial of a file."""
 
     def __init__(
-        self, path: str, size: int, fd: int, log: Journal, kept: ChunkSet, replaced: Source | None, base: bool
+        self,
+        path: str,
+        size: int,
+        fd: int,
+        log: Journal,
+        kept: ChunkSet,
+        *,
+        replaced: Source | None,
+        use_base: bool,
+        state_dir: Path,
     ) -> None:
         super().__init__(path, size, fd, log, kept)
+        self._state_dir = state_dir
         self._fresh = not kept
-        # Reading back must not read ahead: that would fill the page cache with the holes that follow.
+        # Reading back must not read ahead, which would fill the page cache with the holes that follow.
         with suppress(OSError):
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
         self._replaced = replaced
         self._replaced_state = os.fstat(replaced.fileno()) if replaced else None
-        self.old = replaced if base else None
-        self.state_dir: Path | None = None
+        self.old = replaced if use_base else None
 
     def runs(self, first: int, stop: int) -> Iterator[Run]:
-        with os_errors("find the data of", self.path):
+        with os_errors("find the data in", self.path):
             yield from chunk_runs(self.fd, first, stop)
 
     def write(self, what: Write, scratch: Buffer) -> None:
@@ -104,30 +111,21 @@ class FileTarget(Target):
             view[got:] = bytes(len(view) - got)
 
     def _clear(self, what: Write) -> None:
-        """Make a hole of everything that is not kept, if there may be old bytes: then write as if afresh."""
+        """Make a hole of everything that is not kept, if the chunk has old bytes."""
         if not has_data(self.fd, what.offset, what.length):
             return
         for start, stop in gaps(what.keep, what.length):
             self._zero(what.offset + start, stop - start)
 
     def _zero(self, offset: int, length: int) -> None:
-        # A last page that is not whole is freed only if the hole reaches over the end of the file.
+        # A short last page is freed only if the hole reaches beyond the end of the file.
         rest = -self.size % PAGE if offset + length == self.size else 0
         if punch(self.fd, offset, length + rest):
             return
-        stop = offset + length
-        while offset < stop:  # holes cannot be made here: zeros, but only over data
-            try:
-                offset = max(offset, os.lseek(self.fd, offset, os.SEEK_DATA))
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    return
-                if error.errno != errno.EINVAL:
-                    raise
-            part = min(CHUNK, stop - offset)
-            if part > 0:
-                write_at(self.fd, [_ZEROS[:part]], offset)
-                offset += part
+        # Holes cannot be made here: write zeros over the data.
+        for begin, end in data_ranges(self.fd, offset, offset + length):
+            for at in range(begin, end, CHUNK):
+                write_at(self.fd, [_ZEROS[: end - at]], at)
 
     def zeros(self, first: int, count: int, again: bool) -> None:
         offset = first * CHUNK
@@ -153,16 +151,16 @@ class FileTarget(Target):
                 self._rename_new(part)
             sync_directory(os.path.dirname(self.path))
         self.journal.remove()
-        self._unlink()
+        journal.unlink(self._state_dir, self.path)
 
     def _refuse_changed(self, replaced: Source) -> None:
         old, now = self._replaced_state, None
-        with suppress(FileNotFoundError), os_errors("look at", self.path):
+        with suppress(FileNotFoundError), os_errors("examine", self.path):
             now = os.lstat(self.path)
         if old is None or now is None or not os.path.samestat(old, now) or not _same(old, now):
             raise RefusedError(
                 f"{self.path} was changed or replaced while the new image was written",
-                hint="see who changed it, then start again",
+                hint="find out what changed it, then start again",
             )
 
     def _rename_new(self, part: str) -> None:
@@ -170,8 +168,8 @@ class FileTarget(Target):
             rename_new(part, self.path)
         except FileExistsError as error:
             raise RefusedError(
-                f"{self.path} was created by somebody else while it was copied",
-                hint="see who made it; started again, it becomes the base of a difference",
+                f"{self.path} was created by another program during the copy",
+                hint="find out what created it; if you start again, only the difference to it is copied",
             ) from error
 
     def discard(self) -> None:
@@ -179,11 +177,7 @@ class FileTarget(Target):
         with os_errors("remove", partial_name(self.path)):
             remove(partial_name(self.path))
             sync_directory(os.path.dirname(self.path))
-        self._unlink()
-
-    def _unlink(self) -> None:
-        if self.state_dir is not None:
-            journal.unlink(self.state_dir, self.path)
+        journal.unlink(self._state_dir, self.path)
 
     def close(self) -> None:
         super().close()
@@ -196,7 +190,7 @@ def _same(a: os.stat_result, b: os.stat_result) -> bool:
 
 
 def _take_over(old: int, new: int) -> None:
-    """Give `new` the owner, mode and extended attributes (ACL, SELinux label) of `old`, as far as we may."""
+    """Give `new` the owner, mode and extended attributes (ACL, SELinux label) of `old`, where permitted."""
     status = os.fstat(old)
     try:
         os.fchown(new, status.st_uid, status.st_gid)
@@ -211,9 +205,9 @@ def _take_over(old: int, new: int) -> None:
 
 
 def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_base: bool) -> FileTarget:
-    """Open the partial of the file `path` (symbolic links resolved), new or to be continued.
+    """Open a partial for the file `path` (symbolic links resolved), or continue an existing one.
 
-    Raises RefusedError, ImageError; nothing new is left behind then.
+    Raises RefusedError, ImageError; nothing that it created remains then.
     """
     refuse_attached(attached, path)
     replaced = open_replaced(path, size)
@@ -233,7 +227,5 @@ def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_
         if replaced is not None:
             replaced.close()
         raise
-    target = FileTarget(path, size, fd, log, kept, replaced, use_base)
-    target.state_dir = state_dir
     journal.link(state_dir, path, journal_name(path))
-    return target
+    return FileTarget(path, size, fd, log, kept, replaced=replaced, use_base=use_base, state_dir=state_dir)

@@ -1,17 +1,17 @@
-"""The journal of a target that is not complete: what of it can be trusted after a crash.
+"""The journal of an incomplete target: which chunks can be trusted after a crash.
 
-Strategy: text lines, appended and fsynced, each led by 16 hex digits of the SHA-256 of the rest. Reading stops
-at the first line that does not check: a torn last line is what a crash leaves, and whatever follows a damaged
-line is not needed to be safe, only to be fast. Chunks are named durable only after the fdatasync that made them
-so has returned.
+Strategy: text lines, appended and fsynced, each with 16 hex digits of the SHA-256 of the rest in front. Reading
+stops at the first line whose check fails. A crash leaves a torn last line; lines after a damaged one are ignored,
+which costs time but is safe. Chunks are listed as durable only after the fdatasync that made them durable has
+returned.
 
     <check> {"journal": 1, "target": ..., "size": ..., "created": ..., "kind": "file" | "device", "inode": ...}
     <check> {"durable": [first, count, first, count, ...]}      in chunks
     <check> {"done": true}
 
-`inode` ties the journal to its partial file: 0 for devices. There is nothing secret in it. A device's journal
-lives in the state directory; a file's lives beside its partial, with a symbolic link in the state directory
-(where that can be written) for `xenplugin status` to find.
+`inode` is the inode number of the partial file, 0 for devices. Nothing in a journal is secret. A device's journal
+is in the state directory. A file's journal is beside its partial, with a symbolic link in the state directory (if
+that is writable), so that `xenplugin status` finds it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CHECK = 16
 
 @dataclass
 class TargetState:
-    """What a journal says. `size` in bytes, `created` in seconds of the epoch, `durable` in chunks."""
+    """The content of a journal: `size` in bytes, `created` in seconds since the epoch, `durable` in chunks."""
 
     path: Path
     target: str
@@ -48,9 +48,9 @@ class TargetState:
     kind: str
     inode: int
     durable: ChunkSet = field(default_factory=ChunkSet)
-    #: Everything was verified and durable: what is missing, if the target is not there, is the rename.
+    #: Everything was verified and durable; only the rename may be missing.
     done: bool = False
-    #: Bytes of the journal that check; anything after them is dropped before it is continued.
+    #: Bytes of valid lines; the rest is cut off before the journal is continued.
     length: int = 0
 
 
@@ -71,9 +71,9 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def read(path: str | os.PathLike[str]) -> TargetState | None:
-    """What the journal at `path` says; None if there is none, or none of this version with a whole header.
+    """Read the journal at `path`; None if there is none, or none of this version with a complete header.
 
-    Raises ImageError if it is there and cannot be read.
+    Raises ImageError if it exists and cannot be read.
     """
     name = os.fspath(path)
     state: TargetState | None = None
@@ -137,7 +137,7 @@ class Journal:
     def create(
         cls, path: Path, *, target: str, size: int, kind: str, inode: int = 0, durable: ChunkSet | None = None
     ) -> Journal:
-        """Write a new journal (over an old one, at once) that is durable, its name too, on return."""
+        """Write a new journal, atomically replacing an old one. It is durable on return. Raises ImageError."""
         header = {
             "journal": VERSION,
             "target": target,
@@ -153,7 +153,7 @@ class Journal:
 
     @classmethod
     def reopen(cls, state: TargetState) -> Journal:
-        """Continue the journal that was read as `state`; what did not check is cut off."""
+        """Continue the journal that was read as `state`, without invalid lines at its end. Raises ImageError."""
         with os_errors("write the journal", str(state.path)):
             fd = _open(state.path)
             try:
@@ -165,12 +165,12 @@ class Journal:
         return cls(state.path, fd)
 
     def durable(self, runs: Iterable[tuple[int, int]]) -> None:
-        """Note runs (first, count) of chunks that a finished fdatasync made durable. Raises ImageError."""
+        """Note runs (first, count) of chunks that an fdatasync has made durable. Raises ImageError."""
         with os_errors("write the journal", str(self.path)):
             self._append(_durable(runs))
 
     def done(self) -> None:
-        """Note that the target is complete. Raises ImageError."""
+        """Note that every chunk of the target is verified and durable. Raises ImageError."""
         with os_errors("write the journal", str(self.path)):
             self._append([{"done": True}])
 
@@ -184,19 +184,19 @@ class Journal:
                 data = data[os.write(self._fd, data) :]
             os.fsync(self._fd)
         except OSError:
-            # Half a line (the disk is full) would hide all lines after it.
+            # An incomplete line, as on a full disk, would hide all lines after it.
             with suppress(OSError):
                 os.ftruncate(self._fd, good)
             raise
 
     def close(self) -> None:
-        """Close it; it stays where it is. More than once does no harm."""
+        """Close the journal and keep its file; may be called more than once."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def remove(self) -> None:
-        """Close it and remove it, durably. Raises ImageError."""
+        """Close the journal and remove its file, durably. Raises ImageError."""
         self.close()
         with os_errors("remove the journal", str(self.path)):
             remove(str(self.path))
@@ -214,24 +214,24 @@ def _durable(runs: Iterable[tuple[int, int]]) -> Iterable[dict[str, Any]]:
 
 
 def name_in(state_dir: Path, target: str) -> Path:
-    """Where in `state_dir` the journal of device `target`, or the link to that of file `target`, is."""
+    """Return the path in `state_dir` of the journal of device `target`, or of the link to that of file `target`."""
     tag = hashlib.sha256(os.fsencode(target)).hexdigest()[:12]
     return state_dir / f"{os.path.basename(target)[:100]}-{tag}{SUFFIX}"
 
 
 def link(state_dir: Path, target: str, journal: Path) -> None:
-    """Let list_journals() find a journal that is elsewhere, as far as `state_dir` can be written."""
+    """Link a journal from `state_dir`, so that list_journals() finds it. Errors are ignored."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = name_in(state_dir, target)
         remove(str(name))
         name.symlink_to(journal)
-    except OSError:  # an ordinary user copying files: nothing depends on it
+    except OSError:  # ordinary users who copy files cannot write there; nothing depends on the link
         pass
 
 
 def unlink(state_dir: Path, target: str) -> None:
-    """Remove what link() made."""
+    """Remove the link that link() made. Errors are ignored."""
     try:
         name = name_in(state_dir, target)
         if name.is_symlink():
@@ -241,12 +241,11 @@ def unlink(state_dir: Path, target: str) -> None:
 
 
 def list_journals(state_dir: Path, *, files: bool = True) -> list[TargetState]:
-    """The journals of all targets that are not complete, oldest first; dangling links are left out.
+    """Return the journals of all incomplete targets, oldest first. Dangling links are left out.
 
-    `files`: also those of files, which are links to journals beside the files, anywhere. Raises ImageError if
-    one cannot be read.
+    `files`: include the journals of files, which are found through links. Raises ImageError if one cannot be read.
     """
-    with os_errors("look into", str(state_dir)):
+    with os_errors("list", str(state_dir)):
         names = sorted(state_dir.glob("*" + SUFFIX)) if state_dir.is_dir() else []
         names = [name for name in names if files or (name.is_file() and not name.is_symlink())]
     states = [state for name in names if (state := read(name)) is not None]

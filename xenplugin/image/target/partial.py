@@ -1,7 +1,8 @@
-"""The partial file beside a target and its journal: names, lock, and what of them can be continued.
+"""The partial file beside a target, and its journal: names, lock, and which of their content can be kept.
 
-Strategy: see filetarget.py for what is on disk when. A partial is continued only if it was there before, is ours,
-and is the very inode, in the very size, that the journal names; else it is started afresh.
+Strategy: target/file.py says what is on disk at each instant. A partial is continued only if it existed before, is
+owned by us or by the owner of the old image, and has the inode number and the size that its journal says; otherwise
+it is started again from empty.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from xenplugin.image.target.journal import Journal
 
 
 def partial_name(path: str) -> str:
-    """The partial file of target `path`."""
+    """Return the path of the partial of target `path`."""
     directory, name = os.path.split(path)
     return os.path.join(directory, f".{name}.xenplugin-part")
 
 
 def journal_name(path: str) -> Path:
-    """The journal of target file `path`."""
+    """Return the path of the journal of target file `path`."""
     directory, name = os.path.split(path)
     return Path(directory, f".{name}.xenplugin-journal")
 
 
 def open_replaced(path: str, size: int) -> Source | None:
-    """The image that will be replaced, open; None if there is none. Raises RefusedError, ImageError."""
+    """Open the image that will be replaced; None if there is none. Raises RefusedError, ImageError."""
     if not os.path.lexists(path):
         return None
     replaced = open_source(path, raw=True)
@@ -42,13 +43,16 @@ def open_replaced(path: str, size: int) -> Source | None:
         replaced.close()
         raise RefusedError(
             f"{path} is larger ({replaced.size} bytes) than the image to be written ({size} bytes)",
-            hint="remove it first if it is not needed any more",
+            hint="remove it first, if it is no longer needed",
         )
     return replaced
 
 
 def lock_partial(path: str, replaced: Source | None) -> tuple[int, bool]:
-    """The locked partial of `path`, and whether it was made now."""
+    """Open and lock the partial of `path`, created if missing.
+
+    Returns its descriptor and whether it was created. Raises RefusedError, ImageError.
+    """
     part = partial_name(path)
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     with os_errors("open", part):
@@ -60,12 +64,12 @@ def lock_partial(path: str, replaced: Source | None) -> tuple[int, bool]:
                 try:
                     fd = os.open(part, flags | os.O_CREAT | os.O_EXCL, 0o600)
                     created = True
-                except FileExistsError:  # somebody was faster
+                except FileExistsError:  # another process was faster
                     continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 status = os.fstat(fd)
-                # Whoever had the lock may have renamed or removed the file that we opened.
+                # The last holder of the lock may have renamed or removed the file that we opened.
                 with suppress(FileNotFoundError):
                     if os.path.samestat(status, os.lstat(part)):
                         _refuse_foreign(part, status, replaced)
@@ -80,22 +84,25 @@ def lock_partial(path: str, replaced: Source | None) -> tuple[int, bool]:
 
 
 def _refuse_foreign(part: str, status: os.stat_result, replaced: Source | None) -> None:
-    """A partial that others could have prepared, to read along, is not continued."""
+    """Raise RefusedError for a partial that another user may have prepared, to read what is written to it."""
     owners = {os.geteuid()}
     if replaced is not None:
         owners.add(os.fstat(replaced.fileno()).st_uid)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or status.st_uid not in owners:
-        raise RefusedError(f"{part} is not a partial image of ours", hint="remove it and start again")
+        raise RefusedError(f"{part} was not created by xenplugin for this user", hint="remove it and start again")
 
 
 def prepare(path: str, size: int, fd: int, created: bool) -> tuple[Journal, ChunkSet]:
-    """Bring partial and journal to step 2, or find out what of step 3 can be kept."""
+    """Bring partial and journal to state 2 of target/file.py, or keep what state 3 has.
+
+    Returns the journal, open, and the chunks that are kept. Raises ImageError.
+    """
     status = os.fstat(fd)
     name = journal_name(path)
     state = None if created else journal.read(name)
     kept = ChunkSet()
     if state and (state.kind, state.inode, state.size) == ("file", status.st_ino, status.st_size):
-        # Where the size changes, the chunk that was or will be the short last one is not kept.
+        # If the size changes, the chunk that was or will be the short last one is not kept.
         stop = state.durable.runs(0, None if state.size == size else min(state.size, size) // CHUNK)
         for first, count in stop:
             kept.add(first, count)
@@ -108,7 +115,7 @@ def prepare(path: str, size: int, fd: int, created: bool) -> tuple[Journal, Chun
             os.ftruncate(fd, size)
             os.fsync(fd)
     except OSError as error:
-        raise image_error(error, "make", partial_name(path)) from error
+        raise image_error(error, "prepare", partial_name(path)) from error
     log = Journal.create(name, target=path, size=size, kind="file", inode=status.st_ino, durable=kept)
     try:
         with os_errors("resize", partial_name(path)):

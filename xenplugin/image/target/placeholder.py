@@ -1,5 +1,7 @@
-"""An empty file under the final name of an image that is not there yet: xl looks whether a disk's file exists long
-before the disk is complete. It gives way to the image by a rename, and is removed if none comes.
+"""An empty file under the final name of an image that has not arrived yet.
+
+xl checks that a disk's file exists long before the disk is complete. The image replaces the placeholder by a
+rename; if no image arrives, the placeholder is removed.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from xenplugin.image.files import os_errors, sync_directory
 
 
 class Placeholder:
-    """The empty file at `path` that was made with inode number `inode` on device `device`."""
+    """The empty file created at `path`, with inode number `inode` on device `device`."""
 
     def __init__(self, path: str, device: int, inode: int) -> None:
         self.path = path
@@ -21,15 +23,15 @@ class Placeholder:
 
     @classmethod
     def make(cls, path: str | PathLike[str]) -> Placeholder | None:
-        """Make one, durably. None where something is already, or where no file can be. Raises ImageError."""
+        """Create one, durably. Returns None if `path` exists, or is no place for a file. Raises ImageError."""
         real = os.path.realpath(path)
         if real.startswith("/dev/") and not real.startswith("/dev/shm/"):
             return None
-        with os_errors("make", real):
+        with os_errors("create", real):
             try:
                 fd = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             except (FileExistsError, FileNotFoundError, NotADirectoryError):
-                return None  # without the directory: whoever opens the image says so better
+                return None  # if the directory is missing, opening the image gives a better error
             try:
                 status = os.fstat(fd)
                 os.fsync(fd)
@@ -39,7 +41,7 @@ class Placeholder:
         return cls(real, status.st_dev, status.st_ino)
 
     def remove(self) -> None:
-        """Remove it, unless it has become something else. Raises nothing: it is empty and does no harm."""
+        """Remove it, unless something else has taken its name. Errors are ignored: an empty file does no harm."""
         with suppress(OSError):
             now = os.lstat(self.path)
             if (now.st_dev, now.st_ino, now.st_size) == (self.device, self.inode, 0):

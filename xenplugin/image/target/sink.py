@@ -1,16 +1,16 @@
-"""Writing an image: chunks in any order from any thread, each verified after it was written.
+"""Write an image: chunks in any order, from any thread, each verified after it was written.
 
-Strategy: a chunk is written to its place, read back, hashed and compared with the digest that came with it. What
-is on disk at each instant, and why a crash at any of them is harmless, stands at the head of filetarget.py and
-devicetarget.py. The rule: nothing is trusted that was not fsynced; nothing counts that was not verified; the
-old image is there, whole, until the new one is.
+Strategy: a chunk is written to its place, read back, hashed and compared with the digest that came with it.
+target/file.py and target/device.py say what is on disk at each instant, and why a crash is harmless. The rules:
+only what was fsynced is trusted; only what was verified counts as done; the old image remains, complete, until the
+new one is complete.
 
-Order between index() and put(): put() enters a chunk in the ledger as started before it touches it; index() reads
-the chunk and then looks whether it was started. So content that put() may have touched is never reported as base:
-such a chunk is IndexNone. A base that ends within a chunk is continued with zeros.
+Order of index() and put(): put() marks a chunk as started before it writes to it. index() reads a chunk, and then
+checks whether it was started. So content that put() may have changed is never reported as base: such a chunk is
+IndexNone. A base that ends within a chunk is continued with zeros.
 
-A put() that fails leaves its chunk not done, and it may be put again. After a failed sync (the kernel then
-forgets what it could not write) the sink refuses to commit; what was durable before stays in the journal.
+If put() fails, its chunk is not done, and may be put again. If a sync fails, the kernel may have dropped what it
+could not write: the sink then refuses to commit. What was durable before stays in the journal.
 """
 
 from __future__ import annotations
@@ -25,39 +25,29 @@ from pathlib import Path
 
 from xenplugin.errors import ImageError, PeerError, RefusedError
 from xenplugin.geometry import CHUNK, MAX_IMAGE
-from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import image_error, os_errors
 from xenplugin.image.index.digest import chunk_digest, leaves
-from xenplugin.image.index.items import IndexItem, IndexLeaves, IndexNone, IndexZeros, base_items, joined
 from xenplugin.image.scan import byte_runs, nonzero_blocks
 from xenplugin.image.source.raw import refuse_kind
+from xenplugin.image.target.abstract import Attached, Target, Write
+from xenplugin.image.target.base_index import IndexItem, base_items, joined
+from xenplugin.image.target.chunk_states import ChunkStates, TargetClosed
+from xenplugin.image.target.chunk_update import ChunkUpdate, check_zeros
 from xenplugin.image.target.device import open_device
 from xenplugin.image.target.file import open_file
-from xenplugin.image.target.ledger import Closed, Ledger
-from xenplugin.image.target.null_sink import NullSink
-from xenplugin.image.target.target import Attached, Target, Write
-from xenplugin.image.target.validate import check_put, check_zeros
-
-
-def make_scratch() -> Buffer:
-    """What put() works in; one per thread."""
-    return aligned(CHUNK)
-
-
-__all__ = ["IndexItem", "IndexLeaves", "IndexNone", "IndexZeros", "NullSink", "Sink", "make_scratch", "open_sink"]
 
 
 class Sink:
-    """An open target of `size` bytes. `resumed`: bytes kept of an earlier session; `in_place`: a device."""
+    """An open image of `size` bytes at `path`. `resumed`: bytes kept from an earlier session."""
 
     def __init__(self, target: Target, attached: Attached) -> None:
         self.size = target.size
         self.resumed = target.resumed
-        self.in_place = target.in_place
         self.path = target.path
         self._target = target
         self._attached = attached
-        self._ledger = Ledger()
+        self._states = ChunkStates()
         self._closed = False
         self._broken: str | None = None
         self._syncing = threading.Lock()
@@ -70,52 +60,40 @@ class Sink:
 
     def _begin(self, first: int, count: int) -> bool:
         try:
-            return self._ledger.begin(first, count)
-        except Closed:
+            return self._states.begin(first, count)
+        except TargetClosed:
             raise ImageError(f"{self.path} is closed") from None
 
-    def put(
-        self,
-        index: int,
-        data_map: int,
-        known_map: int,
-        payload: memoryview,
-        digest: bytes,
-        scratch: Buffer,
-        *,
-        in_place: bool = False,
-    ) -> None:
-        """Write chunk `index` and verify it; from any thread.
+    def put(self, update: ChunkUpdate, scratch: Buffer) -> None:
+        """Write a chunk and verify it; from any thread, each with a `scratch` (CHUNK bytes) of its own.
 
-        Bit i of `data_map` says that block i is in `payload` (the blocks concatenated), of `known_map` that it
-        is as in the base (`in_place`: as it is in the target now); all others are zero.
-        Raises PeerError if the arguments make no sense, ImageError if it cannot be written or is not what `digest`
-        says.
+        Raises PeerError if the update is not valid, ImageError if it cannot be written, or if what is read back
+        does not match its digest.
         """
-        length = check_put(self.size, index, data_map, known_map, payload, digest)
-        target = self._target
-        known = byte_runs(known_map, length)
-        keep = known if known and (in_place or target.keeps(index)) else ()
+        length = update.check(self.size)
+        index, target = update.index, self._target
+        known = byte_runs(update.known_map, length)
+        keep = known if known and (update.in_place or target.keeps(index)) else ()
         if known and not keep and not target.copies(index):
-            raise PeerError(f"chunk {index} refers to a base that there is not")
+            raise PeerError(f"chunk {index} refers to a base, and there is none")
         offset = index * CHUNK
         good = False
         again = self._begin(index, 1)
         try:
-            data = byte_runs(data_map, length)
+            data = byte_runs(update.data_map, length)
             copy = () if keep else known
-            target.write(Write(offset, length, data, payload, copy, keep, again), scratch)
+            target.write(Write(offset, length, data, update.payload, copy, keep, again), scratch)
             target.read(index, scratch.view[:length])
             found = leaves(scratch.view, length, nonzero_blocks(scratch, length))
-            good = chunk_digest(found) == digest
+            good = chunk_digest(found) == update.digest
         except OSError as error:
             raise image_error(error, "write", self.path, offset) from error
         finally:
-            self._ledger.end(index, 1, good)
+            self._states.end(index, 1, good)
         if not good:
             raise ImageError(
-                f"{self.path}: the chunk at byte {offset} is not what was sent, after it was written",
-                hint="the disk may be failing (see dmesg), or the source was written to",
+                f"{self.path}: the chunk written at byte {offset} is not what was sent",
+                hint="the disk may be failing (see dmesg), or the source was written to during the copy",
             )
 
     def put_zeros(self, first: int, count: int) -> None:
@@ -124,68 +102,68 @@ class Sink:
         good = False
         again = self._begin(first, count)
         try:
-            for begin, n, zero in self._ledger.split_zero(first, count):
+            for begin, n, zero in self._states.split_zero(first, count):
                 if again or not zero:
                     self._target.zeros(begin, n, again)
             good = True
         except OSError as error:
             raise image_error(error, "write zeros to", self.path, first * CHUNK) from error
         finally:
-            self._ledger.end(first, count, good)
+            self._states.end(first, count, good)
 
     def index(self) -> Iterator[IndexItem]:
-        """What is known of the base, every chunk once, in order; ends early if the sink is closed.
+        """Yield the index of the base: items for all chunks, in order. Ends early if the sink is closed.
 
-        To be called once, from any one thread, while put() goes on in others. Raises ImageError.
+        To be called once, from one thread, while other threads call put(). Raises ImageError.
         """
-        return joined(base_items(self._target, self._ledger))
+        return joined(base_items(self._target, self._states))
 
     def start_writing(self) -> None:
-        """Have what was put so far on its way to the disk, so that a checkpoint or the end need not wait long."""
-        with suppress(Closed), self._ledger.working():
+        """Ask the kernel to start writing, so that a checkpoint or the commit need not wait long."""
+        with suppress(TargetClosed), self._states.working():
             self._target.start_writing()
 
     def checkpoint(self) -> None:
-        """Make durable what is complete, then note it in the journal. Raises ImageError."""
+        """Make the chunks that are done durable, then note them in the journal. Raises ImageError."""
         try:
-            with self._ledger.working():
+            with self._states.working():
                 self._checkpoint()
-        except Closed:
+        except TargetClosed:
             raise ImageError(f"{self.path} is closed") from None
 
     def _checkpoint(self) -> None:
         with self._syncing:
             if self._broken:
                 raise ImageError(f"{self.path} cannot be trusted any more: {self._broken}")
-            taken = self._ledger.take_unsynced()
+            taken = self._states.take_unsynced()
             if not taken:
                 return
             try:
                 self._target.sync()
             except OSError as error:
-                failure = image_error(error, "make durable", self.path)
+                failure = image_error(error, "flush to disk", self.path)
                 self._broken = str(failure)
                 raise failure from error
             try:
                 self._target.journal.durable(taken.runs())
             except ImageError:
-                self._ledger.give_back(taken)  # durable, but not on record
+                self._states.give_back(taken)  # durable, but not in the journal
                 raise
 
     def missing(self) -> int:
-        """How many chunks were not put yet."""
-        return self._target.chunks - self._ledger.done()
+        """Return the number of chunks that are not done."""
+        return self._target.chunks - self._states.done()
 
     def commit(self) -> None:
-        """Make the target the image: everything durable, old image replaced, journal gone.
+        """Make everything durable, put the image in the place of the old one, and remove the journal.
 
-        Raises ImageError if chunks are missing or cannot be made durable, RefusedError if the target came into
-        use meanwhile; then the sink can still be suspended or discarded.
+        Raises ImageError if chunks are missing or cannot be made durable, RefusedError if the target is in use by
+        now. Then the sink can still be suspended or discarded.
         """
         if self._closed:
             raise ImageError(f"{self.path} is closed")
-        # First let no one in: a chunk that comes again is unfinished while it is written.
-        self._ledger.stop()
+        # Stop first: a chunk that is put again is not done while it is written.
+        self._states.stop()
         if self.missing():
             raise ImageError(f"{self.path} is not complete: {self.missing()} chunks are missing")
         self._checkpoint()
@@ -197,10 +175,10 @@ class Sink:
         self._close()
 
     def suspend(self) -> None:
-        """Close it so that it can be resumed; what is complete is made durable if that can be done."""
+        """Close the sink so that it can be resumed; what is done is made durable if possible."""
         if self._closed:
             return
-        self._ledger.stop()
+        self._states.stop()
         try:
             with suppress(ImageError):
                 self._checkpoint()
@@ -208,19 +186,19 @@ class Sink:
             self._close()
 
     def discard(self) -> None:
-        """Remove what was written; a device keeps the journal that calls it incomplete. Raises ImageError."""
+        """Remove what was written. A device keeps its journal, which calls it incomplete. Raises ImageError."""
         if self._closed:
             return
-        self._ledger.stop()
+        self._states.stop()
         try:
             self._target.discard()
         finally:
             self._close()
 
     def close(self) -> None:
-        """Close it as a crash would leave it. More than once does no harm."""
+        """Close the sink and leave everything as a crash would; may be called more than once."""
         if not self._closed:
-            self._ledger.stop()
+            self._states.stop()
             self._close()
 
     def _close(self) -> None:
@@ -239,18 +217,18 @@ def open_sink(
 ) -> Sink:
     """Open `path`, a regular file (present or not) or a block device, as target of an image of `size` bytes.
 
-    Symbolic links are followed. `attached` says which guest has a path attached; `use_base` whether the present
+    Symbolic links are followed. `attached` returns the guest that has a path attached. `use_base`: the present
     content may serve as base. Raises RefusedError where data could be lost, ImageError.
     """
     name = os.path.abspath(os.fspath(path))
     real = os.path.realpath(name)
 
-    def by_any_name(_: str) -> str | None:
+    def attached_by_any_name(_: str) -> str | None:
         return attached(name) or attached(real)
 
     if not 0 <= size <= MAX_IMAGE:
         raise PeerError(f"an image cannot have {size} bytes")
-    with os_errors("look at", name):
+    with os_errors("examine", name):
         try:
             mode = os.stat(real).st_mode
         except FileNotFoundError:
@@ -258,13 +236,13 @@ def open_sink(
     if mode:
         refuse_kind(name, mode)
         if stat.S_ISBLK(mode):
-            device = open_device(name, size, state_dir=state_dir, attached=by_any_name, use_base=use_base)
-            return Sink(device, by_any_name)
+            device = open_device(name, size, state_dir=state_dir, attached=attached_by_any_name, use_base=use_base)
+            return Sink(device, attached_by_any_name)
     elif real.startswith("/dev/") and not real.startswith("/dev/shm/"):
         raise RefusedError(f"there is no block device {name}", hint="create the volume first")
     elif not os.path.isdir(os.path.dirname(real)):
         raise RefusedError(
             f"the directory of {name} does not exist", hint=f"create it with: mkdir -p {os.path.dirname(real)}"
         )
-    file = open_file(real, size, state_dir=state_dir, attached=by_any_name, use_base=use_base)
-    return Sink(file, by_any_name)
+    file = open_file(real, size, state_dir=state_dir, attached=attached_by_any_name, use_base=use_base)
+    return Sink(file, attached_by_any_name)

@@ -1,4 +1,4 @@
-"""The digest tree: constants, vectors, what comes twice, and what huge sparse images cost."""
+"""The digest tree: constants, vectors, chunks that arrive twice, and the cost of huge sparse images."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.image_kit import make_image
+from tests.helpers.image_kit import digest_file, sparse_image
 from xenplugin.errors import ImageError, PeerError
 from xenplugin.geometry import BLOCK, CHUNK, CHUNKS_PER_GROUP
 from xenplugin.image.index import digest
-from xenplugin.image.index.digest import ImageDigest, chunk_digest, digest_file, leaves
+from xenplugin.image.index.digest import ImageDigest, chunk_digest, leaves
 
 
 def test_constants_are_what_hashing_zeros_gives() -> None:
@@ -36,11 +36,11 @@ def test_the_root_of_a_small_image_by_hand(tmp_path: Path) -> None:
 
 
 def test_holes_and_written_zeros_have_one_digest(tmp_path: Path) -> None:
-    sparse = make_image(tmp_path / "sparse", 5 * CHUNK + 700, [(CHUNK, 5)])
+    sparse = sparse_image(tmp_path / "sparse", 5 * CHUNK + 700, [(CHUNK, 5)])
     dense = tmp_path / "dense"
     dense.write_bytes(sparse.read_bytes())
     assert digest_file(sparse) == digest_file(dense)
-    longer = make_image(tmp_path / "longer", 5 * CHUNK + 701, [(CHUNK, 5)])
+    longer = sparse_image(tmp_path / "longer", 5 * CHUNK + 701, [(CHUNK, 5)])
     assert digest_file(sparse) != digest_file(longer)
 
 
@@ -53,20 +53,20 @@ def test_a_chunk_that_comes_twice() -> None:
     tree = ImageDigest(3 * CHUNK)
     assert tree.add(1, b"1" * 32)
     assert not tree.add(1, b"1" * 32)
-    with pytest.raises(ImageError, match="chunk 1 came twice"):
+    with pytest.raises(ImageError, match="chunk 1 arrived twice"):
         tree.add(1, b"2" * 32)
     tree.add_zeros(0, 1)
     assert not tree.add(0, digest.ZERO_CHUNK)
     tree.add_zeros(2, 1)
     assert tree.complete
-    with pytest.raises(ImageError, match="chunk 2 came twice"):  # also after its group was folded
+    with pytest.raises(ImageError, match="chunk 2 arrived twice"):  # also after its group was folded
         tree.add(2, b"2" * 32)
 
 
 def test_zeros_over_data_are_another_content() -> None:
     tree = ImageDigest(2 * 1024 * CHUNK)
     tree.add(5, b"1" * 32)
-    with pytest.raises(ImageError, match="chunk 5 came twice"):
+    with pytest.raises(ImageError, match="chunk 5 arrived twice"):
         tree.add_zeros(0, 2048)
 
 
@@ -79,7 +79,7 @@ def test_a_chunk_that_cannot_be_compared_any_more_changes_nothing() -> None:
     assert not tree.add(1024, b"1" * 32)
     root = tree.root()
     assert not tree.add(0, b"2" * 32) and tree.root() == root
-    with pytest.raises(ImageError, match="came twice"):
+    with pytest.raises(ImageError, match="arrived twice"):
         tree.add((groups - 1) * 1024, b"2" * 32)
     assert tree.complete
 

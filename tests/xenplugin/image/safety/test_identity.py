@@ -1,5 +1,4 @@
-"""What a disk is called from every host: on trees that look like /sys of hosts that share storage, and of some that
-do not."""
+"""Disk identifiers, on trees that look like /sys of hosts that share storage, and of hosts that do not."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ OTHER_LV = "LVM-AbCdEfGhIjKlMnOpQrStUvWxYz012345" + "b" * 32
 
 
 class Host:
-    """A host's /sys and /dev. Device numbers differ from host to host, as do names."""
+    """/sys and /dev of a host. Device numbers and names differ from host to host."""
 
     def __init__(self, folder: Path, boot: str) -> None:
         self.sys, self.dev = folder / "sys", folder / "dev"
@@ -24,7 +23,7 @@ class Host:
         self._numbers: dict[str, int] = {}
 
     def device(self, name: str, under: str = "block", slaves: tuple[str, ...] = (), **files: str) -> None:
-        """A device `name` with the files of its folder in sysfs (`dm__uuid` is dm/uuid)."""
+        """Add a device `name` with the files of its folder in sysfs (`dm__uuid` is dm/uuid)."""
         folder = self.sys / under / name
         self._numbers[name] = os.makedev(8, 16 * len(self._numbers) + (1 if self.boot == "b" else 5))
         number = f"{os.major(self._numbers[name])}:{os.minor(self._numbers[name])}"

@@ -1,4 +1,4 @@
-"""Markers beside a disk, and what the far side makes of what it is told."""
+"""Shared storage is recognized by markers beside a disk, at the far side."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def disk(tmp_path: Path) -> Path:
     return path
 
 
-def far(told: dict[str, Any]) -> dict[str, Any]:
-    """What another machine would have been told: there nothing of this kernel counts."""
-    own, below = ([n for n in told[key] if not identity.is_local(n)] for key in ("own", "below"))
-    return {**told, "own": own, "below": below}
+def far(description: dict[str, Any]) -> dict[str, Any]:
+    """Return the description as another machine would see it: names of this kernel do not match there."""
+    own, below = ([n for n in description[key] if not identity.is_local(n)] for key in ("own", "below"))
+    return {**description, "own": own, "below": below}
 
 
 def look(disk: Path, target: Path, live: bool = True) -> bool:
-    with marked(str(disk), live=live, local=False, notice=pytest.fail) as told:
-        return refuse_shared(far(told), str(target), live=live)
+    with marked(str(disk), live=live, local=False, notice=pytest.fail) as description:
+        return refuse_shared(far(description), str(target), live=live)
 
 
 def test_the_file_itself(disk: Path) -> None:
-    with pytest.raises(RefusedError, match=r"very disk.*both hosts share it") as info:
+    with pytest.raises(RefusedError, match=r"source disk itself.*both hosts share it") as info:
         look(disk, disk)
     assert "policy/UUID/enabled 0" in (info.value.hint or "")
     assert os.listdir(disk.parent) == ["g1.img"]
@@ -77,26 +77,26 @@ def test_the_same_name_in_another_folder(disk: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_that_a_cache_does_not_know_yet(disk: Path) -> None:
-    """The far side's client thinks that there is no such file: the folder and the name are enough."""
-    with marked(str(disk), live=True, local=False, notice=pytest.fail) as told:
+    """A cache of the far side does not have the file: the folder and the name are enough."""
+    with marked(str(disk), live=True, local=False, notice=pytest.fail) as description:
         disk.unlink()
         for name in ("g1.img", "G1.IMG"):
             with pytest.raises(RefusedError, match="both hosts share it"):
-                refuse_shared(far(told), str(disk.with_name(name)), live=True)
+                refuse_shared(far(description), str(disk.with_name(name)), live=True)
 
 
 def test_on_one_machine_the_file_decides_without_a_marker(disk: Path) -> None:
-    with marked(str(disk), live=False, local=True, notice=pytest.fail) as told:
+    with marked(str(disk), live=False, local=True, notice=pytest.fail) as description:
         assert os.listdir(disk.parent) == ["g1.img"]
         with pytest.raises(RefusedError) as info:
-            refuse_shared(told, str(disk), live=False)
+            refuse_shared(description, str(disk), live=False)
         assert "both hosts" not in str(info.value)
-        assert refuse_shared(told, str(disk.with_name("copy.img")), live=False)
+        assert refuse_shared(description, str(disk.with_name("copy.img")), live=False)
 
 
 def test_the_marker_is_there_only_meanwhile(disk: Path) -> None:
-    with marked(str(disk), live=True, local=False, notice=pytest.fail) as told:
-        [(name, file, inode)] = told["markers"]
+    with marked(str(disk), live=True, local=False, notice=pytest.fail) as description:
+        [(name, file, inode)] = description["markers"]
         assert (file, inode) == ("g1.img", disk.stat().st_ino)
         assert set(os.listdir(disk.parent)) == {"g1.img", name}
         with open(disk.parent / name) as marker, pytest.raises(BlockingIOError):
@@ -133,18 +133,18 @@ def test_where_no_marker_can_be_made(disk: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "open", refusing)
     notices: list[str] = []
     with (
-        pytest.raises(RefusedError, match=r"cannot be known.*Read-only") as info,
+        pytest.raises(RefusedError, match=r"cannot find out.*Read-only") as info,
         marked(str(disk), live=True, local=False, notice=notices.append),
     ):
         pytest.fail("it went on")
     assert str(disk.parent) in (info.value.hint or "") and not notices
-    with marked(str(disk), live=False, local=False, notice=notices.append) as told:
-        assert told["markers"] == []
-        assert not any(name.startswith("file") for name in told["own"])
+    with marked(str(disk), live=False, local=False, notice=notices.append) as description:
+        assert description["markers"] == []
+        assert not any(name.startswith("file") for name in description["own"])
     assert len(notices) == 1 and "Read-only" in notices[0]
 
 
-def told(**fields: Any) -> dict[str, Any]:
+def description(**fields: Any) -> dict[str, Any]:
     return {"own": [], "below": [], "device": False, "markers": [], **fields}
 
 
@@ -155,22 +155,22 @@ MARK = [".xenplugin-" + "0" * 32, "g1.img", 7]
     "what",
     [
         {},
-        {**told(), "own": None},
-        told(own="abc"),
-        told(own=[1]),
-        told(own=["x" * 97]),
-        told(own=["new\nline"]),
-        told(own=["\u00e9"]),
-        told(own=["x"] * 100, below=["x"] * 29),
-        told(device=1),
-        told(markers=3),
-        told(markers=[3]),
-        told(markers=[MARK] * 17),
-        told(markers=[["../" + MARK[0], *MARK[1:]]]),
-        told(markers=[[MARK[0] + "\n", *MARK[1:]]]),
-        told(markers=[[MARK[0], None, 7]]),
-        told(markers=[[*MARK[:2], "7"]]),
-        told(markers=[[*MARK, 8]]),
+        {**description(), "own": None},
+        description(own="abc"),
+        description(own=[1]),
+        description(own=["x" * 97]),
+        description(own=["new\nline"]),
+        description(own=["\u00e9"]),
+        description(own=["x"] * 100, below=["x"] * 29),
+        description(device=1),
+        description(markers=3),
+        description(markers=[3]),
+        description(markers=[MARK] * 17),
+        description(markers=[["../" + MARK[0], *MARK[1:]]]),
+        description(markers=[[MARK[0] + "\n", *MARK[1:]]]),
+        description(markers=[[MARK[0], None, 7]]),
+        description(markers=[[*MARK[:2], "7"]]),
+        description(markers=[[*MARK, 8]]),
     ],
 )
 def test_a_job_that_says_nonsense_of_its_disk(what: dict[str, Any], tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ JSON = st.recursive(
 
 
 @settings(deadline=None)
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys(told(), JSON)))
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(description(), JSON)))
 def test_whatever_is_told_it_is_a_word_or_an_error(what: dict[str, Any]) -> None:
     try:
         assert refuse_shared(what, "/nonexistent/x", live=True) is True or what["device"]
@@ -213,8 +213,8 @@ def test_two_devices_of_which_nothing_is_known(monkeypatch: pytest.MonkeyPatch) 
     unknown = identity.Identity(("kernel z device 8:0",), (), True)
     known = identity.Identity(("wwid naa.5",), (), True)
     monkeypatch.setattr(shared_storage, "identify", lambda *_: unknown)
-    assert not refuse_shared(told(own=["wwid naa.6"], device=True), "/dev/x", live=True)
-    assert refuse_shared(told(own=["file x"]), "/dev/x", live=True)  # a file is no device
+    assert not refuse_shared(description(own=["wwid naa.6"], device=True), "/dev/x", live=True)
+    assert refuse_shared(description(own=["file x"]), "/dev/x", live=True)  # a file is no device
     monkeypatch.setattr(shared_storage, "identify", lambda *_: known)
-    assert refuse_shared(told(own=["wwid naa.6"], device=True), "/dev/x", live=True)
-    assert not refuse_shared(told(own=["kernel a device 8:0"], device=True), "/dev/x", live=True)
+    assert refuse_shared(description(own=["wwid naa.6"], device=True), "/dev/x", live=True)
+    assert not refuse_shared(description(own=["kernel a device 8:0"], device=True), "/dev/x", live=True)

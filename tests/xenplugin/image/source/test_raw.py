@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.image_kit import loop_device, make_image, needs_root
+from tests.helpers.image_kit import loop_device, needs_root, sparse_image
 from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK
-from xenplugin.image.buffers import aligned
-from xenplugin.image.source.raw import Run, open_source
+from xenplugin.image.buffers import Buffer
+from xenplugin.image.source.raw import open_source
+from xenplugin.image.sparse import Run
 
 
 def test_runs_cover_everything_once_and_know_holes(tmp_path: Path) -> None:
-    path = make_image(tmp_path / "i", 10 * CHUNK + 5, [(CHUNK + 4096, 10), (2 * CHUNK, 10), (9 * CHUNK - 1, 1)])
+    path = sparse_image(tmp_path / "i", 10 * CHUNK + 5, [(CHUNK + 4096, 10), (2 * CHUNK, 10), (9 * CHUNK - 1, 1)])
     with open_source(path) as source:
         assert list(source.runs()) == [
             Run(0, 1, True),
@@ -31,37 +32,37 @@ def test_runs_cover_everything_once_and_know_holes(tmp_path: Path) -> None:
 
 
 def test_a_sparse_tib_is_one_run(tmp_path: Path) -> None:
-    with open_source(make_image(tmp_path / "i", 1 << 40, [])) as source:
+    with open_source(sparse_image(tmp_path / "i", 1 << 40, [])) as source:
         assert list(source.runs()) == [Run(0, 1 << 20, True)]
 
 
 def test_reading_the_short_last_chunk(tmp_path: Path) -> None:
-    path = make_image(tmp_path / "i", CHUNK + 77, [(CHUNK, 77)])
+    path = sparse_image(tmp_path / "i", CHUNK + 77, [(CHUNK, 77)])
     with open_source(path) as source:
-        view = source.read(1, aligned(CHUNK))
+        view = source.read(1, Buffer(CHUNK))
         assert view == path.read_bytes()[CHUNK:] and len(view) == 77
         source.ahead(0), source.ahead(1), source.ahead(2)
 
 
 def test_an_empty_image_has_no_chunks(tmp_path: Path) -> None:
-    with open_source(make_image(tmp_path / "i", 0, [])) as source:
+    with open_source(sparse_image(tmp_path / "i", 0, [])) as source:
         assert source.size == 0 and list(source.runs()) == []
         source.finish()
 
 
 def test_a_source_that_shrinks(tmp_path: Path) -> None:
-    path = make_image(tmp_path / "i", 3 * CHUNK, [(0, 3 * CHUNK)])
+    path = sparse_image(tmp_path / "i", 3 * CHUNK, [(0, 3 * CHUNK)])
     with open_source(path) as source:
         os.truncate(path, CHUNK + 100)
         with pytest.raises(ImageError, match=f"ends at byte {CHUNK + 100}, not {3 * CHUNK}"):
-            source.read(1, aligned(CHUNK))
+            source.read(1, Buffer(CHUNK))
         assert sum(run.count for run in source.runs()) == 3
         with pytest.raises(ImageError, match="changed while it was copied"):
             source.finish()
 
 
 def test_a_source_that_is_written_to(tmp_path: Path) -> None:
-    path = make_image(tmp_path / "i", CHUNK, [(0, CHUNK)])
+    path = sparse_image(tmp_path / "i", CHUNK, [(0, CHUNK)])
     with open_source(path) as source:
         source.finish()
         with open(path, "r+b") as file:
@@ -83,7 +84,7 @@ MAGIC = {
 
 @pytest.mark.parametrize("name", MAGIC)
 def test_other_formats_are_refused_unless_raw(tmp_path: Path, name: str) -> None:
-    path = make_image(tmp_path / "i", 2 * CHUNK, [(CHUNK, 10)])
+    path = sparse_image(tmp_path / "i", 2 * CHUNK, [(CHUNK, 10)])
     with open(path, "r+b") as file:
         file.seek(MAGIC[name][0])
         file.write(MAGIC[name][1])
@@ -96,7 +97,7 @@ def test_other_formats_are_refused_unless_raw(tmp_path: Path, name: str) -> None
 @pytest.mark.parametrize("size", [512, CHUNK + 100, 2 * CHUNK])
 @pytest.mark.parametrize("footer", [512, 511])
 def test_a_fixed_vhd_is_told_by_its_footer(tmp_path: Path, size: int, footer: int) -> None:
-    path = make_image(tmp_path / "i", size, [])
+    path = sparse_image(tmp_path / "i", size, [])
     with open(path, "r+b") as file:
         file.seek(size - footer)
         file.write(b"conectix")
@@ -123,7 +124,7 @@ def test_a_missing_image(tmp_path: Path) -> None:
 
 
 def test_opening_leaks_nothing(tmp_path: Path) -> None:
-    path = make_image(tmp_path / "i", CHUNK, [])
+    path = sparse_image(tmp_path / "i", CHUNK, [])
     path.write_bytes(b"QFI\xfb")
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
@@ -136,41 +137,41 @@ def test_opening_leaks_nothing(tmp_path: Path) -> None:
 @needs_root[1]
 class TestDevice:
     def test_content_and_size(self, tmp_path: Path) -> None:
-        path = make_image(tmp_path / "i", 3 * CHUNK + 4096, [(0, CHUNK), (3 * CHUNK, 4096)])
+        path = sparse_image(tmp_path / "i", 3 * CHUNK + 4096, [(0, CHUNK), (3 * CHUNK, 4096)])
         with loop_device(path) as device, open_source(device) as source:
             assert source.device and source.size == 3 * CHUNK + 4096
             assert list(source.runs()) == [Run(0, 4, False)]
-            buffer = aligned(CHUNK)
+            buffer = Buffer(CHUNK)
             assert b"".join(bytes(source.read(i, buffer)) for i in range(4)) == path.read_bytes()
             source.finish()
 
     def test_reads_go_past_the_page_cache(self, tmp_path: Path) -> None:
-        path = make_image(tmp_path / "i", CHUNK, [])
+        path = sparse_image(tmp_path / "i", CHUNK, [])
         with loop_device(path) as device:
             device.read_bytes()  # now cached
-            make_image(path, CHUNK, [(0, CHUNK)])  # what a phy: backend does, as seen from here
+            sparse_image(path, CHUNK, [(0, CHUNK)])  # what a phy: backend does, as seen from here
             with open_source(device, raw=True) as source:
-                assert source.read(0, aligned(CHUNK)) == path.read_bytes()
+                assert source.read(0, Buffer(CHUNK)) == path.read_bytes()
 
     def test_a_tail_smaller_than_a_sector_is_refused(self, tmp_path: Path) -> None:
-        path = make_image(tmp_path / "i", CHUNK + 4096 + 512, [(CHUNK, 8192)])
+        path = sparse_image(tmp_path / "i", CHUNK + 4096 + 512, [(CHUNK, 8192)])
         with loop_device(path, "--sector-size", "4096") as device:
             with pytest.raises(RefusedError, match="in sectors of 4096") as caught:
                 open_source(device)
             assert "losetup" in (caught.value.hint or "")
 
     def test_a_read_error_has_its_offset(self, tmp_path: Path) -> None:
-        path = make_image(tmp_path / "i", 4 * CHUNK, [(0, 4 * CHUNK)])
+        path = sparse_image(tmp_path / "i", 4 * CHUNK, [(0, 4 * CHUNK)])
         with loop_device(path) as device, open_source(device) as source:
             os.truncate(path, 2 * CHUNK)  # the loop device answers EIO from there on
-            buffer = aligned(CHUNK)
+            buffer = Buffer(CHUNK)
             source.read(1, buffer)
             with pytest.raises(ImageError, match=f"at byte {2 * CHUNK}: Input/output error") as caught:
                 source.read(2, buffer)
             assert "dmesg" in (caught.value.hint or "")
 
     def test_permission(self, tmp_path: Path) -> None:
-        path = make_image(tmp_path / "i", CHUNK, [])
+        path = sparse_image(tmp_path / "i", CHUNK, [])
         path.chmod(0)
         os.chmod(tmp_path, 0o755)
         script = f"import os,sys; sys.path.insert(0, {os.getcwd()!r})\n"

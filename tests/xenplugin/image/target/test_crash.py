@@ -1,4 +1,4 @@
-"""Killed, out of power, out of space: what is there afterwards, and that it goes on from there."""
+"""After a kill, a power failure or a full disk, nothing is lost and the copy can be resumed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.helpers.image_kit import (
     copy,
     leftovers,
     loop_device,
-    make_image,
     needs_root,
     put,
     send,
     sink_for,
+    sparse_image,
 )
 from xenplugin.errors import ImageError
 from xenplugin.geometry import BLOCK, CHUNK
@@ -60,7 +60,7 @@ CHILD = """
 
 
 def start(image: Path, target: Path, state: Path, wait: str = "") -> subprocess.Popen[bytes]:
-    """A process that copies, with checkpoints as often as it can."""
+    """Start a process that copies, with checkpoints as often as possible."""
     script = textwrap.dedent(CHILD).format(
         root=str(ROOT),
         image=str(image),
@@ -88,8 +88,8 @@ def test_killed_at_any_moment_it_is_resumed_with_what_was_durable(tmp_path: Path
     rng = random.Random(round_)
     size = 40 * CHUNK + 12345
     extents = [(rng.randrange(size), rng.randrange(4 * CHUNK)) for _ in range(12)]
-    image = make_image(tmp_path / "image", size, extents, round_)
-    old = make_image(tmp_path / "target", size - CHUNK, extents[:8], round_)
+    image = sparse_image(tmp_path / "image", size, extents, round_)
+    old = sparse_image(tmp_path / "target", size - CHUNK, extents[:8], round_)
     for _ in range(3):
         before = old.read_bytes()
         kill(start(image, old, tmp_path / "state"), rng.uniform(0, 0.25))
@@ -120,8 +120,8 @@ def test_killed_at_any_moment_it_is_resumed_with_what_was_durable(tmp_path: Path
 @needs_root[1]
 def test_a_device_whose_writer_was_killed_is_on_record_and_can_be_completed(tmp_path: Path) -> None:
     size = 24 * CHUNK
-    image = make_image(tmp_path / "image", size, [(0, 20 * CHUNK)])
-    backing = make_image(tmp_path / "backing", size, [(CHUNK, 9 * CHUNK)], seed=2)
+    image = sparse_image(tmp_path / "image", size, [(0, 20 * CHUNK)])
+    backing = sparse_image(tmp_path / "backing", size, [(CHUNK, 9 * CHUNK)], seed=2)
     with loop_device(backing) as device:
         child = start(image, device, tmp_path / "state", "time.sleep(60)")
         kill(child, 0.3)
@@ -139,14 +139,14 @@ def test_a_device_whose_writer_was_killed_is_on_record_and_can_be_completed(tmp_
 
 @contextmanager
 def mounted(directory: Path, kind: str) -> Iterator[Path]:
-    """A file system of 16 MiB."""
+    """Mount a file system of 16 MiB."""
     where = directory / "small"
     where.mkdir()
     if kind == "tmpfs":
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(where)], check=True)
         device = None
     else:
-        disk = make_image(directory / "fs", 16 * CHUNK, [])
+        disk = sparse_image(directory / "fs", 16 * CHUNK, [])
         subprocess.run(["mkfs.ext4", "-q", "-m0", "-O", "^has_journal", str(disk)], check=True)
         device = loop_device(disk)
         subprocess.run(["mount", str(device.__enter__()), str(where)], check=True)
@@ -163,7 +163,7 @@ def mounted(directory: Path, kind: str) -> Iterator[Path]:
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
 def test_a_full_disk_says_so_and_the_copy_goes_on_when_there_is_space(tmp_path: Path, kind: str) -> None:
     size = 64 * CHUNK
-    image = make_image(tmp_path / "image", size, [(0, 10 * CHUNK)])
+    image = sparse_image(tmp_path / "image", size, [(0, 10 * CHUNK)])
     with mounted(tmp_path, kind) as where:
         ballast = where / "ballast"
         ballast.write_bytes(b"x" * 8 * CHUNK)
@@ -213,7 +213,7 @@ def test_a_journal_that_cannot_be_written_is_whole_all_the_same(
 
 
 def test_the_journal_never_runs_ahead_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every chunk that is named durable was written before a sync began that ended before it was named."""
+    """Each chunk in the journal was written before the start of a sync that ended before the chunk was noted."""
     import os
 
     log: list[tuple[str, object]] = []

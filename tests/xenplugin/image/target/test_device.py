@@ -1,10 +1,9 @@
-"""A block device as target: in place, claimed, on record until it is complete."""
+"""A block device as target: overwritten in place, claimed, with a journal until it is complete."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,21 +15,23 @@ from tests.helpers.image_kit import (
     base_of,
     digest_of,
     loop_device,
-    make_image,
     needs_root,
+    open_elsewhere,
     packed,
     put,
     send,
+    sparse_image,
 )
 from xenplugin.errors import ImageError, PeerError, RefusedError
 from xenplugin.geometry import BLOCK, CHUNK
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import leaves
-from xenplugin.image.index.items import IndexLeaves, IndexNone
 from xenplugin.image.source.raw import open_source
 from xenplugin.image.target import device as device_target
 from xenplugin.image.target import journal
-from xenplugin.image.target.sink import Sink, make_scratch, open_sink
+from xenplugin.image.target.base_index import IndexLeaves, IndexNone
+from xenplugin.image.target.chunk_update import ChunkUpdate
+from xenplugin.image.target.sink import Sink, open_sink
 
 pytestmark = needs_root
 
@@ -40,13 +41,13 @@ EXTENTS = [(0, BLOCK), (3 * CHUNK + 4096, 3 * BLOCK), (6 * CHUNK - 100, 200), (7
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    return make_image(tmp_path / "image", SIZE, EXTENTS)
+    return sparse_image(tmp_path / "image", SIZE, EXTENTS)
 
 
 @pytest.fixture
 def backing(tmp_path: Path) -> Path:
-    """What is behind the device: full of something else."""
-    return make_image(tmp_path / "backing", SIZE, [(0, SIZE)], seed=2)
+    """The file behind the device, full of other content."""
+    return sparse_image(tmp_path / "backing", SIZE, [(0, SIZE)], seed=2)
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_zero_chunks_that_are_zero_already_are_left_alone(
 
 def test_a_device_that_does_not_keep_zeros(device: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_target, "punch", lambda *_: True)
-    with sink_at(device, state) as sink, pytest.raises(ImageError, match="does not keep zeros"):
+    with sink_at(device, state) as sink, pytest.raises(ImageError, match="does not read as zeros"):
         sink.put_zeros(1, 2)
 
 
@@ -119,9 +120,9 @@ def test_known_blocks_stay_where_they_are(backing: Path, device: Path, state: Pa
     old = backing.read_bytes()
     new = old[:BLOCK] + b"n" * BLOCK + bytes(BLOCK) + old[3 * BLOCK : CHUNK]
     with sink_at(device, state) as sink:
-        sink.put(0, 0b010, 0xFFF9, packed(new, 0b010), digest_of(new), make_scratch())
+        sink.put(ChunkUpdate(0, 0b010, 0xFFF9, packed(new, 0b010), digest_of(new)), Buffer(CHUNK))
         with pytest.raises(ImageError, match="not what was sent"):
-            sink.put(1, 0, 0xFFFE, memoryview(b""), digest_of(new), make_scratch())
+            sink.put(ChunkUpdate(1, 0, 0xFFFE, memoryview(b""), digest_of(new)), Buffer(CHUNK))
     assert backing.read_bytes()[:CHUNK] == new
 
 
@@ -129,7 +130,7 @@ def test_without_base(device: Path, state: Path) -> None:
     with sink_at(device, state, use_base=False) as sink:
         assert list(sink.index()) == [IndexNone(0, 8)]
         with pytest.raises(PeerError):
-            sink.put(0, 0, 1, memoryview(b""), b"0" * 32, make_scratch())
+            sink.put(ChunkUpdate(0, 0, 1, memoryview(b""), b"0" * 32), Buffer(CHUNK))
 
 
 def test_nobody_can_claim_the_device_meanwhile(device: Path, state: Path) -> None:
@@ -149,7 +150,7 @@ class TestRecord:
         (found,) = journal.list_journals(state)
         assert len(found.durable) == 3
         with sink_at(device, state) as sink:
-            assert sink.resumed == 3 * CHUNK and sink.in_place
+            assert sink.resumed == 3 * CHUNK
             sink.discard()  # the old content is gone all the same
         assert len(journal.list_journals(state)) == 1
         transfer(image, device, state)
@@ -179,7 +180,7 @@ class TestRefused:
         assert not state.exists() or journal.list_journals(state) == []
 
     def test_a_second_copy(self, device: Path, state: Path) -> None:
-        with sink_at(device, state), pytest.raises(RefusedError, match="in use: this very command"):
+        with sink_at(device, state), pytest.raises(RefusedError, match="in use: this command"):
             sink_at(device, state)
         sink_at(device, state).close()
 
@@ -199,7 +200,7 @@ class TestRefused:
         assert len(journal.list_journals(state)) == 1
 
     def test_mounted(self, tmp_path: Path, state: Path) -> None:
-        disk = make_image(tmp_path / "fs", 8 * CHUNK, [])
+        disk = sparse_image(tmp_path / "fs", 8 * CHUNK, [])
         subprocess.run(["mkfs.ext4", "-q", str(disk)], check=True)
         where = tmp_path / "ein Mount-Püñkt"
         where.mkdir()
@@ -219,14 +220,8 @@ class TestRefused:
 
     def test_open_in_another_process(self, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("xenplugin.image.safety.in_use.GRACE", 0.1)
-        script = f"f = open({str(device)!r}, 'rb'); print(flush=True); input()"
-        with subprocess.Popen(
-            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as child:
-            assert child.stdout and child.stdout.readline()
-            with pytest.raises(RefusedError, match=f"process {child.pid} "):
-                sink_at(device, state)
-            child.communicate(b"\n")
+        with open_elsewhere(device, "rb") as pid, pytest.raises(RefusedError, match=f"process {pid} "):
+            sink_at(device, state)
         sink_at(device, state).close()
 
     def test_leaks_no_descriptor(self, device: Path, state: Path) -> None:

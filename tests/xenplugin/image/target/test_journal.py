@@ -1,4 +1,4 @@
-"""The journal: what is believed of it, whole, torn and damaged."""
+"""What is read from a journal that is complete, torn or damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An ordinary user copies files: no state directory, no view into other people's processes."""
+"""An ordinary user copies files, without a state directory and without seeing other users' processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.image_kit import leftovers, make_image, needs_root
+from tests.helpers.image_kit import leftovers, needs_root, sparse_image
 from xenplugin.geometry import CHUNK
 
 pytestmark = needs_root
@@ -39,7 +39,7 @@ sink.commit()
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A directory of nobody's, where nobody can get at it."""
+    """A directory that the user nobody owns and can reach."""
     with tempfile.TemporaryDirectory() as name:
         os.chown(name, NOBODY, NOBODY)
         yield Path(name)
@@ -52,7 +52,7 @@ def run(image: Path, target: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_files_are_copied(home: Path) -> None:
-    image = make_image(home / "image", 3 * CHUNK, [(CHUNK, 9)])
+    image = sparse_image(home / "image", 3 * CHUNK, [(CHUNK, 9)])
     image.chmod(0o644)
     for _ in range(2):
         assert run(image, home / "target").stderr == ""
@@ -61,10 +61,10 @@ def test_files_are_copied(home: Path) -> None:
 
 
 def test_a_holder_that_cannot_be_seen_is_felt(home: Path) -> None:
-    image = make_image(home / "image", 3 * CHUNK, [(CHUNK, 9)])
+    image = sparse_image(home / "image", 3 * CHUNK, [(CHUNK, 9)])
     image.chmod(0o644)
-    target = make_image(home / "target", 3 * CHUNK, [])
+    target = sparse_image(home / "target", 3 * CHUNK, [])
     os.chown(target, NOBODY, NOBODY)
     with open(target, "rb"):  # by us, root: the kernel tells nobody no more than that
-        assert "is in use: the kernel does not say by whom" in run(image, target).stderr
+        assert "is in use: the kernel does not report by what" in run(image, target).stderr
     assert leftovers(home) == []

@@ -1,8 +1,9 @@
-"""What is said about a base: the items of Sink.index(), and how neighbours are joined.
+"""The index of a target's base: which content it already has, for the source to leave out.
 
-Strategy: leaves per chunk, runs for everything of which there is much. Joining holds an item back only until the
-next one is known, and never a long one, so that the far side hears early. A chunk is looked up in the ledger after
-it was read: what put() may have touched by then is reported as unknown.
+Strategy: leaves for chunks with data, runs for chunks that are zero or unknown. Short neighbouring runs are joined;
+a run is held back only until the next item is known, and a long one not at all, so that the far side can start
+early. After a chunk is read, its state is looked up: if put() may have written to it by then, it is reported as
+unknown.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from dataclasses import dataclass
 
 from xenplugin.errors import ImageError
 from xenplugin.geometry import CHUNK, CHUNKS_PER_GROUP
-from xenplugin.image.buffers import Buffer, aligned
+from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import leaves
 from xenplugin.image.scan import nonzero_blocks
-from xenplugin.image.target.ledger import Closed, Ledger
-from xenplugin.image.target.target import Target
+from xenplugin.image.target.abstract import Target
+from xenplugin.image.target.chunk_states import ChunkStates, TargetClosed
 
 
 @dataclass(frozen=True)
 class IndexLeaves:
-    """The base has these leaves (32 bytes per block, concatenated) in chunk `first`."""
+    """Chunk `first` of the base has these leaves (32 bytes per block, concatenated)."""
 
     first: int
     leaves: bytes
@@ -29,7 +30,7 @@ class IndexLeaves:
 
 @dataclass(frozen=True)
 class IndexZeros:
-    """The base is zero in `count` chunks from chunk `first` on."""
+    """`count` chunks of the base from chunk `first` on are zero."""
 
     first: int
     count: int
@@ -37,7 +38,7 @@ class IndexZeros:
 
 @dataclass(frozen=True)
 class IndexNone:
-    """Nothing is known of `count` chunks from chunk `first` on (or they were overwritten meanwhile)."""
+    """`count` chunks from chunk `first` on have no base, or may have been overwritten since."""
 
     first: int
     count: int
@@ -47,7 +48,7 @@ IndexItem = IndexLeaves | IndexZeros | IndexNone
 
 
 def joined(items: Iterable[IndexItem]) -> Iterator[IndexItem]:
-    """The same items, short neighbouring runs of one kind made one."""
+    """Yield the same items, with short neighbouring runs of one kind joined."""
     held: IndexZeros | IndexNone | None = None
     for item in items:
         if held is not None:
@@ -64,16 +65,13 @@ def joined(items: Iterable[IndexItem]) -> Iterator[IndexItem]:
         yield held
 
 
-def base_items(target: Target, ledger: Ledger) -> Iterator[IndexItem]:
-    """What is known of the base of `target`, every chunk once, in order; ends early if it is closed.
-
-    Raises ImageError.
-    """
-    buffer = aligned(CHUNK)
+def base_items(target: Target, states: ChunkStates) -> Iterator[IndexItem]:
+    """Yield the items for all chunks of `target`, in order, until the target is closed. Raises ImageError."""
+    buffer = Buffer(CHUNK)
     runs = target.base_runs()
     try:
         while True:
-            with ledger.working():
+            with states.working():
                 found = next(runs, None)
             if found is None:
                 return
@@ -81,30 +79,30 @@ def base_items(target: Target, ledger: Ledger) -> Iterator[IndexItem]:
             if here is None:
                 yield IndexNone(run.first, run.count)
             elif run.hole:
-                for first, count, gone in ledger.split_started(run.first, run.count):
-                    yield IndexNone(first, count) if gone else IndexZeros(first, count)
+                for first, count, written in states.split_started(run.first, run.count):
+                    yield IndexNone(first, count) if written else IndexZeros(first, count)
             else:
                 for index in range(run.first, run.first + run.count):
-                    yield _item(target, ledger, index, here, buffer)
-    except Closed:
+                    yield _item(target, states, index, here, buffer)
+    except TargetClosed:
         return
 
 
-def _item(target: Target, ledger: Ledger, index: int, here: bool, buffer: Buffer) -> IndexItem:
+def _item(target: Target, states: ChunkStates, index: int, here: bool, buffer: Buffer) -> IndexItem:
     nothing = IndexNone(index, 1)
-    with ledger.working():
-        if ledger.started(index):
+    with states.working():
+        if states.started(index):
             return nothing
         try:
             length = target.read_base(index, here, buffer)
-        except (OSError, ImageError):  # a base that cannot be read is no base
+        except (OSError, ImageError):  # what cannot be read is sent again
             return nothing
     mask = nonzero_blocks(buffer, length)
     found = leaves(buffer.view, length, mask) if mask else b""
-    if ledger.started(index):
+    if states.started(index):
         return nothing
     if mask:
         return IndexLeaves(index, found)
     if here:
-        ledger.found_zero(index)
+        states.found_zero(index)
     return IndexZeros(index, 1)

@@ -1,8 +1,8 @@
-"""Where an image is written: what a sink needs of a file and of a block device alike.
+"""The common interface of file and device targets: where an image is written.
 
-Strategy: a target knows how bytes get to their place, what of its present content may serve as base, and how it
-is made final; it does not know which chunks are done. Its methods raise OSError where they are called for each
-chunk (the sink words the error, it knows the offset) and ImageError or RefusedError elsewhere.
+Strategy: a target knows how to write bytes, which of its present content may serve as base, and how to commit. It
+does not know which chunks are done. Methods that are called for each chunk raise OSError, and the sink adds the
+offset to the message; other methods raise ImageError or RefusedError.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from xenplugin.geometry import CHUNK, chunk_count, chunk_length
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import read_at, start_writing
-from xenplugin.image.source.raw import Run, Source
+from xenplugin.image.source.raw import Source
+from xenplugin.image.sparse import Run
 from xenplugin.image.target.journal import Journal
 
-#: Says which running guest has a disk attached: the name of its domain, or None.
+#: Returns the name of the running guest that has the disk at a path attached, or None.
 Attached = Callable[[str], str | None]
 Ranges = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Write:
-    """How one chunk comes about; ranges are bytes (start, stop) within the chunk, in order.
+    """How to write one chunk. Ranges are bytes (start, stop) within the chunk, in order.
 
-    `data` is filled from `payload`, `copy` from the old image, `keep` is right already, the rest is zero.
-    `again`: it was written before in this session.
+    `data` is filled from `payload`, `copy` from the old image; `keep` is in place already; the rest is zero.
+    `again`: the chunk was written before in this session.
     """
 
     offset: int
@@ -43,7 +44,7 @@ class Write:
 
 
 class Target(ABC):
-    """An open target of `size` bytes at `path`."""
+    """An open target of `size` bytes, `chunks` chunks, at `path`."""
 
     def __init__(self, path: str, size: int, fd: int, journal: Journal, kept: ChunkSet) -> None:
         self.path = path
@@ -51,32 +52,34 @@ class Target(ABC):
         self.chunks = chunk_count(size)
         self.fd = fd
         self.journal = journal
-        #: Chunks that an earlier session made durable here.
+        #: Chunks that an earlier session made durable in this target.
         self.kept = kept
-        #: Every chunk's present content is base (a device).
+        #: Whether the present content of every chunk is base (a device).
         self.keeps_all = False
-        #: The image that will be replaced, if it serves as base.
+        #: The image that will be replaced, if it serves as base; else None.
         self.old: Source | None = None
-        self.in_place = False
 
     @property
     def resumed(self) -> int:
-        """Bytes of earlier sessions that were kept."""
+        """The bytes kept from earlier sessions."""
         total = len(self.kept) * CHUNK
         if self.chunks and self.chunks - 1 in self.kept:
             total -= CHUNK - chunk_length(self.size, self.chunks - 1)
         return total
 
     def keeps(self, index: int) -> bool:
-        """Whether known blocks of chunk `index` are in their place already."""
+        """Return whether known blocks of chunk `index` are in this target already."""
         return self.keeps_all or index in self.kept
 
     def copies(self, index: int) -> bool:
-        """Whether known blocks of chunk `index` can be had from the old image."""
+        """Return whether known blocks of chunk `index` can be copied from the old image."""
         return self.old is not None and index * CHUNK < self.old.size
 
     def base_runs(self) -> Iterator[tuple[Run, bool | None]]:
-        """All chunks in order, as runs with where their base is: True here, False the old image, None nowhere."""
+        """Yield all chunks in order, as runs, each with the place of its base.
+
+        True: this target. False: the old image. None: there is no base.
+        """
         parts = [(0, self.chunks, True)] if self.keeps_all else self.kept.split(0, self.chunks)
         for first, count, kept in parts:
             stop = first + count
@@ -91,9 +94,9 @@ class Target(ABC):
                 yield Run(known, stop - known, False), None
 
     def read_base(self, index: int, here: bool, buffer: Buffer) -> int:
-        """Read what chunk `index` is in the base; returns its length. Where an old image ends, zeros follow.
+        """Read chunk `index` of the base, from `here` or else from the old image. Returns its length (bytes).
 
-        Raises OSError, ImageError.
+        Behind the end of the old image there are zeros. Raises OSError, ImageError.
         """
         length = chunk_length(self.size, index)
         if here:
@@ -105,22 +108,25 @@ class Target(ABC):
         return length
 
     def read(self, index: int, view: memoryview) -> None:
-        """Read chunk `index` of the target as it is now. Raises OSError."""
+        """Read chunk `index` of the target as it is now into `view`. Raises OSError."""
         got = read_at(self.fd, view, index * CHUNK)
         if got < len(view):
             view[got:] = bytes(len(view) - got)
 
     def start_writing(self) -> None:
-        """Have the kernel begin to write what waits in memory, so that sync() finds little left."""
+        """Ask the kernel to start writing, so that sync() has little left to wait for."""
         start_writing(self.fd)
 
     def sync(self) -> None:
-        """Make what was written durable. Raises OSError; then nothing written since the last one can be trusted."""
+        """Make everything written so far durable.
+
+        Raises OSError; then nothing that was written since the last sync() can be trusted.
+        """
         os.fdatasync(self.fd)
 
     @abstractmethod
     def runs(self, first: int, stop: int) -> Iterator[Run]:
-        """Chunks `first` to `stop` of the target itself. Raises ImageError."""
+        """Yield chunks `first` to `stop` of the target itself, as runs. Raises ImageError."""
 
     @abstractmethod
     def write(self, what: Write, scratch: Buffer) -> None:
@@ -128,18 +134,18 @@ class Target(ABC):
 
     @abstractmethod
     def zeros(self, first: int, count: int, again: bool) -> None:
-        """Make `count` chunks from `first` on zero; `again`: some were written in this session. Raises OSError."""
+        """Make `count` chunks from `first` on zero. `again`: some were written in this session. Raises OSError."""
 
     @abstractmethod
     def finish(self, attached: Attached) -> None:
-        """Everything is written and durable: make it the image. Raises RefusedError, ImageError."""
+        """Commit, once everything is written and durable. Raises RefusedError, ImageError."""
 
     @abstractmethod
     def discard(self) -> None:
-        """Undo what can be undone. Raises ImageError."""
+        """Give up: undo what can be undone. Raises ImageError."""
 
     def close(self) -> None:
-        """Close everything, change nothing. More than once does no harm."""
+        """Close everything and change nothing; may be called more than once."""
         self.journal.close()
         if self.old is not None:
             self.old.close()

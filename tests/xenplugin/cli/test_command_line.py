@@ -1,0 +1,83 @@
+"""The command line: what cannot be done is said in one line; help; events as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Sides
+from tests.helpers.images import content, dense_image, names_in
+from tests.helpers.program import Program
+
+FOREIGN = {
+    "qcow2": (0, b"QFI\xfb\0\0\0\3"),
+    "vmdk": (0, b"KDMV\1\0\0\0"),
+    "vdi": (64, b"\x7f\x10\xda\xbe"),
+    "vhdx": (0, b"vhdxfile"),
+    "VHD": (-512, b"conectix"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_other_formats_are_refused_with_a_way_out(sides: Sides, tmp_path: Path, kind: str) -> None:
+    offset, magic = FOREIGN[kind]
+    image = dense_image(tmp_path / "foreign.img", 2)
+    with open(image, "r+b") as file:
+        file.seek(offset, os.SEEK_END if offset < 0 else os.SEEK_SET)
+        file.write(magic)
+    done = sides.copy(image, code=15)
+    assert kind in done.error and "qemu-img convert" in done.hint and "--raw" in done.hint
+    assert names_in(sides.there) == set()
+    sides.copy(image, "--raw")
+    assert content(sides.target) == content(image)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["copy"], 2, "SRC"),
+        (["copy", "source.img", "far:"], 2, "not name a file"),
+        (["copy", "--nonsense", "source.img", "b"], 2, "--nonsense"),
+        (["copy", "source.img", "--", "-oProxyCommand=x:/b"], 2, "must not begin with"),
+        (["copy", "--streams", "33", "source.img", "b"], 2, "streams"),
+        (["copy", "--level", "20", "source.img", "b"], 2, "level"),
+        (["copy", "--rate", "fast", "source.img", "b"], 2, "rate"),
+        (["copy", "--cipher", "rot13", "source.img", "b"], 2, "rot13"),
+        (["copy", "--address", "nowhere", "source.img", "b"], 2, "address"),
+        (["copy", "--config", "missing.toml", "source.img", "b"], 10, "missing.toml"),
+        (["copy", "--config", "bad.toml", "source.img", "b"], 10, "bad.toml"),
+        (["copy", "--config", "unknown.toml", "source.img", "b"], 10, "colour"),
+        (["copy", "--config", "short.toml", "source.img", "b"], 10, "silence"),
+        (["copy", "missing.img", "b"], 13, "missing.img"),
+        (["copy", ".", "b"], 15, "directory"),
+        (["copy", "/dev/null", "b"], 15, "character device"),
+        (["wriggle"], 2, "wriggle"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(
+    program: Program, image: Path, tmp_path: Path, words: list[str], code: int, says: str
+) -> None:
+    (tmp_path / "bad.toml").write_text("rate = = 3\n")
+    (tmp_path / "short.toml").write_text("silence = 5\n")
+    (tmp_path / "unknown.toml").write_text("colour = 'red'\n")
+    before = names_in(tmp_path)
+    done = program.run(*words, code=code)
+    assert says in done.error
+    assert names_in(tmp_path) == before
+
+
+def test_help_and_version(program: Program) -> None:
+    assert "copy" in program.run("--help").out
+    assert "--rate" in program.run("copy", "--help").out
+    assert "xenplugin" in program.run("--version").out
+
+
+def test_log_json_is_json_when_it_fails_too(sides: Sides, tmp_path: Path) -> None:
+    done = sides.copy(tmp_path / "missing.img", code=13)
+    failed = done.event("failed")
+    assert failed["code"] == 13 and "missing.img" in failed["error"]
+    assert done.out == ""
+    assert json.loads(done.err.splitlines()[-1])["event"] == "failed"

@@ -1,0 +1,172 @@
+"""Settling what one migration left on a host: what is touched, and what is not."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import fakexl
+from tests.xenplugin.migrate.two_hosts import (
+    AWAY,
+    DEAD,
+    INCOMING,
+    LIVE,
+    PAUSED,
+    SUSPENDED,
+    THERE,
+    UUID,
+    D,
+    HostPair,
+    S,
+)
+from xenplugin.errors import OwnershipError, RefusedError
+from xenplugin.migrate import records
+from xenplugin.migrate.ownership import OwnershipState
+from xenplugin.migrate.records import DiskNote
+from xenplugin.xen.process import process
+
+
+def test_nothing_is_touched_while_xl_is_at_work(pair: HostPair, sleeper: subprocess.Popen[bytes]) -> None:
+    """The driver is gone, the far xl is about to destroy its copy: unpausing that would lose the guest."""
+    pair.far.domains(INCOMING)
+    one = pair.far.record(D, OwnershipState.CLEARED, xl=process(sleeper.pid))
+    with pytest.raises(OwnershipError, match=f"at work \\(pid {sleeper.pid}\\)"):
+        pair.far.host.settle(one, patience=0.2)
+    assert pair.far.rows == [INCOMING] and pair.far.state(D) is OwnershipState.CLEARED
+
+
+def test_a_migration_that_runs_is_left_alone(pair: HostPair, sleeper: subprocess.Popen[bytes]) -> None:
+    pair.near.domains(LIVE)
+    pair.near.record(S, OwnershipState.MOVING, driver=process(sleeper.pid))
+    assert pair.near.recover() == 0
+    assert pair.near.state(S) is OwnershipState.MOVING and "runs (pid" in pair.near.said[-1]
+    with pytest.raises(RefusedError, match="already"):
+        pair.near.host.settle_earlier(UUID)
+
+
+def test_facts_older_than_the_record_are_not_acted_on(pair: HostPair) -> None:
+    """The driver clears its guest and ends between two looks: `receiving` was read, and holds no more."""
+    pair.far.domains(THERE)
+    stale = pair.far.record(D, OwnershipState.RECEIVING)
+    records.advance(pair.far.config.state_dir, stale, OwnershipState.CLEARED)
+    with pytest.raises(records.Overtaken, match="says cleared"):
+        records.advance(pair.far.config.state_dir, stale, OwnershipState.REFUSED)
+    assert pair.far.host.settle(stale).state is OwnershipState.RUNNING
+
+
+def test_another_domain_of_that_id_after_a_restart(pair: HostPair) -> None:
+    """The administrator started the guest again: it has the old id by chance, and is not destroyed."""
+    pair.near.domains(LIVE)
+    pair.near.record(S, OwnershipState.GIVEN, driver=replace(DEAD, boot="another"))
+    assert pair.near.recover() == 0
+    assert pair.near.rows == [LIVE]
+
+
+def test_a_guest_given_away_that_runs_here_is_not_destroyed(pair: HostPair) -> None:
+    pair.near.domains(LIVE)
+    pair.near.record(S, OwnershipState.GIVEN)
+    assert pair.near.recover() == 20
+    assert pair.near.rows == [LIVE]
+    assert any("by hand" in line for line in pair.near.said)
+
+
+def test_a_domain_of_another_guest_is_not_touched(pair: HostPair) -> None:
+    fakexl.write(pair.far.folder, [["9", "g1--incoming", "--p---", UUID.replace("3", "4")]])
+    pair.far.record(D, OwnershipState.RECEIVING)
+    assert pair.far.recover() == 0
+    assert pair.far.rows == [INCOMING] and pair.far.xl.calls == []
+
+
+def test_both_sides_on_one_host(pair: HostPair) -> None:
+    """xl migrate g1 localhost: the source's domain has the same uuid and must not be taken for the copy."""
+    pair.far = pair.near
+    pair.near.domains(AWAY, INCOMING)
+    pair.near.record(S, OwnershipState.HANDING)
+    pair.near.record(D, OwnershipState.CLEARED)
+    assert pair.near.recover() == 0
+    assert pair.near.rows == ["9 g1 -b----"]
+
+
+def test_the_sources_domain_is_not_the_copy_whatever_its_name(pair: HostPair) -> None:
+    """Both sides on one host, the copy is gone, and the administrator has put back the source's name."""
+    pair.far = pair.near
+    pair.near.domains(SUSPENDED)
+    pair.near.record(S, OwnershipState.HANDING)
+    pair.near.record(D, OwnershipState.CLEARED)
+    assert pair.near.recover() == 0
+    assert pair.near.rows == ["7 g1 -b----"]
+
+
+def test_a_guest_that_is_to_stay_paused(pair: HostPair) -> None:
+    pair.far.domains(INCOMING)
+    pair.far.record(D, OwnershipState.CLEARED, paused=True)
+    assert pair.far.recover() == 0
+    assert pair.far.rows == [PAUSED] and pair.far.state(D) is OwnershipState.RUNNING
+
+
+def test_placeholders_go_and_nothing_else(pair: HostPair, tmp_path: Path) -> None:
+    disks = []
+    for name, data in (("empty", b""), ("written", b"x"), ("replaced", b"")):
+        path = tmp_path / name
+        path.write_bytes(data)
+        disks.append(DiskNote(str(path), 1 << 20, path.stat().st_ino))
+    other = tmp_path / "new"
+    other.touch()
+    other.rename(tmp_path / "replaced")
+    old = tmp_path / "old"
+    old.touch()
+    disks += [DiskNote(str(old), 0, None), DiskNote(str(tmp_path / "missing"), 5, 77)]
+    pair.far.record(D, OwnershipState.RECEIVING, disks=tuple(disks))
+    assert pair.far.recover() == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "written", "replaced", "old"}
+
+
+def test_a_record_that_cannot_be_read_is_said(pair: HostPair) -> None:
+    one = pair.near.record(S, OwnershipState.MOVING)
+    pair.near.domains(SUSPENDED)
+    path = pair.near.config.state_dir / records.FOLDER / one.file_name
+    path.write_bytes(path.read_bytes()[:40])
+    assert pair.near.recover() == 20
+    assert any("cannot be read" in line for line in pair.near.said) and pair.near.rows == [SUSPENDED]
+
+
+def test_xl_that_fails_is_said_and_tried_again(pair: HostPair) -> None:
+    pair.near.domains(AWAY, "8 g1 -b----")  # the name is taken
+    pair.near.record(S, OwnershipState.KEPT)
+    assert pair.near.recover() == 20
+    assert any("already exists" in line for line in pair.near.said)
+    pair.near.domains(AWAY)
+    assert pair.near.recover() == 0
+    assert pair.near.rows == ["7 g1 -b----"]
+
+
+def test_an_earlier_one_is_settled_before_the_next(pair: HostPair) -> None:
+    pair.far.domains(INCOMING)
+    pair.far.record(D, OwnershipState.RECEIVING)
+    pair.far.host.settle_earlier(UUID, [D])
+    assert pair.far.rows == [] and pair.far.state(D) is OwnershipState.REFUSED
+
+
+def test_a_guest_that_moves_on_leaves_word(pair: HostPair) -> None:
+    """It came, and nobody wrote that down; gone to a third host it must not be taken for one that never ran."""
+    pair.near.domains(AWAY)
+    pair.near.record(S, OwnershipState.HANDING)
+    pair.far.domains(THERE)
+    pair.far.record(D, OwnershipState.CLEARED)
+    pair.far.host.settle_earlier(UUID)
+    pair.far.domains()
+    assert pair.far.state(D) is OwnershipState.RUNNING
+    assert pair.near.recover() == 0
+    assert pair.near.rows == []
+
+
+def test_a_guest_that_was_renamed_is_still_that_guest(pair: HostPair) -> None:
+    pair.near.domains(AWAY)
+    pair.near.record(S, OwnershipState.HANDING)
+    pair.far.domains(THERE.replace("g1", "web"))
+    pair.far.record(D, OwnershipState.CLEARED)
+    assert pair.near.recover() == 0
+    assert pair.near.rows == [] and len(pair.live()) == 1

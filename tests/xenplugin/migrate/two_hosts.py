@@ -1,0 +1,135 @@
+"""Two hosts that are directories: each has a stand-in for xl and records; one asks the other in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import fakexl
+from xenplugin.config import Config
+from xenplugin.errors import PeerError
+from xenplugin.migrate import peer, records
+from xenplugin.migrate.local_host import LocalHost
+from xenplugin.migrate.ownership import OwnershipState, Role
+from xenplugin.migrate.records import PeerNote, Record
+from xenplugin.migrate.recover import answer, recover
+from xenplugin.xen.process import Process, boot_id
+from xenplugin.xen.xl import XlCommand
+
+UUID = "3f2a9d1c-0b7e-4c55-9a10-6f1d2e3c4b5a"
+ID = "00112233445566778899aabbccddeeff"
+DEAD = Process(999_999_999, 1, boot_id())
+S, D = Role.SOURCE, Role.DESTINATION
+AWAY, SUSPENDED, LIVE = "7 g1--migratedaway ---ss-", "7 g1 ---ss-", "7 g1 -b----"
+INCOMING, PAUSED, THERE = "9 g1--incoming --p---", "9 g1 --p---", "9 g1 -b----"
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL between two steps: nothing may catch it."""
+
+
+class TickingXl(XlCommand):
+    """The stand-in in this process; `tick` is called before and after everything that changes something."""
+
+    def __init__(self, folder: Path, tick: Callable[[], None]) -> None:
+        super().__init__(folder / "xl")
+        self.folder, self.tick = folder, tick
+        self.calls: list[str] = []
+
+    def _run(self, *words: str) -> str:
+        if words[0] != "list":
+            self.calls.append(" ".join(words))
+            self.tick()
+        try:
+            return fakexl.act(self.folder, *words)
+        except (LookupError, ValueError) as error:
+            raise PeerError(str(error)) from None
+        finally:
+            if words[0] != "list":
+                self.tick()
+
+
+class HostSide:
+    """One host: its domains, its records."""
+
+    def __init__(self, folder: Path, tick: Callable[[], None]) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.xl = TickingXl(folder, tick)
+        self.said: list[str] = []
+        self.config = Config(state_dir=folder / "state")
+        self.host = LocalHost(self.config.state_dir, self.said.append, xl=self.xl, resume=self._resume)
+
+    def _resume(self, domid: int) -> None:
+        self.xl._run("resume", str(domid))
+
+    def domains(self, *rows: str) -> None:
+        fakexl.write(self.folder, [f"{row} {UUID}".split() for row in rows])
+
+    @property
+    def rows(self) -> list[str]:
+        return [" ".join(fields[:3]) for fields in fakexl.read(self.folder)]
+
+    def record(self, role: Role, state: OwnershipState, **changes: object) -> Record:
+        """A record of a migration whose processes are dead."""
+        domid = 7 if role is S else None
+        made = records.new(role, ID, uuid=UUID, name="g1", peer=PeerNote("hostb", "ssh"), domid=domid)
+        made = replace(made, **{"driver": DEAD, "state": state, **changes})  # type: ignore[arg-type]
+        return records.begin(self.config.state_dir, made)
+
+    def state(self, role: Role) -> OwnershipState | None:
+        found = records.read(self.config.state_dir, ID, role)
+        return found.state if found else None
+
+    def record_now(self) -> Record:
+        (one,), _ = records.read_all(self.config.state_dir)
+        return one
+
+    def recover(self, **options: bool) -> int:
+        return recover(self.config, self.said.append, host=self.host, **options)
+
+
+_write_record = records._write
+
+
+class HostPair:
+    """Both hosts and the connection between them. `tick` runs before and after each change; number `kill_at` raises
+    Killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ticks = 0
+        self.kill_at = 0
+        self.reachable = True
+        self.near = HostSide(folder / "a", self.tick)
+        self.far = HostSide(folder / "b", self.tick)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have the product ask the far host directly, and tick around each write of a record."""
+
+        def ticking(folder: Path, one: Record) -> None:
+            self.tick()
+            _write_record(folder, one)
+            self.tick()
+
+        monkeypatch.setattr(peer, "_run", self.run)
+        monkeypatch.setattr(records, "_write", ticking)
+
+    def tick(self) -> None:
+        self.ticks += 1
+        if self.ticks == self.kill_at:
+            raise Killed
+
+    def run(self, one: Record, patience: float, *words: str) -> tuple[str | None, str]:
+        """Replaces peer._run: runs the far host's part in this process."""
+        if not self.reachable:
+            return None, "hostb did not answer"
+        text = answer(self.far.host, words[1], settled="--settled" in words)
+        return peer.parse("a noisy shell\n" + text + "\n", one.id), ""
+
+    def live(self) -> list[str]:
+        """Guests that run, by host."""
+        found = [f"a {row}" for row in self.near.rows] + [f"b {row}" for row in self.far.rows]
+        return [row for row in found if "p" not in row.split()[3] and "s" not in row.split()[3]]

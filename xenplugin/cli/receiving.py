@@ -1,0 +1,47 @@
+"""The verb `receive`, the far side of every transfer: the source starts it there (link.remote_process)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from xenplugin.cli.common import Invocation, take_standard_streams
+from xenplugin.errors import XenpluginError
+
+if TYPE_CHECKING:
+    from xenplugin.migrate.destination import DestinationMigration
+
+
+@click.command(hidden=True)
+@click.option("--config", metavar="FILE")
+def receive(config: str | None) -> None:
+    """Receive an image or a guest over standard input and output. Started by the source on the far host."""
+    with Invocation({"config": config, "quiet": True}) as verb:
+        from xenplugin.link.endpoint import PipeEndpoint
+        from xenplugin.link.remote_process import ready_line
+        from xenplugin.transfer.destination_session import read_job
+        from xenplugin.transfer.job import DOMAIN
+        from xenplugin.transfer.receive_disk import DiskReceiver
+        from xenplugin.xen.attached import attached
+
+        settings = verb.config()
+        channel = PipeEndpoint(*take_standard_streams())
+        random = os.urandom(32)
+        channel.send(ready_line(random))
+        job = read_job(channel)
+        receiver: DestinationMigration | DiskReceiver
+        if job.kind == DOMAIN:
+            from xenplugin.migrate.destination import DestinationMigration
+
+            receiver = DestinationMigration(channel, random, settings, job)
+        else:
+            receiver = DiskReceiver(channel, random, settings, job, attached)
+        try:
+            receiver.run()
+        except XenpluginError as exc:
+            if receiver.reported:  # the source shows it
+                sys.exit(exc.code)
+            raise

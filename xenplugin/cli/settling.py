@@ -1,0 +1,81 @@
+"""The verbs about migrations that run or were interrupted: `status` shows them, `recover` settles them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from xenplugin.cli.common import Invocation, options
+from xenplugin.errors import OwnershipError, XenpluginError
+
+
+@click.command()
+@options(progress=False)
+def status(**values: Any) -> None:
+    """Show what runs on this host, what was left behind, and what to type next."""
+    with Invocation(values) as verb:
+        from xenplugin.migrate import status
+
+        rows = status.status(verb.config(), progress=_published, enabled=_enabled)
+        if verb.json:
+            print(json.dumps(rows))
+        else:
+            status.show(rows, sys.stdout)
+
+
+def _published(uuid: str) -> dict[str, str] | None:
+    from xenplugin.migrate import publish
+    from xenplugin.xen.xenstore import Store
+
+    with suppress(XenpluginError), Store() as store:
+        return publish.progress(store, uuid)
+    return None
+
+
+def _enabled() -> bool:
+    from xenplugin.migrate import policy, xl_shim
+    from xenplugin.xen.xenstore import Store, socket_path
+
+    if not xl_shim.installed():
+        return False
+    if not os.path.exists(socket_path()):
+        return True
+    with Store() as store:
+        return policy.enabled(store)
+
+
+@click.command()
+@options(result=False, progress=False)
+@click.option(
+    "--assume-peer-lost",
+    is_flag=True,
+    help="Resume a guest here if its other host does not answer, or does not know the migration: it is assumed that"
+    " the guest will never run there.",
+)
+@click.option("--answer", metavar="ID", hidden=True)
+@click.option("--settled", is_flag=True, hidden=True)
+def recover(assume_peer_lost: bool, answer: str | None, settled: bool, **values: Any) -> None:
+    """Settle interrupted migrations on this host.
+
+    Run it on both hosts, in any order: then the guest is left on exactly one of them, the right one. Exit status
+    20: something could not be settled; a message says what to do.
+    """
+    with Invocation(values) as verb:
+        from xenplugin.migrate import publish, recover
+        from xenplugin.migrate.local_host import LocalHost
+        from xenplugin.xen.xenstore import Store
+
+        config = verb.config()
+        if answer is not None:
+            host = LocalHost(config.state_dir, verb.notice)
+            print(recover.answer(host, answer, settled=settled), flush=True)
+            return
+        with suppress(XenpluginError), Store() as store:
+            publish.sweep(store)
+        if recover.recover(config, verb.notice, assume_peer_lost=assume_peer_lost):
+            raise OwnershipError("something could not be settled", hint="the messages above say what to do")

@@ -1,0 +1,35 @@
+"""Notes to the destination, each of which it writes into its record before the source goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+#: Seconds between two calls of `check`.
+_TICK = 0.1
+
+
+class RecordedNotes:
+    """Sends notes by `send`. `check` raises what ends the migration; it is called often while this waits."""
+
+    def __init__(self, send: Callable[[dict[str, Any]], None], check: Callable[[], None]) -> None:
+        self._send = send
+        self._check = check
+        self._noted = threading.Event()
+
+    def send(self, key: str, value: Any) -> None:
+        """Send `value` under `key`, and wait until the destination has it on disk."""
+        self._noted.clear()
+        self._send({key: value})
+        self.wait(self._noted)
+
+    def wait(self, event: threading.Event) -> None:
+        """Wait for `event`. Raises what `check` raises."""
+        while not event.wait(_TICK):
+            self._check()
+
+    def on_note(self, fields: dict[str, Any]) -> None:
+        """Take a note from the destination, in any thread."""
+        if "noted" in fields:
+            self._noted.set()

@@ -1,0 +1,168 @@
+"""Results of a transfer and of a guest's migration, and their JSON (docs/migration.md, "The result").
+
+The JSON is a public interface: `--json` prints it, and the event `finished` carries it. It is made here only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias
+
+#: Phases whose seconds a result has. A copy: connect, transfer, finish. A sealed file: transfer. A disk of a guest:
+#: connect, precopy, settle. A guest: connect, disks, memory, stopped, handover; "done" follows them as an
+#: event only.
+PhaseName: TypeAlias = Literal[
+    "connect", "transfer", "finish", "precopy", "settle", "disks", "memory", "stopped", "handover", "done"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferResult:
+    """Result of copy, seal, open and verify, and of one disk of a guest.
+
+    `bytes_image`: virtual size; `bytes_data`: of these, neither zeros nor holes; `bytes_wire`: sealed bytes, both
+    ways; `resumed`: bytes that an interrupted transfer had brought. `level`: zstd's at the end, None if nothing was
+    compressed; `streams`: TCP connections, 0 if there were none; `sha256`: the image digest, `tree1:...`; `rounds`:
+    of a guest's disk, how often the image was read through, the last time while the guest was suspended."""
+
+    seconds: float
+    bytes_image: int
+    bytes_data: int
+    bytes_wire: int
+    phases: Mapping[PhaseName, float]
+    cipher: str
+    level: int | None
+    streams: int = 0
+    resumed: int = 0
+    sha256: str
+    rounds: int | None = None
+
+    #: Seconds that the guest stood still: known of a whole guest only.
+    downtime = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON object, in seconds and bytes."""
+        values = {
+            "seconds": round(self.seconds, 3),
+            "bytes_image": self.bytes_image,
+            "bytes_data": self.bytes_data,
+            "bytes_wire": self.bytes_wire,
+            "phases": _rounded(self.phases),
+            "downtime": None,
+            "cipher": self.cipher,
+            "level": self.level,
+            "streams": self.streams,
+            "resumed": self.resumed,
+            "sha256": self.sha256,
+        }
+        return values if self.rounds is None else {**values, "rounds": self.rounds}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamResult:
+    """Result of a domain's stream: its bytes before compression, the sealed bytes of both ways, and how it went."""
+
+    bytes_stream: int
+    bytes_wire: int
+    cipher: str
+    level: int
+    streams: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MigrationResult:
+    """Result of a guest's migration. `bytes_memory`: xl's stream before compression; `bytes_wire`: sealed bytes of
+    disks and memory; `downtime`: seconds from the suspension to xl's report that the guest runs at the destination,
+    None if that report was lost; `cipher`, `level` and `streams` are those of the memory."""
+
+    seconds: float
+    bytes_memory: int
+    bytes_wire: int
+    phases: Mapping[PhaseName, float]
+    downtime: float | None
+    cipher: str
+    level: int | None
+    streams: int
+    mode: str
+    disks: tuple[TransferResult, ...]
+
+    @classmethod
+    def combine(
+        cls,
+        memory: StreamResult,
+        disks: Iterable[TransferResult],
+        *,
+        mode: str,
+        seconds: float,
+        downtime: float | None,
+        phases: Mapping[PhaseName, float],
+    ) -> MigrationResult:
+        """Return the result of a guest whose memory and disks were moved with these results."""
+        disks = tuple(disks)
+        return cls(
+            seconds=seconds,
+            bytes_memory=memory.bytes_stream,
+            bytes_wire=memory.bytes_wire + sum(disk.bytes_wire for disk in disks),
+            phases=phases,
+            downtime=downtime,
+            cipher=memory.cipher,
+            level=memory.level,
+            streams=memory.streams,
+            mode=mode,
+            disks=disks,
+        )
+
+    @property
+    def bytes_image(self) -> int:
+        """Virtual size of all disks."""
+        return sum(disk.bytes_image for disk in self.disks)
+
+    @property
+    def bytes_data(self) -> int:
+        """Bytes of all disks that are neither zeros nor holes."""
+        return sum(disk.bytes_data for disk in self.disks)
+
+    @property
+    def resumed(self) -> int:
+        """Bytes of all disks that an interrupted migration had brought."""
+        return sum(disk.resumed for disk in self.disks)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON object, in seconds and bytes."""
+        return {
+            "seconds": round(self.seconds, 3),
+            "bytes_image": self.bytes_image,
+            "bytes_data": self.bytes_data,
+            "bytes_memory": self.bytes_memory,
+            "bytes_wire": self.bytes_wire,
+            "phases": _rounded(self.phases),
+            "downtime": None if self.downtime is None else round(self.downtime, 3),
+            "cipher": self.cipher,
+            "level": self.level,
+            "streams": self.streams,
+            "resumed": self.resumed,
+            "sha256": [disk.sha256 for disk in self.disks],
+            "mode": self.mode,
+            "disks": [disk.as_json() for disk in self.disks],
+        }
+
+
+Result: TypeAlias = TransferResult | MigrationResult
+
+
+def from_json(values: Mapping[str, Any]) -> Result:
+    """Return the result that `as_json` made `values` of. Unknown keys are ignored; KeyError or TypeError if one is
+    missing."""
+    if "disks" not in values:
+        return TransferResult(**_fields_of(TransferResult, values))
+    disks = tuple(TransferResult(**_fields_of(TransferResult, disk)) for disk in values["disks"])
+    return MigrationResult(**{**_fields_of(MigrationResult, values), "disks": disks})
+
+
+def _fields_of(kind: type[Result], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
+
+
+def _rounded(phases: Mapping[PhaseName, float]) -> dict[str, float]:
+    return {phase: round(seconds, 3) for phase, seconds in phases.items()}

@@ -1,0 +1,253 @@
+"""The source's end of a session (transfer.session), whatever it moves: sends the job, opens the data connections,
+awaits the receipt.
+
+Threads: those of transfer.session, a sender and a reader for each data connection (link.pool), and one that watches
+the destination and fits the connections to the path.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from xenplugin import events
+from xenplugin.codec.adaptive_level import AdaptiveLevel
+from xenplugin.codec.compress import STORE
+from xenplugin.codec.seal import Keys
+from xenplugin.config import Config
+from xenplugin.errors import RESUME_HINT, ImageError, LinkError, XenpluginError
+from xenplugin.link import tcp
+from xenplugin.link.connection import Connection
+from xenplugin.link.connector import ConnectionFactory, Connector
+from xenplugin.link.pool import Pool, handle
+from xenplugin.link.rate import Pacer
+from xenplugin.link.remote_process import RemoteProcess, remote_command, ssh_address
+from xenplugin.link.ssh_multiplexing import PrestartedRemote
+from xenplugin.transfer.job import DOMAIN, Job
+from xenplugin.transfer.packing import CORES
+from xenplugin.transfer.path_tuning import PathTuner, QueueGauge
+from xenplugin.transfer.session import TICK, FrameSink, Silence, TransferSession
+from xenplugin.transfer.welcome import WelcomeFields
+from xenplugin.wire import states
+from xenplugin.wire.frames import Answer, Done, End, Frame, Image, Index, IndexRun, Note, Sent, Welcome
+
+#: Connections of a domain's stream to begin with, at most: one that has little to carry restarts slowly, and what
+#: each has in hand must leave before the guest's last pages.
+_STREAM_STREAMS = 8
+#: Addresses of the destination that are tried.
+_MAX_ADDRESSES = 16
+
+
+def start_remote(host: str | None, config: Config, emit: events.Emit) -> PrestartedRemote:
+    """Start the destination's side of a session on `host` (None: a child process here). Raises UsageError."""
+    command = remote_command(config.ssh, host, config.remote_program, config.file)
+    return PrestartedRemote(command, host or "the far side", lambda line: emit(events.Far(line)), config.patience)
+
+
+class SourceSession(TransferSession):
+    """A session for `job` with the `remote` process on `host`; its end is this session's from now on.
+
+    `resend(frames)` gets the frames that a lost connection may not have delivered, `acknowledged(frames)` those
+    that have arrived, both without payloads; `handle(frame)` gets the frames that only this kind of session has;
+    `on_failure(error)` is called once, from any thread, when the session fails."""
+
+    control: Connection
+
+    def __init__(
+        self,
+        remote: RemoteProcess,
+        host: str | None,
+        job: Job,
+        config: Config,
+        emit: events.Emit,
+        *,
+        resend: Callable[[list[Sent]], None],
+        handle: Callable[[Frame], None],
+        acknowledged: Callable[[list[Sent]], None] | None = None,
+        on_failure: Callable[[XenpluginError], None] | None = None,
+        pacer: Pacer | None = None,
+    ) -> None:
+        in_order = job.kind == DOMAIN
+        pacer = pacer or (Pacer(config.rate) if config.rate else None)
+        factory = ConnectionFactory(Keys(job.secret, remote.random), job.session, job.cipher, job.size)
+        self._channel = remote.channel(pacer)
+        backward = states.DOMAIN_BACKWARD_CONTROL if in_order else states.BACKWARD_CONTROL
+        super().__init__(factory.make(0, self._channel, backward))
+        self._remote = remote
+        self._host = host
+        self._config = config
+        self._emit = emit
+        self._handle = handle
+        self._on_failure = on_failure
+        self._most_streams = _STREAM_STREAMS if in_order else tcp.MAX_STREAMS
+        self._silence = Silence("the far side", config, RESUME_HINT)
+        self._connector = Connector(
+            factory,
+            timeout=config.connect_timeout,
+            silence=config.silence,
+            congestion=config.congestion,
+            unsent=tcp.UNSENT_IN_ORDER if in_order else tcp.UNSENT,
+            pacer=pacer,
+        )
+        self.pool = Pool(
+            self._connector.again,
+            resend,
+            self.fail,
+            self.notice,
+            patience=config.patience,
+            acknowledged=acknowledged,
+        )
+        # On one machine no link is to be relieved: packing would only take the CPU from the writing side.
+        self.adaptive = AdaptiveLevel(STORE if config.level is None and job.local else config.level, CORES)
+        self.gauge = QueueGauge(self.pool.queue, self.adaptive)
+        self._tuner: PathTuner | None = None  # once there are connections
+        self._welcome: WelcomeFields | None = None
+        self.done: bytes | None = None  #: the receipt
+        self._first_streams = 0
+        self.rtt = 0.0  #: seconds
+        try:
+            self._channel.send(job.line())
+            self.control.send(Image(job.size))
+        except OSError:
+            failure = remote.failure()
+            self.close()
+            raise failure from None
+        except BaseException:
+            self.close()
+            raise
+        self._start(self._watch)
+
+    def put(self, frame: Sent) -> None:
+        """Send `frame` over any connection; waits while the queue is full."""
+        self.pool.queue.put(frame)
+        self.gauge.read()
+
+    def connect(self) -> WelcomeFields:
+        """Await the destination's welcome and open the data connections. Raises XenpluginError."""
+        self.wait(lambda: self._welcome is not None)
+        connector, config, welcome = self._connector, self._config, self._welcome
+        assert welcome is not None
+        addresses = self._addresses(welcome)
+        connector.port = welcome.port
+        cores = min(CORES, welcome.cores or CORES)
+
+        def wanted(rtt: float) -> int:
+            return config.streams or min(self._most_streams, tcp.choose_streams(rtt, cores))
+
+        first = connector.first(addresses, wanted) if connector.port and addresses else None
+        if first is None:
+            if connector.port:
+                tried = ", ".join(addresses)
+                self.notice(f"no way to port {connector.port} of {tried}: the data goes through ssh")
+            else:
+                self.notice("the far side has no free port: the data goes through ssh")
+            self.pool.add_control(self.control)
+            self._emit(events.Linked("control channel", 0.0, 0, ""))
+        else:
+            self.rtt = connector.rtt
+            self._first_streams = wanted(connector.rtt)
+            self.pool.add(first)
+            self.pool.open(self._first_streams - 1)
+            address = connector.address or ""
+            self._emit(events.Linked(address, connector.rtt, self._first_streams, connector.congestion))
+        self.gauge.connected(connector.rtt)
+        self._tuner = PathTuner(config, connector, self.pool)
+        return welcome
+
+    def _addresses(self, welcome: WelcomeFields) -> list[str]:
+        if self._config.address:
+            return [self._config.address]
+        found: list[str] = []
+        if self._host is not None:
+            named = ssh_address(self._config.ssh, self._host)
+            found += [named] if named else []
+        found += welcome.addresses
+        return list(dict.fromkeys(found))[:_MAX_ADDRESSES]
+
+    def notice(self, text: str) -> None:
+        """Report `text` to the administrator."""
+        self._emit(events.Notice(text))
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame over the control channel. Raises XenpluginError."""
+        try:
+            self.control.send(frame)
+        except OSError:
+            raise self.lost() from None
+
+    def lost(self) -> XenpluginError:
+        """Return why the control channel is gone."""
+        return self.failure or self._remote.failure()
+
+    def end(self, digest: bytes, count: int = 0) -> None:
+        """Send END, after everything was given to `put`, and await the receipt. Raises XenpluginError."""
+        self.pool.ending = True
+        if self._first_streams:
+            self.send(End(digest, count))
+        else:  # behind the last frame, which may not have left yet
+            self.pool.queue.put(End(digest, count))
+        self.wait(lambda: self.done is not None)
+        self.pool.close()  # the far side closes its ends now, and none is to be opened again
+        if self.done != digest:
+            raise ImageError("the far side's receipt has another digest than what was sent")
+
+    def close(self) -> None:
+        """End the session and the remote process. More than once does no harm."""
+        super().close()
+        self.pool.close()
+        self._channel.close()
+        self._remote.end(patience=5 if self.done else 2)
+
+    @property
+    def bytes_wire(self) -> int:
+        """Sealed bytes sent and received."""
+        return self.pool.bytes_wire + (self.control.bytes_wire if self._first_streams else 0)
+
+    @property
+    def streams(self) -> int:
+        """TCP connections at the beginning or now, whichever are more."""
+        return max(self._first_streams, self.pool.size)
+
+    # -- for the threads --------------------------------------------------------------------------
+
+    def _is_settled(self) -> bool:
+        return self.done is not None or super()._is_settled()
+
+    def _failed(self, error: XenpluginError) -> None:
+        self.pool.close()  # what the far side closes now is not to be opened again
+        if self._on_failure is not None:
+            self._on_failure(error)
+
+    def _channel_ended(self) -> XenpluginError:
+        return self._remote.failure()
+
+    def _kept_alive(self) -> Iterable[FrameSink]:
+        return (self.control,)
+
+    def _receive(self) -> None:
+        for frame in self.control.receive():
+            self._silence.heard()
+            if isinstance(frame, Welcome):
+                self._welcome = WelcomeFields.parse(frame.text)
+                self.notify()
+            elif isinstance(frame, Done):
+                self.done = frame.digest
+                self.notify()
+            elif isinstance(frame, Index | IndexRun | Answer | Note):
+                self._handle(frame)
+            else:
+                handle(self.control, frame)
+
+    def _watch(self) -> None:
+        looked = time.monotonic()
+        while not self.over.wait(TICK):
+            now = time.monotonic()
+            try:
+                # A moment only for each look: time in which this process itself stood still does not count.
+                self._silence.add(min(now - looked, 1.0))
+            except LinkError as exc:
+                self.fail(exc)
+                return
+            looked = now
+            if self._tuner is not None:
+                self._tuner.look()

@@ -1,0 +1,44 @@
+"""WELCOME as the source reads it: what the destination has to offer (docs/wire-format.md, section 4)."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import dataclass, fields
+
+from xenplugin.errors import PeerError
+
+
+@dataclass(frozen=True)
+class WelcomeFields:
+    """`port`: where the destination listens, 0 if nowhere; `addresses`: of its host; `resumed`: bytes of an earlier
+    try; `placeholder`: it has made an empty file under the final name; `cores`: of its host, 0 if not known;
+    `unsure`: it cannot know whether the target is the source's own disk."""
+
+    port: int = 0
+    addresses: tuple[str, ...] = ()
+    resumed: int = 0
+    placeholder: bool = False
+    cores: int = 0
+    unsure: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> WelcomeFields:
+        """Return the fields of a WELCOME with the text `text`; unknown ones are ignored. Raises PeerError."""
+        try:
+            values = json.loads(text)
+            values = {"addresses": [], "unsure": False, **values}
+            for address in values["addresses"]:
+                ipaddress.ip_address(str(address))
+        except (ValueError, TypeError, RecursionError):
+            raise PeerError("the welcome cannot be read") from None
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        known |= {"unsure": bool(known["unsure"])}
+        kinds = {"addresses": list, "placeholder": bool, "unsure": bool}
+        if (
+            any(type(value) is not kinds.get(name, int) for name, value in known.items())
+            or not 0 <= known.get("port", 0) <= 65535
+            or not all(type(address) is str for address in known["addresses"])
+        ):
+            raise PeerError("the welcome has fields of the wrong type or out of range")
+        return cls(**known | {"addresses": tuple(known["addresses"])})
