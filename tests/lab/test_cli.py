@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,7 +119,7 @@ def test_up_leaves_settings_that_are_not_given() -> None:
     assert wanted.link == Profile.parse(rtt="120ms", rate="100mbit")
     assert (wanted.ipsec, wanted.auth) == (Suite.PAPER, Auth.CERT)
     given = {"rate": "unlimited", "ipsec": "off", "auth": "psk", "xen": "4.20", "router_image": "x"}
-    wanted = changed("lab", given)
+    wanted = changed("lab", {**given})
     assert wanted.link == Profile.parse(rtt="20ms")
     assert (wanted.ipsec, wanted.auth, wanted.xen) == (Suite.OFF, Auth.PSK, Xen.V4_20)
     assert wanted.router_image == os.path.abspath("x")
@@ -145,7 +146,7 @@ def test_every_failure_is_a_line_and_a_code(
         raise raised
 
     monkeypatch.setattr(updown, "open_lab", fail)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert cli.main(["up"]) == code
     assert said in capsys.readouterr().err
 
@@ -176,6 +177,6 @@ def test_ssh_ignores_two_dashes_before_the_command(
     ran = []
     monkeypatch.setattr(machines, "look_at", lambda name, say: (None, None, Here()))
     monkeypatch.setattr(os, "execvp", lambda program, words: ran.append(words))
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert cli.main(["ssh", *words]) == 0
     assert ran == [["there", *run_there]]

@@ -44,10 +44,14 @@ def test_connections_are_lost_again_and_again(sides: Sides, image: Path, proxied
     proxy = proxied()
     running = sides.start(image, "--rate", "8mbit", "--streams", "16")
     proxy.await_forwarded(MIB // 4)
-    for _ in range(5):
-        before = proxy.made
+
+    def drop() -> None:
+        wanted = proxy.made + 12
         proxy.drop()
-        wait_until(lambda before=before: proxy.made >= before + 12, "new connections")
+        wait_until(lambda: proxy.made >= wanted, "new connections")
+
+    for _ in range(5):
+        drop()
     done = running.end()
     assert done.code == 0, done.err
     assert proxy.made > 70

@@ -18,7 +18,7 @@ FIN, PSH, ACK, CWR = 0x01, 0x08, 0x10, 0x80
 
 
 def ones_sum(data: bytes) -> int:
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total

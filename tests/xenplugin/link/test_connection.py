@@ -83,7 +83,7 @@ def test_what_is_lost_is_exactly_what_was_not_acknowledged(steps: list[int | str
         endpoint.broken = True
         model.append(Zeros(1000, 1))
         with pytest.raises(OSError):
-            made.send(model[-1])  # type: ignore[arg-type]
+            made.send(model[-1])
     rest = made.abandon()
     assert [(type(f), getattr(f, "index", getattr(f, "first", None))) for f in rest] == [
         (type(f), getattr(f, "index", getattr(f, "first", None))) for f in model

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from xenplugin.link.queue import SendQueue, cost
-from xenplugin.wire.frames import Chunk, Codec, Frame, Zeros
+from xenplugin.wire.frames import Chunk, Codec, Zeros
 
 COMMON = settings(deadline=None, max_examples=60)
 
@@ -27,7 +27,7 @@ class Queue(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.queue = SendQueue(self.capacity)
-        self.model: deque[Frame] = deque()
+        self.model: deque[Chunk | Zeros] = deque()
         self.left = 0
         self.starved = False
         self.place = 0

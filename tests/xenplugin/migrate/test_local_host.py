@@ -54,7 +54,8 @@ def test_facts_older_than_the_record_are_not_acted_on(pair: HostPair) -> None:
     records.advance(pair.far.config.state_dir, stale, OwnershipState.CLEARED)
     with pytest.raises(records.Overtaken, match="says cleared"):
         records.advance(pair.far.config.state_dir, stale, OwnershipState.REFUSED)
-    assert pair.far.host.settle(stale).state is OwnershipState.RUNNING
+    settled = pair.far.host.settle(stale)
+    assert settled is not None and settled.state is OwnershipState.RUNNING
 
 
 def test_another_domain_of_that_id_after_a_restart(pair: HostPair) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.xenplugin.migrate.two_hosts import DEAD, ID, UUID, S
 from xenplugin.migrate import peer, records
-from xenplugin.migrate.ownership import OwnershipState
+from xenplugin.migrate.ownership import NoAnswer, OwnershipState
 from xenplugin.migrate.records import PeerNote
 
 
@@ -56,8 +56,8 @@ def test_a_peer_that_says_anything(tmp_path: Path) -> None:
         f"echo '{peer.line(ID, 'kept')}'",
         "echo ssh: no route to host >&2; exit 255",
     ):
-        assert say(script)[0] is peer.NoAnswer.UNREACHABLE, script
+        assert say(script)[0] is NoAnswer.UNREACHABLE, script
     assert "no route" in say("echo ssh: no route to host >&2; exit 255")[1]
-    assert peer.ask(one)[0] is peer.NoAnswer.UNREACHABLE  # -s '': HOST was a whole command
+    assert peer.ask(one)[0] is NoAnswer.UNREACHABLE  # -s '': HOST was a whole command
     assert peer.command(PeerNote("-oProxyCommand=x", "ssh"), "recover") is None
-    assert peer.ask(replace(one, peer=PeerNote("hostb", "sleep 60; true")), 0.2)[0] is peer.NoAnswer.UNREACHABLE
+    assert peer.ask(replace(one, peer=PeerNote("hostb", "sleep 60; true")), 0.2)[0] is NoAnswer.UNREACHABLE

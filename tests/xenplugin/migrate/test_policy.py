@@ -96,7 +96,7 @@ def test_a_policy_is_followed_while_a_guest_moves(store: Store, server: Xenstore
 def test_without_xenstore_there_is_nothing_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XENSTORED_PATH", "/nonexistent/socket")
     told: list[object] = []
-    PolicyFollower(UUID, Config(), Policy("live", 0), told.append, told.append).close()
+    PolicyFollower(UUID, Config(), Policy("live", 0), lambda *both: told.append(both), told.append).close()
     assert told == []
 
 

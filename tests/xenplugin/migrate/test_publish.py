@@ -29,8 +29,8 @@ def serve(
     monkeypatch.setenv("XENSTORED_PATH", str(path))
     servers = []
 
-    def start(**more: Callable[[int, str], str | None]) -> Xenstored:
-        servers.append(Xenstored(path, {}, **more))
+    def start(fault: Callable[[int, str], str | None] = lambda kind, path: None) -> Xenstored:
+        servers.append(Xenstored(path, {}, fault))
         return servers[-1]
 
     yield start

@@ -168,8 +168,12 @@ def test_it_is_durable_before_it_counts(tmp_path: Path, monkeypatch: pytest.Monk
         done.append("dir" if os.path.isdir(f"/proc/self/fd/{fd}") else "file")
         fsync(fd)
 
+    def noting_rename(old: str, new: str) -> None:
+        done.append("rename")
+        rename(old, new)
+
     monkeypatch.setattr(os, "fsync", noting)
-    monkeypatch.setattr(os, "rename", lambda a, b: (done.append("rename"), rename(a, b))[1])
+    monkeypatch.setattr(os, "rename", noting_rename)
     records.advance(tmp_path, one, OwnershipState.HANDING)
     assert done[:3] == ["file", "rename", "dir"]
 

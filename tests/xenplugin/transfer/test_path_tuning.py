@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import cast
 
 import pytest
@@ -12,7 +13,6 @@ from xenplugin.link import tcp
 from xenplugin.link.connector import Connector
 from xenplugin.link.pool import Pool
 from xenplugin.link.queue import SendQueue
-from xenplugin.transfer import path_tuning
 from xenplugin.transfer.path_tuning import PathTuner, QueueGauge
 from xenplugin.wire.frames import Chunk, Codec
 
@@ -31,7 +31,7 @@ class Told(AdaptiveLevel):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(path_tuning.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 

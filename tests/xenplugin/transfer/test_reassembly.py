@@ -68,7 +68,7 @@ class Carried(RuleBasedStateMachine):
         self.far.forget(line)
         self.queue += self.sent[line][self.acked[line] :]
         for book in (self.way, self.sent, self.acked):
-            del book[line]  # type: ignore[attr-defined]
+            del book[line]
         self.way[self.lines], self.sent[self.lines], self.acked[self.lines] = [], [], 0
         self.lines += 1
 

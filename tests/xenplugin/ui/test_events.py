@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,6 @@ from rich.console import Console
 from xenplugin import events
 from xenplugin.codec.compress import STORE
 from xenplugin.results import TransferResult
-from xenplugin.ui import text as text_module
 from xenplugin.ui import units
 from xenplugin.ui.jsonl import JsonLines
 from xenplugin.ui.text import TextUi
@@ -99,7 +99,7 @@ def test_what_was_resumed_is_said() -> None:
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((1000.0, 1000.0, 1001.0, 1009.9, 1010.1, 1010.1, 1012.0))  # a line asks twice
-    monkeypatch.setattr(text_module.time, "monotonic", clock.__next__)
+    monkeypatch.setattr(time, "monotonic", clock.__next__)
     out = io.StringIO()
     ui = TextUi(out, progress=True, quiet=False, verbose=False)
     for _ in range(5):
@@ -220,9 +220,12 @@ def test_json_lines_are_one_object_each() -> None:
 def test_json_lines_of_many_threads_do_not_mix() -> None:
     out = io.StringIO()
     ui = JsonLines(out)
-    threads = [
-        threading.Thread(target=lambda n=n: [ui(events.Notice(str(n) * 500)) for _ in range(50)]) for n in range(4)
-    ]
+
+    def notify(digit: str) -> None:
+        for _ in range(50):
+            ui(events.Notice(digit * 500))
+
+    threads = [threading.Thread(target=notify, args=(digit,)) for digit in "0123"]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -64,7 +64,7 @@ def sized_frames(draw: st.DrawFn) -> tuple[int, Frame]:
         chunks(size),
         indexes(size),
         runs(size).map(lambda run: frames.Zeros(*run)),
-        st.builds(lambda run, zeros: frames.IndexRun(*run, zeros), runs(size), st.booleans()),
+        st.builds(lambda run, zeros: frames.IndexRun(run[0], run[1], zeros), runs(size), st.booleans()),
         st.builds(frames.End, DIGEST, U64),
         segments(),
         st.builds(frames.Note, words),

@@ -24,8 +24,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Xenstored]]
     with tempfile.TemporaryDirectory(prefix="xs") as folder:  # a socket's path must be short
         monkeypatch.setenv("XENSTORED_PATH", f"{folder}/socket")
 
-        def start(**more: Callable[[int, str], str | None]) -> Xenstored:
-            servers.append(Xenstored(Path(folder) / "socket", {}, **more))
+        def start(fault: Callable[[int, str], str | None] = lambda kind, path: None) -> Xenstored:
+            servers.append(Xenstored(Path(folder) / "socket", {}, fault))
             return servers[-1]
 
         yield start

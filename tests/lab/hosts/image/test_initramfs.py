@@ -42,7 +42,8 @@ def tree(tmp_path: Path) -> Path:
 
 
 def read_cpio(data: bytes) -> dict[str, tuple[int, bytes]]:
-    found, at = {}, 0
+    found: dict[str, tuple[int, bytes]] = {}
+    at = 0
     while True:
         assert data[at : at + 6] == b"070701"
         assert at % 4 == 0

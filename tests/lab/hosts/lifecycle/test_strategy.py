@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 
 from lab.errors import BootError
@@ -17,7 +20,7 @@ class World:
         self.done: list[str] = []
         self.entered: list[State] = []
         self.broken: State | None = None
-        steps = {each: lambda each=each: self._step(each) for each in STEPS}
+        steps: dict[State, Callable[[], None]] = {each: partial(self._step, each) for each in STEPS}
         self.strategy = Strategy(state, steps, lambda: self.done.append("down"), self.entered.append)
 
     def _step(self, state: State) -> None:

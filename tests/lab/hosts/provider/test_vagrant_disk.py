@@ -15,6 +15,7 @@ import pytest
 
 from lab.errors import BuildError, MissingError
 from lab.hosts import topology
+from lab.hosts.image import build
 from lab.hosts.image.build import HostImage
 from lab.hosts.provider import vagrant_box, vagrant_disk
 from lab.hosts.provider.vagrant_disk import File
@@ -104,7 +105,7 @@ def image(folder: Path) -> HostImage:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HostImage:
     made = image(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(vagrant_box.build, "obtain", lambda xen, say: made)
+    monkeypatch.setattr(build, "obtain", lambda xen, say: made)
     monkeypatch.setattr(vagrant_box, "public_keys", lambda: "ssh-rsa AAAA known\n")
     return made
 

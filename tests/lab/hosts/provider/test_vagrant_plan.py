@@ -199,9 +199,9 @@ def test_the_device_is_found_by_its_address(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", f"{function}\ndevice 52:54:00:71:01:10"], capture_output=True, text=True)
     assert done.stdout == "eth1\n"
     done = subprocess.run(
-        ["sh", "-ec", f"{function}\nnic=$(device 52:54:00:00:00:01)\necho on"], capture_output=True
+        ["sh", "-ec", f"{function}\nnic=$(device 52:54:00:00:00:01)\necho on"], capture_output=True, text=True
     )
-    assert done.returncode and b"on\n" not in done.stdout
+    assert done.returncode and "on\n" not in done.stdout
 
 
 def test_keys_arrive_where_ssh_looks(secrets: Secrets, tmp_path: Path) -> None:

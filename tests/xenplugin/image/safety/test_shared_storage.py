@@ -148,7 +148,7 @@ def description(**fields: Any) -> dict[str, Any]:
     return {"own": [], "below": [], "device": False, "markers": [], **fields}
 
 
-MARK = [".xenplugin-" + "0" * 32, "g1.img", 7]
+MARK: list[Any] = [".xenplugin-" + "0" * 32, "g1.img", 7]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ MARK = [".xenplugin-" + "0" * 32, "g1.img", 7]
         description(markers=[[*MARK, 8]]),
     ],
 )
-def test_a_job_that_says_nonsense_of_its_disk(what: dict[str, Any], tmp_path: Path) -> None:
+def test_a_malformed_disk_description_is_a_peer_error(what: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(PeerError):
         refuse_shared(what, str(tmp_path / "x"), live=True)
 

@@ -41,7 +41,8 @@ def test_reading_the_short_last_chunk(tmp_path: Path) -> None:
     with open_source(path) as source:
         view = source.read(1, Buffer(CHUNK))
         assert view == path.read_bytes()[CHUNK:] and len(view) == 77
-        source.ahead(0), source.ahead(1), source.ahead(2)
+        for chunk in (0, 1, 2):
+            source.ahead(chunk)
 
 
 def test_an_empty_image_has_no_chunks(tmp_path: Path) -> None:

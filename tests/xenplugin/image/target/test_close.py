@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -35,12 +35,13 @@ def test_a_closed_sink_says_so(target: Path) -> None:
     sink.suspend()
     sink.suspend()
     sink.close()
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: put(sink, 0, b"x" * CHUNK),
         sink.checkpoint,
         sink.commit,
         lambda: sink.put_zeros(0, 1),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(ImageError, match="is closed"):
             call()
     assert list(index) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -139,9 +140,14 @@ def test_what_belongs_together_is_written_at_once(target: Path, monkeypatch: pyt
     new = bytearray(old)
     for block in range(0, 16, 2):
         new[block * BLOCK] ^= 1
-    calls = []
+    calls: list[int] = []
     real = os.pwritev
-    monkeypatch.setattr(os, "pwritev", lambda *args: calls.append(args) or real(*args))
+
+    def counted(fd: int, parts: Sequence[memoryview], offset: int) -> int:
+        calls.append(offset)
+        return real(fd, parts, offset)
+
+    monkeypatch.setattr(os, "pwritev", counted)
     with sink_for(target, CHUNK) as sink:
         sink.put(ChunkUpdate(0, 0x5555, 0xAAAA, packed(bytes(new), 0x5555), digest_of(bytes(new))), Buffer(CHUNK))
         sink.commit()
