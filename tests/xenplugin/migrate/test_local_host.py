@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import fakexl
 from tests.xenplugin.migrate.two_hosts import (
     AWAY,
     DEAD,
@@ -75,7 +74,7 @@ def test_a_guest_given_away_that_runs_here_is_not_destroyed(pair: HostPair) -> N
 
 
 def test_a_domain_of_another_guest_is_not_touched(pair: HostPair) -> None:
-    fakexl.write(pair.far.folder, [["9", "g1--incoming", "--p---", UUID.replace("3", "4")]])
+    pair.far.fake.set_domains(INCOMING, uuid=UUID.replace("3", "4"))
     pair.far.record(D, OwnershipState.RECEIVING)
     assert pair.far.recover() == 0
     assert pair.far.rows == [INCOMING] and pair.far.xl.calls == []
