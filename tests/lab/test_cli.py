@@ -76,7 +76,7 @@ def test_status_of_nothing_and_of_labs_that_are_down() -> None:
     assert "one: off" in run("status").stdout
 
 
-def test_status_tells_a_lab_whose_machines_are_gone_and_one_that_cannot_be_read(home: Path) -> None:
+def test_status_shows_labs_with_lost_machines_or_unreadable_state(home: Path) -> None:
     Folder("one").save(Spec(name="one"), State.READY)
     (home / "two").mkdir()
     (home / "two" / "lab.json").write_text("{")
@@ -139,7 +139,7 @@ def test_up_leaves_settings_that_are_not_given() -> None:
         (ZeroDivisionError("x"), 13, "xenlab: error: internal error at test_cli.py:"),
     ],
 )
-def test_every_failure_is_a_line_and_a_code(
+def test_every_failure_prints_one_line_and_has_its_exit_code(
     raised: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:

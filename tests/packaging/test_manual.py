@@ -74,7 +74,7 @@ def test_the_page_has_every_verb_option_and_exit_code(made: Path) -> None:
     assert __version__ in page and not re.search(r"@[A-Z]", page)
 
 
-def test_what_is_hidden_is_in_no_page(made: Path) -> None:
+def test_hidden_commands_are_not_in_the_manual(made: Path) -> None:
     page = (made / "xenplugin.1").read_text(encoding="utf-8")
     assert not re.search(r"^\.It Cm receive", page, re.MULTILINE)
 

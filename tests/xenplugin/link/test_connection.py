@@ -57,7 +57,7 @@ def connection(endpoint: Memory) -> Connection:
     st.lists(st.one_of(st.integers(0, 8), st.sampled_from(["chunk", "zeros", "ping"])), max_size=40), st.booleans()
 )
 @settings(COMMON, max_examples=200)
-def test_what_is_lost_is_exactly_what_was_not_acknowledged(steps: list[int | str], breaks: bool) -> None:
+def test_exactly_the_unacknowledged_frames_are_returned(steps: list[int | str], breaks: bool) -> None:
     endpoint = Memory()
     made = connection(endpoint)
     model: list[Frame] = []

@@ -150,7 +150,7 @@ def test_each_connection_has_a_number_and_randomness_of_its_own(addresses: Addre
         line.abandon()
 
 
-def test_nobody_who_proves_himself_is_nobody(addresses: Addresses) -> None:
+def test_without_an_authentic_address_there_is_no_connection(addresses: Addresses) -> None:
     wrong = [
         addresses.serve("127.0.0.3", garbage),
         addresses.serve("127.0.0.6", hang_up),
@@ -164,12 +164,12 @@ def test_nobody_who_proves_himself_is_nobody(addresses: Addresses) -> None:
         made.again()
 
 
-def test_who_says_nothing_is_not_waited_for_longer_than_agreed(addresses: Addresses) -> None:
+def test_a_silent_peer_is_waited_for_only_as_long_as_agreed(addresses: Addresses) -> None:
     made = dialer(addresses, timeout=0.1)
     assert made.first([addresses.serve("127.0.0.2", silent)], alone) is None
 
 
-def test_those_who_lost_are_hung_up_on(addresses: Addresses) -> None:
+def test_the_slower_addresses_are_disconnected(addresses: Addresses) -> None:
     gone: queue.Queue[bytes] = queue.Queue()
     go = threading.Event()
 

@@ -51,7 +51,7 @@ else:
 """
 
 
-def test_killed_in_earnest(tmp_path: Path) -> None:
+def test_recovery_survives_sigkill(tmp_path: Path) -> None:
     """SIGKILL at several points of the program that recovers, the peer asked by a command as ssh would be."""
     code = tmp_path / "program.py"
     code.write_text(PROGRAM)

@@ -131,7 +131,7 @@ def test_a_source_that_cannot_be_read_leaves_the_plan_uncovered() -> None:
     assert not plan.wait_covered(0)
 
 
-def test_who_wants_only_what_was_lost_is_given_nothing_else() -> None:
+def test_without_fresh_only_lost_chunks_are_taken() -> None:
     plan = Plan([Run(0, 3, False)])
     assert plan.take() == 0
     plan.finished()

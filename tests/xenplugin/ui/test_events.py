@@ -76,7 +76,7 @@ def test_long_lines_are_not_broken_and_marks_are_text() -> None:
     assert shown(events.Started("copy", "[red]a", "b", 1)).startswith("[red]a -> b")
 
 
-def test_quiet_says_what_went_wrong_only() -> None:
+def test_quiet_prints_only_errors() -> None:
     failed = events.Failed(14, "the link was lost", "the same command again goes on")
     said = shown(*EVENTS, failed, quiet=True).splitlines()
     assert said == [
@@ -93,7 +93,7 @@ def test_verbose_names_the_phases() -> None:
     assert [f"phase: {name}" in said for name in ("connect", "transfer", "finish")] == [True] * 3
 
 
-def test_what_was_resumed_is_said() -> None:
+def test_a_resumed_transfer_is_reported() -> None:
     assert "2.0 GiB were there from an earlier try" in shown(events.Finished(replace(RESULT, resumed=2 << 30)))
 
 
@@ -108,7 +108,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.
     assert shown(EVENTS[5]) == "" and shown(EVENTS[5], progress=False) == ""
 
 
-def test_of_a_memory_more_may_move_than_it_has() -> None:
+def test_the_memory_may_move_more_than_its_size() -> None:
     moved = events.Progress(1 << 29, 1 << 30, 1 << 29, 100_000_000, 1, 4.0, "memory")
     assert "memory 512.0 MiB of 1.0 GiB  200 Mbit/s" in shown(moved, progress=True)
     again = shown(replace(moved, bytes_done=3 << 29), progress=True)
@@ -194,7 +194,7 @@ def test_a_failure_ends_the_moving_line_first() -> None:
     ],
     ids=lambda event: type(event).__name__,
 )
-def test_no_text_from_elsewhere_steers_the_terminal(event: events.Event) -> None:
+def test_control_characters_do_not_reach_the_terminal(event: events.Event) -> None:
     styled = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal(event)).replace("\r\n", "\n")
     assert not set(styled) & set("\x1b\x07\r\x9b\x7f\u202e"), repr(styled)
     assert "caf\u00e9" in styled and "\\x1b" in styled

@@ -110,7 +110,7 @@ def test_any_bytes_end_in_one_of_two_errors(
     st.sampled_from(sorted(TABLES)), st.lists(st.tuples(st.sampled_from(Type), st.binary(max_size=70)), max_size=6)
 )
 @settings(COMMON, max_examples=300)
-def test_sealed_nonsense_ends_in_a_peer_error(name: str, bodies: list[tuple[Type, bytes]]) -> None:
+def test_sealed_invalid_frames_are_a_peer_error(name: str, bodies: list[tuple[Type, bytes]]) -> None:
     """Somebody with the key who does not keep to the format."""
     answers = "answers" in name
     aead = KEYS.backward(preamble()) if answers else KEYS.forward(preamble())

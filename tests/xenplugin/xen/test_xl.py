@@ -32,7 +32,7 @@ def script(folder: Path, text: str, name: str = "xl") -> Path:
     return path
 
 
-def test_what_xl_lists() -> None:
+def test_the_list_of_xl_is_parsed() -> None:
     dom0, away, incoming, long, dying = parse_list(LISTED)
     assert dom0 == Domain("Domain-0", 0, "r-----", "00000000-0000-0000-0000-000000000000")
     assert away.suspended and not away.paused and away.uuid == UUID and away.domid == 7
@@ -92,7 +92,7 @@ def test_one_thing_at_a_time(xl: XlCommand, tmp_path: Path) -> None:
         xl.destroy(7)
 
 
-def test_an_xl_that_hangs_or_is_not_there(tmp_path: Path) -> None:
+def test_a_hanging_or_missing_xl_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PeerError, match="did not end within"):
         XlCommand(script(tmp_path, "#!/bin/sh\nexec sleep 600\n"), patience=0.2).domains()
     with pytest.raises(PeerError, match="cannot start"):
@@ -105,7 +105,7 @@ def test_xl_is_asked_in_english_and_gets_no_input(tmp_path: Path, monkeypatch: p
     XlCommand(path, patience=20).unpause(1)
 
 
-def test_a_migration_gets_the_lifeline_and_nothing_else(tmp_path: Path) -> None:
+def test_a_migration_inherits_only_the_lifeline(tmp_path: Path) -> None:
     """xl's child sees the end of the lifeline when the one who holds its other end is gone."""
     lines = ('echo "$$ $*" >"$0.words"', "read -r _ </dev/fd/$3", 'echo end >>"$0.words"', "echo said >&2")
     path = script(tmp_path, "#!/bin/sh\n" + "\n".join(lines) + "\n")

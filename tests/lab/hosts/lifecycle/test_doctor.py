@@ -26,9 +26,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "runs_guest", lambda kind: True)
 
 
-def test_ends_well_where_one_provider_can_run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_usable_provider_is_enough(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lacks = {"qemu": ["qemu-img (apt install qemu-utils)", "10 MiB"], "netns": [], "vagrant": ["v"]}
     monkeypatch.setattr(doctor, "lacking", lacks.__getitem__)
     assert cli.main(["doctor"]) == 0
@@ -39,7 +37,7 @@ def test_ends_well_where_one_provider_can_run(
     assert "no lab of provider qemu can run on this machine" in capsys.readouterr().err
 
 
-def test_a_cpu_that_computes_wrong_is_the_end_of_it() -> None:
+def test_a_cpu_that_computes_wrong_is_refused() -> None:
     doctor.judge([Fact("space", False, "little"), Fact("lab", True, "right")])
     with pytest.raises(CheckError):
         doctor.judge([Fact("lab b, host-a", False, "computes wrong", wrong=True)])
@@ -59,7 +57,7 @@ def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-un
     return make
 
 
-def test_kvm_is_believed_only_when_a_guest_said_so(qemu, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_kvm_counts_only_if_a_guest_ran(qemu, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     qemu("sys.exit(85)")
     assert accel.runs_guest(Accel.KVM)
     for ending in (0, 1, 84):
@@ -85,7 +83,7 @@ def test_the_trial_begins_where_a_cpu_begins(qemu, tmp_path: Path) -> None:  # t
     assert rom.startswith(bytes.fromhex("f30fb8c0"))
 
 
-def test_time_outs_grow_with_what_the_machine_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeouts_grow_on_a_slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accel, "_slowness", lambda: 0.7)
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     assert accel.pace(Accel.KVM) == 1.0 and accel.pace(Accel.TCG) == 8.0

@@ -133,7 +133,7 @@ def test_no_space_is_said_before_anything_starts(lab: Lab, monkeypatch: pytest.M
     assert not list(lab.folder.glob("*.pid"))
 
 
-def test_what_is_missing_is_said_with_the_package(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_are_reported_with_their_packages(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "cached", lambda xen: None)
     monkeypatch.setattr(build, "missing", lambda: ["mmdebstrap is not installed"])
     monkeypatch.setattr(qemu, "available_memory", lambda: 100)

@@ -117,7 +117,7 @@ def test_nodes_are_those_that_run(make: Callable[..., VagrantProvider], vagrant:
     assert nodes["host-a"].command(["xl", "list"])[-1] == "sudo xl list"
 
 
-def test_what_vagrant_said_is_told(make: Callable[..., VagrantProvider], vagrant: Pretended) -> None:
+def test_an_error_quotes_vagrants_output(make: Callable[..., VagrantProvider], vagrant: Pretended) -> None:
     make().build()
     vagrant.failing["up"] = ["The box could not be found.\n"]
     with pytest.raises(BootError, match="The box could not be found"):
@@ -130,7 +130,7 @@ def test_what_vagrant_said_is_told(make: Callable[..., VagrantProvider], vagrant
         make().boot()
 
 
-def test_down_removes_what_vagrant_does_not_know_of(
+def test_down_removes_machines_that_vagrant_does_not_list(
     make: Callable[..., VagrantProvider], vagrant: Pretended
 ) -> None:
     make().build()
@@ -203,7 +203,7 @@ def test_a_sweep_takes_one_lab_and_no_other(monkeypatch: pytest.MonkeyPatch) -> 
     assert virsh.volumes == {"xenlab-4.17-abc_vagrant_box_image_0_box.img"}
 
 
-def test_what_libvirt_keeps_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_domains_that_libvirt_keeps_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     virsh = Virsh()
 
     def stubborn(verb: str, *words: str) -> subprocess.CompletedProcess[str]:

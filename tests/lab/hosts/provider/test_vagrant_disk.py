@@ -144,7 +144,7 @@ def test_the_box_is_whole_and_kept(world: HostImage, tmp_path: Path, monkeypatch
 
 
 @needs_e2fsprogs
-def test_an_interrupted_one_is_begun_anew(world: HostImage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_box_is_built_anew(world: HostImage, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -184,7 +184,7 @@ def test_metadata_gives_whole_gigabytes() -> None:
     assert vagrant_box.metadata((6 << 30) + (1 << 20))["virtual_size"] == 7
 
 
-def test_without_vagrants_key_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_vagrant_key_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vagrant_box, "_KEYS", "/nowhere/*")
     monkeypatch.setattr(vagrant_box, "_OTHER_KEYS", "/nowhere/*")
     with pytest.raises(MissingError, match="key was not found"):

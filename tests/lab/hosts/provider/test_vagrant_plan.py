@@ -40,7 +40,7 @@ def steps(made: dict[str, Any], machine: str) -> dict[str, Any]:
     return {step["name"]: step for step in found["steps"]}
 
 
-def test_without_anything_it_is_as_the_mission_names_it(secrets: Secrets) -> None:
+def test_the_default_plan_has_a_freebsd_router_and_debian_hosts(secrets: Secrets) -> None:
     made = planned(secrets)
     assert [each["name"] for each in made["machines"]] == ["router", "host-a", "host-b"]
     assert [each["box"] for each in made["machines"]] == [FREEBSD_BOX, DEBIAN_BOX, DEBIAN_BOX]

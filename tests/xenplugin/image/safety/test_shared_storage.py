@@ -187,7 +187,7 @@ JSON = st.recursive(
 
 @settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(description(), JSON)))
-def test_whatever_is_told_it_is_a_word_or_an_error(what: dict[str, Any]) -> None:
+def test_any_disk_description_is_accepted_or_a_peer_error(what: dict[str, Any]) -> None:
     try:
         assert refuse_shared(what, "/nonexistent/x", live=True) is True or what["device"]
     except PeerError:

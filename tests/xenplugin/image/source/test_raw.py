@@ -106,7 +106,7 @@ def test_a_fixed_vhd_is_told_by_its_footer(tmp_path: Path, size: int, footer: in
         open_source(path)
 
 
-def test_what_is_no_image_is_refused_without_opening_it(tmp_path: Path) -> None:
+def test_a_path_that_is_not_an_image_is_refused_without_opening(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")  # opening it would wait for ever
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "sock"))

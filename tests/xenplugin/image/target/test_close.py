@@ -29,7 +29,7 @@ def test_discard_leaves_the_old_image_and_nothing_else(target: Path) -> None:
     assert list((target.parent / "state").iterdir()) == []
 
 
-def test_a_closed_sink_says_so(target: Path) -> None:
+def test_a_closed_sink_refuses_calls(target: Path) -> None:
     sink = sink_for(target, SIZE)
     index = sink.index()
     sink.suspend()

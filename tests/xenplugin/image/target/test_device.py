@@ -141,7 +141,7 @@ def test_without_base(device: Path, state: Path) -> None:
             sink.put(ChunkUpdate(0, 0, 1, memoryview(b""), b"0" * 32), Buffer(CHUNK))
 
 
-def test_nobody_can_claim_the_device_meanwhile(device: Path, state: Path) -> None:
+def test_the_device_is_claimed_meanwhile(device: Path, state: Path) -> None:
     with sink_at(device, state):
         with pytest.raises(OSError, match="busy"):
             os.open(device, os.O_RDONLY | os.O_EXCL)
@@ -164,7 +164,7 @@ class TestRecord:
         transfer(image, device, state)
         assert journal.list_journals(state) == []
 
-    def test_resumed_without_base_it_knows_what_was_durable(self, image: Path, device: Path, state: Path) -> None:
+    def test_resuming_without_base_keeps_what_was_durable(self, image: Path, device: Path, state: Path) -> None:
         with open_source(image) as source, sink_at(device, state, use_base=False) as sink:
             send(source, sink, {}, stop=3)
             sink.suspend()

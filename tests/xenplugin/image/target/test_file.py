@@ -100,7 +100,7 @@ def test_a_base_that_ends_early(image: Path, target: Path, cut: int) -> None:
     assert sent.known > 0 or cut == 1
 
 
-def test_what_is_known_behind_the_base_is_nothing(image: Path, target: Path) -> None:
+def test_nothing_is_known_behind_the_base(image: Path, target: Path) -> None:
     target.write_bytes(b"x" * CHUNK)
     with sink_for(target, SIZE) as sink:
         items = list(sink.index())
@@ -134,7 +134,7 @@ def test_a_symbolic_link_is_written_through(image: Path, target: Path, tmp_path:
     assert leftovers(tmp_path) == [] and leftovers(target.parent) == []
 
 
-def test_what_belongs_together_is_written_at_once(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adjacent_blocks_are_written_at_once(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = os.urandom(CHUNK)
     target.write_bytes(old)
     new = bytearray(old)
