@@ -65,8 +65,9 @@ class Done:
 
     @property
     def result(self) -> dict[str, Any]:
-        """What --json printed."""
-        return json.loads(self.out)  # type: ignore[no-any-return]
+        """Return the object that --json printed."""
+        printed: dict[str, Any] = json.loads(self.out)
+        return printed
 
     @property
     def error(self) -> str:

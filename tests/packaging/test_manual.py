@@ -7,8 +7,10 @@ import re
 import shutil
 import subprocess
 import tomllib
+from dataclasses import Field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -42,8 +44,8 @@ def test_the_configuration_file_changes_nothing(made: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", manual.settings(), ids=lambda each: each.name)
-def test_each_setting_stands_in_the_file_with_its_default(made: Path, setting: object, tmp_path: Path) -> None:
-    name = setting.name  # type: ignore[attr-defined]
+def test_each_setting_stands_in_the_file_with_its_default(made: Path, setting: Field[Any], tmp_path: Path) -> None:
+    name = setting.name
     lines = (made / "xenplugin.conf").read_text(encoding="utf-8").splitlines()
     (line,) = (line for line in lines if line.startswith(f"#{name} = "))
     (tmp_path / "conf").write_text(line[1:])

@@ -15,10 +15,6 @@ from lab.measure.cpu import Meter, metered
 BURN = "import time\nwhile time.process_time() < 0.5: pass"
 
 
-def burn(**kwargs: object) -> None:
-    subprocess.run([sys.executable, "-c", BURN], check=True, **kwargs)  # type: ignore[call-overload]
-
-
 def test_all_descendants_are_counted() -> None:
     with metered() as meter:
         before = meter.read([])

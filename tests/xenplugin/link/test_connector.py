@@ -14,6 +14,7 @@ from xenplugin.codec.seal import Keys
 from xenplugin.errors import LinkError
 from xenplugin.link import connector as dial_module
 from xenplugin.link.connector import ConnectionFactory, Connector
+from xenplugin.link.endpoint import SocketEndpoint
 from xenplugin.wire.frames import Error, Frame, Welcome
 from xenplugin.wire.preamble import Cipher, Preamble
 from xenplugin.wire.session import Writer
@@ -129,10 +130,12 @@ def test_the_one_that_proves_itself_wins(addresses: Addresses) -> None:
     made = dialer(addresses)
     line = made.first([*others, right], alone)
     assert line is not None and made.address == right
-    assert line.endpoint.sock.getpeername()[0] == right  # type: ignore[attr-defined]
-    assert line.endpoint.sock.gettimeout() is None  # type: ignore[attr-defined]
+    assert isinstance(line.endpoint, SocketEndpoint)
+    assert line.endpoint.sock.getpeername()[0] == right
+    assert line.endpoint.sock.gettimeout() is None
     again = made.again()
-    assert again.number != line.number and again.endpoint.sock.getpeername()[0] == right  # type: ignore[attr-defined]
+    assert isinstance(again.endpoint, SocketEndpoint)
+    assert again.number != line.number and again.endpoint.sock.getpeername()[0] == right
     assert made.congestion and made.rtt > 0
     for each in (line, again):
         each.abandon()

@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -212,11 +214,13 @@ def test_a_full_disk_is_an_error_before_anything_happens(tmp_path: Path, monkeyp
         (lambda fields: fields["peer"].update(port=1), "port"),
     ],
 )
-def test_an_invalid_record_is_reported(tmp_path: Path, change: object, why: str) -> None:
+def test_an_invalid_record_is_reported(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], why: str
+) -> None:
     one = records.begin(tmp_path, made())
     path = path_of(tmp_path, one)
     fields = json.loads(path.read_text())
-    change(fields)  # type: ignore[operator]
+    change(fields)
     path.write_text(json.dumps(fields))
     found, (bad,) = records.read_all(tmp_path)
     assert found == [] and bad.path == path and why in bad.why

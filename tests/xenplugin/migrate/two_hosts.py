@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,11 +81,11 @@ class HostSide:
     def rows(self) -> list[str]:
         return [f"{each.domid} {each.name} {each.state}" for each in self.xl.domains() if each.domid]
 
-    def record(self, role: Role, state: OwnershipState, **changes: object) -> Record:
+    def record(self, role: Role, state: OwnershipState, **changes: Any) -> Record:
         """A record of a migration whose processes are dead."""
         domid = 7 if role is S else None
         made = records.new(role, ID, uuid=UUID, name="g1", peer=PeerNote("hostb", "ssh"), domid=domid)
-        made = replace(made, **{"driver": DEAD, "state": state, **changes})  # type: ignore[arg-type]
+        made = replace(made, **{"driver": DEAD, "state": state, **changes})
         return records.begin(self.config.state_dir, made)
 
     def state(self, role: Role) -> OwnershipState | None:

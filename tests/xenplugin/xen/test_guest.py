@@ -25,9 +25,9 @@ def serve(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     open_: list[Any] = []
 
     def start(nodes: dict[str, str]) -> Store:
-        open_.append(Xenstored(path, nodes))
-        open_.append(Store())
-        return open_[-1]  # type: ignore[no-any-return]
+        server, store = Xenstored(path, nodes), Store()
+        open_.extend((server, store))
+        return store
 
     yield start
     for one in reversed(open_):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,8 @@ def test_a_cpu_that_computes_wrong_is_refused() -> None:
 
 
 @pytest.fixture
-def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """A fake QEMU that runs this Python code; returns the file in which it leaves its argument."""
+def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return what makes a fake QEMU that runs some Python code."""
 
     def make(code: str) -> None:
         path = tmp_path / "bin" / accel.QEMU
@@ -57,7 +58,7 @@ def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-un
     return make
 
 
-def test_kvm_counts_only_if_a_guest_ran(qemu, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_kvm_counts_only_if_a_guest_ran(qemu: Callable[[str], None], tmp_path: Path) -> None:
     qemu("sys.exit(85)")
     assert accel.runs_guest(Accel.KVM)
     for ending in (0, 1, 84):
@@ -67,13 +68,13 @@ def test_kvm_counts_only_if_a_guest_ran(qemu, tmp_path: Path) -> None:  # type: 
     assert not accel.runs_guest(Accel.KVM)
 
 
-def test_a_guest_that_hangs_is_ended(qemu, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_guest_that_hangs_is_ended(qemu: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accel, "_TRIAL_SECONDS", 0.5)
     qemu("time.sleep(600)")
     assert not accel.runs_guest(Accel.KVM)
 
 
-def test_the_trial_begins_where_a_cpu_begins(qemu, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_trial_begins_where_a_cpu_begins(qemu: Callable[[str], None], tmp_path: Path) -> None:
     """The jump at the reset vector leads to the code at the start of the ROM."""
     qemu(f"open({str(tmp_path / 'rom')!r}, 'wb').write(open(sys.argv[sys.argv.index('-bios') + 1], 'rb').read())")
     accel.runs_guest(Accel.TCG)

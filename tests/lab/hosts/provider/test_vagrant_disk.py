@@ -10,6 +10,7 @@ import subprocess
 import tarfile
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,9 +90,10 @@ def test_a_file_that_does_not_fit_is_noticed(tmp_path: Path) -> None:
 
 def host_image(folder: Path, digest: str, **files: Path) -> HostImage:
     """An image with only the files from which a box is made."""
-    named = {"disk": folder / "disk.img", "xen": folder / "xen", "kernel": folder / "vmlinuz"} | files
-    rest = {field.name: folder for field in fields(HostImage) if field.name not in named}
-    return HostImage(**{**rest, **named, "initrd": folder / "initrd", "digest": digest})  # type: ignore[arg-type]
+    named = {name: folder / name for name in ("xen", "initrd")}
+    named |= {"disk": folder / "disk.img", "kernel": folder / "vmlinuz", **files}
+    given: dict[str, Any] = {field.name: folder for field in fields(HostImage)} | named | {"digest": digest}
+    return HostImage(**given)
 
 
 def image(folder: Path) -> HostImage:
