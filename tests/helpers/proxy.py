@@ -24,8 +24,8 @@ _EACH = 17_000 // _WORKERS
 
 
 def free_ports(count: int = 4) -> range:
-    """Return ports that nobody listens on, below those that the kernel gives away. No other process of this test run
-    gets one of them."""
+    """Return ports that nobody listens on, below those that the kernel gives away. No other process of this test
+    run gets one of them."""
     while True:
         first = 15_000 + _WORKER * _EACH + random.randrange(_EACH - count)
         with contextlib.ExitStack() as stack:

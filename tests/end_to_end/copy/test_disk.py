@@ -113,7 +113,7 @@ def test_a_target_that_appears_meanwhile(sides: Sides, image: Path) -> None:
     running.await_sent(MIB)
     sides.target.write_bytes(b"new work")
     done = running.end()
-    assert done.code == 15 and "created by somebody else" in done.error
+    assert done.code == 15 and "created by another program" in done.error
     assert content(sides.target) == b"new work"
 
 
