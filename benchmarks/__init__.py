@@ -1,1 +1,1 @@
-"""What the project claims about speed, and the runs it rests on: `python -m benchmarks --help`."""
+"""The project's claims about speed, and how they are measured: `python -m benchmarks --help`."""

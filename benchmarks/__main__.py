@@ -1,6 +1,6 @@
 """python -m benchmarks [NAME ...] [--repeat N] [--paper-repeat N]
 
-Runs the benchmarks (all, or those named), prints what was asked and what was reached, and writes every run to
+Runs the benchmarks (all, or those named), prints the targets and what was measured, and writes every run to
 benchmarks/results/NAME.json. `links` and `unlimited` need root.
 """
 
@@ -8,43 +8,68 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from typing import Any
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import ballast, difference, links, loopback, memory
+from benchmarks import difference, links, loopback, memory
+from benchmarks.setting import Setting
+from lab.errors import LabError
+from lab.measure import ballast, images
+from lab.measure.benchmark import NEEDED, execute
+from netem.errors import NetemError
+
+RESULTS = Path(__file__).resolve().parent / "results"
+BENCHMARKS = {
+    "loopback": loopback.benchmark,
+    "links": links.limited,
+    "unlimited": links.unlimited,
+    "difference": difference.benchmark,
+    "memory": memory.benchmark,
+}
 
 
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", help="loopback, links, unlimited, difference, memory")
+def main() -> int:
+    """Run the command line; return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help=", ".join(BENCHMARKS))
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--paper-repeat", type=int, help="runs of the paper's way (minutes each)")
+    parser.add_argument("--paper-repeat", type=int, help="repetitions of the paper's way (a minute each)")
+    parser.add_argument("--size", type=int, default=4096, help="of the image, MiB (the targets need 4096)")
+    parser.add_argument("--data", type=int, default=1000, help="of files in the image, MB (the targets need 1000)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for NAME.json")
     options = parser.parse_args()
-    repeat = options.repeat
-    all_of_them: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "loopback": lambda: loopback.run(repeat, options.paper_repeat or repeat),
-        "links": lambda: links.limited(repeat),
-        "unlimited": lambda: links.unlimited(repeat),
-        "difference": lambda: difference.run(repeat),
-        "memory": lambda: memory.run(repeat),
-    }
-    unknown = set(options.names) - set(all_of_them)
-    if unknown:
+    if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")
     table = Table(title="what was asked, what was reached", title_justify="left")
     for name, justify in (("figure", "left"), ("measured", "right"), ("asked", "left"), ("", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    with ballast.held():
-        for name in options.names or all_of_them:
-            print(name, flush=True)
-            for row in all_of_them[name]():
-                mark = "[green]reached" if row["reached"] else "[red]missed"
-                table.add_row(row["figure"], f"{row['value']:g}", row["asked"], mark)
+    try:
+        with ballast.held(NEEDED):
+            image = images.obtain(options.size << 20, options.data * 10**6, print)
+            for name in options.names or BENCHMARKS:
+                print(name, flush=True)
+                with ExitStack() as stack:
+                    folder = stack.enter_context(tempfile.TemporaryDirectory(dir=images.cache()))
+                    setting = Setting(image, Path(folder), stack, options.paper_repeat or options.repeat)
+                    for each in execute(BENCHMARKS[name](setting), options.repeat, options.results, _print):
+                        mark = "[green]reached" if each.reached else "[red]missed"
+                        table.add_row(each.figure, f"{each.value:g}", each.asked, mark)
+    except (LabError, NetemError) as error:
+        print(f"benchmarks: error: {error.message}" + (f" ({error.hint})" if error.hint else ""), file=sys.stderr)
+        return 1
     Console(highlight=False, width=None if sys.stdout.isatty() else 110).print(table)
+    return 0
 
 
-main()
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,115 +1,86 @@
-"""Over an emulated link between two network namespaces: a link of 200 Mbit/s, and one without a limit.
+"""Copies over an emulated link between two network namespaces: one of 200 Mbit/s, and one without a limit.
 
-The link floor is the bytes that the emulator saw (IP packets, both directions' larger one) over the rate. The
-far side is started through `ip netns exec`, so that what is measured is the engine; with ssh in front, about
-eight round trips more pass before it begins (the rows "ssh").
+The link floor is the bytes that the emulator counted (IP packets of the busier direction) over the rate. The far
+side is started through `ip netns exec`, so that the engine alone is measured; with ssh in front, about eight
+round trips more pass before it begins (the rows "ssh").
 """
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from benchmarks import images, measure
-from benchmarks.measure import XENPLUGIN, Run, copy, figure, median, timed
-from demo.remote import ALIAS, remote
+from benchmarks.setting import Setting, copy
+from lab.measure import sshd
+from lab.measure.benchmark import Benchmark, Case, Detail, Target, Trials, median
+from lab.measure.disk_hosts import XENPLUGIN
+from lab.measure.sshd import Sshd
 from netem.profile import Profile
 from netem.two_hosts import TwoHosts
 
-_RATE = 200_000_000
-_RTTS = (0.0, 0.060, 0.120, 0.200)
+_RATE = 200_000_000  # bit/s
+_RTTS = (0.0, 0.060, 0.120, 0.200)  # seconds
+_SSH = "ssh"
 
 
-def limited(repeat: int) -> list[dict[str, Any]]:
-    """200 Mbit/s at 0 to 200 ms."""
-    runs = _runs("200mbit", _RATE, _RTTS, repeat, {"ssh": []})
-    verdict = []
-    for rtt in _RTTS:
-        name = _name(rtt)
-        floor = median(runs[name], lambda r: r.wall / r.detail["floor"])
-        verdict.append(figure(f"time over link floor at {name}", floor, 1.15, "x"))
-    ratio = median(runs[_name(0.2)]) / median(runs[_name(0.0)])
-    verdict.append(figure("time at 200 ms over time at 0 ms", ratio, 1.15, "x"))
-    ratio = median(runs["200 ms, ssh"]) / median(runs["0 ms, ssh"])
-    verdict.append(figure("the same, started through ssh", ratio, 1.15, "x"))
-    measure.save("links", {"rate": _RATE, "repeat": repeat}, runs, verdict)
-    return verdict
-
-
-def unlimited(repeat: int) -> list[dict[str, Any]]:
-    """No rate limit, 0 and 200 ms."""
-    runs = _runs("unlimited", None, (0.0, 0.200), repeat, {"level 1": ["--level", "1"]})
-    ratio = median(runs[_name(0.2)]) / median(runs[_name(0.0)])
-    level1 = median(runs[f"{_name(0.2)}, level 1"]) / median(runs[f"{_name(0.0)}, level 1"])
-    verdict = [
-        figure("time at 200 ms over time at 0 ms, no rate limit", ratio, 1.5, "x"),
-        figure("the same at a fixed level 1", level1, 1.5, "x"),
+def limited(setting: Setting) -> Benchmark:
+    """Return the benchmark at 200 Mbit/s, 0 to 200 ms."""
+    cases = _cases(setting, _RATE, _RTTS, {_SSH: []})
+    names = [_name(rtt) for rtt in _RTTS]
+    targets = [Target(f"time over link floor at {name}", partial(_over_floor, name), 1.15) for name in names]
+    targets += [
+        Target("time at 200 ms over time at 0 ms", partial(_far_over_near, ""), 1.15),
+        Target("the same, started through ssh", partial(_far_over_near, _SSH), 1.15),
     ]
-    measure.save("unlimited", {"rate": None, "repeat": repeat}, runs, verdict)
-    return verdict
+    return Benchmark("links", {"rate": _RATE}, cases, targets)
 
 
-def _name(rtt: float) -> str:
-    return f"{rtt * 1000:.0f} ms"
+def unlimited(setting: Setting) -> Benchmark:
+    """Return the benchmark without a rate limit, 0 and 200 ms."""
+    cases = _cases(setting, None, (0.0, 0.200), {"level 1": ["--level", "1"]})
+    targets = [
+        Target("time at 200 ms over time at 0 ms, no rate limit", partial(_far_over_near, ""), 1.5),
+        Target("the same at a fixed level 1", partial(_far_over_near, "level 1"), 1.5),
+    ]
+    return Benchmark("unlimited", {"rate": None}, cases, targets)
 
 
-def _runs(
-    title: str, rate: int | None, rtts: tuple[float, ...], repeat: int, more: dict[str, list[str]]
-) -> dict[str, list[Run]]:
-    """`more`: a suffix of the way's name and its options; "ssh" starts the far side through ssh."""
-    image = images.image(4 * images.GIB, 10**9)
-    images.warm(image)
-    want = images.sha256(image)
-    runs: dict[str, list[Run]] = {}
-    with tempfile.TemporaryDirectory(dir=images.cache()) as name:
-        folder, target = Path(name), Path(name) / "arrived.img"
-        program = " ".join(XENPLUGIN)
-        with TwoHosts(Profile(rtt=0.0, rate_bits=rate)) as hosts:
-            far_host = remote(folder, hosts.b.address, 22, hosts.b.address, 22, print)
-            with far_host.serving(hosts.b.popen, lambda: hosts.b.call(far_host.listens)):
-                for _ in range(repeat):
-                    for rtt in rtts:
-                        hosts.change(Profile(rtt=rtt, rate_bits=rate))
-                        ways = {_name(rtt): ["-s", "ip netns exec"]}
-                        for suffix, options in more.items():
-                            shell = " ".join(far_host.shell) if suffix == "ssh" else "ip netns exec"
-                            ways[f"{_name(rtt)}, {suffix}"] = ["-s", shell, *options]
-                        for way, how in ways.items():
-                            far = ALIAS if "ssh" in way else hosts.b.name
-                            words = [*how, "--remote-program", program, str(image), f"{far}:{target}"]
-                            images.warm(image)
-                            before = _wire(hosts)
-                            run = timed(partial(_in, hosts, words))
-                            wire = _wire(hosts) - before
-                            if images.sha256(target) != want:
-                                raise SystemExit("benchmarks: what arrived is not the image")
-                            target.unlink()
-                            stats = hosts.stats()
-                            run.detail["link_bytes"] = wire
-                            run.detail["lateness"] = stats["a_to_b"]["lateness"]
-                            if rate:
-                                run.detail["floor"] = wire * 8 / rate
-                            runs.setdefault(way, []).append(run)
-                            _show(title, way, run)
-    return runs
+def _name(rtt: float, suffix: str = "") -> str:
+    return f"{rtt * 1000:.0f} ms" + (f", {suffix}" if suffix else "")
 
 
-def _in(hosts: TwoHosts, words: list[str]) -> dict[str, Any]:
-    return copy(words, prefix=hosts.a.command([]))
+def _over_floor(name: str, trials: Trials) -> float:
+    return median(trials[name], lambda trial: trial.wall / trial.detail["floor"])
 
 
-def _wire(hosts: TwoHosts) -> int:
-    stats = hosts.stats()
-    return int(max(stats["a_to_b"]["bytes"], stats["b_to_a"]["bytes"]))
+def _far_over_near(suffix: str, trials: Trials) -> float:
+    return median(trials[_name(0.2, suffix)]) / median(trials[_name(0.0, suffix)])
 
 
-def _show(title: str, way: str, run: Run) -> None:
-    detail = run.detail
-    floor = f"  {run.wall / detail['floor']:.3f} of floor" if "floor" in detail else ""
-    print(
-        f"  {title} {way:<12} {run.wall:7.2f} s  {detail['bytes_wire'] / 1e6:6.0f} MB  level {detail['level']}"
-        f"  {detail['streams']} streams{floor}  steal {run.steal:4.0%}",
-        flush=True,
-    )
+def _cases(
+    setting: Setting, rate: int | None, rtts: Sequence[float], variants: Mapping[str, Sequence[str]]
+) -> list[Case]:
+    """Return a case for each RTT, and for each of `variants`: the suffix of its name, and its options."""
+    hosts = setting.stack.enter_context(TwoHosts(Profile(rtt=0.0, rate_bits=rate)))
+    server = Sshd(hosts.b.popen, hosts.b.address, setting.folder / "ssh")
+    setting.stack.callback(server.close)
+    made = []
+    for rtt in rtts:
+        for suffix, options in {"": (), **variants}.items():
+            shell, far = "ip netns exec", hosts.b.name
+            if suffix == _SSH:
+                shell, far = " ".join(server.shell), sshd.NAME
+            words = ["-s", shell, *options, "--remote-program", " ".join(XENPLUGIN)]
+            words += [str(setting.image.path), f"{far}:{setting.arrived}"]
+            work = partial(_copy, hosts, words, rate)
+            prepare = partial(hosts.change, Profile(rtt=rtt, rate_bits=rate))
+            made.append(Case(_name(rtt, suffix), setting.image, work, setting.arrived, prepare))
+    return made
+
+
+def _copy(hosts: TwoHosts, words: Sequence[str], rate: int | None) -> Detail:
+    result = copy(words, prefix=hosts.a.command([]))
+    stats = hosts.stats()  # from zero at the change before this run
+    wire = int(max(stats["a_to_b"]["bytes"], stats["b_to_a"]["bytes"]))
+    floor = {"floor": wire * 8 / rate} if rate else {}
+    return {**result, "link_bytes": wire, "lateness": stats["a_to_b"]["lateness"], **floor}

@@ -1,26 +1,26 @@
-"""On one machine: a 4 GiB image with 1 GB of data, the paper's way, zstd over ssh, and ours.
+"""Copies on one machine: a 4 GiB image with 1 GB of data by the paper's way, by zstd over ssh, and by xenplugin.
 
-The paper's way is step after step: gzip, openssl enc, scp, openssl enc -d, gunzip. CPU: ours against the sum
-of its codec calls (zero scan, digest, zstd, seal; open, unpack, digest) on one thread, nothing around them; and
-against these with the system calls that no copy can do without (read, send, receive, write, read back).
+CPU time: xenplugin's against the sum of its codec calls (zero scan, digest, zstd, seal; open, unpack, digest) on
+one thread with nothing around them, and against these with the system calls that no copy can do without (read,
+send, receive, write, read back).
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from benchmarks import images, measure
-from benchmarks.measure import Run, copy, figure, median, timed
-from demo.remote import Remote, free_port
+from benchmarks.setting import Setting, copy
+from lab.measure.benchmark import Benchmark, Case, Detail, Target, Trials, median
+from lab.measure.disk_hosts import DiskHosts
+from lab.measure.ways import WAYS, zstd
 from xenplugin.codec.compress import Packer, Unpacker
 from xenplugin.codec.seal import Keys, cipher_named, new_secret
 from xenplugin.geometry import CHUNK
@@ -33,91 +33,56 @@ from xenplugin.wire.preamble import Carrier, Preamble
 _LEVEL = 1
 
 
-def run(repeat: int, paper_repeat: int) -> list[dict[str, Any]]:
-    """Raises SystemExit if a way fails."""
-    image = images.image(4 * images.GIB, 10**9)
-    images.warm(image)
-    names = ("paper", "zstd over ssh", "ours", "ours level 1", "calls alone")
-    runs: dict[str, list[Run]] = {name: [] for name in names}
-    want = images.sha256(image)
-    with tempfile.TemporaryDirectory(dir=images.cache()) as where:
-        folder = Path(where)
-        port = free_port()
-        far = Remote(folder, "127.0.0.1", port)
-        with far.serving(subprocess.Popen, far.listens):
-            target = folder / "arrived.img"
-            for turn in range(repeat):
-                ways = {
-                    "ours": lambda: copy([str(image), str(target)]),
-                    "ours level 1": lambda: copy(["--level", str(_LEVEL), str(image), str(target)]),
-                    "zstd over ssh": lambda: _zstd(far, image, target),
-                    "calls alone": lambda: _alone(image, folder),
-                }
-                if turn < paper_repeat:
-                    ways["paper"] = lambda: _paper(far, image, folder, target)
-                for way, work in ways.items():
-                    os.sync()
-                    images.warm(image)
-                    run = timed(work)
-                    if way == "calls alone":
-                        run.cpu = run.detail["codec"] + run.detail["system"]
-                    elif images.sha256(target) != want:
-                        raise SystemExit(f"benchmarks: {way}: what arrived is not the image")
-                    target.unlink(missing_ok=True)
-                    runs[way].append(run)
-                    figures = f"{run.wall:8.2f} s  cpu {run.cpu:7.2f} s  steal {run.steal:4.0%}"
-                    print(f"  {way:<14} {figures}", flush=True)
-    ours = median(runs["ours"])
-    level1 = median(runs["ours level 1"], lambda r: r.cpu)
-    codec = median(runs["calls alone"], lambda r: r.detail["codec"])
-    calls = median(runs["calls alone"], lambda r: r.cpu)
-    verdict = [
-        figure("sooner than the paper's way", median(runs["paper"]) / ours, 25, "x", more=True),
-        figure("sooner than zstd -1 | ssh | zstd -d", median(runs["zstd over ssh"]) / ours, 4, "x", more=True),
-        figure("CPU at level 1 over its codec calls alone", level1 / codec, 1.15, "x"),
-        figure("CPU at level 1 over its codec and system calls alone", level1 / calls, 1.15, "x"),
-    ]
-    measure.save("loopback", {"image": image.name, "repeat": repeat}, runs, verdict)
-    return verdict
+def benchmark(setting: Setting) -> Benchmark:
+    """Return the benchmark."""
+    image, folder, target = setting.image, setting.folder, setting.arrived
+    port = _free_port()
+    popen = subprocess.Popen
+    hosts = setting.stack.enter_context(DiskHosts(folder, image.path, popen, popen, "127.0.0.1", port))
+    hosts.arrived = str(target)
+    names = [str(image.path), str(target)]
+    cases = (
+        Case("ours", image, partial(copy, names), target),
+        Case("ours level 1", image, partial(copy, ["--level", str(_LEVEL), *names]), target),
+        Case("zstd over ssh", image, partial(_zstd, hosts), target),
+        Case("calls alone", image, partial(_alone, image.path, folder)),
+        Case("paper", image, partial(_paper, hosts), target, repeat=setting.slow_repeat),
+    )
+    targets = (
+        Target("sooner than the paper's way", partial(_sooner_than, "paper"), 25, least=True),
+        Target("sooner than zstd -1 | ssh | zstd -d", partial(_sooner_than, "zstd over ssh"), 4, least=True),
+        Target("CPU at level 1 over its codec calls alone", partial(_cpu_over, "codec"), 1.15),
+        Target("CPU at level 1 over its codec and system calls alone", partial(_cpu_over, "cpu"), 1.15),
+    )
+    return Benchmark("loopback", {"image": image.path.name}, cases, targets)
 
 
-def _zstd(far: Remote, image: Path, target: Path) -> dict[str, Any]:
-    with image.open("rb") as source:
-        pack = subprocess.Popen(["zstd", "-q", "-1", "-c"], stdin=source, stdout=subprocess.PIPE)
-        command = f"zstd -q -d --sparse -f -o {target}"
-        subprocess.run(far.run(command), stdin=pack.stdout, check=True)
-        assert pack.stdout is not None
-        pack.stdout.close()
-        pack.wait()
+def _sooner_than(other: str, trials: Trials) -> float:
+    return median(trials[other]) / median(trials["ours"])
+
+
+def _cpu_over(calls: str, trials: Trials) -> float:
+    alone = median(trials["calls alone"], lambda trial: trial.detail[calls])
+    return median(trials["ours level 1"], lambda trial: trial.cpu) / alone
+
+
+def _zstd(hosts: DiskHosts) -> Detail:
+    zstd.copy(hosts, threads=1)
     return {}
 
 
-def _paper(far: Remote, image: Path, folder: Path, target: Path) -> dict[str, Any]:
-    key = folder / "key"
-    key.write_text(secrets.token_hex(16))
-    packed, sealed, arrived = folder / "p.gz", folder / "p.enc", folder / "q.enc"
-    openssl = ["openssl", "enc", "-aes-128-cbc", "-pbkdf2", "-pass", f"file:{key}"]
-    phases: dict[str, float] = {}
-
-    def step(name: str, words: list[str], stdin: Path | None = None, stdout: Path | None = None) -> None:
-        start = time.monotonic()
-        with open(stdin or os.devnull, "rb") as source, open(stdout or os.devnull, "wb") as sink:
-            subprocess.run(words, stdin=source, stdout=sink, check=True)
-        phases[name] = round(time.monotonic() - start, 2)
-
-    step("compress", ["gzip", "-c"], image, packed)
-    step("encrypt", [*openssl, "-in", str(packed), "-out", str(sealed)])
-    step("scp", far.copy(sealed, arrived))
-    step("decrypt", [*openssl, "-d", "-in", str(arrived), "-out", str(packed)])
-    step("decompress", ["gunzip", "-c"], packed, target)
-    for path in (packed, sealed, arrived):
-        path.unlink()
-    return {"phases": phases}
+def _paper(hosts: DiskHosts) -> Detail:
+    WAYS["paper-partial"].run(hosts)
+    # Without the exchange of the key before, and the comparison of the disks afterwards.
+    return {"phases": dict(hosts.figures.phases), "wall": hosts.figures.seconds}
 
 
-def _alone(image: Path, folder: Path) -> dict[str, Any]:
-    """CPU seconds of one copy's calls at _LEVEL on one thread, with nothing between them: `codec` (zero scan,
-    digest, zstd, seal, open, unpack, digest) and `system` (read, send, receive, write, read back)."""
+def _alone(image: Path, folder: Path) -> Detail:
+    """Return the CPU seconds of one copy's calls at _LEVEL on one thread, with nothing between them.
+
+    `codec`: zero scan, digest, zstd, seal, open, unpack, digest. `system`: read, send, receive, write, read back.
+    `cpu`: both.
+    """
     packer, unpacker = Packer(), Unpacker()
     cipher = cipher_named(None)
     preamble = Preamble(cipher, Carrier.FILE, 0, bytes(16), os.urandom(32))
@@ -151,12 +116,12 @@ def _alone(image: Path, folder: Path) -> dict[str, Any]:
                     os.preadv(file.fileno(), [back.view], index * CHUNK)
                 codec += coded - read
                 system += read - began + time.thread_time() - coded
-    return {"codec": round(codec, 3), "system": round(system, 3)}
+    return {"codec": round(codec, 3), "system": round(system, 3), "cpu": codec + system}
 
 
 @contextmanager
 def _connected() -> Iterator[Callable[[memoryview], None]]:
-    """A TCP connection over loopback, and what sends bytes through it and takes them out again."""
+    """Yield a function that sends bytes through a TCP connection over loopback and receives them again."""
     space = bytearray(64 << 10)
     with socket.create_server(("127.0.0.1", 0)) as door, socket.create_connection(door.getsockname()) as here:
         there = door.accept()[0]
@@ -171,3 +136,10 @@ def _connected() -> Iterator[Callable[[memoryview], None]]:
 
         with there:
             yield carry
+
+
+def _free_port() -> int:
+    """Return a TCP port of the loopback address that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from benchmarks import images, measure
-from benchmarks.measure import FAR, Run, copy, figure, median, timed
+from benchmarks.setting import FAR, Setting, copy
+from lab.hosts.image import ext4
+from lab.measure.benchmark import Benchmark, Case, Target, Trials, median
+from lab.measure.images import Image
 
-_LIMIT = 256 << 20
+_LARGE = 1 << 40  # bytes
 
 
-def run(repeat: int) -> list[dict[str, Any]]:
-    """Raises SystemExit if a copy fails."""
-    small = images.image(4 * images.GIB, 10**9)
-    large = images.stretched(small, 1024 * images.GIB)
+def benchmark(setting: Setting) -> Benchmark:
+    """Return the benchmark."""
     full = ["-s", "", "--streams", "32", "--rate", "400mbit"]
-    runs: dict[str, list[Run]] = {}
-    with tempfile.TemporaryDirectory(dir=images.cache()) as folder:
-        target = Path(folder) / "arrived.img"
-        for _ in range(repeat):
-            for way, image, options in (
-                ("4 GiB", small, []),
-                ("1 TiB", large, []),
-                ("1 TiB, full queue", large, full),
-                ("1 TiB, full queue, stored", large, [*full, "--level", "store"]),
-            ):
-                images.warm(image)
-                where = f"{FAR}:{target}" if options else str(target)
-                run = timed(partial(copy, [*options, str(image), where]))
-                target.unlink()
-                runs.setdefault(way, []).append(run)
-                peak = run.detail["peak"] / 2**20
-                print(f"  {way:<30} {run.wall:6.2f} s  peak {peak:4.0f} MiB  steal {run.steal:4.0%}", flush=True)
-    verdict = [
-        figure(f"peak memory in MiB, {way}", max(r.detail["peak"] for r in runs[way]) / 2**20, _LIMIT >> 20, "")
-        for way in runs
+    small, large, target = setting.image, _stretched(setting), setting.arrived
+
+    def case(name: str, image: Image, options: Sequence[str] = ()) -> Case:
+        where = f"{FAR}:{target}" if options else str(target)
+        # The content of 1 TiB is not compared: reading it takes many times as long as the copy.
+        arrived = target if image is small else None
+        prepare = partial(target.unlink, missing_ok=True)
+        return Case(name, image, partial(copy, [*options, str(image.path), where]), arrived, prepare)
+
+    cases = (
+        case("4 GiB", small),
+        case("1 TiB", large),
+        case("1 TiB, full queue", large, full),
+        case("1 TiB, full queue, stored", large, [*full, "--level", "store"]),
+    )
+
+    targets = [
+        *(Target(f"peak memory in MiB, {each.name}", partial(_peak, each.name), 256, "") for each in cases),
+        Target("time of 1 TiB over time of 4 GiB, same data", _large_over_small, 1.3),
     ]
-    ratio = median(runs["1 TiB"]) / median(runs["4 GiB"])
-    verdict.append(figure("time of 1 TiB over time of 4 GiB, same data", ratio, 1.3, "x"))
-    measure.save("memory", {"repeat": repeat}, runs, verdict)
-    return verdict
+    return Benchmark("memory", {}, cases, targets)
+
+
+def _peak(name: str, trials: Trials) -> float:
+    return max(float(trial.detail["peak"]) for trial in trials[name]) / 2**20
+
+
+def _large_over_small(trials: Trials) -> float:
+    return median(trials["1 TiB"]) / median(trials["4 GiB"])
+
+
+def _stretched(setting: Setting) -> Image:
+    """Return the same content in a sparse image of 1 TiB."""
+    wide = setting.folder / "wide.img"
+    ext4.copy_sparse(setting.image.path, wide)
+    os.truncate(wide, _LARGE)
+    return replace(setting.image, path=wide, size=_LARGE)

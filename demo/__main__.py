@@ -17,12 +17,13 @@ from rich.text import Text
 
 from demo import DemoError, facts, page
 from demo.bench import Bench, Look, Outcome
-from demo.image import Image, cache, obtain, sha256sum
+from demo.image import Image, cache, obtain
 from demo.process import adopt_orphans
 from demo.screen import Terminal
-from demo.ways import all_ways, change, ours_again
+from demo.ways import all_ways, change, ours
 from demo.wire import Proof, looker, prove
 from demo.world import World, link_profile, world
+from lab.errors import LabError
 from netem.errors import NetemError
 from netem.profile import Profile
 from netem.signals import SigtermGuard, signals_wait
@@ -47,7 +48,8 @@ def main() -> int:
         terminal.console.show_cursor()
         print("demo: error: stopped; nothing is left behind", file=sys.stderr)
         return 130
-    except NetemError as error:
+    except (NetemError, LabError) as error:
+        terminal.console.show_cursor()
         print(f"demo: error: {error}" + (f" ({error.hint})" if error.hint else ""), file=sys.stderr)
         return 2
     except OSError as error:
@@ -62,7 +64,7 @@ def _run(terminal: Terminal) -> int:
     image = obtain(terminal.say)
     folder = Path(mkdtemp(prefix=f"run-{os.getpid()}-", dir=cache()))
     try:
-        with world(profile, folder) as hosts:
+        with world(profile) as hosts:
             terminal.facts(image, hosts)
             bench = Bench(hosts, image, folder, terminal)
             outcomes, proof = _compare(terminal, bench)
@@ -94,8 +96,7 @@ def _difference(terminal: Terminal, bench: Bench, look: Look) -> Outcome:
     """Copy a changed image onto its old copy, which the last way left on host b."""
     again = Outcome("xenplugin, again", "xenplugin copy of the changed image", key="xenplugin-again", extra=True)
     terminal.head(again)
-    changed = change(bench)
-    return bench.run(again, ours_again(changed), expected=sha256sum(changed), look=look)
+    return bench.run(again, ours, changed=change(bench), look=look)
 
 
 def _show(

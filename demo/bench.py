@@ -1,33 +1,30 @@
-"""How a way is measured: the same for each, so that their numbers can be laid side by side.
+"""How a way is measured: alike for all of them, so that their numbers can be compared.
 
-Before: the image is read once (it is in the page cache for every way), the disks are quiet, a fresh sshd
-listens, the emulator's counters stand at zero, the packets are recorded. During: wall time of each phase.
-After: CPU time of both sides, bytes on the wire, sha256sum of what arrived; then it is deleted.
+Before: the image is read once, so it is in the page cache for every way; the disks are synced; a fresh sshd
+listens; the emulator's counters are at zero; packets are recorded. During: wall time of each phase. After: CPU
+time of both hosts, bytes on the wire, the SHA-256 of what arrived; then that is deleted.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any
 
-from demo import DemoError
-from demo.image import Image, sha256sum
-from demo.process import Opener, allocated, cpu_seconds, pipeline
+from demo.hosts import DemoHosts, Screen
+from demo.image import Image
 from demo.world import Traffic, World
+from lab.measure import images
 from lab.verify.judge.finding import Finding
-from netem.emulator.stats import Steal
-
-_READ = 1 << 22
 
 
 @dataclass
 class Outcome:
-    """What came of one way. Seconds and bytes; `whole`: sha256 is that of the source."""
+    """The result of one way. Seconds and bytes; `whole`: what arrived has the SHA-256 of the source."""
 
     title: str
     words: str
@@ -55,68 +52,59 @@ class Outcome:
         return self.key.startswith("xenplugin")
 
 
+#: Moves the disk once; returns what the program reports of it, if anything.
+Copy = Callable[[DemoHosts], dict[str, Any]]
 Look = Callable[[Path, Outcome], None]
 
 
-class Bar(Protocol):
-    """One bar on the screen; both in bytes."""
+@dataclass(frozen=True)
+class Changed:
+    """Another disk than the image: a file, its SHA-256, and how many of its bytes differ from the image's."""
 
-    def update(self, done: int, wire: int) -> None:
-        """So far."""
-
-    def finish(self, done: int, wire: int) -> None:
-        """At the end."""
-
-
-class Screen(Protocol):
-    """What the bench tells of its progress."""
-
-    def bar(self, name: str, total: int) -> Any:
-        """A context manager that gives a Bar."""
+    path: Path
+    sha256: str
+    amount: int
 
 
 class Bench:
-    """One run's folders, image and world. `here` is host a's folder, `there` host b's."""
+    """The world, the image, and folders for a run: `here` is host a's, `there` host b's."""
 
     def __init__(self, world: World, image: Image, folder: Path, screen: Screen) -> None:
         self.world = world
         self.image = image
         self.screen = screen
+        self.folder = folder
         self.here, self.there = folder / "a", folder / "b"
         self.arrived = self.there / "disk.img"
         self.capture = folder / "capture.pcap"
         for path in (self.here, self.there):
             path.mkdir(exist_ok=True)
-        self.outcome = Outcome("", "")  # of the way that is running
 
     def run(
         self,
         outcome: Outcome,
-        way: Callable[[Bench], None],
+        copy: Copy,
         *,
-        expected: str = "",
+        changed: Changed | None = None,
         keep: bool = False,
         look: Look | None = None,
     ) -> Outcome:
-        """Measure `way` and fill in `outcome`; raises DemoError if a command fails.
+        """Measure `copy` and complete `outcome`; raises LabError if a command fails.
 
-        expected: sha256 of what must arrive, if it is not the image's own. keep: leave what arrived where it
-        is. look: what is done with the capture, which is deleted then.
+        changed: what is moved in place of the image. keep: do not delete what arrived. look: called with the
+        capture, which is then deleted.
         """
-        warm(self.image.path)
+        images.warm(self.image.path)
         os.sync()
-        self.outcome = outcome
+        source, amount = (changed.path, changed.amount) if changed else (None, 0)
+        hosts = DemoHosts(self.world, self.image, self.folder, self.screen, source, amount)
         with self._recording(outcome, look):
-            self.world.reset()
-            steal = Steal()
-            at_start = cpu_seconds()
-            with self.world.serving():
-                way(self)
-                outcome.traffic = self.world.traffic()
-                outcome.steal = steal.as_dict()["share"]
-                at_end = cpu_seconds()
-            outcome.cpu_here, outcome.cpu_there = at_end - at_start, cpu_seconds() - at_end
-        outcome.whole = sha256sum(self.arrived) == (expected or self.image.sha256)
+            with hosts:
+                outcome.detail = copy(hosts)
+        outcome.phases = list(hosts.figures.phases.items())
+        outcome.traffic, outcome.steal = hosts.traffic, hosts.steal
+        outcome.cpu_here, outcome.cpu_there = hosts.cpu_here, hosts.cpu_there
+        outcome.whole = images.sha256(self.arrived) == (changed.sha256 if changed else self.image.sha256)
         if not keep:
             self.clear()
         os.sync()
@@ -133,50 +121,8 @@ class Bench:
         look(self.capture, outcome)
         self.capture.unlink()
 
-    def phase(
-        self,
-        name: str,
-        *commands: Sequence[str],
-        total: int,
-        done: Callable[[], int] | None = None,
-        stdin: IO[Any] | None = None,
-        stdout: IO[Any] | None = None,
-        opener: Opener | None = None,
-    ) -> None:
-        """One phase of the way: a pipeline on host a, shown as a bar and timed.
-
-        `done` gives the bytes of `total` that are through; without it, what host b's folder holds.
-        """
-        arrived = done or (lambda: allocated(self.there))
-        before = self.world.carried()
-        with self.screen.bar(name, total) as bar:
-
-            def watch() -> None:
-                bar.update(arrived(), self.world.carried() - before)
-
-            run = [(opener or self.world.here, words) for words in commands]
-            taken = pipeline(run, stdin=stdin, stdout=stdout, watch=watch)
-            bar.finish(total, self.world.carried() - before)
-        self.outcome.phases.append((name, taken))
-
     def clear(self) -> None:
         """Empty both hosts' folders."""
         for folder in (self.here, self.there):
             for path in folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def warm(path: Path) -> None:
-    """Read a file once, so that it is in the page cache if that has room. Raises DemoError."""
-    room = bytearray(_READ)
-    try:
-        with path.open("rb", buffering=0) as file:
-            while file.readinto(room):
-                pass
-    except OSError as error:
-        raise DemoError(f"{path}: {error.strerror}") from error
-
-
-def position(file: IO[Any]) -> Callable[[], int]:
-    """How far the child that inherited `file` has read it: parent and child share one offset."""
-    return lambda: os.lseek(file.fileno(), 0, os.SEEK_CUR)

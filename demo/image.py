@@ -1,10 +1,10 @@
-"""The disk image that is moved: a real Debian on ext4, without a partition table, mostly holes.
+"""The disk image that the demo moves: Debian on ext4, without a partition table, mostly holes.
 
-The strategy: the recipe is hashed, and the image is kept in the user's cache under that name. It is built in
-a directory beside the cache's entries and renamed into place when it is whole, so a build that is interrupted
-leaves only a directory that the next build removes. mmdebstrap runs in mount and process namespaces of its
-own: what it mounts in the tree, or starts there, can never be there when the tree is deleted. Canaries (see
-lab.verify.content.canary) are planted in files; where they came to lie in the image is kept with it.
+Strategy: the recipe is hashed, and the image is kept in the user's cache under that name. It is built in a
+directory beside the cache's entries and renamed when it is complete, so an interrupted build leaves only a
+directory, which the next build removes. mmdebstrap runs in mount and process namespaces of its own, so nothing
+that it mounts or starts in the tree is left when the tree is deleted. Canaries (lab.verify.content.canary) are
+planted in files; their offsets in the image are kept with it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from demo import DemoError
-from demo.process import output, pipeline
+from lab.errors import LabError
+from lab.hosts.image import ext4
+from lab.measure import images
 from lab.verify.content.canary import make_canaries
 from netem.user_namespace import mapped_user
 
 SIZE = 2 << 30  # bytes, of the image
 _VERSION = 1  # to be raised when what is built changes without one of the following
+_USR = Path("/usr")
 _SUITE = "bookworm"
 _PACKAGES = "openssh-server,python3,nginx-light,git,linux-image-cloud-amd64"
 _TREE = 480_000_000  # bytes, of a tree that is taken from /usr
@@ -40,7 +43,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Image:
-    """A disk image and what is known of it. Sizes in bytes; `canary_at` is each canary's first offset."""
+    """A disk image. Sizes in bytes; `canary_at`: the first offset of each canary."""
 
     path: Path
     content: str
@@ -52,7 +55,7 @@ class Image:
 
 
 def cache() -> Path:
-    """Where images are kept. Raises DemoError if it cannot be made or has no room."""
+    """Return the folder where images are kept. Raises DemoError if it cannot be made or has no room."""
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xenplugin"
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -65,7 +68,7 @@ def cache() -> Path:
 
 
 def obtain(say: Say) -> Image:
-    """The image, from the cache or newly built; `say` is told what goes on. Raises DemoError."""
+    """Return the image, from the cache or newly built; `say` shows progress. Raises DemoError."""
     home = cache()
     _remove_ruins(home)
     if os.geteuid() != 0 or mapped_user() is not None:
@@ -94,10 +97,10 @@ def _cached_or_built(home: Path, kind: str, say: Say, why: str) -> Image:
         _build(work, kind, key, say)
         try:
             work.rename(entry)
-        except OSError:  # somebody else was faster; theirs is the same
+        except OSError:  # another build was faster; its image is the same
             if not entry.is_dir():
                 raise
-    except OSError as error:
+    except (OSError, LabError) as error:
         raise DemoError(f"building the image: {error}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -105,7 +108,7 @@ def _cached_or_built(home: Path, kind: str, say: Say, why: str) -> Image:
 
 
 def _remove_ruins(home: Path) -> None:
-    """Directories of builds and runs whose process is gone."""
+    """Remove the directories of builds and runs whose process has ended."""
     for path in [*home.glob("building-*"), *home.glob("run-*")]:
         pid = path.name.split("-")[1]
         if not Path(f"/proc/{pid}").exists():
@@ -118,7 +121,7 @@ def _load(entry: Path) -> Image:
         about["canaries"] = [text.encode() for text in about["canaries"]]
         image = Image(path=entry / "disk.img", **about)
         if image.path.stat().st_size != image.size:
-            raise ValueError("its size is not what it was")
+            raise ValueError("its size has changed")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DemoError(f"{entry} cannot be used ({error}): delete it and start again") from error
     return image
@@ -138,12 +141,8 @@ def _build(work: Path, kind: str, key: str, say: Say) -> None:
         file.truncate(SIZE)
     say("packing it as ext4")
     options = f"hash_seed={_UUID},lazy_itable_init=1,lazy_journal_init=1"
-    # Debian keeps it in /sbin, which is not in everybody's PATH.
-    mkfs = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if mkfs is None:
-        raise DemoError("mkfs.ext4 is not installed (package e2fsprogs)")
-    words = [mkfs, "-q", "-F", "-U", _UUID, "-L", "demo", "-E", options, "-d", str(tree), str(disk)]
-    pipeline([(_with_epoch, words)])
+    words = [ext4.mkfs(), "-q", "-F", "-U", _UUID, "-L", "demo", "-E", options, "-d", str(tree), str(disk)]
+    _run(words)
     shutil.rmtree(tree)
     say("hashing it")
     about = Image(
@@ -151,7 +150,7 @@ def _build(work: Path, kind: str, key: str, say: Say) -> None:
         content,
         SIZE,
         disk.stat().st_blocks * 512,
-        sha256sum(disk),
+        images.sha256(disk),
         canaries,
         list(_find(disk, canaries)),
     )
@@ -161,57 +160,40 @@ def _build(work: Path, kind: str, key: str, say: Say) -> None:
     os.sync()
 
 
-def _with_epoch(words: list[str], **kwargs: object) -> subprocess.Popen[bytes]:
+def _run(words: list[str]) -> None:
+    """Run a command at the image's own time. Raises DemoError with its last line."""
     times = {"SOURCE_DATE_EPOCH": _EPOCH, "E2FSPROGS_FAKE_TIME": _EPOCH}
-    return subprocess.Popen(words, env=os.environ | times, **kwargs)  # type: ignore[call-overload,no-any-return]
+    null = subprocess.DEVNULL
+    done = subprocess.run(words, env=os.environ | times, stdin=null, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        raise DemoError(f"{Path(words[0]).name}: {lines[-1] if lines else f'exit code {done.returncode}'}")
 
 
 def _debootstrap(tree: Path, say: Say) -> None:
     say("fetching Debian 12 (mmdebstrap): once, half a minute on a fast line")
     words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
     words += ["mmdebstrap", "--quiet", "--mode=root", "--variant=important", f"--include={_PACKAGES}"]
-    pipeline([(_with_epoch, [*words, _SUITE, str(tree)])])
+    _run([*words, _SUITE, str(tree)])
 
 
 def _take_from_usr(tree: Path, say: Say) -> None:
-    """About 500 MB of /usr. Files in the order of a hash of their path: every part of it is represented."""
     say("copying files of /usr")
     (tree / "root").mkdir(parents=True)
-    taken = 0
-    for path in sorted(_files(Path("/usr")), key=lambda path: hashlib.sha256(os.fsencode(path)).digest()):
-        if taken > _TREE:
-            return
-        try:
-            length = path.stat().st_size
-            if not 0 < length <= _LARGEST:
-                continue
-            target = tree / path.relative_to("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
-            taken += length
-        except OSError:  # not for us to read, or gone
-            continue
-
-
-def _files(top: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(top):
-        for name in names:
-            path = Path(folder, name)
-            if path.is_file() and not path.is_symlink():
-                yield path
+    images.copy_files(_USR, tree / "usr", _TREE, _LARGEST)
 
 
 def _plant(tree: Path, canaries: list[bytes]) -> None:
-    """A letter with each canary, and a log in which all of them appear now and then."""
+    """Write a letter with each canary, and a log in which each appears now and then."""
     home = tree / "root" / "secrets"
     home.mkdir(parents=True)
-    chance = random.Random(7)
+    noise = random.Random(7)
     for number, canary in enumerate(canaries):
         (home / f"letter-{number}.txt").write_bytes(b"The password is " + canary + b". Tell nobody.\n")
     lines = []
     for number in range(40_000):
         canary = canaries[number // 1000 % len(canaries)] if number % 1000 == 500 else b""
-        code = chance.randrange(16**8)
+        code = noise.randrange(16**8)
         lines.append(b"%06d session %08x opened for user root %s\n" % (number, code, canary))
     (home / "log").write_bytes(b"".join(lines))
 
@@ -223,8 +205,3 @@ def _find(disk: Path, canaries: list[bytes]) -> Iterator[int]:
             if at < 0:
                 raise DemoError("a canary is not in the image: mkfs.ext4 lost it")
             yield at
-
-
-def sha256sum(path: Path) -> str:
-    """What the program sha256sum says of a file. Raises DemoError."""
-    return output(["sha256sum", str(path)]).split()[0].removeprefix("\\")

@@ -1,7 +1,7 @@
-"""What the newcomer sees in the terminal: who and where, a bar for each phase, one table at the end.
+"""The demo's terminal output: what is moved and where, a bar for each phase, one table at the end.
 
-On a terminal the bars move; into a file or a pipe goes one line for each phase that is through. The table is
-made to fit 80 columns, and gains a picture of the times where there is room for one.
+On a terminal the bars move; a file or a pipe gets one line for each finished phase. The table fits 80 columns,
+and has a picture of the times if there is room for one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GOOD, BAD, FAINT, OURS = "green", "bold red", "dim", "bold cyan"
 
 
 class _Bar:
-    """A bar of rich; keeps the rate over the last seconds."""
+    """A progress bar, with the rate of the last seconds."""
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress = progress
@@ -39,13 +39,13 @@ class _Bar:
         self._last: list[tuple[float, int]] = []
 
     def update(self, done: int, wire: int) -> None:
-        """`done` bytes are through, `wire` bytes were carried by the link so far."""
+        """Show that `done` bytes are done, and that the link carried `wire` bytes so far."""
         now = time.monotonic()
         self._last = [entry for entry in self._last if entry[0] > now - 2] + [(now, wire)]
         self._show(done, wire - self._last[0][1], now - self._last[0][0])
 
     def finish(self, done: int, wire: int) -> None:
-        """It is through; what stays is the mean rate."""
+        """Show the end, with the mean rate."""
         self._show(done, wire, time.monotonic() - self._started)
 
     def _show(self, done: int, carried: int, span: float) -> None:
@@ -56,17 +56,17 @@ class _Bar:
 
 
 class Terminal:
-    """The console of a run (a `bench.Screen`)."""
+    """The console of a run (a `hosts.Screen`)."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
 
     def say(self, text: str, style: str = FAINT) -> None:
-        """One line under what is going on."""
+        """Print one line."""
         self.console.print(Padding(Text(text, style), (0, 2), expand=False))
 
     def title(self, link: str) -> None:
-        """The first thing that is seen."""
+        """Print the title."""
         words = Text.assemble(
             ("xenplugin", OURS),
             f"  a guest's disk over a long link\n{link}\n",
@@ -76,19 +76,19 @@ class Terminal:
         self.console.print(Panel(words, box=box.ROUNDED, border_style="cyan", expand=False, padding=(0, 2)))
 
     def facts(self, image: Image, world: World) -> None:
-        """What is moved, and between what."""
+        """Print what is moved, and between which hosts."""
         used = f"{image.size / 2**30:.0f} GiB, {size(image.allocated)} in use"
         self.console.print(f"  image  {image.content} on ext4, {used}\n  hosts  {world.kind}\n")
 
     def head(self, outcome: Outcome) -> None:
-        """A way begins."""
+        """Print the head of a way."""
         self.console.print(Text.assemble((f"  {outcome.title}", "bold"), ("  " + outcome.words, FAINT)))
         if outcome.left_out:
             self.say(f"  left out: {outcome.left_out}", "yellow")
 
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[_Bar]:
-        """A bar while the block runs; it stays, full, when it is through."""
+        """Show a bar while the block runs; it stays, full, afterwards."""
         columns = (
             TextColumn("    {task.description:<11}"),
             BarColumn(30, style="bright_black", complete_style="cyan", finished_style="green"),
@@ -105,7 +105,7 @@ class Terminal:
             self.say(f"  {name:<12} {seconds(time.perf_counter() - started):>8}", "")
 
     def table(self, outcomes: list[Outcome], proof: Proof) -> None:
-        """The end: all ways side by side."""
+        """Print the table of all ways."""
         roomy = self.console.width >= _ROOM
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
         table.add_column("way", no_wrap=True, min_width=17)
@@ -131,14 +131,14 @@ class Terminal:
 
 
 def sooner(outcome: Outcome, first: Outcome) -> str:
-    """How many times sooner than the first way, `6.2 x`; nothing for the first itself and for extras."""
+    """Return how many times sooner than the first way, `6.2 x`; nothing for the first itself and for extras."""
     if outcome is first or outcome.extra:
         return ""
     return f"{first.seconds / outcome.seconds:.1f} x"
 
 
 def readable(outcome: Outcome) -> tuple[str, bool | None]:
-    """What the capture gives away, and whether that is good; None: nobody looked."""
+    """Return what can be read in the capture, and whether that is good (None: unknown)."""
     finding = outcome.finding
     if finding is None:
         return "?", None

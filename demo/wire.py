@@ -1,8 +1,8 @@
-"""What could be read on the way: the capture of each way is searched, and the search is put to the proof.
+"""What could be read on the link: the capture of each way is searched, and the search itself is tested.
 
-The proof: pieces of the image with a canary in them go over the same link without any protection, once as
-they are and once in each spelling that the check claims to know. It must find every one of them; only then
-does finding nothing in the other captures say something.
+The test: pieces of the image with a canary in them go over the same link without protection, once as they are and
+once in each spelling that the check knows. It must find every one of them; otherwise finding nothing in the other
+captures would prove nothing.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _SLICE = 1 << 16
 
 @dataclass(frozen=True)
 class Proof:
-    """What the check made of the plain transfer. `missed`: spellings that it should have found."""
+    """What the check found in the plain transfer. `missed`: spellings that it should have found."""
 
     finding: Finding
     missed: frozenset[str]
 
 
 def looker(canaries: list[bytes]) -> Look:
-    """What `Bench.run` is to do with a capture: search it for `canaries`. It raises DemoError."""
+    """Return a function for `Bench.run` that searches a capture for `canaries`. It raises DemoError."""
 
     def look(path: Path, outcome: Outcome) -> None:
         outcome.finding = _check(path, canaries)
@@ -52,7 +52,7 @@ def _check(path: Path, canaries: list[bytes]) -> Finding:
 
 
 def prove(bench: Bench) -> Proof:
-    """Send pieces of the image in the clear and in every spelling, and let the check find them."""
+    """Send pieces of the image in the clear and in every spelling, and search the capture for them."""
     spelled = _spellings(bench)
     total = sum(map(len, spelled.values()))
     before = bench.world.carried()
@@ -89,7 +89,7 @@ def _spellings(bench: Bench) -> dict[str, bytes]:
 
 
 def _sent(server: socket.socket, connect: Callable[[], socket.socket], data: bytes) -> Iterator[int]:
-    """Sends `data` over a connection of its own; yields how far it is."""
+    """Send `data` over a connection of its own; yield the bytes sent before each piece."""
     with connect() as client:
         drain = threading.Thread(target=_drain, args=(server.accept()[0],), daemon=True)
         drain.start()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from demo import DemoError
 from demo.process import stop
-from demo.remote import Remote
+from lab.measure.native.link_watch import DeviceCounter
 from netem.emulator.tun import NAME as DEVICE
 from netem.errors import NetemError
 from netem.profile import Profile
@@ -55,16 +55,15 @@ def link_profile() -> Profile:
 class World:
     """Host a sends, host b receives. `here` and `there` start programs on them, like subprocess.Popen.
 
-    `remote` is ssh from a to b; its keys and configuration are in `folder`. Raises DemoError without ssh or sshd.
+    `address` is host b's.
     """
 
-    def __init__(self, hosts: TwoHosts, folder: Path) -> None:
+    def __init__(self, hosts: TwoHosts) -> None:
         self._hosts = hosts
         self.kind = "two network namespaces" + (", rootless" if mapped_user() else "") + ", link emulated"
         self.here, self.there = hosts.a.popen, hosts.b.popen
-        self.remote = Remote(folder, hosts.b.address, _SSH_PORT)
-        # Opened inside the namespace once; read again and again from here.
-        self._counters = hosts.a.call(Path("/proc/thread-self/net/dev").open)
+        self.address = hosts.b.address
+        self._counter = DeviceCounter(hosts.a.name)
 
     def reset(self) -> None:
         """Start counting at zero."""
@@ -80,25 +79,13 @@ class World:
 
     def carried(self) -> int:
         """Return the bytes that host a has sent and received so far; cheap enough for ten calls a second."""
-        self._counters.seek(0)
-        for line in self._counters:
-            name, _, numbers = line.partition(":")
-            if name.strip() == DEVICE:
-                words = numbers.split()
-                return int(words[0]) + int(words[8])
-        return 0
+        return self._counter.read()
 
     def plain(self) -> tuple[socket.socket, Callable[[], socket.socket]]:
         """Return a listening socket on host b, and a function that connects to it from host a."""
         place = (self._hosts.b.address, _PLAIN_PORT)
         server = self._hosts.b.call(lambda: socket.create_server(place))
         return server, lambda: self._hosts.a.call(lambda: socket.create_connection(place, 10))
-
-    @contextmanager
-    def serving(self) -> Iterator[None]:
-        """Run sshd on host b during the block; after it, sshd's CPU time counts as that of our children."""
-        with self.remote.serving(self.there, lambda: self._hosts.b.call(self.remote.listens)):
-            yield
 
     @contextmanager
     def recording(self, path: Path) -> Iterator[dict[str, int]]:
@@ -121,14 +108,14 @@ class World:
 
     def close(self) -> None:
         """Close what was opened; the hosts stay until TwoHosts ends."""
-        self._counters.close()
+        self._counter.close()
 
 
 @contextmanager
-def world(profile: Profile, folder: Path) -> Iterator[World]:
-    """Make the two hosts for the block; `folder` is for keys and configuration. Raises DemoError, NetemError."""
+def world(profile: Profile) -> Iterator[World]:
+    """Make the two hosts for the block. Raises NetemError."""
     with TwoHosts(profile, sysctls=_SETTINGS) as hosts:
-        made = World(hosts, folder)
+        made = World(hosts)
         try:
             yield made
         finally:

@@ -27,6 +27,8 @@ from typing import Protocol
 
 import zstandard
 
+from lab.sparse import extents
+
 PAGE = 4096
 BATCH = 1024
 SHARES = {"zero": 0.30, "file": 0.40, "heap": 0.22, "noise": 0.08}
@@ -136,7 +138,7 @@ class _Made:
     def __init__(self, fd: int, chance: random.Random) -> None:
         self._fd = fd
         self._chance = chance
-        self._extents = list(_extents(fd)) or [(0, PAGE)]
+        self._extents = list(extents(fd)) or [(0, PAGE)]
         self._weights = [stop - start for start, stop in self._extents]
 
     def take(self, numbers: Sequence[int]) -> bytes:
@@ -171,15 +173,3 @@ class _Made:
             else:
                 words.append(int.from_bytes(chance.choices(b"etaoinshrdlucmfwyp _-/.0123456789", k=8), "little"))
         return struct.pack(f"<{len(words)}Q", *words)
-
-
-def _extents(fd: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of each run of data in the image."""
-    stop = 0
-    while True:
-        try:
-            start = os.lseek(fd, stop, os.SEEK_DATA)
-        except OSError:
-            return
-        stop = os.lseek(fd, start, os.SEEK_HOLE)
-        yield start, stop

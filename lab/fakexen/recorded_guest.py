@@ -26,6 +26,7 @@ from lab.fakexen.messages import BrokenPipe
 GO = "go"
 _PIECE = 1 << 20
 _PAGE = 4096
+_PATIENCE = 120.0  # seconds that the guest may take to write once; it takes a fraction of one
 #: The points that are noted, and what they are called in times.json.
 _NOTED = {"s.start": "began", "s.suspended": "suspended", "r.read": "received", "r.started": "runs"}
 
@@ -62,6 +63,7 @@ class RecordedGuest:
             ):
                 with view[: guest["suspended"]] as first:
                     yield first
+                writer.await_first()
                 host.suspend(domain["domid"])
                 host.point("s.suspended")
                 with view[guest["suspended"] :] as rest:
@@ -94,12 +96,17 @@ class _Writer:
     """
 
     def __init__(self, guest: dict[str, Any], go: str) -> None:
-        self._stop = threading.Event()
+        self._stop, self._wrote = threading.Event(), threading.Event()
         self._go = go
         self._thread: threading.Thread | None = None
         if guest["disk"] is not None and guest["writes"]:
             self._thread = threading.Thread(target=self._work, args=(guest,), daemon=True)
             self._thread.start()
+
+    def await_first(self) -> None:
+        """Wait until the guest has written once: a small memory may be sent before the disk is watched."""
+        if self._thread is not None:
+            self._wrote.wait(_PATIENCE)
 
     def stop(self) -> None:
         """Return when the last write is done."""
@@ -123,6 +130,7 @@ class _Writer:
                     page[: _PAGE // 2] = chance.randbytes(_PAGE // 2)  # the other half is easy to compress
                     at = guest["window_at"] + chance.randrange(guest["window"] // _PAGE) * _PAGE
                     os.pwrite(fd, page, at)
+                self._wrote.set()
                 if self._stop.wait(0.1):
                     return
         finally:

@@ -1,8 +1,8 @@
-"""Memory that costs nothing to use, for every run alike.
+"""Touch and hold free memory, so that every run finds memory that costs the same.
 
-A virtual machine's host takes free pages back after seconds, and hands them out again at the first touch: 2.5 s of
-CPU for each gigabyte were seen, not counted as steal. So what a run will need is touched right before it, and what
-nobody needs is held, or it would be touched again and again.
+The host of a virtual machine takes free pages back after seconds, and the next touch of each costs CPU time that is
+not counted as steal: 2.5 s for each gigabyte were measured. So the memory that a run needs is touched right before
+it, and the rest is held, or it would have to be touched again and again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-_KEPT = 512 << 20
+_RESERVE = 512 << 20  # bytes left to the rest of the system
 
 
 def _free() -> int:
@@ -29,8 +29,8 @@ def _touched(size: int) -> mmap.mmap | None:
 
 @contextmanager
 def held(needed: int) -> Iterator[None]:
-    """Keep all free memory but `needed` bytes."""
-    ballast = _touched(_free() - needed - _KEPT)
+    """Hold all free memory but `needed` bytes while the block runs."""
+    ballast = _touched(_free() - needed - _RESERVE)
     try:
         yield
     finally:
@@ -39,7 +39,7 @@ def held(needed: int) -> Iterator[None]:
 
 
 def touch(needed: int) -> None:
-    """Have `needed` bytes of what is free touched, or all."""
-    ballast = _touched(min(needed, _free() - _KEPT))
+    """Touch `needed` bytes of free memory, or all of it if there is less."""
+    ballast = _touched(min(needed, _free() - _RESERVE))
     if ballast is not None:
         ballast.close()

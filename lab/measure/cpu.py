@@ -1,14 +1,15 @@
-"""Whose CPU time it was: that of the way that is measured, that of IPsec in user space, that of anybody else.
+"""CPU time by origin: the way that is measured, IPsec in user space, and all other programs.
 
-The strategy: this process is in a control group of its own for as long as it measures (cgroup v2, whose time is
-counted whether or not a controller is on), and so is all that it starts, to the last child. charon, which carries
-ESP in user space, is told apart by its pid; the emulator belongs to the lab's keeper, outside. What the machine did
-beyond all these was somebody else's: the more of it, the less a run is worth.
+Strategy: while it measures, this process is in a control group of its own (cgroup v2, whose time is counted
+whether or not a controller is enabled), and so are all its descendants. charon, which carries ESP in user space,
+is counted apart by its pid; the emulator belongs to the lab's keeper, outside the group. The rest of the
+machine's CPU time was used by other programs: the more of it, the less a run is worth.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,26 +20,26 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Used:
-    """Seconds of one core, since whenever. `own`: of this process's group but for IPsec; None: it has none."""
+    """Seconds of one core since an arbitrary start. `own`: this process's group without IPsec; None: no group."""
 
     machine: float
     own: float | None
     ipsec: float
 
     def since(self, before: Used) -> Used:
-        """From `before` to this."""
+        """Return what was used since `before`."""
         own = None if self.own is None or before.own is None else self.own - before.own
         return Used(self.machine - before.machine, own, self.ipsec - before.ipsec)
 
 
 class Meter:
-    """`group`: the directory of the control group, if there is one."""
+    """Reads CPU times. `group`: the directory of the control group, if there is one."""
 
     def __init__(self, group: Path | None) -> None:
         self._group = group
 
     def read(self, ipsec: Iterable[int]) -> Used:
-        """Until now; `ipsec`: pids of those whose work that is."""
+        """Return the CPU time used so far; `ipsec`: the pids of IPsec's processes."""
         pids, own = list(ipsec), None
         if self._group is not None:
             lines = (self._group / "cpu.stat").read_text(encoding="ascii").splitlines()
@@ -50,7 +51,7 @@ class Meter:
 
 @contextmanager
 def metered() -> Iterator[Meter]:
-    """This process, and what it starts, in a group of its own, where the machine allows that."""
+    """Keep this process and its descendants in a group of their own during the block, if the machine allows it."""
     home, group = _home(), None
     try:
         if home is not None:
@@ -72,7 +73,7 @@ def metered() -> Iterator[Meter]:
 
 
 def _home() -> Path | None:
-    """The group that this process is in; None without cgroup v2."""
+    """Return the directory of this process's group; None without cgroup v2."""
     with open("/proc/self/mounts", encoding="utf-8") as file:
         mounts = [line.split() for line in file]
     top = next((words[1] for words in mounts if words[2] == "cgroup2"), None)
@@ -86,17 +87,25 @@ def _move(group: Path, pid: str = "0") -> None:
 
 
 def _machine() -> float:
-    """What all CPUs did: user, nice, system, interrupts (proc(5))."""
+    """Return the seconds that all CPUs were busy: user, nice, system, interrupts (proc(5))."""
     with open("/proc/stat", encoding="ascii") as file:
         ticks = [int(word) for word in file.readline().split()[1:9]]
     return (ticks[0] + ticks[1] + ticks[2] + ticks[5] + ticks[6]) / _TICKS
 
 
 def _process(pid: int) -> float:
-    """Of all threads that a process has. Not from its ticks (/proc/PID/stat): who works for a moment at each packet
-    is missed by them, by half and more."""
+    """Return the CPU seconds of all threads of a process.
+
+    Not from its ticks (/proc/PID/stat): they miss half or more of a process that works for a moment at each packet.
+    """
     seconds = 0.0
     for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         with suppress(OSError):  # it has ended
             seconds += int(task.read_text(encoding="ascii").split()[0]) / 1e9
     return seconds
+
+
+def children_seconds() -> float:
+    """Return the CPU seconds of all children that were waited for, and of theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

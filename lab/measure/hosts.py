@@ -1,164 +1,59 @@
-"""The two hosts of a lab of namespaces, furnished for one run: an xl that plays (lab.fakexen), a xenstored, the
-plugin's configuration, the guest's disk on a loop device as Xen's block script makes one, ssh between them.
+"""The two hosts as a way sees them: the same for network namespaces and for real Xen.
+
+A Hosts object is for one run. The harness has made everything ready before the way gets it: the guest runs on
+host-a (if its memory is moved), its disk is there, ssh from host-a to host-b works without questions.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
 
-from lab.errors import CommandError, MissingError
-from lab.fakexen import recorded_guest
-from lab.fakexen.xenstored import Xenstored
-from lab.hosts.topology import HOST_B
-from lab.measure import images
-from lab.measure.bench import Bench
-from lab.measure.sshd import Sshd
-
-NAME, UUID = "g1", "5c5b1ad0-4f16-4a3c-9d1e-000000000005"
-_ROOT = str(Path(__file__).resolve().parents[2])
-_XL = (
-    "import sys; sys.path.insert(0, {root!r})\n"
-    "from lab.fakexen import recorded_guest, xl; xl.run(recorded_guest.host({home!r}, {store!r}))"
-)
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: Where the guest writes: that much of the disk, from its first data on.
-_WINDOW = 64 << 20
-# In a mount namespace of its own, which `ip netns exec` has made.
-_TRACED = 'mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; exec "$@"'
+from lab.measure.results import Figures
+from netem.remote_command import CommandResult
 
 
-class Hosts:
-    """What a way has to work with. `disk`: the guest's on host-a; `arrived`: where it goes on host-b. `copied`: it
-    has a disk of its own, to which the guest writes `writes` bytes a second; `memory`: it moves that as well."""
+class Hosts(Protocol):
+    """Two hosts and a guest to move from host-a to host-b."""
 
-    def __init__(
-        self, bench: Bench, stack: ExitStack, *, copied: bool = False, writes: int = 0, memory: bool = True
-    ) -> None:
-        self.bench = bench
-        self.disk = bench.image.path
-        self.arrived = bench.there / "disks" / "g1.img"
-        self.arrived.parent.mkdir(exist_ok=True)
-        device, physical = None, ""
-        if copied:
-            self.disk = bench.here / "disks" / "g1.img"
-            self.disk.parent.mkdir(exist_ok=True)
-            _copy(bench.image.path, self.disk)
-            device = stack.enter_context(_loop(self.disk))
-            number = os.stat(device).st_rdev
-            physical = f"{os.major(number):x}:{os.minor(number):x}"
-        disks = [{"pdev_path": str(self.disk), "vdev": "xvda", "backend": "phy", "format": "raw", "readwrite": 1}]
-        config = {
-            "c_info": {"type": "pvh", "name": NAME, "uuid": UUID},
-            "b_info": {"max_memkb": bench.stream.memory >> 10},
-            "disks": disks if copied else [],
-        }
-        start, stop = next(iter(images.extents(self.disk)))
-        guest = {
-            "config": config,
-            "stream": str(bench.stream.path),
-            "suspended": bench.stream.suspended,
-            "disk": device,
-            "writes": writes,
-            "window_at": start,
-            "window": min(_WINDOW, (stop - start) // 4096 * 4096),
-        }
-        # A socket's path has at most 108 bytes; those of the hosts' folders may be longer.
-        self._sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xenlab-", dir="/tmp")))
-        for home in (bench.here, bench.there):
-            recorded_guest.clear(str(home))
-            store = Xenstored(self._sockets / home.name, written=self._written)
-            stack.callback(store.close)
-            self._furnish(home)
-        if memory:
-            recorded_guest.make_room(str(bench.there), bench.stream.size)
-        knobs = {"physical": {str(self.disk): physical}}
-        (bench.here / "knobs.json").write_text(json.dumps(knobs), encoding="utf-8")
-        self._near, self._far = (
-            recorded_guest.host(str(home), str(self._sockets / home.name)) for home in (bench.here, bench.there)
-        )
-        recorded_guest.depart(self._near, guest)
+    #: The guest's name, and host-b's for xl, ssh, scp and xenplugin.
+    guest: str
+    far: str
+    #: Folders on host-a and host-b for temporary files; removed after the run.
+    here: str
+    there: str
+    #: Path of the guest's disk on host-a, and the path where it must be on host-b afterwards.
+    disk: str
+    arrived: str
+    #: The words that start ssh, scp (without host) and xenplugin, and xenplugin's options to reach host-b.
+    ssh: Sequence[str]
+    scp: Sequence[str]
+    xenplugin: Sequence[str]
+    reach: Sequence[str]
+    #: What was measured; complete after `measured`, but for what only the way knows.
+    figures: Figures
 
-    def command(self, words: list[str]) -> list[str]:
-        """`words` in that environment, where a disk's writes can be watched."""
-        given = [f"{key}={value}" for key, value in self._environment(self.bench.here).items()]
-        return ["sh", "-c", _TRACED, "sh", "env", *given, *words]
+    def run(self, words: Sequence[str]) -> CommandResult:
+        """Run a command on host-a and wait for it. Raises CommandError unless it succeeds."""
 
-    @contextmanager
-    def ssh(self) -> Iterator[Sshd]:
-        """sshd serves on host-b meanwhile."""
-        there = self.bench.there
-        serving = Sshd(self.bench.b, HOST_B.nics[0].address, there / "ssh", self._environment(there))
-        try:
-            yield serving
-        finally:
-            serving.close()
+    def steps(self, steps: Mapping[str, str]) -> None:
+        """Run shell commands on host-a one after another; each is a phase of its name. Raises CommandError."""
 
-    def times(self) -> dict[str, float]:
-        """What xl did when: began, suspended, received, runs. Raises CommandError unless the guest runs there."""
-        if [domain["name"] for domain in self._far.domains()] != [NAME] or self._near.domains():
-            raise CommandError(f"{NAME} is not on host-b alone")
-        return {**recorded_guest.read_times(self._near.root), **recorded_guest.read_times(self._far.root)}
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Measure the block as a phase (lab.measure.results.PHASES)."""
 
-    def _environment(self, home: Path) -> dict[str, str]:
-        socket = str(self._sockets / home.name)
-        return {"PATH": f"{home / 'bin'}:{_PATH}", "XENSTORED_PATH": socket, "PYTHONPATH": _ROOT}
+    def measured(self) -> AbstractContextManager[None]:
+        """Measure the block: time, bytes, CPU time as far as this kind of host can."""
 
-    def _written(self, path: str, value: str) -> None:
-        """Let the guest write once the plugin watches its disk."""
-        if path.endswith("/phase") and value != "connect":
-            (self.bench.here / recorded_guest.GO).touch()
+    def tcp(self) -> AbstractContextManager[str]:
+        """Yield the command for `xl migrate -s` that uses one TCP connection without encryption of its own."""
 
-    def _furnish(self, home: Path) -> None:
-        (home / "bin").mkdir(exist_ok=True)
-        text = _XL.format(root=_ROOT, home=str(home), store=str(self._sockets / home.name))
-        player = [sys.executable, "-IS", "-c", text]
-        plugin = [sys.executable, "-P", "-m", "xenplugin"]
-        state = home / "state"
-        paths = f'[paths]\n"{self.bench.here}" = "{self.bench.there}"\n'
-        settings = home / "xenplugin.conf"
-        settings.write_text(f'state_dir = "{state}"\n{paths}', encoding="utf-8")
-        for name, words, more in (("xl", player, ""), ("xenplugin", plugin, f" --config {settings}")):
-            script = home / "bin" / name
-            script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"{more}\n', encoding="utf-8")
-            script.chmod(0o755)
+    def check_guest(self) -> None:
+        """Check that the guest runs on host-b alone with its memory intact; add `downtime` to the figures.
 
+        Raises CommandError, CheckError.
+        """
 
-def _copy(source: Path, target: Path) -> None:
-    done = subprocess.run(["cp", "--sparse=always", str(source), str(target)], capture_output=True, check=False)
-    if done.returncode:
-        raise CommandError(f"the disk cannot be copied: {done.stderr.decode(errors='replace').strip()}")
-
-
-def release(folder: Path) -> None:
-    """Detach the loop devices of files in `folder`, which a killed experiment left."""
-    with suppress(FileNotFoundError):
-        words = ["losetup", "-l", "-n", "-O", "NAME,BACK-FILE"]
-        said = subprocess.run(words, capture_output=True, text=True, check=False).stdout
-        for device, path in (line.split(maxsplit=1) for line in said.splitlines() if " " in line):
-            if path.startswith(f"{folder}/"):
-                subprocess.run(["losetup", "-d", device], check=False)
-
-
-@contextmanager
-def _loop(path: Path) -> Iterator[str]:
-    """A loop device of `path`."""
-    try:
-        done = subprocess.run(["losetup", "-f", "--show", str(path)], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise MissingError("the command losetup is not here", hint="apt install mount util-linux") from None
-    if done.returncode:
-        raise MissingError(f"no loop device: {done.stderr.strip()}", hint="the loop module, and root")
-    device = done.stdout.strip()
-    try:
-        yield device
-    finally:
-        with suppress(OSError):
-            subprocess.run(["losetup", "-d", device], check=False)
+    def check_disk(self) -> None:
+        """Check that the disk on host-b equals that on host-a. Raises CommandError, CheckError."""

@@ -1,4 +1,7 @@
-"""The disks that are moved: file systems of this machine's own /usr, made once, the same for every way."""
+"""Disk images to move: ext4 file systems with files of this machine's /usr, made once and kept in a cache.
+
+All ways, and all runs on one machine, move the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.errors import BuildError
+from lab import sparse
+from lab.errors import BuildError, MissingError
+from lab.hosts.image import ext4
 
-_LARGEST = 8  # no file takes more than this part of the data
+#: A file larger than this part of the data is left out.
+_LARGEST = 8
+_PIECE = 1 << 20
 
 
 def cache() -> Path:
-    """Where disks and memories are kept between runs."""
+    """Return the folder where images and memories are kept between runs, made if needed."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "xenplugin" / "experiment"
     folder.mkdir(parents=True, exist_ok=True)
@@ -25,7 +32,7 @@ def cache() -> Path:
 
 @dataclass(frozen=True)
 class Image:
-    """`size`: of the disk, `data`: what of it is no hole (files, and what the file system needs), bytes."""
+    """A disk image: `size` of the disk and `data` outside its holes (files and the file system's own), in bytes."""
 
     path: Path
     size: int
@@ -34,7 +41,7 @@ class Image:
 
 
 def obtain(virtual: int, data: int, say: Callable[[str], None]) -> Image:
-    """A sparse ext4 image of `virtual` bytes holding about `data` bytes of /usr. Raises BuildError."""
+    """Return a sparse ext4 image of `virtual` bytes with about `data` bytes of files. Raises BuildError."""
     path = cache() / f"disk-{virtual >> 20}m-{data // 10**6}m.img"
     note = path.with_suffix(".sha256")
     if not note.exists():
@@ -48,35 +55,43 @@ def _build(path: Path, virtual: int, data: int) -> None:
     tree, partial = path.with_suffix(".tree"), path.with_suffix(".part")
     shutil.rmtree(tree, ignore_errors=True)
     try:
-        _take(Path("/usr"), tree, data)
+        copy_files(Path("/usr"), tree, data, data // _LARGEST)
         partial.unlink(missing_ok=True)
-        # Inode tables as mkfs leaves them to the kernel: mostly holes.
-        words = ["mkfs.ext4", "-q", "-E", "lazy_itable_init=1", "-d", str(tree), str(partial)]
-        env = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
-        size = f"{virtual // 1024}k"
-        done = subprocess.run([*words, size], capture_output=True, text=True, env=env, check=False)
+        # Lazy inode tables are left to the kernel, so they stay mostly holes.
+        words = [ext4.mkfs(), "-q", "-E", "lazy_itable_init=1", "-d", str(tree), str(partial)]
+        words.append(f"{virtual // 1024}k")
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             raise BuildError(f"mkfs.ext4: {done.stderr.strip()}")
         partial.rename(path)
+    except MissingError as error:
+        raise BuildError(f"the disk image cannot be made: {error}", hint=error.hint) from error
     except OSError as error:
-        raise BuildError(f"the disk cannot be made: {error}", hint="apt install e2fsprogs") from error
+        raise BuildError(f"the disk image cannot be made: {error}") from error
     finally:
         shutil.rmtree(tree, ignore_errors=True)
         partial.unlink(missing_ok=True)
 
 
-def _take(top: Path, tree: Path, budget: int) -> None:
-    """Files of `top` into `tree`, in the order of a hash of their paths, until `budget` bytes."""
+def copy_files(top: Path, tree: Path, budget: int, largest: int) -> None:
+    """Copy files of `top`, none above `largest` bytes, to `tree` until they take about `budget` bytes.
+
+    Files are taken in the order of a hash of their paths, so every part of `top` is represented. Unreadable files
+    are left out.
+    """
     files = [Path(folder, name) for folder, _, names in os.walk(top) for name in names]
     files = [path for path in files if path.is_file() and not path.is_symlink()]
     files.sort(key=lambda path: hashlib.sha256(os.fsencode(path)).digest())
-    largest = budget // _LARGEST
     for path in files:
-        size = path.stat().st_size
-        if size > largest:
-            continue
         target = tree / path.relative_to(top)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            size = path.stat().st_size
+            if size > largest:
+                continue
+            with path.open("rb"):
+                target.parent.mkdir(parents=True, exist_ok=True)
+        except (PermissionError, FileNotFoundError):
+            continue
         shutil.copyfile(path, target)
         budget -= max(4096, size)
         if budget <= 0:
@@ -84,27 +99,20 @@ def _take(top: Path, tree: Path, budget: int) -> None:
 
 
 def extents(path: Path) -> Iterator[tuple[int, int]]:
-    """(start, stop) of each run of data in a file."""
+    """Yield (start, stop) in bytes of each run of data of a file."""
     with path.open("rb") as file:
-        stop = 0
-        while True:
-            try:
-                start = os.lseek(file.fileno(), stop, os.SEEK_DATA)
-            except OSError:
-                return
-            stop = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-            yield start, stop
+        yield from sparse.extents(file.fileno())
 
 
 def sha256(path: Path) -> str:
-    """Of a whole file."""
+    """Return the SHA-256 of a whole file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def warm(path: Path) -> None:
-    """Have its data in the page cache, as all ways find it."""
+    """Read a file's data into the page cache, so that every way finds it there."""
     with path.open("rb", buffering=0) as file:
         for start, stop in extents(path):
-            for offset in range(start, stop, 1 << 20):
-                os.pread(file.fileno(), min(1 << 20, stop - offset), offset)
+            for offset in range(start, stop, _PIECE):
+                os.pread(file.fileno(), min(_PIECE, stop - offset), offset)

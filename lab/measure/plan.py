@@ -1,86 +1,105 @@
-"""What of a scenario is done already, and how long the rest will take. The results are the state: a run that has
-one is not done again."""
+"""Which runs of a scenario are finished already, and how long the rest will take.
+
+The results in a folder are the only state: a run that has one there is not made again.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lab.errors import LabUsageError
 from lab.measure import results
-from lab.measure.scenario import MADE, Run, Scenario
+from lab.measure.results import Host, Run, RunResult, ScenarioGuest, ScenarioInfo
+from lab.measure.scenario import MADE, Scenario
 
-#: Bit/s that the guesses take an unlimited link for; what each way sends of a byte of memory and of data.
+#: Bit/s that an unlimited link is taken to have.
 _FAST = 250e6
-_SENT: dict[str, tuple[float, float]] = {
-    "rsync": (1, 0.5), "zstd": (1, 0.4), "full": (0.4, 1), "static": (0.4, 0.4), "live": (0.4, 0.4),
-    "paper-partial": (0, 0.5),
-}  # fmt: skip
 _FIXED, _XEN_FIXED, _XEN_AROUND = 5.0, 240.0, 15.0  # seconds
 #: Around a run on namespaces: seconds, and more for each byte of disk and memory, which are touched and compared.
 _AROUND, _AROUND_BYTE = 5.0, 3 / 2**30
 
 
 @dataclass(frozen=True)
+class Basis:
+    """What must be the same for all runs that are compared: the machine, and SHA-256 of disk and memory.
+
+    None: unknown, or not moved.
+    """
+
+    cpu: str | None = None
+    cores: int | None = None
+    host_memory: int | None = None
+    disk: str | None = None
+    memory: str | None = None
+
+
+_LABELS = {
+    "cpu": "CPU", "cores": "number of cores", "host_memory": "size of memory in the machine",
+    "disk": "disk content", "memory": "memory content",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Kept:
-    """A result of this scenario: its run, or what was discarded. `of`: what it was measured on and with, which must
-    be the same for all runs that are compared (see `same`)."""
+    """A result of this scenario in `path`: its run, the seconds it took, and whether it was discarded."""
 
     run: Run
     seconds: float
     discarded: bool
     path: Path = Path()
-    of: Mapping[str, Any] = field(default_factory=dict)
+    basis: Basis = Basis()
 
 
 def kept(folder: Path, scenario: Scenario) -> list[Kept]:
-    """The results in `folder` that are this scenario's, with the guest that it has now. Raises LabError."""
+    """Return the results in `folder` that are of this scenario with today's guest. Raises LabError."""
     found = []
     for path in sorted(folder.glob("*.json")):
-        values = results.load(path)
-        figures = values["figures"]
-        if figures.get("scenario") == about(scenario):
-            run, seconds = Run(**figures["run"]), figures.get("seconds", 0.0)
-            found.append(Kept(run, seconds, bool(figures.get("discarded")), path, _of(values)))
+        result = results.load(path)
+        if result.run is not None and result.scenario == info(scenario):
+            seconds = result.figures.seconds if result.figures else 0.0
+            found.append(Kept(result.run, seconds, bool(result.discarded), path, _basis(result)))
     return found
 
 
-def _of(values: Mapping[str, Any]) -> dict[str, Any]:
-    figures, machine = values["figures"], values["host"]
-    found = {key: machine[key] for key in ("cpu", "cores", "memory")}
-    for name in ("disk", "memory"):
-        if sha256 := (figures.get(name) or {}).get("sha256"):
-            found[f"the {name}'s content"] = sha256
-    return found
+def _basis(result: RunResult) -> Basis:
+    host, figures = result.host, result.figures
+    disk = figures.disk.sha256 if figures and figures.disk else None
+    memory = figures.memory.sha256 if figures and figures.memory else None
+    return Basis(host.cpu, host.cores, host.memory, disk, memory)
 
 
-def same(done: Sequence[Kept], here: Mapping[str, Any], disks: Mapping[int, str], memory: str | None) -> None:
-    """Raises LabUsageError unless what is `done` was measured on the machine `here`, with these `disks` (SHA-256 by
-    their data) and this `memory`: what is compared must differ in nothing but the way and the link."""
+def same(done: Sequence[Kept], here: Host, disks: Mapping[int, str], memory: str | None) -> None:
+    """Check that the runs `done` had the same basis as runs on the machine `here` would have.
+
+    `disks`: SHA-256 of the disks by their data, `memory` that of the memory. Raises LabUsageError: what is compared
+    may differ in the way and the link only.
+    """
     for each in done:
-        wanted = {**here, "the disk's content": disks.get(each.run.data), "the memory's content": memory}
-        for name, value in each.of.items():
-            if not each.discarded and wanted.get(name) not in (None, value):
+        if each.discarded:
+            continue
+        wanted = Basis(here.cpu, here.cores, here.memory, disks.get(each.run.data), memory)
+        for name, label in _LABELS.items():
+            old, new = getattr(each.basis, name), getattr(wanted, name)
+            if old is not None and new is not None and old != new:
                 raise LabUsageError(
-                    f"{each.path} was measured with another {name}: {value}, here {wanted[name]}",
+                    f"{each.path} was measured with another {label}: {old}, here {new}",
                     hint="--results FOLDER: another folder for what is measured here and now",
                 )
 
 
-def about(scenario: Scenario) -> dict[str, Any]:
-    """What a result says of its scenario."""
+def info(scenario: Scenario) -> ScenarioInfo:
+    """Return what a result says of its scenario."""
     guest = scenario.guest
-    made: dict[str, Any] = {"disk": guest.disk, "memory": guest.memory, "writes": guest.writes}
-    if guest.pages != MADE:
-        made["pages"] = guest.pages
-    return {"name": scenario.name, "provider": scenario.provider, "guest": made if _native(scenario) else None}
+    pages = guest.pages if guest.pages != MADE else None
+    made = ScenarioGuest(guest.disk, guest.memory, guest.writes, pages)
+    return ScenarioInfo(scenario.name, scenario.provider, made if _native(scenario) else None)
 
 
 def left(scenario: Scenario, done: Sequence[Kept]) -> list[Run]:
-    """The runs that have no result yet, in their order."""
+    """Return the runs that have no result yet, in their order."""
     there = {each.run for each in done if not each.discarded}
     return [run for run in scenario.runs() if run not in there]
 
@@ -90,7 +109,11 @@ def _native(scenario: Scenario) -> bool:
 
 
 class Estimate:
-    """How long runs take: as the same cell did, else a guess, corrected by how wrong that was for the same way."""
+    """Estimates how long runs take.
+
+    A cell that was measured takes as long again. Other cells are guessed, and corrected by how wrong the guesses
+    were for the same way.
+    """
 
     def __init__(self, scenario: Scenario, done: Sequence[Kept]) -> None:
         self._scenario = scenario
@@ -101,7 +124,7 @@ class Estimate:
             self.add(each.run, each.seconds, None)
 
     def add(self, run: Run, seconds: float, whole: float | None) -> None:
-        """A run took `seconds`, and `whole` with all that is around it (None: not known)."""
+        """Learn from a run that took `seconds`, and `whole` with everything around it (None: unknown)."""
         if seconds > 0:
             self._seen.setdefault(_cell(run), []).append(seconds)
             self._wrong.setdefault(run.way, []).append(seconds / self._guess(run))
@@ -109,7 +132,7 @@ class Estimate:
             self._around.append(whole - seconds)
 
     def seconds(self, runs: Sequence[Run]) -> float:
-        """What `runs` will take in all."""
+        """Return how long `runs` will take in all."""
         around = statistics.median(self._around) if self._around else self._guess_around()
         return sum(self._one(run) + around for run in runs)
 
@@ -128,9 +151,8 @@ class Estimate:
         if not _native(self._scenario):
             return _XEN_FIXED
         way, guest = self._scenario.way(run.way), self._scenario.guest
-        memory, disk = _SENT.get(run.way, (1, 1))
-        whole = guest.disk if run.way == "paper-full" else run.data
-        sent = memory * guest.memory * way.memory + disk * whole * way.disk
+        whole = guest.disk if way.holes else run.data
+        sent = way.sent.memory * guest.memory * way.memory + way.sent.data * whole * way.disk
         return _FIXED + 20 * run.rtt + 8 * sent / min(run.rate or _FAST, _FAST)
 
 

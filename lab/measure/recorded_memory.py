@@ -1,13 +1,13 @@
-"""A guest's memory as it really is: recorded from a Debian guest in QEMU, once, and kept as a file.
+"""The memory of a real Debian guest: recorded once in QEMU, and kept as a file.
 
-The strategy: the guest boots the lab's own image (lab.hosts.image), without Xen, and its memory is a file of this
-machine (memory-backend-file): what it had in its memory is what is in the file when its QEMU has ended, and what it
-never touched is a hole. What it does is a unit that comes with its second disk, as a machine's identity does
-(lab.hosts.image. identity); a word on its console says that it has done it.
+Strategy: the guest boots the lab's own image (lab.hosts.image) without Xen, and its memory is a file of this
+machine (memory-backend-file). When its QEMU has ended, the file has the memory's content; pages that it never
+touched are holes. Its load is a systemd unit on its second disk, which has a machine's identity otherwise
+(lab.hosts.image.identity); a line on its console reports that the load is done.
 
-    idle    it has booted, and waits
-    busy    what a small server does: all files were read, as a backup does; a tree was packed into a file; a
-            service holds an index of 400 MiB in its memory
+    idle    it has booted and waits
+    busy    like a small server: all files were read, as a backup does; a tree was packed into a file; a service
+            holds an index of 400 MiB in its memory
 
 Needed: QEMU, and an image of the lab (xenlab build) or what builds one.
 """
@@ -30,14 +30,14 @@ from lab.hosts.machine.accel import QEMU, accelerator, pace
 from lab.hosts.spec import Xen
 
 LOADS = ("idle", "busy")
-#: Above that, q35 has a hole in its addresses, and the file is not the memory as it lies.
+#: Bytes. With more memory, q35 has a hole in its addresses, and the file is not the memory in order.
 LARGEST = 2 << 30
-_SAID = "xenlab: recorded now"
-_SECONDS = 240.0  # of a quiet machine with KVM
+_DONE = "xenlab: recorded now"
+_SECONDS = 240.0  # for boot and load, on a quiet machine with KVM
 _BOOT = "root=/dev/vda rw console=ttyS0 net.ifnames=0 no_timer_check panic=5"
 _UNIT = """\
 [Unit]
-Description=What the guest does before its memory is recorded
+Description=Load before the memory is recorded
 After=multi-user.target
 
 [Service]
@@ -73,8 +73,10 @@ while True:
 
 
 def obtain(folder: Path, memory: int, load: str, say: Callable[[str], None]) -> Path:
-    """`memory` bytes that were recorded of a guest that did `load`, a file in `folder`, made if it is not there.
-    Raises LabError, OSError."""
+    """Return a file in `folder` with `memory` bytes of a guest under `load`, recorded now if it is not there.
+
+    Raises LabError, OSError.
+    """
     path = folder / f"recorded-{memory >> 20}m-{load}.pages"
     if not path.exists():
         if memory > LARGEST:
@@ -111,7 +113,7 @@ def _run(image: HostImage, memory: int, load: str, work: Path, file: Path) -> No
     ]
     with (work / "log").open("wb") as log:
         try:
-            # snapshot=on writes what the guest writes to a file in TMPDIR.
+            # With snapshot=on the guest's writes go to a file in TMPDIR.
             guest = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=work)
         except FileNotFoundError:
             raise MissingError(f"{QEMU} is not installed", hint="apt install qemu-system-x86") from None
@@ -123,20 +125,20 @@ def _run(image: HostImage, memory: int, load: str, work: Path, file: Path) -> No
 
 
 def _await(guest: subprocess.Popen[bytes], console: Path, log: Path) -> None:
-    """Until it has said so. Raises BootError."""
+    """Wait until the guest reports that its load is done. Raises BootError."""
     began = time.monotonic()
-    while _SAID not in watch.text_of(console):
+    while _DONE not in watch.text_of(console):
         if guest.poll() is not None:
-            said = " ".join(log.read_text(errors="replace").split())
-            raise watch.failure("the guest", f"ended ({said or guest.returncode})", console)
+            output = " ".join(log.read_text(errors="replace").split())
+            raise watch.failure("the guest", f"ended ({output or guest.returncode})", console)
         if time.monotonic() - began > _SECONDS * pace(accelerator()):
             raise watch.failure("the guest", f"is not ready after {time.monotonic() - began:.0f} s", console)
         time.sleep(1)
 
 
 def unit(load: str) -> bytes:
-    """The tar on its second disk: what makes it do `load`, and say when it has."""
-    script = f"{_BUSY if load == 'busy' else _WAIT}echo '{_SAID}' >/dev/ttyS0\nexec sleep infinity\n"
+    """Return the tar for the guest's second disk, with a unit that does `load` and reports when it is done."""
+    script = f"{_BUSY if load == 'busy' else _WAIT}echo '{_DONE}' >/dev/ttyS0\nexec sleep infinity\n"
     path_of_unit = "etc/systemd/system/load.service"
     files = {"etc/machine-id": "0123456789abcdef0123456789abcdef\n", "etc/hostname": "guest\n"}
     files |= {path_of_unit: _UNIT, "root/load": script, "root/service": _SERVICE}

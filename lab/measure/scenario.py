@@ -1,4 +1,4 @@
-"""What is to be measured: a scenario file (TOML), read strictly, and the runs that it comes to.
+"""Scenarios: TOML files that say what to measure, read strictly, and the runs that they ask for.
 
     title = "..."
     provider = "netns"                  # or "qemu", "vagrant": real Xen
@@ -11,16 +11,16 @@
     disk = "4gib"
     data = ["300mb", "1gb"]             # of files on the disk, to which the file system adds; the rest is holes
     memory = "2gib"
-    writes = "2mb"                      # to the disk, a second, while it runs
-    pages = "made"                      # its memory's: made up (lab.fakexen.domain_stream), or of a real guest that
-                                        # was "idle" or "busy" when recorded (lab.measure.recorded_memory)
-    [limits]                            # beyond them a run is done again
+    writes = "2mb"                      # bytes per second to the disk, while it runs
+    pages = "made"                      # the memory's content: generated (lab.fakexen.domain_stream), or that of a
+                                        # real guest, "idle" or "busy" (lab.measure.recorded_memory)
+    [limits]                            # beyond these a run is repeated (lab.measure.judge)
     late = "50ms"                       # 99 of 100 packets; netns
     steal = "10%"                       # of all CPU time, taken by the hypervisor
     others = "10%"                      # of all CPU time, used by other programs; netns
     tries = 3
 
-A run is one cell of the matrix once. A way that moves no disk is not run for each disk.
+A run is one repetition of one cell of the matrix. A way that moves no disk is not run for each disk.
 """
 
 from __future__ import annotations
@@ -28,84 +28,33 @@ from __future__ import annotations
 import random
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lab.errors import LabUsageError
-from lab.hosts.spec import PROVIDERS, Suite, check_name
-from lab.measure import recorded_memory
+from lab.hosts.spec import PROVIDERS, check_name
+from lab.measure import recorded_memory, ways
+from lab.measure.judge import Limits
+from lab.measure.results import Run
+from lab.measure.way import Way
 from netem import units
 from netem.errors import NetemError
 
 SCENARIOS = Path(__file__).resolve().parents[1] / "scenarios"
 _T = TypeVar("_T")
 _MOST = 20_000  # runs
-MADE = "made"  # a memory's pages
+MADE = "made"  # of Guest.pages
 _KEYS = {"title", "provider", "ways", "rtts", "rates", "repetitions", "seed", "guest", "limits"}
 
 
 @dataclass(frozen=True)
-class WayInfo:
-    """What a way moves, and through which IPsec. `title` for people. `alike`: it takes as long whatever part of the
-    disk is data, so it is run for the first of `data` only."""
-
-    title: str
-    disk: bool
-    memory: bool
-    ipsec: Suite = Suite.OFF
-    alike: bool = False
-
-
-#: On namespaces. Suite.OFF: sealed by other means (ssh, the plugin), or not at all ("plain").
-WAYS: dict[str, WayInfo] = {
-    "existing": WayInfo("existing (IPsec)", False, True, Suite.PAPER),
-    "existing-gcm": WayInfo("existing (IPsec, AES-GCM)", False, True, Suite.TODAY),
-    "plain": WayInfo("xl migrate, unprotected", False, True),
-    "paper-full": WayInfo("paper's full", True, False, alike=True),
-    "paper-partial": WayInfo("paper's partial", True, False),
-    "rsync": WayInfo("rsync -S -z, xl over ssh", True, True),
-    "zstd": WayInfo("zstd | ssh, xl over ssh", True, True),
-    "full": WayInfo("xenplugin full", True, True),
-    "static": WayInfo("xenplugin static", True, True),
-    "live": WayInfo("xenplugin live", True, True),
-}
-#: On real Xen, where lab.measure.xen_ways does the work.
-XEN_WAYS: dict[str, WayInfo] = {
-    "existing": WayInfo("existing (IPsec)", True, True, Suite.PAPER),
-    "existing-gcm": WayInfo("existing (IPsec, AES-GCM)", True, True, Suite.TODAY),
-    "plain": WayInfo("xl migrate, unprotected", True, True),
-    "paper": WayInfo("paper's way for the disk", True, False),
-    **{mode: WAYS[mode] for mode in ("full", "static", "live")},
-}
-
-
-@dataclass(frozen=True)
-class Run:
-    """One cell, once. `rtt` in seconds, `rate` in bit/s (None: unlimited), `data` bytes of files (0: no disk)."""
-
-    way: str
-    rtt: float
-    rate: int | None
-    data: int
-    repetition: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-    @property
-    def words(self) -> str:
-        """For people."""
-        link = f"{units.format_time(self.rtt)}, {units.format_rate(self.rate)}"
-        disk = f", {self.data // 10**6} MB of files" if self.data else ""
-        return f"{self.way} at {link}{disk} (no. {self.repetition + 1})"
-
-
-@dataclass(frozen=True)
 class Guest:
-    """Bytes; `data`: of files on the disk; `writes` a second. `pages`: what its memory holds; `usual`: of `data`,
-    the disk whose pages these are, and that of the ways that are alike for all, whichever were chosen."""
+    """The guest to move: sizes in bytes, `data` of files on the disk, `writes` in bytes per second.
+
+    `pages`: the content of its memory. `usual`: the first `data` of the scenario, whatever part of it was chosen;
+    the memory holds pages of that disk, and ways that send holes as well move it alone.
+    """
 
     disk: int = 4 << 30
     data: tuple[int, ...] = (300 * 10**6,)
@@ -116,18 +65,8 @@ class Guest:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """`late` seconds, `steal` and `others` shares (0..1)."""
-
-    late: float = 0.05
-    steal: float = 0.1
-    others: float = 0.1
-    tries: int = 3
-
-
-@dataclass(frozen=True)
 class Scenario:
-    """See the head of this file. `rtts` in seconds, `rates` in bit/s."""
+    """A scenario, or a part of one; see the head of this file. `rtts` in seconds, `rates` in bit/s."""
 
     name: str
     title: str
@@ -140,9 +79,9 @@ class Scenario:
     guest: Guest = Guest()
     limits: Limits = Limits()
 
-    def way(self, name: str) -> WayInfo:
-        """What is known of one of its ways."""
-        return (WAYS if self.provider == "netns" else XEN_WAYS)[name]
+    def way(self, name: str) -> Way:
+        """Return one of its ways."""
+        return ways.WAYS[name]
 
     def only(
         self,
@@ -152,8 +91,11 @@ class Scenario:
         data: Sequence[str] = (),
         repetitions: int | None = None,
     ) -> Scenario:
-        """A part of it, chosen in the words of a scenario file; what is empty or None is all. Raises LabUsageError
-        for what it does not have, NetemError or ValueError for what is no time, rate or size."""
+        """Return a part of it, chosen by values as in a scenario file; an empty choice or None means all.
+
+        Raises LabUsageError for a value that the scenario does not have, NetemError or ValueError for one that
+        cannot be read.
+        """
         return replace(
             self,
             ways=self._chosen(self.ways, ways, ways),
@@ -172,11 +114,13 @@ class Scenario:
         info = self.way(way)
         if self.provider != "netns" or not info.disk:
             return (0,)
-        return (self.guest.usual,) if info.alike else self.guest.data
+        return (self.guest.usual,) if info.holes else self.guest.data
 
     def runs(self) -> list[Run]:
-        """All of them: one repetition after the other, each in an order of its own, so that a slow minute of the
-        machine hits all ways alike."""
+        """Return all runs, one repetition after another, each shuffled.
+
+        So a slow minute of the machine does not hit one way alone.
+        """
         found: list[Run] = []
         for repetition in range(self.repetitions):
             cells = {
@@ -193,20 +137,22 @@ class Scenario:
 
 
 def find(name: str) -> Path:
-    """The file of scenario `name`: a path, or one of those that come with the lab. Raises LabUsageError."""
+    """Return the file of scenario `name`: a path, or the name of one of the lab's own. Raises LabUsageError."""
     path = Path(name) if name.endswith(".toml") else SCENARIOS / f"{name}.toml"
     if not path.is_file():
-        raise LabUsageError(f"there is no scenario {name}", hint=f"a file, or one of: {', '.join(known())}")
+        raise LabUsageError(
+            f"there is no scenario {name}", hint=f"give a .toml file, or one of: {', '.join(known())}"
+        )
     return path
 
 
 def known() -> list[str]:
-    """Those that come with the lab."""
+    """Return the names of the lab's own scenarios."""
     return sorted(path.stem for path in SCENARIOS.glob("*.toml"))
 
 
 def load(path: Path) -> Scenario:
-    """Read a scenario. Raises LabUsageError naming what is wrong."""
+    """Read a scenario file. Raises LabUsageError that names the file and the error."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
         return _scenario(path.stem, values)
@@ -224,7 +170,7 @@ def _scenario(name: str, values: dict[str, Any]) -> Scenario:
     _only(limits, {"late", "steal", "others", "tries"}, "[limits]")
     provider = values.get("provider", "netns")
     if provider not in PROVIDERS:
-        raise ValueError(f"provider {provider!r} is none of {', '.join(PROVIDERS)}")
+        raise ValueError(f"unknown provider {provider!r}; known are {', '.join(PROVIDERS)}")
     made = Scenario(
         name=name,
         title=str(values.get("title", name)),
@@ -242,11 +188,11 @@ def _scenario(name: str, values: dict[str, Any]) -> Scenario:
             tries=_number(limits, "tries", 3, 1, 20),
         ),
     )
-    ways = WAYS if provider == "netns" else XEN_WAYS
-    if unknown := set(made.ways) - set(ways):
-        raise ValueError(f"no way {', '.join(sorted(unknown))} on {provider}: {', '.join(ways)}")
+    there = ways.runnable(provider)
+    if unknown := set(made.ways) - set(there):
+        raise ValueError(f"{', '.join(sorted(unknown))} cannot run on {provider}; {', '.join(there)} can")
     if not made.ways or len(made.runs()) > _MOST:
-        raise ValueError(f"{len(made.runs())} runs: between 1 and {_MOST} make sense")
+        raise ValueError(f"it asks for {len(made.runs())} runs; 1 to {_MOST} are allowed")
     return made
 
 
@@ -255,10 +201,12 @@ def _guest(values: Mapping[str, Any]) -> Guest:
     disk, memory = _sized(values, "disk", usual.disk), _sized(values, "memory", usual.memory)
     data = tuple(size(text) for text in _listed(values, "data", ["300mb"]))
     if not data or not all(2**20 <= each < disk for each in data) or memory < 2**20 or memory % 4096 or disk % 4096:
-        raise ValueError("[guest]: data of at least 1mib must fit the disk, and memory and disk are whole pages")
+        raise ValueError(
+            "[guest]: data must be at least 1mib and fit the disk; memory and disk must be whole pages"
+        )
     pages = values.get("pages", usual.pages)
     if pages not in (MADE, *recorded_memory.LOADS):
-        raise ValueError(f"pages = {pages!r} is none of {', '.join((MADE, *recorded_memory.LOADS))}")
+        raise ValueError(f"unknown pages {pages!r}; known are {', '.join((MADE, *recorded_memory.LOADS))}")
     if pages != MADE and memory > recorded_memory.LARGEST:
         raise ValueError(f"a memory of at most {recorded_memory.LARGEST >> 30} GiB can be recorded")
     return Guest(disk, data, memory, _sized(values, "writes", usual.writes), pages, data[0])
@@ -272,28 +220,28 @@ def _rtts(value: Any) -> list[float]:
             raise ValueError("rtts: `step` must be more than 0, and `to` not before `from`")
         return [round(first + step * number, 6) for number in range(int((last - first) / step + 1e-6) + 1)]
     if not isinstance(value, list) or not value:
-        raise ValueError("rtts is neither a list of times nor from, to and step")
+        raise ValueError("rtts must be a list of times, or a table of from, to and step")
     return [units.parse_time(text) for text in value]
 
 
 def _only(values: Mapping[str, Any], names: set[str], where: str) -> None:
     if not isinstance(values, dict):
-        raise ValueError(f"{where} is no table")
+        raise ValueError(f"{where} must be a table")
     if unknown := set(values) - names:
-        raise ValueError(f"{where} has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(names))}")
+        raise ValueError(f"unknown {', '.join(sorted(unknown))} in {where}; known are {', '.join(sorted(names))}")
 
 
 def _listed(values: Mapping[str, Any], key: str, usual: list[str] | None = None) -> list[str]:
     found = values.get(key, usual)
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        raise ValueError(f"{key} must be a list of words")
+        raise ValueError(f"{key} must be a list of strings")
     return list(dict.fromkeys(found))
 
 
 def _number(values: Mapping[str, Any], key: str, usual: int, least: int, most: int) -> int:
     found = values.get(key, usual)
     if not isinstance(found, int) or isinstance(found, bool) or not least <= found <= most:
-        raise ValueError(f"{key} = {found!r}: a whole number from {least} to {most}")
+        raise ValueError(f"{key} is {found!r}; it must be a whole number from {least} to {most}")
     return found
 
 
@@ -302,11 +250,11 @@ def _sized(values: Mapping[str, Any], key: str, usual: int) -> int:
 
 
 def size(text: str) -> int:
-    """Binary units as netem has them, and the decimal ones that data are counted in."""
+    """Return a size in bytes: netem's binary units (`4gib`), and the decimal `mb` and `gb`. Raises ValueError."""
     for unit, factor in (("mb", 10**6), ("gb", 10**9)):
         if text.endswith(unit) and text[:-2].strip().isdecimal():
             return int(text[:-2]) * factor
     found = units.parse_size(text)
     if found is None:
-        raise ValueError(f"{text!r} is no size")
+        raise ValueError(f"{text!r} is not a size")
     return found

@@ -1,1 +1,1 @@
-"""How long what cannot be run here would take: a model fitted to the runs, and its error on runs not seen."""
+"""A model of migration times, fitted to runs, for migrations that cannot be run here."""

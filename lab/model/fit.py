@@ -1,4 +1,4 @@
-"""Least squares with no negative coefficients, and the error on what was held out. No I/O, no libraries."""
+"""Least squares with lower bounds for the coefficients, and the error on held-out cells. Pure Python, no I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
-#: Cells that a model needs: with fewer it has no cell more than it has coefficients.
+#: Cells that a model needs; with fewer there would be no more cells than coefficients.
 LEAST_CELLS = 4
 _FOLDS = 5
 
@@ -16,9 +16,11 @@ _FOLDS = 5
 def least_squares(
     rows: Sequence[Sequence[float]], wanted: Sequence[float], least: Sequence[float] | None = None
 ) -> list[float]:
-    """Coefficients, none below `least` (0), with which `rows` come closest to `wanted` in relative terms: an error
-    of a tenth counts alike in a short run and in a long one. What would be below is held there, one at a time. What
-    columns cannot be told apart by, the first of them gets."""
+    """Return the coefficients, none below its bound in `least` (default 0), that bring `rows` closest to `wanted`.
+
+    Errors are relative: a tenth counts the same in a short run and in a long one. Coefficients that would be below
+    their bound are fixed to it, one at a time. Of columns that are multiples of each other, the first is used.
+    """
     floors = least or [0.0] * len(rows[0])
     left = [
         value - sum(floor * each for floor, each in zip(floors, row, strict=True))
@@ -40,7 +42,7 @@ def least_squares(
 
 
 def _solve(rows: Sequence[Sequence[float]], wanted: Sequence[float]) -> list[float]:
-    """The normal equations by elimination; a column that says nothing new gets 0."""
+    """Solve the normal equations by elimination; a column that depends on earlier ones gets 0."""
     count = len(rows[0])
     matrix = [
         [sum(row[i] * row[j] for row in rows) for j in range(count)]
@@ -61,7 +63,7 @@ def _solve(rows: Sequence[Sequence[float]], wanted: Sequence[float]) -> list[flo
 
 @dataclass(frozen=True)
 class Error:
-    """Of predictions, as shares of what was measured; `median` and `worst` of `count` held-out cells."""
+    """The error of predictions as a share of the measured time: `median` and `worst` of `count` held-out cells."""
 
     median: float
     worst: float
@@ -71,7 +73,8 @@ class Error:
 def held_out(
     cells: Sequence[T], fitted: Callable[[Sequence[T]], Callable[[T], float]], measured: Callable[[T], float]
 ) -> Error:
-    """Each fifth of the cells, or each cell where they are few, predicted by a model fitted to the others."""
+    """Return the error when each fifth of the cells (or each single cell, if there are few) is predicted by a model
+    that is `fitted` to the others."""
     folds = _FOLDS if len(cells) >= 2 * _FOLDS else len(cells)
     order = list(cells)
     random.Random(1).shuffle(order)

@@ -1,8 +1,8 @@
-"""How fast the plugin works on given hosts, from `xenplugin bench`: as it reckons itself to choose a level.
+"""How fast xenplugin works on given hosts, computed from the figures of `xenplugin bench`, as it does itself to
+choose a compression level.
 
 Bytes go through read, digest, zstd, seal and send on one side, unpack, digest and write on the other. More cores
-help as far as Python lets them: two threads were seen to be 1.65 times as fast as one, which Amdahl's law makes a
-share of 0.21 that only one can do at a time.
+help by Amdahl's law: two threads were measured to be 1.65 times as fast as one, so a share of 0.21 is serial.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: The share of the work that one thread does alone.
+#: The share of the work that is done by one thread at a time.
 SERIAL = 0.21
 _STORE = "store"
 _SPEEDS = ("read", "digest", "unpack", "loopback", "write")
 
 
 def check(figures: Mapping[str, Any]) -> None:
-    """Raises KeyError, TypeError, AttributeError or ValueError unless `figures` have all that is reckoned with."""
+    """Raises KeyError, TypeError, AttributeError or ValueError unless `figures` have all that is needed."""
     levels = figures["zstd"]
     known = {f"mb_per_cpu_second {name}": figures["mb_per_cpu_second"][name] for name in _SPEEDS}
     known["ciphers"] = figures["ciphers"][figures["cipher"]]
@@ -32,16 +32,18 @@ def check(figures: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Hosts:
-    """`cores` of each host; `shared`: both are this one machine, as in a lab of namespaces. `figures`: what
-    `xenplugin bench --json` says of one core."""
+    """Two hosts with `cores` each; `shared`: both are the same machine, as in a lab of namespaces. `figures`: the
+    output of `xenplugin bench --json`, which is of one core."""
 
     cores: int
     figures: Mapping[str, Any]
     shared: bool = False
 
     def seconds(self, size: float, ratio: float | None, rate: float | None) -> float:
-        """To move `size` bytes of data over a link of `rate` bit/s (None: no limit). `ratio`: what zstd 1 makes of
-        them; None: they are sent as they are. The best of all levels, each bounded by the cores or by the link."""
+        """Return the seconds to move `size` bytes over a link of `rate` bit/s (None: unlimited) at the best level.
+
+        Each level is limited by the cores or by the link. `ratio`: of zstd level 1; None: sent uncompressed.
+        """
         return min(self._at(size, level, ratio, rate) for level in self._levels(ratio))
 
     def _levels(self, ratio: float | None) -> list[str]:

@@ -1,1 +1,1 @@
-"""Results as figures: from the result files alone, one page, and each figure as SVG, PNG and CSV."""
+"""The report: a page with figures, and each figure as SVG, PNG and CSV, made from result files alone."""

@@ -1,21 +1,24 @@
-"""What the paper claims and what was to be reached, each beside what was measured, on every link and disk."""
+"""The paper's claims and this project's goals, each with what was measured, for each link and disk.
+
+A goal for all RTTs from some distance on is judged only if both that distance and 200 ms were measured.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from lab.report.data import Set
-from lab.report.figures import amount, ratio, speed, throughput
+from lab.report.dataset import Dataset, Slice, title
+from lab.report.units import amount, speed
 
 _FAR, _FARTHEST = 0.120, 0.200  # seconds
-_NEARLY = 1e-6
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Claim:
-    """`where`: on which link and disk of the set. `reached` is None where it is the paper's own observation, or
-    where the RTTs that it speaks of were not all measured: from where it begins to the farthest."""
+    """One claim and what was measured. `where`: the link and disk. `reached` is None for the paper's claims, which
+    are not judged, and for goals of which too few RTTs were measured."""
 
     who: str
     says: str
@@ -24,164 +27,123 @@ class Claim:
     reached: bool | None = None
 
 
-def claims(runs: Set) -> list[Claim]:
-    """All that can be said of these runs."""
+def claims(dataset: Dataset) -> list[Claim]:
+    """Return all claims that the runs say anything about."""
     found: list[Claim] = []
-    for rate in runs.rates:
-        for data in runs.disks_at(rate):
-            where = speed(rate) + (f", {amount(data)} of files" if len(runs.disks) > 1 else "")
-            found += [claim for make in _MAKERS for claim in make(runs, rate, data, where)]
+    for some in dataset.slices():
+        where = speed(some.rate) + (f", {amount(some.data)} of files" if len(dataset.disks) > 1 else "")
+        found += [claim for make in _MAKERS for claim in make(some, where)]
     return found
 
 
-def _paper(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
-    rows = []
-    partial = _over(runs, "paper-partial", rate, data)
-    if partial:
-        wins = [rtt for rtt, share in partial if share < 1]
-        said = f"faster {_from(wins, partial)}"
-        rows.append(
-            Claim("paper", "partial is slower than existing below 60 ms, faster from 80 ms on", where, said)
-        )
-        far = [share for rtt, share in partial if rtt >= _FAR]
-        if far:
-            said = " to ".join(dict.fromkeys(_percent(share) for share in (min(far), max(far))))
-            rows.append(
-                Claim(
-                    "paper",
-                    "partial takes 70 % or less of existing's time from 120 ms on",
-                    where,
-                    said,
-                )
-            )
-    times = [(rtt, time) for rtt in runs.rtts(rate) if (time := runs.median("paper-full", rtt, rate, data))]
-    if far_times := [(rtt, time) for rtt, time in times if rtt >= 0.160]:
-        said = ", ".join(f"{time / 60:.1f} min at {rtt * 1000:g} ms" for rtt, time in far_times)
-        rows.append(Claim("paper", "full takes over 20 min from 160 ms on", where, said))
+def _paper(some: Slice, where: str) -> Iterable[Claim]:
+    if partial := _ratios(some, "paper-partial"):
+        faster = [rtt for rtt, share in partial if share < 1]
+        says = "partial is slower than existing below 60 ms, faster from 80 ms on"
+        yield Claim("paper", says, where, f"faster {_at(faster, len(partial))}")
+        if far := [share for rtt, share in partial if rtt >= _FAR]:
+            says = "partial takes 70 % or less of existing's time from 120 ms on"
+            shares = dict.fromkeys(f"{share * 100:.0f} %" for share in (min(far), max(far)))
+            yield Claim("paper", says, where, " to ".join(shares))
+    times = [(rtt, time) for rtt in some.rtts if rtt >= 0.160 and (time := some.median("paper-full", rtt))]
+    if times:
+        ours = ", ".join(f"{time / 60:.1f} min at {rtt * 1000:g} ms" for rtt, time in times)
+        yield Claim("paper", "full takes over 20 min from 160 ms on", where, ours)
     for way, usual in (("paper-partial", "about 4 min"), ("paper-full", "about 5 min")):
-        costs = [
-            sum(t for name, t in parts.items() if name != "scp")
-            for rtt in runs.rtts(rate)
-            if (parts := runs.phases(way, rtt, rate, data))
-        ]
+        phases = [parts for rtt in some.rtts if (parts := some.phases(way, rtt))]
+        costs = [sum(time for name, time in parts.items() if name != "scp") for parts in phases]
         if costs:
-            name = runs.title(way).removeprefix("paper's ")
-            rows.append(
-                Claim("paper", f"{name} has {usual} of fixed cost", where, f"{sum(costs) / len(costs):.0f} s")
-            )
-    return rows
+            name = title(way).removeprefix("paper's ")
+            says = f"{name} has {usual} of fixed cost"
+            yield Claim("paper", says, where, f"{sum(costs) / len(costs):.0f} s")
 
 
-def _ipsec(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
-    if data != runs.disks_at(rate)[0]:  # no disk is moved: it is said once
-        return []
+def _ipsec(some: Slice, where: str) -> Iterable[Claim]:
+    if some.data != some.dataset.disks_at(some.rate)[0]:
+        return  # it concerns no disk, so once for each rate is enough
     lost = []
-    for rtt in runs.rtts(rate):
-        plain, sealed = (throughput(runs, way, rtt, rate) for way in ("plain", "existing"))
+    for rtt in some.rtts:
+        plain, sealed = (some.throughput(way, rtt) for way in ("plain", "existing"))
         if plain and sealed:
             lost.append(f"{plain - sealed:.1f} MB/s of {plain:.1f} at {rtt * 1000:g} ms")
-    if not lost:
-        return []
-    return [Claim("paper", "IPsec costs 0.5 to 1 MB/s of throughput", speed(rate), ", ".join(lost))]
+    if lost:
+        yield Claim("paper", "IPsec costs 0.5 to 1 MB/s of throughput", speed(some.rate), ", ".join(lost))
 
 
-def _static(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
-    static = _over(runs, "static", rate, data)
-    far = "xenplugin static takes at most 0.3 of existing's time from 120 ms on"
-    everywhere = "xenplugin static is faster than existing at every RTT"
-    return [*_at_most(far, where, static, 0.3, _FAR), *_at_most(everywhere, where, static, 1.0)]
+def _static(some: Slice, where: str) -> Iterable[Claim]:
+    static = _ratios(some, "static")
+    says = "xenplugin static takes at most 0.3 of existing's time from 120 ms on"
+    yield from _at_most(says, where, static, 0.3, _FAR)
+    yield from _at_most("xenplugin static is faster than existing at every RTT", where, static, 1.0)
 
 
-def _together(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
-    """Of existing and the paper's way for the disk: the same guest without this project."""
-    rows = []
-    disk = "paper-partial" if runs.native else "paper"
+def _together(some: Slice, where: str) -> Iterable[Claim]:
+    """Compare with existing and the paper's way for the disk: the same guest moved without this project."""
+    disk = "paper-partial" if some.dataset.native else "paper"
     for way in ("static", "live"):
-        both = _over(runs, way, rate, data, disk)
+        both = _ratios(some, way, disk)
         for limit, least, name in ((0.7, 0.0, "at every RTT"), (0.3, _FAR, "from 120 ms on")):
             says = f"{way} takes at most {limit} of existing and the paper's way for the disk together, {name}"
-            rows += _at_most(says, where, both, limit, least)
-    return rows
+            yield from _at_most(says, where, both, limit, least)
 
 
-def _downtime(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
+def _downtime(some: Slice, where: str) -> Iterable[Claim]:
     seen = []
-    for rtt in runs.rtts(rate):
-        xl, live = (runs.median(way, rtt, rate, data, "downtime") for way in ("existing", "live"))
+    for rtt in some.rtts:
+        xl, live = (some.median(way, rtt, "downtime") for way in ("existing", "live"))
         if xl is not None and live is not None:
             seen.append((rtt, live, 1.2 * xl + rtt))
-    if not seen:
-        return []
-    said = ", ".join(f"{live:.2f} of {limit:.2f} s at {rtt * 1000:g} ms" for rtt, live, limit in seen)
-    says = "live's downtime is at most 1.2 of existing's and one RTT"
-    reached = all(live <= limit for _, live, limit in seen)
-    return [Claim("goal", says, where, said, reached if _whole([rtt for rtt, _, _ in seen], 0.0) else None)]
+    if seen:
+        ours = ", ".join(f"{live:.2f} of {limit:.2f} s at {rtt * 1000:g} ms" for rtt, live, limit in seen)
+        reached = all(live <= limit for _, live, limit in seen)
+        says = "live's downtime is at most 1.2 of existing's and one RTT"
+        yield Claim("goal", says, where, ours, reached if _complete([rtt for rtt, _, _ in seen], 0.0) else None)
 
 
-def _full(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
-    shares = [
-        (rtt, ours / theirs)
-        for rtt in runs.rtts(rate)
-        if (ours := runs.median("full", rtt, rate, data)) and (theirs := runs.median("paper-full", rtt, rate, data))
-    ]
-    return _at_most("xenplugin full is faster than the paper's full at every RTT", where, shares, 1.0)
+def _full(some: Slice, where: str) -> Iterable[Claim]:
+    times = [(rtt, some.median("full", rtt), some.median("paper-full", rtt)) for rtt in some.rtts]
+    shares = [(rtt, ours / theirs) for rtt, ours, theirs in times if ours and theirs]
+    yield from _at_most("xenplugin full is faster than the paper's full at every RTT", where, shares, 1.0)
 
 
-def _distance(runs: Set, rate: int | None, data: int, where: str) -> Sequence[Claim]:
-    near, far = runs.median("static", 0.0, rate, data), runs.median("static", 0.2, rate, data)
-    if rate is None or not near or not far:
-        return []
-    return [
-        Claim(
-            "goal",
-            "static's time at 200 ms is at most 1.15 of that at 0 ms",
-            where,
-            f"{far / near:.2f}",
-            far / near <= 1.15,
-        )
-    ]
+def _distance(some: Slice, where: str) -> Iterable[Claim]:
+    near, far = some.median("static", 0.0), some.median("static", 0.2)
+    if some.rate is not None and near and far:
+        says = "static's time at 200 ms is at most 1.15 of that at 0 ms"
+        yield Claim("goal", says, where, f"{far / near:.2f}", far / near <= 1.15)
+
+
+_MAKERS: tuple[Callable[[Slice, str], Iterable[Claim]], ...] = (
+    _paper, _ipsec, _static, _together, _downtime, _full, _distance,
+)  # fmt: skip
 
 
 def _at_most(
     says: str, where: str, shares: Sequence[tuple[float, float]], limit: float, least: float = 0.0
-) -> list[Claim]:
-    """That no share is above `limit` from RTT `least` on."""
-    far = [(rtt, share) for rtt, share in shares if rtt >= least - _NEARLY]
-    if not far:
-        return []
-    most, whole = max(share for _, share in far), _whole([rtt for rtt, _ in far], least)
-    at = "" if whole else f" ({', '.join(f'{rtt * 1000:g}' for rtt, _ in far)} ms alone)"
-    return [Claim("goal", says, where, f"at most {most:.2f}{at}", most <= limit if whole else None)]
+) -> Iterable[Claim]:
+    """Judge whether no share of (RTT, share) is above `limit` from RTT `least` on."""
+    far = [(rtt, share) for rtt, share in shares if rtt >= least - _ROUNDING]
+    if far:
+        most, rtts = max(share for _, share in far), [rtt for rtt, _ in far]
+        complete = _complete(rtts, least)
+        alone = "" if complete else f" ({', '.join(f'{rtt * 1000:g}' for rtt in rtts)} ms alone)"
+        yield Claim("goal", says, where, f"at most {most:.2f}{alone}", most <= limit if complete else None)
 
 
-def _whole(rtts: Sequence[float], least: float) -> bool:
-    """Whether these are from `least` to the farthest."""
-    return bool(rtts) and min(rtts) <= least + _NEARLY and max(rtts) >= _FARTHEST - _NEARLY
+def _complete(rtts: Sequence[float], least: float) -> bool:
+    """Return whether `rtts` reach from `least` to the farthest."""
+    return min(rtts) <= least + _ROUNDING and max(rtts) >= _FARTHEST - _ROUNDING
 
 
-def _over(runs: Set, way: str, rate: int | None, data: int, *others: str) -> list[tuple[float, float]]:
-    """(RTT in seconds, share of the time of existing and `others`, added)"""
-    return [(rtt, share) for rtt in runs.rtts(rate) if (share := ratio(runs, way, rtt, rate, data, *others))]
+def _ratios(some: Slice, way: str, *others: str) -> list[tuple[float, float]]:
+    """Return (RTT, share of the time of existing and `others`, added) where all were measured."""
+    return [(rtt, share) for rtt in some.rtts if (share := some.ratio(way, rtt, *others))]
 
 
-def _from(wins: Sequence[float], all_of_it: Sequence[tuple[float, float]]) -> str:
-    if not wins:
+def _at(rtts: Sequence[float], measured: int) -> str:
+    """Return where something holds: at `rtts`, of so many that were measured."""
+    if not rtts:
         return "at no RTT"
-    if len(wins) == len(all_of_it) > 1:
+    if len(rtts) == measured > 1:
         return "at every RTT"
-    return "at " + ", ".join(f"{rtt * 1000:g}" for rtt in wins) + " ms"
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.0f} %"
-
-
-_MAKERS: tuple[Callable[[Set, int | None, int, str], Sequence[Claim]], ...] = (
-    _paper,
-    _ipsec,
-    _static,
-    _together,
-    _downtime,
-    _full,
-    _distance,
-)
+    return "at " + ", ".join(f"{rtt * 1000:g}" for rtt in rtts) + " ms"

@@ -1,6 +1,6 @@
-"""Which figures are made of the runs: 6 to 9 as the paper draws them, and what it does not show.
+"""The figures of the report: 6 to 9 as the paper draws them, and others that the paper does not have.
 
-Each comes with a sentence of what it stands for. Fixed costs are all steps but the copy over the link.
+Each has a caption. Fixed costs are all phases but the copy over the link.
 """
 
 from __future__ import annotations
@@ -10,67 +10,71 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.hosts.spec import Suite
-from lab.measure.scenario import WAYS
-from lab.report.chart import Bars, Chart, Lines, Series, Strips
-from lab.report.data import ORDER, Set
+from lab.measure.way import Family
+from lab.measure.ways import WAYS
+from lab.report.chart import TOGETHER, Bars, Chart, Lines, Series, Strips
+from lab.report.dataset import Dataset, Key, Slice, title
+from lab.report.units import amount, speed
 from netem.units import format_rate
 
 _RTT = "round-trip time, ms"
-#: The copy over the link, in the paper's own ways.
+#: The phase that is the copy over the link, in the paper's ways.
 _COPY = "scp"
 _NEAR = 0.120  # seconds: the paper's Tokyo to the west coast of the United States
-_PHASES = ["start", "connect", "disks", "memory", "stopped", "handover"]
-_STEPS = ["compress", "encrypt", "scp", "decrypt", "decompress"]
-#: Names of the same step in other ways.
-_SAME = {"disk": "disks", "gzip": "compress", "gunzip": "decompress"}
+_PHASES = ("start", "connect", "disks", "memory", "stopped", "handover")
+_STEPS = ("compress", "encrypt", "scp", "decrypt", "decompress")
 
 _TIME_NATIVE = (
-    "Median wall time from the command to its end; thin bars: least and most. existing moves the memory alone, "
-    "its disk being shared; the paper's full and partial move the disk of a guest that is stopped, so no memory. "
-    "All others move both, as existing and partial do together."
+    "Median wall time from the command to its end; thin bars: least and most. existing moves only the memory, with "
+    "a shared disk; the paper's full and partial move only the disk of a stopped guest. All others move both, as "
+    "existing and partial do together."
 )
 _TIME_XEN = (
-    "Median wall time from the command to its end. existing is xl migrate, its disk copied before (not counted); "
-    "the paper's way moves the disk alone; xenplugin moves both, as existing and the paper's way do together."
+    "Median wall time from the command to its end. existing is xl migrate, with the disk copied before (not "
+    "counted); the paper's way moves only the disk; xenplugin moves both, as existing and the paper's way do "
+    "together."
 )
 _FIXED = (
     "All steps but the copy over the link; means over all round-trip times. decrypt and decompress run at the far "
-    "side: each begins with an ssh log-in, which takes some round trips."
+    "side: each begins with an ssh login, which takes some round trips."
 )
 _SHARE = (
     "Below 1 is faster than xl migrate through IPsec on the same link. 70 %: the paper's result for partial from "
-    "120 ms on; 30 %: the goal for xenplugin static from there on."
+    "120 ms on; 30 %: the goal for xenplugin static from 120 ms on."
 )
 _WHERE = (
-    "Each bar is the time of figure 6. start is what the programs here take to begin and end, connect what those "
-    "at the far side take to begin; disks are moved while the guest runs (live; not with rsync and zstd); "
-    "memory is xl's own live migration; stopped and handover are what the guest waits for."
+    "Each bar is the time of figure 6. start: the programs at the near side start and end; connect: those at the "
+    "far side start; disks are moved while the guest runs (live; not with rsync and zstd); memory is xl's own live "
+    "migration; the guest stands still during stopped and handover."
 )
-_WHOLE = " Of existing only the whole is known."
+_WHOLE = " The phases of existing are not known."
 _DOWN = (
-    "From when the guest stands still until it runs at the far side. Where a tool copies the disk, the guest must "
-    "stand still from the copy's begin."
+    "From when the guest stands still until it runs at the far side. If a tool copies the disk, the guest must "
+    "stand still from the start of the copy."
 )
 _CPU = (
-    "Of the programs of both hosts. ESP in user space is strongSwan's kernel-libipsec; the kernel's needs less. "
-    "The emulated link itself, in which much of the far host's TCP is done, is left out."
+    "Of the programs on both hosts. ESP in user space is strongSwan's kernel-libipsec; the kernel's needs less. "
+    "The emulated link, in which much of the far host's TCP is processed, is not included."
 )
 _IPSEC = (
-    "The paper's preliminary test: the same stream, by one TCP connection, with and without IPsec. Its bytes over "
-    "the time from xl's start until the guest runs at the far side: what it takes to connect is in it."
+    "The paper's preliminary test: the same stream over one TCP connection, with and without IPsec. Its bytes "
+    "divided by the time from xl's start until the guest runs at the far side, connecting included."
 )
-#: Bit/s: from there on it shows that ESP is in user space, on namespaces.
+#: Bit/s: on faster links of namespaces, ESP in user space is the bottleneck.
 _SLOW_ESP = 200_000_000
-#: What is said where it shows.
+#: The note for sections where it is.
 USER_SPACE = (
-    "IPsec is strongSwan's ESP in user space here (kernel-libipsec), which is slower than the kernel's above some "
-    "200 Mbit/s: there existing takes longer than it must."
+    "IPsec is strongSwan's ESP in user space here (kernel-libipsec), which is slower than the kernel's above about "
+    "200 Mbit/s, so existing takes longer than with the kernel's."
 )
+
+#: Rows of a bar chart: a label and the sizes of the segments.
+Rows = list[tuple[str, dict[str, float]]]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart, and what to know of it. `number`: the paper's, if it is one of its figures."""
+    """A chart and its caption. `number`: that of the paper's figure; 0 if the paper has none."""
 
     chart: Chart
     words: str
@@ -79,204 +83,153 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """The figures of one link and one disk. `notes`: what is to be known of all of them."""
+    """The figures of one link and one disk, with notes on all of them."""
 
     title: str
     notes: Sequence[str]
     figures: Sequence[Figure]
 
 
-def sections(runs: Set) -> list[Section]:
-    """All of them."""
+def sections(dataset: Dataset) -> list[Section]:
+    """Return a section for each slice of which there is any figure."""
     found = []
-    for rate in runs.rates:
-        for data in runs.disks_at(rate):
-            made = [figure for figure in _section(runs, rate, data) if _filled(figure.chart)]
-            if made:
-                notes = [_count(runs, rate, data), *([USER_SPACE] if user_space(runs, rate) else [])]
-                found.append(Section(_title(runs, rate, data), notes, made))
+    for some in dataset.slices():
+        if made := [figure for figure in _figures(some) if figure.chart.filled]:
+            notes = [_count(some), *([USER_SPACE] if user_space(dataset, some.rate) else [])]
+            found.append(Section(_title(some), notes, made))
     return found
 
 
-def _title(runs: Set, rate: int | None, data: int) -> str:
-    if not data:
-        return speed(rate)
-    used = runs.used(data)
+def _title(some: Slice) -> str:
+    if not some.data:
+        return speed(some.rate)
+    used = some.dataset.used(some.data)
     measured = f" ({amount(used)} with the file system's own)" if used else ""
-    return f"{speed(rate)}, {amount(data)} of files{measured}"
+    return f"{speed(some.rate)}, {amount(some.data)} of files{measured}"
 
 
-def _count(runs: Set, rate: int | None, data: int) -> str:
-    """How many runs there are behind the figures."""
-    cells = [len(runs.of(way, rtt, rate, data)) for way in runs.ways(rate, data) for rtt in runs.rtts(rate)]
+def _count(some: Slice) -> str:
+    """Return how many runs are behind the figures."""
+    cells = [len(some.runs(way, rtt)) for way in some.ways for rtt in some.rtts]
     counts = [count for count in cells if count]
     least, most = min(counts), max(counts)
     each = f"{least} to {most}" if least < most else f"{most}"
     return f"{sum(counts)} runs, {each} of each way at each round-trip time."
 
 
-def user_space(runs: Set, rate: int | None) -> bool:
-    """Whether something went through IPsec that is slower here than it must be."""
+def user_space(dataset: Dataset, rate: int | None) -> bool:
+    """Return whether ESP in user space made a way slower at `rate`."""
     sealed = {way for way, info in WAYS.items() if info.ipsec is not Suite.OFF}
     fast = rate is None or rate > _SLOW_ESP
-    return runs.native and fast and any(cell.rate == rate and cell.way in sealed for cell in runs.runs)
+    return dataset.native and fast and any(cell.rate == rate and cell.way in sealed for cell in dataset.runs)
 
 
-def amount(data: int) -> str:
-    """`300 MB`, `1 GB`"""
-    return f"{round(data / 1e9, 2):g} GB" if data >= 10**9 else f"{data / 1e6:.0f} MB"
-
-
-def speed(rate: int | None) -> str:
-    """`100 Mbit/s`"""
-    if rate is None:
-        return "no limit of the rate"
-    text = format_rate(rate)
-    for unit in ("gbit", "mbit", "kbit"):
-        if text.endswith(unit):
-            return f"{text.removesuffix(unit)} {unit[0].upper() if unit != 'kbit' else 'k'}bit/s"
-    return text
-
-
-def _filled(chart: Chart) -> bool:
-    if not isinstance(chart, Bars):
-        return any(each.points for each in chart.series)
-    return any(sum(parts.values()) > 0 for _, parts in chart.rows)
-
-
-def _section(runs: Set, rate: int | None, data: int) -> list[Figure]:
-    several = f"{data // 10**6}mb" if len(runs.disks) > 1 else ""
-    tag = "-".join(filter(None, (runs.tag, format_rate(rate), several)))
-    near = min(runs.rtts(rate), key=lambda rtt: (abs(rtt - _NEAR), rtt))
+def _figures(some: Slice) -> list[Figure]:
+    """Return all figures, empty ones included."""
+    native, several = some.dataset.native, len(some.dataset.disks) > 1
+    words = (some.dataset.tag, format_rate(some.rate), f"{some.data // 10**6}mb" if several else "")
+    tag = "-".join(filter(None, words))
+    near = min(some.rtts, key=lambda rtt: (abs(rtt - _NEAR), rtt))
     at = f"at {near * 1000:g} ms"
-    ways = runs.ways(rate, data)
-
-    def over(key: str) -> list[Series]:
-        return [
-            Series(way, runs.title(way), runs.points(way, rate, data, key), runs.spread(way, rate, data, key))
-            for way in ways
-        ]
-
-    def bars(key: str, factor: float) -> list[tuple[str, dict[str, float]]]:
-        rows = [(runs.title(way), runs.median(way, near, rate, data, key)) for way in ways]
-        return [(name, {key: value * factor}) for name, value in rows if value is not None]
-
-    def phases(names: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
-        found = []
-        for way in names:
-            if known := _named(runs.phases(way, near, rate, data)):
-                found.append((runs.title(way), known))
-        return found
-
-    papers = [way for way in ways if way.startswith("paper")]
-    others = [way for way in ways if way not in papers]
-    time = Lines(f"figure-6-{tag}", "Time of a migration over the round-trip time", _RTT, "seconds",
-                 [*over("seconds"), _together(runs, rate, data)])  # fmt: skip
+    papers = [way for way in some.ways if WAYS[way].family is Family.PAPER]
+    others = [way for way in some.ways if way not in papers]
     fixed = "seconds, without the copy over the link"
-    share = Lines(f"figure-9-{tag}", "Time as a share of existing's", _RTT, "ratio",
-                  _ratios(runs, ways, rate, data), ((1.0, "existing"), (0.7, "70 %"), (0.3, "30 %")))  # fmt: skip
+    time = Lines(f"figure-6-{tag}", "Time of a migration over the round-trip time", _RTT, "seconds",
+                 [*_lines(some, "seconds"), _together(some)])  # fmt: skip
+    share = Lines(f"figure-9-{tag}", "Time as a share of existing's", _RTT, "ratio", _ratios(some),
+                  ((1.0, "existing"), (0.7, "70 %"), (0.3, "30 %")))  # fmt: skip
     down = Lines(f"downtime-{tag}", "Downtime over the round-trip time", _RTT, "seconds (logarithmic)",
-                 over("downtime"), log=True)  # fmt: skip
+                 _lines(some, "downtime"), log=True)  # fmt: skip
     flow = Strips(f"throughput-{tag}", f"Throughput over time, {at}", "seconds", "Mbit/s, both directions",
-                  _timelines(runs, ways, near, rate, data))  # fmt: skip
-    seven, eight = (_fixed(runs, some, rate, data) for some in (("paper-partial", "paper"), ("paper-full",)))
+                  _timelines(some, near))  # fmt: skip
     return [
-        Figure(time, _TIME_NATIVE if runs.native else _TIME_XEN, 6),
-        Figure(Bars(f"figure-7-{tag}", "Fixed costs of partial, step by step", fixed, seven), _FIXED, 7),
-        Figure(Bars(f"figure-8-{tag}", "Fixed costs of full, step by step", fixed, eight), _FIXED, 8),
+        Figure(time, _TIME_NATIVE if native else _TIME_XEN, 6),
+        Figure(Bars(f"figure-7-{tag}", "Fixed costs of partial, step by step", fixed,
+                    _fixed(some, ("paper-partial", "paper"))), _FIXED, 7),
+        Figure(Bars(f"figure-8-{tag}", "Fixed costs of full, step by step", fixed,
+                    _fixed(some, ("paper-full",))), _FIXED, 8),
         Figure(share, _SHARE, 9),
-        Figure(Bars(f"phases-{tag}", f"Where the time goes, {at}", "seconds", phases(others),
-                    order=_PHASES), _WHERE if runs.native else _WHERE + _WHOLE),
-        Figure(Bars(f"paper-{tag}", f"Where the paper's time goes, {at}", "seconds", phases(papers),
+        Figure(Bars(f"phases-{tag}", f"Where the time goes, {at}", "seconds", _phases(some, others, near),
+                    order=_PHASES), _WHERE if native else _WHERE + _WHOLE),
+        Figure(Bars(f"paper-{tag}", f"Where the paper's time goes, {at}", "seconds", _phases(some, papers, near),
                     order=_STEPS), "Each step ends before the next begins."),
         Figure(Bars(f"router-{tag}", f"Bytes at the router, {at}", "MB, both directions",
-                    bars("router_bytes", 1e-6), "MB"),
-               f"IP packets with all their headers{'' if runs.native else ', those of Ethernet too'}."),
+                    _router(some, near), "MB"),
+               f"IP packets with all their headers{'' if native else ', those of Ethernet too'}."),
         Figure(flow, "Of host-a's device; one run of each way."),
         Figure(Bars(f"cpu-{tag}", f"CPU seconds, {at}", "seconds of one core, both hosts",
-                    _cpu(runs, ways, near, rate, data)), _CPU),
+                    _cpu(some, near)), _CPU),
         Figure(down, _DOWN),
         Figure(Bars(f"ipsec-{tag}", f"Throughput of the memory's stream, {at}", "MB/s",
-                    _throughput(runs, near, rate), "MB/s"), _IPSEC),
+                    _throughput(some, near), "MB/s"), _IPSEC),
     ]  # fmt: skip
 
 
-def _cpu(
-    runs: Set, ways: Sequence[str], rtt: float, rate: int | None, data: int
-) -> list[tuple[str, dict[str, float]]]:
-    rows = []
-    for way in ways:
-        programs, esp = (runs.median(way, rtt, rate, data, f"{of}cpu_seconds") for of in ("", "ipsec_"))
-        if programs is not None:
-            apart = {"all together": programs} if esp is None else {"programs": programs, "ESP in user space": esp}
-            rows.append((runs.title(way), apart))
-    return rows
+def _lines(some: Slice, key: Key) -> list[Series]:
+    return [Series(title(way), some.points(way, key), WAYS[way].style, some.spread(way, key)) for way in some.ways]
 
 
-def _together(runs: Set, rate: int | None, data: int) -> Series:
-    """A guest with a disk of its own, moved without this project: its memory by existing, its disk by partial."""
-    partial = "paper-partial" if runs.native else "paper"
-    first, second = (dict(runs.points(way, rate, data, "seconds")) for way in ("existing", partial))
+def _together(some: Slice) -> Series:
+    """Return the time of a guest and its disk without this project: existing for the memory, then partial."""
+    partial = "paper-partial" if some.dataset.native else "paper"
+    first, second = (dict(some.points(way, "seconds")) for way in ("existing", partial))
     points = [(rtt, first[rtt] + second[rtt]) for rtt in sorted(first.keys() & second.keys())]
-    return Series("existing+partial", "existing + partial", points)
+    return Series("existing + partial", points, TOGETHER)
 
 
-def _named(phases: dict[str, float]) -> dict[str, float]:
-    """The same step by the same name, whichever way it is of."""
-    return {_SAME.get(name, name): value for name, value in phases.items()}
+def _ratios(some: Slice) -> list[Series]:
+    found = []
+    for way in some.ways:
+        if WAYS[way].family is not Family.XL and way != "paper":  # which moves a disk without its memory
+            shares = ((rtt * 1000, some.ratio(way, rtt)) for rtt in some.rtts)
+            points = [(rtt, share) for rtt, share in shares if share is not None]
+            found.append(Series(title(way), points, WAYS[way].style))
+    return found
 
 
-def _fixed(runs: Set, ways: Sequence[str], rate: int | None, data: int) -> list[tuple[str, dict[str, float]]]:
+def _timelines(some: Slice, rtt: float) -> list[Series]:
+    """Return the throughput of one run of each way in Mbit/s."""
+    found = []
+    for way in some.ways:
+        if line := next((run.timeline for run in some.runs(way, rtt) if run.timeline), ()):
+            points = [(seconds, bytes_per_second * 8e-6) for seconds, bytes_per_second in line]
+            found.append(Series(title(way), points, WAYS[way].style))
+    return found
+
+
+def _fixed(some: Slice, ways: Sequence[str]) -> Rows:
+    """Return the mean of each fixed phase over all RTTs."""
     rows = []
     for way in ways:
-        seen = [steps for rtt in runs.rtts(rate) if (steps := _named(runs.phases(way, rtt, rate, data)))]
-        if seen:
+        if seen := [phases for rtt in some.rtts if (phases := some.phases(way, rtt))]:
             names = dict.fromkeys(name for one in seen for name in one if name != _COPY)
             parts = {name: statistics.mean([one.get(name, 0.0) for one in seen]) for name in names}
-            rows.append((runs.title(way), parts))
+            rows.append((title(way), parts))
     return rows
 
 
-def _ratios(runs: Set, ways: Sequence[str], rate: int | None, data: int) -> list[Series]:
-    found = []
-    for way in ways:
-        if way in ("existing", "existing-gcm", "plain", "paper"):
-            continue
-        shares = ((rtt * 1000, ratio(runs, way, rtt, rate, data)) for rtt in runs.rtts(rate))
-        points = [(rtt, share) for rtt, share in shares if share is not None]
-        found.append(Series(way, runs.title(way), points))
-    return found
+def _phases(some: Slice, ways: Sequence[str], rtt: float) -> Rows:
+    return [(title(way), known) for way in ways if (known := some.phases(way, rtt))]
 
 
-def ratio(runs: Set, way: str, rtt: float, rate: int | None, data: int, *others: str) -> float | None:
-    """Time of `way` over that of existing (and `others`, added); None where one was not measured."""
-    time = runs.median(way, rtt, rate, data)
-    base = [runs.median(other, rtt, rate, data) for other in ("existing", *others)]
-    known = [each for each in base if each is not None]
-    return time / sum(known) if time is not None and len(known) == len(base) else None
+def _router(some: Slice, rtt: float) -> Rows:
+    sizes = [(title(way), some.median(way, rtt, "router_bytes")) for way in some.ways]
+    return [(name, {"router_bytes": size / 1e6}) for name, size in sizes if size is not None]
 
 
-def _timelines(runs: Set, ways: Sequence[str], rtt: float, rate: int | None, data: int) -> list[Series]:
-    found = []
-    for way in ways:
-        lines = [line for run in runs.of(way, rtt, rate, data) if (line := run.get("timeline"))]
-        if lines:
-            found.append(Series(way, runs.title(way), [(seconds, speed * 8e-6) for seconds, speed in lines[0]]))
-    return found
+def _cpu(some: Slice, rtt: float) -> Rows:
+    rows = []
+    for way in some.ways:
+        programs = some.median(way, rtt, "cpu_seconds")
+        esp = some.median(way, rtt, "ipsec_cpu_seconds")
+        if programs is not None:
+            apart = {"all together": programs} if esp is None else {"programs": programs, "ESP in user space": esp}
+            rows.append((title(way), apart))
+    return rows
 
 
-def throughput(runs: Set, way: str, rtt: float, rate: int | None) -> float | None:
-    """MB/s of the memory's stream, from xl's start until the guest runs at the far side."""
-    values = [
-        run["memory"]["stream"] / 1e6 / (run["phases"]["memory"] + run["phases"]["stopped"])
-        for run in runs.of(way, rtt, rate, 0)
-        if "memory" in run and {"memory", "stopped"} <= run.get("phases", {}).keys()
-    ]
-    return statistics.median(values) if values else None
-
-
-def _throughput(runs: Set, rtt: float, rate: int | None) -> list[tuple[str, dict[str, float]]]:
-    ways = [way for way in ORDER if way in ("plain", "existing", "existing-gcm")]
-    rows = [(runs.title(way), throughput(runs, way, rtt, rate)) for way in ways]
-    known = [(name, {"MB/s": value}) for name, value in rows if value is not None]
-    return known if len(known) > 1 else []
+def _throughput(some: Slice, rtt: float) -> Rows:
+    ways = [way for way, info in WAYS.items() if info.family is Family.XL]
+    speeds = [(title(way), some.throughput(way, rtt)) for way in ways]
+    known = [(name, {"MB/s": value}) for name, value in speeds if value is not None]
+    return known if len(known) > 1 else []  # alone, one has nothing to be compared with

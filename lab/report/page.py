@@ -1,155 +1,122 @@
-"""One HTML page that holds all: figures as inline SVG, claims, tables, what it was measured on. It asks nobody."""
+"""Write the report: one HTML page that needs no other file, and each figure as SVG, PNG and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.report import png, svg
+from markupsafe import Markup
+
+from lab import pages
+from lab.report import image
+from lab.report.chart import Chart
 from lab.report.claims import Claim, claims
-from lab.report.data import Set
-from lab.report.figures import USER_SPACE, Figure, Section, sections, user_space
+from lab.report.dataset import Dataset
+from lab.report.figures import USER_SPACE, Section, sections, user_space
 
-_LEAD = (
-    "A guest moves from one host to another, over ever longer distances: the paper's experiment repeated, and the "
-    "same guest moved by xenplugin. Every figure is made from the result files alone."
-)
-_HERE = Path(__file__).resolve().parent
+_TEMPLATE = Path(__file__).resolve().parent / "report.html"
 
 
-def write(folder: Path, sets: Sequence[Set], title: str) -> list[Path]:
-    """Write index.html and figures/ into `folder`; the paths. Without matplotlib there are no PNGs."""
-    parts, written, contents = [], [folder / "index.html"], []
+@dataclass(frozen=True)
+class _Chapter:
+    """A section of a dataset, with its heading and the anchor of links to it."""
+
+    anchor: str
+    heading: str
+    section: Section
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    """The claims on a dataset: `rows` by who claims what, then by the link and disk among `places`."""
+
+    name: str
+    places: Sequence[str]
+    rows: Mapping[tuple[str, str], Mapping[str, Claim]]
+    note: str
+
+
+def write(folder: Path, datasets: Sequence[Dataset], title: str) -> list[Path]:
+    """Write index.html and figures/ into `folder`; return the paths."""
+    chapters = list(_chapters(datasets))
     images = folder / "figures"
     images.mkdir(parents=True, exist_ok=True)
-    drawn = png.available()
-    for place, runs in enumerate(sets):
-        for number, section in enumerate(sections(runs)):
-            name = f"set-{place}-{number}"
-            heading = escape(f"{runs.name}; {section.title}")
-            contents.append(f'<li><a href="#{name}">{heading}</a></li>')
-            parts.append(f'<section id="{name}"><h2>{heading}</h2>{_section(section)}</section>')
-            for figure in section.figures:
-                written += _files(figure, images, drawn)
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="lead">{_LEAD}</p>',
-        f"<nav><ul>{''.join(contents)}</ul></nav>",
-        _claims(sets),
-        *parts,
-        _about(sets),
-    ]
-    written[0].write_text(_page(title, body), encoding="utf-8")
-    return written
+    page = folder / "index.html"
+    page.write_text(_html(datasets, chapters, title), encoding="utf-8")
+    charts = (figure.chart for chapter in chapters for figure in chapter.section.figures)
+    return [page, *(path for chart in charts for path in _files(chart, images))]
 
 
-def _page(title: str, body: Sequence[str]) -> str:
-    css = (_HERE / "page.css").read_text(encoding="utf-8")
-    css = css.replace("LIGHT", svg.variables(False)).replace("DARK", svg.variables(True))
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    head += f'<meta name="color-scheme" content="light dark"><title>{escape(title)}</title><style>{css}</style>'
-    hidden = '<svg width="0" height="0" style="position:absolute" aria-hidden="true">'
-    whole = f"{hidden}<defs>{svg.hatchings()}</defs></svg><main>{''.join(body)}</main>"
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{whole}</body></html>\n'
+def html(datasets: Sequence[Dataset], title: str) -> str:
+    """Return the page."""
+    return _html(datasets, list(_chapters(datasets)), title)
 
 
-def _section(section: Section) -> str:
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in section.notes)
-    return notes + "".join(_figure(figure) for figure in section.figures)
-
-
-def _figure(figure: Figure) -> str:
-    number = f'<span class="number">Figure {figure.number} of the paper. </span>' if figure.number else ""
-    table = f"<details><summary>The numbers</summary>{_table(figure.chart.table())}</details>"
-    return (
-        f'<figure id="{escape(figure.chart.name)}"><h3>{number}{escape(figure.chart.title)}</h3>'
-        f"{svg.draw(figure.chart)}"
-        f"<figcaption>{escape(figure.words)}</figcaption>{table}</figure>"
+def _html(datasets: Sequence[Dataset], chapters: Sequence[_Chapter], title: str) -> str:
+    return pages.render(
+        _TEMPLATE,
+        title=title,
+        light=image.variables(dark=False),
+        dark=image.variables(dark=True),
+        chapters=chapters,
+        judgements=[found for dataset in datasets if (found := _judgement(dataset)).rows],
+        datasets=datasets,
+        draw=lambda chart: Markup(image.inline(chart)),
+        judged=_judged,
+        counted=_counted,
+        properties=_properties,
     )
 
 
-def _table(rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
-    def cell(text: str, column: int, tag: str) -> str:
-        kind = ' class="number"' if numbers and column else ""
-        return f"<{tag}{kind}>{escape(text)}</{tag}>"
-
-    made = []
-    for row, words in enumerate(rows):
-        tag = "td" if row else "th"
-        made.append(f"<tr>{''.join(cell(text, column, tag) for column, text in enumerate(words))}</tr>")
-    return f'<div class="wide"><table>{"".join(made)}</table></div>'
+def _chapters(datasets: Sequence[Dataset]) -> Iterator[_Chapter]:
+    for place, dataset in enumerate(datasets):
+        for number, section in enumerate(sections(dataset)):
+            yield _Chapter(f"set-{place}-{number}", f"{dataset.name}; {section.title}", section)
 
 
-def _claims(sets: Sequence[Set]) -> str:
-    """A table for each set."""
-    parts = []
-    for runs in sets:
-        if rows := claims(runs):
-            slow = any(user_space(runs, rate) for rate in runs.rates)
-            note = f'<p class="note">{escape(USER_SPACE)}</p>' if slow else ""
-            parts.append(f"<h3>{escape(runs.name)}</h3>{_judgements(rows)}{note}")
-    return f"<h2>What was claimed, what was measured</h2>{''.join(parts)}" if parts else ""
+def _judgement(dataset: Dataset) -> _Judgement:
+    rows: dict[tuple[str, str], dict[str, Claim]] = {}
+    places: dict[str, None] = {}
+    for claim in claims(dataset):
+        rows.setdefault((claim.who, claim.says), {})[claim.where] = claim
+        places[claim.where] = None
+    note = USER_SPACE if any(user_space(dataset, rate) for rate in dataset.rates) else ""
+    return _Judgement(dataset.name, list(places), rows, note)
 
 
-def _judgements(rows: Sequence[Claim]) -> str:
-    """A row for each claim, a column for each link and disk."""
-    places = list(dict.fromkeys(claim.where for claim in rows))
-    made = [f"<tr><th></th><th>claim</th>{''.join(f'<th>{escape(place)}</th>' for place in places)}</tr>"]
-    for who, says in dict.fromkeys((claim.who, claim.says) for claim in rows):
-        cells = {claim.where: _judged(claim) for claim in rows if (claim.who, claim.says) == (who, says)}
-        columns = "".join(f"<td>{cells.get(place, '')}</td>" for place in places)
-        made.append(f'<tr><td class="who">{who}</td><td class="says">{escape(says)}</td>{columns}</tr>')
-    return f'<div class="wide"><table>{"".join(made)}</table></div>'
+def _judged(claim: Claim) -> Markup:
+    """Return what was measured, with a mark if the claim was to be reached."""
+    marks = {None: "", True: '<span class="yes">✓</span> ', False: '<span class="no">✗</span> '}
+    return Markup(marks[claim.reached]) + claim.ours
 
 
-def _judged(claim: Claim) -> str:
-    marks = {True: '<span class="yes">&#10003;</span> ', False: '<span class="no">&#10007;</span> '}
-    return ("" if claim.reached is None else marks[claim.reached]) + escape(claim.ours)
+def _counted(dataset: Dataset) -> str:
+    count = sum(map(len, dataset.runs.values()))
+    hosts = "network namespaces, the memory generated like xl's" if dataset.native else "real Xen hosts"
+    return f"{count} runs on {hosts}; {len(dataset.discarded)} discarded, {len(dataset.doubtful)} doubtful."
 
 
-def _about(sets: Sequence[Set]) -> str:
-    parts = ["<h2>What it was measured on</h2>"]
-    for runs in sets:
-        count = sum(map(len, runs.runs.values()))
-        words = "network namespaces, the memory generated like xl's" if runs.native else "real Xen hosts"
-        said = f"{count} runs on {words}; {len(runs.discarded)} discarded, {len(runs.doubtful)} doubtful."
-        parts.append(f"<h3>{escape(runs.name)}</h3><p>{escape(said)}</p>")
-        known: dict[str, dict[str, None]] = {}
-        for values in [*runs.hosts, *runs.versions]:
-            for key, value in values.items():
-                known.setdefault(key, {})[_value(key, value)] = None
-        rows = [["", ""], *([key, ", ".join(several)] for key, several in known.items())]
-        parts.append(_table(rows, numbers=False).replace("<tr><th></th><th></th></tr>", ""))
-        for name, lines in (("Discarded runs", runs.discarded), ("Doubtful runs", runs.doubtful)):
-            if lines:
-                items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-                parts.append(f"<details><summary>{name}</summary><ul>{items}</ul></details>")
-    return "".join(parts)
+def _properties(dataset: Dataset) -> list[tuple[str, str]]:
+    """Return each property of the hosts and programs with all values that it had."""
+    known: dict[str, dict[str, None]] = {}
+    hosts: list[Mapping[str, Any]] = [asdict(host) for host in dataset.hosts]
+    for values in [*hosts, *dataset.versions]:
+        for key, value in values.items():
+            if key != "steal":  # it is of single runs
+                known.setdefault(key, {})[f"{value / 2**30:.0f} GiB" if key == "memory" else str(value)] = None
+    return [(key, ", ".join(several)) for key, several in known.items()]
 
 
-def _value(key: str, value: Any) -> str:
-    return f"{value / 2**30:.0f} GiB" if key == "memory" and isinstance(value, int) else str(value)
-
-
-def _files(figure: Figure, folder: Path, drawn: bool) -> list[Path]:
-    """The figure by itself: SVG in its light colours, CSV, and PNG if `drawn`."""
-    base = folder / figure.chart.name
-    paths = [base.with_suffix(".svg"), base.with_suffix(".csv")]
-    css = (_HERE / "page.css").read_text(encoding="utf-8")
-    light = css.partition("@media")[0].replace("LIGHT", svg.variables(False))
-    rules = light + "".join(line for line in css.splitlines(True) if line.startswith("svg "))
-    inner = svg.draw(figure.chart).replace('role="img"', 'style="background:#fff" role="img"', 1)
-    head, _, rest = inner.partition(">")
-    style = f"<style>{rules}</style><defs>{svg.hatchings()}</defs>"
-    paths[0].write_text(f"{head}>{style}{rest}\n", encoding="utf-8")
+def _files(chart: Chart, folder: Path) -> list[Path]:
+    """Write `chart` as SVG, PNG and CSV; return the paths."""
+    paths = [folder / f"{chart.name}.{kind}" for kind in ("svg", "png", "csv")]
+    image.write(chart, paths[0])
+    image.write(chart, paths[1])
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(figure.chart.table())
-    paths[1].write_text(text.getvalue(), encoding="utf-8")
-    if drawn:
-        paths.append(base.with_suffix(".png"))
-        png.write(figure.chart, paths[-1])
+    csv.writer(text, lineterminator="\n").writerows(chart.table())
+    paths[2].write_text(text.getvalue(), encoding="utf-8")
     return paths

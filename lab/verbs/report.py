@@ -1,4 +1,4 @@
-"""report: results as one page with figures."""
+"""report: make one page with figures from results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from lab.report import data, page
+from lab.errors import MissingError
+from lab.report import data
 from lab.verbs.common import progress
 
 
@@ -20,11 +21,15 @@ from lab.verbs.common import progress
 )
 @click.option("--title", default="Moving a guest, near and far", show_default=True, help="Of the page.")
 def report(folders: tuple[Path, ...], output: Path | None, title: str) -> None:
-    """Make one page of the results in RESULTS (folders; default: results/quick), with SVG, PNG and CSV of each
+    """Make one page from the results in RESULTS (folders; default: results/quick), with SVG, PNG and CSV of each
     figure.
 
-    Nothing but the result files is read, and nothing in a figure was put there by hand.
+    Only the result files are read, and no figure is edited by hand.
     """
+    try:
+        from lab.report import page  # late: no other verb needs matplotlib
+    except ImportError as error:
+        raise MissingError(f"{error.name} is not installed", hint="pip install 'xenplugin[lab]'") from None
     chosen = list(folders) or [Path("results/quick")]
     sets = data.load(chosen)
     with progress() as say:

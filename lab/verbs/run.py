@@ -17,16 +17,18 @@ from lab.hosts.interface import Provider, Say
 from lab.hosts.lifecycle.lab import open_lab
 from lab.hosts.role.capture import recording
 from lab.hosts.spec import Suite
-from lab.measure.results import Result
-from lab.measure.scenario import XEN_WAYS
-from lab.measure.xen_ways import WAYS
+from lab.measure import ways as registry
+from lab.measure.results import RunResult
+from lab.measure.xen.hosts import measure
 from lab.verbs.common import choice, name_option, progress
 from lab.verbs.updown import changed
 from netem.units import format_time
 
+_WAYS = registry.runnable("qemu")
+
 
 @click.command()
-@click.argument("ways", type=click.Choice(list(WAYS)), nargs=-1, required=True)
+@click.argument("ways", type=click.Choice(list(_WAYS)), nargs=-1, required=True)
 @name_option
 @click.option(
     "--rtt", "rtts", multiple=True, metavar="TIME", help="Round-trip time of the link, such as 120ms (repeatable)."
@@ -64,16 +66,16 @@ def run(
     are modes of xenplugin migrate, with the guest's disk; `paper` is the paper's way to move the disk. The lab is
     brought up if needed, and stays up.
     """
-    found: list[Result] = []
+    found: list[RunResult] = []
     with progress() as say:
         for rtt, way in product(rtts or (None,), ways):
-            suite = ipsec or XEN_WAYS[way].ipsec.value
+            suite = ipsec or _WAYS[way].ipsec.value
             given = {"rtt": rtt, "rate": rate, "ipsec": suite}
             wanted = changed(name, given)
             with open_lab(name, say, wanted) as lab:
                 lab.become(wanted)
                 with _captured(lab.provider, captures, way, wanted.link.rtt, say):
-                    result = WAYS[way](lab, say)
+                    result = measure(_WAYS[way], lab, say)
                 say(f"kept: {result.save(results)}")
                 found.append(result)
     Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 110).print(table(found))
@@ -91,7 +93,7 @@ def _captured(provider: Provider, folder: Path | None, way: str, rtt: float, say
     say(f"captured: {path}, {counts.packets} packets, {counts.dropped} dropped")
 
 
-def table(results: list[Result]) -> Table:
+def table(results: list[RunResult]) -> Table:
     """Return a table with one row per run."""
     made = Table(box=SIMPLE_HEAD)
     for name in ("way", "RTT", "IPsec"):
@@ -99,17 +101,18 @@ def table(results: list[Result]) -> Table:
     for name in ("time", "downtime", "at the router", "disk, before", "steal"):
         made.add_column(name, justify="right")
     for result in results:
-        values = result.as_dict()
-        figures = values["figures"]
+        figures = result.figures
+        if figures is None:
+            continue
         made.add_row(
             result.kind,
             format_time(result.spec.link.rtt),
             result.spec.ipsec.value,
-            f"{figures['seconds']:.1f} s",
-            _seconds(figures.get("downtime")),
-            f"{figures['router_bytes'] / 1e6:.0f} MB",
-            _seconds(figures.get("disk_seconds")),
-            f"{values['host']['steal']:.0%}",
+            f"{figures.seconds:.1f} s",
+            _seconds(figures.downtime),
+            f"{(figures.router_bytes or 0) / 1e6:.0f} MB",
+            _seconds(figures.disk_seconds),
+            f"{result.host.steal:.0%}",
         )
     return made
 

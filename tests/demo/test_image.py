@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("scapy", reason="the demo's check needs the lab extra")
 
 from demo import DemoError, image
+from lab.measure import images
 
 MKFS = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 needs_mkfs = pytest.mark.skipif(MKFS is None, reason="mkfs.ext4 is not installed")
@@ -26,8 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(os.urandom(1000 * number))
     (usr / "link").symlink_to("nowhere")
-    files = image._files
-    monkeypatch.setattr(image, "_files", lambda top: (path for path in files(usr)))
+    monkeypatch.setattr(image, "_USR", usr)
     monkeypatch.setattr(image, "SIZE", 32 << 20)
     monkeypatch.setattr(image, "_NEEDED", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -56,7 +56,7 @@ def test_built_once_then_from_the_cache(home: Path) -> None:
 
 @needs_mkfs
 def test_a_build_that_fails_leaves_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image, "sha256sum", lambda path: 1 / 0)
+    monkeypatch.setattr(images, "sha256", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         image.obtain(lambda text: None)
     assert list(home.iterdir()) == []

@@ -8,16 +8,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("scapy", reason="the demo's check needs the lab extra")
 
-from demo import DemoError, ways
+from demo import ways
 from demo.bench import Bench, Outcome
-from demo.image import Image, sha256sum
+from demo.hosts import DemoHosts
+from demo.image import Image
 from demo.wire import looker, prove
 from demo.world import world
+from lab.errors import CommandError
+from lab.measure import images
+from lab.measure.ways import zstd
 from lab.verify.content.canary import make_canaries
 from netem.profile import Profile
 from tests.helpers.namespaces import needs_namespaces
@@ -51,10 +56,10 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         file.write(b"some text\n" * 20_000 + b" ".join(CANARIES) + os.urandom(1 << 20))
     at = disk.read_bytes()
     found = [at.index(canary) for canary in CANARIES]
-    image = Image(disk, "a test", 8 << 20, disk.stat().st_blocks * 512, sha256sum(disk), CANARIES, found)
+    image = Image(disk, "a test", 8 << 20, disk.stat().st_blocks * 512, images.sha256(disk), CANARIES, found)
     folder = tmp_path / "run"
     folder.mkdir(mode=0o700)
-    with world(Profile(rtt=0.002), folder) as hosts:
+    with world(Profile(rtt=0.002)) as hosts:
         yield Bench(hosts, image, folder, Bars())
 
 
@@ -82,8 +87,7 @@ def test_xenplugin_and_then_only_the_difference(
     monkeypatch.setattr(ways, "_CHANGED", 3)
     look = looker(CANARIES)
     first = bench.run(Outcome("first", ""), ways.ours, look=look, keep=True)
-    changed = ways.change(bench)
-    again = bench.run(Outcome("again", ""), ways.ours_again(changed), look=look, expected=sha256sum(changed))
+    again = bench.run(Outcome("again", ""), ways.ours, changed=ways.change(bench), look=look)
     for outcome in (first, again):
         assert outcome.whole
         assert outcome.finding is not None and outcome.finding.complete and not outcome.finding.hits
@@ -95,20 +99,23 @@ def test_xenplugin_and_then_only_the_difference(
 
 
 def test_what_arrives_changed_is_not_whole(bench: Bench) -> None:
-    def way(bench: Bench) -> None:
-        ways.pipe(bench)
+    def copy(hosts: DemoHosts) -> dict[str, Any]:
+        ways.tool(zstd.copy)(hosts)
         with bench.arrived.open("r+b") as file:
             file.write(b"x")
+        return {}
 
-    assert not bench.run(Outcome("spoilt", ""), way).whole
+    assert not bench.run(Outcome("spoilt", ""), copy).whole
 
 
 def test_a_way_that_fails_says_why(bench: Bench) -> None:
-    def way(bench: Bench) -> None:
-        bench.phase("fail", bench.world.remote.run("echo it hurts >&2; exit 3"), total=1)
+    def copy(hosts: DemoHosts) -> dict[str, Any]:
+        with hosts.measured(), hosts.phase("fail"):
+            hosts.run([*hosts.ssh, hosts.far, "echo it hurts >&2; exit 3"])
+        return {}
 
-    with pytest.raises(DemoError, match="it hurts"):
-        bench.run(Outcome("failing", ""), way)
+    with pytest.raises(CommandError, match="it hurts"):
+        bench.run(Outcome("failing", ""), copy)
 
 
 def test_the_check_finds_everything_in_a_plain_copy(bench: Bench) -> None:

@@ -296,7 +296,7 @@ class Trap:
 def recover(node: Node) -> tuple[int, str]:
     """Run `xenplugin recover` on `node`, and return its exit code and output."""
     done = node.run(["xenplugin", "recover"], timeout=ASK * 2)
-    return done.code, done.said
+    return done.code, done.error_text
 
 
 def clean(node: Node) -> list[str]:

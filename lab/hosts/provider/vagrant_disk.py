@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from lab.errors import BuildError, MissingError
+from lab.sparse import extents
 
 SECTOR = 512
 START = 1 << 20  # bytes: the usual start of the first partition
@@ -64,7 +65,7 @@ def make(disk: Path, filesystem: Path, serial: int) -> None:
         target.write(first_sector((GRUB / "boot.img").read_bytes(), size, serial))
         target.write(loader)
         target.truncate(START + size)
-        _copy_data(source, target, size)
+        _copy_data(source, target)
 
 
 def add(filesystem: Path, files: Sequence[File]) -> None:
@@ -116,16 +117,10 @@ def run(*words: str, stdin: str = "") -> bytes:
     return done.stdout
 
 
-def _copy_data(source: IO[bytes], target: IO[bytes], size: int) -> None:
+def _copy_data(source: IO[bytes], target: IO[bytes]) -> None:
     """Copy the file system to its place on the disk; holes stay holes."""
-    offset = 0
-    while offset < size:
-        try:
-            begin = os.lseek(source.fileno(), offset, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but a hole to the end
-            return
-        offset = os.lseek(source.fileno(), begin, os.SEEK_HOLE)
-        source.seek(begin)
-        target.seek(START + begin)
-        for position in range(begin, offset, _PIECE):
-            target.write(source.read(min(_PIECE, offset - position)))
+    for start, stop in list(extents(source.fileno())):  # all before the first read, which moves the position
+        source.seek(start)
+        target.seek(START + start)
+        for position in range(start, stop, _PIECE):
+            target.write(source.read(min(_PIECE, stop - position)))

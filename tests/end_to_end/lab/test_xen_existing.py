@@ -11,8 +11,9 @@ from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role.capture import recording
 from lab.hosts.spec import Suite
 from lab.hosts.topology import HOST_A, HOST_B
-from lab.measure import xl_ipsec
-from lab.measure.xl_ipsec import GUEST, domains
+from lab.measure.ways import WAYS
+from lab.measure.xen.guest import GUEST, destroy, domains
+from lab.measure.xen.hosts import measure
 from tests.helpers.labs import change
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
@@ -22,12 +23,13 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow]
 def test_a_guest_moves_through_ipsec(xen_lab: Lab) -> None:
     change(xen_lab, ipsec=Suite.PAPER)
     said: list[str] = []
-    figures = xl_ipsec.existing(xen_lab, said.append).figures
-    # 256 MiB of memory, most of it zero pages, which xl sends as such or not at all
-    assert figures["router_bytes"] > 100e6
-    assert 0 < figures["downtime"] < figures["seconds"]
-    assert figures["ticks"] >= 10
-    assert "Migration successful" in figures["said"]
+    figures = measure(WAYS["existing"], xen_lab, said.append).figures
+    # 256 MiB of memory were carried, most of them zero and sent as such or not at all
+    assert figures is not None
+    assert figures.router_bytes is not None and figures.router_bytes > 100e6
+    assert figures.downtime is not None and 0 < figures.downtime < figures.seconds
+    assert figures.ticks is not None and figures.ticks >= 10
+    assert "Migration successful" in figures.said[-1]
     assert any(GUEST in line and HOST_B.name in line for line in said)
     for host in (HOST_A, HOST_B):
         assert domains(xen_lab.node(host.name)) == []
@@ -38,8 +40,9 @@ def test_what_is_not_protected_is_found_on_the_wire(xen_lab: Lab, tmp_path: Path
     change(xen_lab, ipsec=Suite.OFF)
     capture = tmp_path / "plain.pcap"
     with recording(xen_lab.provider, capture):
-        figures = xl_ipsec.existing(xen_lab, lambda text: None, "plain").figures
-    assert "Migration successful" in figures["said"] and figures["router_bytes"] > 100e6
+        figures = measure(WAYS["plain"], xen_lab, lambda text: None).figures
+    assert figures is not None and figures.router_bytes is not None
+    assert "Migration successful" in figures.said[-1] and figures.router_bytes > 100e6
     assert cli.main(["verify-wire", "--expect", "plain", str(capture)]) == 0
     assert cli.main(["verify-wire", "--expect", "esp", str(capture)]) == 12
 
@@ -49,5 +52,5 @@ def test_what_a_failed_migration_leaves_is_ended(xen_lab: Lab) -> None:
     source.check(["xl", "create", "-q", f"/srv/guests/{GUEST}.cfg"], timeout=300)
     source.check(["xl", "rename", GUEST, f"{GUEST}--migratedaway"], timeout=120)
     assert domains(source) == [f"{GUEST}--migratedaway"]
-    xl_ipsec.destroy(source)
+    destroy(source)
     assert domains(source) == []

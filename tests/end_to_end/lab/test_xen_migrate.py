@@ -15,7 +15,8 @@ import pytest
 
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
-from lab.measure.xen_ways import WAYS
+from lab.measure.ways import WAYS
+from lab.measure.xen.hosts import measure
 from tests.helpers.xen_moves import MOVE, Guest, Move, clean, hosts, migrate, moved, started
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
@@ -113,11 +114,12 @@ def test_enabled_and_disabled(guest: Guest) -> None:
 def test_downtime_beside_plain_xl(xen_lab: Lab, guest: Guest) -> None:
     """The same guest (256 MiB) by plain xl, after its disk was copied, and by the plugin with its disk."""
     guest.destroy()
-    plain, ours = (WAYS[name](xen_lab, print).figures for name in ("existing", "live"))
+    plain, ours = (measure(WAYS[name], xen_lab, print).figures for name in ("existing", "live"))
+    assert plain is not None and ours is not None and ours.result is not None
     for name, figures in (("xl migrate", plain), ("xenplugin", ours)):
-        print(f"{name}: {figures['seconds']} s, downtime {figures['downtime']} s")
-    print(f"its phases: {ours['result']['phases']}, downtime as the transport saw it {ours['result']['downtime']}")
-    assert plain["downtime"] > 0 and ours["downtime"] > 0
+        print(f"{name}: {figures.seconds} s, downtime {figures.downtime} s")
+    print(f"its phases: {ours.phases}, downtime as the transport saw it {ours.result['downtime']}")
+    assert plain.downtime and ours.downtime
     guest.create(hosts(xen_lab)[0])
 
 

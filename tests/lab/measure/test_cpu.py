@@ -1,4 +1,4 @@
-"""Whose CPU time it was: what this process starts, to the last child; not what was there before."""
+"""CPU time by origin: of all descendants of this process, and not of processes that ran before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole small experiment on namespaces: the real programs, an xl that plays, and nothing left behind."""
+"""A whole small experiment on namespaces: the real programs, a fake xl, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -59,9 +59,11 @@ def test_each_way_arrives_whole_and_is_done_once(tmp_path: Path, env: dict[str, 
         assert "discarded" not in figures and figures["timeline"]
     assert set(found["live"]["sha256"]) == {"disk", "memory"} and set(found["existing"]["sha256"]) == {"memory"}
     assert found["live"]["written"], "the guest wrote nothing while it was moved"
-    assert found["live"]["downtime"] < found["paper-partial"]["downtime"] == found["paper-partial"]["seconds"]
-    # What xenplugin sends of a memory and a disk is less than what xl sends of the memory alone.
-    assert found["live"]["router_bytes"] < found["existing"]["router_bytes"]
+    assert found["paper-partial"]["downtime"] == found["paper-partial"]["seconds"]
+    live = found["live"]
+    assert 0 < live["downtime"] < live["seconds"]
+    # Compressed or not, holes and zero pages are not sent.
+    assert live["router_bytes"] < live["memory"]["stream"] + live["disk"]["data"] < live["disk"]["size"]
     again = run(tmp_path, env)
     assert again.returncode == 0 and "0 runs done, 3 before" in again.stderr
     loops = subprocess.run(["losetup", "-a"], capture_output=True, text=True).stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 
 from lab.errors import CommandError, LabError, LabUsageError
 from lab.hosts.spec import Spec
-from lab.measure import netns_ways, plan, results, runner, scenario
+from lab.measure import plan, results, runner, scenario, ways
+from lab.measure.judge import Limits, doubt
 from lab.measure.plan import Estimate, Kept
-from lab.measure.results import Result
-from lab.measure.scenario import Limits, Run
+from lab.measure.results import Disk, Figures, Host, Lateness, Measurement, Memory, Run
+from lab.measure.ways import plugin
 from netem.errors import NetemError
 from netem.profile import Profile
 
@@ -69,8 +71,9 @@ def test_there_is_one_for_each_part_of_the_experiment() -> None:
 
 def test_every_way_is_in_one_of_them() -> None:
     loaded = [scenario.load(scenario.find(name)) for name in scenario.known()]
-    for there, native in ((scenario.WAYS, True), (scenario.XEN_WAYS, False)):
-        assert set(there) == {way for each in loaded if (each.provider == "netns") == native for way in each.ways}
+    for provider, native in (("netns", True), ("qemu", False)):
+        used = {way for each in loaded if (each.provider == "netns") == native for way in each.ways}
+        assert set(ways.runnable(provider)) == used
 
 
 def test_quick_takes_no_more_than_a_quarter_of_an_hour() -> None:
@@ -118,14 +121,29 @@ def test_a_part_of_it(tmp_path: Path) -> None:
     less = whole.only(["static"], ["0ms", "40ms"], ["100mbit"], ["300mb"])
     assert set(less.runs()) < set(whole.runs())
     assert {(run.rtt, run.data) for run in less.runs()} == {(0.0, 300 * 10**6), (0.04, 300 * 10**6)}
-    for unknown in ({"ways": ["rsync"]}, {"rtts": ["7ms"]}, {"rates": ["1mbit"]}, {"data": ["2gb"]}):
+    unknown: list[Callable[[], object]] = [
+        lambda: whole.only(["rsync"]),
+        lambda: whole.only(rtts=["7ms"]),
+        lambda: whole.only(rates=["1mbit"]),
+        lambda: whole.only(data=["2gb"]),
+    ]
+    for choose in unknown:
         with pytest.raises(LabUsageError, match="has no"):
-            whole.only(**unknown)
+            choose()
 
 
-def keep(folder: Path, wanted: scenario.Scenario, run: Run, **figures: object) -> None:
-    result = Result(run.way, Spec(provider="netns", link=Profile(rtt=run.rtt, rate_bits=run.rate)))
-    result.figures = {"scenario": plan.about(wanted), "run": run.as_dict(), "seconds": 10.0, **figures}
+def keep(
+    folder: Path,
+    wanted: scenario.Scenario,
+    run: Run,
+    *,
+    discarded: str = "",
+    disk: Disk | None = None,
+    memory: Memory | None = None,
+) -> None:
+    running = Measurement(run.way, Spec(provider="netns", link=Profile(rtt=run.rtt, rate_bits=run.rate)))
+    result = running.result(Figures(10.0, disk=disk, memory=memory), {})
+    result = replace(result, scenario=plan.info(wanted), run=run, discarded=discarded)
     number = len(list(folder.glob("*"))) if folder.is_dir() else 0
     result.save(folder).rename(folder / f"{number}.json")
 
@@ -152,13 +170,13 @@ def test_a_part_is_not_done_again_by_the_whole(tmp_path: Path) -> None:
 def test_what_another_machine_measured_is_not_gone_on_with(tmp_path: Path) -> None:
     wanted, folder = made(tmp_path), tmp_path / "results"
     run = next(run for run in wanted.runs() if run.way == "static")
-    keep(folder, wanted, run, disk={"sha256": "d1"}, memory={"sha256": "m1"})
-    done, here = plan.kept(folder, wanted), results.host()
+    keep(folder, wanted, run, disk=Disk(2, 1, "d1"), memory=Memory(1, sha256="m1"))
+    done, here = plan.kept(folder, wanted), Host.here()
     plan.same(done, here, {run.data: "d1"}, "m1")
     for machine, disk, memory, says in (
-        ({**here, "cpu": "Z80"}, "d1", "m1", "cpu"),
-        (here, "d2", "m1", "the disk's content"),
-        (here, "d1", "m2", "the memory's content"),
+        (replace(here, cpu="Z80"), "d1", "m1", "CPU"),
+        (here, "d2", "m1", "disk content"),
+        (here, "d1", "m2", "memory content"),
     ):
         with pytest.raises(LabUsageError, match=says) as caught:
             plan.same(done, machine, {run.data: disk}, memory)
@@ -210,19 +228,20 @@ class FakeWorkers:
         self.versions: dict[str, str] = {}
         self._outcomes = list(outcomes)
 
-    def run(self, lab: object, run: Run, say: object) -> object:
+    def run(self, lab: Any, run: Run, say: object) -> object:
         outcome = self._outcomes.pop(0)
         if isinstance(outcome, BaseException):
             raise outcome
-        return outcome
+        assert isinstance(outcome, Figures)
+        return Measurement(run.way, lab.spec).result(outcome, {})
 
 
-def settle(wanted: scenario.Scenario, folder: Path, *outcomes: object) -> tuple[float, runner.Tally]:
-    tally = runner.Tally()
+def settle(wanted: scenario.Scenario, folder: Path, *outcomes: object) -> tuple[float, runner.Summary]:
+    summary = runner.Summary()
     workers: Any = FakeWorkers(*outcomes)
     lab: Any = FakeLab()
-    seconds = runner._settle(wanted, lab, wanted.runs()[0], workers, folder, tally, lambda what: None)
-    return seconds, tally
+    seconds = runner._settle(wanted, lab, wanted.runs()[0], workers, folder, summary, lambda what: None)
+    return seconds, summary
 
 
 FAILURES = [
@@ -238,13 +257,15 @@ FAILURES = [
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
 def test_a_run_that_fails_is_kept_and_done_again(tmp_path: Path, failure: Exception) -> None:
     wanted, folder = made(tmp_path), tmp_path / "results"
-    seconds, tally = settle(wanted, folder, failure, {"seconds": 7.0, "steal": 0.0})
-    assert seconds == 7.0 and tally.discarded == 1
-    found = sorted(
-        (results.load(path)["figures"] for path in folder.glob("*.json")), key=lambda each: each["attempt"]
+    seconds, summary = settle(wanted, folder, failure, Figures(7.0, steal=0.0))
+    assert seconds == 7.0 and summary.discarded == 1
+    first, second = sorted(map(results.load, folder.glob("*.json")), key=lambda each: each.attempt or 0)
+    assert first.discarded.startswith("it failed: ") and first.figures is None
+    assert (
+        second.figures
+        and second.figures.seconds == 7.0
+        and wanted.runs()[0] not in plan.left(wanted, plan.kept(folder, wanted))
     )
-    assert found[0]["discarded"].startswith("it failed: ") and "seconds" not in found[0]
-    assert found[1]["seconds"] == 7.0 and wanted.runs()[0] not in plan.left(wanted, plan.kept(folder, wanted))
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
@@ -261,29 +282,30 @@ def test_who_stops_it_is_no_failure(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("results/*"))
 
 
-@pytest.mark.parametrize("text", [b"", b"Killed", b"[]", b"{}", b'{"phases": 3}', b'{"phases": {"memory": "x"}}'])
-def test_what_the_plugin_says_is_read_or_refused(text: bytes) -> None:
+@pytest.mark.parametrize("text", ["", "Killed", "[]", "{}", '{"phases": 3}', '{"phases": {"memory": "x"}}'])
+def test_what_the_plugin_says_is_read_or_refused(text: str) -> None:
     with pytest.raises(CommandError):
-        netns_ways._result(text)
-    assert netns_ways._result(b'{"phases": {"memory": 3.5}}') == {"phases": {"memory": 3.5}}
+        plugin.parse(text)
+    assert plugin.parse('{"phases": {"memory": 3.5}}') == {"phases": {"memory": 3.5}}
 
 
 def test_what_is_not_believed() -> None:
     limits = Limits(late=0.05, steal=0.1)
-    good = {"seconds": 10.0, "steal": 0.05, "lateness": {"p99": 0.01, "max": 0.9}, "emulator_lost": 0}
-    good["other_cpu_seconds"] = 1.9  # of the 20 that there were
+    good = Figures(10.0, steal=0.05, lateness=Lateness(p99=0.01, max=0.9), emulator_lost=0)
+    good = replace(good, other_cpu_seconds=1.9)  # of the 20 that there were
+    host = Host("Z80", cores=2, steal=0.9)
 
     def judged(**figures: Any) -> str:
-        return runner.judge({**good, **figures}, {"cores": 2, "steal": 0.9}, limits)
+        return doubt(replace(good, **figures), host, limits)
 
     assert judged() == ""
     assert "hypervisor" in judged(steal=0.2)
-    assert "late" in judged(lateness={"p99": 0.06, "max": 0.06})
-    assert "stood still for 25.0 s" in judged(lateness={"p99": 0.0003, "max": 25.0})
+    assert "late" in judged(lateness=Lateness(p99=0.06, max=0.06))
+    assert "stood still for 25.0 s" in judged(lateness=Lateness(p99=0.0003, max=25.0))
     assert "lost 3 frames" in judged(emulator_lost=3)
     assert "other programs took 15%" in judged(other_cpu_seconds=3.0)
-    # real Xen: no emulator, the whole run's steal
-    assert "hypervisor" in runner.judge({"seconds": 1.0}, {"cores": 2, "steal": 0.2}, limits)
+    # real Xen: no emulator, the steal of the whole run
+    assert "hypervisor" in doubt(Figures(1.0), replace(host, steal=0.2), limits)
 
 
 @given(st.floats(0, 10**6))

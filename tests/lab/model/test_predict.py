@@ -1,4 +1,4 @@
-"""The model: that it finds what made the data, is honest about its error, and obeys what must hold of any host."""
+"""The model: it recovers the formula behind made-up runs, states its error, and holds for any host."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,65 +16,24 @@ from hypothesis import strategies as st
 
 from lab import cli
 from lab.errors import LabError
-from lab.model.fit import held_out, least_squares
-from lab.model.predict import Job, fit, memory_ratio, site, too_few
+from lab.measure.results import Disk, Figures, Host, Memory
+from lab.model.job import Job, memory_ratio
+from lab.model.predict import fit, site, too_few
 from lab.model.speed import Hosts, check
 from lab.report import data as report_data
-from lab.report.data import Cell, Set
-from lab.verbs.predict import job_of
+from lab.report.dataset import Cell, Dataset
+from lab.verbs.predict import Case
 
-FIGURES = {
+FIGURES: dict[str, Any] = {
     "cipher": "aes-128-gcm",
     "ciphers": {"aes-128-gcm": 3000},
     "mb_per_cpu_second": {"read": 9000, "digest": 1000, "unpack": 1000, "loopback": 6000, "write": 6000},
     "zstd": {"-1": {"mb_per_cpu_second": 400, "ratio": 2.9}, "1": {"mb_per_cpu_second": 270, "ratio": 3.3},
              "9": {"mb_per_cpu_second": 40, "ratio": 3.8}},
 }  # fmt: skip
-HOST = {"cpu": "VAX", "cores": 2}
+HOST = Host("VAX", 2)
 HERE = Hosts(2, FIGURES, shared=True)
 MEMORY = round(1.02 * (2 << 30))
-
-
-def test_known_coefficients_are_found() -> None:
-    chance = random.Random(1)
-    rows = [[1.0, chance.random(), chance.random() * 100] for _ in range(40)]
-    assert least_squares(rows, [5 + 12 * b + 1.1 * c for _, b, c in rows]) == pytest.approx([5, 12, 1.1])
-
-
-def test_none_is_below_its_least() -> None:
-    rows = [[1.0, float(x)] for x in range(1, 20)]
-    assert least_squares(rows, [100.0 - x for x in range(1, 20)])[1] == 0
-    assert least_squares(rows, [5 + 0.2 * x for x in range(1, 20)], [0.0, 0.8])[1] == 0.8
-
-
-def test_a_column_that_says_nothing_gets_nothing() -> None:
-    assert least_squares([[1.0, 0.0], [1.0, 0.0]], [3.0, 3.0]) == pytest.approx([3.0, 0.0])
-
-
-def test_of_columns_that_say_the_same_the_first_gets_it() -> None:
-    assert least_squares([[2.0, 1.0], [2.0, 1.0]], [3.0, 3.0]) == pytest.approx([1.5, 0.0])
-
-
-def test_the_error_is_that_on_cells_not_seen() -> None:
-    """A model that remembers what it saw is perfect on that, and caught here."""
-
-    def remembers(some: list[int]) -> object:
-        return lambda cell: float(cell) if cell in some else 2.0 * cell
-
-    error = held_out(list(range(1, 21)), remembers, float)  # type: ignore[arg-type]
-    assert error.median == error.worst == 1.0 and error.count == 20
-
-
-@pytest.mark.parametrize("count", [4, 9])
-def test_of_few_cells_each_is_held_out_alone(count: int) -> None:
-    seen = []
-
-    def counts(some: list[int]) -> object:
-        seen.append(len(some))
-        return float
-
-    error = held_out(list(range(1, count + 1)), counts, float)  # type: ignore[arg-type]
-    assert seen == [count - 1] * count and error.count == count
 
 
 @settings(max_examples=60, deadline=None)
@@ -88,25 +48,23 @@ def test_what_must_hold_of_any_host(cores: int, size: float, rate: float | None,
     assert hosts.seconds(size, ratio, None) <= seconds * 1.001
 
 
-def runs(noise: float) -> Set:
-    """As hosts like HERE and a tool with a window of 2 MiB would make them."""
+def runs(noise: float) -> Dataset:
+    """Made-up runs of hosts like HERE, and of a tool with a window of 2 MiB; times vary by the share `noise`."""
     chance = random.Random(5)
-    made = Set(True, hosts=[HOST])
-    memory = {"stream": 2 << 30, "ratio": 3.5}
+    made = Dataset(True, hosts=[HOST])
+    memory = Memory(2 << 30, 2 << 30, 3.5)
     for rate in (10**8, 10**9):
         for number in range(11):
             rtt = number * 0.02
             for data in (3 * 10**8, 10**9):
                 work = HERE.seconds(2 << 30, 3.5, rate) + HERE.seconds(data, 3.0, rate)
                 seconds = (2 + 15 * rtt + 1.05 * work) * (1 + chance.uniform(-noise, noise))
-                cell = {"seconds": seconds, "memory": memory, "disk": {"size": 4 << 30, "data": data}}
-                made.runs[Cell("static", rtt, rate, data)] = [cell]
+                figures = Figures(seconds, memory=memory, disk=Disk(4 << 30, data))
+                made.runs[Cell("static", rtt, rate, data)] = [figures]
             reached = min(rate, 8 * 2**21 / rtt if rtt else rate)
             seconds = 20 + 8 * (4 << 30) * 1.05 / reached
-            disk = {"size": 4 << 30, "data": 3 * 10**8}
-            made.runs[Cell("paper-full", rtt, rate, disk["data"])] = [
-                {"seconds": seconds, "memory": memory, "disk": disk}
-            ]
+            disk = Disk(4 << 30, 3 * 10**8)
+            made.runs[Cell("paper-full", rtt, rate, disk.data)] = [Figures(seconds, memory=memory, disk=disk)]
     return made
 
 
@@ -138,20 +96,20 @@ def test_a_site_shares_its_link() -> None:
     assert site(model, job, hosts, 1000, 20).seconds > 1000 * 8 * (48 << 30) / 8 / 10**10  # the link itself
 
 
-def test_too_few_runs_are_said() -> None:
+def test_too_few_runs_are_an_error() -> None:
     with pytest.raises(LabError):
-        fit([Set(True)], HERE)
+        fit([Dataset(True)], HERE)
     made = tools([10**8])
     del made.runs[Cell("existing", 0.0, 10**8, 0)]
     assert too_few([made]) == {"existing": 3}
     assert "existing" not in {model.way for model in fit([made], HERE)}
 
 
-def tools(rates: list[int], sizes: tuple[int, ...] = (404_000_768,), speed: float = 10**12) -> Set:
-    """As tools would make them that reach `speed` bit/s, on disks of 4 GiB with `sizes` of data (a quarter of which
-    are the file system's own and in no cell's name); gzip and gunzip take 40 s for 1 GB of data and 8 for holes."""
-    made = Set(True, hosts=[HOST])
-    memory = {"stream": MEMORY, "ratio": 3.4}
+def tools(rates: list[int], sizes: tuple[int, ...] = (404_000_768,), speed: float = 10**12) -> Dataset:
+    """Made-up runs of tools that reach `speed` bit/s, on disks of 4 GiB with `sizes` of data, a quarter of which is
+    the file system's own and not in the cells; gzip and gunzip take 40 s for a GB of data, 8 s for one of holes."""
+    made = Dataset(True, hosts=[HOST])
+    memory = Memory(2 << 30, MEMORY, 3.4)
     for rate, rtt in itertools.product(rates, (0.0, 0.06, 0.12, 0.2)):
         reached = min(rate, speed) / 1.05
         times = {("existing", 0): 8 * MEMORY / reached}
@@ -162,27 +120,27 @@ def tools(rates: list[int], sizes: tuple[int, ...] = (404_000_768,), speed: floa
             times["static", data] = 2 + 15 * rtt + 1.1 * work
         times["paper-full", sizes[0]] = 8 * (4 << 30) / reached + 7 * 4.3
         for (way, data), seconds in times.items():
-            disk = {"size": 4 << 30, "data": data} if data else None
+            disk = Disk(4 << 30, data) if data else None
             cell = Cell(way, rtt, rate, data * 3 // 4)
-            made.runs[cell] = [{"seconds": seconds, "memory": memory, "disk": disk}]
+            made.runs[cell] = [Figures(seconds, memory=memory, disk=disk)]
     return made
 
 
 def test_what_was_measured_is_predicted() -> None:
-    """As the command asks for it: a way takes no longer for what of the guest it does not move."""
+    """The parts of a guest that a way does not move add no time to it."""
     made = tools([10**8])
     models = {model.way: model for model in fit([made], HERE)}
     assert set(models) == {"existing", "paper-full", "paper-partial", "static"}
     for cell, (run,) in made.runs.items():
         rtt = f"{cell.rtt * 1000:g}ms"
-        job = job_of("4gib", "404000768b", "2gib", "100mbit", rtt, memory_ratio([made]))
+        job = Case("4gib", "404000768b", "2gib", "100mbit", rtt, 2).job(memory_ratio([made]))
         answer = site(models[cell.way], job, Hosts(2, FIGURES), 1, 1)
-        assert answer.seconds == pytest.approx(run["seconds"], rel=0.03), cell
+        assert answer.seconds == pytest.approx(run.seconds, rel=0.03), cell
         assert answer.beyond == [] and not answer.unbounded
 
 
-def test_a_bound_that_no_run_met_is_not_made_up() -> None:
-    """The same time at any rate was once said, with the rate of the runs taken for the tool's speed."""
+def test_a_limit_that_no_run_met_is_not_assumed() -> None:
+    """The rate of the runs must not be taken for the tool's own speed."""
     model = next(model for model in fit([tools([10**8])], HERE) if model.way == "existing")
     slow, quick = (
         site(model, Job(MEMORY, 4 << 30, 404_000_768, 0.0, rate), HERE, 1, 1) for rate in (10**8, 10**10)
@@ -195,7 +153,7 @@ def test_a_bound_that_no_run_met_is_not_made_up() -> None:
     assert not as_much.unbounded and as_much.beyond == ["rate", "RTT"]  # no more is under way than was in the runs
 
 
-def test_a_bound_that_runs_met_is_found() -> None:
+def test_a_limit_that_runs_met_is_found() -> None:
     model = next(m for m in fit([tools([10**8, 10**9], speed=2 * 10**8)], HERE) if m.way == "existing")
     assert "200 Mbit/s" in model.words
     answer = site(model, Job(MEMORY, 4 << 30, 404_000_768, 0.06, 10**10), HERE, 1, 1)
@@ -205,7 +163,7 @@ def test_a_bound_that_runs_met_is_found() -> None:
 
 @pytest.mark.parametrize("sizes", [(404_000_768,), (404_000_768, 1_200_000_000)])
 def test_packing_takes_time_for_data_and_for_holes(sizes: tuple[int, ...]) -> None:
-    """With one size of disk and data nothing in the runs tells it from a fixed time: it grows all the same."""
+    """With one size of disk and data, the runs cannot separate it from a fixed time: it is assumed to grow."""
     model = next(model for model in fit([tools([10**8], sizes)], HERE) if model.way == "paper-partial")
     assert "s/GB of data" in model.words and "s/GB of holes" in model.words
     data, holes = 40e9, 60e9
@@ -226,7 +184,8 @@ def test_how_well_data_pack_is_what_the_runs_showed() -> None:
     made = tools([10**8])
     for cell, (run,) in made.runs.items():
         if cell.way == "paper-partial":
-            run |= {"router_bytes": 45e6, "seconds": 8 * 45e6 / 1e8 + 40 * 0.404}
+            seconds = 8 * 45e6 / 1e8 + 40 * 0.404
+            made.runs[cell] = [replace(run, router_bytes=45_000_000, seconds=seconds)]
     (model,) = (each for each in fit([made], HERE) if each.way == "paper-partial")
     slower = site(model, Job(MEMORY, 4 << 30, 404_000_768, 0.06, 10**7), HERE, 1, 1)
     assert slower.seconds == pytest.approx(8 * 45e6 / 1e7 + 40 * 0.404, rel=0.05)
@@ -240,12 +199,12 @@ def test_the_plugins_connections_have_a_window_together() -> None:
 
 
 def test_guests_of_several_sizes_make_one_model() -> None:
-    """A fixed time is told from one that grows with the memory, as one guest alone cannot tell them apart."""
+    """Several sizes separate a fixed time from one that grows with the memory; one guest alone cannot."""
 
-    def of(memory: int) -> Set:
-        made = Set(True, hosts=[HOST])
+    def of(memory: int) -> Dataset:
+        made = Dataset(True, hosts=[HOST])
         for rtt in (0.0, 0.1, 0.2):
-            figures = {"seconds": 6 + 8 * memory * 1.05 / 1e8, "memory": {"stream": memory, "ratio": 3.4}}
+            figures = Figures(6 + 8 * memory * 1.05 / 1e8, memory=Memory(memory, memory, 3.4))
             made.runs[Cell("existing-gcm", rtt, 10**8, 0)] = [figures]
         return made
 
@@ -260,7 +219,7 @@ def test_machines_that_differ_make_no_model(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tools([10**8])
-    other.hosts = [{**HOST, "cpu": "Z80"}]
+    other.hosts = [replace(HOST, cpu="Z80")]
     monkeypatch.setattr(report_data, "load", lambda folders: [tools([10**8]), other])
     assert cli.main(["predict"]) == 2
     assert "several machines: VAX, 2 cores and Z80, 2 cores" in capsys.readouterr().err
@@ -297,7 +256,7 @@ def test_a_bench_file_that_lacks_something_is_refused(
 
 
 @pytest.mark.usefixtures("results")
-def test_the_command_tells_what_is_extrapolated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_marks_extrapolations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bench.json"
     path.write_text(json.dumps(FIGURES))
     assert cli.main(["predict", "--bench", str(path), "--rate", "100gbit"]) == 0
@@ -306,4 +265,4 @@ def test_the_command_tells_what_is_extrapolated(tmp_path: Path, capsys: pytest.C
     assert "too few runs" not in said and "median" in said
     assert cli.main(["predict", "--bench", str(path), "--disk", "auto"]) == 2
     caught = capsys.readouterr()
-    assert "'auto' is no size" in caught.err and not caught.out
+    assert "'auto' is not a size" in caught.err and not caught.out

@@ -1,30 +1,19 @@
-"""The report: what is made of results, and that the page holds it and asks nobody."""
+"""The figures of the report, and that they show what was measured."""
 
 from __future__ import annotations
 
-import csv
-import json
-import re
-from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lab.errors import LabError
-from lab.report import data, page, svg
-from lab.report.chart import SEGMENTS, STYLES, Bars, Lines, Series, Strips, decades, ticks
-from lab.report.figures import sections
-from tests.helpers.results import matrix, save, save_xen
+from lab.report import data
+from lab.report.chart import Bars, Lines
+from lab.report.dataset import Dataset, Slice
+from lab.report.figures import Figure, sections
+from tests.helpers.results import save_xen
 
 DOCS = Path(__file__).parents[3] / "docs" / "results"
 COMMITTED = ("ipsec", "move", "paper-netns", "quick", "recorded-busy", "recorded-idle", "xeon")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return matrix(tmp_path / "results")
 
 
 def test_the_papers_figures_are_there(folder: Path) -> None:
@@ -36,14 +25,21 @@ def test_the_papers_figures_are_there(folder: Path) -> None:
     assert isinstance(nine, Lines) and 0.7 in [level for level, _ in nine.levels]
     six = next(figure.chart for figure in section.figures if figure.number == 6)
     assert isinstance(six, Lines)
-    together = next(each for each in six.series if each.key == "existing+partial")
-    assert together.points[0] == (0.0, pytest.approx(300.0))
+    together = next(each for each in six.series if each.name == "existing + partial")
+    assert together.points[0][0] == 0.0 and together.points[0][1] == pytest.approx(300.0)
 
 
-def chart(runs: data.Set, name: str) -> Any:
-    """The first figure of that name, and what is said of it."""
+def figure(runs: Dataset, name: str) -> Figure:
+    """The first figure whose chart has a name that begins with `name`."""
     found = [each for section in sections(runs) for each in section.figures]
     return next(each for each in found if each.chart.name.startswith(name))
+
+
+def rows(runs: Dataset, name: str) -> dict[str, dict[str, float]]:
+    """The rows of the first bar chart of that name."""
+    chart = figure(runs, name).chart
+    assert isinstance(chart, Bars)
+    return dict(chart.rows)
 
 
 def test_bars_of_where_the_time_goes_are_the_times_of_figure_6(tmp_path: Path) -> None:
@@ -54,34 +50,21 @@ def test_bars_of_where_the_time_goes_are_the_times_of_figure_6(tmp_path: Path) -
         save_xen(here, "live", 0.12, seconds=seconds, result={"phases": phases})
     save_xen(here, "paper", 0.12, seconds=43.0, steps={"gzip": 20.0, "scp": 10.0, "gunzip": 13.0})
     (runs,) = data.load([here])
-    rows = dict(chart(runs, "phases").chart.rows)
-    assert rows["existing (IPsec)"] == {"memory": 96.0}  # the copy of its disk before is not counted
-    assert rows["xenplugin live"]["start"] == pytest.approx(11) and sum(rows["xenplugin live"].values()) == 96
-    ((_, steps),) = chart(runs, "paper").chart.rows
+    found = rows(runs, "phases")
+    assert found["existing (IPsec)"] == {"memory": 96.0}  # the copy of its disk before is not counted
+    assert found["xenplugin live"]["start"] == pytest.approx(11) and sum(found["xenplugin live"].values()) == 96
+    (steps,) = rows(runs, "paper").values()
     assert steps == {"compress": 20.0, "scp": 10.0, "decompress": 13.0}
-    ((_, fixed),) = chart(runs, "figure-7").chart.rows
-    assert fixed == {"compress": 20.0, "decompress": 13.0}  # as its words call them
+    (fixed,) = rows(runs, "figure-7").values()
+    assert fixed == {"compress": 20.0, "decompress": 13.0}  # the names in its caption
 
 
 @pytest.mark.parametrize("name", COMMITTED)
-def test_so_they_are_of_what_was_measured(name: str) -> None:
+def test_phases_of_committed_results_add_up_to_their_medians(name: str) -> None:
     for runs, cell in ((each, cell) for each in data.load([DOCS / name]) for cell in each.runs):
-        parts = runs.phases(cell.way, cell.rtt, cell.rate, cell.data)
-        assert sum(parts.values()) == pytest.approx(runs.median(*vars(cell).values()), abs=0.05), cell
-
-
-def test_ipsec_in_user_space_is_told_where_it_shows(folder: Path, tmp_path: Path) -> None:
-    def told(runs: data.Set) -> list[bool]:
-        page.write(tmp_path / "report", [runs], "x")
-        claimed = (tmp_path / "report" / "index.html").read_text().partition("<section")[0]
-        return ["user space" in claimed, *(any("user space" in note for note in s.notes) for s in sections(runs))]
-
-    assert told(data.load([folder])[0]) == [False, False]
-    for way in ("existing", "static"):
-        save(folder, way, 0.12, 30.0, rate=None)
-    assert told(data.load([folder])[0]) == [True, False, True]
-    save_xen(tmp_path / "xen", "existing", 0.12, None, seconds=95.0, disk_seconds=26.0)
-    assert told(data.load([tmp_path / "xen"])[0]) == [False, False]  # the kernel's there
+        some = Slice(runs, cell.rate, cell.data)
+        parts = some.phases(cell.way, cell.rtt)
+        assert sum(parts.values()) == pytest.approx(some.median(cell.way, cell.rtt), abs=0.05), cell
 
 
 def test_heads_say_what_was_measured(folder: Path) -> None:
@@ -93,113 +76,4 @@ def test_heads_say_what_was_measured(folder: Path) -> None:
 def test_bytes_at_the_router_are_not_the_same_everywhere(folder: Path, tmp_path: Path) -> None:
     save_xen(tmp_path / "xen", "existing", 0.0, seconds=95.0, disk_seconds=26.0)
     native, xen = data.load([folder, tmp_path / "xen"])
-    assert "Ethernet" in chart(xen, "router").words and "Ethernet" not in chart(native, "router").words
-
-
-class Reader(HTMLParser):
-    """Balanced elements, and what they refer to."""
-
-    EMPTY = frozenset({"meta", "link", "br", "img", "input", "hr"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: set[str] = set()
-        self.urls: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in self.EMPTY:
-            self.open.append(tag)
-        for key, value in attrs:
-            if key == "id":
-                self.ids.add(value or "")
-            if key in ("src", "href"):
-                self.urls.append(value or "")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        pass
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def test_the_page_is_whole_and_asks_nobody(folder: Path, tmp_path: Path) -> None:
-    written = page.write(tmp_path / "report", data.load([folder]), "A <title> & more")
-    text = written[0].read_text()
-    reader = Reader()
-    reader.feed(text)
-    assert reader.open == []
-    assert all(url.startswith("#") and url[1:] in reader.ids for url in reader.urls)
-    assert "url(http" not in text and "<script" not in text and "A &lt;title&gt; &amp; more" in text
-    fills = set(re.findall(r"url\(#([\w-]+)\)", text))
-    assert fills and fills <= reader.ids
-    assert not re.search(r"\bnan\b|\binf\b", text)
-    assert all(path.stat().st_size for path in written)
-    assert {path.suffix for path in written} >= {".html", ".svg", ".csv"}
-
-
-def test_the_numbers_are_kept_as_csv(folder: Path, tmp_path: Path) -> None:
-    written = page.write(tmp_path / "report", data.load([folder]), "x")
-    path = next(path for path in written if path.name.startswith("figure-6") and path.suffix == ".csv")
-    rows = list(csv.DictReader(path.open()))
-    assert [row["round-trip time, ms"] for row in rows] == ["0", "120", "200"]
-    assert float(rows[1]["existing (IPsec)"]) == pytest.approx(212)
-
-
-def test_no_results_is_said(tmp_path: Path) -> None:
-    with pytest.raises(LabError) as caught:
-        data.load([tmp_path])
-    assert "xenlab experiment" in (caught.value.hint or "")
-
-
-def test_a_folder_that_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="typo"):
-        data.load([folder, tmp_path / "typo"])
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"lab": {}},
-        {"lab": {"provider": "netns", "link": {}}},
-        {"lab": []},
-        {"figures": []},
-        {"figures": {"run": 3}},
-    ],
-)
-def test_a_file_that_is_no_run_is_named(folder: Path, values: dict[str, Any]) -> None:
-    path = next(folder.glob("full-*.json"))
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-    with pytest.raises(LabError, match=path.name):
-        data.load([folder])
-
-
-def test_nothing_hangs_on_colour() -> None:
-    """Each way has a marker or a dash that no other has, each segment of a bar a hatching."""
-    drawn = [style for key, style in STYLES.items() if key != "paper"]  # which is paper-partial
-    assert len({(style.marker, style.dash) for style in drawn}) == len(drawn)
-    assert len({hatch for _, _, hatch in SEGMENTS}) == len(SEGMENTS)
-
-
-def test_names_at_the_end_of_lines_do_not_meet() -> None:
-    series = [Series(f"way-{n}", f"way {n}", [(0, 100 + n / 10), (1, 100 + n / 10)]) for n in range(9)]
-    drawn = svg.draw(Lines("x", "x", "x", "y", series))
-    places = sorted(float(y) for y in re.findall(r'y="([\d.]+)"[^>]*class="name"', drawn))
-    assert len(places) == 9 and all(b - a > 12 for a, b in pairwise(places))
-
-
-@pytest.mark.parametrize("chart", [
-    Lines("x", "x", "x", "y", [Series("a", "a", [(0, 0.0)])]),
-    Lines("x", "x", "x", "y", [Series("a", "a", [(0, 0.001), (5, 4000.0)])], log=True),
-    Bars("x", "x", "x", [("row", {"part": 0.0})]),
-    Strips("x", "x", "x", "y", [Series("a", "a", [(1.0, 0.0)])]),
-])  # fmt: skip
-def test_charts_of_almost_nothing(chart: Any) -> None:
-    drawn = svg.draw(chart)
-    assert drawn.startswith("<svg") and "nan" not in drawn and "inf" not in drawn
-
-
-def test_axes_have_round_numbers() -> None:
-    assert ticks(447) == [0, 100, 200, 300, 400, 500]
-    assert ticks(0.9)[-1] >= 0.9 and len(ticks(0.9)) < 10
-    assert decades(0.3, 45) == [0.1, 1.0, 10.0, 100.0]
+    assert "Ethernet" in figure(xen, "router").words and "Ethernet" not in figure(native, "router").words
