@@ -26,6 +26,9 @@ from xenplugin.xen.guest import Disk
 from xenplugin.xen.serving_device import device_path
 from xenplugin.xen.tracefs import CannotTrackError
 
+# One after the other: each removes the trace instances of processes that have ended.
+pytestmark = pytest.mark.xdist_group("tracefs")
+
 
 def run(*words: str | Path) -> str:
     done = subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True, timeout=60)
