@@ -1,1 +1,1 @@
-"""What can be read on the wire, and what lies open on the hosts: `xenlab verify-wire` (docs/wire-check.md)."""
+"""Check captures and hosts for readable secrets: `xenlab verify-wire` (docs/wire-check.md)."""

@@ -1,4 +1,4 @@
-"""Captures made by tests: of a link between namespaces, or written packet by packet."""
+"""Captures for tests: recorded on a link between two namespaces, or written packet by packet."""
 
 from __future__ import annotations
 
@@ -18,18 +18,30 @@ from typing import Any
 from netem.emulator.tun import NAME as DEVICE
 from netem.two_hosts import TwoHosts
 from tests.helpers.program import ROOT
+from xenplugin.wire.preamble import MAGIC
 
 A, B = "10.0.0.1", "10.0.0.2"
 
 
 def noise(length: int, seed: int = 1) -> bytes:
+    """Return random bytes, always the same for the same seed."""
     return random.Random(seed).randbytes(length)
+
+
+#: The preamble of a sealed stream (docs/wire-format.md, section 3), random but for its magic number.
+PREAMBLE = MAGIC + noise(56)
+
+
+def frame(length: int, seed: int = 2) -> bytes:
+    """Return a frame of a sealed stream (docs/wire-format.md, section 5) with `length` random bytes."""
+    return struct.pack(">L", length) + noise(length, seed)
 
 
 def stream(
     data: bytes, size: int = 1400, start: int = 1000, port: int = 7000, back: bool = False, caller: int = 40000
 ) -> list[Any]:
-    """One direction of a TCP connection from A:caller to B:port, in segments of `size` bytes; `back`: the other."""
+    """Return a SYN and the segments, of `size` bytes each, that carry `data` from A:caller to B:port; `back`: from
+    B to A. The first byte has sequence number `start`."""
     from scapy.layers.inet import IP, TCP
 
     ends = {"sport": port, "dport": caller} if back else {"sport": caller, "dport": port}
@@ -42,8 +54,8 @@ def stream(
 
 
 def ike(body: bytes, *, exchange: int = 34, first: int = 33, version: int = 0x20) -> bytes:
-    """A message of IKE, by default of the exchange that is in the clear (RFC 7296, section 3.1). `first`: what its
-    first payload is."""
+    """Return an IKE message (RFC 7296, section 3.1), by default of the exchange that is in the clear. `first`: the
+    type of its first payload."""
     if version == 0x10:
         exchange = 2
     return (
@@ -56,6 +68,7 @@ def ike(body: bytes, *, exchange: int = 34, first: int = 33, version: int = 0x20
 
 
 def write(path: Path, packets: list[Any]) -> Path:
+    """Write packets (all Ethernet frames, or all IP packets) to a pcap file; return its path."""
     from scapy.layers.l2 import Ether
     from scapy.utils import PcapWriter
 
@@ -66,18 +79,21 @@ def write(path: Path, packets: list[Any]) -> Path:
 
 
 @contextlib.contextmanager
-def recording(world: TwoHosts, path: Path) -> Iterator[None]:
-    """What leaves and reaches world.a by the link is in `path` afterwards."""
-    words = [sys.executable, "-m", "lab.verify.capture.record", DEVICE, str(path)]
-    recorder = world.a.popen(words, cwd=ROOT, stdout=subprocess.PIPE)
+def recording(hosts: TwoHosts, path: Path) -> Iterator[dict[str, int]]:
+    """Record in `path` all packets that hosts.a sends to and receives from the link. The dictionary has the number
+    of "packets" when the recording has ended."""
+    command = [sys.executable, "-m", "lab.verify.capture.record", DEVICE, str(path)]
+    recorder = hosts.a.popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     assert recorder.stdout is not None and recorder.stdout.readline() == b"recording\n"
-    yield
+    counts: dict[str, int] = {}
+    yield counts
     recorder.send_signal(signal.SIGTERM)
-    assert json.loads(recorder.communicate(timeout=60)[0])["dropped"] == 0
+    counts.update(json.loads(recorder.communicate(timeout=60)[0]))
+    assert counts["dropped"] == 0
 
 
-def send(world: TwoHosts, port: int, data: bytes, answer: bytes = b"") -> None:
-    """`data` from world.a to world.b:port over a connection of its own, as socat does, and `answer` back."""
+def send(hosts: TwoHosts, port: int, data: bytes, answer: bytes = b"") -> None:
+    """Send `data` from hosts.a to `port` of hosts.b over a new connection, as socat does, and `answer` back."""
 
     def serve() -> None:
         with server.accept()[0] as caller:
@@ -85,10 +101,10 @@ def send(world: TwoHosts, port: int, data: bytes, answer: bytes = b"") -> None:
             while caller.recv(1 << 16):
                 pass
 
-    with world.b.call(lambda: socket.create_server((world.b.address, port))) as server:
+    with hosts.b.call(lambda: socket.create_server((hosts.b.address, port))) as server:
         thread = threading.Thread(target=serve)
         thread.start()
-        with world.a.call(lambda: socket.create_connection((world.b.address, port))) as client:
+        with hosts.a.call(lambda: socket.create_connection((hosts.b.address, port))) as client:
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
             while client.recv(1 << 16):

@@ -1,1 +1,1 @@
-"""Reading and recording captures, and the packets in them."""
+"""Record packets of an interface, read captures, and parse packets."""

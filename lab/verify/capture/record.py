@@ -1,9 +1,9 @@
 """Record every packet of an interface: `python -m lab.verify.capture.record IFACE FILE`, until SIGTERM or SIGINT.
 
 `xenlab verify-wire` (lab.verify) reads the file. Needs CAP_NET_RAW in the interface's network namespace. The kernel
-writes the packets into a ring of memory (TPACKET_V3) that both sides map: a socket's own buffer could be made this
-large by root of the machine only (SO_RCVBUFFORCE), not by root of a user namespace, and the usual one holds 20 ms
-of a 200 Mbit/s link. Source: Linux Documentation/networking/packet_mmap.rst, include/uapi/linux/if_packet.h.
+writes the packets into a ring of memory (TPACKET_V3) that both sides map. A socket's own buffer usually holds 20 ms
+of a 200 Mbit/s link; only root of the machine could enlarge it enough (SO_RCVBUFFORCE), not root of a user
+namespace. Source: Linux Documentation/networking/packet_mmap.rst, include/uapi/linux/if_packet.h.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from lab.verify.capture.reading import CaptureError
 
 _SOL_PACKET, _PACKET_RX_RING, _PACKET_STATISTICS, _PACKET_VERSION, _ETH_P_ALL = 263, 5, 6, 10, 3
 _TPACKET_V3 = 2
-_BLOCK, _BLOCKS = 1 << 20, 128  # bytes of a block, number of blocks: what may wait to be written
-_RETIRE = 100  # ms after which the kernel hands over a block that is not full
+_BLOCK, _BLOCKS = 1 << 20, 128  # bytes of a block, number of blocks of the ring
+_RETIRE = 100  # ms after which the kernel hands over a block even if it is not full
 _QUIET = 0.3  # seconds without a block after which everything has been handed over
 _KERNEL = 0  # block status: the kernel may fill it
 _ARPHRD_ETHERNET = (1, 772)  # Ethernet, loopback; anything else here has no link header
@@ -34,7 +34,9 @@ _ARPHRD_ETHERNET = (1, 772)  # Ethernet, loopback; anything else here has no lin
 def record(interface: str, path: Path) -> dict[str, int]:
     """Write every packet of `interface` to a pcap until SIGTERM or SIGINT; return {"packets", "dropped"}.
 
-    Segments that the kernel has not cut yet are written as they are, up to 64 KiB each. Raises CaptureError.
+    With segmentation offload, packets are captured before they are cut, up to 64 KiB each. Replaces the handlers of
+    both signals. Raises CaptureError if the interface cannot be captured from, OSError if the file cannot be
+    written.
     """
     ended = float("inf")  # seconds of the monotonic clock
 
@@ -45,7 +47,7 @@ def record(interface: str, path: Path) -> dict[str, int]:
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     try:
-        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # nothing before bind
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # captures nothing until bind
         tap.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)
         tap.setsockopt(
             _SOL_PACKET, _PACKET_RX_RING, struct.pack("=7I", _BLOCK, _BLOCKS, _BLOCK, _BLOCKS, _RETIRE, 0, 0)
@@ -63,7 +65,7 @@ def record(interface: str, path: Path) -> dict[str, int]:
         at = 0
         while time.monotonic() < ended + 2:
             if struct.unpack_from("=I", ring, at + 8)[0] == _KERNEL:
-                # After the signal: silence means that everything from before it is written.
+                # After the signal, no new block means that all packets from before it have been written.
                 if not select.select([tap], [], [], _QUIET)[0] and time.monotonic() >= ended:
                     break
                 continue

@@ -1,1 +1,1 @@
-"""What bytes hold: canaries, compressed data, noise, and what is in the clear by design."""
+"""Search streams and packets for canaries, recognise their protocol, and test whether payload looks random."""

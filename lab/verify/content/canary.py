@@ -1,10 +1,10 @@
-"""Canaries: text that is planted where a secret would be, and the search for it in every spelling at once.
+"""Canaries: texts that are planted where secrets would be, and the search for them in every spelling at once.
 
-The strategy: a canary is cut in two halves and each half is written in every spelling that a careless program might
-use: as it is, UTF-16, hex, base64 at each of its three alignments, a deflate block with fixed codes at each of its
-eight, and two of these around each other. Halves, because a header or a line break may fall into one of them, never
-into both. The time does not grow with the number of spellings: four bytes are looked at at every fourth place only,
-and a table says whether some needle has them somewhere.
+The strategy: each canary is written in every spelling that a careless program might use (unchanged, UTF-16, hex,
+base64 at each of its three alignments, a deflate block with fixed codes at each of its eight, and one of these
+within another), and each spelling is cut into two halves, the needles. A header or a line break can fall into one
+half but not into both. The search reads four bytes at every fourth position only, and a table says whether any
+needle contains them; so its time does not grow with the number of needles.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import numpy
 
-SHORTEST = 16  # bytes of a canary; less cannot be told from noise
+SHORTEST = 16  # bytes of a canary; a shorter one could occur in noise by chance
 _ALPHABET = (string.ascii_letters + string.digits).encode()
-_WORD = 4  # bytes looked at at once; a needle has 2 * _WORD - 1 or more
+_WORD = 4  # bytes compared at once; a needle has 2 * _WORD - 1 or more, so it contains an aligned word
 _TABLE_BITS = 18
-_MIX = 2654435761  # Knuth's, for a hash of 32 bits
+_MIX = 2654435761  # Knuth's multiplier, for a hash of 32 bits
 
 
 class Needle(NamedTuple):
@@ -34,7 +34,8 @@ class Needle(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """A needle found: `offset` is in bytes of the stream (of the decoder's output if `spelling` says so)."""
+    """A needle that was found, at byte `offset` of the stream (of the decoder's output if `spelling` names a
+    decoder)."""
 
     canary: int
     spelling: str
@@ -42,16 +43,16 @@ class Sighting(NamedTuple):
 
 
 def make_canaries(count: int, seed: str, length: int = 48) -> list[bytes]:
-    """`count` texts of `length` letters and digits, the same for the same `seed`, that look random."""
+    """Return `count` texts of `length` letters and digits that look random, always the same for the same `seed`."""
     canaries = []
     for number in range(count):
-        noise = hashlib.shake_256(f"{seed}/{number}".encode()).digest(length)
-        canaries.append(bytes(_ALPHABET[byte % len(_ALPHABET)] for byte in noise))
+        random = hashlib.shake_256(f"{seed}/{number}".encode()).digest(length)
+        canaries.append(bytes(_ALPHABET[byte % len(_ALPHABET)] for byte in random))
     return canaries
 
 
 def _base64(text: bytes) -> Iterator[bytes]:
-    """The characters that stand for `text` alone, for each of the three places it may begin at."""
+    """Yield, for each of the three alignments, the characters that depend on `text` alone; also for base64url."""
     for lead in range(3):
         whole = base64.b64encode(b"\0" * lead + text)
         part = whole[-(-lead * 8 // 6) : (lead + len(text)) * 8 // 6]
@@ -60,7 +61,8 @@ def _base64(text: bytes) -> Iterator[bytes]:
 
 
 def _spell(text: bytes) -> Iterator[tuple[str, bytes]]:
-    """`text` as other text. UTF-16 without its last zero byte: so it is found in both byte orders."""
+    """Yield (name, spelling) for each textual encoding of `text`. UTF-16 lacks its last zero byte, so that it is
+    found in both byte orders."""
     yield "utf-16", text.decode("latin-1").encode("utf-16-le")[:-1]
     yield "hex", text.hex().encode()
     yield "hex", text.hex().upper().encode()
@@ -69,8 +71,9 @@ def _spell(text: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _fixed_deflate(text: bytes) -> Iterator[bytes]:
-    """`text` as literals of a deflate block with fixed codes (RFC 1951, section 3.2.6), whole bytes only, from each
-    of the eight bits it may begin at. Longer codes, from byte 144 on, are left out."""
+    """Yield `text` as literals of a deflate block with fixed codes (RFC 1951, section 3.2.6), for each of the eight
+    bits at which it may begin, without the incomplete bytes at both ends. Yields nothing if `text` has a byte of
+    144 or more, whose code is longer."""
     if max(text) >= 144:
         return
     codes = bytes(int(f"{0x30 + byte:08b}"[::-1], 2) for byte in text)
@@ -81,7 +84,7 @@ def _fixed_deflate(text: bytes) -> Iterator[bytes]:
 
 
 def _spellings(canary: bytes) -> dict[bytes, str]:
-    """Every spelling and its name; of those that look the same, the simplest."""
+    """Return each spelling with its name; of equal spellings the simplest name."""
     found = {canary: "raw"}
     once = list(_spell(canary))
     for name, text in once:
@@ -95,7 +98,7 @@ def _spellings(canary: bytes) -> dict[bytes, str]:
 
 
 def needles(canaries: list[bytes]) -> list[Needle]:
-    """Everything that `canaries` are searched by. ValueError if one is too short to be told from noise."""
+    """Return the needles for `canaries`. Raises ValueError if a canary is shorter than SHORTEST."""
     found: list[Needle] = []
     for number, canary in enumerate(canaries):
         if len(canary) < SHORTEST:
@@ -107,14 +110,14 @@ def needles(canaries: list[bytes]) -> list[Needle]:
 
 
 class Finder:
-    """Finds all of some needles in one pass. Shared by all streams: it keeps nothing of them."""
+    """Finds all needles in one pass. It has no state of a stream, so that all streams share it."""
 
-    def __init__(self, wanted: list[Needle]) -> None:
+    def __init__(self, searched: list[Needle]) -> None:
         import numpy
 
-        self.longest = max((len(needle.text) for needle in wanted), default=1)
-        self._places: dict[int, list[tuple[Needle, int]]] = {}  # word -> the needles that have it, and where
-        for needle in wanted:
+        self.longest = max((len(needle.text) for needle in searched), default=1)
+        self._places: dict[int, list[tuple[Needle, int]]] = {}  # word -> needles with it, and its offset
+        for needle in searched:
             for at in range(_WORD):
                 word = int.from_bytes(needle.text[at : at + _WORD], "little")
                 self._places.setdefault(word, []).append((needle, at))
@@ -129,7 +132,7 @@ class Finder:
         return (words * numpy.uint32(_MIX)) >> numpy.uint32(32 - _TABLE_BITS)
 
     def find(self, text: bytes, start: int = 0) -> Iterator[tuple[Needle, int]]:
-        """Needles in `text` that end behind `start`, and where they begin."""
+        """Yield each needle in `text` that ends after byte `start`, with the offset at which it begins."""
         import numpy
 
         words = numpy.frombuffer(text, "<u4", len(text) // _WORD)

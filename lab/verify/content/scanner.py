@@ -1,9 +1,10 @@
-"""Searches one stream: as it is, through every decoder that its bytes start, and what these give once more.
+"""Searches one stream for canaries: its bytes, the output of every decoder that they start, and the output decoded
+once more.
 
-The strategy: a stream is fed in pieces; the last bytes of a piece are kept for what lies across the border.
-Decoders that fail go, those that go on are fed with all that follows, and their output is a stream, too, down to
-the second level. Memory is bounded however long the stream is, and that of all decoders together (`Windows`); what
-cannot be followed for that is counted.
+The strategy: a stream is fed in pieces, and the last bytes of each piece are kept, because a needle may cross the
+border. Each decoder is fed with all bytes that follow until it fails or its stream ends, and its output is searched
+like a stream, down to the second level. Memory does not grow with the stream; the memory of all decoders together
+is limited (`DecoderMemory`), and decoders that are dropped for lack of it are counted.
 """
 
 from __future__ import annotations
@@ -13,113 +14,123 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.verify.content.canary import Finder, Needle, Sighting
-from lab.verify.content.inflate import HEADER, NO_SUCH_STREAM, Decoder, Share, Windows, beginnings
-from lab.verify.content.textual import BASE64, HEX, Alphabet, Runs
+from lab.verify.content.decoders import (
+    DECODER_ENDS,
+    HEADER,
+    Decoder,
+    DecoderMemory,
+    Reservation,
+    find_compressed,
+)
+from lab.verify.content.text_runs import BASE64, HEX, Alphabet, TextRuns
 
-_LEVELS = 2  # of encodings, around the canary's own spelling
-_MAX_LIVE = 16  # decoders followed at once in one stream; the least fruitful is dropped first
-_FRUITFUL = 1 << 12  # bytes of output; what gave less and is dropped was chance
-_FIRST = 512  # bytes that a decoder gets at first: chance finds fail in them
+_LEVELS = 2  # decoders within each other, around the spellings of a canary
+_MAX_ACTIVE = 16  # decoders of one stream at once; the one with the least output is dropped first
+_CREDIBLE = 1 << 12  # bytes of output; a decoder with less output was probably started by chance
+_FIRST = 512  # bytes that a decoder gets at first: most of those started by chance fail in them
 _SLICE = 1 << 20  # bytes of a decoder's output searched at once
 _ZEROS = bytes(_SLICE)
 
 
 @dataclass(slots=True)
-class _Followed:
+class _ActiveDecoder:
     name: str
     decoder: Decoder
-    inside: Scanner
-    begin: int  # in bytes of the stream
-    share: Share
+    output: Scanner
+    begin: int  # byte of the stream at which the compressed data begins
+    reservation: Reservation
 
 
 class Scanner:
-    """Searches one stream. `level`: how many decoders it came through; `unfollowed`: decoders that were dropped
-    though they gave something, or for which there was no room."""
+    """Searches one stream. `level`: number of decoders that the stream came through. `unfollowed`: number of
+    decoders that were dropped although they had credible output, or because memory was short."""
 
-    def __init__(self, finder: Finder, windows: Windows | None = None, level: int = 0) -> None:
+    def __init__(self, finder: Finder, memory: DecoderMemory | None = None, level: int = 0) -> None:
         self._finder = finder
-        self._windows = windows or Windows()
+        self._memory = memory or DecoderMemory()
         self._level = level
         self._tail = b""
-        self._seen = 0  # bytes fed so far
-        self._live: list[_Followed] = []
+        self._fed = 0  # bytes
+        self._active: list[_ActiveDecoder] = []
         self._sightings: list[Sighting] = []
-        self._texts: list[Runs] = []  # made with the first byte: most decoders give none
+        self._text_runs: list[TextRuns] = []  # made with the first byte, because most decoders have no output
         self.unfollowed = 0
 
     def feed(self, data: bytes) -> list[Sighting]:
-        """What is seen of the canaries in `data` and what came before it."""
+        """Search the next bytes; return the sightings that end in them."""
         if not data:
             return []
         text, kept = self._tail + data, len(self._tail)
-        dull = _ZEROS.startswith(data) and _ZEROS.startswith(self._tail)  # nothing is in there, nothing begins
+        only_zeros = _ZEROS.startswith(data) and _ZEROS.startswith(self._tail)  # contain and start nothing
         found: dict[Needle, int] = {}
-        for needle, at in () if dull else self._finder.find(text, kept):
+        for needle, at in () if only_zeros else self._finder.find(text, kept):
             found.setdefault(needle, at)
         for needle, at in found.items():
-            self._sightings.append(Sighting(needle.canary, needle.spelling, self._seen - kept + at))
+            self._sightings.append(Sighting(needle.canary, needle.spelling, self._fed - kept + at))
         if self._level < _LEVELS:
-            self._live = [followed for followed in self._live if self._follow(followed, data)]
-            if not dull:
-                self._begin(text, kept)
-            self._texts = self._texts or [Runs(each, self._text(each)) for each in (BASE64, HEX)]
-            for runs in self._texts:
+            self._active = [active for active in self._active if self._decode(active, data)]
+            if not only_zeros:
+                self._start_decoders(text, kept)
+            self._text_runs = self._text_runs or [TextRuns(each, self._text_sinks(each)) for each in (BASE64, HEX)]
+            for runs in self._text_runs:
                 runs.feed(data)
-        self._seen += len(data)
+        self._fed += len(data)
         self._tail = text[-max(self._finder.longest - 1, HEADER) :]
         sightings, self._sightings = self._sightings, []
         return sightings
 
-    def _begin(self, text: bytes, kept: int) -> None:
-        """Start decoders for what begins in `text`."""
-        before = self._seen - kept
-        for name, at, decoder in beginnings(text, kept):
-            # What one that is still at work has read is explained: it is the middle of a stream.
-            if any(each.begin <= before + at and each.inside._seen >= _FRUITFUL for each in self._live):
+    def _start_decoders(self, text: bytes, kept: int) -> None:
+        """Start decoders for compressed data that begins in `text`, whose first `kept` bytes have been searched."""
+        before = self._fed - kept
+        for name, at, decoder in find_compressed(text, kept):
+            # Bytes that a credible decoder has read are the middle of its stream and start no other one.
+            if any(each.begin <= before + at and each.output._fed >= _CREDIBLE for each in self._active):
                 continue
-            followed = _Followed(name, decoder, self._inside(), before + at, Share(self._windows))
+            active = _ActiveDecoder(name, decoder, self._output_scanner(), before + at, Reservation(self._memory))
             rest = at + _FIRST
-            if self._follow(followed, text[at:rest]) and (len(text) <= rest or self._follow(followed, text[rest:])):
-                self._live.append(followed)
-                if len(self._live) > _MAX_LIVE:
+            if self._decode(active, text[at:rest]) and (len(text) <= rest or self._decode(active, text[rest:])):
+                self._active.append(active)
+                if len(self._active) > _MAX_ACTIVE:
                     self._drop()
 
     def _drop(self) -> None:
-        self._live.sort(key=lambda followed: followed.inside._seen, reverse=True)
-        self.unfollowed += self._live.pop().inside._seen >= _FRUITFUL
+        """Drop the decoder with the least output."""
+        self._active.sort(key=lambda active: active.output._fed, reverse=True)
+        self.unfollowed += self._active.pop().output._fed >= _CREDIBLE
 
-    def _follow(self, followed: _Followed, data: bytes) -> bool:
-        """Feed a decoder and search its output; False once it has failed or come to its end."""
+    def _decode(self, active: _ActiveDecoder, data: bytes) -> bool:
+        """Feed a decoder and search its output; return False once it has failed, ended, or run out of memory."""
         try:
-            for piece in followed.decoder.decode(data):
-                self._note(followed.name, followed.inside, piece)
-                if not followed.share.suffices(followed.decoder.cost):
+            for piece in active.decoder.decode(data):
+                self._search_output(active.name, active.output, piece)
+                if not active.reservation.extend_to(active.decoder.cost):
                     self.unfollowed += 1
                     return False
-        except NO_SUCH_STREAM:
+        except DECODER_ENDS:
             return False
         return True
 
-    def _inside(self) -> Scanner:
-        """For what a decoder gives."""
-        return Scanner(self._finder, self._windows, self._level + 1)
+    def _output_scanner(self) -> Scanner:
+        """Return a new scanner for the output of a decoder."""
+        return Scanner(self._finder, self._memory, self._level + 1)
 
-    def _text(self, alphabet: Alphabet) -> Callable[[int], Callable[[bytes], None]]:
-        whole = weakref.proxy(self)  # which has them: with it all decoders go, and at once
+    def _text_sinks(self, alphabet: Alphabet) -> Callable[[int], Callable[[bytes], None]]:
+        """Return a function that makes a receiver for the decoded text of a run."""
+        # A weak reference avoids a cycle: decoders must give back their memory as soon as this scanner goes.
+        scanner = weakref.proxy(self)
 
-        def sink(_phase: int) -> Callable[[bytes], None]:
-            inside = whole._inside()
-            return lambda piece: whole._note(alphabet.name, inside, piece)
+        def make_sink(_phase: int) -> Callable[[bytes], None]:
+            output = scanner._output_scanner()
+            return lambda piece: scanner._search_output(alphabet.name, output, piece)
 
-        return sink
+        return make_sink
 
-    def _note(self, name: str, inside: Scanner, piece: bytes) -> None:
-        """What is seen in `piece` of the output of a decoder `name`."""
-        before = inside.unfollowed
+    def _search_output(self, name: str, output: Scanner, piece: bytes) -> None:
+        """Search a piece of the output of the decoder `name`."""
+        before = output.unfollowed
         for start in range(0, len(piece), _SLICE):
-            for sighting in inside.feed(piece[start : start + _SLICE]):
+            for sighting in output.feed(piece[start : start + _SLICE]):
                 plain = sighting.spelling == "raw"
                 spelling = name if plain else f"{sighting.spelling} in {name}"
                 self._sightings.append(sighting._replace(spelling=spelling))
-        self.unfollowed += inside.unfollowed - before
+        self.unfollowed += output.unfollowed - before

@@ -1,1 +1,1 @@
-"""What a capture or a host shows, and the verdict on it."""
+"""Check a whole capture or a host against what is expected, and give the verdict."""

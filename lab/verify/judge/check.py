@@ -1,11 +1,12 @@
-"""Proof from the wire: what was captured between two hosts gives nothing of the guest away.
+"""Checks a capture: whether it shows anything of the guest that crossed the wire between two hosts.
 
-The strategy: a capture is read once, with memory that does not grow with it. Each TCP direction is put in order
-(lab.verify.tcp.order), searched for the canaries in every spelling and through every decompressor
-(lab.verify.content.scanner), freed of what is in the clear by design (lab.verify.content.clear), and what is left
-has to look like noise (lab.verify.content.noise). Every packet is booked under its protocol and port, for the
-connection it belongs to, and has to be explained (lab.verify.judge.explain); a hole in a stream is reported. A
-check that finds nothing proves something only if it is able to find: run it on a plain transfer too.
+The strategy: a capture is read once, with memory that does not grow with it. Each TCP direction is reassembled
+(lab.verify.tcp.reassembly) and searched for the canaries in every spelling and through every decompressor
+(lab.verify.content.scanner). What its protocol sends in the clear by design is taken out
+(lab.verify.content.clear_filters), and the rest must look like noise (lab.verify.content.randomness). Every packet
+is counted under its protocol and port and must be explained by the connection that it belongs to
+(lab.verify.judge.explain); holes in streams are reported. A check that finds nothing proves something only if it is
+able to find: run it on a plain transfer, too.
 """
 
 from __future__ import annotations
@@ -14,128 +15,131 @@ from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 
-from lab.verify.capture.flows import Packet, Parser, Segment, reverse
+from lab.verify.capture.packets import Packet, Parser, Segment, reverse
 from lab.verify.capture.reading import Captured, CaptureError, read
 from lab.verify.content.canary import Finder, needles
-from lab.verify.judge.explain import EXTENDED, Expect, Meaning, packet_meaning
-from lab.verify.judge.finding import Finding, Hit, Suspect
-from lab.verify.judge.stream import Search, Shared, Stream
-from lab.verify.tcp.order import Order
-from lab.verify.tcp.recent import Room
+from lab.verify.content.content_finding import Hit
+from lab.verify.content.meaning import Meaning, packet_meaning
+from lab.verify.content.stream import CanarySearch, CaptureContent, Stream
+from lab.verify.judge.explain import EXTENDED, Expect
+from lab.verify.judge.finding import Finding
+from lab.verify.tcp.reassembly import Reassembler
+from lab.verify.tcp.recent_bytes import BufferUse
 
-__all__ = ["CaptureError", "Finding", "Hit", "Suspect", "check_capture"]
+__all__ = ["CaptureError", "Finding", "Hit", "check_capture"]
 
-MAX_FLOWS = 512  # kept open at once; the one longest silent is closed for a new one
-_LINGER = 64  # connections that have ended and are kept for what may still come of them
-_ALIKE = 1 << 15  # packets of other protocols than TCP that are remembered, to know those that were captured again
-_DEVICES = 4  # on which one packet may have been captured; what comes more often is another one
-_HEARD = 1 << 26  # bytes between two words of progress
+MAX_FLOWS = 512  # flows open at once; for a new one, the one that was silent longest is closed
+_ENDED_KEPT = 64  # connections that have ended and are kept for retransmissions that may follow
+_RECENT_PACKETS = 1 << 15  # packets of protocols other than TCP that are remembered, to recognise duplicates
+_MAX_DEVICES = 4  # devices on which one packet may have been captured; a further equal packet is a new one
+_REPORT_EVERY = 1 << 26  # bytes between two reports of progress
 
 
-class _Way:
-    """One direction of a flow: its stream, under what its packets are booked, and whether it called. `other`: the
-    other direction of a TCP connection."""
+class _Direction:
+    """One direction of a flow: its stream, and its packets by kind. `called`: it sent the first SYN of the
+    connection; `other`: the other direction of a TCP connection, or itself for other protocols."""
 
-    def __init__(self, stream: Stream, room: Room) -> None:
+    def __init__(self, stream: Stream, use: BufferUse) -> None:
         self.stream = stream
-        self.order = Order(stream, room)
+        self.reassembler = Reassembler(stream, use)
         self.kinds = Counter[tuple[str, int | None]]()  # (kind, port) -> packets
         self.called = False
         self.other = self
 
-    def another(self, segment: Segment) -> bool:
-        """Whether a segment between the same ports begins another connection."""
-        if segment.opens and not self.called and self.other.order.carried:
+    def is_new_connection(self, segment: Segment) -> bool:
+        """Return whether a segment between the same ports begins another connection."""
+        if segment.opens and not self.called and self.other.reassembler.has_data:
             return True
-        return segment.syn and self.order.others(segment.number)
+        return segment.syn and self.reassembler.is_other_syn(segment.number)
 
-    def take(self, segment: Segment, data: bytes) -> None:
-        """A segment of this connection."""
-        if segment.reset:  # its numbers may be anything
-            self.order.beside(data)
-            self.order.cut()
-            self.other.order.cut()
+    def add(self, segment: Segment, data: bytes) -> None:
+        """Add a segment of this connection."""
+        if segment.reset:  # its sequence number may be anything
+            self.reassembler.add_unplaced(data)
+            self.reassembler.reset()
+            self.other.reassembler.reset()
             return
         self.called = self.called or segment.opens
-        self.order.segment(segment.number, segment.syn, data, segment.fin)
+        self.reassembler.segment(segment.number, segment.syn, data, segment.fin)
         if segment.acknowledged is not None:
-            self.other.order.acknowledged(segment.acknowledged)
+            self.other.reassembler.acknowledged(segment.acknowledged)
 
 
 class _Flow:
-    """A TCP connection, both directions; or packets with the same meaning of another protocol, one direction."""
+    """Both directions of a TCP connection; or one direction of packets of another protocol with the same
+    meaning."""
 
     def __init__(self) -> None:
-        self.ways: dict[str, _Way] = {}
+        self.directions: dict[str, _Direction] = {}
         self.ended = False
 
     def close(self) -> None:
-        """What comes now is either a repetition or nobody's."""
-        for way in self.ways.values():
-            way.order.close()
+        """Close the streams. Packets that follow are retransmissions, or fit nowhere."""
+        for direction in self.directions.values():
+            direction.reassembler.close()
 
 
 class _Check:
-    """Books each packet and leads its payload to its stream."""
+    """Counts each packet and passes its payload to the stream of its flow."""
 
     def __init__(self, canaries: list[bytes], expect: Expect | None) -> None:
-        self._shared = Shared(Finder(needles(canaries)))
-        self.finding = self._shared.finding
-        self.finding.canaries = len(canaries)
+        self.finding = Finding(canaries=len(canaries))
+        self._content = CaptureContent(Finder(needles(canaries)), self.finding)
         self._expect = expect
-        self._services: set[int] = set()
+        self._services: set[int] = set()  # ports that a SYN was sent to
         self._flows: dict[str, _Flow] = {}
         self._ended = deque[_Flow]()
-        self._room = Room()
-        self._alike: dict[int, int] = {}  # hash -> devices
+        self._buffers = BufferUse()
+        self._recent: dict[int, int] = {}  # hash of a packet -> number of times it was captured
         self._parser = Parser()
-        self._options = Search("options of headers", self._shared)
+        self._options = CanarySearch("options of headers", self._content)
 
-    def captured(self, captured: Captured) -> None:
-        """The next packet of the capture."""
+    def add(self, captured: Captured) -> None:
+        """Check the next packet of the capture."""
         self.finding.packets += 1
         self.finding.wire_bytes += captured.length
         self.finding.truncated += len(captured.data) < captured.length
         for packet in self._parser.parse(captured):
-            self._packet(packet)
+            self._add_packet(packet)
 
-    def _packet(self, packet: Packet) -> None:
+    def _add_packet(self, packet: Packet) -> None:
         segment = packet.segment
         if segment and segment.opens and packet.ports:
             self._services.add(packet.ports[1])
         meaning = None if segment else packet_meaning(packet)
         kind, port = (EXTENDED, None) if packet.extended else self._kind(packet, meaning)
-        tally = self.finding.kinds.setdefault(kind, [0, 0])
-        tally[0] += 1
-        tally[1] += packet.length
+        counts = self.finding.kinds.setdefault(kind, [0, 0])
+        counts[0] += 1
+        counts[1] += packet.length
         self._options.add(packet.options)
         if segment:
             flow = self._connection(packet, segment)
-            way = flow.ways[packet.flow]
-            way.kinds[kind, port] += 1
-            way.take(segment, packet.payload)
-            self._settle(flow, segment.reset)
+            direction = flow.directions[packet.flow]
+            direction.kinds[kind, port] += 1
+            direction.add(segment, packet.payload)
+            self._note_end(flow, segment.reset)
         else:
-            way = self._packets(packet.flow if meaning is None else f"{packet.flow} {meaning}", meaning)
-            way.kinds[kind, port] += 1
-            if self._doubled(packet):
+            direction = self._packets(packet.flow if meaning is None else f"{packet.flow} {meaning}", meaning)
+            direction.kinds[kind, port] += 1
+            if self._is_duplicate(packet):
                 self.finding.doubled += 1
                 return
-            way.stream.add(packet.payload)
+            direction.stream.add(packet.payload)
         if packet.trailer.strip(b"\0"):
             self._packets(f"{packet.flow} trailers", None).stream.add(packet.trailer)
 
-    def _doubled(self, packet: Packet) -> bool:
-        """Whether a packet's content was there shortly before: a capture of several devices holds it on each."""
+    def _is_duplicate(self, packet: Packet) -> bool:
+        """Return whether an equal packet was captured shortly before: a capture of several devices contains each
+        packet once per device."""
         key = hash((packet.flow, packet.payload, packet.trailer.rstrip(b"\0")))
-        devices = self._alike.pop(key, 0) % _DEVICES + 1
-        self._alike[key] = devices
-        if len(self._alike) > _ALIKE:
-            del self._alike[next(iter(self._alike))]
+        devices = self._recent.pop(key, 0) % _MAX_DEVICES + 1
+        self._recent[key] = devices
+        if len(self._recent) > _RECENT_PACKETS:
+            del self._recent[next(iter(self._recent))]
         return devices > 1
 
     def _kind(self, packet: Packet, meaning: Meaning | None) -> tuple[str, int | None]:
-        """protocol/port, and the port: the service's is one that was seen to be called, else the lower."""
+        """Return protocol/port, and the port of the service: that to which a SYN was sent, else the lower one."""
         if not packet.ports:
             return str(meaning or packet.protocol), None
         known = [port for port in packet.ports if port in self._services]
@@ -144,29 +148,32 @@ class _Check:
         return f"{kind} {meaning}" if meaning else kind, port
 
     def _connection(self, packet: Packet, segment: Segment) -> _Flow:
-        """The connection that a segment belongs to, which it may begin."""
+        """Return the connection of a segment, a new one if the segment begins it."""
         here, there = packet.flow, reverse(packet.flow)
         name = min(here, there)
         flow = self._flows.get(name)
-        if flow is not None and flow.ways[here].another(segment):
+        if flow is not None and flow.directions[here].is_new_connection(segment):
             self._close(self._flows.pop(name))
         flow = self._flow(name)
-        if not flow.ways:
-            flow.ways = {each: _Way(Stream(each, self._shared, None, True), self._room) for each in (here, there)}
-            one, other = flow.ways.values()
+        if not flow.directions:
+            flow.directions = {
+                each: _Direction(Stream(each, self._content, None, True), self._buffers) for each in (here, there)
+            }
+            one, other = flow.directions.values()
             one.other, other.other = other, one
             one.stream.other, other.stream.other = other.stream, one.stream
         return flow
 
-    def _packets(self, name: str, meaning: Meaning | None) -> _Way:
-        """The packets of that name, of another protocol than TCP."""
+    def _packets(self, name: str, meaning: Meaning | None) -> _Direction:
+        """Return the direction of that name, of packets of a protocol other than TCP."""
         flow = self._flow(name)
-        if not flow.ways:
-            flow.ways[name] = _Way(Stream(name, self._shared, meaning, False), self._room)
-        return flow.ways[name]
+        if not flow.directions:
+            flow.directions[name] = _Direction(Stream(name, self._content, meaning, False), self._buffers)
+        return flow.directions[name]
 
     def _flow(self, name: str) -> _Flow:
-        """The flow of that name; the last used is the last to be closed."""
+        """Return the flow of that name, a new one if there is none. Flows are kept in the order of their last
+        use."""
         flow = self._flows.pop(name, None)
         if flow is None:
             flow = _Flow()
@@ -175,48 +182,53 @@ class _Check:
         self._flows[name] = flow
         return flow
 
-    def _settle(self, flow: _Flow, reset: bool) -> None:
-        """A connection that has ended needs little memory, if it is not one of the last."""
-        if not flow.ended and (reset or all(way.order.done for way in flow.ways.values())):
+    def _note_end(self, flow: _Flow, reset: bool) -> None:
+        """Free the memory of connections that have ended, but for the last ones."""
+        if flow.ended:
+            return
+        if reset or all(direction.reassembler.finished for direction in flow.directions.values()):
             flow.ended = True
             self._ended.append(flow)
-            if len(self._ended) > _LINGER:
+            if len(self._ended) > _ENDED_KEPT:
                 self._ended.popleft().close()
 
     def _close(self, flow: _Flow) -> None:
-        """Nothing comes any more: what its packets were is known."""
+        """Close a flow; add its counts to the finding and explain its packets."""
         flow.close()
-        for way in flow.ways.values():
-            self.finding.missing_bytes += way.order.missing
-            self.finding.repeated_bytes += way.order.repeated
-            self.finding.altered_bytes += way.order.altered
-            self.finding.unplaced_bytes += way.order.unplaced
-            # What comes back is told by what it answers.
-            self._explain(way, way.stream.blind or (way.other.stream.blind and not way.called))
+        for direction in flow.directions.values():
+            reassembler = direction.reassembler
+            self.finding.missing_bytes += reassembler.missing
+            self.finding.repeated_bytes += reassembler.repeated
+            self.finding.altered_bytes += reassembler.altered
+            self.finding.unplaced_bytes += reassembler.unplaced
+            # The answers of a server are recognised by the direction that called it.
+            blind = direction.stream.blind or (direction.other.stream.blind and not direction.called)
+            self._explain(direction, blind)
 
-    def _explain(self, way: _Way, blind: bool) -> None:
-        """Book what the packets of a direction are. `blind`: its content cannot tell, for the capture lacks it."""
-        finding, stream, expect = self.finding, way.stream, self._expect
-        for (kind, port), packets in way.kinds.items():
+    def _explain(self, direction: _Direction, blind: bool) -> None:
+        """Add the meaning of a direction's packets to the finding, or that they are unexplained. `blind`: the first
+        bytes, by which the meaning is recognised, are missing in the capture."""
+        finding, stream, expect = self.finding, direction.stream, self._expect
+        for (kind, port), packets in direction.kinds.items():
             meanings = finding.meanings.setdefault(kind, [])
             if stream.meaning and stream.meaning not in meanings:
                 meanings.append(str(stream.meaning))
             if expect is None or expect.explains(kind, port, stream.meaning):
                 continue
-            by_port = port is not None and expect.silent(kind, port)
+            by_port = port is not None and expect.explains_silent(kind, port)
             if by_port and blind and not stream.silent:
                 finding.untold += packets
             elif not (by_port and stream.silent):
                 finding.strangers[kind] = finding.strangers.get(kind, 0) + packets
 
     def close(self) -> Finding:
-        """All streams end here."""
-        for packet in self._parser.rest():
-            self._packet(packet)
+        """Close all flows and return the finding."""
+        for packet in self._parser.take_waiting():
+            self._add_packet(packet)
         self._options.close()
         for flow in self._flows.values():
             self._close(flow)
-        self._shared.close()
+        self._content.close()
         return self.finding
 
 
@@ -224,19 +236,20 @@ def check_capture(
     path: Path,
     canaries: list[bytes],
     expect: Expect | None = None,
-    heard: Callable[[int], None] = lambda _: None,
+    report: Callable[[int], None] = lambda _: None,
 ) -> Finding:
-    """Search the capture `path` (pcap or pcapng) for `canaries` and judge its payload.
+    """Search the capture `path` (pcap or pcapng) for `canaries`, test its payload for randomness, and explain its
+    packets.
 
-    `expect` says what may appear; None accepts anything, and books it still. `heard` gets the bytes read so far now
-    and then. Raises CaptureError if the file cannot be read, MissingError if scapy or numpy are missing, ValueError
-    for a canary too short to be told from noise.
+    `expect`: what the capture may contain; None accepts every packet. `report` is called with the bytes read so far
+    about every 64 MiB. Raises CaptureError if the file cannot be read, MissingError if scapy or numpy are missing,
+    ValueError if a canary is too short.
     """
     check = _Check(canaries, expect)
-    told = 0
+    reported = 0
     for captured in read(path):
-        check.captured(captured)
-        if check.finding.wire_bytes >= told + _HEARD:
-            told = check.finding.wire_bytes
-            heard(told)
+        check.add(captured)
+        if check.finding.wire_bytes >= reported + _REPORT_EVERY:
+            reported = check.finding.wire_bytes
+            report(reported)
     return check.close()

@@ -1,4 +1,4 @@
-"""What a finding comes to: nothing readable, readable, or not proved either way; for people and for programs."""
+"""The verdict on a finding (nothing readable, something readable, or not proved), as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,118 +14,119 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.errors import CheckError, LabError
-from lab.verify.judge.explain import PLAIN, Meaning
-from lab.verify.judge.finding import Finding, Hit
+from lab.verify.content.content_finding import Hit
+from lab.verify.content.meaning import Meaning
+from lab.verify.judge.explain import PLAIN
+from lab.verify.judge.finding import Finding
 from lab.verify.judge.host_finding import HostFinding
 from xenplugin.ui import units
 
 
 class UnprovenError(LabError):
-    """What was looked at cannot prove what it is to prove."""
+    """The capture, or the search of a host, does not prove that nothing is readable."""
 
     code = 11
 
 
 class Verdict(IntEnum):
-    """The exit code of each."""
+    """A verdict; its value is the exit code of `xenlab verify-wire`."""
 
     PROVED = 0
     UNPROVEN = UnprovenError.code
     OPEN = CheckError.code
 
 
-#: What a capture is said to be of -> what it has to hold, with something in it that is to be noise; its name.
-_HELD = {"esp": (Meaning.ESP, "esp"), "plugin": (Meaning.PLUGIN, "stream of the plugin")}
+#: Expectation -> the meaning that the capture must contain, with sealed bytes; its name in messages.
+_REQUIRED = {"esp": (Meaning.ESP, "esp"), "plugin": (Meaning.PLUGIN, "stream of the plugin")}
 
 
-def reasons(finding: Finding, expect: str) -> Iterator[tuple[Verdict, str]]:
-    """Why a capture that is to hold no secret does not prove that."""
+def _reasons(finding: Finding, expect: str) -> Iterator[tuple[Verdict, str]]:
+    """Yield each reason why a capture does not prove that nothing is readable, with the verdict that it implies."""
     if finding.hits:
         canaries = len({hit.canary for hit in finding.hits})
         yield Verdict.OPEN, f"{canaries} canaries are readable, as {', '.join(sorted(finding.spellings))}"
     if finding.not_noise:
-        yield Verdict.OPEN, f"{finding.not_noise} of {finding.judged} windows are no noise"
+        yield Verdict.OPEN, f"{finding.not_noise} of {finding.judged} windows do not look random"
     if finding.unframed:
-        yield Verdict.OPEN, f"{len(finding.unframed)} streams are not framed as they should be"
+        yield Verdict.OPEN, f"{len(finding.unframed)} streams have invalid frame lengths"
     if finding.altered_bytes:
-        yield Verdict.OPEN, f"{finding.altered_bytes} bytes of TCP streams were sent again otherwise than at first"
+        yield Verdict.OPEN, f"{finding.altered_bytes} bytes of TCP streams were retransmitted with other content"
     if finding.strangers:
-        told = ", ".join(f"{packets} {kind}" for kind, packets in sorted(finding.strangers.items()))
-        yield Verdict.OPEN, f"packets that nothing explains: {told}"
+        kinds = ", ".join(f"{packets} {kind}" for kind, packets in sorted(finding.strangers.items()))
+        yield Verdict.OPEN, f"unexplained packets: {kinds}"
     if not finding.payload_bytes:
-        yield Verdict.UNPROVEN, "there is nothing in the capture"
+        yield Verdict.UNPROVEN, "the capture contains no payload"
     elif not finding.judged:
-        yield Verdict.UNPROVEN, "too little to tell noise"
-    if expect in _HELD and _HELD[expect][0] not in finding.sealed:
-        alone = ": what was sealed went through ssh alone" if through_ssh_alone(finding, expect) else ""
-        yield Verdict.UNPROVEN, f"it holds no {_HELD[expect][1]}{alone}"
-    if finding.truncated:
-        yield Verdict.UNPROVEN, f"{finding.truncated} packets are held in part only"
-    if finding.missing_bytes:
-        yield Verdict.UNPROVEN, f"{finding.missing_bytes} bytes of TCP streams are missing"
-    if finding.untold:
-        yield Verdict.UNPROVEN, f"{finding.untold} packets are of TCP streams whose first bytes are missing"
-    if finding.adrift:
-        yield Verdict.UNPROVEN, f"{finding.adrift} windows behind holes are no noise, or hold the lengths of frames"
-    if finding.unplaced_bytes:
-        told = f"{finding.unplaced_bytes} bytes have no place in the TCP stream they are sent in"
-        yield Verdict.UNPROVEN, told
-    if finding.unfollowed:
-        yield Verdict.UNPROVEN, f"{finding.unfollowed} compressed streams could not be followed"
+        yield Verdict.UNPROVEN, "the capture contains too few bytes to test whether they look random"
+    if expect in _REQUIRED and _REQUIRED[expect][0] not in finding.sealed:
+        alone = ", only ssh" if through_ssh_alone(finding, expect) else ""
+        yield Verdict.UNPROVEN, f"the capture contains no {_REQUIRED[expect][1]}{alone}"
+    gaps = (
+        (finding.truncated, "packets were captured only in part"),
+        (finding.missing_bytes, "bytes of TCP streams are missing"),
+        (finding.untold, "packets belong to TCP streams whose first bytes are missing"),
+        (finding.adrift, "windows after holes do not look random, or contain frame lengths"),
+        (finding.unplaced_bytes, "bytes fit at no position of their TCP stream"),
+        (finding.unfollowed, "compressed streams could not be decoded to their end"),
+    )
+    yield from ((Verdict.UNPROVEN, f"{count} {text}") for count, text in gaps if count)
 
 
 def through_ssh_alone(finding: Finding, expect: str) -> bool:
-    """Whether what is to be of the plugin is ssh alone, as where the plugin's ports cannot be reached."""
+    """Return whether a capture of the plugin contains only ssh, as it does if the plugin's ports are blocked."""
     return expect == "plugin" and set(finding.sealed) == {Meaning.SSH}
 
 
 def judged(finding: Finding, expect: str, moved: range | None = None) -> tuple[Verdict, list[str]]:
-    """The verdict on a capture and why. `expect`: what it is of ("esp", "plugin", "any"); "plain": of a transfer
-    without protection, so everything that was moved has to be found in it, else the check itself proves nothing.
-    `moved`: the numbers of its canaries (default: all)."""
+    """Return the verdict on a capture, and the reasons if it is not PROVED. `expect`: what the capture should
+    contain ("esp", "plugin", "any"); with "plain" (a transfer without protection) every canary that was moved must
+    be found, because otherwise the check itself proves nothing. `moved`: the numbers of these canaries (default:
+    all)."""
     if expect == PLAIN:
         wanted = set(range(finding.canaries) if moved is None else moved)
         missed = wanted - {hit.canary for hit in finding.hits}
         if wanted and not missed:
             return Verdict.PROVED, []
-        told = f"{len(missed)} of {len(wanted)} canaries were not found in what was sent in the clear"
-        return Verdict.UNPROVEN, [f"{told}: were they in it?"]
-    found = list(reasons(finding, expect))
+        missing = f"{len(missed)} of {len(wanted)} canaries were not found in the unprotected transfer"
+        return Verdict.UNPROVEN, [f"{missing}: did it contain them?"]
+    found = list(_reasons(finding, expect))
     return max((verdict for verdict, _ in found), default=Verdict.PROVED), [text for _, text in found]
 
 
 def as_dict(finding: Finding, expect: str, moved: range | None = None) -> dict[str, Any]:
-    """For JSON: all that was found, `verdict` ("proved", "unproven", "open") and `reasons`."""
+    """Return a finding for JSON: all its fields, `verdict` ("proved", "unproven", "open") and `reasons`."""
     verdict, why = judged(finding, expect, moved)
     return {"verdict": verdict.name.lower(), "reasons": why, **asdict(finding)}
 
 
 def shown(name: str, finding: Finding, expect: str, moved: range | None = None) -> Group:
-    """For people: a capture's packets by kind, what was found in it, and the verdict."""
+    """Return a finding for the terminal: packets by kind, hits, windows, and the verdict."""
     kinds = Table(box=SIMPLE_HEAD, title=name, title_justify="left", title_style="bold")
-    for column in ("kind", "is"):
+    for column in ("kind", "recognised as"):
         kinds.add_column(column)
-    for column in ("packets", "on the wire", "not explained"):
+    for column in ("packets", "on the wire", "unexplained"):
         kinds.add_column(column, justify="right")
     for kind, (packets, wire) in sorted(finding.kinds.items()):
-        strangers = finding.strangers.get(kind)
-        is_ = ", ".join(finding.meanings.get(kind, [])) or "?"
-        kinds.add_row(kind, is_, str(packets), units.size(wire), str(strangers or ""))
-    lines = [*_hits(finding.hits), f"{finding.judged} windows judged, {finding.not_noise} of them no noise"]
+        unexplained = finding.strangers.get(kind)
+        meanings = ", ".join(finding.meanings.get(kind, [])) or "?"
+        kinds.add_row(kind, meanings, str(packets), units.size(wire), str(unexplained or ""))
+    lines = [*_hits(finding.hits), f"{finding.judged} windows tested, {finding.not_noise} do not look random"]
     lines[-1] += f" (largest chi-square {finding.worst:.0f})" if finding.judged else ""
     for each in finding.suspects[:5]:
-        lines.append(f"  no noise: {each.flow}, {each.scale} bytes up to {each.end}: {each.chi_square:.0f}")
+        lines.append(
+            f"  not random: {each.flow}, {each.scale} bytes up to byte {each.end}: chi-square {each.chi_square:.0f}"
+        )
     if finding.repeated_bytes or finding.clear_bytes:
         lines.append(
-            f"{finding.clear_bytes} bytes are in the clear by design, {finding.repeated_bytes} were sent again"
+            f"{finding.clear_bytes} bytes are in the clear by design, {finding.repeated_bytes} were retransmitted"
         )
     if finding.doubled:
-        lines.append(f"{finding.doubled} packets are the same as one before, and were judged once")
+        lines.append(f"{finding.doubled} packets are duplicates of an earlier one and were not tested again")
     verdict, why = judged(finding, expect, moved)
     words = {
-        Verdict.PROVED: "the check finds what is in the clear" if expect == PLAIN else _proved(finding),
+        Verdict.PROVED: "the check finds what is sent in the clear" if expect == PLAIN else _proved(finding),
         Verdict.UNPROVEN: "NOT PROVED",
-        Verdict.OPEN: "READABLE OR NOT EXPLAINED",
+        Verdict.OPEN: "READABLE OR UNEXPLAINED",
     }
     styles = {Verdict.PROVED: "green", Verdict.UNPROVEN: "yellow", Verdict.OPEN: "bold red"}
     last = words[verdict] + (f": {'; '.join(why)}" if why else "")
@@ -133,16 +134,16 @@ def shown(name: str, finding: Finding, expect: str, moved: range | None = None) 
 
 
 def _proved(finding: Finding) -> str:
-    """No more than was looked at."""
+    """Return what a capture proves: which data was tested, and how much of it."""
     sealed = ", ".join(f"{name} {units.size(count)}" for name, count in sorted(finding.sealed.items()))
-    few = f"; {finding.unjudged_bytes} bytes of it are too few to tell" if finding.unjudged_bytes else ""
-    return f"nothing is readable but what is in the clear by design; noise is {sealed}{few}"
+    untested = f" (the last {finding.unjudged_bytes} bytes are too few to test)" if finding.unjudged_bytes else ""
+    return f"nothing is readable except what is in the clear by design; data that looks random: {sealed}{untested}"
 
 
 def _hits(hits: list[Hit]) -> Iterator[str]:
-    """A line for each spelling in each stream, the first twelve."""
+    """Yield a line for each spelling in each flow, twelve at most, and the number of the others."""
     if not hits:
-        yield "no canary in any spelling"
+        yield "no canary was found in any spelling"
     grouped = Counter((hit.spelling, hit.flow) for hit in hits)
     for (spelling, flow), count in list(grouped.items())[:12]:
         first = next(hit for hit in hits if (hit.spelling, hit.flow) == (spelling, flow))
@@ -151,28 +152,28 @@ def _hits(hits: list[Hit]) -> Iterator[str]:
         yield f"  and {len(grouped) - 12} more"
 
 
-def judged_host(looked: HostFinding) -> tuple[Verdict, list[str]]:
-    """The verdict on a host and why."""
-    if looked.leaks:
-        return Verdict.OPEN, [f"{len(looked.leaks)} places hold what looks like a secret"]
-    if looked.missing:
-        return Verdict.UNPROVEN, [f"nothing was looked at of: {', '.join(looked.missing)}"]
+def judged_host(finding: HostFinding) -> tuple[Verdict, list[str]]:
+    """Return the verdict on a host, and the reasons if it is not PROVED."""
+    if finding.leaks:
+        return Verdict.OPEN, [f"possible secrets found: {len(finding.leaks)}"]
+    if finding.missing:
+        return Verdict.UNPROVEN, [f"not searched: {', '.join(finding.missing)}"]
     return Verdict.PROVED, []
 
 
 def shown_hosts(hosts: dict[str, HostFinding]) -> Group:
-    """For people: where was looked, and what was found."""
+    """Return the findings of hosts for the terminal: how much was searched, and what was found."""
     lines = []
-    for name, looked in hosts.items():
-        verdict, why = judged_host(looked)
-        lines.append(Text(f"{name}: looked at {_counts(looked.places)}"))
-        if looked.unread:
-            lines.append(Text(f"  could not be read: {_counts(looked.unread)}", "yellow"))
-        lines += [Text(f"  {where}: {what}", "bold red") for where, what in looked.leaks]
+    for name, finding in hosts.items():
+        verdict, why = judged_host(finding)
+        lines.append(Text(f"{name}: searched {_counts(finding.places)}"))
+        if finding.unread:
+            lines.append(Text(f"  could not be read: {_counts(finding.unread)}", "yellow"))
+        lines += [Text(f"  {where}: {what}", "bold red") for where, what in finding.leaks]
         if verdict is Verdict.UNPROVEN:
             lines.append(Text(f"  NOT PROVED: {'; '.join(why)}", "yellow"))
         elif verdict is Verdict.PROVED:
-            lines.append(Text("  no secret", "green"))
+            lines.append(Text("  no secret found", "green"))
     return Group(*lines)
 
 

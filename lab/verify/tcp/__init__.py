@@ -1,1 +1,1 @@
-"""TCP streams put together from their segments."""
+"""Reassemble TCP streams from captured segments, within bounded memory."""

@@ -1,4 +1,4 @@
-"""Captures are read whole, or it is an error."""
+"""Captures are read to their end, or it is an error."""
 
 from __future__ import annotations
 
@@ -32,28 +32,26 @@ def test_truncated_packets_are_counted(tmp_path: Path) -> None:
     assert finding.truncated == 1 and not finding.complete
 
 
-def test_pcapng_is_read_too(tmp_path: Path) -> None:
+def test_pcapng_is_read(tmp_path: Path) -> None:
     path = tmp_path / "test.pcapng"
     with PcapNgWriter(str(path)) as writer:
         writer.write([Ether() / packet for packet in stream(CANARIES[0])])
     assert check_capture(path, CANARIES).spellings == {"raw"}
 
 
-def test_a_pcapng_that_is_damaged_in_the_middle_is_not_taken_for_a_short_one(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_truncated_pcapng_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "test.pcapng"
     with PcapNgWriter(str(path)) as writer:
         writer.write([Ether() / packet for packet in stream(noise(9000))])
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    for _ in range(9):  # scapy does not say everything twice
+    for _ in range(9):  # scapy logs some messages only once
         with pytest.raises(CaptureError, match="PcapNg"):
             check_capture(path, CANARIES)
     assert capfd.readouterr().err == ""
 
 
-def test_a_pcap_that_was_cut_has_its_last_packet_in_part(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_truncated_pcap_has_a_truncated_last_packet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "test.pcap", stream(noise(9000)))
     path.write_bytes(path.read_bytes()[:-100])
     assert check_capture(path, CANARIES).truncated == 1
@@ -62,7 +60,7 @@ def test_a_pcap_that_was_cut_has_its_last_packet_in_part(tmp_path: Path, capfd: 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["pcap", "pcap.gz"])
 @pytest.mark.parametrize("kind", [PcapWriter, PcapNgWriter], ids=["pcap", "pcapng"])
-def test_a_capture_that_ends_within_a_header(kind: Any, packed: bool, tmp_path: Path) -> None:
+def test_a_capture_that_ends_within_a_header_is_an_error(kind: Any, packed: bool, tmp_path: Path) -> None:
     path = tmp_path / "test.pcap"
     with kind(str(path)) as writer:
         writer.write([Ether() / packet for packet in stream(noise(9000))])
@@ -84,7 +82,7 @@ def test_a_capture_that_ends_within_a_header(kind: Any, packed: bool, tmp_path: 
             check_capture(path, CANARIES)
 
 
-def test_a_pcapng_whose_lengths_do_not_match_is_not_at_its_end(tmp_path: Path) -> None:
+def test_a_pcapng_with_a_wrong_length_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "test.pcapng"
     with PcapNgWriter(str(path)) as writer:
         writer.write([Ether() / packet for packet in stream(noise(9000))])
@@ -96,22 +94,22 @@ def test_a_pcapng_whose_lengths_do_not_match_is_not_at_its_end(tmp_path: Path) -
         check_capture(path, CANARIES)
 
 
-def test_no_capture_is_one_error(tmp_path: Path) -> None:
+def test_a_file_that_is_no_capture_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "junk").write_bytes(b"no capture at all, but long enough")
     for name in ("junk", "missing"):
         with pytest.raises(CaptureError, match=name):
             check_capture(tmp_path / name, CANARIES)
 
 
-def test_empty_capture_proves_nothing(tmp_path: Path) -> None:
+def test_an_empty_capture_is_not_complete(tmp_path: Path) -> None:
     path = tmp_path / "empty.pcap"
     with PcapWriter(str(path), linktype=101, sync=True) as writer:
         writer.write_header(None)
     assert not check_capture(path, CANARIES).complete
 
 
-def test_packets_that_the_kernel_had_not_cut_yet(tmp_path: Path) -> None:
-    """More than 65535 bytes with the link's header."""
+def test_unsegmented_packets_are_read_whole(tmp_path: Path) -> None:
+    """With segmentation offload a packet and its link header exceed 65535 bytes."""
     packets = [Ether() / packet for packet in stream(b"")]
     data = noise(65_535 - 40 - 12)
     tcp = TCP(sport=40000, dport=7000, seq=1000, flags="A", options=[("Timestamp", (1, 2)), *[("NOP", None)] * 2])
@@ -121,8 +119,8 @@ def test_packets_that_the_kernel_had_not_cut_yet(tmp_path: Path) -> None:
     assert finding.complete and finding.payload_bytes == len(data)
 
 
-def test_a_link_without_a_name(tmp_path: Path) -> None:
-    """pcapng with link type 0: of no packet is known what it is."""
+def test_an_unknown_link_type(tmp_path: Path) -> None:
+    """With link type 0 no packet can be recognised, but all are searched."""
     path = tmp_path / "test.pcapng"
     with PcapNgWriter(str(path)) as writer:
         writer.write([Ether() / packet for packet in stream(CANARIES[0])])

@@ -1,4 +1,4 @@
-"""The search for canaries: every spelling, across every border, and nothing in noise."""
+"""The search finds canaries in every spelling, across the borders of pieces, and none in noise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import bz2
 import gzip
 import lzma
-import random
 import tracemalloc
 import zlib
 
@@ -15,6 +14,7 @@ import zstandard
 
 from lab.verify.content.canary import Finder, make_canaries, needles
 from lab.verify.content.scanner import Scanner
+from tests.helpers.wire import noise
 
 CANARIES = make_canaries(3, "test")
 SPELLINGS = {
@@ -37,10 +37,6 @@ SPELLINGS = {
 }
 
 
-def noise(length: int, seed: int = 1) -> bytes:
-    return random.Random(seed).randbytes(length)
-
-
 def see(data: bytes, piece: int) -> set[tuple[int, str]]:
     scanner = Scanner(Finder(needles(CANARIES)))
     seen = set()
@@ -51,34 +47,34 @@ def see(data: bytes, piece: int) -> set[tuple[int, str]]:
 
 @pytest.mark.parametrize("piece", [1, 7, 100, 1 << 20])
 @pytest.mark.parametrize("name", SPELLINGS)
-def test_every_spelling_is_seen_whatever_the_pieces(name: str, piece: int) -> None:
+def test_every_spelling_is_found_in_any_pieces(name: str, piece: int) -> None:
     data = noise(501) + SPELLINGS[name](CANARIES[1]) + noise(502, 2)
     expected = name if " in gzip" in name else name.split()[0]
     assert (1, expected) in see(data, piece)
 
 
-def test_half_a_canary_is_enough() -> None:
+def test_half_a_canary_is_found() -> None:
     assert see(noise(99) + CANARIES[0][:24] + noise(99), 64) == {(0, "raw")}
     assert see(noise(99) + CANARIES[0][24:] + noise(99), 64) == {(0, "raw")}
 
 
-def test_noise_holds_nothing() -> None:
+def test_nothing_is_found_in_noise() -> None:
     assert see(noise(4 << 20), 1 << 18) == set()
 
 
-def test_compressed_stream_is_followed_to_its_end() -> None:
+def test_a_compressed_stream_is_decoded_to_its_end() -> None:
     words = [f"{n} bottles\n".encode() for n in range(200_000)]
     words.insert(-5, CANARIES[2])
     assert see(noise(77) + gzip.compress(b"".join(words)), 1 << 16) == {(2, "gzip")}
 
 
-def test_offset_is_the_place_in_the_stream() -> None:
+def test_the_offset_counts_from_the_beginning_of_the_stream() -> None:
     scanner = Scanner(Finder(needles(CANARIES)))
     scanner.feed(noise(1000))
     assert scanner.feed(noise(234) + CANARIES[0])[0].offset == 1234
 
 
-def test_bomb_is_followed_within_bounds() -> None:
+def test_a_decompression_bomb_is_decoded_within_limited_memory() -> None:
     zstd = zstandard.ZstdCompressor().compress(bytes(200 << 20) + CANARIES[0])
     bombs = zlib.compress(bytes(200 << 20)) + zstd
     scanner = Scanner(Finder(needles(CANARIES[:1])))
@@ -90,12 +86,12 @@ def test_bomb_is_followed_within_bounds() -> None:
     assert peak < 150 << 20
 
 
-def test_canaries_are_reproducible_and_unlike() -> None:
+def test_canaries_are_reproducible_and_different() -> None:
     assert make_canaries(2, "seed") == make_canaries(2, "seed")
     assert len(set(make_canaries(20, "seed") + make_canaries(20, "other"))) == 40
     assert all(len(canary) == 48 and canary.isalnum() for canary in CANARIES)
 
 
-def test_short_canary_is_refused() -> None:
+def test_a_short_canary_is_refused() -> None:
     with pytest.raises(ValueError, match="16 bytes"):
         needles([b"short"])

@@ -1,4 +1,4 @@
-"""The search for canaries and TCP's order, whatever they meet."""
+"""Properties of the search for canaries and of TCP reassembly, for random input."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from lab.verify.content.canary import Finder, make_canaries, needles
 from lab.verify.content.scanner import Scanner
-from lab.verify.tcp.order import Order
-from lab.verify.tcp.recent import Room
+from lab.verify.tcp.reassembly import Reassembler
+from lab.verify.tcp.recent_bytes import BufferUse
 
 CANARIES = make_canaries(3, "property")
 FINDER = Finder(needles(CANARIES))
@@ -47,7 +47,7 @@ TEXTUAL: dict[str, Callable[[bytes], bytes]] = {
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     **{f"zlib {level}": (lambda data, level=level: zlib.compress(data, level)) for level in range(10)},
     "gzip": gzip.compress,
-    # The whole of a file, with what a file has around a secret: a few words alone get fixed codes.
+    # With text around the canary, as in a file: a compressor would write a few words alone with fixed codes.
     "deflate": lambda data: raw_deflate(TEXT + data + TEXT[::-1]),
     "deflate after a stored block": lambda data: raw_deflate(bytes(9), 0)[:-3] + raw_deflate(TEXT + data + TEXT),
     **{
@@ -58,7 +58,7 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
     "bzip2": bz2.compress,
     "xz": lzma.compress,
 }
-# What is packed is no text: nobody writes it as UTF-16.
+# Compressed data is never written as UTF-16.
 PAIRS = [
     (outer, inner)
     for outer in TEXTUAL | PACKED
@@ -75,7 +75,7 @@ PAIRS = [
     pieces=st.lists(st.integers(1, 3000), min_size=1, max_size=5),
     seed=st.integers(0, 9),
 )
-def test_every_encoding_of_every_encoding(
+def test_a_canary_is_found_in_every_encoding_of_every_encoding(
     pair: tuple[str, str], canary: int, lead: int, pieces: list[int], seed: int
 ) -> None:
     every = TEXTUAL | PACKED
@@ -97,10 +97,10 @@ NAMED = st.sampled_from(["zlib 6", "gzip", "zstd 3", "zstd without size", "bzip2
 @given(first=NAMED, second=NAMED, border=st.integers(-50, 300), late=st.integers(0, 50))
 @example("zstd 3", "zstd 3", 4, 0)
 @example("zstd 3", "gzip", 200, 30)
-def test_what_begins_behind_a_stream_that_ended(first: str, second: str, border: int, late: int) -> None:
-    """Two streams one behind the other, and a piece that ends anywhere around the end of the first one."""
+def test_a_compressed_stream_right_after_another_is_found(first: str, second: str, border: int, late: int) -> None:
+    """A piece ends at any offset around the end of the first stream."""
     noise = random.Random(late)
-    before = PACKED[first](noise.randbytes(20_000))  # it gives enough to be believed
+    before = PACKED[first](noise.randbytes(20_000))  # enough output to be credible
     behind = PACKED[second](TEXT + CANARIES[1] + TEXT[::-1])
     data = noise.randbytes(700) + before + noise.randbytes(late) + behind + noise.randbytes(900)
     scanner, seen, end = Scanner(FINDER), set(), 700 + len(before)
@@ -111,14 +111,14 @@ def test_what_begins_behind_a_stream_that_ended(first: str, second: str, border:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.binary(max_size=3000), pieces=st.integers(1, 500))
-def test_anything_may_come_and_no_canary_is_seen_that_is_not_there(data: bytes, pieces: int) -> None:
+def test_no_canary_is_found_in_random_bytes(data: bytes, pieces: int) -> None:
     scanner = Scanner(FINDER)
     for at in range(0, len(data), pieces):
         assert scanner.feed(data[at : at + pieces]) == []
 
 
-class Kept:
-    """A sink."""
+class KeepingSink:
+    """A sink that keeps the bytes of the stream, and refuses holes and extra bytes."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -126,10 +126,10 @@ class Kept:
     def add(self, data: bytes) -> None:
         self.data += data
 
-    def again(self, data: bytes) -> None:
-        raise AssertionError("it is what it was")
+    def add_extra(self, data: bytes) -> None:
+        raise AssertionError("no retransmission differs")
 
-    def lost(self, count: int) -> None:
+    def skip(self, count: int) -> None:
         raise AssertionError("nothing is missing")
 
     def close(self) -> None:
@@ -144,8 +144,10 @@ class Kept:
     again=st.lists(st.tuples(st.integers(0, 2000), st.integers(1, 300)), max_size=10),
     seed=st.integers(0, 99),
 )
-def test_order(cuts: list[int], start: int, seen_syn: bool, again: list[tuple[int, int]], seed: int) -> None:
-    """Segments cut anyhow, in any order, some again and cut otherwise: the bytes, once, in order."""
+def test_segments_in_any_order_give_the_stream(
+    cuts: list[int], start: int, seen_syn: bool, again: list[tuple[int, int]], seed: int
+) -> None:
+    """Segments of any size come in any order, and some bytes again in other segments."""
     chance = random.Random(seed)
     data = chance.randbytes(sum(cuts))
     segments, at = [], 0
@@ -156,15 +158,15 @@ def test_order(cuts: list[int], start: int, seen_syn: bool, again: list[tuple[in
     extra = [(place, data[place : place + count]) for place, count in again if place < len(data)]
     segments += extra
     chance.shuffle(segments)
-    sink, room = Kept(), Room()
-    order = Order(sink, room)
+    sink, use = KeepingSink(), BufferUse()
+    reassembler = Reassembler(sink, use)
     if seen_syn:
-        order.segment((start - 1) % 2**32, True, b"")
+        reassembler.segment((start - 1) % 2**32, True, b"")
     for place, segment in [*first, *segments]:
-        order.segment((start + place) % 2**32, False, segment)
+        reassembler.segment((start + place) % 2**32, False, segment)
         if seen_syn:
-            order.segment((start - 1) % 2**32, True, b"")  # a SYN that comes again changes nothing
-    order.close()
+            reassembler.segment((start - 1) % 2**32, True, b"")  # a repeated SYN changes nothing
+    reassembler.close()
     assert sink.data == data
-    assert order.missing == order.altered == order.unplaced == 0 and room == Room()
-    assert order.repeated == sum(len(segment) for _, segment in extra)
+    assert reassembler.missing == reassembler.altered == reassembler.unplaced == 0 and use == BufferUse()
+    assert reassembler.repeated == sum(len(segment) for _, segment in extra)

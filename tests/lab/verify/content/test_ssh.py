@@ -1,4 +1,4 @@
-"""What real ssh sends in the clear is told from what it seals, with each kind of cipher."""
+"""The clear and the encrypted bytes of real ssh are told apart, with each kind of cipher."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 
 pytest.importorskip("numpy", reason="numpy is not installed")
 
-from lab.verify.content.clear import Ssh
-from lab.verify.content.noise import Judge
+from lab.verify.content.clear_filters import SshFilter
+from lab.verify.content.randomness import RandomnessTest
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin")
 PRIVSEP = Path("/run/sshd")
@@ -27,9 +27,9 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="sshd needs root"),
     pytest.mark.skipif(not (SSHD and shutil.which("ssh")), reason="no ssh or sshd"),
 ]
-#: Many small packets: with their lengths in the clear they would be no noise.
+#: Output in many small packets, whose clear lengths would not look random.
 CHATTER = 'for n in $(seq 3000); do echo "line $n"; done; head -c 300000 /dev/zero'
-#: Relays between its standard input and output and a Unix socket.
+#: A program that relays between a Unix socket and its standard input and output.
 RELAY = """
 import os, socket, sys, threading
 link = socket.socket(socket.AF_UNIX)
@@ -46,7 +46,7 @@ while piece := link.recv(65536):
 
 @pytest.fixture(autouse=True)
 def privilege_separation() -> Iterator[None]:
-    """The folder that sshd wants as root, while it runs."""
+    """Create the folder that sshd needs as root, while the test runs."""
     made = not PRIVSEP.exists()
     if made:
         PRIVSEP.mkdir(mode=0o755)
@@ -56,7 +56,7 @@ def privilege_separation() -> Iterator[None]:
 
 
 def session(folder: Path, *options: str) -> list[bytes]:
-    """All that the client and the server sent in a session of real ssh."""
+    """Run a session of real ssh; return the bytes that the client and the server sent."""
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
     (folder / "known").write_text("there " + (folder / "host.pub").read_text())
@@ -112,17 +112,17 @@ def session(folder: Path, *options: str) -> list[bytes]:
 @pytest.mark.parametrize(
     "cipher", ["chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com"]
 )
-def test_ssh(cipher: str, tmp_path: Path) -> None:
+def test_encrypted_bytes_look_random(cipher: str, tmp_path: Path) -> None:
     for data in session(tmp_path, "-c", cipher):
-        made, judge = Ssh(), Judge()
+        filtering, test = SshFilter(), RandomnessTest()
         assert data.startswith(b"SSH-2.0-")
-        judge.add(made.sealed(data))
-        judge.close()
-        assert not made.broken and judge.not_noise == 0
-        assert 1000 < made.clear < min(20_000, len(data) - 500)
+        test.add(filtering.sealed(data))
+        test.close()
+        assert not filtering.broken and test.not_noise == 0
+        assert 1000 < filtering.clear < min(20_000, len(data) - 500)
         if len(data) > 300_000:
-            assert judge.windows > 70
-            plain = Judge()
+            assert test.windows > 70
+            plain = RandomnessTest()
             plain.add(data)
             plain.close()
-            assert plain.not_noise  # the key exchange, and with GCM the lengths, would show
+            assert plain.not_noise  # the key exchange and, with GCM, the lengths show

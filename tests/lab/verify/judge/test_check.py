@@ -1,4 +1,4 @@
-"""check_capture on captures made by hand: order, holes, kinds, noise."""
+"""check_capture on generated captures: order, holes, kinds of packets, noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scapy.layers.l2 import ARP, Ether
 from lab.verify.content.canary import make_canaries
 from lab.verify.judge.check import Finding, check_capture
 from lab.verify.judge.explain import EXPECTED, Expect
-from tests.helpers.wire import A, B, noise, stream, write
+from tests.helpers.wire import PREAMBLE, A, B, frame, noise, stream, write
 
 CANARIES = make_canaries(2, "test")
 EXPECT = Expect(EXPECTED["plugin"])
@@ -27,8 +27,7 @@ TEXT = b"all work and no play makes jack a dull boy\n"
 
 
 def frames(*lengths: int) -> bytes:
-    """Frames of a sealed stream (docs/wire-format.md, section 5)."""
-    return b"".join(struct.pack(">L", length) + noise(length, n) for n, length in enumerate(lengths))
+    return b"".join(frame(length, n) for n, length in enumerate(lengths))
 
 
 def check(tmp_path: Path, packets: list, expect: Expect | None = None) -> Finding:
@@ -47,7 +46,7 @@ def test_noise_is_secret_and_complete(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", [1000, 2**32 - 5000])
-def test_canary_across_packets_out_of_order_and_repeated(tmp_path: Path, start: int) -> None:
+def test_a_canary_across_packets_out_of_order_and_repeated_is_found(tmp_path: Path, start: int) -> None:
     packets = stream(noise(9_000) + CANARIES[1] + noise(9_000, 2), size=20, start=start)
     head, rest = packets[:1], packets[1:]
     random.Random(3).shuffle(rest)
@@ -58,7 +57,7 @@ def test_canary_across_packets_out_of_order_and_repeated(tmp_path: Path, start: 
     assert not finding.secret
 
 
-def test_hole_is_counted_and_what_follows_still_searched(tmp_path: Path) -> None:
+def test_a_hole_is_counted_and_the_bytes_after_it_are_searched(tmp_path: Path) -> None:
     packets = stream(noise(10_000) + CANARIES[0])
     del packets[3]
     finding = check(tmp_path, packets)
@@ -66,7 +65,7 @@ def test_hole_is_counted_and_what_follows_still_searched(tmp_path: Path) -> None
     assert not finding.complete and finding.spellings == {"raw"}
 
 
-def test_compressed_and_plain_are_not_noise(tmp_path: Path) -> None:
+def test_compressed_and_plain_text_are_not_noise(tmp_path: Path) -> None:
     words = b"".join(b"%d %s" % (n * n, TEXT) for n in range(60_000))
     for data in (TEXT * 4000, zlib.compress(words)):
         finding = check(tmp_path, stream(data))
@@ -74,7 +73,7 @@ def test_compressed_and_plain_are_not_noise(tmp_path: Path) -> None:
         assert not finding.secret
 
 
-def test_ssh_may_open_in_the_clear(tmp_path: Path) -> None:
+def test_the_key_exchange_of_ssh_may_be_clear(tmp_path: Path) -> None:
     opening = b"SSH-2.0-OpenSSH_9.2\r\n" + ssh(20, TEXT * 30) + ssh(31, TEXT * 2) + ssh(21)
     for size in (5, 1400):
         finding = check(tmp_path, stream(opening + noise(20_000), size, port=22), EXPECT)
@@ -94,7 +93,7 @@ def test_ssh_may_open_in_the_clear(tmp_path: Path) -> None:
     ],
     ids=["banner", "no exchange", "many packets", "a long packet", "an unknown packet"],
 )
-def test_ssh_opens_within_bounds(tmp_path: Path, opening: bytes) -> None:
+def test_the_clear_part_of_ssh_is_limited(tmp_path: Path, opening: bytes) -> None:
     for packets in (stream(opening, port=22), stream(opening + noise(200_000), port=22)):
         finding = check(tmp_path, packets, EXPECT)
         assert len(finding.unframed) == 1 and finding.clear_bytes <= 1 << 15
@@ -102,11 +101,11 @@ def test_ssh_opens_within_bounds(tmp_path: Path, opening: bytes) -> None:
 
 
 def ssh(kind: int, body: bytes = b"") -> bytes:
-    """A packet in the clear (RFC 4253, section 6)."""
+    """Return an unencrypted packet of ssh (RFC 4253, section 6)."""
     return struct.pack(">LBB", len(body) + 6, 4, kind) + body + bytes(4)
 
 
-def test_ssh_with_gcm_shows_lengths(tmp_path: Path) -> None:
+def test_ssh_with_gcm_has_clear_lengths(tmp_path: Path) -> None:
     opening = b"SSH-2.0-x\r\n" + ssh(20) + ssh(21)
     packets = b"".join(struct.pack(">L", 32) + noise(48, n) for n in range(2000))
     finding = check(tmp_path, stream(opening + packets, port=22), EXPECT)
@@ -115,9 +114,8 @@ def test_ssh_with_gcm_shows_lengths(tmp_path: Path) -> None:
     assert check(tmp_path, stream(lost, port=22)).unframed
 
 
-def test_a_sealed_stream_may_show_preambles_and_lengths(tmp_path: Path) -> None:
-    preamble = b"\x89XPS\r\n\x1a\n" + bytes([1, 1, 1, 0, 0, 0, 0, 1]) + noise(48)
-    packets = stream(preamble + frames(25, 1_000_000, 30_000)) + stream(frames(*[25] * 8000), back=True)
+def test_the_preamble_and_lengths_of_a_sealed_stream_may_be_clear(tmp_path: Path) -> None:
+    packets = stream(PREAMBLE + frames(25, 1_000_000, 30_000)) + stream(frames(*[25] * 8000), back=True)
     finding = check(tmp_path, packets, Expect(EXPECTED["plugin"], range(7000, 7001)))
     assert finding.secret and finding.complete
     assert finding.clear_bytes == 64 + 4 * 3 + 4 * 8000
@@ -126,18 +124,17 @@ def test_a_sealed_stream_may_show_preambles_and_lengths(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [0, 16, 1 << 21, 0x68656C6C])
-def test_lengths_that_lead_nowhere_are_reported(tmp_path: Path, bad: int) -> None:
-    preamble = b"\x89XPS\r\n\x1a\n" + noise(56)
-    finding = check(tmp_path, stream(preamble + frames(100) + struct.pack(">L", bad) + TEXT * 200))
+def test_invalid_frame_lengths_are_reported(tmp_path: Path, bad: int) -> None:
+    finding = check(tmp_path, stream(PREAMBLE + frames(100) + struct.pack(">L", bad) + TEXT * 200))
     assert len(finding.unframed) == 1
     assert not finding.secret and finding.not_noise
 
 
-def test_small_frames_outside_of_a_sealed_stream_are_no_noise(tmp_path: Path) -> None:
+def test_frame_lengths_outside_a_sealed_stream_are_not_noise(tmp_path: Path) -> None:
     assert not check(tmp_path, stream(frames(*[25] * 3000))).secret
 
 
-def test_every_packet_is_booked_and_strangers_are_named(tmp_path: Path) -> None:
+def test_every_packet_is_counted_and_unexplained_ones_are_named(tmp_path: Path) -> None:
     packets = [
         Ether() / ARP(),
         Ether() / IP(src=A, dst=B) / ICMP(),
@@ -148,7 +145,7 @@ def test_every_packet_is_booked_and_strangers_are_named(tmp_path: Path) -> None:
         *(Ether() / packet for packet in stream(noise(100))),
     ]
     finding = check(tmp_path, packets, only("tcp/7000", "icmp"))
-    assert sum(tally[0] for tally in finding.kinds.values()) == finding.packets == len(packets)
+    assert sum(counts[0] for counts in finding.kinds.values()) == finding.packets == len(packets)
     assert {"arp", "icmp", "udp/53", "tcp/7000", "ether"} <= set(finding.kinds)
     assert finding.strangers.keys() == finding.kinds.keys() - {"tcp/7000", "icmp"}
     assert [hit.flow for hit in finding.hits] == ["10.0.0.1:4000 > 10.0.0.2:53 udp"]

@@ -1,7 +1,8 @@
-"""The check is able to find: on a real link, in whatever is not sealed. And it finds nothing in what is."""
+"""The check finds the canaries of unsealed transfers over a real link, and nothing in sealed ones."""
 
 from __future__ import annotations
 
+import base64
 import gzip
 import os
 import shlex
@@ -17,7 +18,7 @@ pytest.importorskip("numpy", reason="numpy is not installed")
 from lab.hosts.guest import canaries
 from lab.verify.judge.check import Finding, check_capture
 from lab.verify.judge.explain import EXPECTED, Expect
-from lab.verify.judge.leaks import Look, look_at_files, look_at_processes
+from lab.verify.judge.leaks import SecretSearch, search_files, search_processes
 from lab.verify.judge.verdict import Verdict, judged
 from netem.profile import Profile
 from netem.two_hosts import TwoHosts
@@ -38,14 +39,14 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def world() -> Iterator[TwoHosts]:
+def hosts() -> Iterator[TwoHosts]:
     with TwoHosts(Profile.parse(rtt="10ms", rate="200mbit"), "vw") as made:
         yield made
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """A disk with canaries in a file's text, in noise (which is stored), and in what a guest had packed itself."""
+    """A disk with canaries in text, in noise (which the plugin does not compress), and in the guest's gzip data."""
     path = tmp_path / "guest.img"
     with path.open("wb") as disk:
         disk.truncate(12 * MIB)
@@ -57,106 +58,125 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def looked(path: Path) -> Finding:
+def check(path: Path) -> Finding:
+    """Check a capture, which must be complete."""
     finding = check_capture(path, CANARIES, PLUGIN)
     assert finding.missing_bytes == finding.truncated == finding.unfollowed == 0
     return finding
 
 
-def test_a_plain_copy_over_tcp(world: TwoHosts, image: Path, tmp_path: Path) -> None:
-    with recording(world, tmp_path / "x.pcap"):
-        send(world, 8002, image.read_bytes())
-    finding = looked(tmp_path / "x.pcap")
+def test_all_canaries_of_a_plain_copy_are_found(hosts: TwoHosts, image: Path, tmp_path: Path) -> None:
+    with recording(hosts, tmp_path / "x.pcap"):
+        send(hosts, 8002, image.read_bytes())
+    finding = check(tmp_path / "x.pcap")
     assert {hit.canary for hit in finding.hits} == set(range(len(CANARIES)))
     assert {"raw", "gzip"} <= finding.spellings
     assert finding.not_noise and finding.strangers.keys() == {"tcp/8002"}
     assert judged(finding, "plugin")[0] is Verdict.OPEN and judged(finding, "plain")[0] is Verdict.PROVED
 
 
-def test_ftp(world: TwoHosts, image: Path, tmp_path: Path) -> None:
+def test_canaries_in_the_commands_and_data_of_ftp_are_found(hosts: TwoHosts, image: Path, tmp_path: Path) -> None:
     commands = b"USER root\r\nPASS %s\r\nTYPE I\r\nPASV\r\nSTOR guest.img\r\nQUIT\r\n" % CANARIES[0]
-    with recording(world, tmp_path / "x.pcap"):
+    with recording(hosts, tmp_path / "x.pcap"):
         answers = b"220 ready\r\n331 and?\r\n230 so be it\r\n200 I\r\n227 (10,0,0,2,156,64)\r\n150\r\n"
-        send(world, 21, commands, answers)
-        send(world, 40_000, image.read_bytes())
-    finding = looked(tmp_path / "x.pcap")
+        send(hosts, 21, commands, answers)
+        send(hosts, 40_000, image.read_bytes())
+    finding = check(tmp_path / "x.pcap")
     assert any(hit.flow.endswith(":21") and hit.canary == 0 for hit in finding.hits)
     assert any(hit.flow.endswith(":40000") for hit in finding.hits)
     assert finding.strangers.keys() == {"tcp/21", "tcp/40000"}
 
 
-def copy(program: Program, world: TwoHosts, image: Path, words: list[str], *options: str) -> None:
-    """`xenplugin copy` from world.a to world.b, run by `words` on both sides."""
+class KnownSecretSearch(SecretSearch):
+    """A search that reports SECRET, too, in any spelling."""
+
+    def check_text(self, where: str, text: bytes) -> None:
+        super().check_text(where, text)
+        for name, spelled in (
+            ("raw", SECRET),
+            ("hex", SECRET.hex().encode()),
+            ("base64", base64.b64encode(SECRET).rstrip(b"=")),
+            ("numbers", ", ".join(map(str, SECRET)).encode()),
+            ("escaped", repr(SECRET)[2:-1].encode()),
+            *(("hex in groups", SECRET.hex(by, size).encode()) for by in ": -" for size in (1, 2, 4)),
+        ):
+            if spelled in text or (name.startswith("hex") and spelled in text.lower()):
+                self.report(where, f"the known secret, {name}")
+
+
+def copy(program: Program, hosts: TwoHosts, image: Path, words: list[str], *options: str) -> None:
+    """Run `xenplugin copy` from hosts.a to hosts.b; `words` start the program on both sides."""
     target = program.folder / "copy.img"
-    end = ["ip", "netns", "exec", world.a.name]
+    end = ["ip", "netns", "exec", hosts.a.name]
     remote = ["--remote-program", shlex.join(words), *options]
-    line = [*words, "copy", "-s", "ip netns exec", *remote, str(image), f"{world.b.name}:{target}"]
+    line = [*words, "copy", "-s", "ip netns exec", *remote, str(image), f"{hosts.b.name}:{target}"]
     done = program.spawn([*end, *line]).end()
     assert done.code == 0, done.err
     assert content(target) == content(image)
 
 
 @pytest.mark.parametrize("level", ["store", "-5", "1", "9"])
-def test_a_plugin_whose_sealing_a_double_replaced(
-    level: str, program: Program, world: TwoHosts, image: Path, tmp_path: Path
+def test_all_canaries_are_found_in_the_plugin_without_sealing(
+    level: str, program: Program, hosts: TwoHosts, image: Path, tmp_path: Path
 ) -> None:
-    with recording(world, tmp_path / "x.pcap"):
-        copy(program, world, image, [sys.executable, str(DOUBLED), "unsealed"], "--level", level)
-    finding = looked(tmp_path / "x.pcap")
+    with recording(hosts, tmp_path / "x.pcap"):
+        copy(program, hosts, image, [sys.executable, str(DOUBLED), "unsealed"], "--level", level)
+    finding = check(tmp_path / "x.pcap")
     assert {hit.canary for hit in finding.hits} == set(range(len(CANARIES)))
     assert {"raw", "gzip" if level == "store" else "gzip in zstd"} <= finding.spellings
     assert finding.not_noise
-    # It is framed as ever, and on the plugin's port: only what is within tells.
+    # Framing and ports are as usual: only the content shows it.
     assert not finding.strangers and not finding.unframed
 
 
-def test_the_plugin(program: Program, world: TwoHosts, image: Path, tmp_path: Path) -> None:
-    with recording(world, tmp_path / "x.pcap"):
-        copy(program, world, image, PROGRAM)
-    finding = looked(tmp_path / "x.pcap")
+def test_nothing_is_found_in_the_sealed_stream_of_the_plugin(
+    program: Program, hosts: TwoHosts, image: Path, tmp_path: Path
+) -> None:
+    with recording(hosts, tmp_path / "x.pcap"):
+        copy(program, hosts, image, PROGRAM)
+    finding = check(tmp_path / "x.pcap")
     assert judged(finding, "plugin") == (Verdict.PROVED, [])
     assert finding.payload_bytes > 3 * MIB and finding.judged > 700
     assert any("plugin" in meanings for meanings in finding.meanings.values())
 
 
-def test_the_session_secret_is_nowhere_to_be_seen(
-    program: Program, world: TwoHosts, image: Path, tmp_path: Path
+def test_the_session_secret_is_in_no_process_file_output_or_packet(
+    program: Program, hosts: TwoHosts, image: Path, tmp_path: Path
 ) -> None:
-    """A double gives a known secret; it is looked for in all that others can see, while the session lasts."""
-    look = Look()
+    """The test double uses a known secret. It is searched for in everything that others can see of the session."""
+    search = KnownSecretSearch()
     state = tmp_path / "state"
     config = tmp_path / "plugin.toml"
     config.write_text(f'state_dir = "{state}"\n')
     words = [sys.executable, str(DOUBLED), "planted"]
-    with recording(world, tmp_path / "x.pcap"):
+    with recording(hosts, tmp_path / "x.pcap"):
         line = [*words, "copy", "-v", "--config", str(config), "--log-json", "--rate", "4mbit"]
         line += ["-s", "ip netns exec", "--remote-program", shlex.join(words)]
-        line += [str(image), f"{world.b.name}:{tmp_path / 'copy.img'}"]
-        running = program.spawn(["ip", "netns", "exec", world.a.name, *line])
+        line += [str(image), f"{hosts.b.name}:{tmp_path / 'copy.img'}"]
+        running = program.spawn(["ip", "netns", "exec", hosts.a.name, *line])
         running.await_phase("finish")
         pids = processes_with(program.token)
         assert len(pids) >= 2
-        look_at_processes(look, pids, [SECRET])
-        look_at_files(look, [state], [SECRET])
+        search_processes(search, pids)
+        search_files(search, [state])
         done = running.end()
     assert done.code == 0
-    look.note("what it said", (done.err + done.out).encode(), [SECRET])
-    assert look.leaks == [] and look.places["processes"] == len(pids)
+    search.check_text("output", (done.err + done.out).encode())
+    assert search.leaks == [] and search.places["processes"] == len(pids)
     assert check_capture(tmp_path / "x.pcap", [SECRET.hex().encode(), SECRET], PLUGIN).hits == []
 
 
-def test_a_secret_in_the_open_is_seen(program: Program, tmp_path: Path) -> None:
-    """The same look, on a program that is careless."""
-    look = Look()
+def test_the_same_search_finds_the_secret_of_a_careless_program(program: Program, tmp_path: Path) -> None:
+    search = KnownSecretSearch()
     (tmp_path / "log").write_text(f"secret={SECRET.hex()}\n")
     careless = program.spawn([sys.executable, "-c", "input()", SECRET.hex()], env={"SECRET": SECRET.hex()})
-    wait_until(Path(f"/proc/{careless.pid}/cmdline").read_bytes, "its words")  # exec shows them a moment later
-    look_at_processes(look, [careless.pid], [SECRET])
-    look_at_files(look, [tmp_path / "log"], [SECRET])
+    wait_until(Path(f"/proc/{careless.pid}/cmdline").read_bytes, "its arguments")  # visible a moment after exec
+    search_processes(search, [careless.pid])
+    search_files(search, [tmp_path / "log"])
     careless.process.kill()
     careless.process.wait()
-    found = {(where.split(" ")[0].rpartition("/")[2], what) for where, what in look.leaks}
+    found = {(where.split(" ")[0].rpartition("/")[2], what) for where, what in search.leaks}
     described = f"hex, 64 characters: {SECRET.hex()[:6]}..."
     assert found == {
-        (where, what) for where in ("cmdline", "environ", "log") for what in (described, "a planted secret, hex")
+        (where, what) for where in ("cmdline", "environ", "log") for what in (described, "the known secret, hex")
     }

@@ -1,4 +1,4 @@
-"""The verb verify-wire: what it says, its exit codes, and that its memory does not grow with a capture."""
+"""The verb verify-wire: its output, its exit codes, and its memory, which does not grow with the capture."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ from lab.verify.judge.check import Finding
 from lab.verify.judge.host_finding import HostFinding
 from lab.verify.judge.verdict import Verdict, judged
 from tests.helpers.program import ROOT
-from tests.helpers.wire import noise, stream, write
+from tests.helpers.wire import PREAMBLE, frame, noise, stream, write
 
 WORDS = [sys.executable, "-m", "lab", "verify-wire"]
-PREAMBLE = b"\x89XPS\r\n\x1a\n" + noise(56)
-SEALED = PREAMBLE + struct.pack(">L", 40_000) + noise(40_000, 2)
+SEALED = PREAMBLE + frame(40_000)
 OPEN = PREAMBLE + struct.pack(">L", 40_000) + (canaries.lines(canaries.DISK) + noise(40_000, 2))[:40_000]
 
 
@@ -40,35 +39,37 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*WORDS, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
-def test_nothing_is_readable(tmp_path: Path) -> None:
+def test_a_sealed_stream_proves_that_nothing_is_readable(tmp_path: Path) -> None:
     done = run(capture(tmp_path / "x.pcap", SEALED), "--expect", "plugin")
     assert (done.returncode, done.stderr) == (0, "")
     assert "tcp/49300   plugin" in done.stdout and "nothing is readable" in done.stdout
-    assert "noise is plugin 39.1 KiB; 3136 bytes of it are too few to tell" in " ".join(done.stdout.split())
+    assert "data that looks random: plugin 39.1 KiB (the last 3136 bytes are too few to test)" in " ".join(
+        done.stdout.split()
+    )
 
 
-def test_ssh_alone_is_no_stream_of_the_plugin(tmp_path: Path) -> None:
-    """So it is where the plugin's ports are blocked: nothing can be read, but nobody saw the plugin."""
+def test_a_capture_with_only_ssh_proves_nothing_about_the_plugin(tmp_path: Path) -> None:
+    """As it is if the plugin's ports are blocked."""
     opening = b"SSH-2.0-x\r\n" + struct.pack(">LBB", 6, 4, 21) + bytes(4)
     path = write(tmp_path / "x.pcap", stream(opening + noise(400_000), port=22))
     done = run(path, "--expect", "plugin")
     assert done.returncode == 11 and "nothing is readable" not in done.stdout
     assert done.stderr == (
-        "xenlab: error: x.pcap: it holds no stream of the plugin: what was sealed went through ssh alone\n"
+        "xenlab: error: x.pcap: the capture contains no stream of the plugin, only ssh\n"
         f"xenlab: hint: {verify_wire._FALLBACK}\n"
     )
     done = run(path)
-    assert (done.returncode, done.stderr) == (0, "") and "noise is ssh 390.6 KiB" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "") and "looks random: ssh 390.6 KiB" in done.stdout
 
 
-def test_a_capture_that_ends_within_a_header(tmp_path: Path) -> None:
+def test_a_capture_that_ends_within_a_header_is_an_error(tmp_path: Path) -> None:
     path = capture(tmp_path / "x.pcap", SEALED)
     path.write_bytes(path.read_bytes() + bytes(9))
     done = run(path)
     assert done.returncode == 13 and done.stderr == f"xenlab: error: {path}: it cannot be read to its end\n"
 
 
-def test_something_is_readable(tmp_path: Path) -> None:
+def test_readable_canaries_are_reported(tmp_path: Path) -> None:
     done = run(capture(tmp_path / "x.pcap", OPEN), "--expect", "plugin")
     assert done.returncode == 12
     assert done.stderr.startswith("xenlab: error: x.pcap: 4 canaries are readable, as raw")
@@ -76,15 +77,15 @@ def test_something_is_readable(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
-        (["--expect", "esp"], 12, "packets that nothing explains: 30 tcp/49300"),
-        (["--ports", "50000"], 12, "packets that nothing explains"),
+        (["--expect", "esp"], 12, "unexplained packets: 30 tcp/49300"),
+        (["--ports", "50000"], 12, "unexplained packets"),
         (["--ports", "50000", "--also", "tcp/49300"], 0, ""),
         (
             ["--expect", "plain"],
             11,
-            "8 of 8 canaries were not found in what was sent in the clear: were they in it?",
+            "8 of 8 canaries were not found in the unprotected transfer: did it contain them?",
         ),
         (["--moved", "disk"], 2, "--moved works only with --expect plain"),
         (["--expect", "plain", "--moved", "disk", "--canaries", "/dev/null"], 2, "--moved works only"),
@@ -96,12 +97,12 @@ def test_something_is_readable(tmp_path: Path) -> None:
         (["--expect", "nothing"], 2, "nothing"),
     ],
 )
-def test_exit_codes(words: list[str], code: int, said: str, tmp_path: Path) -> None:
+def test_exit_codes(words: list[str], code: int, message: str, tmp_path: Path) -> None:
     done = run(capture(tmp_path / "x.pcap", SEALED), *words)
-    assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == code and message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_several_captures_as_json_and_the_worst_counts(tmp_path: Path) -> None:
+def test_the_worst_of_several_captures_gives_the_exit_code(tmp_path: Path) -> None:
     good = capture(tmp_path / "good.pcap", SEALED)
     lost = capture(tmp_path / "lost.pcap", SEALED, without=5)
     bad = capture(tmp_path / "bad.pcap", OPEN)
@@ -116,8 +117,8 @@ def test_several_captures_as_json_and_the_worst_counts(tmp_path: Path) -> None:
     assert [each["verdict"] for each in json.loads(done.stdout)["captures"]] == ["proved", "unproven", "open"]
 
 
-def test_a_plain_transfer_shows_all_that_was_moved(tmp_path: Path) -> None:
-    """One that was found proves nothing of the others."""
+def test_a_plain_transfer_must_show_every_canary_that_was_moved(tmp_path: Path) -> None:
+    """That one was found proves nothing about the others."""
     disk = capture(tmp_path / "disk.pcap", OPEN)
     both = capture(tmp_path / "both.pcap", canaries.lines(canaries.DISK + canaries.MEMORY) + noise(9000))
     one = capture(tmp_path / "one.pcap", noise(3000) + canaries.DISK[2][:24] + noise(9000, 2))
@@ -133,7 +134,9 @@ def test_a_plain_transfer_shows_all_that_was_moved(tmp_path: Path) -> None:
     ):
         done = run(path, "--expect", "plain", *words)
         assert (done.returncode, missed in done.stderr) == (11 if missed else 0, True)
-        assert ("the check finds what is in the clear" in done.stdout) is not missed.startswith(("4", "7", "3"))
+        assert ("the check finds what is sent in the clear" in done.stdout) is not missed.startswith(
+            ("4", "7", "3")
+        )
     (tmp_path / "canaries").write_bytes(b"\n".join(canaries.DISK[:2]))
     assert run(disk, "--expect", "plain", "--canaries", tmp_path / "canaries", "--json").returncode == 0
     (tmp_path / "canaries").write_bytes(b"\n".join([*canaries.DISK[:2], b"the rain in spain"]))
@@ -142,7 +145,7 @@ def test_a_plain_transfer_shows_all_that_was_moved(tmp_path: Path) -> None:
     assert done.returncode == 11 and found["verdict"] == "unproven" and found["hits"]
 
 
-def test_other_canaries(tmp_path: Path) -> None:
+def test_canaries_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "canaries").write_bytes(b"the rain in spain stays mainly\n\nin the plain, the plain\n")
     path = capture(
         tmp_path / "x.pcap", SEALED + struct.pack(">L", 60) + b"falls: in the plain, the plain".ljust(60)
@@ -152,7 +155,7 @@ def test_other_canaries(tmp_path: Path) -> None:
     assert {hit["canary"] for hit in json.loads(done.stdout)["captures"][0]["hits"]} == {1}
 
 
-def test_there_is_something_to_do() -> None:
+def test_without_a_capture_or_a_lab_it_is_an_error() -> None:
     done = run()
     assert done.returncode == 2 and "name a capture, or use --hosts" in done.stderr
     done = run("--hosts", "--name", "no-such-lab")
@@ -162,24 +165,24 @@ def test_there_is_something_to_do() -> None:
 EVERYWHERE = {"processes": 120, "files": 44, "bytes of journal": 9, "bytes of xenstore": 9}
 
 
-def look_at(monkeypatch: pytest.MonkeyPatch, looked: dict[str, HostFinding]) -> None:
+def use_findings(monkeypatch: pytest.MonkeyPatch, findings: dict[str, HostFinding]) -> None:
     monkeypatch.setattr(verify_wire, "look_at", lambda name, say: (None, None, None))
-    monkeypatch.setattr(verify_wire, "look_at_hosts", lambda provider, seconds: looked)
+    monkeypatch.setattr(verify_wire, "look_at_hosts", lambda provider, seconds: findings)
 
 
-def test_the_hosts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    looked = {
+def test_hosts_are_searched(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    findings = {
         "host-a": HostFinding([], EVERYWHERE, {"files": 2}),
         "host-b": HostFinding([["/var/log/x", "hex, 64 characters: 123456..."]], EVERYWHERE),
     }
-    look_at(monkeypatch, looked)
+    use_findings(monkeypatch, findings)
     assert cli.main(["verify-wire", "--hosts"]) == 12
-    said = capsys.readouterr()
-    assert "host-a: looked at 120 processes, 44 files, 9 bytes of journal, 9 bytes of xenstore\n" in said.out
-    assert "  could not be read: 2 files\n  no secret\n" in said.out
-    assert "/var/log/x: hex, 64 characters: 123456..." in said.out
-    assert said.err == "xenlab: error: host-b: 1 places hold what looks like a secret\n"
-    looked["host-b"].leaks.clear()
+    output = capsys.readouterr()
+    assert "host-a: searched 120 processes, 44 files, 9 bytes of journal, 9 bytes of xenstore\n" in output.out
+    assert "  could not be read: 2 files\n  no secret found\n" in output.out
+    assert "/var/log/x: hex, 64 characters: 123456..." in output.out
+    assert output.err == "xenlab: error: host-b: possible secrets found: 1\n"
+    findings["host-b"].leaks.clear()
     assert cli.main(["verify-wire", "--hosts", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["hosts"]["host-a"]
     assert found["places"]["files"] == 44 and found["unread"] == {"files": 2}
@@ -195,20 +198,20 @@ def test_the_hosts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
         (list(EVERYWHERE), "processes, files, journal or syslog, xenstore"),
     ],
 )
-def test_a_host_at_which_nothing_was_looked_at(
+def test_a_host_with_places_that_were_not_searched_proves_nothing(
     without: list[str], missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = {kind: count for kind, count in EVERYWHERE.items() if kind not in without}
-    look_at(monkeypatch, {"host-a": HostFinding([], EVERYWHERE), "host-b": HostFinding([], places)})
+    use_findings(monkeypatch, {"host-a": HostFinding([], EVERYWHERE), "host-b": HostFinding([], places)})
     assert cli.main(["verify-wire", "--hosts"]) == 11
-    said = capsys.readouterr()
-    assert said.err == f"xenlab: error: host-b: nothing was looked at of: {missing}\n"
-    assert said.out.count("no secret") == 1 and f"NOT PROVED: nothing was looked at of: {missing}" in said.out
+    output = capsys.readouterr()
+    assert output.err == f"xenlab: error: host-b: not searched: {missing}\n"
+    assert output.out.count("no secret") == 1 and f"NOT PROVED: not searched: {missing}" in output.out
 
 
-def test_a_syslog_is_as_good_as_a_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_syslog_may_replace_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     places = {"processes": 1, "files": 1, "bytes of syslog": 1, "bytes of xenstore": 1}
-    look_at(monkeypatch, {"host-a": HostFinding([], places)})
+    use_findings(monkeypatch, {"host-a": HostFinding([], places)})
     assert cli.main(["verify-wire", "--hosts"]) == 0
 
 
@@ -225,17 +228,17 @@ def test_a_syslog_is_as_good_as_a_journal(monkeypatch: pytest.MonkeyPatch) -> No
         (Finding(packets=1, payload_bytes=9999, judged=3), Verdict.PROVED),
     ],
 )
-def test_verdicts(finding: Finding, verdict: Verdict) -> None:
+def test_the_verdict_on_a_finding(finding: Finding, verdict: Verdict) -> None:
     assert judged(finding, "any")[0] is verdict
 
 
-def test_a_capture_of_something_else_proves_nothing() -> None:
+def test_a_capture_without_the_expected_protocol_proves_nothing() -> None:
     finding = Finding(packets=1, payload_bytes=9999, judged=3, sealed={"ike": 9999})
-    assert judged(finding, "esp") == (Verdict.UNPROVEN, ["it holds no esp"])
-    assert judged(finding, "plugin") == (Verdict.UNPROVEN, ["it holds no stream of the plugin"])
+    assert judged(finding, "esp") == (Verdict.UNPROVEN, ["the capture contains no esp"])
+    assert judged(finding, "plugin") == (Verdict.UNPROVEN, ["the capture contains no stream of the plugin"])
 
 
-#: A child's ru_maxrss has that of the process it was forked from; this is its own, KiB.
+#: Prints the peak memory in KiB of its own process; ru_maxrss would include that of the process it was forked from.
 MEASURED = """
 import re, sys
 from lab.cli import main
@@ -245,7 +248,7 @@ print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], file=
 
 
 def raw_capture(path: Path, mib: int) -> Path:
-    """`mib` MiB in eight sealed connections; of each a segment is missing, so that all after it has to wait."""
+    """Write a capture of `mib` MiB in eight sealed connections. Each lacks a segment, so that later ones wait."""
     with path.open("wb") as file:
         file.write(struct.pack("=LHHlLLL", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 18, 101))
 

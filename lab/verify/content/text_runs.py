@@ -1,8 +1,9 @@
-"""Runs of base64 or hex, decoded piece by piece: what was compressed and then written as text.
+"""Finds and decodes runs of base64 or hex in a stream, piece by piece: compressed data may have been written as
+text.
 
-The strategy: numpy asks sixteen bytes at a time whether all are of the alphabet (or ends of lines), which noise
-never is; only where that is so the runs are cut out. Where in a group of characters the text began is not known:
-every phase is decoded, each into a stream of its own.
+The strategy: numpy tests sixteen bytes at a time whether all are of the alphabet (or line ends), which noise never
+is; only there the runs are cut out. At which character of a group the text began is unknown, so each run is decoded
+from every possible one (phase), each phase into a stream of its own.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ import binascii
 import re
 from collections.abc import Callable
 
-SHORTEST = 40  # characters: less holds nothing that was compressed
+SHORTEST = 40  # characters: a shorter run cannot contain anything compressed
 _BLOCK = 16
-_LINES = b"\r\n"
-_URLS = bytes.maketrans(b"-_", b"+/")
+_LINE_ENDS = b"\r\n"
+_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 class Alphabet:
-    """How bytes are written as text: `group` characters at a time."""
+    """An encoding of bytes as text that encodes `group` characters at a time."""
 
     def __init__(self, name: str, characters: bytes, group: int, decode: Callable[[bytes], bytes]) -> None:
         self.name = name
         self.group = group
         self.decode = decode
-        self.known = characters + _LINES
+        self.known = characters + _LINE_ENDS
         self.marks = bytes(byte in self.known for byte in range(256))
         self.run = re.compile(b"[%s]{%d,}" % (re.escape(self.known), SHORTEST))
 
@@ -33,22 +34,22 @@ BASE64 = Alphabet(
     "base64",
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_",
     4,
-    lambda text: binascii.a2b_base64(text.translate(_URLS)),
+    lambda text: binascii.a2b_base64(text.translate(_FROM_URL_SAFE)),
 )
 HEX = Alphabet("hex", b"0123456789abcdefABCDEF", 2, binascii.unhexlify)
 
 
 class _Run:
-    """One run being decoded; each phase goes to a sink of its own."""
+    """Decodes one run; the output of each phase goes to its own sink."""
 
     def __init__(self, alphabet: Alphabet, sinks: list[Callable[[bytes], None]]) -> None:
         self._alphabet = alphabet
         self._sinks = sinks
-        self._first = b""  # until the run is long enough to be one
+        self._first = b""  # characters before the run is long enough to be decoded
         self._rests: list[bytes] = []
 
     def add(self, text: bytes) -> None:
-        text = text.translate(None, _LINES)
+        text = text.translate(None, _LINE_ENDS)
         if not self._rests:
             self._first += text
             if len(self._first) < SHORTEST:
@@ -67,16 +68,17 @@ class _Run:
         sink(self._alphabet.decode(text[:whole]))
 
 
-class Runs:
-    """Finds the runs of one alphabet in a stream. `sink(phase)` makes who takes what a run says, in a phase."""
+class TextRuns:
+    """Finds and decodes the runs of one alphabet in a stream. `make_sink(phase)` returns a new receiver for the
+    decoded bytes of a run in that phase."""
 
-    def __init__(self, alphabet: Alphabet, sink: Callable[[int], Callable[[bytes], None]]) -> None:
+    def __init__(self, alphabet: Alphabet, make_sink: Callable[[int], Callable[[bytes], None]]) -> None:
         self._alphabet = alphabet
-        self._sink = sink
+        self._make_sink = make_sink
         self._open: _Run | None = None
 
     def feed(self, data: bytes) -> None:
-        """The next bytes of the stream."""
+        """Search the next bytes of the stream."""
         at = 0
         if self._open is not None:
             at = len(data) - len(data.lstrip(self._alphabet.known))
@@ -85,7 +87,7 @@ class Runs:
                 return
             self._open = None
         end = len(data.rstrip(self._alphabet.known))
-        if self._dense(data):
+        if self._may_have_run(data):
             for found in self._alphabet.run.finditer(data, at, end):
                 self._new().add(found[0])
         if end < len(data):
@@ -93,10 +95,10 @@ class Runs:
             self._open.add(data[max(at, end) :])
 
     def _new(self) -> _Run:
-        return _Run(self._alphabet, [self._sink(phase) for phase in range(self._alphabet.group)])
+        return _Run(self._alphabet, [self._make_sink(phase) for phase in range(self._alphabet.group)])
 
-    def _dense(self, data: bytes) -> bool:
-        """Whether there may be a run of SHORTEST, for that has a whole block."""
+    def _may_have_run(self, data: bytes) -> bool:
+        """Return whether a whole block is of the alphabet, as there is in every run of SHORTEST characters."""
         import numpy
 
         marks = numpy.frombuffer(data.translate(self._alphabet.marks), bool, len(data) // _BLOCK * _BLOCK)

@@ -1,8 +1,9 @@
-"""What a protocol sends in the clear by design, taken out of its bytes: what is left has to look like noise.
+"""Filters that take out of a stream or packet what its protocol sends in the clear by design. What is left must
+look like noise.
 
-Each filter follows the framing, and where that leads nowhere says so (`broken`) and takes nothing out any more; nor
-does it behind a hole in which a frame may have begun (`lost`).
-What is taken out is counted, and searched for canaries like the rest.
+Each filter follows the protocol's framing. It takes nothing out any more once the framing is invalid (`broken`),
+nor after a hole in which a frame may have begun (`lost`). The clear bytes are counted here; the whole stream is
+searched for canaries elsewhere.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import struct
 from typing import Protocol
 
-from lab.verify.content.forms import ESP_HEAD, error_head, ike_head
+from lab.verify.content.message_formats import ESP_HEAD, error_head, ike_head
 from xenplugin.wire.preamble import LENGTH as PREAMBLE
 from xenplugin.wire.preamble import MAGIC
 
@@ -22,37 +23,37 @@ _BANNER = 255  # bytes (RFC 4253, section 4.2)
 _NEWKEYS = 21
 _EXCHANGE = frozenset({*range(1, 5), 20, _NEWKEYS, *range(30, 50)})  # RFC 4253, sections 7 and 12
 _GCM_TAG = 16
-_OPENING = 1 << 15  # bytes of a key exchange that may be in the clear, each direction
-_QUOTED = 1 << 12  # bytes of what ICMP errors quote that may be: it may be of a key exchange
+_MAX_OPENING = 1 << 15  # bytes of a key exchange that may be in the clear, per direction
+_MAX_QUOTED = 1 << 12  # bytes quoted by ICMP errors that may be clear, because they may be of a key exchange
 
 
 def begins_sealed(data: bytes) -> bool:
-    """Whether a stream with this beginning is a sealed one, forward; what comes back is sealed then, too."""
+    """Return whether a stream with this beginning is the sending direction of a sealed stream of the plugin."""
     return data.startswith(MAGIC)
 
 
 def begins_ssh(data: bytes) -> bool:
-    """Whether a stream begins as ssh does (RFC 4253, section 4.2)."""
+    """Return whether a stream begins as ssh does (RFC 4253, section 4.2)."""
     return data.startswith(_SSH)
 
 
 class Filter(Protocol):
-    """`clear`: bytes taken out so far."""
+    """Takes the clear bytes out of one flow. `clear`: bytes taken out so far."""
 
     clear: int
     broken: bool
     lost: bool
 
     def sealed(self, data: bytes) -> bytes:
-        """Of the next bytes (of the next packet, where there is no stream) those that are to be noise."""
+        """Return the part of the next bytes (without a stream: of the next packet) that must look like noise."""
         ...
 
     def skip(self, count: int) -> None:
-        """The next `count` bytes of the stream are missing."""
+        """Note that the next `count` bytes of the stream are missing."""
 
 
-class _Frameless:
-    """Where there are no frames, or each packet is one."""
+class _Unframed:
+    """Base of filters for packets, and for streams without known framing."""
 
     broken = False
     lost = False
@@ -61,8 +62,8 @@ class _Frameless:
         pass
 
 
-class Nothing(_Frameless):
-    """All is to be noise."""
+class NothingClear(_Unframed):
+    """Filter that takes nothing out: all bytes must look like noise."""
 
     clear = 0
 
@@ -70,9 +71,9 @@ class Nothing(_Frameless):
         return data
 
 
-class Everything(_Frameless):
-    """All is in the clear by design, for it has the form (lab.verify.content.forms): ARP, neighbour discovery,
-    ping."""
+class AllClear(_Unframed):
+    """Filter for messages that are in the clear by design and whose format has been checked
+    (lab.verify.content.message_formats): ARP, neighbour discovery, ping."""
 
     def __init__(self) -> None:
         self.clear = 0
@@ -82,8 +83,8 @@ class Everything(_Frameless):
         return b""
 
 
-class Esp(_Frameless):
-    """RFC 4303: what stands in front of each packet."""
+class EspFilter(_Unframed):
+    """Filter for ESP packets (RFC 4303): takes the header out."""
 
     def __init__(self) -> None:
         self.clear = 0
@@ -93,28 +94,29 @@ class Esp(_Frameless):
         return data[ESP_HEAD:]
 
 
-class _Spared(_Frameless):
-    """Packets with a part that is clear, and a part that may be until `spared` bytes of it came."""
+class _WithAllowance(_Unframed):
+    """Base of filters for packets whose content may be clear, too, until `allowance` bytes of it have been seen."""
 
-    def __init__(self, spared: int) -> None:
+    def __init__(self, allowance: int) -> None:
         self.clear = 0
-        self._spared = spared
+        self._allowance = allowance
 
-    def _part(self, data: bytes, head: int, spare: bool) -> bytes:
-        """What of a packet is to be noise, its first `head` bytes not; `spare`: nor the rest, as long as may be."""
-        if spare:
-            spared = min(self._spared, len(data) - head)
-            self._spared -= spared
-            head += spared
+    def _part(self, data: bytes, head: int, may_be_clear: bool) -> bytes:
+        """Take out the first `head` bytes and, if `may_be_clear`, as much of the rest as the allowance permits."""
+        if may_be_clear:
+            allowed = min(self._allowance, len(data) - head)
+            self._allowance -= allowed
+            head += allowed
         self.clear += head
         return data[head:]
 
 
-class Ike(_Spared):
-    """IKE: the headers, and what is not encrypted, which is the first exchange."""
+class IkeFilter(_WithAllowance):
+    """Filter for IKE messages: takes out the headers, and the messages that are not encrypted: the first
+    exchange."""
 
     def __init__(self) -> None:
-        super().__init__(_OPENING)
+        super().__init__(_MAX_OPENING)
 
     def sealed(self, data: bytes) -> bytes:
         mark = 0 if any(data[:4]) else 4  # in UDP 4500 (RFC 3948)
@@ -122,25 +124,25 @@ class Ike(_Spared):
         return self._part(data, mark + (head or 0), head is None)
 
 
-class Quotes(_Spared):
-    """ICMP errors: up to the content of the packet that is quoted, and a little of that."""
+class IcmpErrorFilter(_WithAllowance):
+    """Filter for ICMP errors: takes out all headers, and a limited amount of the content of the quoted packets."""
 
     def __init__(self) -> None:
-        super().__init__(_QUOTED)
+        super().__init__(_MAX_QUOTED)
 
     def sealed(self, data: bytes) -> bytes:
         return self._part(data, error_head(data), True)
 
 
 class _Framed:
-    """Streams of frames, a length in front of each. A subclass says what a frame is."""
+    """Base of filters for streams of frames with a length in front of each. Subclasses parse the heads."""
 
     def __init__(self) -> None:
         self.clear = 0
         self.broken = False
         self.lost = False
-        self._skip = 0  # bytes of what comes that are in the clear
-        self._body = 0  # bytes of what comes after them that are sealed
+        self._skip = 0  # next bytes that are in the clear
+        self._body = 0  # bytes after them that are sealed
         self._head = bytearray()
         self._wanted = _LENGTH.size  # bytes of the head
 
@@ -178,7 +180,7 @@ class _Framed:
             self.lost = True
 
     def _begin(self, head: bytes) -> bytes:
-        """A head has come: set what follows; returns what of it is sealed."""
+        """Parse the head of a frame: set the sizes of what follows, and return the sealed part of the head."""
         raise NotImplementedError
 
     def _break(self, head: bytes) -> bytes:
@@ -186,8 +188,9 @@ class _Framed:
         return head
 
 
-class Sealed(_Framed):
-    """The plugin's stream (docs/wire-format.md): the preamble, forward, and the length in front of each frame."""
+class SealedStreamFilter(_Framed):
+    """Filter for the plugin's stream (docs/wire-format.md): takes out the preamble, which only the sending
+    direction has, and the length in front of each frame. `answer`: this is the other direction."""
 
     def __init__(self, answer: bool) -> None:
         super().__init__()
@@ -201,9 +204,10 @@ class Sealed(_Framed):
         return b""
 
 
-class Ssh(_Framed):
-    """ssh: the banner and the key exchange up to NEWKEYS, neither of them without a bound; after it, with AES-GCM,
-    the length in front of each packet (RFC 5647). ChaCha20-Poly1305, OpenSSH's first choice, hides the lengths."""
+class SshFilter(_Framed):
+    """Filter for ssh: takes out the banner and the key exchange up to NEWKEYS, both of limited size, and after
+    that, with AES-GCM, the length in front of each packet (RFC 5647). ChaCha20-Poly1305, OpenSSH's first choice,
+    encrypts the lengths."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -216,9 +220,9 @@ class Ssh(_Framed):
                 self._state, self._wanted = "exchange", _LENGTH.size + 2
             elif self.clear + len(head) >= _BANNER:
                 return self._break(head)
-        elif self._state == "exchange":  # length, length of the padding, what it is
+        elif self._state == "exchange":  # packet length, padding length, message number
             length = int(_LENGTH.unpack_from(head)[0])
-            fits = length in _SSH_PACKETS and self.clear + _LENGTH.size + length <= _OPENING
+            fits = length in _SSH_PACKETS and self.clear + _LENGTH.size + length <= _MAX_OPENING
             if not fits or head[5] not in _EXCHANGE:
                 return self._break(head)
             self._skip = length - 2
@@ -229,7 +233,7 @@ class Ssh(_Framed):
             framed = length in _SSH_PACKETS and length % 16 == 0
             if self._state == "first" and not framed:
                 self._state = "hidden"
-                self._body = 1 << 62  # to its end
+                self._body = 1 << 62  # to the end of the stream
                 return head
             if not framed:
                 return self._break(head)

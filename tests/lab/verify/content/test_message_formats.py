@@ -1,4 +1,4 @@
-"""What is in the clear by design is known by its form; whatever else is sent in its place is not explained."""
+"""Messages that are in the clear by design are recognised by their format; text in their place is not."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 
 from lab.hosts.guest import canaries
-from lab.verify.capture.flows import Parser
+from lab.verify.capture.packets import Parser
 from lab.verify.capture.reading import Captured
-from lab.verify.content.forms import error_head, ike_head
+from lab.verify.content.meaning import Meaning, packet_meaning
+from lab.verify.content.message_formats import error_head, ike_head
 from lab.verify.judge.check import Finding, check_capture
-from lab.verify.judge.explain import EXPECTED, Expect, Meaning, packet_meaning
+from lab.verify.judge.explain import EXPECTED, Expect
 from lab.verify.judge.verdict import Verdict, judged
 from netem.profile import Profile
 from netem.two_hosts import TwoHosts
-from tests.helpers.wire import A, B, ike, noise, recording, stream, write
+from tests.helpers.wire import PREAMBLE, A, B, frame, ike, noise, recording, stream, write
 
 ENGLISH = b"it was the best of times, it was the worst of times, it was the age of wisdom, " * 20
 MANY = 700
@@ -53,7 +54,7 @@ FOUR = IP(src=A, dst=B)
 BACK = IP(src="10.0.0.9", dst=A)
 ESP = [FOUR.copy() / UDP(sport=4500, dport=4500) / (b"\1\2\3\4" + noise(1000, seed)) for seed in range(90)]
 SSH = b"SSH-2.0-x\r\n" + struct.pack(">LBB", 6, 4, 21) + bytes(4) + noise(90_000)
-PLUGIN = b"\x89XPS\r\n\x1a\n" + noise(56) + struct.pack(">L", 40_000) + noise(40_000, 2)
+PLUGIN = PREAMBLE + frame(40_000)
 WORKING = stream(SSH, port=22) + stream(PLUGIN, port=49300)
 
 
@@ -78,7 +79,7 @@ def ping(data: bytes) -> Any:
     ],
     ids=["nothing", "short", "linux", "large", "32 bits", "freebsd"],
 )
-def test_ping(data: bytes) -> None:
+def test_only_the_content_of_ping_is_recognised(data: bytes) -> None:
     assert meaning(ping(data)) is Meaning.ICMP
     assert meaning(SIX / ICMPv6EchoReply(data=data)) is Meaning.ICMP
     for other in (data + b"x", data[:-1] + b"x" if data else b"x", ENGLISH[:16] + COUNTED[16:56]):
@@ -86,7 +87,7 @@ def test_ping(data: bytes) -> None:
         assert meaning(SIX / ICMPv6EchoReply(data=other)) is None
 
 
-def test_neighbours() -> None:
+def test_only_neighbour_discovery_is_recognised() -> None:
     known = [
         ICMPv6ND_NS(tgt="fe80::2"),
         ICMPv6ND_NS(tgt="fe80::2") / ICMPv6NDOptSrcLLAddr(lladdr="02:00:00:00:00:01"),
@@ -104,14 +105,14 @@ def test_neighbours() -> None:
         assert meaning(IPv6(src="fd::1", dst="fd::2", nh=58) / (bytes([kind, 0, 1, 2]) + ENGLISH[:20])) is None
 
 
-def test_arp() -> None:
+def test_only_arp_for_ipv4_is_recognised() -> None:
     for packet in (Ether() / ARP(), Ether() / ARP() / bytes(18), Ether() / Dot1Q(vlan=3) / ARP(op=2)):
         assert meaning(packet) is Meaning.ARP
         assert meaning(packet / b"x") is None
     assert meaning(Ether() / ARP(hwtype=6, hwlen=8)) is None
 
 
-def test_errors() -> None:
+def test_only_icmp_errors_with_a_short_quote_are_recognised() -> None:
     for version, error, packet in (
         (4, BACK / ICMP(type=3, code=4), stream(noise(1400))[1]),
         (6, IPv6(src="fd::9", dst="fd::1") / ICMPv6PacketTooBig(mtu=1280), SIX / TCP() / noise(1400)),
@@ -121,10 +122,10 @@ def test_errors() -> None:
         for other in (bytes(packet)[: most + 1], bytes(packet)[:15], b"", ENGLISH[:most]):
             assert meaning(error / other) is None
         error.dst = error.src
-        assert meaning(error / bytes(packet)[:most]) is None  # it goes to somebody else
+        assert meaning(error / bytes(packet)[:most]) is None  # not sent to the sender of the quote
 
 
-def test_ike() -> None:
+def test_only_whole_ike_messages_are_recognised() -> None:
     for port, mark in ((500, b""), (4500, bytes(4))):
         head = FOUR / UDP(sport=port, dport=port)
         for message in (ike(noise(500)), ike(noise(80), exchange=37, first=46), ike(noise(80), version=0x10)):
@@ -138,7 +139,7 @@ def test_ike() -> None:
     assert meaning(FOUR / UDP(sport=4500, dport=4500) / b"\xff") is Meaning.IKE
 
 
-def test_what_of_ike_is_encrypted() -> None:
+def test_the_head_of_an_ike_message_ends_at_its_encrypted_part() -> None:
     assert ike_head(ike(bytes(500))) is None
     assert ike_head(ike(bytes(500), exchange=35, first=46)) == 28 + 4 + 8
     assert ike_head(ike(bytes(500), exchange=35, first=53)) == 28 + 8 + 8
@@ -149,7 +150,7 @@ def test_what_of_ike_is_encrypted() -> None:
     assert ike_head(bytes(old)) == 28
 
 
-def test_what_of_an_error_is_headers() -> None:
+def test_the_head_of_an_icmp_error_ends_at_the_quoted_content() -> None:
     head = bytes(8)
     for quoted, count in (
         (FOUR / TCP() / b"x", 40),
@@ -163,7 +164,7 @@ def test_what_of_an_error_is_headers() -> None:
         assert error_head(head + bytes(quoted)) == 8 + count
 
 
-def looked(tmp_path: Path, packets: list[Any], expect: str) -> Finding:
+def check(tmp_path: Path, packets: list[Any], expect: str) -> Finding:
     wanted = canaries.DISK + canaries.MEMORY
     return check_capture(write(tmp_path / "x.pcap", packets), wanted, Expect(EXPECTED[expect]))
 
@@ -181,9 +182,9 @@ def looked(tmp_path: Path, packets: list[Any], expect: str) -> Finding:
     ],
     ids=["ping", "ping6", "500", "4500", "error", "neighbours", "small"],
 )
-def test_english_beside_what_is_sealed(expect: str, packet: Any, tmp_path: Path) -> None:
-    beside = WORKING if expect == "plugin" else ESP
-    finding = looked(tmp_path, [*beside, *[packet] * MANY], expect)
+def test_english_in_the_place_of_clear_messages_is_noticed(expect: str, packet: Any, tmp_path: Path) -> None:
+    sealed = WORKING if expect == "plugin" else ESP
+    finding = check(tmp_path, [*sealed, *[packet] * MANY], expect)
     assert sum(finding.strangers.values()) == MANY and finding.not_noise
     assert judged(finding, expect)[0] is Verdict.OPEN
 
@@ -197,31 +198,30 @@ def test_english_beside_what_is_sealed(expect: str, packet: Any, tmp_path: Path)
     ],
     ids=["key exchange", "encrypted", "quoted"],
 )
-def test_english_in_the_form_of_what_is_clear_is_bounded(packet: Any, few: int, tmp_path: Path) -> None:
-    """A little of it is taken for what it says to be, searched and counted; what is encrypted is not."""
-    finding = looked(tmp_path, [*ESP, *[packet] * few], "esp")
+def test_english_in_the_format_of_clear_messages_is_limited(packet: Any, few: int, tmp_path: Path) -> None:
+    """A limited amount is accepted (but searched for canaries); in encrypted parts, none."""
+    finding = check(tmp_path, [*ESP, *[packet] * few], "esp")
     assert judged(finding, "esp")[0] is Verdict.PROVED and not finding.strangers
-    finding = looked(tmp_path, [*ESP, *[packet] * MANY], "esp")
+    finding = check(tmp_path, [*ESP, *[packet] * MANY], "esp")
     assert finding.not_noise and judged(finding, "esp")[0] is Verdict.OPEN
 
 
-def test_what_is_clear_by_design_may_be_long(tmp_path: Path) -> None:
-    """Hours of keeping a link and its keys alive."""
+def test_hours_of_clear_messages_are_accepted(tmp_path: Path) -> None:
     packets = [*ESP, FOUR / UDP(sport=500, dport=500) / ike(ENGLISH[:400])]
     for seed in range(1500):
         packets.append(FOUR / UDP(sport=500, dport=500) / ike(noise(76, seed), exchange=37, first=46))
         packets.append(SIX / ICMPv6ND_NS(tgt="fe80::2") / ICMPv6NDOptSrcLLAddr(lladdr="02:00:00:00:00:01"))
         packets.append(BACK / ICMP(type=3, code=4) / FOUR / UDP(sport=4500, dport=4500) / noise(500, seed))
         packets.append(ping(struct.pack("<QQ", NOW[0] + seed, seed) + COUNTED[16:56]))
-    finding = looked(tmp_path, packets, "any")
+    finding = check(tmp_path, packets, "any")
     assert judged(finding, "any") == (Verdict.PROVED, []) and finding.sealed.keys() == {"esp", "ike", "icmp error"}
 
 
-def test_what_stands_behind_packets_has_to_be_noise(tmp_path: Path) -> None:
+def test_bytes_after_the_end_of_packets_must_look_random(tmp_path: Path) -> None:
     packets = [Ether() / packet for packet in WORKING]
     behind = bytes(Ether() / FOUR / TCP(sport=4, dport=22, flags="S"))
-    assert judged(looked(tmp_path, packets + [Ether(behind + bytes(6))] * MANY, "plugin"), "plugin")[0] == 0
-    finding = looked(tmp_path, packets + [Ether(behind + ENGLISH[:1400])] * MANY, "plugin")
+    assert judged(check(tmp_path, packets + [Ether(behind + bytes(6))] * MANY, "plugin"), "plugin")[0] == 0
+    finding = check(tmp_path, packets + [Ether(behind + ENGLISH[:1400])] * MANY, "plugin")
     assert finding.not_noise and judged(finding, "plugin")[0] is Verdict.OPEN
 
 
@@ -229,12 +229,12 @@ def test_what_stands_behind_packets_has_to_be_noise(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and packet sockets need root")
 @pytest.mark.skipif(not os.path.exists("/dev/net/tun"), reason="no /dev/net/tun")
 @pytest.mark.skipif(not shutil.which("ping"), reason="no ping")
-def test_real_ping(tmp_path: Path) -> None:
-    with TwoHosts(Profile.parse(rtt="4ms", rate="200mbit"), "vf") as world:
-        with recording(world, tmp_path / "x.pcap"):
+def test_real_ping_is_recognised(tmp_path: Path) -> None:
+    with TwoHosts(Profile.parse(rtt="4ms", rate="200mbit"), "vf") as hosts:
+        with recording(hosts, tmp_path / "x.pcap"):
             for size in ("0", "8", "15", "16", "56", "1200"):
-                words = ["ping", "-n", "-q", "-c", "2", "-i", "0.05", "-s", size, world.b.address]
-                assert world.a.popen(words, stdout=subprocess.DEVNULL).wait(30) == 0
+                words = ["ping", "-n", "-q", "-c", "2", "-i", "0.05", "-s", size, hosts.b.address]
+                assert hosts.a.popen(words, stdout=subprocess.DEVNULL).wait(30) == 0
             time.sleep(0.2)
     finding = check_capture(tmp_path / "x.pcap", canaries.DISK, Expect(EXPECTED["plugin"]))
     assert finding.kinds["icmp"][0] == 24 and not finding.strangers
