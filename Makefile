@@ -9,8 +9,9 @@
 # Each says what it lacks; all but deb make their own virtual environment in .venv.
 
 PY := .venv/bin/python
-# Most tests wait more than they work, so two run at a time. Real Xen hosts have the machine for themselves.
-TWO := -n 2 --dist loadgroup
+# Most tests wait more than they work, so two files of them run at a time, those of end_to_end first, as they take
+# longest. Real Xen hosts have the machine for themselves.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo xen-demo deb test test-lab test-faults test-fast check debian bench clean
 

@@ -91,7 +91,7 @@ debian-tests)
         exit 0
     fi
     options=
-    if /usr/bin/python3 -c 'import xdist' 2>/dev/null || apt python3-pytest-xdist; then options="-n 2"; fi
+    if /usr/bin/python3 -c 'import xdist' 2>/dev/null || apt python3-pytest-xdist; then options="-n 2 --dist loadfile"; fi
     # xenplugin.image imports none of these packages (tests/project/test_layers.py), and test_layers and
     # test_wire_picture read sources only: under the same Python they would do the same again.
     if [ "$(.venv/bin/python -V 2>/dev/null)" = "$(/usr/bin/python3 -V)" ]; then

@@ -22,7 +22,7 @@ from netem.profile import Profile
 from netem.two_hosts import TwoHosts
 from tests.helpers.namespaces import needs_namespaces
 
-pytestmark = [*needs_namespaces, pytest.mark.xdist_group("two_hosts")]
+pytestmark = needs_namespaces
 PATIENCE = 20.0  # seconds; how long something may take before it counts as "never"
 HOLDER = """
 import sys, time

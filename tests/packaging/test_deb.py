@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MODULES = "./usr/lib/python3/dist-packages/xenplugin/"
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("deb")]
+pytestmark = pytest.mark.slow
 
 needs_debhelper = pytest.mark.skipif(
     any(shutil.which(each) is None for each in ("dpkg-buildpackage", "dh", "dh_python3")),

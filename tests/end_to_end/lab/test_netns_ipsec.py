@@ -17,7 +17,7 @@ from lab.hosts.spec import Auth, Suite
 from netem.profile import Profile
 from tests.helpers.labs import change
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("netns_ipsec")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 A, B = swan.ends("tunnel")
 
 

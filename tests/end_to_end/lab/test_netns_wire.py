@@ -24,7 +24,7 @@ from lab.verify.judge.explain import EXPECTED, Expect
 from lab.verify.judge.verdict import Verdict, judged
 from tests.helpers.labs import change
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("netns_wire")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 A, B = swan.ends("tunnel")
 _LISTEN = """
 import socket, sys
