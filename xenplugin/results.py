@@ -22,9 +22,10 @@ class TransferResult:
     """Result of copy, seal, open and verify, and of one disk of a guest.
 
     `bytes_image`: virtual size; `bytes_data`: of these, neither zeros nor holes; `bytes_wire`: sealed bytes, both
-    ways; `resumed`: bytes that an interrupted transfer had brought. `level`: zstd's at the end, None if nothing was
-    compressed; `streams`: TCP connections, 0 if there were none; `sha256`: the image digest, `tree1:...`; `rounds`:
-    of a guest's disk, how often the image was read through, the last time while the guest was suspended."""
+    ways; `resumed`: bytes that an interrupted transfer had brought. `level`: zstd's at the end,
+    codec.compress.STORE if nothing was compressed, None where nothing was sent; `streams`: TCP connections, 0 if
+    there were none; `sha256`: the image digest, `tree1:...`; `rounds`: of a guest's disk, how often the image was
+    read through, the last time while the guest was suspended."""
 
     seconds: float
     bytes_image: int

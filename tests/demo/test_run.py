@@ -64,7 +64,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 @pytest.mark.parametrize("key", ["paper", "zstd", "rsync"])
-def test_a_way_is_measured_whole_and_secret(bench: Bench, key: str) -> None:
+def test_each_way_copies_the_image_and_shows_none_of_it(bench: Bench, key: str) -> None:
     outcome, way = next((outcome, way) for outcome, way in ways.all_ways() if outcome.key == key)
     if outcome.left_out:
         pytest.skip(outcome.left_out)

@@ -80,7 +80,7 @@ def test_sooner_is_against_the_first_and_not_for_extras() -> None:
     assert [sooner(each, run[0]) for each in (run[0], run[1], run[4])] == ["", "6.4 x", ""]
 
 
-def test_readable_is_sure_only_of_whole_captures() -> None:
+def test_an_incomplete_capture_proves_nothing() -> None:
     run = outcomes()
     assert readable(run[0]) == ("nothing", True)
     run[0].unrecorded = 1
@@ -95,7 +95,7 @@ def test_doubts() -> None:
     assert len(facts.doubts([late])) == 4
 
 
-def test_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
+def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     profile = Profile(rtt=0.12, rate_bits=200_000_000)
     paths = page.write(tmp_path, profile, IMAGE, "two hosts", outcomes(), PROOF)
     text = paths[0].read_text(encoding="utf-8")
@@ -132,7 +132,7 @@ def test_link_from_the_environment(rtt: str, rate: str, expected: Profile, monke
     ("rtt", "rate"),
     [("20", "1gbit"), ("120ms", "50"), ("far", "1gbit"), ("120ms", "fast"), ("120ms", "0"), ("-1ms", "1gbit")],
 )
-def test_nonsense_is_one_sentence(rtt: str, rate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_link_is_reported_in_one_sentence(rtt: str, rate: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEMO_RTT", rtt)
     monkeypatch.setenv("DEMO_RATE", rate)
     with pytest.raises(DemoError) as error:

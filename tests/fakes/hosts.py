@@ -61,8 +61,8 @@ class FakeHost:
         self.name = name
         self.root = folder / name
         self._started = started
-        for folder in ("bin", "sbin", "disks", "memory", "stall", "state"):
-            (self.root / folder).mkdir(parents=True)
+        for place in ("bin", "sbin", "disks", "memory", "stall", "state"):
+            (self.root / place).mkdir(parents=True)
         names = {"python": sys.executable, "project": str(ROOT), "root": str(self.root)}
         for program, text in (("xl", _XL), ("xenplugin", _PROGRAM), ("python", _PYTHON)):
             path = self.root / "bin" / program

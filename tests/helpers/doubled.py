@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from unittest import mock
 
 from xenplugin.codec import seal
 
@@ -15,8 +16,8 @@ SECRET = hashlib.sha256(b"a secret that only tests have").digest()
 
 
 def unsealed() -> None:
-    seal.Aead.seal = lambda self, counter, header, parts: b"".join(parts) + bytes(16)
-    seal.Aead.open = lambda self, counter, header, sealed: bytes(sealed[:-16])
+    mock.patch.object(seal.Aead, "seal", lambda self, counter, header, parts: b"".join(parts) + bytes(16)).start()
+    mock.patch.object(seal.Aead, "open", lambda self, counter, header, sealed: bytes(sealed[:-16])).start()
 
 
 def planted() -> None:

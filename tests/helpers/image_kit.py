@@ -19,6 +19,7 @@ from xenplugin.image.index.digest import LEAF, ZERO_LEAF, ImageDigest, chunk_dig
 from xenplugin.image.scan import byte_runs, nonzero_blocks
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.sparse import data_ranges
+from xenplugin.image.target.abstract import Attached
 from xenplugin.image.target.base_index import IndexItem, IndexLeaves, IndexZeros
 from xenplugin.image.target.chunk_update import ChunkUpdate
 from xenplugin.image.target.sink import Sink, open_sink
@@ -46,12 +47,10 @@ def sparse_image(path: Path, size: int, extents: list[tuple[int, int]], seed: in
     return path
 
 
-def sink_for(path: Path, size: int, **options: object) -> Sink:
-    """Call open_sink(), by default with a state directory beside the target and no guests."""
-    settings: dict[str, object] = {"state_dir": path.parent / "state", "attached": lambda _: None}
-    if str(path).startswith("/dev/"):
-        raise AssertionError("devices want a state_dir of their own")
-    return open_sink(path, size, **(settings | options))  # type: ignore[arg-type]
+def sink_for(path: Path, size: int, *, attached: Attached = lambda _: None, use_base: bool = True) -> Sink:
+    """Call open_sink() for a file, with a state directory beside it and, by default, no guests."""
+    assert not str(path).startswith("/dev/"), "a device needs a state directory elsewhere"
+    return open_sink(path, size, state_dir=path.parent / "state", attached=attached, use_base=use_base)
 
 
 def packed(content: bytes, data_map: int) -> memoryview:
@@ -128,9 +127,9 @@ def send(source: Source, sink: Sink, base: dict[int, bytes], *, stop: int | None
     return sent
 
 
-def copy(source: Path, target: Path, **options: object) -> Sent:
+def copy(source: Path, target: Path, *, use_base: bool = True) -> Sent:
     """Copy an image, with the difference to the target's base, and commit."""
-    with open_source(source, raw=True) as image, sink_for(target, image.size, **options) as sink:
+    with open_source(source, raw=True) as image, sink_for(target, image.size, use_base=use_base) as sink:
         sent = send(image, sink, base_of(sink.index(), image.chunks))
         sink.commit()
         image.finish()

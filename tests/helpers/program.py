@@ -17,7 +17,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, "-m", "xenplugin"]
@@ -26,8 +28,8 @@ TOKEN = "XENPLUGIN_TEST_TOKEN"
 NEVER = 100.0
 
 
-def wait_until(condition: Callable[[], Any], what: str, within: float = NEVER) -> Any:
-    """The first true value of `condition()`."""
+def wait_until(condition: Callable[[], T | None], what: str, within: float = NEVER) -> T:
+    """Return the first true value of `condition()`."""
     deadline = time.monotonic() + within
     while not (value := condition()):
         assert time.monotonic() < deadline, f"never happened: {what}"
@@ -64,8 +66,9 @@ class Done:
 
     @property
     def result(self) -> dict[str, Any]:
-        """What --json printed."""
-        return json.loads(self.out)  # type: ignore[no-any-return]
+        """Return the object that --json printed."""
+        printed: dict[str, Any] = json.loads(self.out)
+        return printed
 
     @property
     def error(self) -> str:
@@ -140,13 +143,13 @@ class Running:
     def await_event(self, wanted: Callable[[dict[str, Any]], bool], within: float = NEVER) -> dict[str, Any]:
         """The first event that is `wanted`; fails if the program ends before."""
 
-        def look() -> Any:
+        def look() -> dict[str, Any] | None:
             ended = self.process.poll() is not None and not any(r.is_alive() for r in self._readers)
             found = next((event for event in self.events() if wanted(event)), None)
             assert found or not ended, f"it ended ({self.process.returncode}): {''.join(self._lines)}"
             return found
 
-        return wait_until(look, "event", within)  # type: ignore[no-any-return]
+        return wait_until(look, "event", within)
 
     def await_sent(self, count: int) -> None:
         """Wait until it has sent `count` bytes."""

@@ -68,13 +68,15 @@ def main() -> None:
         os.execv(command[0], command)
     far = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
     assert far.stdin and far.stdout
+    feed, answers = far.stdin.fileno(), far.stdout
+    unbuffered = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115
     tee = open(options.tee, "wb", buffering=0) if options.tee else None  # noqa: SIM115
 
     def forward() -> None:
-        job = sys.stdin.buffer.raw.readline()  # type: ignore[attr-defined]
+        job = unbuffered.readline()
         if tee:
             tee.write(job)
-        os.write(far.stdin.fileno(), job.replace(*LOCAL) if options.local else job)
+        os.write(feed, job.replace(*LOCAL) if options.local else job)
         flip = flipped(options.flip_forward)
 
         def change(piece: bytes, place: int) -> bytes:
@@ -82,12 +84,12 @@ def main() -> None:
                 tee.write(piece)
             return flip(piece, place)
 
-        pump(0, far.stdin.fileno(), change)
+        pump(0, feed, change)
 
     threading.Thread(target=forward, daemon=True).start()
-    line = far.stdout.readline()
+    line = answers.readline()
     os.write(1, re.sub(rb'"random": "....', b'"random": "0123', line) if options.other_random else line)
-    pump(far.stdout.fileno(), 1, flipped(options.flip_backward))
+    pump(answers.fileno(), 1, flipped(options.flip_backward))
     code = far.wait()
     os._exit(code if code >= 0 else 128 - code)
 

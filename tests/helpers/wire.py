@@ -44,11 +44,11 @@ def stream(
     B to A. The first byte has sequence number `start`."""
     from scapy.layers.inet import IP, TCP
 
-    ends = {"sport": port, "dport": caller} if back else {"sport": caller, "dport": port}
+    source, target = (port, caller) if back else (caller, port)
     ip = IP(src=B, dst=A) if back else IP(src=A, dst=B)
-    packets = [ip / TCP(**ends, seq=(start - 1) % 2**32, flags="SA" if back else "S")]
+    packets = [ip / TCP(sport=source, dport=target, seq=(start - 1) % 2**32, flags="SA" if back else "S")]
     for at in range(0, len(data), size):
-        tcp = TCP(**ends, seq=(start + at) % 2**32, flags="PA")
+        tcp = TCP(sport=source, dport=target, seq=(start + at) % 2**32, flags="PA")
         packets.append(ip / tcp / data[at : at + size])
     return packets
 

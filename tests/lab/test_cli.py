@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_status_of_nothing_and_of_labs_that_are_down() -> None:
     assert "one: off" in run("status").stdout
 
 
-def test_status_tells_a_lab_whose_machines_are_gone_and_one_that_cannot_be_read(home: Path) -> None:
+def test_status_shows_labs_with_lost_machines_or_unreadable_state(home: Path) -> None:
     Folder("one").save(Spec(name="one"), State.READY)
     (home / "two").mkdir()
     (home / "two" / "lab.json").write_text("{")
@@ -118,7 +119,7 @@ def test_up_leaves_settings_that_are_not_given() -> None:
     assert wanted.link == Profile.parse(rtt="120ms", rate="100mbit")
     assert (wanted.ipsec, wanted.auth) == (Suite.PAPER, Auth.CERT)
     given = {"rate": "unlimited", "ipsec": "off", "auth": "psk", "xen": "4.20", "router_image": "x"}
-    wanted = changed("lab", given)
+    wanted = changed("lab", {**given})
     assert wanted.link == Profile.parse(rtt="20ms")
     assert (wanted.ipsec, wanted.auth, wanted.xen) == (Suite.OFF, Auth.PSK, Xen.V4_20)
     assert wanted.router_image == os.path.abspath("x")
@@ -138,14 +139,14 @@ def test_up_leaves_settings_that_are_not_given() -> None:
         (ZeroDivisionError("x"), 13, "xenlab: error: internal error at test_cli.py:"),
     ],
 )
-def test_every_failure_is_a_line_and_a_code(
+def test_every_failure_prints_one_line_and_has_its_exit_code(
     raised: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:
         raise raised
 
     monkeypatch.setattr(updown, "open_lab", fail)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert cli.main(["up"]) == code
     assert said in capsys.readouterr().err
 
@@ -176,6 +177,6 @@ def test_ssh_ignores_two_dashes_before_the_command(
     ran = []
     monkeypatch.setattr(machines, "look_at", lambda name, say: (None, None, Here()))
     monkeypatch.setattr(os, "execvp", lambda program, words: ran.append(words))
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert cli.main(["ssh", *words]) == 0
     assert ran == [["there", *run_there]]

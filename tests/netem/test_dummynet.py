@@ -123,7 +123,7 @@ def test_commands_follow_the_grammar(rtt: float, rate: int | None, loss: float) 
         assert ("bw" in command, "plr" in command) == (rate is not None, loss > 0)
 
 
-def test_the_queue_holds_what_was_asked() -> None:
+def test_the_queue_is_not_rounded_down() -> None:
     command = dummynet.pipe_commands(ROUTER, Profile(rtt=0.2, rate_bits=10**9))[0]
     assert "25000000" not in command
     assert int(command[command.index("queue") + 1].removesuffix("Kbytes")) * 1024 >= 25_000_000

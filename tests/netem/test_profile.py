@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from netem import units
@@ -97,8 +99,9 @@ def test_jitter_must_fit_the_one_way_delay() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1])
 @pytest.mark.parametrize("name", ["rtt", "jitter", "loss"])
 def test_numbers_out_of_range(name: str, value: float) -> None:
+    given: dict[str, Any] = {name: value}
     with pytest.raises(ProfileError, match=name):
-        Profile(**{name: value})  # type: ignore[arg-type]
+        Profile(**given)
 
 
 def test_sensible_queue() -> None:

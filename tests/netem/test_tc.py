@@ -63,7 +63,7 @@ def test_half_the_rtt_exactly() -> None:
     assert found["delay"] == ["60500us"]
 
 
-def test_the_limit_holds_what_waits_and_what_travels() -> None:
+def test_the_limit_holds_the_queue_and_the_packets_in_flight() -> None:
     profile = Profile.parse(rtt="100ms", rate="120mbit", queue="150kib")
     assert tc.limit(profile) == -(-(750_000 + 153_600) // 1500)
 
@@ -137,7 +137,7 @@ def test_undo_goes_on_after_a_failure() -> None:
     assert "e1" not in machine.have
 
 
-def test_one_device_is_half_a_link_and_none_is_none() -> None:
+def test_one_device_adds_half_the_rtt_and_no_device_is_an_error() -> None:
     assert "adds 10ms of the rtt" in tc.notes(LOSSY, ["e1"])[0]
     with pytest.raises(BackendError):
         Tc([])

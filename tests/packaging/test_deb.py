@@ -52,7 +52,7 @@ def test_another_checkout_makes_the_same_package(package: Path, tmp_path: Path) 
 
 
 @needs_debhelper
-def test_what_is_in_it(package: Path) -> None:
+def test_the_package_holds_the_files_with_their_rights(package: Path) -> None:
     said = subprocess.run(["dpkg-deb", "-c", package], capture_output=True, text=True, check=True).stdout
     found = {}
     for line in said.splitlines():

@@ -7,8 +7,10 @@ import re
 import shutil
 import subprocess
 import tomllib
+from dataclasses import Field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -42,8 +44,8 @@ def test_the_configuration_file_changes_nothing(made: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", manual.settings(), ids=lambda each: each.name)
-def test_each_setting_stands_in_the_file_with_its_default(made: Path, setting: object, tmp_path: Path) -> None:
-    name = setting.name  # type: ignore[attr-defined]
+def test_each_setting_stands_in_the_file_with_its_default(made: Path, setting: Field[Any], tmp_path: Path) -> None:
+    name = setting.name
     lines = (made / "xenplugin.conf").read_text(encoding="utf-8").splitlines()
     (line,) = (line for line in lines if line.startswith(f"#{name} = "))
     (tmp_path / "conf").write_text(line[1:])
@@ -74,7 +76,7 @@ def test_the_page_has_every_verb_option_and_exit_code(made: Path) -> None:
     assert __version__ in page and not re.search(r"@[A-Z]", page)
 
 
-def test_what_is_hidden_is_in_no_page(made: Path) -> None:
+def test_hidden_commands_are_not_in_the_manual(made: Path) -> None:
     page = (made / "xenplugin.1").read_text(encoding="utf-8")
     assert not re.search(r"^\.It Cm receive", page, re.MULTILINE)
 

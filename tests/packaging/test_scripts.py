@@ -93,7 +93,7 @@ def test_removing_puts_xl_back_even_if_the_program_cannot(tmp_path: Path, shim: 
     assert not shim.exists()
 
 
-def test_an_upgrade_leaves_it_and_so_does_removal_what_is_not_ours(tmp_path: Path, shim: Path) -> None:
+def test_upgrades_keep_the_shim_and_removal_keeps_foreign_files(tmp_path: Path, shim: Path) -> None:
     program(tmp_path, "[ $1 = status ] || echo called")
     assert run("prerm", "upgrade", path=tmp_path, shim=shim).stdout == ""
     assert shim.exists()

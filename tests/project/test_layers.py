@@ -94,7 +94,7 @@ def used_by(*folders: str) -> set[str]:
     return {name for folder in folders for path in (PRODUCT / folder).rglob("*.py") for name in imports(path)}
 
 
-def test_the_product_and_the_emulator_need_nothing_else_of_the_repository() -> None:
+def test_the_product_and_the_emulator_import_nothing_else_of_the_repository() -> None:
     for package in ("xenplugin", "netem"):
         others = {*PACKAGES, "tests", "helpers"} - {package}
         names = {name for path in (ROOT / package).rglob("*.py") for name in imports(path)}
@@ -118,7 +118,7 @@ def test_only_xenstore_imports_pyxs() -> None:
     assert users == ["xen/xenstore.py"]
 
 
-def test_what_is_declared_is_what_is_imported() -> None:
+def test_declared_dependencies_are_the_imported_ones() -> None:
     """Third-party imports of the product are its dependencies in pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {text.split(">")[0].split("=")[0].strip() for text in project["dependencies"]}

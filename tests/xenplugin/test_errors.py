@@ -42,7 +42,7 @@ def test_every_class_says_what_it_means() -> None:
 
 
 @pytest.mark.parametrize("code", [*TABLE.values(), 0, 1, 99, 65535])
-def test_what_the_far_side_reports_is_told_apart(code: int) -> None:
+def test_a_remote_error_is_marked_as_remote(code: int) -> None:
     error = from_code(code, XenpluginError("it broke", hint="mend it").report_text())
     assert error.remote and error.hint == "mend it" and error.message == "it broke"
     assert str(error) == "far side: it broke"

@@ -34,8 +34,9 @@ def main() -> None:
     try:
         cli.main(prog_name="xenplugin", standalone_mode=False)
     except click.ClickException as exc:
+        command = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else "xenplugin"
         print(f"xenplugin: error: {exc.format_message()}", file=sys.stderr)
-        print("xenplugin: hint: xenplugin --help", file=sys.stderr)
+        print(f"xenplugin: hint: {command} --help", file=sys.stderr)
         sys.exit(2)
     except click.Abort:
         sys.exit(130)

@@ -45,7 +45,10 @@ def migrate(xl_arguments: bool, words: tuple[str, ...], **values: Any) -> None:
         if xl_arguments:
             sys.exit(commands.migrate_as_xl(words, verb.config(), verb.ui))
         if len(words) != 2:
-            raise UsageError("xenplugin migrate DOMAIN HOST")
+            raise UsageError(
+                f"migrate needs two arguments, DOMAIN and HOST; {len(words)} given",
+                hint="xenplugin migrate g1 hostb",
+            )
         given = [word for flag, value in xl_options.items() if value for word in (flag, value) if word is not True]
         verb.finish(commands.migrate(words[0], words[1], verb.config(), verb.ui, given, explicit))
 

@@ -114,7 +114,9 @@ def read_key_file(path: str) -> bytes:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read(200).strip()
     except FileNotFoundError:
-        raise ConfigError(f"there is no key file {path}", hint="`xenplugin seal --key-file` makes one") from None
+        raise ConfigError(
+            f"there is no key file {path}", hint="give the key file that was used to seal it"
+        ) from None
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"cannot read the key file {path}: {exc}") from None
     if mode & 0o077:

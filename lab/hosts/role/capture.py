@@ -55,7 +55,7 @@ class Counts:
     dropped: int = 0
 
 
-def record_all(provider: Provider, path: Path, traffic: Callable[[], None]) -> int:
+def record_all(provider: Provider, path: Path, traffic: Callable[[], object]) -> int:
     """Record what crosses the router while `traffic()` runs, in the pcap file `path`. Returns how many packets.
 
     A capture that lacks packets proves nothing, so everything is then done again. Raises CheckError if packets were

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import random
 import signal
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -188,6 +190,11 @@ def test_killed_while_finishing(sides: Sides, image: Path) -> None:
     go_on(sides, image, resumed=False)
 
 
+def has_sent(count: int, event: dict[str, Any]) -> bool:
+    """Whether the event reports `count` bytes on the wire, or the end of the transfer."""
+    return event.get("bytes_wire", 0) >= count or event.get("name") == "finish"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_again_and_again(sides: Sides, tmp_path: Path, seed: int) -> None:
@@ -199,9 +206,7 @@ def test_killed_again_and_again(sides: Sides, tmp_path: Path, seed: int) -> None
     for _ in range(4):
         running = sides.start(image, "--rate", "24mbit", "--streams", str(chance.randint(1, 4)))
         sent = chance.randint(0, 4 * MIB)
-        running.await_event(  # what is there already is not sent again: it may come to its end before
-            lambda event, sent=sent: event.get("bytes_wire", 0) >= sent or event.get("name") == "finish"
-        )
+        running.await_event(partial(has_sent, sent))  # the end: what is there already is not sent again
         number = chance.choice([signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
         if chance.random() < 0.5:
             running.signal(number)

@@ -44,10 +44,14 @@ def test_connections_are_lost_again_and_again(sides: Sides, image: Path, proxied
     proxy = proxied()
     running = sides.start(image, "--rate", "8mbit", "--streams", "16")
     proxy.await_forwarded(MIB // 4)
-    for _ in range(5):
-        before = proxy.made
+
+    def drop() -> None:
+        wanted = proxy.made + 12
         proxy.drop()
-        wait_until(lambda before=before: proxy.made >= before + 12, "new connections")
+        wait_until(lambda: proxy.made >= wanted, "new connections")
+
+    for _ in range(5):
+        drop()
     done = running.end()
     assert done.code == 0, done.err
     assert proxy.made > 70
@@ -84,7 +88,7 @@ def test_strangers_come_and_go(sides: Sides, image: Path, proxied: Proxied) -> N
 
 
 @pytest.mark.slow
-def test_lost_for_good(sides: Sides, image: Path, proxied: Proxied) -> None:
+def test_a_link_lost_for_good_is_an_error(sides: Sides, image: Path, proxied: Proxied) -> None:
     sides.near["patience"] = 5
     sides.target.write_bytes(b"old content")
     proxy = proxied()
@@ -104,7 +108,7 @@ def test_lost_for_good(sides: Sides, image: Path, proxied: Proxied) -> None:
 
 
 @pytest.mark.slow
-def test_gone_silent(sides: Sides, image: Path, proxied: Proxied) -> None:
+def test_a_link_that_stays_silent_is_given_up(sides: Sides, image: Path, proxied: Proxied) -> None:
     """Nothing comes any more: noticed after `silence`, given up after `patience`."""
     sides.near |= {"silence": 7, "patience": 5, "connect_timeout": 1}
     proxy = proxied()
@@ -125,7 +129,7 @@ def test_gone_silent(sides: Sides, image: Path, proxied: Proxied) -> None:
 
 
 @pytest.mark.slow
-def test_silent_for_a_while(sides: Sides, image: Path, proxied: Proxied) -> None:
+def test_a_link_that_is_silent_for_a_while_is_used_again(sides: Sides, image: Path, proxied: Proxied) -> None:
     """Comes back after the connections were given up: it heals by itself."""
     sides.near |= {"silence": 7, "connect_timeout": 1}
     proxy = proxied()

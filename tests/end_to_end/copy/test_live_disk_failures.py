@@ -30,7 +30,7 @@ def test_giving_up_leaves_what_can_be_resumed_and_no_placeholder(bench: Bench) -
     bench.assert_arrived(result)
 
 
-def test_giving_up_lets_go_who_waits(bench: Bench) -> None:
+def test_closing_ends_a_waiting_precopy(bench: Bench) -> None:
     bench.values["rate"] = "4mbit"
     live = bench.begin()
     errors: list[XenpluginError] = []
@@ -86,7 +86,7 @@ def test_a_placeholder_that_somebody_took_is_left_alone(bench: Bench) -> None:
     assert bench.target.read_bytes() == b"mine, too"
 
 
-def test_what_cannot_be_there_is_refused_without_a_trace(bench: Bench) -> None:
+def test_a_target_without_a_folder_is_refused_and_nothing_is_made(bench: Bench) -> None:
     error = failing(lambda: bench.begin(target=bench.folder / "nowhere" / "disk.img"))
     assert isinstance(error, RefusedError)
     assert not (bench.folder / "nowhere").exists()

@@ -44,7 +44,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_no_far_side(sides: Sides, image: Path, case: str) -> None:
+def test_a_far_side_that_is_not_the_plugin_is_an_error_with_a_hint(sides: Sides, image: Path, case: str) -> None:
     script, code, says, hint = CASES[case]
     sides.ssh = shell(script)
     done = sides.copy(image, code=code)

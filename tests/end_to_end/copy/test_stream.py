@@ -233,7 +233,7 @@ def test_a_far_side_that_is_killed_is_missed(ends: Ends) -> None:
         pipe.end()
 
 
-def test_giving_up_is_told(ends: Ends) -> None:
+def test_closing_interrupts_the_far_side(ends: Ends) -> None:
     pipe = ends.open()
     pipe.write(b"x" * 100)
     pipe.flush()

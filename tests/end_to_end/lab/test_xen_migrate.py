@@ -142,7 +142,7 @@ def test_a_logical_volume(xen_lab: Lab, guest: Guest) -> None:
         volume.destroy()
 
 
-def test_what_comes_out_is_what_went_in(guest: Guest) -> None:
+def test_the_stream_that_leaves_the_plugin_is_the_one_that_entered(guest: Guest) -> None:
     """Xen's own verifier accepts the stream before and after the plugin, which are identical."""
     source, target = guest.sides()
     folder = "/root/recorded"

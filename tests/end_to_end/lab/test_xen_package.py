@@ -22,7 +22,7 @@ def test_the_package_is_there_and_whole(xen_lab: Lab, host: str) -> None:
     assert node.check(["cat", "/var/lib/dpkg/info/xenplugin.md5sums"]) == plugin_package.obtain(home(), print).files
 
 
-def test_what_was_taken_away_is_put_back(xen_lab: Lab) -> None:
+def test_install_puts_a_removed_package_back(xen_lab: Lab) -> None:
     node = xen_lab.node("host-b")
     node.check(["dpkg", "-r", "xenplugin"])
     assert node.run(["xenplugin", "--version"]).code

@@ -51,7 +51,7 @@ def test_nothing_secret_lies_open_while_a_guest_moves(xen_lab: Lab, guest: Guest
         assert all(each.places.values()), each.places  # every kind of place was searched
 
 
-def test_what_lies_open_is_found_wherever_it_lies(xen_lab: Lab) -> None:
+def test_a_planted_secret_is_found_in_every_place(xen_lab: Lab) -> None:
     host = hosts(xen_lab)[0]
     planted = host.popen(["sh", "-c", PLANT, "sh", secrets.token_hex(32)], stdin=-1, stdout=-1, stderr=-3)
     assert planted.stdin is not None and planted.stdout is not None

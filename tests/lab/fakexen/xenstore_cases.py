@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from threading import Thread
 
 from xenplugin.errors import RefusedError
@@ -80,8 +81,8 @@ def case_too_long_a_value_is_refused(root: str) -> None:
 def case_odd_paths_and_values_are_refused(root: str) -> None:
     with Store() as store:
         for path in (f"{root}//a", f"{root}/a/", f"{root}/a b", f"{root}/ä", ""):
-            refused(lambda path=path: store.write(path, "1"))  # type: ignore[misc]
-            refused(lambda path=path: store.read(path))  # type: ignore[misc]
+            refused(partial(store.write, path, "1"))
+            refused(partial(store.read, path))
         refused(lambda: store.write(f"{root}/a", "ä"))
         assert store.list(root) == []
 

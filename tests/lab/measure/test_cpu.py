@@ -15,11 +15,7 @@ from lab.measure.cpu import Meter, metered
 BURN = "import time\nwhile time.process_time() < 0.5: pass"
 
 
-def burn(**kwargs: object) -> None:
-    subprocess.run([sys.executable, "-c", BURN], check=True, **kwargs)  # type: ignore[call-overload]
-
-
-def test_what_is_started_is_counted_to_the_last_child() -> None:
+def test_all_descendants_are_counted() -> None:
     with metered() as meter:
         before = meter.read([])
         if before.own is None:
@@ -30,7 +26,7 @@ def test_what_is_started_is_counted_to_the_last_child() -> None:
     assert used.machine >= used.own - 0.1
 
 
-def test_what_was_there_before_is_somebody_elses() -> None:
+def test_earlier_processes_are_not_counted() -> None:
     other = subprocess.Popen(["sh", "-c", f'read go; "{sys.executable}" -c "{BURN}"'], stdin=subprocess.PIPE)
     with metered() as meter:
         before = meter.read([])
@@ -42,7 +38,7 @@ def test_what_was_there_before_is_somebody_elses() -> None:
     assert used.own is not None and used.own < 0.4 and used.machine >= 0.4
 
 
-def test_ipsec_is_told_apart_wherever_it_was_started() -> None:
+def test_ipsecs_cpu_time_is_separate_wherever_it_was_started() -> None:
     with metered() as meter:
         daemon = subprocess.Popen(
             [sys.executable, "-c", f"{BURN}\nprint(flush=True)\ninput()"], stdin=-1, stdout=-1

@@ -102,7 +102,7 @@ def test_quick_takes_no_more_than_a_quarter_of_an_hour() -> None:
         ("ways = [", "matrix.toml"),
     ],
 )
-def test_nonsense_is_named(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_scenario_is_reported_with_its_key(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(LabUsageError) as caught:
         made(tmp_path, text)
     assert says in str(caught.value) and "matrix.toml" in str(caught.value)
@@ -167,7 +167,7 @@ def test_a_part_is_not_done_again_by_the_whole(tmp_path: Path) -> None:
     assert len(plan.left(wanted, plan.kept(folder, wanted))) == len(wanted.runs()) - len(part.runs())
 
 
-def test_what_another_machine_measured_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_results_of_another_machine_are_not_continued(tmp_path: Path) -> None:
     wanted, folder = made(tmp_path), tmp_path / "results"
     run = next(run for run in wanted.runs() if run.way == "static")
     keep(folder, wanted, run, disk=Disk(2, 1, "d1"), memory=Memory(1, sha256="m1"))
@@ -184,7 +184,7 @@ def test_what_another_machine_measured_is_not_gone_on_with(tmp_path: Path) -> No
     plan.same([replace(each, discarded=True) for each in done], here, {run.data: "d2"}, "m2")
 
 
-def test_what_is_chosen_changes_no_memory(tmp_path: Path) -> None:
+def test_a_part_of_a_scenario_keeps_the_memory_of_the_whole(tmp_path: Path) -> None:
     """A part and the whole have the same memory and the same cells, or the rest could not be added later."""
     whole = made(tmp_path)
     part = whole.only(data=["1gb"])
@@ -276,20 +276,20 @@ def test_failing_each_time_ends_the_experiment_with_a_sentence(tmp_path: Path, f
     assert len([each for each in plan.kept(folder, wanted) if each.discarded]) == 2
 
 
-def test_who_stops_it_is_no_failure(tmp_path: Path) -> None:
+def test_an_interrupt_is_not_a_failed_run(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         settle(made(tmp_path), tmp_path / "results", KeyboardInterrupt())
     assert not list(tmp_path.glob("results/*"))
 
 
 @pytest.mark.parametrize("text", ["", "Killed", "[]", "{}", '{"phases": 3}', '{"phases": {"memory": "x"}}'])
-def test_what_the_plugin_says_is_read_or_refused(text: str) -> None:
+def test_the_plugins_result_is_parsed_or_refused(text: str) -> None:
     with pytest.raises(CommandError):
         plugin.parse(text)
     assert plugin.parse('{"phases": {"memory": 3.5}}') == {"phases": {"memory": 3.5}}
 
 
-def test_what_is_not_believed() -> None:
+def test_late_or_disturbed_runs_are_doubted() -> None:
     limits = Limits(late=0.05, steal=0.1)
     good = Figures(10.0, steal=0.05, lateness=Lateness(p99=0.01, max=0.9), emulator_lost=0)
     good = replace(good, other_cpu_seconds=1.9)  # of the 20 that there were

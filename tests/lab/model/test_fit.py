@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -32,10 +33,10 @@ def test_of_columns_that_say_the_same_the_first_gets_it() -> None:
 def test_the_error_is_that_on_cells_not_seen() -> None:
     """A model that remembers what it saw is perfect on that, and caught here."""
 
-    def remembers(some: list[int]) -> object:
+    def remembers(some: Sequence[int]) -> Callable[[int], float]:
         return lambda cell: float(cell) if cell in some else 2.0 * cell
 
-    error = held_out(list(range(1, 21)), remembers, float)  # type: ignore[arg-type]
+    error = held_out(list(range(1, 21)), remembers, float)
     assert error.median == error.worst == 1.0 and error.count == 20
 
 
@@ -43,9 +44,9 @@ def test_the_error_is_that_on_cells_not_seen() -> None:
 def test_of_few_cells_each_is_held_out_alone(count: int) -> None:
     seen = []
 
-    def counts(some: list[int]) -> object:
+    def counts(some: Sequence[int]) -> Callable[[int], float]:
         seen.append(len(some))
         return float
 
-    error = held_out(list(range(1, count + 1)), counts, float)  # type: ignore[arg-type]
+    error = held_out(list(range(1, count + 1)), counts, float)
     assert seen == [count - 1] * count and error.count == count

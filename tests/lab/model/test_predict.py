@@ -38,7 +38,7 @@ MEMORY = round(1.02 * (2 << 30))
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 64), st.floats(1e6, 1e11), st.sampled_from([None, 1e8, 1e9, 1e10]), st.floats(1, 8))
-def test_what_must_hold_of_any_host(cores: int, size: float, rate: float | None, ratio: float) -> None:
+def test_predictions_are_sane_for_any_host(cores: int, size: float, rate: float | None, ratio: float) -> None:
     hosts = Hosts(cores, FIGURES)
     seconds = hosts.seconds(size, ratio, rate)
     assert seconds >= 0.999 * (8 * size / (ratio * 1.5) / rate if rate else 0)  # no more than the best level packs
@@ -172,14 +172,14 @@ def test_packing_takes_time_for_data_and_for_holes(sizes: tuple[int, ...]) -> No
     assert answer.seconds == pytest.approx(8 * data / 3 / 1e8 * 1.05 + 40 * 40 + 8 * 60, rel=0.05)
 
 
-def test_paper_full_takes_as_long_whatever_is_data() -> None:
+def test_paper_full_does_not_depend_on_the_data() -> None:
     model = next(model for model in fit([tools([10**8])], HERE) if model.way == "paper-full")
     some, much = (site(model, Job(MEMORY, 4 << 30, data, 0.06, 10**8), HERE, 1, 1) for data in (10**6, 4 << 30))
     assert some == much and some.beyond == []
     assert "s/GB of disk" in model.words and "of data" not in model.words
 
 
-def test_how_well_data_pack_is_what_the_runs_showed() -> None:
+def test_the_compression_ratio_comes_from_the_runs() -> None:
     """404 MB of data that cross the router as 45 MB, not as a third of them."""
     made = tools([10**8])
     for cell, (run,) in made.runs.items():

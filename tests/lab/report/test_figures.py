@@ -67,7 +67,7 @@ def test_phases_of_committed_results_add_up_to_their_medians(name: str) -> None:
         assert sum(parts.values()) == pytest.approx(some.median(cell.way, cell.rtt), abs=0.05), cell
 
 
-def test_heads_say_what_was_measured(folder: Path) -> None:
+def test_headings_name_the_measurement(folder: Path) -> None:
     (section,) = sections(data.load([folder])[0])
     assert section.title == "100 Mbit/s, 1 GB of files (1.12 GB with the file system's own)"
     assert section.notes == ["24 runs, 1 to 3 of each way at each round-trip time."]

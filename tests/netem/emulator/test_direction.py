@@ -18,7 +18,7 @@ FIN, PSH, ACK, CWR = 0x01, 0x08, 0x10, 0x80
 
 
 def ones_sum(data: bytes) -> int:
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total
@@ -131,7 +131,7 @@ def test_rare_losses_beyond_the_first_block_are_found() -> None:
     assert direction.lost == seeded_random.count_lost(3, 0, 0.0002, 5 * seeded_random.BLOCK) > 0
 
 
-def test_a_change_restarts_the_numbers_and_overtakes_nobody() -> None:
+def test_a_change_restarts_the_numbers_and_keeps_the_order() -> None:
     direction = Direction(0, Profile(rtt=1.0, loss=0.5))
     for _ in range(20):
         direction.arrive(0, bytes(VNET + 40))

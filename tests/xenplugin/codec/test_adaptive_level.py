@@ -64,9 +64,7 @@ def test_it_never_leaves_a_fixed_level(fixed: int) -> None:
 
 @given(st.lists(st.tuples(st.integers(-1, 1 << 40), st.floats(-1, 1e6), st.booleans()), max_size=60), st.data())
 @COMMON
-def test_whatever_it_measures_it_stays_on_its_levels(
-    looks: list[tuple[int, float, bool]], data: st.DataObject
-) -> None:
+def test_any_measurement_leaves_a_valid_level(looks: list[tuple[int, float, bool]], data: st.DataObject) -> None:
     ladder = AdaptiveLevel(None, 2)
     for count, seconds, starved in looks:
         raw = data.draw(st.integers(1, 1 << 20))
@@ -78,7 +76,7 @@ def test_whatever_it_measures_it_stays_on_its_levels(
 
 
 @pytest.mark.parametrize("noise", [20, 2000])
-def test_what_was_noise_for_a_while_is_not_taken_for_noise_for_ever(noise: int) -> None:
+def test_a_noisy_phase_does_not_disable_compression_for_good(noise: int) -> None:
     """A backup in a guest's page cache, and behind it all the rest of the memory was sent as it is."""
     ladder = AdaptiveLevel(None, 2)
 
@@ -95,7 +93,7 @@ def test_what_was_noise_for_a_while_is_not_taken_for_noise_for_ever(noise: int) 
     assert ladder.level > STORE and ladder.choose() > STORE
 
 
-def test_a_link_that_starves_for_ever_is_no_overflow() -> None:
+def test_a_starving_link_does_not_overflow_the_level() -> None:
     ladder = AdaptiveLevel(None, 2)
     for _ in range(20000):
         ladder.drained(1 << 30, 0.1, True)

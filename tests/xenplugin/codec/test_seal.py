@@ -61,7 +61,7 @@ def test_a_key_for_each_preamble_and_direction(one: Preamble, two: Preamble, bac
     st.integers(0, 10**6),
 )
 @COMMON
-def test_what_is_sealed_opens_as_it_is_or_not_at_all(
+def test_sealed_data_opens_unchanged_or_is_refused(
     cipher: Cipher, parts: list[bytes], counter: int, bit: int
 ) -> None:
     keys = Keys(SECRET, bytes(32))
@@ -71,23 +71,24 @@ def test_what_is_sealed_opens_as_it_is_or_not_at_all(
     assert len(sealed) == len(plain) + 16
     aead = keys.forward(preamble)
     assert bytes(aead.open(counter, header, memoryview(sealed))) == plain
-    for wrong in (
-        lambda: aead.open(counter + 1, header, memoryview(sealed)),
-        lambda: aead.open(counter, header[::-1], memoryview(sealed)),
-        lambda: aead.open(counter, header, memoryview(sealed)[:-1]),
-        lambda: keys.backward(preamble).open(counter, header, memoryview(sealed)),
+    other = keys.backward(preamble)
+    for opener, number, start, length in (
+        (aead, counter + 1, header, len(sealed)),
+        (aead, counter, header[::-1], len(sealed)),
+        (aead, counter, header, len(sealed) - 1),
+        (other, counter, header, len(sealed)),
     ):
         with pytest.raises(TamperError):
-            wrong()
+            opener.open(number, start, memoryview(sealed)[:length])
     sealed[bit // 8 % len(sealed)] ^= 1 << bit % 8
     with pytest.raises(TamperError):
         aead.open(counter, header, memoryview(sealed))
 
 
-def test_keys_do_not_show() -> None:
+def test_keys_are_not_in_repr_or_str() -> None:
     keys = Keys(SECRET, bytes(32))
     factory = ConnectionFactory(keys, bytes(16), Cipher.AES_128_GCM, 1)
-    job = Job(SECRET, bytes(16), Cipher.AES_128_GCM, 1, "/x", False, False)
+    job = Job(SECRET, bytes(16), Cipher.AES_128_GCM, local=False, path="/x")
     for made in (
         keys,
         factory,
@@ -136,7 +137,7 @@ def test_a_key_file_written_by_hand(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "\n", KEY[:-2], KEY + "00", KEY + "x" * 400, "zz" * 32, "\u00e4" * 32, "\0" * 64]
 )
-def test_what_is_no_key_file(tmp_path: Path, text: str) -> None:
+def test_a_malformed_key_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "key").write_text(text)
     (tmp_path / "key").chmod(0o600)
     with pytest.raises(ConfigError) as caught:

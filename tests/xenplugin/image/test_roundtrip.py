@@ -36,7 +36,7 @@ EXTENTS = st.lists(
     seed=st.integers(0, 99),
 )
 @settings(max_examples=70, deadline=None)
-def test_whatever_happens_the_target_becomes_the_image(
+def test_the_target_becomes_the_image_under_any_schedule(
     size: int,
     extents: list[tuple[int, int]],
     base_size: int | None,

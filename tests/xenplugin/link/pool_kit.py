@@ -6,14 +6,14 @@ import queue
 import threading
 
 from tests.helpers.reader import read_frames
-from xenplugin.codec.seal import Keys
+from xenplugin.codec.seal import Aead, Keys
 from xenplugin.errors import XenpluginError
 from xenplugin.link.connection import Connection
 from xenplugin.link.connector import ConnectionFactory
 from xenplugin.link.pool import Pool
 from xenplugin.wire import states
 from xenplugin.wire.body import Buffer
-from xenplugin.wire.frames import Chunk, Codec, Frame, Image, Ping, Welcome, Zeros
+from xenplugin.wire.frames import Chunk, Codec, Frame, Image, Ping, Sent, Welcome, Zeros
 from xenplugin.wire.preamble import Cipher, Preamble
 from xenplugin.wire.session import Reader, Writer
 
@@ -39,7 +39,7 @@ class FarEnd:
         self._rest = b""
         self._reader = Reader(states.FORWARD_DATA, accept=self._accept, size=SIZE)
 
-    def _accept(self, preamble: Preamble) -> object:
+    def _accept(self, preamble: Preamble) -> Aead:
         self.number = preamble.number
         self._writer = Writer(KEYS.backward(preamble))
         return KEYS.forward(preamble)
@@ -92,7 +92,7 @@ class World:
 
     def __init__(self) -> None:
         self.ends: queue.Queue[FarEnd] = queue.Queue()
-        self.returned: queue.Queue[list[Chunk | Zeros]] = queue.Queue()
+        self.returned: queue.Queue[list[Sent]] = queue.Queue()
         self.failures: queue.Queue[XenpluginError] = queue.Queue()
         self.notices: queue.Queue[str] = queue.Queue()
         self.refuse = 0  # dials to refuse; negative: all
@@ -109,7 +109,7 @@ class World:
                 raise ConnectionRefusedError("refused")
         return self.connection()
 
-    def send_again(self, frames: list[Chunk | Zeros]) -> None:
+    def send_again(self, frames: list[Sent]) -> None:
         if frames:
             self.returned.put(frames)
 

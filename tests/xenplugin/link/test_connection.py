@@ -57,7 +57,7 @@ def connection(endpoint: Memory) -> Connection:
     st.lists(st.one_of(st.integers(0, 8), st.sampled_from(["chunk", "zeros", "ping"])), max_size=40), st.booleans()
 )
 @settings(COMMON, max_examples=200)
-def test_what_is_lost_is_exactly_what_was_not_acknowledged(steps: list[int | str], breaks: bool) -> None:
+def test_exactly_the_unacknowledged_frames_are_returned(steps: list[int | str], breaks: bool) -> None:
     endpoint = Memory()
     made = connection(endpoint)
     model: list[Frame] = []
@@ -83,7 +83,7 @@ def test_what_is_lost_is_exactly_what_was_not_acknowledged(steps: list[int | str
         endpoint.broken = True
         model.append(Zeros(1000, 1))
         with pytest.raises(OSError):
-            made.send(model[-1])  # type: ignore[arg-type]
+            made.send(model[-1])
     rest = made.abandon()
     assert [(type(f), getattr(f, "index", getattr(f, "first", None))) for f in rest] == [
         (type(f), getattr(f, "index", getattr(f, "first", None))) for f in model

@@ -14,6 +14,7 @@ from xenplugin.codec.seal import Keys
 from xenplugin.errors import LinkError
 from xenplugin.link import connector as dial_module
 from xenplugin.link.connector import ConnectionFactory, Connector
+from xenplugin.link.endpoint import SocketEndpoint
 from xenplugin.wire.frames import Error, Frame, Welcome
 from xenplugin.wire.preamble import Cipher, Preamble
 from xenplugin.wire.session import Writer
@@ -129,10 +130,12 @@ def test_the_one_that_proves_itself_wins(addresses: Addresses) -> None:
     made = dialer(addresses)
     line = made.first([*others, right], alone)
     assert line is not None and made.address == right
-    assert line.endpoint.sock.getpeername()[0] == right  # type: ignore[attr-defined]
-    assert line.endpoint.sock.gettimeout() is None  # type: ignore[attr-defined]
+    assert isinstance(line.endpoint, SocketEndpoint)
+    assert line.endpoint.sock.getpeername()[0] == right
+    assert line.endpoint.sock.gettimeout() is None
     again = made.again()
-    assert again.number != line.number and again.endpoint.sock.getpeername()[0] == right  # type: ignore[attr-defined]
+    assert isinstance(again.endpoint, SocketEndpoint)
+    assert again.number != line.number and again.endpoint.sock.getpeername()[0] == right
     assert made.congestion and made.rtt > 0
     for each in (line, again):
         each.abandon()
@@ -150,7 +153,7 @@ def test_each_connection_has_a_number_and_randomness_of_its_own(addresses: Addre
         line.abandon()
 
 
-def test_nobody_who_proves_himself_is_nobody(addresses: Addresses) -> None:
+def test_without_an_authentic_address_there_is_no_connection(addresses: Addresses) -> None:
     wrong = [
         addresses.serve("127.0.0.3", garbage),
         addresses.serve("127.0.0.6", hang_up),
@@ -164,12 +167,12 @@ def test_nobody_who_proves_himself_is_nobody(addresses: Addresses) -> None:
         made.again()
 
 
-def test_who_says_nothing_is_not_waited_for_longer_than_agreed(addresses: Addresses) -> None:
+def test_a_silent_peer_is_waited_for_only_as_long_as_agreed(addresses: Addresses) -> None:
     made = dialer(addresses, timeout=0.1)
     assert made.first([addresses.serve("127.0.0.2", silent)], alone) is None
 
 
-def test_those_who_lost_are_hung_up_on(addresses: Addresses) -> None:
+def test_the_slower_addresses_are_disconnected(addresses: Addresses) -> None:
     gone: queue.Queue[bytes] = queue.Queue()
     go = threading.Event()
 

@@ -89,7 +89,7 @@ def test_opened_connections_share_the_queue(world: World) -> None:
         ([Welcome("{}")], PeerError),
     ],
 )
-def test_what_the_far_side_does_wrong_ends_the_session(
+def test_an_invalid_answer_ends_the_session(
     world: World, answers: list[Frame] | None, kind: type[XenpluginError]
 ) -> None:
     world.pool.add(world.connection())
@@ -134,7 +134,7 @@ def test_a_quiet_connection_is_pinged(world: World, monkeypatch: pytest.MonkeyPa
     assert world.end().frames.get(timeout=PATIENT) == Ping()
 
 
-def test_nothing_heard_for_long_is_a_loss(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_silence_is_a_loss(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def silent(self: FarEnd, space: memoryview) -> int:
         raise BlockingIOError
 

@@ -41,7 +41,7 @@ def whoever_gets_it(ends: list[FarEnd], patient: float) -> Frame:
     raise AssertionError("nobody got it")
 
 
-def test_what_a_lost_connection_leaves_does_not_wait_for_the_unused(world: World) -> None:
+def test_frames_of_a_lost_connection_do_not_wait_for_unused_connections(world: World) -> None:
     """Nobody else might be reached any more."""
     for _ in range(3):
         world.pool.add(world.connection())

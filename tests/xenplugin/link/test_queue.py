@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from xenplugin.link.queue import SendQueue, cost
-from xenplugin.wire.frames import Chunk, Codec, Frame, Zeros
+from xenplugin.wire.frames import Chunk, Codec, Zeros
 
 COMMON = settings(deadline=None, max_examples=60)
 
@@ -27,7 +27,7 @@ class Queue(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.queue = SendQueue(self.capacity)
-        self.model: deque[Frame] = deque()
+        self.model: deque[Chunk | Zeros] = deque()
         self.left = 0
         self.starved = False
         self.place = 0
@@ -68,7 +68,7 @@ TestQueue = Queue.TestCase
 TestQueue.settings = settings(COMMON, max_examples=40, stateful_step_count=40)
 
 
-def test_a_full_queue_holds_up_who_puts_until_there_is_room() -> None:
+def test_put_waits_while_the_queue_is_full() -> None:
     queue = SendQueue(1000)
     frames = [chunk(i, 700) for i in range(20)]
     accepted: list[int] = []
@@ -107,7 +107,7 @@ def test_closing_ends_every_wait() -> None:
     assert queue.get(lambda: False, 0) is None and not queue.put(chunk(2, 1))
 
 
-def test_a_wake_lets_the_gone_go() -> None:
+def test_wake_releases_a_consumer_that_is_gone() -> None:
     queue = SendQueue(100)
     gone = threading.Event()
     asked = threading.Event()

@@ -144,7 +144,7 @@ def test_a_command_that_cannot_be_started() -> None:
         RemoteProcess(["/nonexistent/ssh", "hostb"], "hostb", lambda _: None)
 
 
-def test_what_it_writes_to_stderr_is_told_line_by_line() -> None:
+def test_stderr_is_reported_line_by_line() -> None:
     lines: list[str] = []
     far = RemoteProcess(["sh", "-c", "printf 'one\\n\\n  two  \\n\\377three' >&2; exec cat"], "hostb", lines.append)
     far.channel(None).close()

@@ -40,7 +40,7 @@ def test_a_path_that_loses_is_told_from_a_queue_that_drops(
     assert is_lossy(looks(1000, 100, before), looks(1000 + sent, 100 + again, now)) is lossy, what
 
 
-def test_of_no_connections_nothing_is_said() -> None:
+def test_without_connections_the_path_is_not_lossy() -> None:
     assert not is_lossy([], [])
 
 

@@ -32,7 +32,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 @given(CUTS)
-def test_what_must_wait_waits(cuts: list[int]) -> None:
+def test_the_gate_holds_back_the_last_records(cuts: list[int]) -> None:
     gate = Gate(Forward(), (StreamEnd, Cleared))
     passed = b""
     seen: list[type[XlEvent]] = []

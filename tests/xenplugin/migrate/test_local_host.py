@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import fakexl
 from tests.xenplugin.migrate.two_hosts import (
     AWAY,
     DEAD,
@@ -54,7 +53,8 @@ def test_facts_older_than_the_record_are_not_acted_on(pair: HostPair) -> None:
     records.advance(pair.far.config.state_dir, stale, OwnershipState.CLEARED)
     with pytest.raises(records.Overtaken, match="says cleared"):
         records.advance(pair.far.config.state_dir, stale, OwnershipState.REFUSED)
-    assert pair.far.host.settle(stale).state is OwnershipState.RUNNING
+    settled = pair.far.host.settle(stale)
+    assert settled is not None and settled.state is OwnershipState.RUNNING
 
 
 def test_another_domain_of_that_id_after_a_restart(pair: HostPair) -> None:
@@ -74,7 +74,7 @@ def test_a_guest_given_away_that_runs_here_is_not_destroyed(pair: HostPair) -> N
 
 
 def test_a_domain_of_another_guest_is_not_touched(pair: HostPair) -> None:
-    fakexl.write(pair.far.folder, [["9", "g1--incoming", "--p---", UUID.replace("3", "4")]])
+    pair.far.fake.set_domains(INCOMING, uuid=UUID.replace("3", "4"))
     pair.far.record(D, OwnershipState.RECEIVING)
     assert pair.far.recover() == 0
     assert pair.far.rows == [INCOMING] and pair.far.xl.calls == []
@@ -90,7 +90,7 @@ def test_both_sides_on_one_host(pair: HostPair) -> None:
     assert pair.near.rows == ["9 g1 -b----"]
 
 
-def test_the_sources_domain_is_not_the_copy_whatever_its_name(pair: HostPair) -> None:
+def test_the_sources_domain_is_not_taken_for_the_copy(pair: HostPair) -> None:
     """Both sides on one host, the copy is gone, and the administrator has put back the source's name."""
     pair.far = pair.near
     pair.near.domains(SUSPENDED)
@@ -107,7 +107,7 @@ def test_a_guest_that_is_to_stay_paused(pair: HostPair) -> None:
     assert pair.far.rows == [PAUSED] and pair.far.state(D) is OwnershipState.RUNNING
 
 
-def test_placeholders_go_and_nothing_else(pair: HostPair, tmp_path: Path) -> None:
+def test_only_placeholders_are_removed(pair: HostPair, tmp_path: Path) -> None:
     disks = []
     for name, data in (("empty", b""), ("written", b"x"), ("replaced", b"")):
         path = tmp_path / name
@@ -124,7 +124,7 @@ def test_placeholders_go_and_nothing_else(pair: HostPair, tmp_path: Path) -> Non
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "written", "replaced", "old"}
 
 
-def test_a_record_that_cannot_be_read_is_said(pair: HostPair) -> None:
+def test_an_unreadable_record_is_reported(pair: HostPair) -> None:
     one = pair.near.record(S, OwnershipState.MOVING)
     pair.near.domains(SUSPENDED)
     path = pair.near.config.state_dir / records.FOLDER / one.file_name
@@ -133,7 +133,7 @@ def test_a_record_that_cannot_be_read_is_said(pair: HostPair) -> None:
     assert any("cannot be read" in line for line in pair.near.said) and pair.near.rows == [SUSPENDED]
 
 
-def test_xl_that_fails_is_said_and_tried_again(pair: HostPair) -> None:
+def test_a_failing_xl_is_reported_and_tried_again(pair: HostPair) -> None:
     pair.near.domains(AWAY, "8 g1 -b----")  # the name is taken
     pair.near.record(S, OwnershipState.KEPT)
     assert pair.near.recover() == 20
@@ -150,7 +150,7 @@ def test_an_earlier_one_is_settled_before_the_next(pair: HostPair) -> None:
     assert pair.far.rows == [] and pair.far.state(D) is OwnershipState.REFUSED
 
 
-def test_a_guest_that_moves_on_leaves_word(pair: HostPair) -> None:
+def test_a_guest_that_moves_on_leaves_a_record(pair: HostPair) -> None:
     """It came, and nobody wrote that down; gone to a third host it must not be taken for one that never ran."""
     pair.near.domains(AWAY)
     pair.near.record(S, OwnershipState.HANDING)

@@ -309,7 +309,7 @@ def test_undecided_only_without_the_peer(found: dict[World, tuple[World, str] | 
     assert undecided
 
 
-def test_what_goes_well_ends_well() -> None:
+def test_orderly_migrations_end_given_or_kept() -> None:
     found = reach(orderly)
     ends = {world for world in found if not list(orderly(world))}
     assert {(w.source, w.destination, w.guest, w.copy) for w in ends} == {
@@ -341,7 +341,7 @@ def test_there_is_always_an_answer(
 
 
 @given(st.sampled_from(Role), st.sampled_from(OwnershipState), st.sampled_from(OwnershipState))
-def test_what_may_follow(role: Role, before: OwnershipState, after: OwnershipState) -> None:
+def test_only_listed_transitions_are_allowed(role: Role, before: OwnershipState, after: OwnershipState) -> None:
     if after in TRANSITIONS[role].get(before, ()):
         check(role, before, after)
     else:

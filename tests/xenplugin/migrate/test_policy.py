@@ -53,7 +53,7 @@ def test_each_node_wins_over_the_configuration(store: Store, server: Xenstored) 
     ("key", "value"),
     [("mode", "fast"), ("mode", ""), ("rate", "quick"), ("rate", "1"), ("rate", "1000000"), ("enabled", "yes")],
 )
-def test_nonsense_is_named_with_its_node(store: Store, server: Xenstored, key: str, value: str) -> None:
+def test_an_invalid_value_is_reported_with_its_node(store: Store, server: Xenstored, key: str, value: str) -> None:
     server.put(f"{AT}/{key}", value)
     with pytest.raises(ConfigError) as caught:
         policy.read(store, UUID, Config())
@@ -93,14 +93,14 @@ def test_a_policy_is_followed_while_a_guest_moves(store: Store, server: Xenstore
     assert told.empty()
 
 
-def test_without_xenstore_there_is_nothing_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_xenstore_no_policy_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XENSTORED_PATH", "/nonexistent/socket")
     told: list[object] = []
-    PolicyFollower(UUID, Config(), Policy("live", 0), told.append, told.append).close()
+    PolicyFollower(UUID, Config(), Policy("live", 0), lambda *both: told.append(both), told.append).close()
     assert told == []
 
 
-def test_what_is_no_uuid_names_no_node(store: Store) -> None:
+def test_a_malformed_uuid_is_refused(store: Store) -> None:
     for text in ("", "../enabled", "x" * 36, "guest"):
         with pytest.raises(ConfigError):
             policy.read(store, text, Config())

@@ -29,8 +29,8 @@ def serve(
     monkeypatch.setenv("XENSTORED_PATH", str(path))
     servers = []
 
-    def start(**more: Callable[[int, str], str | None]) -> Xenstored:
-        servers.append(Xenstored(path, {}, **more))
+    def start(fault: Callable[[int, str], str | None] = lambda kind, path: None) -> Xenstored:
+        servers.append(Xenstored(path, {}, fault))
         return servers[-1]
 
     yield start
@@ -62,7 +62,7 @@ def wrote(server: Xenstored, key: str) -> int:
     return server.requests.count((xenstored.WRITE, f"{HOME}/{key}"))
 
 
-def test_what_stands_there_and_that_it_goes(
+def test_progress_is_published_and_removed_at_the_end(
     serve: Callable[..., Xenstored], publisher: Callable[[], Publisher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publish, "_EVERY", 0.01)
@@ -88,7 +88,7 @@ def test_what_stands_there_and_that_it_goes(
         assert publish.progress(store, UUID) is None and HOME not in server.nodes
 
 
-def test_updates_come_at_most_so_often_and_only_of_what_changed(
+def test_only_changes_are_published_and_not_too_often(
     serve: Callable[..., Xenstored], publisher: Callable[[], Publisher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publish, "_EVERY", 0.2)
@@ -103,7 +103,7 @@ def test_updates_come_at_most_so_often_and_only_of_what_changed(
     assert wrote(server, "name") == 1
 
 
-def test_a_name_that_xenstore_does_not_take_is_made_fit(serve: Callable[..., Xenstored]) -> None:
+def test_a_name_that_xenstore_refuses_is_changed(serve: Callable[..., Xenstored]) -> None:
     server = serve()
     said = Publisher(UUID.upper(), "gäst\n1", "h" * 9000, "live")
     until(lambda: wrote(server, "pid"))
@@ -112,7 +112,7 @@ def test_a_name_that_xenstore_does_not_take_is_made_fit(serve: Callable[..., Xen
 
 
 @pytest.mark.parametrize("told", ["EACCES", "ENOSPC", "close", ""])
-def test_a_store_that_fails_hurts_nobody(
+def test_a_failing_store_does_not_disturb_the_migration(
     serve: Callable[..., Xenstored],
     publisher: Callable[[], Publisher],
     monkeypatch: pytest.MonkeyPatch,
@@ -139,7 +139,7 @@ def test_without_a_store_nothing_is_published(
     assert not said._thread.is_alive()
 
 
-def test_a_store_that_hangs_holds_nobody_up(
+def test_a_hanging_store_does_not_delay_the_migration(
     serve: Callable[..., Xenstored], publisher: Callable[[], Publisher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publish, "_PATIENCE", 0.01)
@@ -151,7 +151,7 @@ def test_a_store_that_hangs_holds_nobody_up(
     assert said._thread.is_alive()  # it waits for its answer, nobody else does
 
 
-def test_what_a_killed_process_left_is_removed(
+def test_nodes_of_a_killed_process_are_removed(
     serve: Callable[..., Xenstored], publisher: Callable[[], Publisher]
 ) -> None:
     server = serve()

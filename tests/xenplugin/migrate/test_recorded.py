@@ -28,7 +28,7 @@ def forward(data: bytes, size: int) -> list[XlEvent]:
 
 
 @pytest.mark.parametrize("size", [len(STREAM), 4096, 1000, 7])
-def test_what_xl_sends(size: int) -> None:
+def test_a_recorded_stream_is_parsed(size: int) -> None:
     events = forward(STREAM, size)
     assert [type(event) for event in events] == [GuestConfig, Suspended, StreamEnd]
     config, suspended, ended = events

@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -76,7 +78,7 @@ def test_the_fence_holds(tmp_path: Path) -> None:
         records.advance(tmp_path, driver, OwnershipState.CLEARED)
 
 
-def test_of_two_that_move_it_on_one_wins(tmp_path: Path) -> None:
+def test_of_two_concurrent_changes_one_wins(tmp_path: Path) -> None:
     one = records.begin(tmp_path, made(D))
     won: list[OwnershipState] = []
 
@@ -158,7 +160,7 @@ def test_a_crash_leaves_a_whole_record(tmp_path: Path, monkeypatch: pytest.Monke
     records.advance(tmp_path, found, OwnershipState.KEPT)
 
 
-def test_it_is_durable_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_is_durable_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The order: the new file's data, its name, the directory."""
     one = records.begin(tmp_path, made())
     done: list[str] = []
@@ -168,8 +170,12 @@ def test_it_is_durable_before_it_counts(tmp_path: Path, monkeypatch: pytest.Monk
         done.append("dir" if os.path.isdir(f"/proc/self/fd/{fd}") else "file")
         fsync(fd)
 
+    def noting_rename(old: str, new: str) -> None:
+        done.append("rename")
+        rename(old, new)
+
     monkeypatch.setattr(os, "fsync", noting)
-    monkeypatch.setattr(os, "rename", lambda a, b: (done.append("rename"), rename(a, b))[1])
+    monkeypatch.setattr(os, "rename", noting_rename)
     records.advance(tmp_path, one, OwnershipState.HANDING)
     assert done[:3] == ["file", "rename", "dir"]
 
@@ -208,11 +214,13 @@ def test_a_full_disk_is_an_error_before_anything_happens(tmp_path: Path, monkeyp
         (lambda fields: fields["peer"].update(port=1), "port"),
     ],
 )
-def test_what_is_no_record_is_said(tmp_path: Path, change: object, why: str) -> None:
+def test_an_invalid_record_is_reported(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], why: str
+) -> None:
     one = records.begin(tmp_path, made())
     path = path_of(tmp_path, one)
     fields = json.loads(path.read_text())
-    change(fields)  # type: ignore[operator]
+    change(fields)
     path.write_text(json.dumps(fields))
     found, (bad,) = records.read_all(tmp_path)
     assert found == [] and bad.path == path and why in bad.why
@@ -222,7 +230,7 @@ def test_what_is_no_record_is_said(tmp_path: Path, change: object, why: str) -> 
 
 @given(st.binary(max_size=200))
 @settings(deadline=None)
-def test_any_bytes_are_a_record_or_are_said(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_any_bytes_are_a_record_or_reported(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     folder = tmp_path_factory.mktemp("any")
     path = folder / records.FOLDER / f"{'0' * 32}.source.json"
     path.parent.mkdir()
@@ -267,7 +275,7 @@ def test_a_process_may_have_any_name(tmp_path: Path) -> None:
         child.wait()
 
 
-def test_a_process_that_does_not_want_to_end() -> None:
+def test_a_process_that_ignores_sigterm_is_killed() -> None:
     child = subprocess.Popen(
         ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"], stdout=subprocess.PIPE
     )
@@ -277,7 +285,7 @@ def test_a_process_that_does_not_want_to_end() -> None:
     child.stdout.close()
 
 
-def test_alive_is_any_of_both(tmp_path: Path) -> None:
+def test_a_record_is_alive_while_either_process_is(tmp_path: Path) -> None:
     dead = Process(99_999_999, 1, "x")
     one = replace(made(), driver=dead)
     assert not one.alive and replace(one, xl=process(os.getpid())).alive and made().alive

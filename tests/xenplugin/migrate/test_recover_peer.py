@@ -72,7 +72,7 @@ def test_a_peer_that_knows_nothing(pair: HostPair) -> None:
     assert pair.near.rows == [AWAY]
 
 
-def test_the_destination_keeps_its_word_whatever_is_assumed(pair: HostPair) -> None:
+def test_assuming_the_peer_lost_does_not_destroy_a_running_copy(pair: HostPair) -> None:
     """Else the same option on both hosts would make two guests of one."""
     pair.near.domains(AWAY)
     pair.near.record(S, OwnershipState.HANDING)
@@ -94,7 +94,7 @@ def test_the_source_asks_and_the_driver_there_still_waits(pair: HostPair, sleepe
     assert pair.live() == ["a 7 g1 -b----"] and pair.far.rows == []
 
 
-def test_a_host_that_was_taken_for_lost_comes_back(pair: HostPair) -> None:
+def test_a_host_assumed_lost_comes_back(pair: HostPair) -> None:
     """Its copy was cleared and never ran: the source has the guest, the copy goes."""
     pair.reachable = False
     pair.near.domains(AWAY)
@@ -133,7 +133,7 @@ def test_the_source_needs_it_no_more(pair: HostPair, state: OwnershipState) -> N
     assert pair.far.rows == ([INCOMING] if state in FINAL else [])
 
 
-def test_what_is_at_work_is_not_forgotten(
+def test_the_record_of_a_running_process_is_not_forgotten(
     pair: HostPair, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("xenplugin.migrate.local_host.AT_WORK", 0.2)
@@ -143,7 +143,7 @@ def test_what_is_at_work_is_not_forgotten(
         records.forget(pair.far.config.state_dir, pair.far.record_now())
 
 
-def test_what_is_old_goes(pair: HostPair) -> None:
+def test_expired_records_are_removed(pair: HostPair) -> None:
     pair.reachable = False
     old = time.time() - records.EXPIRY - 60
     pair.near.record(S, OwnershipState.REMOVED, changed=old)
@@ -152,7 +152,7 @@ def test_what_is_old_goes(pair: HostPair) -> None:
     assert pair.near.state(S) is pair.far.state(D) is None
 
 
-def test_what_is_new_stays_to_be_asked(pair: HostPair) -> None:
+def test_a_new_record_stays_for_the_peers_questions(pair: HostPair) -> None:
     pair.far.record(D, OwnershipState.RUNNING)
     assert pair.far.recover() == 0
     assert pair.far.state(D) is OwnershipState.RUNNING

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.helpers import fakexl
 from tests.xenplugin.migrate.two_hosts import (
     AWAY,
     INCOMING,
@@ -52,15 +51,14 @@ else:
 """
 
 
-def test_killed_in_earnest(tmp_path: Path) -> None:
+def test_recovery_survives_sigkill(tmp_path: Path) -> None:
     """SIGKILL at several points of the program that recovers, the peer asked by a command as ssh would be."""
     code = tmp_path / "program.py"
     code.write_text(PROGRAM)
     sides = []
     for name in ("a", "b"):
         side = HostSide(tmp_path / name, lambda: None)
-        (side.folder / "xl").write_text(f"#!{sys.executable}\n" + Path(fakexl.__file__).read_text())
-        (side.folder / "xl").chmod(0o755)
+        side.fake.install()
         sides.append(side)
     near, far = sides
     near.domains(AWAY)
@@ -91,8 +89,7 @@ def test_the_verbs_between_two_hosts(tmp_path: Path) -> None:
     sides = []
     for name in ("a", "b"):
         side = HostSide(tmp_path / name, lambda: None)
-        (side.folder / "xl").write_text(f"#!{sys.executable}\n" + Path(fakexl.__file__).read_text())
-        (side.folder / "xl").chmod(0o755)
+        side.fake.install()
         (side.folder / "conf").write_text(f'state_dir = "{side.config.state_dir}"\n')
         sides.append(side)
     near, far = sides

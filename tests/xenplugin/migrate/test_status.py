@@ -63,7 +63,7 @@ def test_a_migration_that_runs_and_its_progress(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("role", Role)
-def test_what_was_left_behind(tmp_path: Path, role: Role) -> None:
+def test_every_state_left_behind_is_explained(tmp_path: Path, role: Role) -> None:
     for state in TRANSITIONS[role]:
         put(tmp_path, role, state)
     rows = status.status(Config(state_dir=tmp_path))[1:]

@@ -27,7 +27,8 @@ from xenplugin.migrate.xl_protocol import (
 from xenplugin.migrate.xl_stream import StreamEnd, Suspended
 
 DISK = {"pdev_path": "/srv/g1.img", "vdev": "xvda", "format": "raw", "readwrite": 1}
-FIELDS = {"c_info": {"type": "pv", "name": "g1"}, "disks": [DISK, {"vdev": "hdc", "is_cdrom": 1}]}
+CDROM = {"vdev": "hdc", "is_cdrom": 1}
+FIELDS = {"c_info": {"type": "pv", "name": "g1"}, "disks": [DISK, CDROM]}
 
 
 def message2(config: bytes, order: str = "<", rest: bytes = b"", flags: int = 3) -> bytes:
@@ -164,7 +165,7 @@ def test_rewrite(order: str, path: str, rest: bytes) -> None:
     new = rewrite(raw, {"/srv/g1.img": path, "/elsewhere": "x"})
     (config,) = Forward().feed(new)
     assert isinstance(config, GuestConfig)
-    assert config.fields == {**FIELDS, "disks": [{**DISK, "pdev_path": path}, FIELDS["disks"][1]]}
+    assert config.fields == {**FIELDS, "disks": [{**DISK, "pdev_path": path}, CDROM]}
     assert new.endswith(rest) and new[:44] == raw[:44]
 
 

@@ -73,14 +73,14 @@ def test_the_real_xl_answers_what_is_not_for_us(line: str) -> None:
 
 
 @pytest.mark.parametrize("ssh", ["xenplugin transport", "/usr/bin/xenplugin transport --mode static"])
-def test_what_is_ours_by_hand_is_known(ssh: str) -> None:
+def test_the_plugins_transport_typed_by_hand_is_recognized(ssh: str) -> None:
     got = parse(["migrate", "-s", ssh, "g1", "hostb"])
     assert isinstance(got, MigrateCommand) and got.has_transport
     got = parse(["migrate", "-s", f"ssh {ssh}", "g1", "hostb"])
     assert isinstance(got, MigrateCommand) and not got.has_transport
 
 
-def test_a_host_that_is_a_whole_command_is_xls_and_that_is_said() -> None:
+def test_a_host_that_is_a_whole_command_is_left_to_xl_with_a_notice() -> None:
     got = parse(["migrate", "-s", "", "g1", "ssh hostb xl migrate-receive"])
     assert isinstance(got, PlainXl) and "disks" in got.reason
 
@@ -216,7 +216,7 @@ def test_a_directory_that_is_not_there_is_named(host: Host) -> None:
     assert str(host.first / "no") in caught.value.message
 
 
-def test_what_the_administrator_should_know_is_said(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_for_the_administrator_are_printed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.enable()
     assert any("hash -r" in text for text in host.said) and any("xenstore" in text for text in host.said)
     assert not any("PATH" in text for text in host.said)

@@ -1,14 +1,17 @@
-"""Two hosts that are directories: each has a stand-in for xl and records; one asks the other in this process."""
+"""Two fake hosts, each with an xl and records; one asks the other in this process."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.helpers import fakexl
+from tests.fakes.idle_host import IdleHost
 from xenplugin.config import Config
 from xenplugin.errors import PeerError
 from xenplugin.migrate import peer, records
@@ -32,24 +35,28 @@ class Killed(BaseException):
 
 
 class TickingXl(XlCommand):
-    """The stand-in in this process; `tick` is called before and after everything that changes something."""
+    """The fake xl in this process; `tick` is called before and after everything that changes something."""
 
-    def __init__(self, folder: Path, tick: Callable[[], None]) -> None:
-        super().__init__(folder / "xl")
-        self.folder, self.tick = folder, tick
+    def __init__(self, fake: IdleHost, tick: Callable[[], None]) -> None:
+        super().__init__(fake.program)
+        self.fake, self.tick = fake, tick
         self.calls: list[str] = []
 
     def _run(self, *words: str) -> str:
         if words[0] != "list":
             self.calls.append(" ".join(words))
             self.tick()
-        try:
-            return fakexl.act(self.folder, *words)
-        except (LookupError, ValueError) as error:
-            raise PeerError(str(error)) from None
-        finally:
-            if words[0] != "list":
-                self.tick()
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                status = self.fake.xl(*words)
+            except SystemExit as ended:
+                status = int(ended.code or 0)
+        if words[0] != "list":
+            self.tick()
+        if status:
+            raise PeerError(err.getvalue())
+        return out.getvalue()
 
 
 class HostSide:
@@ -58,7 +65,8 @@ class HostSide:
     def __init__(self, folder: Path, tick: Callable[[], None]) -> None:
         self.folder = folder
         folder.mkdir()
-        self.xl = TickingXl(folder, tick)
+        self.fake = IdleHost(folder)
+        self.xl = TickingXl(self.fake, tick)
         self.said: list[str] = []
         self.config = Config(state_dir=folder / "state")
         self.host = LocalHost(self.config.state_dir, self.said.append, xl=self.xl, resume=self._resume)
@@ -67,17 +75,17 @@ class HostSide:
         self.xl._run("resume", str(domid))
 
     def domains(self, *rows: str) -> None:
-        fakexl.write(self.folder, [f"{row} {UUID}".split() for row in rows])
+        self.fake.set_domains(*rows, uuid=UUID)
 
     @property
     def rows(self) -> list[str]:
-        return [" ".join(fields[:3]) for fields in fakexl.read(self.folder)]
+        return [f"{each.domid} {each.name} {each.state}" for each in self.xl.domains() if each.domid]
 
-    def record(self, role: Role, state: OwnershipState, **changes: object) -> Record:
+    def record(self, role: Role, state: OwnershipState, **changes: Any) -> Record:
         """A record of a migration whose processes are dead."""
         domid = 7 if role is S else None
         made = records.new(role, ID, uuid=UUID, name="g1", peer=PeerNote("hostb", "ssh"), domid=domid)
-        made = replace(made, **{"driver": DEAD, "state": state, **changes})  # type: ignore[arg-type]
+        made = replace(made, **{"driver": DEAD, "state": state, **changes})
         return records.begin(self.config.state_dir, made)
 
     def state(self, role: Role) -> OwnershipState | None:

@@ -277,7 +277,7 @@ def test_a_chunk_is_read_by_one_worker_at_a_time() -> None:
     model.teardown()
 
 
-def test_what_is_still_under_way_makes_a_chunk_whole() -> None:
+def test_a_chunk_with_blocks_in_flight_is_sent_whole() -> None:
     """The last version overtakes the one before: it may name nothing known that only that one brings."""
     model = Rounds()
     model.begin([(1,) * BLOCKS] * CHUNKS)
@@ -296,7 +296,7 @@ def test_what_is_still_under_way_makes_a_chunk_whole() -> None:
     model.teardown()
 
 
-def test_what_was_lost_and_yet_arrives_late_changes_nothing() -> None:
+def test_late_duplicates_change_nothing() -> None:
     model = Rounds()
     model.begin([(1,) * BLOCKS] * CHUNKS)
     model.work()

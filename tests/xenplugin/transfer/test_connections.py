@@ -32,7 +32,7 @@ def come(lines: Connections, *data: bytes) -> bool:
     return known.is_set()
 
 
-def test_a_stranger_takes_no_number_from_those_who_are_known() -> None:
+def test_a_connection_that_fails_to_authenticate_takes_no_number() -> None:
     """He has seen a session's name on the path, and calls himself what its next connection will be called."""
     job = Job.fresh(None, local=False, size=1 << 20)
     random = os.urandom(32)

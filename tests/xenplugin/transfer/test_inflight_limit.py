@@ -87,9 +87,7 @@ def test_near_the_end_little_waits_and_the_link_is_kept_busy(rate: float, rtt: f
 
 @given(st.floats(1e6, 2e8), st.floats(0.02, 0.3), st.integers(20, 2000))
 @settings(deadline=None)
-def test_memory_that_packs_well_near_the_end_does_not_narrow_what_comes_after(
-    rate: float, rtt: float, ratio: int
-) -> None:
+def test_compressible_memory_near_the_end_does_not_lower_the_limit(rate: float, rtt: float, ratio: int) -> None:
     """Then it is the number of segments that is bounded, not what they are packed to."""
     now, step = 100.0, 0.01
     allowed = InflightLimit()
@@ -142,7 +140,7 @@ def test_in_slow_start_the_end_narrows_nothing() -> None:
         assert allowed.limit == 8 * MIB and allowed.segment == 512 << 10
 
 
-def test_whoever_shares_the_link_near_the_end_does_not_take_all_of_it() -> None:
+def test_at_most_half_the_limit_is_given_up_near_the_end() -> None:
     allowed = InflightLimit()
     allowed.started(0.0)
     for tick in range(1, 100):

@@ -35,20 +35,20 @@ def test_a_job_is_read() -> None:
     assert Job.parse(json.dumps({**JOB, "path": "/odd\udcff"}).encode()).path == "/odd\udcff"
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        *[("protocol", value) for value in (0, 2, "1", None, [])],
-        *[("secret", value) for value in ("", KEY[:-2], KEY + "00", "zz" * 32, 5, None)],
-        *[("session", value) for value in ("", KEY, "x" * 32, 5)],
-        *[("cipher", value) for value in ("", "rot13", "AES-256-GCM", 1, None)],
-        *[("size", value) for value in (-1, MAX_IMAGE + 1, "5", 1.5, True, None, 10**400)],
-        *[("path", value) for value in ("", "/a\0b", 5, None, ["/x"])],
-        *[("whole", value) for value in ("false", 0, None)],
-        *[("local", value) for value in ("", 1)],
-    ],
-)
-def test_a_job_that_makes_no_sense_is_a_peer_error(key: str, value: Any) -> None:
+WRONG: dict[str, list[Any]] = {
+    "protocol": [0, 2, "1", None, []],
+    "secret": ["", KEY[:-2], KEY + "00", "zz" * 32, 5, None],
+    "session": ["", KEY, "x" * 32, 5],
+    "cipher": ["", "rot13", "AES-256-GCM", 1, None],
+    "size": [-1, MAX_IMAGE + 1, "5", 1.5, True, None, 10**400],
+    "path": ["", "/a\0b", 5, None, ["/x"]],
+    "whole": ["false", 0, None],
+    "local": ["", 1],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key in WRONG for value in WRONG[key]])
+def test_a_job_with_a_wrong_field_is_a_peer_error(key: str, value: Any) -> None:
     with pytest.raises(PeerError):
         Job.parse(json.dumps({**JOB, key: value}).encode())
     with pytest.raises(PeerError):
@@ -58,6 +58,6 @@ def test_a_job_that_makes_no_sense_is_a_peer_error(key: str, value: Any) -> None
 @pytest.mark.parametrize(
     "line", [b"", b"\n", b"{", b"[]", b"null", b"5", b"\xff\xfe", b"[" * 60000, b'{"protocol":1}']
 )
-def test_a_line_that_is_no_job_is_a_peer_error(line: bytes) -> None:
+def test_a_malformed_line_is_a_peer_error(line: bytes) -> None:
     with pytest.raises(PeerError):
         Job.parse(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import cast
 
 import pytest
@@ -12,7 +13,6 @@ from xenplugin.link import tcp
 from xenplugin.link.connector import Connector
 from xenplugin.link.pool import Pool
 from xenplugin.link.queue import SendQueue
-from xenplugin.transfer import path_tuning
 from xenplugin.transfer.path_tuning import PathTuner, QueueGauge
 from xenplugin.wire.frames import Chunk, Codec
 
@@ -31,11 +31,11 @@ class Told(AdaptiveLevel):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(path_tuning.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 
-def test_slow_start_is_not_taken_for_the_link(clock: list[float]) -> None:
+def test_slow_start_does_not_count_as_a_slow_link(clock: list[float]) -> None:
     queue, adaptive = SendQueue(1 << 20), Told()
     gauge = QueueGauge(queue, adaptive)
 
@@ -63,7 +63,7 @@ def test_slow_start_is_not_taken_for_the_link(clock: list[float]) -> None:
     assert sum(count for count, _ in adaptive.drains) <= 120_000
 
 
-def test_before_there_is_a_connection_nothing_is_told(clock: list[float]) -> None:
+def test_without_a_connection_nothing_is_reported(clock: list[float]) -> None:
     adaptive = Told()
     gauge = QueueGauge(SendQueue(1 << 20), adaptive)
     clock[0] += 10.0
@@ -71,7 +71,7 @@ def test_before_there_is_a_connection_nothing_is_told(clock: list[float]) -> Non
     assert adaptive.drains == []
 
 
-def test_an_empty_queue_is_the_links_doing_where_no_more_may_be_under_way(clock: list[float]) -> None:
+def test_an_empty_queue_at_the_inflight_limit_is_not_starvation(clock: list[float]) -> None:
     """Else a long link, whose buffers take all at once, would be thought faster than it is, and nothing packed."""
     queue, adaptive = SendQueue(1 << 20), Told()
     gauge = QueueGauge(queue, adaptive)
@@ -107,9 +107,7 @@ class Path:
     ("losses", "taken"),
     [((True, False, True, False), False), ((False, True, True), True), ((True, True), True), ((True,), False)],
 )
-def test_a_path_is_taken_for_a_lossy_one_when_it_was_twice_in_a_row(
-    clock: list[float], losses: tuple[bool, ...], taken: bool
-) -> None:
+def test_a_path_is_lossy_after_two_lossy_looks(clock: list[float], losses: tuple[bool, ...], taken: bool) -> None:
     path = Path(*losses)
     tuning = PathTuner(Config(), cast(Connector, path), cast(Pool, path))
     while path.losses:

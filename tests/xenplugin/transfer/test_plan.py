@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -118,11 +119,11 @@ def test_many_workers_take_each_chunk_once_and_what_is_lost_again() -> None:
 
 
 def test_a_source_that_cannot_be_read_leaves_the_plan_uncovered() -> None:
-    def runs() -> object:
+    def runs() -> Iterator[Run]:
         yield Run(0, 1, False)
         raise ImageError("the disk is gone")
 
-    plan = Plan(runs())  # type: ignore[arg-type]
+    plan = Plan(runs())
     assert plan.take() == 0
     plan.finished()
     for _ in range(2):  # whoever asks is told, not only the first
@@ -131,7 +132,7 @@ def test_a_source_that_cannot_be_read_leaves_the_plan_uncovered() -> None:
     assert not plan.wait_covered(0)
 
 
-def test_who_wants_only_what_was_lost_is_given_nothing_else() -> None:
+def test_without_fresh_only_lost_chunks_are_taken() -> None:
     plan = Plan([Run(0, 3, False)])
     assert plan.take() == 0
     plan.finished()

@@ -68,7 +68,7 @@ class Carried(RuleBasedStateMachine):
         self.far.forget(line)
         self.queue += self.sent[line][self.acked[line] :]
         for book in (self.way, self.sent, self.acked):
-            del book[line]  # type: ignore[attr-defined]
+            del book[line]
         self.way[self.lines], self.sent[self.lines], self.acked[self.lines] = [], [], 0
         self.lines += 1
 
@@ -117,7 +117,7 @@ TestCarried = Carried.TestCase
 TestCarried.settings = settings(deadline=None, max_examples=80, stateful_step_count=40)
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_segments_outside_the_window_are_refused() -> None:
     far: Reassembly[int] = Reassembly()
     with pytest.raises(PeerError):
         far.add(0, segment(WINDOW))

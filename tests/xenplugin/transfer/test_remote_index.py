@@ -72,7 +72,7 @@ def told(size: int, there: list[list[bytes] | None], pick: st.DataObject) -> lis
 
 @given(pairs(), st.data())
 @settings(COMMON, max_examples=150)
-def test_known_is_what_is_equal(
+def test_only_equal_blocks_are_known(
     made: tuple[int, list[list[bytes]], list[list[bytes] | None]], pick: st.DataObject
 ) -> None:
     size, here, there = made

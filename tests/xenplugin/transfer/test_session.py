@@ -63,7 +63,7 @@ def test_the_first_failure_decides_and_waiters_raise_it() -> None:
             act()
 
 
-def test_an_error_after_the_end_is_no_failure() -> None:
+def test_an_error_after_the_end_is_ignored() -> None:
     end = End()
     end.close()
     end.fail(LinkError("the peer has closed"))
@@ -101,7 +101,7 @@ def test_the_end_of_the_control_channel_is_a_failure(
     end.close()
 
 
-def test_the_peer_is_told_why_but_not_what_it_said_itself() -> None:
+def test_errors_are_reported_except_those_from_the_peer() -> None:
     end = End()
     end.report(PeerError("from there", remote=True))
     assert end.reported and not end.channel.sent

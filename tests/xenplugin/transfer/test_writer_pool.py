@@ -99,7 +99,7 @@ def test_hands_are_shared_and_given_back(sink: Sink, tmp_path: Path) -> None:
     assert (tmp_path / "target").read_bytes() == b"0" * CHUNK + b"1" * CHUNK + b"2" * CHUNK
 
 
-def test_what_was_put_is_on_its_way_before_it_is_waited_for(sink: Sink, tmp_path: Path) -> None:
+def test_writing_back_starts_before_suspend_waits(sink: Sink, tmp_path: Path) -> None:
     PoolWorker(FrameWriter(sink)).write(chunk(0, b"a"))
     sink.start_writing()
     sink.suspend()

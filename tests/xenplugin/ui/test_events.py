@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,6 @@ from rich.console import Console
 from xenplugin import events
 from xenplugin.codec.compress import STORE
 from xenplugin.results import TransferResult
-from xenplugin.ui import text as text_module
 from xenplugin.ui import units
 from xenplugin.ui.jsonl import JsonLines
 from xenplugin.ui.text import TextUi
@@ -76,7 +76,7 @@ def test_long_lines_are_not_broken_and_marks_are_text() -> None:
     assert shown(events.Started("copy", "[red]a", "b", 1)).startswith("[red]a -> b")
 
 
-def test_quiet_says_what_went_wrong_only() -> None:
+def test_quiet_prints_only_errors() -> None:
     failed = events.Failed(14, "the link was lost", "the same command again goes on")
     said = shown(*EVENTS, failed, quiet=True).splitlines()
     assert said == [
@@ -93,13 +93,13 @@ def test_verbose_names_the_phases() -> None:
     assert [f"phase: {name}" in said for name in ("connect", "transfer", "finish")] == [True] * 3
 
 
-def test_what_was_resumed_is_said() -> None:
+def test_a_resumed_transfer_is_reported() -> None:
     assert "2.0 GiB were there from an earlier try" in shown(events.Finished(replace(RESULT, resumed=2 << 30)))
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((1000.0, 1000.0, 1001.0, 1009.9, 1010.1, 1010.1, 1012.0))  # a line asks twice
-    monkeypatch.setattr(text_module.time, "monotonic", clock.__next__)
+    monkeypatch.setattr(time, "monotonic", clock.__next__)
     out = io.StringIO()
     ui = TextUi(out, progress=True, quiet=False, verbose=False)
     for _ in range(5):
@@ -108,7 +108,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.
     assert shown(EVENTS[5]) == "" and shown(EVENTS[5], progress=False) == ""
 
 
-def test_of_a_memory_more_may_move_than_it_has() -> None:
+def test_the_memory_may_move_more_than_its_size() -> None:
     moved = events.Progress(1 << 29, 1 << 30, 1 << 29, 100_000_000, 1, 4.0, "memory")
     assert "memory 512.0 MiB of 1.0 GiB  200 Mbit/s" in shown(moved, progress=True)
     again = shown(replace(moved, bytes_done=3 << 29), progress=True)
@@ -194,7 +194,7 @@ def test_a_failure_ends_the_moving_line_first() -> None:
     ],
     ids=lambda event: type(event).__name__,
 )
-def test_no_text_from_elsewhere_steers_the_terminal(event: events.Event) -> None:
+def test_control_characters_do_not_reach_the_terminal(event: events.Event) -> None:
     styled = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal(event)).replace("\r\n", "\n")
     assert not set(styled) & set("\x1b\x07\r\x9b\x7f\u202e"), repr(styled)
     assert "caf\u00e9" in styled and "\\x1b" in styled
@@ -220,9 +220,12 @@ def test_json_lines_are_one_object_each() -> None:
 def test_json_lines_of_many_threads_do_not_mix() -> None:
     out = io.StringIO()
     ui = JsonLines(out)
-    threads = [
-        threading.Thread(target=lambda n=n: [ui(events.Notice(str(n) * 500)) for _ in range(50)]) for n in range(4)
-    ]
+
+    def notify(digit: str) -> None:
+        for _ in range(50):
+            ui(events.Notice(digit * 500))
+
+    threads = [threading.Thread(target=notify, args=(digit,)) for digit in "0123"]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -109,7 +109,7 @@ def test_it_arrives_with_the_domain(listening: tuple[str, socket.socket]) -> Non
         assert (found["XENPLUGIN_DOMAIN"], found["SYSLOG_IDENTIFIER"]) == ("g1", "xenplugin")
 
 
-def test_no_journal_or_a_full_one_is_no_matter(listening: tuple[str, socket.socket], tmp_path: Path) -> None:
+def test_a_missing_or_full_journal_is_ignored(listening: tuple[str, socket.socket], tmp_path: Path) -> None:
     JournaldUi(str(tmp_path / "none"))(FAILED)
     (tmp_path / "file").touch()
     JournaldUi(str(tmp_path / "file"))(FAILED)
@@ -135,7 +135,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_who_is_told(tmp_path: Path) -> None:
+def test_events_reach_the_journal_once(tmp_path: Path) -> None:
     ui, journal = Told(), JournaldUi(str(tmp_path / "none"))
 
     def where(out: io.TextIOBase, environment: Mapping[str, str]) -> journald.Ui:

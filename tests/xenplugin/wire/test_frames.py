@@ -64,7 +64,7 @@ def sized_frames(draw: st.DrawFn) -> tuple[int, Frame]:
         chunks(size),
         indexes(size),
         runs(size).map(lambda run: frames.Zeros(*run)),
-        st.builds(lambda run, zeros: frames.IndexRun(*run, zeros), runs(size), st.booleans()),
+        st.builds(lambda run, zeros: frames.IndexRun(run[0], run[1], zeros), runs(size), st.booleans()),
         st.builds(frames.End, DIGEST, U64),
         segments(),
         st.builds(frames.Note, words),
@@ -122,7 +122,7 @@ def test_any_body_of_a_known_type_is_a_frame_or_a_peer_error(kind: Type, body: b
 
 @given(SIZES, U64, U64, st.integers(0, 65535))
 @COMMON
-def test_ranges_are_judged_exactly(size: int, first: int, count: int, mask: int) -> None:
+def test_the_limits_of_ranges_are_exact(size: int, first: int, count: int, mask: int) -> None:
     total = chunk_count(size)
     for frame, good in (
         (frames.Zeros(first, count), first + count <= total),
@@ -159,7 +159,7 @@ def test_a_payload_is_as_long_as_its_blocks() -> None:
 
 @given(st.lists(st.integers(0, 0x10FFFF) | st.integers(0xD700, 0xE100)).map(lambda codes: "".join(map(chr, codes))))
 @COMMON
-def test_any_text_of_an_error_can_be_told(words: str) -> None:
+def test_any_error_text_fits_into_a_frame(words: str) -> None:
     sent = frames.decode(b"".join(frames.encode(frames.Error(13, words))), None)
     assert isinstance(sent, frames.Error) and len(sent.text.encode()) <= frames.MAX_TEXT
     if words.isascii():

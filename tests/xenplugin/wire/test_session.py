@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -91,10 +92,10 @@ def test_a_flipped_bit_is_an_error_and_never_a_wrong_event(cipher: Cipher, data:
 def test_any_bytes_end_in_one_of_two_errors(
     name: str, head: bool, noise: bytes, places: list[int], size: int | None
 ) -> None:
-    made: dict[str, object] = (
+    made: dict[str, Any] = (
         {"accept": KEYS.forward} if "answers" not in name else {"opener": KEYS.backward(preamble())}
     )
-    reader = Reader(TABLES[name], size=size, **made)  # type: ignore[arg-type]
+    reader = Reader(TABLES[name], size=size, **made)
     whole = (preamble().pack() if head and "answers" not in name else b"") + noise
     try:
         for piece in cut(whole, places):
@@ -110,7 +111,7 @@ def test_any_bytes_end_in_one_of_two_errors(
     st.sampled_from(sorted(TABLES)), st.lists(st.tuples(st.sampled_from(Type), st.binary(max_size=70)), max_size=6)
 )
 @settings(COMMON, max_examples=300)
-def test_sealed_nonsense_ends_in_a_peer_error(name: str, bodies: list[tuple[Type, bytes]]) -> None:
+def test_sealed_invalid_frames_are_a_peer_error(name: str, bodies: list[tuple[Type, bytes]]) -> None:
     """Somebody with the key who does not keep to the format."""
     answers = "answers" in name
     aead = KEYS.backward(preamble()) if answers else KEYS.forward(preamble())

@@ -54,7 +54,7 @@ def test_a_machine_walks_its_table(name: str, kinds: list[Type]) -> None:
         assert machine.state is state
 
 
-def test_what_ends_a_direction_ends_it() -> None:
+def test_after_the_end_only_pings_errors_and_notes_are_allowed() -> None:
     for (name, table), kind in product(TABLES.items(), Type):
         after = table.get((states.State.ENDED, kind))
         expected = {Type.PING: states.State.ENDED, Type.ERROR: states.State.FAILED}

@@ -106,7 +106,7 @@ def test_without_a_xenstore_there_are_no_guests(monkeypatch: pytest.MonkeyPatch,
     assert attached(str(disk)) is None
 
 
-def test_what_does_not_exist_is_nobodys(serve: Serve, tmp_path: Path) -> None:
+def test_a_missing_file_is_attached_to_no_guest(serve: Serve, tmp_path: Path) -> None:
     server = serve(guest(str(tmp_path / "absent")))
     assert attached(str(tmp_path / "absent")) is None
     assert server.requests == []
@@ -121,7 +121,7 @@ def test_xen_says_where_xenstored_listens(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("told", ["EACCES", "EIO", "E2BIG", "close", ""])
 @pytest.mark.parametrize("kind", [xenstored.DIRECTORY, xenstored.READ])
-def test_a_xenstore_that_does_not_say_is_no_permission(
+def test_a_failing_xenstore_is_a_refusal(
     serve: Serve, disk: Path, monkeypatch: pytest.MonkeyPatch, told: str, kind: int
 ) -> None:
     """Nobody knows whether a guest has it: an empty list must not be made of an error."""
@@ -132,7 +132,7 @@ def test_a_xenstore_that_does_not_say_is_no_permission(
     assert caught.value.hint
 
 
-def test_a_socket_without_a_server_is_no_permission(monkeypatch: pytest.MonkeyPatch, disk: Path) -> None:
+def test_a_socket_without_a_server_is_a_refusal(monkeypatch: pytest.MonkeyPatch, disk: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="xs") as folder:
         path = Path(folder) / "socket"
         Xenstored(path).close()

@@ -70,7 +70,7 @@ def test_lines_of_other_kernels_and_devices(line: str, event: BlockEvent) -> Non
         "block_bio_queue: -7,0 WS 8 + 8 [x]",
     ],
 )
-def test_a_line_that_is_not_understood_is_a_loss(line: str) -> None:
+def test_an_unknown_line_counts_as_a_loss(line: str) -> None:
     assert parse(line) is None
     assert tally(f"{RECORDED}{line}\n") is None
 
@@ -90,13 +90,13 @@ def test_what_is_under_way_is_told_until_it_is_done_and_once_more() -> None:
     assert counted.drain() == {5} and counted.drain() == set()
 
 
-def test_what_was_done_but_not_seen_submitted_is_not_known() -> None:
+def test_a_completion_without_its_submission_is_a_loss() -> None:
     counted = DirtyTally(0, 64 * CHUNK)
     counted.add(event(False, 0, 8))
     assert counted.drain() is None and counted.drain() == set()
 
 
-def test_after_a_loss_what_was_under_way_is_not_known_either() -> None:
+def test_requests_in_flight_at_a_loss_are_a_loss_too() -> None:
     counted = DirtyTally(0, 64 * CHUNK)
     counted.add(event(True, 0, 8))
     counted.lose()

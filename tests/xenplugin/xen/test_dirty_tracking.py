@@ -104,7 +104,7 @@ def tracked(served: Callable[..., Disk]) -> Iterator[Callable[[Disk], TrackedDis
         one.close()
 
 
-def test_a_write_just_before_is_told(served: Callable[..., Disk], tracked: Callable[[Disk], TrackedDisk]) -> None:
+def test_the_latest_write_is_reported(served: Callable[..., Disk], tracked: Callable[[Disk], TrackedDisk]) -> None:
     disk = served()
     assert disk.physical
     device, changes = block(disk.physical), tracked(disk)
@@ -253,7 +253,7 @@ def test_the_buffer_is_emptied_meanwhile(
     assert changes.drain() == {5}
 
 
-def test_what_a_killed_process_left_is_removed(served: Callable[..., Disk]) -> None:
+def test_nodes_of_a_killed_process_are_removed(served: Callable[..., Disk]) -> None:
     instances = tracefs._tracefs() / "instances"
     disk = served()
     program = f"from xenplugin.xen.dirty_tracking import TrackedDisk\nTrackedDisk({disk.physical})\n"
@@ -272,7 +272,7 @@ def test_what_a_killed_process_left_is_removed(served: Callable[..., Disk]) -> N
     assert not stale.exists()
 
 
-def test_what_cannot_be_tracked_is_compared_and_that_is_said(
+def test_untracked_disks_are_compared_with_a_notice(
     served: Callable[..., Disk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = served()

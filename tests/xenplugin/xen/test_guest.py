@@ -25,9 +25,9 @@ def serve(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     open_: list[Any] = []
 
     def start(nodes: dict[str, str]) -> Store:
-        open_.append(Xenstored(path, nodes))
-        open_.append(Store())
-        return open_[-1]  # type: ignore[no-any-return]
+        server, store = Xenstored(path, nodes), Store()
+        open_.extend((server, store))
+        return store
 
     yield start
     for one in reversed(open_):
@@ -111,7 +111,7 @@ def test_a_disk_that_goes_meanwhile_and_odd_numbers_are_no_harm(serve: Serve) ->
     assert [one.physical for one in guests.find(store, "g1").disks] == [None]
 
 
-def test_what_the_guest_may_write_is_not_believed(serve: Serve) -> None:
+def test_nodes_that_the_guest_can_write_are_ignored(serve: Serve) -> None:
     """It may point its own side of the device anywhere."""
     store = serve(
         {
@@ -194,7 +194,7 @@ def test_the_file_of_minus_c_may_have_another_uuid_but_not_another_name_too() ->
         ({"backend": "tap"}, told(), "tap"),
     ],
 )
-def test_what_cannot_be_moved_is_refused_with_its_reason(
+def test_unsupported_guests_are_refused_with_the_reason(
     change: dict[str, Any], row: dict[str, Any], word: str
 ) -> None:
     with pytest.raises(RefusedError) as caught:
@@ -215,7 +215,7 @@ def test_one_file_that_is_two_disks_is_refused() -> None:
         check(config(told(), told(vdev="xvdb")), guest)
 
 
-def test_cds_stay_and_that_is_said() -> None:
+def test_cds_stay_with_a_notice() -> None:
     said: list[str] = []
     full = replace(CD, device="hdd", path="/srv/debian.iso", format="raw")
     guest = replace(G1, disks=(XVDA, CD, full))

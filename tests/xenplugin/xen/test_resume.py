@@ -111,7 +111,7 @@ def test_a_host_without_xens_libraries(tmp_path: Path) -> None:
         resume.library("libxenlight", (str(tmp_path),))
 
 
-def test_in_earnest_without_xen() -> None:
+def test_resuming_without_xen_is_a_clean_error() -> None:
     """The child of this very machine: it says what is missing and does not crash."""
     try:
         resume.library("libxenlight")
@@ -123,6 +123,6 @@ def test_in_earnest_without_xen() -> None:
             resume.resume(32000)
 
 
-def test_no_argument_is_no_domain(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_name_is_not_a_domain_id(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(sys, "argv", ["libxl", "g1"])
     assert resume.main() == 1

@@ -32,7 +32,7 @@ def test_a_guest_that_was_moved() -> None:
     assert seen.rounds == 2 and not seen.corrupt and not seen.lost
 
 
-def test_what_was_wrong() -> None:
+def test_corrupt_files_are_listed() -> None:
     seen = trace.parse(ON_A.replace("ok 1", "CORRUPT disk usr/bin/true"))
     assert seen.corrupt == ("disk usr/bin/true",) and seen.rounds == 0
 
@@ -41,7 +41,7 @@ def test_ticks_that_are_missing_are_named() -> None:
     assert trace.parse(ON_A.replace("tick 2", "tock 2")).lost == [2]
 
 
-def test_nothing_said() -> None:
+def test_an_empty_trace_has_no_figures() -> None:
     seen = trace.parse("")
     assert seen.ticks == () and seen.downtime == 0 and seen.lost == []
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,12 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 
 def members(data: bytes) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
+    found = {}
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        return {m.name: (m, b"" if m.isdir() else tar.extractfile(m).read()) for m in tar}  # type: ignore[union-attr]
+        for member in tar:
+            file = tar.extractfile(member)
+            found[member.name] = (member, file.read() if file else b"")
+    return found
 
 
 def test_init_knows_the_tar_when_it_sees_it(keys: Keys) -> None:
@@ -94,11 +99,11 @@ def test_keys_are_made_once_and_whole_or_not_at_all(tmp_path: Path, monkeypatch:
     calls = []
     run = subprocess.run
 
-    def interrupted(*args: object, **kwargs: object) -> object:
+    def interrupted(*args: Any, **kwargs: Any) -> object:
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return run(*args, **kwargs)  # type: ignore[call-overload]
+        return run(*args, **kwargs)
 
     monkeypatch.setattr(subprocess, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):

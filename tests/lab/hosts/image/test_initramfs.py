@@ -42,7 +42,8 @@ def tree(tmp_path: Path) -> Path:
 
 
 def read_cpio(data: bytes) -> dict[str, tuple[int, bytes]]:
-    found, at = {}, 0
+    found: dict[str, tuple[int, bytes]] = {}
+    at = 0
     while True:
         assert data[at : at + 6] == b"070701"
         assert at % 4 == 0
@@ -56,7 +57,7 @@ def read_cpio(data: bytes) -> dict[str, tuple[int, bytes]]:
         at = -(-(begin + length) // 4) * 4
 
 
-def test_modules_come_after_what_they_need_and_ask_for(tree: Path) -> None:
+def test_modules_follow_their_dependencies(tree: Path) -> None:
     order = [path.name for path in initramfs.in_order(initramfs.modules_folder(tree), ["vb", "ext4", "virtio"])]
     assert order == ["jbd2.ko", "vb.ko", "crc32c-intel.ko", "crc32c_generic.ko", "mbcache.ko", "ext4.ko"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import struct
+from collections.abc import Callable
 
 import pytest
 import zstandard
@@ -25,8 +26,8 @@ def bzimage(payload: bytes, setup_sects: int = 2) -> bytes:
 
 
 @pytest.mark.parametrize("compress", [lzma.compress, gzip.compress, zstandard.ZstdCompressor().compress])
-def test_what_was_packed_comes_out(compress: object) -> None:
-    assert unpacked(bzimage(compress(ELF) + (b"" if compress is gzip.compress else LENGTH))) == ELF  # type: ignore[operator]
+def test_what_was_packed_comes_out(compress: Callable[[bytes], bytes]) -> None:
+    assert unpacked(bzimage(compress(ELF) + (b"" if compress is gzip.compress else LENGTH))) == ELF
 
 
 @pytest.mark.parametrize(

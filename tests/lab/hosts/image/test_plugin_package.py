@@ -59,7 +59,7 @@ def test_it_is_made_anew_only_for_what_changed(project: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("code", "error"), [(10, MissingError), (13, BuildError)])
-def test_what_is_wrong_is_said_and_nothing_stays(
+def test_a_failed_build_reports_the_error_and_leaves_no_files(
     project: Path, tmp_path: Path, code: int, error: type[Exception]
 ) -> None:
     (project / "packaging/deb.sh").write_text(f"#!/bin/sh\necho xenplugin: no dh >&2\nexit {code}\n")
@@ -68,7 +68,7 @@ def test_what_is_wrong_is_said_and_nothing_stays(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_without_the_project_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_project_no_package_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugin_package, "ROOT", tmp_path)
     with pytest.raises(MissingError):
         plugin_package.obtain(tmp_path / "cache", lambda _: None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,14 +22,12 @@ from lab.hosts.machine.accel import Accel
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(doctor, "accelerator", lambda: Accel.TCG)
     monkeypatch.setattr(doctor, "runs_guest", lambda kind: True)
 
 
-def test_ends_well_where_one_provider_can_run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_usable_provider_is_enough(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lacks = {"qemu": ["qemu-img (apt install qemu-utils)", "10 MiB"], "netns": [], "vagrant": ["v"]}
     monkeypatch.setattr(doctor, "lacking", lacks.__getitem__)
     assert cli.main(["doctor"]) == 0
@@ -38,15 +38,15 @@ def test_ends_well_where_one_provider_can_run(
     assert "no lab of provider qemu can run on this machine" in capsys.readouterr().err
 
 
-def test_a_cpu_that_computes_wrong_is_the_end_of_it() -> None:
+def test_a_cpu_that_computes_wrong_is_refused() -> None:
     doctor.judge([Fact("space", False, "little"), Fact("lab", True, "right")])
     with pytest.raises(CheckError):
         doctor.judge([Fact("lab b, host-a", False, "computes wrong", wrong=True)])
 
 
 @pytest.fixture
-def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """A fake QEMU that runs this Python code; returns the file in which it leaves its argument."""
+def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return what makes a fake QEMU that runs some Python code."""
 
     def make(code: str) -> None:
         path = tmp_path / "bin" / accel.QEMU
@@ -58,7 +58,7 @@ def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-un
     return make
 
 
-def test_kvm_is_believed_only_when_a_guest_said_so(qemu, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_kvm_counts_only_if_a_guest_ran(qemu: Callable[[str], None], tmp_path: Path) -> None:
     qemu("sys.exit(85)")
     assert accel.runs_guest(Accel.KVM)
     for ending in (0, 1, 84):
@@ -68,13 +68,13 @@ def test_kvm_is_believed_only_when_a_guest_said_so(qemu, tmp_path: Path) -> None
     assert not accel.runs_guest(Accel.KVM)
 
 
-def test_a_guest_that_hangs_is_ended(qemu, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_guest_that_hangs_is_ended(qemu: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accel, "_TRIAL_SECONDS", 0.5)
     qemu("time.sleep(600)")
     assert not accel.runs_guest(Accel.KVM)
 
 
-def test_the_trial_begins_where_a_cpu_begins(qemu, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_trial_begins_where_a_cpu_begins(qemu: Callable[[str], None], tmp_path: Path) -> None:
     """The jump at the reset vector leads to the code at the start of the ROM."""
     qemu(f"open({str(tmp_path / 'rom')!r}, 'wb').write(open(sys.argv[sys.argv.index('-bios') + 1], 'rb').read())")
     accel.runs_guest(Accel.TCG)
@@ -84,7 +84,7 @@ def test_the_trial_begins_where_a_cpu_begins(qemu, tmp_path: Path) -> None:  # t
     assert rom.startswith(bytes.fromhex("f30fb8c0"))
 
 
-def test_time_outs_grow_with_what_the_machine_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeouts_grow_on_a_slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accel, "_slowness", lambda: 0.7)
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     assert accel.pace(Accel.KVM) == 1.0 and accel.pace(Accel.TCG) == 8.0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
 from lab.errors import BusyError, LabError, LabUsageError
-from lab.hosts.interface import Abilities, Provider
+from lab.hosts.interface import Abilities, Node, Provider
 from lab.hosts.lifecycle import folder
 from lab.hosts.lifecycle.folder import Folder
 from lab.hosts.lifecycle.lab import open_lab, take_down
@@ -69,7 +69,7 @@ class Fake(Provider):
     abilities = Abilities(xen=False, esp="tunnel", native_speed=True)
     SAID: ClassVar[list[tuple[str, str]]] = []
 
-    def __getattribute__(self, name: str):  # type: ignore[no-untyped-def]
+    def __getattribute__(self, name: str) -> Any:
         if name in ("boot", "down", "build"):
             spec = object.__getattribute__(self, "spec")
             return lambda: Fake.SAID.append((name, spec.provider))
@@ -81,7 +81,7 @@ class Fake(Provider):
 
     def build(self) -> None: ...
     def boot(self) -> None: ...
-    def nodes(self):  # type: ignore[no-untyped-def]
+    def nodes(self) -> dict[str, Node]:
         return {}
 
     def set_link(self, profile: Profile) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 
 from lab.errors import BootError
@@ -17,7 +20,7 @@ class World:
         self.done: list[str] = []
         self.entered: list[State] = []
         self.broken: State | None = None
-        steps = {each: lambda each=each: self._step(each) for each in STEPS}
+        steps: dict[State, Callable[[], None]] = {each: partial(self._step, each) for each in STEPS}
         self.strategy = Strategy(state, steps, lambda: self.done.append("down"), self.entered.append)
 
     def _step(self, state: State) -> None:
@@ -34,7 +37,7 @@ def test_up_goes_step_by_step() -> None:
     assert world.entered == STEPS  # nothing was left to do
 
 
-def test_what_failed_was_not_reached_and_is_tried_again() -> None:
+def test_a_failed_step_is_tried_again() -> None:
     world = World()
     world.broken = State.ROUTED
     with pytest.raises(BootError):
@@ -45,7 +48,7 @@ def test_what_failed_was_not_reached_and_is_tried_again() -> None:
     assert world.entered == STEPS
 
 
-def test_back_undoes_what_is_above_and_no_more() -> None:
+def test_back_undoes_only_the_states_above() -> None:
     world = World(State.READY)
     world.strategy.back(State.ROUTED)
     assert world.strategy.state is State.BOOTED and world.entered == [State.BOOTED]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ STUBBORN = (
 )
 
 
-def await_(condition, what: str) -> None:  # type: ignore[no-untyped-def]
+def await_(condition: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, what
@@ -82,7 +82,7 @@ def test_it_is_asked_before_it_is_forced(program: Program) -> None:
     assert not alive(pid)
 
 
-def test_what_ignores_everything_is_killed(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ignores_signals_is_killed(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_GRACE", 0.3)
     pid = program.start(STUBBORN)
     await_(program.ready.exists, "it is not ready")
@@ -134,7 +134,7 @@ def test_a_program_that_is_not_there_leaves_its_reason_in_the_log(program: Progr
     assert process.running(program.pid_file, program.mark) is None
 
 
-def test_settled_waits_for_a_starter_that_is_not_done(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settled_waits_until_the_starter_is_done(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a command is killed between its fork and the pid file, the starter continues, and `down` must find it."""
     monkeypatch.setattr(process, "_GRACE", 0.1)
     fd = os.open(program.folder / "starting", os.O_RDWR | os.O_CREAT)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -53,7 +55,7 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     made = Lab(tmp_path)
     image = SimpleNamespace(**{name: tmp_path / name for name in ("disk", "xen", "vmlinux", "initrd")})
     monkeypatch.setenv("PATH", f"{made.bin}:/usr/bin:/bin")
@@ -122,8 +124,13 @@ def test_what_runs_already_is_not_started_again(lab: Lab, monkeypatch: pytest.Mo
 def test_another_machines_failure_stops_the_wait(tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
-    never = {"ended": lambda: None, "up": lambda: False, "pace": lambda: 1e9, "say": lambda text: None}
-    watch.until_up("x", tmp_path / "c", stop=stop, **never)  # type: ignore[arg-type]
+    never: dict[str, Any] = {
+        "ended": lambda: None,
+        "up": lambda: False,
+        "pace": lambda: 1e9,
+        "say": lambda text: None,
+    }
+    watch.until_up("x", tmp_path / "c", stop=stop, **never)
 
 
 def test_no_space_is_said_before_anything_starts(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +140,7 @@ def test_no_space_is_said_before_anything_starts(lab: Lab, monkeypatch: pytest.M
     assert not list(lab.folder.glob("*.pid"))
 
 
-def test_what_is_missing_is_said_with_the_package(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_are_reported_with_their_packages(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "cached", lambda xen: None)
     monkeypatch.setattr(build, "missing", lambda: ["mmdebstrap is not installed"])
     monkeypatch.setattr(qemu, "available_memory", lambda: 100)

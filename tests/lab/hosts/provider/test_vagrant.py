@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +15,9 @@ import pytest
 
 from lab.errors import BootError, LabError
 from lab.hosts import topology
+from lab.hosts.machine import accel
 from lab.hosts.provider import vagrant as module
-from lab.hosts.provider import vagrant_libvirt
+from lab.hosts.provider import vagrant_box, vagrant_libvirt
 from lab.hosts.provider.vagrant import VagrantProvider
 from lab.hosts.spec import Spec
 
@@ -40,7 +43,7 @@ class Pretended:
             _make_vagrant_command=lambda args: ["vagrant", *args],
             _call_vagrant_command=lambda args: self._do(args[0]),
             destroy=lambda: self._do("destroy"),
-            ssh_config=lambda: self._do("ssh-config") or "Host host-a\n",
+            ssh_config=self._ssh_config,
             status=lambda: [SimpleNamespace(name=name, state=state) for name, state in self.states.items()],
             up=self._up,
         )
@@ -51,6 +54,10 @@ class Pretended:
             self.log.write_text(self.failing[verb].pop(0))
             raise subprocess.CalledProcessError(1, ["vagrant", verb])
 
+    def _ssh_config(self) -> str:
+        self._do("ssh-config")
+        return "Host host-a\n"
+
     def _up(self, **_: Any) -> Iterator[str]:
         yield "==> host-a: Starting domain.\n"
         self._do("up")
@@ -60,12 +67,12 @@ class Pretended:
 def vagrant(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     made = Pretended()
     monkeypatch.setattr(module, "_python_vagrant", lambda: made)
-    monkeypatch.setattr(module.shutil, "which", lambda name, **_: f"/usr/bin/{name}")
-    monkeypatch.setattr(module.vagrant_box, "obtain_box", lambda xen, say: Path("/cache/xenlab-4.17-abc.box"))
-    monkeypatch.setattr(module.accel, "accelerator", lambda: module.accel.Accel.TCG)
-    monkeypatch.setattr(module.accel, "pace", lambda accel: 0.001)
-    monkeypatch.setattr(module.vagrant_libvirt, "sweep", lambda prefix: made.calls.append(f"sweep {prefix}"))
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(shutil, "which", lambda name, **_: f"/usr/bin/{name}")
+    monkeypatch.setattr(vagrant_box, "obtain_box", lambda xen, say: Path("/cache/xenlab-4.17-abc.box"))
+    monkeypatch.setattr(accel, "accelerator", lambda: accel.Accel.TCG)
+    monkeypatch.setattr(accel, "pace", lambda accel: 0.001)
+    monkeypatch.setattr(vagrant_libvirt, "sweep", lambda prefix: made.calls.append(f"sweep {prefix}"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     for name in ("XENLAB_BOX", "XENLAB_DRIVER", "XENLAB_ROUTER", "VAGRANT_DEFAULT_PROVIDER"):
         monkeypatch.delenv(name, raising=False)
     return made
@@ -110,7 +117,7 @@ def test_nodes_are_those_that_run(make: Callable[..., VagrantProvider], vagrant:
     assert nodes["host-a"].command(["xl", "list"])[-1] == "sudo xl list"
 
 
-def test_what_vagrant_said_is_told(make: Callable[..., VagrantProvider], vagrant: Pretended) -> None:
+def test_an_error_quotes_vagrants_output(make: Callable[..., VagrantProvider], vagrant: Pretended) -> None:
     make().build()
     vagrant.failing["up"] = ["The box could not be found.\n"]
     with pytest.raises(BootError, match="The box could not be found"):
@@ -123,7 +130,7 @@ def test_what_vagrant_said_is_told(make: Callable[..., VagrantProvider], vagrant
         make().boot()
 
 
-def test_down_removes_what_vagrant_does_not_know_of(
+def test_down_removes_machines_that_vagrant_does_not_list(
     make: Callable[..., VagrantProvider], vagrant: Pretended
 ) -> None:
     make().build()
@@ -196,7 +203,7 @@ def test_a_sweep_takes_one_lab_and_no_other(monkeypatch: pytest.MonkeyPatch) -> 
     assert virsh.volumes == {"xenlab-4.17-abc_vagrant_box_image_0_box.img"}
 
 
-def test_what_libvirt_keeps_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_domains_that_libvirt_keeps_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     virsh = Virsh()
 
     def stubborn(verb: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -10,11 +10,13 @@ import subprocess
 import tarfile
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.errors import BuildError, MissingError
 from lab.hosts import topology
+from lab.hosts.image import build
 from lab.hosts.image.build import HostImage
 from lab.hosts.provider import vagrant_box, vagrant_disk
 from lab.hosts.provider.vagrant_disk import File
@@ -88,9 +90,10 @@ def test_a_file_that_does_not_fit_is_noticed(tmp_path: Path) -> None:
 
 def host_image(folder: Path, digest: str, **files: Path) -> HostImage:
     """An image with only the files from which a box is made."""
-    named = {"disk": folder / "disk.img", "xen": folder / "xen", "kernel": folder / "vmlinuz"} | files
-    rest = {field.name: folder for field in fields(HostImage) if field.name not in named}
-    return HostImage(**{**rest, **named, "initrd": folder / "initrd", "digest": digest})  # type: ignore[arg-type]
+    named = {name: folder / name for name in ("xen", "initrd")}
+    named |= {"disk": folder / "disk.img", "kernel": folder / "vmlinuz", **files}
+    given: dict[str, Any] = {field.name: folder for field in fields(HostImage)} | named | {"digest": digest}
+    return HostImage(**given)
 
 
 def image(folder: Path) -> HostImage:
@@ -104,7 +107,7 @@ def image(folder: Path) -> HostImage:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HostImage:
     made = image(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(vagrant_box.build, "obtain", lambda xen, say: made)
+    monkeypatch.setattr(build, "obtain", lambda xen, say: made)
     monkeypatch.setattr(vagrant_box, "public_keys", lambda: "ssh-rsa AAAA known\n")
     return made
 
@@ -143,7 +146,7 @@ def test_the_box_is_whole_and_kept(world: HostImage, tmp_path: Path, monkeypatch
 
 
 @needs_e2fsprogs
-def test_an_interrupted_one_is_begun_anew(world: HostImage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_box_is_built_anew(world: HostImage, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -183,7 +186,7 @@ def test_metadata_gives_whole_gigabytes() -> None:
     assert vagrant_box.metadata((6 << 30) + (1 << 20))["virtual_size"] == 7
 
 
-def test_without_vagrants_key_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_vagrant_key_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vagrant_box, "_KEYS", "/nowhere/*")
     monkeypatch.setattr(vagrant_box, "_OTHER_KEYS", "/nowhere/*")
     with pytest.raises(MissingError, match="key was not found"):

@@ -40,7 +40,7 @@ def steps(made: dict[str, Any], machine: str) -> dict[str, Any]:
     return {step["name"]: step for step in found["steps"]}
 
 
-def test_without_anything_it_is_as_the_mission_names_it(secrets: Secrets) -> None:
+def test_the_default_plan_has_a_freebsd_router_and_debian_hosts(secrets: Secrets) -> None:
     made = planned(secrets)
     assert [each["name"] for each in made["machines"]] == ["router", "host-a", "host-b"]
     assert [each["box"] for each in made["machines"]] == [FREEBSD_BOX, DEBIAN_BOX, DEBIAN_BOX]
@@ -199,9 +199,9 @@ def test_the_device_is_found_by_its_address(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", f"{function}\ndevice 52:54:00:71:01:10"], capture_output=True, text=True)
     assert done.stdout == "eth1\n"
     done = subprocess.run(
-        ["sh", "-ec", f"{function}\nnic=$(device 52:54:00:00:00:01)\necho on"], capture_output=True
+        ["sh", "-ec", f"{function}\nnic=$(device 52:54:00:00:00:01)\necho on"], capture_output=True, text=True
     )
-    assert done.returncode and b"on\n" not in done.stdout
+    assert done.returncode and "on\n" not in done.stdout
 
 
 def test_keys_arrive_where_ssh_looks(secrets: Secrets, tmp_path: Path) -> None:

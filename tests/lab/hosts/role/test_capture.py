@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from lab.errors import CheckError, CommandError
-from lab.hosts.interface import Abilities, Node
+from lab.hosts.interface import Abilities, Node, Provider
 from lab.hosts.role import capture
 from lab.hosts.role.capture import record_all, recording_at
 
@@ -101,6 +102,7 @@ def test_a_capture_that_lacks_packets_is_repeated(
     tmp_path: Path, counters: Path, monkeypatch: pytest.MonkeyPatch, good: int | None
 ) -> None:
     attempts: list[int] = []
+    lab = cast(Provider, Lab())
 
     def recording_here(node: Node, path: Path, _: str) -> object:
         return recording_at(node, path, remote=str(tmp_path / "remote.pcap"))
@@ -113,10 +115,10 @@ def test_a_capture_that_lacks_packets_is_repeated(
     counters.write_text("0 0 0\n")
     if good is None:
         with pytest.raises(CheckError, match="lacks 1 packets, after 3 attempts"):
-            record_all(Lab(), tmp_path / "x.pcap", traffic)  # type: ignore[arg-type]
+            record_all(lab, tmp_path / "x.pcap", traffic)
         assert len(attempts) == 3
     else:
-        assert record_all(Lab(), tmp_path / "x.pcap", traffic) == 8  # type: ignore[arg-type]
+        assert record_all(lab, tmp_path / "x.pcap", traffic) == 8
         assert len(attempts) == good + 1
 
 

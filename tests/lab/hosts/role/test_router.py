@@ -107,12 +107,12 @@ def test_the_round_trip_is_the_least_of_the_pings() -> None:
     assert router.measure(provider(node, Profile.parse(rtt="120ms"))) == pytest.approx(0.120412)
 
 
-def test_busybox_says_it_differently() -> None:
+def test_the_rtt_is_read_from_busybox_too() -> None:
     node = Fake({"ping": CommandResult(0, "round-trip min/avg/max = 20.5/21.0/22.0 ms\n", "")})
     assert router.measure(provider(node, Profile.parse(rtt="20ms"))) == pytest.approx(0.0205)
 
 
-def test_sooner_than_the_link_allows_is_no_link() -> None:
+def test_an_rtt_below_the_links_is_an_error() -> None:
     node = Fake({"ping": CommandResult(0, PING.format("1.9"), "")})
     with pytest.raises(CheckError) as error:
         router.measure(provider(node, Profile.parse(rtt="120ms")))
@@ -178,7 +178,7 @@ def test_arithmetic_that_is_right_passes() -> None:
         ("", CommandError),
     ],
 )
-def test_what_is_wrong_is_told(said: str, kind: type[LabError]) -> None:
+def test_a_host_without_working_xen_is_an_error(said: str, kind: type[LabError]) -> None:
     with pytest.raises(kind) as error:
         xenhost.judge("host-a", said)
     assert "host-a" in error.value.message

@@ -207,7 +207,7 @@ def test_english_in_the_format_of_clear_messages_is_limited(packet: Any, few: in
 
 
 def test_hours_of_clear_messages_are_accepted(tmp_path: Path) -> None:
-    packets = [*ESP, FOUR / UDP(sport=500, dport=500) / ike(ENGLISH[:400])]
+    packets: list[Any] = [*ESP, FOUR / UDP(sport=500, dport=500) / ike(ENGLISH[:400])]
     for seed in range(1500):
         packets.append(FOUR / UDP(sport=500, dport=500) / ike(noise(76, seed), exchange=37, first=46))
         packets.append(SIX / ICMPv6ND_NS(tgt="fe80::2") / ICMPv6NDOptSrcLLAddr(lladdr="02:00:00:00:00:01"))

@@ -8,6 +8,7 @@ import gzip
 import lzma
 import tracemalloc
 import zlib
+from collections.abc import Callable
 
 import pytest
 import zstandard
@@ -17,7 +18,7 @@ from lab.verify.content.scanner import Scanner
 from tests.helpers.wire import noise
 
 CANARIES = make_canaries(3, "test")
-SPELLINGS = {
+SPELLINGS: dict[str, Callable[[bytes], bytes]] = {
     "raw": lambda text: text,
     "utf-16": lambda text: text.decode().encode("utf-16-le"),
     "hex": lambda text: text.hex().encode(),

@@ -9,6 +9,7 @@ import lzma
 import random
 import zlib
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -45,15 +46,12 @@ TEXTUAL: dict[str, Callable[[bytes], bytes]] = {
     "base64 in lines": base64.encodebytes,
 }
 PACKED: dict[str, Callable[[bytes], bytes]] = {
-    **{f"zlib {level}": (lambda data, level=level: zlib.compress(data, level)) for level in range(10)},
+    **{f"zlib {level}": partial(zlib.compress, level=level) for level in range(10)},
     "gzip": gzip.compress,
     # With text around the canary, as in a file: a compressor would write a few words alone with fixed codes.
     "deflate": lambda data: raw_deflate(TEXT + data + TEXT[::-1]),
     "deflate after a stored block": lambda data: raw_deflate(bytes(9), 0)[:-3] + raw_deflate(TEXT + data + TEXT),
-    **{
-        f"zstd {level}": (lambda data, level=level: zstandard.ZstdCompressor(level=level).compress(data))
-        for level in (-7, -1, 1, 3, 9, 19)
-    },
+    **{f"zstd {level}": zstandard.ZstdCompressor(level=level).compress for level in (-7, -1, 1, 3, 9, 19)},
     "zstd without size": lambda data: zstandard.ZstdCompressor(write_content_size=False).compress(data),
     "bzip2": bz2.compress,
     "xz": lzma.compress,

@@ -77,7 +77,7 @@ def session(folder: Path, *options: str) -> list[bytes]:
         near = server.accept()[0]
         far, end = socket.socketpair()
         assert SSHD is not None
-        with subprocess.Popen([SSHD, "-i", "-f", folder / "sshd"], stdin=end, stdout=end):
+        with subprocess.Popen([SSHD, "-i", "-f", folder / "sshd"], stdin=end.fileno(), stdout=end.fileno()):
             end.close()
             up = threading.Thread(target=pump, args=(near, far, 0))
             up.start()

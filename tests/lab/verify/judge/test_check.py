@@ -6,6 +6,7 @@ import random
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def frames(*lengths: int) -> bytes:
     return b"".join(frame(length, n) for n, length in enumerate(lengths))
 
 
-def check(tmp_path: Path, packets: list, expect: Expect | None = None) -> Finding:
+def check(tmp_path: Path, packets: list[Any], expect: Expect | None = None) -> Finding:
     return check_capture(write(tmp_path / "test.pcap", packets), CANARIES, expect)
 
 

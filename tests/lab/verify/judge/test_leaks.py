@@ -9,6 +9,7 @@ import random
 import secrets
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from lab.verify.judge.leaks import (
     search_processes,
 )
 
-FOUND = {
+FOUND: dict[str, Callable[[bytes], bytes]] = {
     "hex": lambda secret: secret.hex().encode(),
     "hex in capitals": lambda secret: secret.hex().upper().encode(),
     "base64": base64.b64encode,
@@ -249,6 +250,6 @@ def test_a_host_with_invalid_output_is_an_error(tmp_path: Path) -> None:
 
 def test_hosts_in_namespaces_are_refused() -> None:
     lab = Lab("")
-    lab.abilities = type("abilities", (), {"xen": False})  # type: ignore[assignment,misc]
+    lab.abilities = type("abilities", (), {"xen": False})  # type: ignore[assignment]
     with pytest.raises(LabUsageError):
         host_secrets.look_at_hosts(lab, 0)  # type: ignore[arg-type]

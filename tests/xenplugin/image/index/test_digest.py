@@ -84,7 +84,7 @@ def test_a_chunk_that_cannot_be_compared_any_more_changes_nothing() -> None:
     assert tree.complete
 
 
-def test_what_has_been_seen() -> None:
+def test_seen_tells_which_chunks_were_added() -> None:
     tree = ImageDigest(3 * 1024 * CHUNK)
     tree.add(5, b"1" * 32)
     tree.add_zeros(1024, 1024)
@@ -100,7 +100,7 @@ def test_zeros_that_come_in_pieces_are_not_stored() -> None:
 
 
 @pytest.mark.parametrize(("index", "value"), [(-1, b"1" * 32), (2, b"1" * 32), (0, b"1" * 31)])
-def test_what_the_image_does_not_have(index: int, value: bytes) -> None:
+def test_a_chunk_outside_the_image_is_a_peer_error(index: int, value: bytes) -> None:
     with pytest.raises(PeerError):
         ImageDigest(2 * CHUNK).add(index, value)
 

@@ -148,7 +148,7 @@ def description(**fields: Any) -> dict[str, Any]:
     return {"own": [], "below": [], "device": False, "markers": [], **fields}
 
 
-MARK = [".xenplugin-" + "0" * 32, "g1.img", 7]
+MARK: list[Any] = [".xenplugin-" + "0" * 32, "g1.img", 7]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ MARK = [".xenplugin-" + "0" * 32, "g1.img", 7]
         description(markers=[[*MARK, 8]]),
     ],
 )
-def test_a_job_that_says_nonsense_of_its_disk(what: dict[str, Any], tmp_path: Path) -> None:
+def test_a_malformed_disk_description_is_a_peer_error(what: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(PeerError):
         refuse_shared(what, str(tmp_path / "x"), live=True)
 
@@ -187,7 +187,7 @@ JSON = st.recursive(
 
 @settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(description(), JSON)))
-def test_whatever_is_told_it_is_a_word_or_an_error(what: dict[str, Any]) -> None:
+def test_any_disk_description_is_accepted_or_a_peer_error(what: dict[str, Any]) -> None:
     try:
         assert refuse_shared(what, "/nonexistent/x", live=True) is True or what["device"]
     except PeerError:

@@ -41,7 +41,8 @@ def test_reading_the_short_last_chunk(tmp_path: Path) -> None:
     with open_source(path) as source:
         view = source.read(1, Buffer(CHUNK))
         assert view == path.read_bytes()[CHUNK:] and len(view) == 77
-        source.ahead(0), source.ahead(1), source.ahead(2)
+        for chunk in (0, 1, 2):
+            source.ahead(chunk)
 
 
 def test_an_empty_image_has_no_chunks(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_a_fixed_vhd_is_told_by_its_footer(tmp_path: Path, size: int, footer: in
         open_source(path)
 
 
-def test_what_is_no_image_is_refused_without_opening_it(tmp_path: Path) -> None:
+def test_a_path_that_is_not_an_image_is_refused_without_opening(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")  # opening it would wait for ever
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "sock"))

@@ -40,7 +40,7 @@ def test_a_block_cannot_be_data_and_known() -> None:
         (0, 0, 1, 0),  # no base
     ],
 )
-def test_nonsense_from_the_network(target: Path, index: int, data: int, known: int, length: int) -> None:
+def test_garbage_from_the_network_is_refused(target: Path, index: int, data: int, known: int, length: int) -> None:
     size = 2 * CHUNK + 100
     update = ChunkUpdate(index, data, known, memoryview(bytes(length)), b"0" * 32)
     with sink_for(target, size) as sink:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,18 +29,19 @@ def test_discard_leaves_the_old_image_and_nothing_else(target: Path) -> None:
     assert list((target.parent / "state").iterdir()) == []
 
 
-def test_a_closed_sink_says_so(target: Path) -> None:
+def test_a_closed_sink_refuses_calls(target: Path) -> None:
     sink = sink_for(target, SIZE)
     index = sink.index()
     sink.suspend()
     sink.suspend()
     sink.close()
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: put(sink, 0, b"x" * CHUNK),
         sink.checkpoint,
         sink.commit,
         lambda: sink.put_zeros(0, 1),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(ImageError, match="is closed"):
             call()
     assert list(index) == []

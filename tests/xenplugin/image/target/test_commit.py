@@ -21,6 +21,7 @@ from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK
 from xenplugin.image.source.raw import open_source
 from xenplugin.image.target import file
+from xenplugin.image.target.abstract import Attached
 
 
 def test_not_before_every_chunk_is_there(target: Path) -> None:
@@ -77,10 +78,9 @@ def test_everything_is_durable_before_and_after_the_rename(
     ]
 
 
-def refused(target: Path, image: Path, spoil: object, **options: object) -> None:
-    with open_source(image) as source, sink_for(target, SIZE, **options) as sink:
+def refused(target: Path, image: Path, spoil: Callable[[], object], *, attached: Attached = lambda _: None) -> None:
+    with open_source(image) as source, sink_for(target, SIZE, attached=attached) as sink:
         send(source, sink, {})
-        assert callable(spoil)
         spoil()
         with pytest.raises(RefusedError):
             sink.commit()

@@ -29,6 +29,7 @@ from xenplugin.image.index.digest import leaves
 from xenplugin.image.source.raw import open_source
 from xenplugin.image.target import device as device_target
 from xenplugin.image.target import journal
+from xenplugin.image.target.abstract import Attached
 from xenplugin.image.target.base_index import IndexLeaves, IndexNone
 from xenplugin.image.target.chunk_update import ChunkUpdate
 from xenplugin.image.target.sink import Sink, open_sink
@@ -61,12 +62,14 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def sink_at(device: Path, state: Path, size: int = SIZE, **options: object) -> Sink:
-    return open_sink(device, size, **({"state_dir": state, "attached": lambda _: None} | options))  # type: ignore[arg-type]
+def sink_at(
+    device: Path, state: Path, size: int = SIZE, *, attached: Attached = lambda _: None, use_base: bool = True
+) -> Sink:
+    return open_sink(device, size, state_dir=state, attached=attached, use_base=use_base)
 
 
-def transfer(image: Path, device: Path, state: Path, **options: object) -> int:
-    with open_source(image) as source, sink_at(device, state, **options) as sink:
+def transfer(image: Path, device: Path, state: Path) -> int:
+    with open_source(image) as source, sink_at(device, state) as sink:
         sent = send(source, sink, base_of(sink.index(), source.chunks))
         sink.commit()
     return sent.data
@@ -102,7 +105,12 @@ def test_zero_chunks_that_are_zero_already_are_left_alone(
 ) -> None:
     transfer(image, device, state)
     calls: list[tuple[int, int]] = []
-    monkeypatch.setattr(device_target, "punch", lambda _, at, length: calls.append((at, length)) or True)
+
+    def punch(_: object, at: int, length: int) -> bool:
+        calls.append((at, length))
+        return True
+
+    monkeypatch.setattr(device_target, "punch", punch)
     transfer(image, device, state)
     assert calls == []
     with sink_at(device, state) as sink:
@@ -133,7 +141,7 @@ def test_without_base(device: Path, state: Path) -> None:
             sink.put(ChunkUpdate(0, 0, 1, memoryview(b""), b"0" * 32), Buffer(CHUNK))
 
 
-def test_nobody_can_claim_the_device_meanwhile(device: Path, state: Path) -> None:
+def test_the_device_is_claimed_meanwhile(device: Path, state: Path) -> None:
     with sink_at(device, state):
         with pytest.raises(OSError, match="busy"):
             os.open(device, os.O_RDONLY | os.O_EXCL)
@@ -156,7 +164,7 @@ class TestRecord:
         transfer(image, device, state)
         assert journal.list_journals(state) == []
 
-    def test_resumed_without_base_it_knows_what_was_durable(self, image: Path, device: Path, state: Path) -> None:
+    def test_resuming_without_base_keeps_what_was_durable(self, image: Path, device: Path, state: Path) -> None:
         with open_source(image) as source, sink_at(device, state, use_base=False) as sink:
             send(source, sink, {}, stop=3)
             sink.suspend()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_a_base_that_ends_early(image: Path, target: Path, cut: int) -> None:
     assert sent.known > 0 or cut == 1
 
 
-def test_what_is_known_behind_the_base_is_nothing(image: Path, target: Path) -> None:
+def test_nothing_is_known_behind_the_base(image: Path, target: Path) -> None:
     target.write_bytes(b"x" * CHUNK)
     with sink_for(target, SIZE) as sink:
         items = list(sink.index())
@@ -133,15 +134,20 @@ def test_a_symbolic_link_is_written_through(image: Path, target: Path, tmp_path:
     assert leftovers(tmp_path) == [] and leftovers(target.parent) == []
 
 
-def test_what_belongs_together_is_written_at_once(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adjacent_blocks_are_written_at_once(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = os.urandom(CHUNK)
     target.write_bytes(old)
     new = bytearray(old)
     for block in range(0, 16, 2):
         new[block * BLOCK] ^= 1
-    calls = []
+    calls: list[int] = []
     real = os.pwritev
-    monkeypatch.setattr(os, "pwritev", lambda *args: calls.append(args) or real(*args))
+
+    def counted(fd: int, parts: Sequence[memoryview], offset: int) -> int:
+        calls.append(offset)
+        return real(fd, parts, offset)
+
+    monkeypatch.setattr(os, "pwritev", counted)
     with sink_for(target, CHUNK) as sink:
         sink.put(ChunkUpdate(0, 0x5555, 0xAAAA, packed(bytes(new), 0x5555), digest_of(bytes(new))), Buffer(CHUNK))
         sink.commit()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -100,12 +101,16 @@ def test_its_own_source(target: Path) -> None:
         sink_for(target, SIZE)
 
 
-@pytest.mark.parametrize("kind", ["symlink", "hardlink", "fifo"])
-def test_a_partial_that_is_not_ours(target: Path, tmp_path: Path, kind: str) -> None:
+def fifo(_: Path, path: str) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("make", [os.symlink, os.link, fifo])
+def test_a_partial_that_is_not_ours(target: Path, tmp_path: Path, make: Callable[[Path, str], None]) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     part = partial.partial_name(str(target))
-    {"symlink": os.symlink, "hardlink": os.link, "fifo": lambda _, to: os.mkfifo(to)}[kind](victim, part)
+    make(victim, part)
     with pytest.raises((RefusedError, ImageError)):
         sink_for(target, SIZE)
     assert victim.read_bytes() == b"precious"

@@ -1,4 +1,4 @@
-"""The sealed stream from the text of docs/wire-format.md alone: what make.py puts together."""
+"""The sealed stream built by hand, from the text of docs/wire-format.md alone."""
 
 from __future__ import annotations
 
