@@ -44,8 +44,8 @@ _SHARE = (
 )
 _WHERE = (
     "Each bar is the time of figure 6. start: the programs at the near side start and end; connect: those at the "
-    "far side start; disks are moved while the guest runs (live; not with the tools that copy the disk of a stopped "
-    "guest); memory is xl's own live migration; the guest stands still during stopped and handover."
+    "far side start; disks are moved while the guest runs (live; not with the tools that copy the disk of a "
+    "stopped guest); memory is xl's own live migration; the guest stands still during stopped and handover."
 )
 _WHOLE = " The phases of existing are not known."
 _DOWN = (
