@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.images import names_in
+from tests.helpers.images import LOSETUP, names_in
 from tests.helpers.program import Done, Program, Running, processes_with
 from tests.helpers.proxy import Change, Proxy, free_ports
 
@@ -153,7 +153,7 @@ def loop_device() -> Iterator[Callable[[Path], Path]]:
     made: list[str] = []
 
     def attach(path: Path) -> Path:
-        made.append(_call("losetup", "--find", "--show", path))
+        made.append(_call(*LOSETUP, path))
         return Path(made[-1])
 
     yield attach

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.images import LOSETUP
 from xenplugin.geometry import BLOCK, CHUNK, PAGE, block_count
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import LEAF, ZERO_LEAF, ImageDigest, chunk_digest, leaves, text
@@ -178,9 +179,7 @@ def open_elsewhere(path: Path, mode: str) -> Iterator[int]:
 @contextmanager
 def loop_device(backing: Path, *options: str) -> Iterator[Path]:
     """Set up a loop device on `backing`."""
-    done = subprocess.run(
-        ["losetup", "--find", "--show", *options, str(backing)], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([*LOSETUP, *options, str(backing)], check=True, capture_output=True, text=True)
     device = Path(done.stdout.strip())
     try:
         yield device

@@ -7,6 +7,9 @@ import random
 from pathlib import Path
 
 MIB = 1 << 20
+#: Sets up a loop device. One at a time: of two that pick the same free one, the second has it open for a moment
+#: after the first has it, and a device that another process has open is refused.
+LOSETUP = ["flock", "/dev/loop-control", "losetup", "--find", "--show"]
 
 
 def noise(seed: int, count: int) -> bytes:

@@ -6,6 +6,7 @@ the processes of one test can be told from all others, and none may be left when
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -159,6 +160,15 @@ class Running:
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop it while the block runs, so that what the block does comes before its end on any machine."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
 
     def end(self, within: float = NEVER) -> Done:
         """Wait for its end and check what holds for every end."""

@@ -6,6 +6,7 @@ It listens on 127.0.0.2 on each port that the far side may choose, and connects 
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 import threading
@@ -16,12 +17,17 @@ from tests.helpers.program import wait_until
 NEAR, FAR = "127.0.0.2", "127.0.0.1"
 #: change(connection number from 0, forward, place of the piece in its direction, piece) -> piece
 Change = Callable[[int, bool, int, bytes], bytes]
+#: The processes that share a test run (pytest-xdist), and the number of this one from 0.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_EACH = 17_000 // _WORKERS
 
 
 def free_ports(count: int = 4) -> range:
-    """Ports that nobody listens on, below those that the kernel gives away."""
+    """Return ports that nobody listens on, below those that the kernel gives away. No other process of this test
+    run gets one of them."""
     while True:
-        first = random.randrange(15000, 32000)
+        first = 15_000 + _WORKER * _EACH + random.randrange(_EACH - count)
         with contextlib.ExitStack() as stack:
             try:
                 for port in range(first, first + count):

@@ -88,7 +88,8 @@ def test_target_through_a_symbolic_link(sides: Sides, image: Path) -> None:
 def test_two_copies_to_one_target(sides: Sides, image: Path) -> None:
     first = sides.start(image, *HELD)
     first.await_sent(MIB)
-    done = sides.copy(image, code=15)
+    with first.stopped():
+        done = sides.copy(image, code=15)
     assert "another copy" in done.error
     assert first.end().code == 0
     assert content(sides.target) == content(image)
@@ -101,7 +102,8 @@ def test_a_target_that_comes_into_use_meanwhile(sides: Sides, image: Path) -> No
     sides.target.write_bytes(b"old content")
     running = sides.start(image, *HELD)
     running.await_sent(MIB)
-    sides.target.write_bytes(b"new work")
+    with running.stopped():
+        sides.target.write_bytes(b"new work")
     done = running.end()
     assert done.code == 15 and "changed or replaced" in done.error
     assert content(sides.target) == b"new work"
@@ -111,9 +113,10 @@ def test_a_target_that_comes_into_use_meanwhile(sides: Sides, image: Path) -> No
 def test_a_target_that_appears_meanwhile(sides: Sides, image: Path) -> None:
     running = sides.start(image, *HELD)
     running.await_sent(MIB)
-    sides.target.write_bytes(b"new work")
+    with running.stopped():
+        sides.target.write_bytes(b"new work")
     done = running.end()
-    assert done.code == 15 and "created by somebody else" in done.error
+    assert done.code == 15 and "created by another program" in done.error
     assert content(sides.target) == b"new work"
 
 
@@ -276,7 +279,8 @@ def test_a_source_that_shrinks(sides: Sides, long_image: Path) -> None:
     sides.target.write_bytes(b"old content")
     running = sides.start(long_image, "--rate", "20mbit", "--streams", "1")
     running.await_sent(MIB)
-    os.truncate(long_image, 55 * MIB)
+    with running.stopped():
+        os.truncate(long_image, 55 * MIB)
     done = running.end()
     assert done.code == 13 and "shorter" in done.error and done.hint
     assert content(sides.target) == b"old content"
@@ -287,7 +291,7 @@ def test_a_source_that_changes(sides: Sides, image: Path) -> None:
     sides.target.write_bytes(b"old content")
     running = sides.start(image, *HELD)
     running.await_sent(MIB)
-    with open(image, "r+b") as file:
+    with running.stopped(), open(image, "r+b") as file:
         file.write(b"written to meanwhile")
     done = running.end()
     assert done.code == 13 and "changed while it was copied" in done.error and done.hint
@@ -299,7 +303,8 @@ def test_a_source_that_changes(sides: Sides, image: Path) -> None:
 def test_a_source_that_grows(sides: Sides, image: Path) -> None:
     running = sides.start(image, *HELD)
     running.await_sent(MIB)
-    os.truncate(image, 9 * MIB)
+    with running.stopped():
+        os.truncate(image, 9 * MIB)
     done = running.end()
     assert done.code == 13
     assert not sides.target.exists()

@@ -18,6 +18,7 @@ from random import Random
 
 import pytest
 
+from tests.helpers.images import LOSETUP
 from xenplugin.geometry import CHUNK
 from xenplugin.image.source.changes import Unwatched
 from xenplugin.xen import dirty_tracking, tracefs
@@ -57,7 +58,7 @@ def served(tmp_path: Path, mounted_tracefs: None) -> Iterator[Callable[..., Disk
         path = tmp_path / "disk.img"
         path.touch()
         os.truncate(path, 48 << 20)
-        made.append(run("losetup", "--find", "--show", "--offset", str(offset), path))
+        made.append(run(*LOSETUP, "--offset", str(offset), path))
         return Disk("xvda", str(path), True, "vbd", "phy", physical=number(made[-1]))
 
     yield make

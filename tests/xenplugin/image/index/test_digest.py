@@ -128,5 +128,5 @@ def test_a_sparse_pib_is_cheap() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 << 20  # of which 100 groups that had data: 32 KiB each
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 100  # chunk by chunk it would be days
     assert CHUNKS_PER_GROUP == 1024
