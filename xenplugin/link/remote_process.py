@@ -112,11 +112,9 @@ class RemoteProcess:
     def __init__(self, command: list[str], name: str, on_stderr: Callable[[str], None]) -> None:
         self._name = name
         self._last: deque[str] = deque(maxlen=20)
-        self._noise = b""
         self._rest = b""
-        own_group = (
-            command[0] == sys.executable
-        )  # ctrl-C must reach ssh (it may ask for a password), not a child of ours
+        # ctrl-C must reach ssh, which may ask for a password, but not a child of this program's own.
+        own_group = command[0] == sys.executable
         try:
             self._process = subprocess.Popen(
                 command,
@@ -155,7 +153,7 @@ class RemoteProcess:
             if not piece:
                 raise self._never_ready(seen)
             seen += piece
-        self._noise, line, self._rest = seen[:start], seen[start:stop], seen[stop + 1 :]
+        line, self._rest = seen[start:stop], seen[stop + 1 :]
         self._parse(line[len(MARK) :])
 
     def _parse(self, line: bytes) -> None:

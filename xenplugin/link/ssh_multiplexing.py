@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from xenplugin.errors import Interrupted, XenpluginError
+from xenplugin.errors import Interrupted, PeerError, XenpluginError
 from xenplugin.link.remote_process import RemoteProcess, ssh_settings
 
 #: Most bytes of the socket's path: the limit of 108 (unix(7)) less what ssh appends while it creates the socket.
@@ -66,6 +66,8 @@ class PrestartedRemote:
             self._process.await_ready(timeout)
         except XenpluginError as exc:
             self._failure = exc
+        except Exception as exc:  # a bug must end the session; a process that is not ready must not be used
+            self._failure = PeerError(f"internal error while starting {name}: {exc!r}")
 
     def take(self) -> RemoteProcess:
         """Wait until it is ready and return it; the caller ends it. Raises what RemoteProcess raises, Interrupted

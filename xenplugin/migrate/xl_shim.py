@@ -8,12 +8,14 @@ left to the real xl after all.
 
 from __future__ import annotations
 
+import fcntl
 import getopt
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +111,8 @@ def enable(notify: Callable[[str], None], shim: Path = SHIM) -> None:
     script = _SCRIPT.format(mark=xl.SHIM_MARK.decode(), xl=shlex.quote(xl.find()), program=shlex.quote(_program()))
     _refuse_foreign(shim)
     try:
-        write_atomically(shim, script.encode(), mode=0o755, replace=installed(shim))
+        with _locked(shim.parent):
+            write_atomically(shim, script.encode(), mode=0o755, replace=installed(shim))
     except OSError as exc:
         raise RefusedError(f"cannot make {shim}: {exc.strerror}", hint="run this as root") from None
     if shutil.which("xl") != str(shim):
@@ -127,6 +130,17 @@ def disable(notify: Callable[[str], None], shim: Path = SHIM) -> None:
         raise RefusedError(f"cannot remove {shim}: {exc.strerror}", hint="run this as root") from None
     notify("a shell that has run xl before may still use the old path: run hash -r in it")
     _publish(notify, lambda store: store.remove(ENABLED))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time write the shim: write_atomically relies on it. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _publish(notify: Callable[[str], None], change: Callable[[Store], None]) -> None:

@@ -6,6 +6,7 @@ import os
 import shlex
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,27 @@ def test_the_shim_can_be_made_again_and_taken_away(host: Host) -> None:
         xl_shim.disable(host.said.append, host.shim)
         assert not host.shim.exists() and not xl_shim.installed(host.shim)
     assert host.run("migrate", "g1", "hostb")[1] == "xl|migrate|g1|hostb|"
+
+
+def test_two_that_enable_at_once_leave_a_complete_shim(host: Host) -> None:
+    host.enable()
+    complete, seen, failed = host.shim.read_bytes(), set(), []
+
+    def work() -> None:
+        try:
+            for _ in range(100):
+                host.enable()
+                seen.add((host.shim.read_bytes(), stat.S_IMODE(host.shim.stat().st_mode)))
+        except (OSError, RefusedError) as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == [] and seen == {(complete, 0o755)}
+    assert os.listdir(host.first) == ["xl"]
 
 
 def test_a_file_that_is_not_ours_stays(host: Host) -> None:

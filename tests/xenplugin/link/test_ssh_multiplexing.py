@@ -1,0 +1,41 @@
+"""A remote process that is started early: what became of it is seen when it is taken."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from xenplugin.errors import Interrupted, PeerError
+from xenplugin.link.remote_process import RemoteProcess
+from xenplugin.link.ssh_multiplexing import PrestartedRemote
+
+SLEEPER = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+
+
+def ignore(text: str) -> None:
+    """Take a line of the remote process's standard error."""
+
+
+def test_an_unforeseen_error_while_it_starts_is_raised_and_the_process_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[RemoteProcess] = []
+
+    def failing(self: RemoteProcess, timeout: float) -> None:
+        started.append(self)
+        raise ValueError("filedescriptor out of range in select()")
+
+    monkeypatch.setattr(RemoteProcess, "await_ready", failing)
+    remote = PrestartedRemote(SLEEPER, "hostb", ignore, 10)
+    with pytest.raises(PeerError, match=r"internal error while starting hostb: ValueError\(.*select"):
+        remote.take()
+    assert started[0]._process.poll() is not None
+
+
+def test_one_that_was_closed_is_not_given_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RemoteProcess, "await_ready", lambda self, timeout: None)
+    remote = PrestartedRemote(SLEEPER, "hostb", ignore, 10)
+    remote.close()
+    with pytest.raises(Interrupted):
+        remote.take()
