@@ -91,7 +91,7 @@ def far(world: str, both: socket.socket, errors: socket.socket, command: str) ->
 
     def backward() -> None:
         pump(world, stdout.fileno(), both.fileno())
-        stdout.close()  # whoever still writes to a client that is gone gets to know
+        stdout.close()  # a process that still writes to a client that has ended gets an error
         try:
             both.shutdown(socket.SHUT_WR)
         except OSError:

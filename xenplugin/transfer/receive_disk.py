@@ -29,7 +29,7 @@ from xenplugin.wire.frames import Ack, Chunk, Done, End, Error, Frame, Zeros
 
 #: Seconds to the first checkpoint, doubled for each further one up to the last figure.
 _CHECKPOINT_FIRST, _CHECKPOINT_EVERY = 2.0, 10.0
-#: Seconds after which the kernel is told to write what came, so that no checkpoint has much to wait for.
+#: Seconds between requests to the kernel to write back, so that no checkpoint has much to wait for.
 _WRITE_EVERY = 0.25
 _ACK_EVERY = 4
 

@@ -1,4 +1,4 @@
-"""Whoever of the two sides is ended, and whenever: the target is never half, and the same command goes on."""
+"""Either side is killed at any moment: the target is never half-written, and the same command completes it."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_ctrl_c_on_a_terminal_reaches_both(sides: Sides, image: Path) -> None:
 
 @pytest.mark.slow
 def test_a_far_side_on_this_machine_is_interrupted_too(sides: Sides, image: Path, tmp_path: Path) -> None:
-    """Without a HOST: the child is in a group of its own, and is told by the source."""
+    """Without a HOST the child is in a process group of its own; the source reports the interruption to it."""
     program = sides.program
     sides.words(image)  # writes the configuration
     words = ("copy", "--config", "near.toml", "--log-json", image, sides.target)

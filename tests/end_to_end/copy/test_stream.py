@@ -215,7 +215,7 @@ def test_what_the_far_side_refuses_comes_back(ends: Ends) -> None:
         for _ in range(200):
             pipe.write(os.urandom(MIB))
         pipe.end()
-    wait_until(lambda: ends.failures, "its word to whoever asked for it")
+    wait_until(lambda: ends.failures, "the report of its failure")
     assert [type(error) for error in ends.failures] == [RefusedError]
 
 

@@ -137,7 +137,7 @@ def test_a_process_of_ours_is_asked_to_end(world: World, phase: str, who: str, n
 @pytest.mark.matrix
 @pytest.mark.parametrize("phase", PHASES)
 def test_the_link_is_cut(world: World, phase: str) -> None:
-    """Nothing passes any more, and nobody is told: both sides have to give up by themselves."""
+    """Nothing passes any more, and neither side is notified: both have to give up by themselves."""
     world.through_proxy()
     running = begun(world, phase)
     world.cut()

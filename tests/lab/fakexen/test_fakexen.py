@@ -99,7 +99,9 @@ def test_what_cannot_be_recorded_is_said(tmp_path: Path) -> None:
         recorded_memory.obtain(tmp_path, 4 << 30, "idle", lambda text: None)
     kept = tmp_path / "recorded-4096m-idle.pages"
     kept.touch()
-    assert recorded_memory.obtain(tmp_path, 4 << 30, "idle", lambda text: None) == kept  # whoever has it uses it
+    assert (
+        recorded_memory.obtain(tmp_path, 4 << 30, "idle", lambda text: None) == kept
+    )  # an existing recording is used
 
 
 def test_its_messages_are_xls() -> None:

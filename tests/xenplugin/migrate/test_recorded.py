@@ -72,7 +72,7 @@ def test_a_configuration_with_another_path() -> None:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """xenstore as it was with that guest, as far as it was recorded."""
+    """xenstore with that guest, the recorded part of it."""
     monkeypatch.setenv("XENSTORED_PATH", str(tmp_path / "socket"))
     lines = (DATA / "g1.xenstore").read_text().splitlines()
     nodes = {path: value.strip('"') for path, value in (line.split(" = ", 1) for line in lines)}

@@ -1,4 +1,4 @@
-"""The ownership records on disk: whole at each instant, strict when read, held against whoever comes late."""
+"""The ownership records on disk: whole at each instant, read strictly, and kept from a process that comes late."""
 
 from __future__ import annotations
 

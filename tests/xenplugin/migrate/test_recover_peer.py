@@ -39,7 +39,7 @@ def test_the_peer_is_down(pair: HostPair, source: OwnershipState, code: int) -> 
         assert any("--assume-peer-lost" in line for line in pair.near.said)
     else:
         assert pair.near.rows == ([] if source is OwnershipState.GIVEN else ["7 g1 -b----"])
-        assert pair.near.state(S) is OwnershipState.REMOVED  # the peer is told by a later recover
+        assert pair.near.state(S) is OwnershipState.REMOVED  # a later recover notifies the peer
         pair.reachable = True
         assert pair.near.recover() == 0
         assert pair.near.state(S) is None

@@ -1,4 +1,4 @@
-"""What the adaptive is told of the link, and when."""
+"""What is reported to the adaptive level about the link, and when."""
 
 from __future__ import annotations
 

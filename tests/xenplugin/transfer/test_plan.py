@@ -126,7 +126,7 @@ def test_a_source_that_cannot_be_read_leaves_the_plan_uncovered() -> None:
     plan = Plan(runs())
     assert plan.take() == 0
     plan.finished()
-    for _ in range(2):  # whoever asks is told, not only the first
+    for _ in range(2):  # every caller gets the error, not only the first
         with pytest.raises(ImageError):
             plan.take(wait=False)
     assert not plan.wait_covered(0)

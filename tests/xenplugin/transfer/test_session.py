@@ -1,4 +1,4 @@
-"""What both ends of a session share: the first failure decides, waiters raise it, the peer is told once."""
+"""What both ends of a session share: the first failure decides, waiters raise it, and the peer gets it once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What systemd's journal is told, byte by byte, and that it never stands in the way."""
+"""What is sent to systemd's journal, byte by byte, and that a failing journal never stops the work."""
 
 from __future__ import annotations
 
