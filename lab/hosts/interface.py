@@ -33,7 +33,6 @@ class Abilities:
 
     xen: bool
     esp: str
-    native_speed: bool
 
 
 class Node(ABC):

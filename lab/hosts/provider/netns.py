@@ -118,7 +118,7 @@ class Namespace(Node):
 class NetnsProvider(Provider):
     """Two namespaces on this machine."""
 
-    abilities = Abilities(xen=False, esp="tunnel", native_speed=True)
+    abilities = Abilities(xen=False, esp="tunnel")
 
     @classmethod
     def missing(cls, spec: Spec) -> list[str]:

@@ -50,7 +50,7 @@ _PROGRAMS = {QEMU: "qemu-system-x86", "qemu-img": "qemu-utils", "ssh": "openssh-
 class QemuProvider(Provider):
     """Three virtual machines on this one."""
 
-    abilities = Abilities(xen=True, esp="transport", native_speed=False)
+    abilities = Abilities(xen=True, esp="transport")
 
     @classmethod
     def missing(cls, spec: Spec) -> list[str]:

@@ -49,7 +49,7 @@ _CLOCK = 1000  # Hz: FreeBSD's clock rate for delays that are accurate to 1 ms
 class VagrantProvider(Provider):
     """Three virtual machines made by Vagrant."""
 
-    abilities = Abilities(xen=True, esp="transport", native_speed=False)
+    abilities = Abilities(xen=True, esp="transport")
 
     def __init__(self, spec: Spec, folder: Path, say: Say) -> None:
         super().__init__(spec, folder, say)

@@ -66,7 +66,7 @@ def test_one_at_a_time_and_a_dead_one_holds_nothing() -> None:
 class Fake(Provider):
     """A provider that records its calls; `RUNS` are its running machines."""
 
-    abilities = Abilities(xen=False, esp="tunnel", native_speed=True)
+    abilities = Abilities(xen=False, esp="tunnel")
     SAID: ClassVar[list[tuple[str, str]]] = []
 
     def __getattribute__(self, name: str) -> Any:

@@ -54,7 +54,7 @@ class Here(Node):
 class Lab:
     """A provider with one host."""
 
-    abilities = Abilities(xen=False, esp="tunnel", native_speed=True)
+    abilities = Abilities(xen=False, esp="tunnel")
 
     def nodes(self) -> dict[str, Node]:
         return {"host-a": Here()}
