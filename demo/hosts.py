@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from demo.image import Image
 from demo.process import allocated, children_of, reap_orphans, wait_for_children_of
@@ -34,7 +34,7 @@ class Bar(Protocol):
 class Screen(Protocol):
     """What shows the progress."""
 
-    def bar(self, name: str, total: int) -> Any:
+    def bar(self, name: str, total: int) -> AbstractContextManager[Bar]:
         """Return a context manager that yields a Bar."""
 
 

@@ -28,8 +28,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Abilities:
-    """What labs of a provider offer: Xen, the kind of ESP ("transport": by the kernel; "tunnel": in user space),
-    and whether they run at this machine's native speed."""
+    """What labs of a provider offer: Xen, and the kind of ESP ("transport": by the kernel; "tunnel": in user
+    space)."""
 
     xen: bool
     esp: str
