@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from xenplugin.errors import ConfigError, Interrupted, PeerError, RefusedError, 
 from xenplugin.image.safety import shared_storage
 from xenplugin.image.source.changes import Unwatched
 from xenplugin.image.source.raw import open_source
+from xenplugin.link.ssh_multiplexing import PrestartedRemote
+from xenplugin.transfer import send_disk
 from xenplugin.transfer.send_disk import RemotePath
 from xenplugin.transfer.send_live_disk import LiveDiskSender
 from xenplugin.transfer.source_session import start_remote
@@ -53,11 +56,27 @@ def test_an_unknown_congestion_control_starts_no_ssh(tmp_path: Path) -> None:
     assert not (tmp_path / "asked").exists()
 
 
-def test_a_sender_that_was_closed_before_starts_no_ssh(tmp_path: Path) -> None:
+def test_a_sender_that_was_closed_before_starts_no_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(send_disk, "start_remote", lambda *given: started.append(given))
     sending = sender(tmp_path)
     sending.close(Interrupted("interrupted"))
-    assert isinstance(failure(sending), XenpluginError)
-    assert not (tmp_path / "asked").exists()
+    assert isinstance(failure(sending), Interrupted) and started == []
+
+
+def test_a_sender_that_is_closed_while_ssh_starts_does_not_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sending = sender(tmp_path)
+
+    def start(*_: object) -> PrestartedRemote:
+        sending.close(Interrupted("interrupted"))  # as by another thread, just now
+        return PrestartedRemote(["sleep", "600"], "hostb", lambda line: None, 600)
+
+    monkeypatch.setattr(send_disk, "start_remote", start)
+    began = time.monotonic()
+    assert failure(sending)
+    assert time.monotonic() - began < 300
 
 
 def test_what_a_local_process_writes_is_a_notice(tmp_path: Path) -> None:
