@@ -114,6 +114,7 @@ class RemoteProcess:
         self._name = name
         self._last: deque[str] = deque(maxlen=20)
         self._rest = b""
+        self._ssh = command[2].removeprefix("exec ").split(" ")[0] if command[:2] == ["sh", "-c"] else command[0]
         # ctrl-C must reach ssh, which may ask for a password, but not a child of this program's own.
         self._local = command[0] == sys.executable
         try:
@@ -190,7 +191,7 @@ class RemoteProcess:
                 )
             return LinkError(f"cannot reach {self._name}{tail}", hint=f"to see why, {by_hand}")
         hint = None
-        if code in (126, 127) and "exec: " in output:  # of the shell on this host, which found no SSHCMD
+        if code in (126, 127) and f"exec: {self._ssh}: " in output:  # of the shell on this host
             hint = "install that program on this host, or give another command with -s"
         elif code in (126, 127):
             hint = "install xenplugin there, or give its path with --remote-program"

@@ -122,7 +122,7 @@ def test_an_introduction_that_makes_no_sense(start: Start, fields: str) -> None:
 
 @pytest.mark.parametrize("code", [126, 127])
 def test_a_program_that_is_not_there_gets_a_hint(start: Start, code: int) -> None:
-    error = refused(start, f"echo 'sh: 1: xenplugin: not found' >&2; exit {code}")
+    error = refused(start, f"echo 'sh: 1: exec: xenplugin: not found' >&2; exit {code}")
     assert isinstance(error, PeerError) and error.hint and "--remote-program" in error.hint
     assert "not found" in error.message and str(code) in error.message
 
