@@ -128,7 +128,7 @@ def test_interrupted_before_the_far_side_is_ready(sides: Sides, image: Path) -> 
 
 
 @pytest.mark.slow
-def test_ctrl_c_on_a_terminal_reaches_both(sides: Sides, image: Path) -> None:
+def test_ctrl_c_on_a_terminal_ends_the_copy_and_ssh(sides: Sides, image: Path) -> None:
     """ctrl-C goes to the whole foreground group, and thus to the stand-in for ssh too."""
     running = sides.start(image, *HELD, start_new_session=True)
     await_arrival(sides, running)

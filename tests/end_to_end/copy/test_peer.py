@@ -112,6 +112,6 @@ def test_a_job_of_another_version_is_refused(sides: Sides) -> None:
         assert done.out.startswith("XENPLUGIN-RECEIVE 1 ") and len(done.out.splitlines()) == 1
 
 
-def test_a_source_that_goes_at_once(sides: Sides) -> None:
+def test_a_source_that_ends_at_once(sides: Sides) -> None:
     done = sides.program.run("receive", code=14)
     assert "went away" in done.error
