@@ -140,10 +140,16 @@ def settings(router: Router) -> dict[str, int]:
     return {"net.inet.ip.fw.one_pass": 1, forwarding: 1}
 
 
+def firewall_switch(router: Router) -> str:
+    """Return the sysctl without which no packet passes the firewall."""
+    return "net.inet6.ip6.fw.enable" if router.version == 6 else "net.inet.ip.fw.enable"
+
+
 def most_packets(profile: Profile) -> int:
     """Return how many full packets the link holds when both delays and both queues are full; 0 without a rate.
 
-    FreeBSD keeps each in an mbuf cluster (kern.ipc.nmbclusters). Raises ProfileError.
+    FreeBSD keeps each in an mbuf cluster, of which kern.ipc.nmbclusters is the number; dummynet(4) asks for as many
+    as delays and queues of all pipes hold. Raises ProfileError.
     """
     if profile.rate_bits is None:
         return 0

@@ -23,7 +23,8 @@ PROGRAM = r"""
 function differs(what, shown, wanted) {
     found = found (found == "" ? "" : ", ") what " is " shown " instead of " wanted
 }
-$1 ~ /^[0-9]+:$/ && $1 + 0 == number + 0 {
+{ label = $1; sub(/^0+/, "", label) }
+label == number ":" {
     seen = 1
     time = $3
     wanted = bandwidth + 0 ? bandwidth " bit/s" : "unlimited"
@@ -49,7 +50,7 @@ seen && !full && $1 ~ /^q[0-9]+$/ {
 }
 END {
     if (!seen || !full) found = "it is missing"
-    print found == "" ? "same" : found
+    print (found == "" ? "same" : found)
 }
 """
 

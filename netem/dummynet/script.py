@@ -31,6 +31,7 @@ from collections.abc import Iterable, Sequence
 from netem.dummynet import readback
 from netem.dummynet.pipes import (
     OLD_LARGEST_RATE,
+    firewall_switch,
     limits,
     most_packets,
     notes,
@@ -141,6 +142,8 @@ newer() {
 }
 free() {
     kldstat -q -m ipfw || return 0
+    [ "$(sysctl -n "$4")" = 1 ] || fail "ipfw is switched off ($4), so no packet would reach the link" \
+        "sysctl $4=1, once its rules let your session in"
     ! rules | grep -q "^[0-9]* set $1 " ||
         fail "rule set $1 of ipfw has rules that are not netem's" "ipfw -S list shows them"
     for each in $2; do
@@ -162,7 +165,7 @@ begin() {
     echo "process $$ $(ps -o comm= -p $$)" > "$state"
     set +C
     trap 'code=$?; trap - EXIT; [ $code = 0 ] || undo; exit $code' EXIT
-    trap 'exit 1' HUP INT PIPE TERM
+    trap 'fail "a signal ended the session"' HUP INT PIPE TERM
 }
 module() {
     kldstat -q -m "$1" || { note "module $1"; kldload "$1"; }
@@ -188,6 +191,10 @@ limit() {
 }
 same() {
     [ "$2" = same ] || fail "FreeBSD did not make pipe $1 as requested: $2"
+}
+enabled() {
+    ! ipfw -S list | grep -q "^# DISABLED [0-9]* set $1 " ||
+        fail "rule set $1 of ipfw is disabled, so no packet would reach the link" "ipfw set enable $1"
 }"""
 
 
@@ -203,7 +210,8 @@ def apply_script(router: Router, profile: Profile, state: str = STATE) -> str:
         checks.append(f"clusters {most_packets(profile)}")
         if profile.rate_bits > OLD_LARGEST_RATE:
             checks.append("newer")
-    checks.append(f"free {SET} {shlex.quote(_joined(router.rules))} {shlex.quote(_joined(router.pipes))}")
+    numbers = [_joined(router.rules), _joined(router.pipes)]
+    checks.append(shlex.join(["free", str(SET), *numbers, firewall_switch(router)]))
     changes = ["begin", f"note set {SET}", *(f"note pipe {number}" for number in router.pipes)]
     changes += ["firewall", "module dummynet"]
     changes += [f"limit {name} {value}" for name, value in limits(profile).items()]
@@ -211,7 +219,7 @@ def apply_script(router: Router, profile: Profile, state: str = STATE) -> str:
     changes += [shlex.join(pipe.config()) for pipe in both]
     changes += [f'same {pipe.number} "$({readback.command(pipe)})"' for pipe in both]
     changes += [shlex.join(command) for command in rule_commands(router)]
-    changes.append("note complete")
+    changes += [f"enabled {SET}", "note complete"]
     functions = (
         _APPLY.replace("OLD_LARGEST_RATE", str(OLD_LARGEST_RATE))
         .replace("ALLOW_RULE", str(ALLOW_RULE))

@@ -18,6 +18,9 @@ from netem.remote_command import CommandResult
 
 from . import oracle
 
+#: FreeBSD's awk is the one that Debian calls original-awk.
+AWKS = [name for name in ("awk", "original-awk") if shutil.which(name)]
+
 _SYSCTLS = {
     "kern.hz": "1000",
     "kern.ipc.nmbclusters": "65000",
@@ -25,7 +28,7 @@ _SYSCTLS = {
     "net.inet6.ip6.forwarding": "0",
 }
 _OF_MODULE = {
-    "ipfw": {"net.inet.ip.fw.one_pass": "0"},
+    "ipfw": {"net.inet.ip.fw.one_pass": "0", "net.inet.ip.fw.enable": "1", "net.inet6.ip6.fw.enable": "1"},
     "dummynet": {"net.inet.ip.dummynet.pipe_byte_limit": "1048576", "net.inet.ip.dummynet.pipe_slot_limit": "100"},
 }
 
@@ -87,7 +90,8 @@ esac""",
     "ipfw": """[ "$1" != -q ] || shift
 loaded ipfw || fail 69 "ipfw: setsockopt(IP_FW_XADD): Protocol not available"
 case $* in
-"-S list") sort rules ;;
+"-S list") if [ -e disabled ]; then sort rules | sed "s/^[0-9]* set $(cat disabled) /# DISABLED &/"
+    else sort rules; fi ;;
 "delete set "*) changes
     grep -q " set $3 " rules || fail 69 "ipfw: no rules in set $3"
     sed -i "/ set $3 /d" rules ;;
@@ -140,6 +144,7 @@ class SimulatedFreeBSD:
             file = base / "bin" / name
             file.write_text("#!/bin/sh" + _COMMON + body + "\n")
             file.chmod(0o755)
+        (base / "bin/awk").symlink_to(str(shutil.which(AWKS[-1])))
         for each in oracle.cases():
             for command in each.commands[:2]:
                 if each.code:
@@ -149,7 +154,7 @@ class SimulatedFreeBSD:
 
     def copy(self, base: Path) -> SimulatedFreeBSD:
         """Return another router in the same state."""
-        shutil.copytree(self.base, base)
+        shutil.copytree(self.base, base, symlinks=True)
         other = copy(self)
         other.base, other.state = base, base / self.state.name
         return other
