@@ -39,5 +39,8 @@ class Dummynet:
         reasons = [line.removeprefix(ERROR) for line in lines if not line.startswith(HINT)]
         reason = "; ".join(text.strip() for text in reasons if text.strip()) or done.error_text
         if done.code == _SSH_FAILED:
-            hints = ["if the session was lost, undo what it did: netem dummynet undo"]
+            raise BackendError(
+                f"the session with the router failed: {reason}",
+                hint="if it was lost half-way, undo what it did: netem dummynet undo",
+            )
         raise BackendError(f"the router refused: {reason}", hint=hints[0] if hints else None)

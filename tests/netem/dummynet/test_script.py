@@ -165,9 +165,9 @@ def test_a_lost_session_says_what_to_do() -> None:
     def lost(words: object, stdin: str) -> CommandResult:
         return CommandResult(255, "", "Connection to router closed by remote host.\n")
 
-    with pytest.raises(BackendError, match="Connection to router closed") as caught:
+    with pytest.raises(BackendError, match="session with the router failed: Connection to router closed") as caught:
         Dummynet(lost).apply(ROUTER, CASE.profile)
-    assert caught.value.hint == "if the session was lost, undo what it did: netem dummynet undo"
+    assert caught.value.hint == "if it was lost half-way, undo what it did: netem dummynet undo"
 
 
 def test_a_far_command_gets_one_quoted_line() -> None:
