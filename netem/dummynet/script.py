@@ -240,8 +240,9 @@ def undo_script(state: str = STATE, *, missing_ok: bool = False) -> str:
 
 
 def _script(heading: Iterable[str], state: str, functions: Iterable[str], steps: Sequence[str]) -> str:
-    """Return a script whose steps are in a function: the shell has read all of it before the first step runs."""
-    main = "\n".join(["main() {", *(f"    {step}" for step in steps), "}", "main"])
+    """Return a script whose steps are in a function: the shell has read all of it before the first step runs, and
+    no command has it as input."""
+    main = "\n".join(["main() {", *(f"    {step}" for step in steps), "}", "main </dev/null"])
     parts = ["#!/bin/sh", *heading, "set -e", f"state={shlex.quote(state)}{_COMMON}", *functions, main]
     return "\n".join(parts) + "\n"
 

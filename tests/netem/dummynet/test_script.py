@@ -131,7 +131,7 @@ def test_the_whole_script_is_read_before_it_runs() -> None:
             "state=/var/run/netem-dummynet",
             "PATH=$PATH:/sbin:/usr/sbin LC_ALL=C",
             "export PATH LC_ALL",
-            "main",
+            "main </dev/null",
         ]
 
 
