@@ -24,6 +24,7 @@ from xenplugin.link.tcp import MAX_STREAMS
 
 CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
 MODES = ("live", "static", "full")
+LONG_DOWNTIME = ("give-up", "go-on")
 _TIME_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600}
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _LEAST_RATE = 1000  # bytes/s
@@ -147,6 +148,12 @@ def parse_mode(text: str) -> str:
     return text
 
 
+def _parse_long_downtime(text: str) -> str:
+    if text not in LONG_DOWNTIME:
+        raise ValueError(f"it is {' or '.join(LONG_DOWNTIME)}")
+    return text
+
+
 def _parse_paths(value: Any) -> tuple[tuple[str, str], ...]:
     """Return pairs of a path of the source and the path here, the longest first, from a table. Raises
     ValueError."""
@@ -222,6 +229,17 @@ class Config:
     connect_timeout: float = _setting(10.0, 'Time in which a connection must open, like "10s".', _parse_time)
     silence: float = _setting(30.0, 'Silence after which a connection is lost, like "30s".', _parse_silence)
     patience: float = _setting(120.0, 'Time without any connection before giving up, like "2min".', _parse_time)
+    max_downtime: float = _setting(
+        120.0,
+        'Time for which a guest may be suspended in mode live, like "2min"; after it the guest is resumed here.',
+        _parse_time,
+    )
+    long_downtime: str = _setting(
+        "give-up",
+        "What to do if the guest writes so much that it would be suspended for longer than max_downtime: give-up "
+        "(before it is suspended), go-on.",
+        _parse_long_downtime,
+    )
     mode: str = _setting(
         "live",
         "How a guest moves: live (it keeps running), static (it is suspended meanwhile), full (the same, with the "

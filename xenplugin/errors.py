@@ -6,6 +6,7 @@ the other side reported.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 #: The hint of a failure after which the transfer can be resumed.
@@ -74,7 +75,8 @@ class RefusedError(XenpluginError):
 
 
 class OwnershipError(XenpluginError):
-    """It is undecided which host owns the guest; `xenplugin recover` on both hosts settles it."""
+    """It is undecided which host owns the guest, or a record of it is not settled; `xenplugin recover` on both
+    hosts settles it."""
 
     code = 20
 
@@ -105,3 +107,48 @@ def from_code(code: int, text: str) -> XenpluginError:
     """Return the error that the far side reported in an ERROR frame; unknown codes become PeerError."""
     message, _, hint = text.partition("\n")
     return BY_CODE.get(code, PeerError)(message, hint=hint or None, remote=True)
+
+
+#: What this host or process has run out of, by errno, and what to do.
+_SHORTAGES = {
+    errno.EMFILE: ("this process may not open more files", "raise the limit: ulimit -n 1024"),
+    errno.ENFILE: ("this host cannot open more files", "raise the limit: sysctl fs.file-max"),
+    errno.ENOMEM: ("there is not enough memory", "free some memory, or raise the limit: ulimit -v"),
+    errno.ENOSPC: ("there is no space left on a file system", "free some space, also below /tmp and /var"),
+    errno.EDQUOT: ("a disk quota is used up", "raise the quota or free some space"),
+}
+_PROCESSES = (
+    "no more threads or processes can be started",
+    "raise the limit: ulimit -u, a service's TasksMax, or the memory for their stacks",
+)
+
+
+def shortage(error: BaseException) -> XenpluginError | None:
+    """Return the failure that `error`, of the standard library, stands for if something has run out; None for
+    anything else."""
+    found: tuple[str, str] | None = None
+    if isinstance(error, MemoryError):
+        found = _SHORTAGES[errno.ENOMEM]
+    elif isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        found = _PROCESSES
+    elif isinstance(error, OSError):
+        found = _SHORTAGES.get(error.errno or 0)
+    return XenpluginError(found[0], hint=found[1]) if found else None
+
+
+def unexpected(error: BaseException) -> XenpluginError:
+    """Return the failure to report for `error`, which nothing has handled: an expected one as it is, and for a bug
+    its place, in one line."""
+    if isinstance(error, XenpluginError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupted")
+    if (known := shortage(error)) is not None:
+        return known
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "?"
+    if trace is not None:
+        place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+    return XenpluginError(f"internal error at {place}: {error!r}", hint="please report this line")

@@ -44,6 +44,8 @@ GOOD: list[tuple[str, str, Any]] = [
     ("silence", '"1min"', 60.0),
     ("patience", '"24h"', 86400.0),
     ("patience", '"0.5 H"', 1800.0),
+    ("max_downtime", '"30s"', 30.0),
+    ("long_downtime", '"go-on"', "go-on"),
     ("state_dir", '"/srv/state"', Path("/srv/state")),
     ("mode", '"static"', "static"),
     ("paths", "{}", ()),
@@ -102,6 +104,8 @@ BAD: list[tuple[str, str]] = [
     ],
     *[("silence", value) for value in ("0", "30", '""', '"5s"', '"5000ms"')],
     *[("patience", value) for value in ("0", "120", "1e9", '"25h"', '"' + "9" * 400 + 's"')],
+    *[("max_downtime", value) for value in ("0", "60", '"0s"', '"25h"')],
+    *[("long_downtime", value) for value in ('"stop"', '""', "1", "true", "[]")],
     *[("state_dir", value) for value in ("5", "true")],
     *[("mode", value) for value in ('"fast"', '""', "1", "true", "[]")],
     *[

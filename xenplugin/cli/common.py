@@ -18,9 +18,10 @@ import click
 from xenplugin import events
 from xenplugin.cli.malloc_tuning import keep_buffers
 from xenplugin.config import Config, load
-from xenplugin.errors import ConfigError, Interrupted, UsageError, XenpluginError
+from xenplugin.errors import ConfigError, UsageError, unexpected
 from xenplugin.link import tcp
 from xenplugin.results import Result
+from xenplugin.ui import output
 from xenplugin.ui.journald import JournaldUi, Ui, joined
 from xenplugin.ui.jsonl import JsonLines
 
@@ -49,7 +50,8 @@ class Invocation:
             from xenplugin.ui.text import TextUi
 
             shown = TextUi(sys.stderr, progress=progress, quiet=quiet or self.json, verbose=verbose)
-        self.ui: Ui = joined(shown, sys.stderr, JournaldUi())
+        self._journal = JournaldUi()
+        self.ui: Ui = joined(shown, sys.stderr, self._journal)
 
     def __enter__(self) -> Invocation:
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -61,18 +63,31 @@ class Invocation:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        try:
-            with suppress(KeyboardInterrupt):
-                self.ui.close()
-        except Exception as exc:
-            error = exc
+        with suppress(Exception, KeyboardInterrupt):
+            self.ui.close()
         if not isinstance(error, Exception | KeyboardInterrupt):
+            self._report_lost(None)
             return
-        failure = _expected(error)
-        self.ui(events.Failed(failure.code, str(failure), failure.hint))
-        sys.stderr.flush()
+        failure = unexpected(error)
+        with suppress(Exception):  # whatever cannot be shown, the exit code is the failure's
+            self.ui(events.Failed(failure.code, str(failure), failure.hint))
+            self._report_lost(f"xenplugin: error: {failure}")
         # Threads that wait for the network or a disk must not delay the end.
         os._exit(failure.code)
+
+    def _report_lost(self, failure: str | None) -> None:
+        """Report, over what is left, that standard output or standard error could not be written. `failure` is the
+        line that standard error should have had last."""
+        for stream, name in ((sys.stdout, "standard output"), (sys.stderr, "standard error")):
+            why = output.lost(stream)
+            if why is None:
+                continue
+            text = f"{name} could not be written ({why}); this changed nothing else"
+            if stream is sys.stdout and self.ui is not self._journal:
+                self.ui(events.Notice(text))
+            elif stream is sys.stderr and not self.json:  # which promises one object and no more
+                print(failure or f"xenplugin: {text}", flush=True)
+            self._journal(events.Notice(text))
 
     def config(self, *only: str) -> Config:
         """Return the configuration in force: the file's, changed by the options. `only`: the settings that the verb
@@ -138,21 +153,6 @@ def take_standard_streams() -> tuple[int, int]:
     os.dup2(null, 0)
     os.close(null)
     return source, sink
-
-
-def _expected(error: Exception | KeyboardInterrupt) -> XenpluginError:
-    """Return the expected failure that `error` is, or stands for; for a bug its place, in one line."""
-    if isinstance(error, XenpluginError):
-        return error
-    if isinstance(error, KeyboardInterrupt):
-        return Interrupted("interrupted")
-    if isinstance(error, BrokenPipeError):
-        return Interrupted("the reader of the output has ended")
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
-    return XenpluginError(f"internal error at {place}: {error!r}", hint="please report this line")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -12,6 +12,7 @@ import click
 from xenplugin import __version__
 from xenplugin.cli import copying, measuring, moving, receiving, settling
 from xenplugin.errors import UsageError
+from xenplugin.ui import output
 
 
 class HelpfulGroup(click.Group):
@@ -43,6 +44,7 @@ for command in (
 
 def main() -> None:
     """Run the command line. Exit code 2 for one that click refuses; the verbs set all others (cli.common)."""
+    output.guard()
     try:
         sys.exit(cli.main(prog_name="xenplugin", standalone_mode=False))
     except click.ClickException as exc:

@@ -24,7 +24,7 @@ _HINTS = {
     errno.EFBIG: "the file system does not support files of this size",
     errno.EROFS: "the file system or the device is read-only",
 }
-_RENAME_NOREPLACE = 1
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 _AT_FDCWD = -100
 _SYNC_FILE_RANGE_WRITE = 2
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -81,19 +81,34 @@ def write_at(fd: int, parts: list[memoryview], offset: int) -> None:
 
 def rename_new(source: str, target: str) -> None:
     """Rename `source` to `target`; raise FileExistsError if `target` exists. Raises OSError."""
-    try:
-        call = _libc.renameat2
-    except AttributeError:  # a C library older than 2.28
-        code = errno.ENOSYS
-    else:
-        if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) == 0:
-            return
-        code = ctypes.get_errno()
-    if code not in _UNSUPPORTED:
-        raise OSError(code, os.strerror(code), target)
+    if _renameat2(source, target, _RENAME_NOREPLACE):
+        return
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
     os.rename(source, target)
+
+
+def exchange(source: str, target: str) -> bool:
+    """Exchange the names of two files in one step. Where the file system cannot do that, rename `source` to
+    `target` and return False. Raises OSError."""
+    if _renameat2(source, target, _RENAME_EXCHANGE):
+        return True
+    os.rename(source, target)
+    return False
+
+
+def _renameat2(source: str, target: str, flag: int) -> bool:
+    """Rename with `flag`. Returns False if this is not supported here. Raises OSError."""
+    try:
+        call = _libc.renameat2
+    except AttributeError:  # a C library older than 2.28
+        return False
+    if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flag) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _UNSUPPORTED:
+        return False
+    raise OSError(code, os.strerror(code), target)
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o600, replace: bool = True) -> None:

@@ -86,6 +86,7 @@ class PipeEndpoint:
         self._head = head
         self._pacer = pacer
         self._owner = owner
+        self._nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)  # now: the end must not lack a descriptor
 
     def receive_into(self, space: memoryview) -> int:
         if self._head:
@@ -111,6 +112,4 @@ class PipeEndpoint:
     def close(self) -> None:
         # Another thread may be writing. The number of a closed descriptor could be given to another file by then,
         # so the number is kept and now leads to /dev/null.
-        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(null, self._sink, inheritable=False)
-        os.close(null)
+        os.dup2(self._nowhere, self._sink, inheritable=False)

@@ -97,7 +97,11 @@ class Listener:
             if not self._places.acquire(blocking=False):
                 connection.close()
                 continue
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            try:
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            except RuntimeError:  # no more threads
+                connection.close()
+                self._places.release()
 
     def _serve(self, connection: socket.socket) -> None:
         place = [self._places]  # emptied by the first call of `proven`

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from xenplugin.errors import RESUME_HINT, LinkError, PeerError, XenpluginError, from_code
+from xenplugin.errors import RESUME_HINT, LinkError, PeerError, XenpluginError, from_code, unexpected
 from xenplugin.link import tcp
 from xenplugin.link.connection import Connection
 from xenplugin.link.endpoint import SocketEndpoint
@@ -176,6 +176,12 @@ class Pool:
         self._send_again(connection.abandon())
 
     def _run(self, connection: Connection | None) -> None:
+        try:
+            self._keep_driving(connection)
+        except Exception as exc:  # what ends this thread must end the session, not hang it
+            self._fail(unexpected(exc))
+
+    def _keep_driving(self, connection: Connection | None) -> None:
         while not self._closed.is_set():
             if connection is None:
                 connection = self._redial()
@@ -223,8 +229,8 @@ class Pool:
             connection.lost = connection.lost or ConnectionError("nothing was received for too long")
         except OSError as exc:
             connection.lost = connection.lost or exc
-        except XenpluginError as exc:
-            self._fail(exc)
+        except Exception as exc:
+            self._fail(unexpected(exc))
         self.queue.wake()
         if connection.lost is not None:
             connection.endpoint.close()

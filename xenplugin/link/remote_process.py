@@ -128,15 +128,22 @@ class RemoteProcess:
             )
         except OSError as exc:
             raise PeerError(f"cannot start {command[0]}: {exc.strerror}") from None
-        self._stderr = threading.Thread(target=self._relay, args=(on_stderr,), daemon=True)
-        self._stderr.start()
         self.random = b""  #: of the acceptor, from its ready line
+        self._stderr = threading.Thread(target=self._relay, args=(on_stderr,), daemon=True)
+        try:
+            self._stderr.start()
+        except RuntimeError:  # no more threads
+            self._process.kill()
+            self._process.wait()
+            raise
 
     def await_ready(self, timeout: float) -> None:
         """Read up to the end of the ready line. Raises PeerError (xenplugin is missing there, or of another
         version) or LinkError (the host cannot be reached, or there was no ready line for `timeout` seconds)."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self._process.stdout, select.POLLIN)
         seen = b""
         while True:
             start = seen.find(MARK)
@@ -149,7 +156,7 @@ class RemoteProcess:
                     hint="make its shell start-up files quiet for non-interactive logins",
                 )
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
+            if left <= 0 or not poll.poll(1000 * left):
                 raise LinkError(
                     f"{self._name} did not answer within {timeout:.0f} s",
                     hint="`patience` in xenplugin.conf sets this time",

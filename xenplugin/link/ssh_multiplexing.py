@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from xenplugin.errors import Interrupted, PeerError, XenpluginError
+from xenplugin.errors import Interrupted, XenpluginError, unexpected
 from xenplugin.link.remote_process import RemoteProcess, ssh_settings
 
 #: Most bytes of the socket's path: the limit of 108 (unix(7)) less what ssh appends while it creates the socket.
@@ -31,7 +31,10 @@ class SharedLogin:
         settings = ssh_settings(ssh, host)
         if not settings or settings.get("controlpath", "none") != "none":
             return
-        self._folder = tempfile.TemporaryDirectory(prefix="xenplugin-", ignore_cleanup_errors=True)
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="xenplugin-", ignore_cleanup_errors=True)
+        except OSError:  # no temporary folder can be written to: each session logs in by itself
+            return
         path = os.path.join(self._folder.name, "ssh")
         if len(os.fsencode(path)) > _LONGEST:
             self.close()
@@ -64,10 +67,8 @@ class PrestartedRemote:
                     return
                 self._process = RemoteProcess(command, name, on_stderr)
             self._process.await_ready(timeout)
-        except XenpluginError as exc:
-            self._failure = exc
-        except Exception as exc:  # a bug must end the session; a process that is not ready must not be used
-            self._failure = PeerError(f"internal error while starting {name}: {exc!r}")
+        except Exception as exc:  # a process that is not ready must not be used
+            self._failure = unexpected(exc)
 
     def take(self) -> RemoteProcess:
         """Wait until it is ready and return it; the caller ends it. Raises what RemoteProcess raises, Interrupted

@@ -1,8 +1,13 @@
-"""Ends a migration on its source, whatever ended it: settles the record, and informs the far side."""
+"""Ends a migration on its source, whatever ended it: settles the record, and informs the far side.
+
+The exit code must say where the guest is: a record that stays unsettled is an OwnershipError, whatever the reason;
+once the guest has moved, nothing that fails here is an error any more."""
 
 from __future__ import annotations
 
-from xenplugin.errors import XenpluginError
+from typing import Protocol
+
+from xenplugin.errors import OwnershipError, XenpluginError, unexpected
 from xenplugin.migrate import records
 from xenplugin.migrate.local_host import LocalHost, Notify
 from xenplugin.migrate.ownership import OwnershipState
@@ -10,34 +15,68 @@ from xenplugin.migrate.records import Record
 from xenplugin.transfer.send_stream import StreamSender
 
 
+class Closable(Protocol):
+    """Something that is closed at the end."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
 def conclude(
     host: LocalHost, before: Record, pipe: StreamSender, failure: XenpluginError | None, notify: Notify
 ) -> XenpluginError | None:
     """Settle the record, after xl has ended. `failure` is what ended the migration, if anything did. Returns the
-    failure to report: None if the guest has moved all the same. Raises XenpluginError if the record could not be
+    failure to report: None if the guest has moved all the same. Raises OwnershipError if the record could not be
     settled."""
     try:
         settled = host.settle(before)
-    except XenpluginError:
+        given = before.state is OwnershipState.GIVEN
+        if before.state is OwnershipState.HANDING and not any(
+            domain.domid == before.domid for domain in host.xl.domains()
+        ):
+            notify(f"{before.name} has moved, although the far side's report was lost: {failure}")
+            given = True
+    except Exception as exc:
         if failure is not None:  # the error raised here must not hide it
             notify(f"the migration failed: {failure}")
-        raise
-    given = before.state is OwnershipState.GIVEN
-    if before.state is OwnershipState.HANDING and not any(
-        domain.domid == before.domid for domain in host.xl.domains()
-    ):
-        notify(f"{before.name} has moved, although the far side's report was lost: {failure}")
-        given = True
+        raise _unsettled(before, unexpected(exc)) from exc
     if settled is None or settled.state is not OwnershipState.REMOVED:
         return None if given else failure
-    if failure is None:
-        try:
-            pipe.note({"settled": True})
-            pipe.end()
-            records.forget(host.state_dir, settled)
-            return None
-        except XenpluginError as exc:
-            notify(f"the guest has moved, but the far side did not confirm the end: {exc}")
-    if not host.close_down(settled):
-        notify("the far side does not know how the migration ended: `xenplugin recover` informs it later")
+    try:
+        confirmed = failure is None and _confirmed(host, settled, pipe, notify)
+        if not confirmed and not host.close_down(settled):
+            notify("the far side does not know how the migration ended: `xenplugin recover` informs it later")
+    except Exception as exc:  # the guest is where it belongs: what is left to do is done later
+        notify(f"the record of this migration stays until `xenplugin recover`: {unexpected(exc)}")
     return None if given else failure
+
+
+def close_all(notify: Notify, *opened: Closable | None) -> None:
+    """Close what was opened; what fails must not keep the rest of the end from being done."""
+    for one in opened:
+        try:
+            if one is not None:
+                one.close()
+        except Exception as exc:
+            notify(f"at the end of the migration: {unexpected(exc)}")
+
+
+def _confirmed(host: LocalHost, settled: Record, pipe: StreamSender, notify: Notify) -> bool:
+    """Have the far side confirm the end over the session that both still have, and remove the record here."""
+    try:
+        pipe.note({"settled": True})
+        pipe.end()
+    except XenpluginError as exc:
+        notify(f"the guest has moved, but the far side did not confirm the end: {exc}")
+        return False
+    records.forget(host.state_dir, settled)
+    return True
+
+
+def _unsettled(before: Record, error: XenpluginError) -> OwnershipError:
+    if isinstance(error, OwnershipError):
+        return error
+    return OwnershipError(
+        f"the migration of {before.name} is not settled on this host: {error}",
+        hint="run `xenplugin recover` when that is mended" + (f" ({error.hint})" if error.hint else ""),
+    )

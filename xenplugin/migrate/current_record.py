@@ -10,15 +10,18 @@ from xenplugin.errors import PeerError
 from xenplugin.migrate import records
 from xenplugin.migrate.ownership import OwnershipState
 from xenplugin.migrate.records import Record
+from xenplugin.migrate.spare_descriptors import SpareDescriptors
 
 
 class CurrentRecord:
     """`record` is None until `begin`. Changes are on disk when a method returns; each raises what the function of
-    the same name in migrate.records does."""
+    the same name in migrate.records does. The descriptors for a change are reserved: raises RefusedError if there
+    are too few."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         self._lock = threading.Lock()
+        self._descriptors = SpareDescriptors()
         self.record: Record | None = None
 
     @property
@@ -32,13 +35,17 @@ class CurrentRecord:
 
     def note(self, **changes: Any) -> None:
         """Change fields other than the state."""
-        with self._lock:
+        with self._lock, self._descriptors.lent():
             self.record = records.note(self._state_dir, self._begun(), **changes)
 
     def advance(self, state: OwnershipState) -> None:
         """Move the record on to `state`. Raises PeerError before `begin`: xl sent a message too early."""
-        with self._lock:
+        with self._lock, self._descriptors.lent():
             self.record = records.advance(self._state_dir, self._begun(), state)
+
+    def release(self) -> None:
+        """Give back the descriptors: what ends the migration needs them."""
+        self._descriptors.release()
 
     def _begun(self) -> Record:
         if self.record is None:

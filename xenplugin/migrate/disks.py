@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from xenplugin import events
 from xenplugin.config import Config
+from xenplugin.errors import RefusedError
 from xenplugin.image.source.changes import Changes, Unwatched
 from xenplugin.image.source.raw import open_source
 from xenplugin.link.rate import Pacer
@@ -71,15 +72,24 @@ class Disks:
         self._following: Sequence[Future[None] | None] = []
         self._finishing: list[Future[TransferResult]] = []
 
-    def open(self) -> list[bool]:
-        """Open a session for each disk. Returns, for each, whether an empty file was made for it at the far
-        side."""
-        self._all(lambda disk: disk.open())
+    def open(self, uuid: str) -> list[bool]:
+        """Open a session for each disk of the guest `uuid`. Returns, for each, whether an empty file was made for
+        it at the far side."""
+        try:
+            self._all(lambda disk: disk.open())
+        except RefusedError as exc:  # the far side's hint cannot name the guest: it knows only the disk
+            hint = exc.hint and exc.hint.replace("UUID", uuid)
+            raise RefusedError(exc.message, hint=hint, remote=exc.remote) from None
         return [disk.placeholder for disk in self._moving]
 
     def precopy(self) -> None:
         """Send the disks while the guest runs, in rounds, until little is left."""
         self._all(lambda disk: disk.precopy())
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds that what is left of the disks would take after `precopy`; 0.0 if that is not known."""
+        return max((disk.seconds_left for disk in self._moving), default=0.0)
 
     def follow(self) -> None:
         """From now on send what the guest writes, until `finish`."""

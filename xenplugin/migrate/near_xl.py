@@ -21,6 +21,9 @@ class NearXl:
 
     def __init__(self, source: int, sink: int) -> None:
         self._source, self._sink = source, sink
+        self._nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # now: the end must not lack a descriptor
+        self._poll = select.poll()
+        self._poll.register(source, select.POLLIN)
 
     def read(self, check: Callable[[], None], idle: Callable[[], None]) -> Iterator[bytes]:
         """Yield what xl sends, until it closes its end. `check` is called often, to raise what ends the migration;
@@ -28,8 +31,7 @@ class NearXl:
         paused = True
         while True:
             check()
-            ready, _, _ = select.select([self._source], [], [], _TICK if paused else _IDLE)
-            if not ready:
+            if not self._poll.poll(1000 * (_TICK if paused else _IDLE)):
                 if not paused:
                     idle()
                     paused = True
@@ -52,7 +54,5 @@ class NearXl:
     def disconnect(self) -> None:
         """Close both directions: xl sees the end of its protocol, and resumes the guest if it still has it."""
         # The numbers stay taken: another thread may be about to write to one of them.
-        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        os.dup2(nowhere, self._source, inheritable=False)
-        os.dup2(nowhere, self._sink, inheritable=False)
-        os.close(nowhere)
+        os.dup2(self._nowhere, self._source, inheritable=False)
+        os.dup2(self._nowhere, self._sink, inheritable=False)

@@ -1,10 +1,11 @@
 """Ownership records: what this host knows about a migration after every process of it has ended.
 
 There is one small JSON file per migration and role, `<id>.source.json` or `<id>.destination.json`, in `migrations/`
-of the state directory. A change is written atomically (image.files.write_atomically): at each instant the record of
-before or of after is there, whole. Every change is made under one lock and against what is on disk, not against
-what the process remembers, so that a record which another process has settled meanwhile (the fence) cannot be moved
-on. A record that cannot be read is reported, never guessed.
+of the state directory. A change is written atomically into reserved space (image.reserved_file): at each instant
+the record of before or of after is there, whole, and a full disk does not prevent the change. Every change is made
+under one lock and against what is on disk, not against what the process remembers, so that a record which another
+process has settled meanwhile (the fence) cannot be moved on. A record that cannot be read is reported, never
+guessed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xenplugin.errors import OwnershipError, RefusedError
-from xenplugin.image.files import os_errors, remove, sync_directory, write_atomically
+from xenplugin.image.files import os_errors, sync_directory
+from xenplugin.image.reserved_file import remove_reserved, write_reserved
 from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.migrate.ownership import FINAL, FIRST, TRANSITIONS, OwnershipState, Role, check
 from xenplugin.xen.process import Process, process
@@ -216,7 +218,7 @@ def forget(state_dir: Path, record: Record) -> None:
         if current.state not in FINAL:
             raise OwnershipError(f"the record of {current.name} says {current.state}, so it is still needed")
         with os_errors("remove", str(folder / record.file_name)):
-            remove(str(folder / record.file_name))
+            remove_reserved(folder / record.file_name)
             sync_directory(str(folder))
 
 
@@ -279,7 +281,7 @@ def _write(folder: Path, record: Record) -> None:
     path = folder / record.file_name
     data = json.dumps({"format": FORMAT, **asdict(record)}, indent=1).encode() + b"\n"
     with os_errors("write", str(path)):
-        write_atomically(path, data)
+        write_reserved(path, data, continued=record.driver.mine)
 
 
 def _read(path: Path) -> Record | Unreadable | None:

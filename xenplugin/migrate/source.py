@@ -19,13 +19,14 @@ from typing import Any
 
 from xenplugin import events
 from xenplugin.config import Config
-from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, XenpluginError
+from xenplugin.errors import Interrupted, PeerError, XenpluginError, unexpected
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote, SharedLogin
 from xenplugin.migrate import leaving_guest, policy, records
-from xenplugin.migrate.conclude import conclude
+from xenplugin.migrate.conclude import close_all, conclude
 from xenplugin.migrate.current_record import CurrentRecord
 from xenplugin.migrate.disks import Disks
+from xenplugin.migrate.downtime_limit import DowntimeLimit, check_estimate
 from xenplugin.migrate.gate import Gate
 from xenplugin.migrate.leaving_guest import LeavingGuest
 from xenplugin.migrate.local_host import LocalHost
@@ -99,8 +100,9 @@ class SourceMigration:
         self._reported = 0.0
         self._failure: XenpluginError | None = None
         self._stream_connected = threading.Event()
-        self._gate_lock = threading.Lock()
-        self._gate_open = False
+        self._handing_lock = threading.Lock()
+        self._handing = False  # message 6 is about to leave: nothing can be taken back any more
+        self._downtime_limit = DowntimeLimit(self._give_up)
         self.cancellable = False  #: before, an interruption leaves nothing behind
 
     def run(self) -> MigrationResult:
@@ -119,29 +121,30 @@ class SourceMigration:
                 raise self._failure or PeerError("xl gave the migration up (its messages are above)")
         except KeyboardInterrupt:
             failure = _interrupted()
-        except XenpluginError as exc:
-            failure = exc
+        except Exception as exc:  # whatever it is, the guest must be settled
+            failure = unexpected(exc)
         self._xl.disconnect()
         return self._finish(failure)
 
     def cancel(self) -> bool:
         """Give the migration up, from any thread; `run` then raises. Returns False if it is too late: the guest is
         being handed over."""
-        with self._gate_lock:
-            if self._gate_open:
+        return self._give_up(_interrupted())
+
+    def _give_up(self, reason: XenpluginError) -> bool:
+        with self._handing_lock:
+            if self._handing:
                 return False
-            self._fail(_interrupted())
-        self._pipe.fail(_interrupted())
+            self._fail(reason)
+        self._pipe.fail(reason)
         return True
 
     def _connect(self) -> None:
         """Open the memory stream's connections, while the guest is being prepared."""
         try:
             self._pipe.connect()
-        except XenpluginError as exc:
-            self._fail(exc)
-        except Exception as exc:  # a bug must end the migration, not hang it
-            self._fail(ImageError(f"internal error while connecting: {exc!r}"))
+        except Exception as exc:  # what ends this thread must end the migration, not hang it
+            self._fail(unexpected(exc))
         finally:
             self._stream_connected.set()
 
@@ -159,6 +162,7 @@ class SourceMigration:
                 self._pipe.write(self._forward.release())
             elif isinstance(event, Suspended):
                 self._phases.guest_suspended()
+                self._downtime_limit.begin(self._config)
                 self._phases.enter("stopped")
                 assert self._disks is not None
                 self._disks.finish()
@@ -166,6 +170,10 @@ class SourceMigration:
                 self._pipe.flush()
                 self._open_gate()
             elif isinstance(event, Cleared):
+                with self._handing_lock:
+                    self._check()
+                    self._handing = True
+                self._downtime_limit.end()
                 self._record.advance(OwnershipState.HANDING)
                 self._release()
 
@@ -185,9 +193,7 @@ class SourceMigration:
         """Wait until every disk is complete, verified and durable at the destination; then let xl's END through."""
         assert self._disks is not None
         self._results = self._disks.results()
-        with self._gate_lock:
-            self._check()
-            self._gate_open = True
+        self._check()
         self._phases.enter("handover")
         self._release()
 
@@ -217,6 +223,7 @@ class SourceMigration:
             assert self._disks is not None
             self._phases.enter("disks")
             self._disks.precopy()
+            check_estimate(self._config, self._disks.seconds_left, self._notice)
             self._disks.follow()
 
     def _begin_record(self, leaving: LeavingGuest) -> None:
@@ -246,11 +253,7 @@ class SourceMigration:
         self._emit(
             events.Started(verb, leaving.guest.name, self._host, sum(disks.sizes), domain=leaving.guest.name)
         )
-        try:
-            made = disks.open()
-        except RefusedError as exc:  # the far side's hint cannot name the guest: it knows only the disk
-            hint = exc.hint and exc.hint.replace("UUID", leaving.guest.uuid)
-            raise RefusedError(exc.message, hint=hint, remote=exc.remote) from None
+        made = disks.open(leaving.guest.uuid)
         paths = [disk.path for disk in leaving.disks]
         self._notes.send(
             "disks",
@@ -309,21 +312,16 @@ class SourceMigration:
     # -- end --------------------------------------------------------------------------------------
 
     def _finish(self, failure: XenpluginError | None) -> MigrationResult:
-        if self._disks is not None:
-            self._disks.close()
-        if self._prestarted is not None:
-            self._prestarted.close()
+        self._downtime_limit.end()
+        self._record.release()
+        # If it failed, the pipe is closed before the wait for the near xl: the far xl is to end as well.
+        close_all(self._notice, self._disks, self._prestarted, self._pipe if failure is not None else None)
         try:
-            if failure is not None:
-                self._pipe.close()  # before the wait for the near xl: the far xl is to end as well
             if self._record.record is not None:
                 host = LocalHost(self._config.state_dir, self._notice)
                 failure = conclude(host, self._record.record, self._pipe, failure, self._notice)
         finally:
-            self._pipe.close()
-            for closed in (self._publisher, self._policy_follower, self._login):
-                if closed is not None:
-                    closed.close()
+            close_all(self._notice, self._pipe, self._publisher, self._policy_follower, self._login)
         if failure is not None:
             raise failure
         self._phases.enter("done")

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from xenplugin import events
 from xenplugin.config import Config, load, option_text
-from xenplugin.errors import OwnershipError, PeerError, XenpluginError, from_code
+from xenplugin.errors import OwnershipError, PeerError, XenpluginError, from_code, unexpected
 from xenplugin.migrate import recover
 from xenplugin.results import Result
 from xenplugin.xen.xl import XlCommand
@@ -57,18 +57,20 @@ class Supervisor:
                 xl = XlCommand().start_migrate(words, theirs.fileno())
             theirs.close()
             relay = threading.Thread(target=self._relay_stderr, args=(xl,), daemon=True)
-            relay.start()
             with ours.makefile("rb") as lines:
                 try:
+                    relay.start()
                     self._listen(lines)
-                except KeyboardInterrupt:
-                    self._emit(events.Notice("giving the migration up, if that is still possible"))
+                except (Exception, KeyboardInterrupt) as exc:  # whatever it is, what became of the guest is awaited
+                    why = "" if isinstance(exc, KeyboardInterrupt) else f": {unexpected(exc)}"
+                    self._emit(events.Notice(f"giving the migration up, if that is still possible{why}"))
                     ours.shutdown(socket.SHUT_WR)
                     with _ignored():
                         self._listen(lines)
             with _ignored():
                 self.status = xl.wait()
-                relay.join(5)
+                if relay.ident is not None:
+                    relay.join(5)
         return self._outcome()
 
     def _listen(self, lines: BinaryIO) -> None:
@@ -99,7 +101,12 @@ class Supervisor:
         if self._result is not None:
             return self._result
         if self._failure is None:  # the transport was killed, or xl never started it
-            if recover.recover(self._config.state_dir, lambda text: self._emit(events.Notice(text))):
+            try:
+                code = recover.recover(self._config.state_dir, lambda text: self._emit(events.Notice(text)))
+            except Exception as exc:
+                self._emit(events.Notice(str(unexpected(exc))))
+                code = OwnershipError.code
+            if code:
                 raise OwnershipError(
                     f"the transport of {self._guest}'s migration was killed", hint="run `xenplugin recover`"
                 )

@@ -9,11 +9,12 @@ stops the handover. With a lifeline the terminal's own signals stay ignored, her
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import socket
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 
@@ -48,10 +49,15 @@ def run(
             with suppress(OSError):  # the supervisor may have ended
                 emit(events.Notice("the guest is being handed over: this cannot be stopped any more"))
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
+    # A thread of its own, started now: when a signal comes there may be none left.
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
         if not migration.cancellable:
             raise KeyboardInterrupt
-        threading.Thread(target=give_up, daemon=True).start()
+        signals.put(number)
+
+    threading.Thread(target=_at_each, args=(signals, give_up), daemon=True).start()
 
     if lifeline is not None:
         signal.signal(signal.SIGTERM, on_signal)
@@ -77,6 +83,12 @@ def _not_from_xl() -> UsageError:
         "only xl starts this: xl migrate -s 'xenplugin transport' GUEST HOST",
         hint="to move a guest: xenplugin migrate GUEST HOST",
     )
+
+
+def _at_each(signals: queue.SimpleQueue[int], act: Callable[[], None]) -> None:
+    while True:
+        signals.get()
+        act()
 
 
 def _watch(lifeline: socket.socket) -> None:

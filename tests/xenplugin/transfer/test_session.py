@@ -88,7 +88,7 @@ def test_waiting_ends_when_it_is_notified() -> None:
         (None, LinkError, "it ended"),
         (ConnectionResetError("reset"), LinkError, "the control channel failed: reset"),
         (PeerError("unexpected"), PeerError, "unexpected"),
-        (ZeroDivisionError("a bug"), ImageError, "internal error"),
+        (ZeroDivisionError("a bug"), XenpluginError, "internal error"),
     ],
 )
 def test_the_end_of_the_control_channel_is_a_failure(
