@@ -1,4 +1,4 @@
-"""Each version of Xen, from an empty cache: its image is built from what Debian has today, boots, and a guest moves.
+"""Each version of Xen, from an empty cache: its image is built from today's packages, boots, and a guest moves.
 
 All other tests take the image from the cache, which hides what has changed in Debian's archive since it was built.
 """
@@ -51,7 +51,7 @@ def test_what_runs_is_what_was_built_today(fresh: Lab, image: HostImage) -> None
     assert "packages of today" in image.words
     for node in hosts(fresh):
         info = xenhost.answering(node)
-        assert info.version == image.version.partition("+")[0]
+        assert image.version.startswith(info.version)
         assert info.guests is image.guests
 
 
