@@ -20,7 +20,7 @@ from lab.hosts.provider.vagrant_plan import DEBIAN_BOX, FREEBSD_BOX, Box, Secret
 from lab.hosts.spec import Suite
 from netem import tc
 from netem.profile import Profile
-from tests.netem.test_dummynet import check_ipfw
+from tests.netem.dummynet.grammar import check_ipfw
 
 LINK = Profile.parse(rtt="121ms", rate="200mbit")
 
