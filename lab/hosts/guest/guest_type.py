@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Set
 from enum import StrEnum
 
-#: Why a Xen with neither pv nor shadow among its capabilities gets PVH guests.
+#: Why a Xen whose guests are PVH has no PV guests.
 NO_PV = "this Xen is built without shadow paging, so it cannot migrate PV guests"
 _BUILT_IN = {"CONFIG_PV": {"pv"}, "CONFIG_HVM": {"hvm", "hap"}, "CONFIG_SHADOW_PAGING": {"shadow"}}
 

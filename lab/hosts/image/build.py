@@ -95,7 +95,7 @@ def missing() -> list[str]:
 def cached(xen: Xen) -> HostImage | None:
     """Return the newest image of the current recipe, or None if none has been built."""
     entry = _newest(f"host-{xen.value}-{recipe.digest(xen)}-*")
-    return None if entry is None else _load(entry)
+    return None if entry is None else load(entry)
 
 
 def obtain(xen: Xen, say: Say, *, fresh: bool = False) -> HostImage:
@@ -136,7 +136,8 @@ def _locked(xen: Xen, say: Say) -> Iterator[int]:
         os.close(fd)
 
 
-def _load(entry: Path) -> HostImage:
+def load(entry: Path) -> HostImage:
+    """Return the image in the folder `entry` of the cache. Raises BuildError."""
     try:
         about = json.loads((entry / "about.json").read_text(encoding="utf-8"))
         image = HostImage(
@@ -196,7 +197,7 @@ class _Build:
         finally:
             shutil.rmtree(self._work, ignore_errors=True)
         self._remove_old(entry, packages)
-        return _load(entry)
+        return load(entry)
 
     def _step_begins(self, what: str) -> None:
         self._step += 1

@@ -87,7 +87,8 @@ class XenHosts:
     def _prepare(self) -> None:
         """Start the guest, unless it is to be stopped, and have its disk where the way expects it."""
         source, target = self._source, self._target
-        self._type, (self._memory, self._disk) = guest.type_of(source), guest.sizes(source)
+        self._memory, self._disk = guest.sizes(source)
+        self._type = guest.type_of(source)
         self._disk_seconds: float | None = None
         self._disk_bytes: int | None = None
         target.check(["sh", "-c", 'rm -f "$1" "${1%/*}/.${1##*/}.xenplugin-"*', "sh", DISK])
