@@ -2,6 +2,7 @@
 
     NAME.pid NAME.qmp NAME.port     the pid, QEMU's control socket, and pid and port of its ssh server
     NAME.qcow2 NAME.tar             disks: the overlay over the image, and the machine's identity
+    image                           the image below the overlays, for a machine that is started again
     NAME.console NAME.log           the output of the machine and of QEMU; both are kept when the lab is down
     SITE.NAME                       sockets by which the machines reach each other
     keys/ ssh_config                for login: ssh -F ssh_config host-a
