@@ -10,8 +10,6 @@ from typing import Any
 from lab.fakexen.xenstored import Xenstored
 from tests.helpers.program import ROOT, TOKEN, Done, Running
 
-FAKES = Path(__file__).parent
-
 _XL = """#!{python} -IS
 import sys
 sys.path.insert(0, {project!r})
@@ -77,7 +75,11 @@ class FakeHost:
         }
         (self.root / "env.json").write_text(json.dumps(self.env))
         self.store = Xenstored(self.root / "xenstored.sock")
-        self.config: dict[str, Any] = {"state_dir": str(self.root / "state"), "patience": 15, "connect_timeout": 5}
+        self.config: dict[str, Any] = {
+            "state_dir": str(self.root / "state"),
+            "patience": "15s",
+            "connect_timeout": "5s",
+        }
         self.configure()
 
     def configure(self, **values: Any) -> None:

@@ -79,7 +79,7 @@ def test_connections_that_cannot_prove_themselves_are_not_used(
 ) -> None:
     """A stranger cannot be told from the source whose preamble was changed: he is sent away, no more. Then
     the data goes through the control channel."""
-    sides.near["connect_timeout"] = 2
+    sides.near["connect_timeout"] = "2s"
     proxy = proxied(flip(place, forward=forward))
     done = sides.program.start(*sides.words(image, "--log-json", "--json")).end()
     assert proxy.made
@@ -155,7 +155,7 @@ def test_a_connection_of_an_earlier_session_is_not_taken(sides: Sides, image: Pa
     def replay(number: int, forward: bool, place: int, piece: bytes) -> bytes:
         return earlier[place : place + len(piece)] if forward else piece
 
-    sides.near["connect_timeout"] = 2
+    sides.near["connect_timeout"] = "2s"
     proxy.change = replay
     done = sides.copy(image, "--streams", "1")
     assert content(sides.target) == content(image)
@@ -163,7 +163,7 @@ def test_a_connection_of_an_earlier_session_is_not_taken(sides: Sides, image: Pa
     sides.assert_clean()
 
 
-def test_a_repeated_piece_is_noticed(sides: Sides, image: Path, proxied: Proxied) -> None:
+def test_repeated_bytes_are_noticed(sides: Sides, image: Path, proxied: Proxied) -> None:
     def repeat(_number: int, forward: bool, place: int, piece: bytes) -> bytes:
         return piece + piece[-700:] if forward and place > MIB // 4 else piece
 
@@ -173,7 +173,7 @@ def test_a_repeated_piece_is_noticed(sides: Sides, image: Path, proxied: Proxied
     sides.assert_clean()
 
 
-def test_a_connection_that_repeats_another_is_noticed(sides: Sides, image: Path, proxied: Proxied) -> None:
+def test_a_connection_that_replays_another_is_noticed(sides: Sides, image: Path, proxied: Proxied) -> None:
     """The second connection's bytes are the first's: a number that was used."""
     first: list[bytes] = []
 
