@@ -47,12 +47,13 @@ def image(fresh: Lab) -> HostImage:
 
 
 def test_what_runs_is_what_was_built_today(fresh: Lab, image: HostImage) -> None:
-    """The package's configuration and the running hypervisor agree about the guests that can be migrated."""
+    """The package's configuration and the running hypervisor agree about the guests that can be migrated. (Versions
+    need not agree: Debian's 4.20.4+63 is a snapshot that calls itself 4.20.5-pre.)"""
     assert "packages of today" in image.words
     for node in hosts(fresh):
-        info = xenhost.answering(node)
-        assert image.version.startswith(info.version)
-        assert info.guests is image.guests
+        package = f"xen-hypervisor-{fresh.spec.xen}-amd64"
+        assert node.check(["dpkg-query", "-W", "-f", "${Version}", package]) == image.version
+        assert xenhost.answering(node).guests is image.guests
 
 
 @pytest.mark.parametrize("kind", GuestType)

@@ -33,6 +33,8 @@ def test_what_is_not_set_is_not_there(config: str) -> None:
 @pytest.mark.parametrize(
     ("capabilities", "kind"),
     [
+        ("pv hvm hap shadow gnttab-v1 gnttab-v2", GuestType.PV),  # the lab's with 4.17.5
+        ("pv hvm hap gnttab-v1 gnttab-v2", GuestType.PVH),  # and with 4.20.4
         ("pv shadow", GuestType.PV),  # a host without hardware virtualisation
         ("hvm shadow", GuestType.PVH),
         ("hvm hap", GuestType.PVH),
