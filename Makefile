@@ -38,6 +38,7 @@ test: .venv/ready
 
 test-lab: .venv/ready
 	@packaging/prepare.sh tools lab
+	@packaging/prepare.sh tools vagrant
 	$(PY) -m pytest -m "lab and slow"
 
 test-faults: .venv/ready

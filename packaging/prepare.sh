@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the Makefile's targets need, or prints in one line what is missing and what is left out.
 #   prepare.sh venv           .venv with this project and what its tests and demo import
-#   prepare.sh tools WHAT     the programs that `make WHAT` uses
+#   prepare.sh tools WHAT     the programs of `make WHAT` (demo, deb, test), or of a lab (lab, vagrant)
 #   prepare.sh debian-tests   the unit tests under Debian's own Python packages
 set -eu
 cd "$(dirname "$0")/.."
@@ -27,6 +27,14 @@ need() {
 # have FILE PACKAGE CONSEQUENCE: the same for a file that is not a program.
 have() {
     [ -e "$1" ] || apt "$2" || say "no $1 (Debian package $2): $3"
+}
+
+vagrant_tools() {
+    need vagrant vagrant "the Vagrantfile is not tested"
+    have /usr/share/doc/vagrant-libvirt vagrant-libvirt "the Vagrantfile is not tested with libvirt"
+    need grub-mkimage grub-common "no Vagrant box can be made"
+    have /usr/lib/grub/i386-pc/boot.img grub-pc-bin "no Vagrant box can be made"
+    need qemu-img qemu-utils "no Vagrant box can be made"
 }
 
 case "${1:-}" in
@@ -65,6 +73,19 @@ tools)
     need mkfs.ext4 e2fsprogs "no file system image can be built"
     case "${2:-}" in
     demo) need mmdebstrap mmdebstrap "the image is made of this machine's /usr instead of a fresh Debian" ;;
+    test)
+        need lintian lintian "the Debian package is not checked by lintian"
+        need groff groff-base "the man pages are not checked by groff"
+        need cc gcc "what calls Xen's libraries is not tested"
+        have /usr/include/stdio.h libc6-dev "what calls Xen's libraries is not tested"
+        vagrant_tools
+        ;;
+    vagrant)
+        vagrant_tools
+        need libvirtd libvirt-daemon-system "no lab by Vagrant can run"
+        need virsh libvirt-clients "no lab by Vagrant can run"
+        need dnsmasq dnsmasq-base "no lab by Vagrant can run"
+        ;;
     lab)
         need qemu-system-x86_64 qemu-system-x86 "no lab of real Xen hosts can run (xenlab doctor)"
         need qemu-img qemu-utils "no lab of real Xen hosts can run (xenlab doctor)"
