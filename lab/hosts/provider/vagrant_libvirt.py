@@ -34,7 +34,7 @@ def missing() -> list[str]:
             "libvirt does not answer (systemctl start libvirtd, as a user of group libvirt; "
             "without systemd, as root: virtlogd -d; libvirtd -d)"
         )
-    if shutil.which("vagrant") and not has_plugin():
+    if shutil.which("vagrant") and not _has_plugin():
         lacks.append("Vagrant's plugin for libvirt is not installed (apt install vagrant-libvirt)")
     return lacks
 
@@ -76,8 +76,7 @@ def answers() -> bool:
     return _virsh("version").returncode == 0
 
 
-def has_plugin() -> bool:
-    """Return whether Vagrant knows libvirt."""
+def _has_plugin() -> bool:
     done = subprocess.run(["vagrant", "plugin", "list"], capture_output=True, text=True, check=False)
     return "vagrant-libvirt" in done.stdout
 

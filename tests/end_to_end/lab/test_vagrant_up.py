@@ -21,7 +21,8 @@ from lab.hosts import topology
 from lab.hosts.lifecycle.folder import Folder
 from lab.hosts.lifecycle.lab import Lab, open_lab
 from lab.hosts.provider import vagrant_libvirt
-from lab.hosts.role import router
+from lab.hosts.provider.vagrant import SOURCE, VagrantProvider
+from lab.hosts.role import ipsec, router
 from lab.hosts.spec import Spec, Suite
 from lab.pytest_plugin import brought_up, skip_if_missing
 from netem.profile import Profile
@@ -114,6 +115,21 @@ def test_a_guest_moves_with_its_disk(vagrant_lab: Lab) -> None:
 def test_consoles_are_kept(vagrant_lab: Lab) -> None:
     console = vagrant_lab.provider.console("host-a")
     assert console is not None and b"(XEN)" in console.read_bytes()
+
+
+def test_vagrant_itself_changes_link_and_ipsec(vagrant_lab: Lab) -> None:
+    """As a user without `xenlab up` does it. The last test of this lab, which does not know of the change."""
+    provider = vagrant_lab.provider
+    assert isinstance(provider, VagrantProvider)
+    settings = {"XENLAB_RTT": "150ms", "XENLAB_IPSEC": Suite.TODAY}
+    done = subprocess.run(
+        ["vagrant", "provision"], cwd=SOURCE, env=provider.environment() | settings, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert router.measure(provider) >= 0.15
+    for host in topology.HOSTS:
+        found = ipsec.associations(vagrant_lab.node(host.name))
+        assert found and all(sa.fits(Suite.TODAY, "transport") and sa.bytes_in and sa.bytes_out for sa in found)
 
 
 def test_a_killed_up_leaves_nothing_after_down(spec: Spec) -> None:

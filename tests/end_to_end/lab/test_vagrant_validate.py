@@ -14,9 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from lab.hosts.provider import vagrant_libvirt
-from lab.hosts.spec import Suite
-
 ROOT = Path(__file__).resolve().parents[3]
 PROVIDERS = ("libvirt", "virtualbox")
 VBOXMANAGE = """#!/bin/sh
@@ -79,21 +76,15 @@ def vagrant(folder: Path) -> Vagrant:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("router", ["freebsd", "linux"])
-@pytest.mark.parametrize("settings", [{}, GOOD], ids=["plain", "all set"])
+@pytest.mark.parametrize("settings", [{"IPSEC": "aes128-sha1"}, GOOD], ids=["few set", "all set"])
 def test_valid(vagrant: Vagrant, provider: str, router: str, settings: dict[str, str]) -> None:
-    if provider == "libvirt" and not vagrant_libvirt.has_plugin():
-        pytest.skip("Vagrant's plugin for libvirt is not installed")
     done = vagrant("validate", provider=provider, ROUTER=router, **settings)
+    if "'libvirt' could not be found" in done.stderr:
+        pytest.skip("vagrant-libvirt is not installed")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "validated successfully" in done.stdout
     assert "Ignoring provider" not in done.stdout
     assert "assigned a static IP" not in done.stdout, "Vagrant warns of the router's address, which it does not set"
-
-
-@pytest.mark.parametrize("suite", [each for each in Suite if each != GOOD["IPSEC"]])
-def test_each_ipsec_is_valid(vagrant: Vagrant, suite: Suite) -> None:
-    done = vagrant("validate", provider="virtualbox", IPSEC=suite)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("variable", "value"), BAD.items(), ids=BAD)
