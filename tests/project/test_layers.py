@@ -30,10 +30,10 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "__main__",
     ),
     "xenplugin.image": ("safety", "source", "index", "target"),
-    "netem": ("errors", "emulator", "cli", "__main__"),
+    "netem": ("errors", "dummynet emulator", "cli", "__main__"),
     "lab": (
         "errors",
-        "pages progress sparse",
+        "cache pages progress sparse",
         "verify fakexen",
         "hosts",
         "measure",
