@@ -15,6 +15,7 @@ import pytest
 
 from lab.errors import BootError, LabError
 from lab.hosts import topology
+from lab.hosts.interface import Shaper
 from lab.hosts.machine import accel
 from lab.hosts.provider import vagrant as module
 from lab.hosts.provider import vagrant_box, vagrant_libvirt
@@ -32,6 +33,7 @@ class Pretended:
         self.env: dict[str, str] = {}
         self.states = {machine.name: "running" for machine in topology.MACHINES}
         self.log = Path()
+        self.output = ["==> host-a: Starting domain.\n"]
 
     def make_file_cm(self, path: str) -> str:
         self.log = Path(path)
@@ -59,7 +61,7 @@ class Pretended:
         return "Host host-a\n"
 
     def _up(self, **_: Any) -> Iterator[str]:
-        yield "==> host-a: Starting domain.\n"
+        yield from self.output
         self._do("up")
 
 
@@ -105,6 +107,9 @@ def test_a_freebsd_image_makes_a_freebsd_router(make: Callable[..., VagrantProvi
     make(router_image="/images/freebsd.box").build()
     choices = json.loads((tmp_path / "vagrant.json").read_text())
     assert (choices["XENLAB_ROUTER"], choices["XENLAB_FREEBSD_BOX"]) == ("freebsd", "/images/freebsd.box")
+    assert make().shaper is Shaper.DUMMYNET
+    make().build()
+    assert make().shaper is Shaper.NETEM
 
 
 def test_nodes_are_those_that_run(make: Callable[..., VagrantProvider], vagrant: Pretended) -> None:
@@ -128,6 +133,21 @@ def test_an_error_quotes_vagrants_output(make: Callable[..., VagrantProvider], v
     console.write_text("(XEN) Panic on CPU 0\n")
     with pytest.raises(BootError, match=r"(?s)Timed out.*Panic on CPU 0"):
         make().boot()
+
+
+def test_what_a_script_on_the_router_reports_is_the_error(
+    make: Callable[..., VagrantProvider], vagrant: Pretended
+) -> None:
+    make(router_image="/images/debian.box").build()
+    vagrant.failing["up"] = ["The SSH command responded with a non-zero exit status.\n"]
+    vagrant.output += [
+        "    router: xenlab: error: router: it runs Linux instead of FreeBSD\n",
+        "    router: xenlab: hint: use a disk or a box of FreeBSD\n",
+    ]
+    with pytest.raises(LabError) as error:
+        make().boot()
+    assert error.value.message == "router: it runs Linux instead of FreeBSD"
+    assert error.value.hint == "use a disk or a box of FreeBSD"
 
 
 def test_down_removes_machines_that_vagrant_does_not_list(
