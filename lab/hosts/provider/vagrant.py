@@ -79,13 +79,15 @@ class VagrantProvider(Provider):
         if not box and _backend() == "libvirt":
             box = str(vagrant_box.obtain_box(self.spec.xen, self.say))
         emulated = _backend() == "libvirt" and accel.accelerator() is accel.Accel.TCG
-        freebsd = self.spec.router_image or (FREEBSD_BOX if os.environ.get("XENLAB_ROUTER") == "freebsd" else None)
+        bsd = self.spec.router_image
+        if bsd is None and os.environ.get("XENLAB_ROUTER") == "freebsd":
+            bsd = os.environ.get("XENLAB_FREEBSD_BOX") or FREEBSD_BOX
         choices = {
             "provider": _backend(),
             "XENLAB_BOX": box,
             "XENLAB_DRIVER": os.environ.get("XENLAB_DRIVER") or ("qemu" if emulated else "kvm"),
-            "XENLAB_ROUTER": "freebsd" if freebsd else "linux",
-            "XENLAB_FREEBSD_BOX": freebsd or "",
+            "XENLAB_ROUTER": "freebsd" if bsd else "linux",
+            "XENLAB_FREEBSD_BOX": bsd or "",
         }
         write_atomically(self._choices_file, f"{json.dumps(choices, indent=1)}\n".encode(), mode=0o644)
         self._call("validate", lambda vagrant: vagrant._call_vagrant_command(["validate"]))

@@ -20,6 +20,7 @@ from lab.hosts.machine import accel
 from lab.hosts.provider import vagrant as module
 from lab.hosts.provider import vagrant_box, vagrant_libvirt
 from lab.hosts.provider.vagrant import VagrantProvider
+from lab.hosts.provider.vagrant_plan import FREEBSD_BOX
 from lab.hosts.spec import Spec
 
 
@@ -75,7 +76,7 @@ def vagrant(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     monkeypatch.setattr(accel, "pace", lambda accel: 0.001)
     monkeypatch.setattr(vagrant_libvirt, "sweep", lambda prefix: made.calls.append(f"sweep {prefix}"))
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    for name in ("XENLAB_BOX", "XENLAB_DRIVER", "XENLAB_ROUTER", "VAGRANT_DEFAULT_PROVIDER"):
+    for name in ("XENLAB_BOX", "XENLAB_DRIVER", "XENLAB_ROUTER", "XENLAB_FREEBSD_BOX", "VAGRANT_DEFAULT_PROVIDER"):
         monkeypatch.delenv(name, raising=False)
     return made
 
@@ -110,6 +111,17 @@ def test_a_freebsd_image_makes_a_freebsd_router(make: Callable[..., VagrantProvi
     assert make().shaper is Shaper.DUMMYNET
     make().build()
     assert make().shaper is Shaper.NETEM
+
+
+def test_the_environment_may_name_freebsds_box(
+    make: Callable[..., VagrantProvider], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XENLAB_ROUTER", "freebsd")
+    for name, box in (("", FREEBSD_BOX), ("bento/freebsd-14", "bento/freebsd-14")):
+        monkeypatch.setenv("XENLAB_FREEBSD_BOX", name)
+        make().build()
+        assert json.loads((tmp_path / "vagrant.json").read_text())["XENLAB_FREEBSD_BOX"] == box
+    assert make().shaper is Shaper.DUMMYNET
 
 
 def test_nodes_are_those_that_run(make: Callable[..., VagrantProvider], vagrant: Pretended) -> None:

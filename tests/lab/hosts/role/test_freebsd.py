@@ -27,6 +27,7 @@ def test_tunables_are_set_and_need_one_restart(tmp_path: Path) -> None:
     assert freebsd.set_tunables(router)
     written = router.loader_conf.read_text()
     assert written.splitlines() == ['autoboot_delay="-1"', *(f'{k}="{v}"' for k, v in freebsd.TUNABLES.items())]
+    assert {'kern.hz="1000"', 'hw.vtnet.csum_disable="1"', 'ipfw_load="YES"'} <= set(written.splitlines())
     assert freebsd.set_tunables(router), "it still waits for the restart"
     router.restart()
     assert not freebsd.set_tunables(router)
