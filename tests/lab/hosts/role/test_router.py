@@ -164,6 +164,16 @@ def test_freebsd_gets_dummynet() -> None:
         router.apply_freebsd(node, Profile.parse(rtt="0.5ms"))
 
 
+def test_a_connection_lost_while_the_link_is_made_is_said() -> None:
+    class Lost(Fake):
+        def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> CommandResult:
+            raise CommandError("router cannot be reached: Connection reset by peer", hint="xenlab status")
+
+    with pytest.raises(CommandError) as error:
+        router.apply_freebsd(Lost({}), Profile.parse(rtt="20ms"))
+    assert "cannot be reached" in error.value.message and error.value.hint == "xenlab status"
+
+
 # -- the Xen host's self-test ---------------------------------------------------------------------
 
 
