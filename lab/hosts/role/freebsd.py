@@ -33,8 +33,8 @@ TUNABLES = {**dummynet.TUNABLES, "hw.vtnet.csum_disable": "1"}
 OFFLOADS = "-rxcsum -txcsum -rxcsum6 -txcsum6 -lro -tso"
 _OFFLOAD_NAMES = "RXCSUM|TXCSUM|RXCSUM_IPV6|TXCSUM_IPV6|TSO4|TSO6|LRO"
 _SECONDS = 120.0
-_ERROR = re.compile(r"xenlab: error: (.*)")
-_HINT = re.compile(r"xenlab: hint: (.*)")
+_ERROR = re.compile(r"(?:xenlab: error|netem): (?!hint: )(.*)")
+_HINT = re.compile(r"(?:xenlab|netem): hint: (.*)")
 
 _FUNCTIONS = f"""\
 fail() {{
@@ -119,9 +119,10 @@ def set_up(node: Node) -> list[str]:
 
 
 def reported(output: str) -> LabError | None:
-    """Return the error that one of the scripts has reported in `output`, or None."""
-    error, hint = _ERROR.search(output), _HINT.search(output)
-    return LabError(error[1].strip(), hint=hint[1].strip() if hint else None) if error else None
+    """Return the error that one of these scripts, or one of netem's, has reported in `output`, or None. netem's notes
+    look like its errors, but come before them."""
+    errors, hints = _ERROR.findall(output), _HINT.findall(output)
+    return LabError(errors[-1].strip(), hint=hints[-1].strip() if hints else None) if errors else None
 
 
 def _run(node: Node, script: str) -> str:

@@ -179,6 +179,17 @@ def test_another_failure_has_the_routers_words(tmp_path: Path) -> None:
         freebsd.set_up(router)
 
 
+def test_an_error_of_netems_script_is_found_among_its_notes() -> None:
+    found = freebsd.reported(
+        "    router: netem: an interrupted apply was undone first\n"
+        "    router: netem: ipfw has a pipe 2701 that is not netem's\n"
+        "    router: netem: hint: --pipe takes another number\nVagrant's own words\n"
+    )
+    assert found is not None and found.hint == "--pipe takes another number"
+    assert found.message == "ipfw has a pipe 2701 that is not netem's"
+    assert freebsd.reported("Timed out while waiting for the machine to boot.\n") is None
+
+
 def test_the_shell_has_read_everything_before_it_begins() -> None:
     for script in (freebsd.loader_script(), freebsd.site_script()):
         assert script.startswith("#!/bin/sh\nset -e\n") and script.endswith("\n}\nmain </dev/null\n")
