@@ -119,7 +119,7 @@ def set_up(node: Node) -> list[str]:
 
 
 def reported(output: str) -> LabError | None:
-    """Return the error that one of these scripts, or one of netem's, has reported in `output`, or None. netem's notes
+    """Return the error that one of these scripts, or of netem's, has reported in `output`, or None. netem's notes
     look like its errors, but come before them."""
     errors, hints = _ERROR.findall(output), _HINT.findall(output)
     return LabError(errors[-1].strip(), hint=hints[-1].strip() if hints else None) if errors else None
