@@ -139,7 +139,7 @@ def test_dummynet_may_lose_a_tick_in_each_direction(
 
 
 @pytest.mark.parametrize(("shaper", "word"), [(Shaper.NETEM, "ping router"), (Shaper.DUMMYNET, "ipfw -a list")])
-def test_no_answer_is_tried_again_and_then_told(shaper: Shaper, word: str) -> None:
+def test_a_ping_without_answer_is_repeated_and_then_an_error(shaper: Shaper, word: str) -> None:
     node = Fake({"ping": CommandResult(1, "5 packets transmitted, 0 received, 100% packet loss", "")})
     with pytest.raises(CheckError) as error:
         router.measure(provider(node, Profile(), shaper))
@@ -177,7 +177,7 @@ def test_a_connection_lost_while_the_link_is_made_is_said() -> None:
 # -- the Xen host's self-test ---------------------------------------------------------------------
 
 
-def test_arithmetic_that_is_right_passes() -> None:
+def test_a_cpu_that_computes_correctly_passes() -> None:
     xenhost.judge("host-a", "aes 0 ed25519 0 of 8 guest r----- 12.3\n")
     xenhost.judge("host-a", "aes 0 ed25519 0 of 8 guest -b---- 3.0\n")
 
