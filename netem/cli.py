@@ -1,7 +1,7 @@
 """The command line of `netem`: options and verbs; other modules do the work.
 
-An error is one line, `netem: error: ...` (and `netem: hint: ...`), never a traceback. Exit codes: 2 for a wrong
-request, 1 for what could not be done. `netem run` ends with its command's own exit code.
+Errors are reported by netem.command_line. Exit codes: 2 for a wrong request, 1 for what could not be done.
+`netem run` ends with its command's own exit code.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
+from netem import command_line, leftovers, remote_command, tc, units
 from netem import dummynet as ipfw
-from netem import leftovers, remote_command, tc
 from netem.calibrate import calibrate
-from netem.errors import NetemError, ProfileError, report
+from netem.errors import ProfileError
 from netem.profile import Profile
 from netem.report import render
 from netem.two_hosts import TwoHosts
 from netem.user_namespace import ensure_root
 
 F = TypeVar("F", bound=Callable[..., Any])
+_SHORTEST, _LONGEST = 0.1, 3600.0  # seconds of a calibration
 _OPTIONS = {
     "rtt": "Round-trip time, half of it in each direction: 120ms.",
     "rate": "Limit of each direction: 200mbit, unlimited.",
@@ -44,7 +45,7 @@ def profile_options(function: F) -> F:
     return function
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=command_line.HelpfulGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Long links on one machine: delay, rate, jitter and loss between two hosts."""
 
@@ -78,12 +79,24 @@ def run(command: tuple[str, ...], sysctl: tuple[str, ...], stats_file: str | Non
 
 @cli.command("calibrate")
 @profile_options
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True)
-@click.option("--connections", type=click.IntRange(1, 256), default=4, show_default=True)
+@click.option("--duration", default="3s", show_default=True, help="How long to measure the rate: 3s, 500ms.")
+@click.option(
+    "--connections",
+    type=click.IntRange(1, 256),
+    default=4,
+    show_default=True,
+    help="TCP connections that measure the rate together.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def calibrate_command(seconds: float, connections: int, as_json: bool, **words: str) -> int:
-    """Bring a link up, measure it, and show what was asked for beside what was measured."""
+def calibrate_command(duration: str, connections: int, as_json: bool, **words: str) -> int:
+    """Bring a link up, and show its measured values.
+
+    They stand beside the values that were asked for.
+    """
     profile = Profile.parse(**words)
+    seconds = units.parse_time(duration)
+    if not _SHORTEST <= seconds <= _LONGEST:
+        raise ProfileError(f"--duration {duration}: it must be 100ms to 3600s")
     ensure_root()
     result = calibrate(profile, seconds=seconds, connections=connections)
     if as_json:
@@ -104,14 +117,17 @@ def calibrate_command(seconds: float, connections: int, as_json: bool, **words: 
     help="Prefix of the namespaces' names.",
 )
 def clean(dry_run: bool, prefixes: tuple[str, ...]) -> int:
-    """Remove namespaces that killed runs left behind; those of living processes stay."""
+    """Remove namespaces that killed runs left behind.
+
+    Those of living processes stay.
+    """
     for prefix in prefixes:
         for name in leftovers.find(prefix) if dry_run else leftovers.clean(prefix):
             click.echo(name)
     return 0
 
 
-@cli.group("tc")
+@cli.group("tc", cls=command_line.HelpfulGroup)
 def tc_group() -> None:
     """A link by Linux's tc netem, on this machine or (--on) another."""
 
@@ -162,7 +178,7 @@ def tc_undo(devices: tuple[str, ...], on: str) -> int:
     return 0
 
 
-@cli.group()
+@cli.group(cls=command_line.HelpfulGroup)
 def dummynet() -> None:
     """A link by Dummynet on a FreeBSD router between the hosts."""
 
@@ -225,26 +241,7 @@ def _print_notes(notes: Sequence[str]) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line (`words`, else sys.argv); return the exit code."""
-    try:
-        return int(cli.main(list(words) if words is not None else None, "netem", standalone_mode=False) or 0)
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
-        report(error.format_message(), "`netem --help` lists the commands and options")
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        return 130
-    except NetemError as error:
-        report(error.message, error.hint)
-        return error.code
-    except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), 1
-        )  # the reader is gone: the interpreter must not complain when it flushes
-        return 1
-    except OSError as error:
-        report(f"{error.strerror}: {error.filename}" if error.filename else str(error))
-        return 1
+    return command_line.run(cli, "netem", words)
 
 
 if __name__ == "__main__":
