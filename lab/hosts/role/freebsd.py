@@ -120,9 +120,10 @@ def set_up(node: Node) -> list[str]:
 
 def reported(output: str) -> LabError | None:
     """Return the error that one of these scripts, or of netem's, has reported in `output`, or None. netem's notes
-    look like its errors, but come before them."""
+    look like its errors and are part of the message."""
     errors, hints = _ERROR.findall(output), _HINT.findall(output)
-    return LabError(errors[-1].strip(), hint=hints[-1].strip() if hints else None) if errors else None
+    message = "; ".join(each.strip() for each in errors)
+    return LabError(message, hint=hints[0].strip() if hints else None) if errors else None
 
 
 def _run(node: Node, script: str) -> str:

@@ -186,7 +186,7 @@ def test_an_error_of_netems_script_is_found_among_its_notes() -> None:
         "    router: netem: hint: --pipe takes another number\nVagrant's own words\n"
     )
     assert found is not None and found.hint == "--pipe takes another number"
-    assert found.message == "ipfw has a pipe 2701 that is not netem's"
+    assert found.message == "an interrupted apply was undone first; ipfw has a pipe 2701 that is not netem's"
     assert freebsd.reported("Timed out while waiting for the machine to boot.\n") is None
 
 
