@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,6 +109,9 @@ class FreeBSD(Node):
         for name in NAMES:
             (folder / "bin" / name).write_text(_PROGRAM)
             (folder / "bin" / name).chmod(0o755)
+        awk = shutil.which("original-awk")  # FreeBSD's awk, as Debian calls it
+        if awk is not None:
+            (folder / "bin" / "awk").symlink_to(awk)
         site_a, site_b = ROUTER.nics
         for device, mac in (("vtnet0", "52:54:00:71:00:01"), ("vtnet1", site_b.mac), ("vtnet2", site_a.mac)):
             (folder / "devices" / device).mkdir(parents=True)
