@@ -239,6 +239,7 @@ class SourceMigration:
             self._emit,
             self._pacer,
             self._check,
+            migration=self._id,
             live=leaving.live,
             standby=self._prestarted,
         )
