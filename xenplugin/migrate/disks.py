@@ -26,9 +26,9 @@ _TICK = 0.1
 
 
 class Disks:
-    """The `disks` on their way to `host` in the migration with the id `migration`. `live`: the guest runs meanwhile, so its writes are tracked; `standby`:
-    the remote process for the first disk, if it was started already. `check()` raises what ends the migration, and
-    is called often. Every method raises XenpluginError."""
+    """The `disks` on their way to `host`. `migration`: its id; `live`: the guest runs meanwhile, so its writes are
+    tracked; `standby`: the remote process for the first disk, if it was started already. `check()` raises what ends
+    the migration, and is called often. Every method raises XenpluginError."""
 
     def __init__(
         self,
