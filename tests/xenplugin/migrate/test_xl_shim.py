@@ -41,7 +41,7 @@ from xenplugin.migrate.xl_shim import MigrateCommand, PlainXl, parse
         ("migrate migrate migrate", MigrateCommand((), (), None, "migrate", "migrate")),
     ],
 )
-def test_xls_own_words(line: str, wanted: MigrateCommand) -> None:
+def test_xls_options_are_read_as_xl_does(line: str, wanted: MigrateCommand) -> None:
     assert parse(shlex.split(line)) == wanted
 
 
@@ -69,7 +69,7 @@ def test_xls_own_words(line: str, wanted: MigrateCommand) -> None:
         "help migrate",
     ],
 )
-def test_the_real_xl_answers_what_is_not_for_us(line: str) -> None:
+def test_other_words_are_left_to_the_real_xl(line: str) -> None:
     assert parse(shlex.split(line)) == PlainXl()
 
 
@@ -162,7 +162,7 @@ def test_without_xenplugin_nothing_is_migrated(host: Host, how: str) -> None:
     assert host.run("list") == (7, "xl|list|", "")
 
 
-def test_the_shim_can_be_made_again_and_taken_away(host: Host) -> None:
+def test_the_shim_can_be_installed_twice_and_removed(host: Host) -> None:
     host.enable()
     before = host.shim.read_text()
     host.enable()
