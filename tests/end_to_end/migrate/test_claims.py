@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,22 @@ def test_every_verb_and_every_name_of_the_disk(world: World) -> None:
     shutil.rmtree(links)
     world.b.release("r.read")
     arrived(world, running)
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_a_block_device(world: World, loop_device: Callable[[Path], Path]) -> None:
+    """The kernel's own claim on it ends with the commit."""
+    world.create()
+    backing = world.b.root / "backing"
+    backing.write_bytes(bytes(4 * MIB))
+    device = loop_device(backing)
+    world.b.disk("g1-0.img").symlink_to(device)
+    running = held(world, world.b, "r.read")
+    refused(copied(world, device), str(device), "moving here")
+    world.b.release("r.read")
+    arrived(world, running)
+    assert "attached to guest g1" in copied(world, device).error
 
 
 @pytest.mark.slow
