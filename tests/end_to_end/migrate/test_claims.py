@@ -114,6 +114,22 @@ def test_every_verb_and_every_name_of_the_disk(world: World) -> None:
 
 
 @pytest.mark.slow
+def test_another_guest_that_would_have_the_disk(world: World) -> None:
+    world.create()
+    world.create(name="g2", uuid=G1[:-1] + "2")
+    world.names = [("g1-0.img", True)]
+    running = held(world, world.b, "r.read")
+    there, here = world.b.config["paths"].copy().popitem()
+    disk = world.b.disk("g1-0.img")
+    world.b.configure(paths={there: here, f"{there}/g2-0.img": str(disk)})
+    refused(world.migrate(guest="g2").end(), str(disk), "moving here")
+    world.await_writes(G1[:-1] + "2")
+    world.a.run("xl", "destroy", "g2")
+    world.b.release("r.read")
+    arrived(world, running)
+
+
+@pytest.mark.slow
 @pytest.mark.root
 def test_a_block_device(world: World, loop_device: Callable[[Path], Path]) -> None:
     """The kernel's own claim on it ends with the commit."""
