@@ -185,6 +185,21 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 
 @pytest.fixture
+def bind_mount(tmp_path: Path) -> Iterator[Path]:
+    """A file called "mounted é.img", with another file of the same size mounted over it (mount --bind); beside it
+    "plain.img"."""
+    folder = tmp_path / "binds"
+    folder.mkdir()
+    for name in ("mounted é.img", "plain.img", "other.img"):
+        (folder / name).write_bytes(bytes(1 << 20))
+    target = folder / "mounted é.img"
+    if subprocess.run(["mount", "--bind", folder / "other.img", target], capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    yield target
+    subprocess.run(["umount", "--lazy", target], check=False, timeout=60)
+
+
+@pytest.fixture
 def nobody(tmp_path: Path) -> list[str]:
     """The words before a command that run it as an ordinary user, who can start this Python wherever it is."""
     reason = _missing("setpriv", "unshare")
