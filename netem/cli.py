@@ -191,18 +191,26 @@ def router_options(function: F) -> F:
         function = click.option(f"--{name}", type=int, default=value, show_default=True, help=text)(function)
     for side in "ba":
         text = f"Network of side {side}: 10.1.0.0/24."
-        function = click.option(f"--net-{side}", required=True, metavar="NET", help=text)(function)
+        function = click.option(f"--net-{side}", metavar="NET", help=text)(function)
     return function
+
+
+def reached_router(function: F) -> F:
+    """Add --on."""
+    text = "Command that reaches the router: 'ssh root@router'."
+    return click.option("--on", required=True, metavar="COMMAND", help=text)(function)
 
 
 @dummynet.command("print")
 @router_options
 @profile_options
-@click.option("--undo", is_flag=True, help="Print the script that removes the link.")
-def dummynet_print(net_a: str, net_b: str, pipe: int, rule: int, undo: bool, **words: str) -> int:
+@click.option("--undo", is_flag=True, help="Print the script that removes the link, whatever its networks are.")
+def dummynet_print(net_a: str | None, net_b: str | None, pipe: int, rule: int, undo: bool, **words: str) -> int:
     """Print a shell script for root on the router."""
-    router = ipfw.Router(net_a, net_b, pipe, rule)
-    script = ipfw.undo_script(router) if undo else ipfw.apply_script(router, Profile.parse(**words))
+    if undo:
+        script = ipfw.undo_script()
+    else:
+        script = ipfw.apply_script(_router(net_a, net_b, pipe, rule), Profile.parse(**words))
     click.echo(script, nl=False)
     return 0
 
@@ -210,21 +218,27 @@ def dummynet_print(net_a: str, net_b: str, pipe: int, rule: int, undo: bool, **w
 @dummynet.command("apply")
 @router_options
 @profile_options
-@click.option("--on", required=True, metavar="COMMAND", help="Command that reaches the router: 'ssh root@router'.")
-def dummynet_apply(net_a: str, net_b: str, pipe: int, rule: int, on: str, **words: str) -> int:
-    """Make the link."""
-    router = ipfw.Router(net_a, net_b, pipe, rule)
-    _print_notes(ipfw.Dummynet(router, remote_command.through(on)).apply(Profile.parse(**words)))
+@reached_router
+def dummynet_apply(net_a: str | None, net_b: str | None, pipe: int, rule: int, on: str, **words: str) -> int:
+    """Make the link, and check that FreeBSD made it as requested."""
+    router = _router(net_a, net_b, pipe, rule)
+    _print_notes(ipfw.Dummynet(remote_command.through(on)).apply(router, Profile.parse(**words)))
     return 0
 
 
 @dummynet.command("undo")
-@router_options
-@click.option("--on", required=True, metavar="COMMAND", help="Command that reaches the router: 'ssh root@router'.")
-def dummynet_undo(net_a: str, net_b: str, pipe: int, rule: int, on: str) -> int:
-    """Remove the link and restore the router's old settings."""
-    ipfw.Dummynet(ipfw.Router(net_a, net_b, pipe, rule), remote_command.through(on)).undo()
+@reached_router
+def dummynet_undo(on: str) -> int:
+    """Remove the applied link and restore the old settings."""
+    _print_notes(ipfw.Dummynet(remote_command.through(on)).undo())
     return 0
+
+
+def _router(net_a: str | None, net_b: str | None, pipe: int, rule: int) -> ipfw.Router:
+    """Return the router of the command line. Raises UsageError when a network is missing."""
+    if net_a is None or net_b is None:
+        raise click.UsageError(f"Missing option '--net-{'a' if net_a is None else 'b'}'.")
+    return ipfw.Router(net_a, net_b, pipe, rule)
 
 
 def _pair(text: str) -> tuple[str, str]:

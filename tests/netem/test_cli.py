@@ -31,6 +31,9 @@ ROUTER = ["--net-a", "10.1.0.0/24", "--net-b", "10.2.0.0/24"]
         (["tc", "apply", "--dev", "lo", "--on", "/nowhere/ssh x"], 1, "cannot run /nowhere/ssh"),
         (["dummynet", "print", "--net-a", "x", "--net-b", "10.2.0.0/24"], 1, "not a network"),
         (["dummynet", "print", *ROUTER, "--rtt", "1.5ms"], 2, "whole milliseconds"),
+        (["dummynet", "print", *ROUTER, "--rate", "10gbit"], 2, "cannot keep a rate of 10gbit"),
+        (["dummynet", "print", *ROUTER[:2]], 2, "Missing option '--net-b'"),
+        (["dummynet", "undo", "--on", "false"], 1, "the router refused"),
         (["dummynet", "apply", *ROUTER, "--on", "false"], 1, "the router refused"),
     ],
 )
