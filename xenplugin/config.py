@@ -295,7 +295,7 @@ class Config:
             setting = known[key].metadata
             try:
                 parsed[key] = setting["parse"](value)
-            except (ConfigError, ValueError, TypeError) as exc:
+            except (ConfigError, ValueError, TypeError, OverflowError, RecursionError) as exc:
                 name = key if file else setting["flag"]
                 given = f"{file}: {key} = {_toml(value)}" if file else f"{name} {shlex.quote(str(value))}"
                 raise ConfigError(f"{given}: {exc}", hint=f"{name}: {setting['help']}") from None
@@ -303,7 +303,10 @@ class Config:
 
 
 def _toml(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)[:100]
+    except (ValueError, RecursionError):  # a number of thousands of digits; thousands of brackets
+        return "a value"
 
 
 def load(path: Path | None, only: Collection[str] | None = None) -> Config:
@@ -320,6 +323,8 @@ def load(path: Path | None, only: Collection[str] | None = None) -> Config:
         raise ConfigError(f"cannot read {where}: {exc}") from None
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
+    except RecursionError:
+        raise ConfigError(f"{where}: values are nested too deeply") from None
+    except ValueError as exc:  # TOMLDecodeError, or a number of thousands of digits
         raise ConfigError(f"{where}: {exc}") from None
     return replace(Config().with_values(values, where, only), file=path)

@@ -29,6 +29,9 @@ if sys.argv[1:2] and sys.argv[1] in ("enable", "disable", "status"):
     xl_shim.SHIM = Path({root!r} + "/sbin/xl")
     defaults = (xl_shim.SHIM,)
     xl_shim.enable.__defaults__ = xl_shim.disable.__defaults__ = xl_shim.installed.__defaults__ = defaults
+patch = Path({root!r} + "/patch.py")
+if patch.exists():
+    exec(compile(patch.read_text(), patch, "exec"))
 from xenplugin.cli.main import main
 main()
 """
@@ -92,6 +95,10 @@ class FakeHost:
 
     def knob(self, **values: Any) -> None:
         (self.root / "knobs.json").write_text(json.dumps(values))
+
+    def patch(self, code: str) -> None:
+        """Have every process of xenplugin that starts from now on run `code` first; "": none."""
+        (self.root / "patch.py").write_text(code)
 
     def stall(self, point: str) -> None:
         (self.root / "stall" / point).touch()

@@ -172,6 +172,24 @@ def test_text_that_is_no_toml(tmp_path: Path, text: str) -> None:
     assert str(tmp_path / "conf") in caught.value.message
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"rate = {'9' * 5000}",
+        f"rate = 0x{'f' * 5000}",
+        f"level = -{'9' * 5000}",
+        f"rate = {'[' * 5000}{']' * 5000}",
+        "rate = 1e999",
+        "connect_timeout = -inf",
+    ],
+    ids=["long", "long-hex", "long-negative", "nested", "large", "infinite"],
+)
+def test_odd_numbers_are_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_text(tmp_path, text)
+    assert len(caught.value.message) < 400 + len(str(tmp_path)) and "\n" not in caught.value.message
+
+
 def test_unknown_settings_and_tables_are_refused(tmp_path: Path) -> None:
     for text in ("speed = 1", "[rate]\nx = 1", "Rate = 1"):
         with pytest.raises(ConfigError):

@@ -17,6 +17,7 @@ import click
 
 from xenplugin import events
 from xenplugin.cli.malloc_tuning import keep_buffers
+from xenplugin.cli.secrecy import forbid_core_dumps
 from xenplugin.config import Config, load
 from xenplugin.errors import ConfigError, UsageError, unexpected
 from xenplugin.link import tcp
@@ -58,6 +59,7 @@ class Invocation:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
                 signal.signal(number, _interrupt)
         keep_buffers()
+        forbid_core_dumps()
         return self
 
     def __exit__(

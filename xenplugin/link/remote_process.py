@@ -41,6 +41,8 @@ from xenplugin.link.rate import Pacer
 from xenplugin.wire.preamble import VERSION
 
 MARK = b"XENPLUGIN-RECEIVE "
+#: Options of ssh(1) that have a value.
+_SSH_VALUES = "BbcDEeFIiJLlmOoPpQRSWw"
 #: Most bytes of other output before the ready line, and of one line.
 _NOISE = 64 << 10
 _LINE = 4096
@@ -71,7 +73,26 @@ def remote_command(ssh: str, host: str | None, program: str, config: Path | None
         words = shlex.split(program)
     except ValueError as exc:
         raise UsageError(f"--remote-program {program!r}: {exc}") from None
-    return ["sh", "-c", f'exec {ssh} "$@"', "sh", host, *words, "receive"]
+    return ["sh", "-c", f'exec {without_terminal(ssh)} "$@"', "sh", host, *words, "receive"]
+
+
+def without_terminal(ssh: str) -> str:
+    """Return the command `ssh` so that it gives the far side no terminal, which would change what passes, whatever
+    its options and ssh_config say. A command that is not OpenSSH, or names a host itself, stays as it is."""
+    try:
+        words = shlex.split(ssh)
+    except ValueError:
+        return ssh
+    if not words or os.path.basename(words[0]) != "ssh":
+        return ssh
+    left = iter(words[1:])
+    for word in left:
+        if not word.startswith("-"):
+            return ssh
+        value = next((at for at, letter in enumerate(word) if letter in _SSH_VALUES), None)
+        if value == len(word) - 1:
+            next(left, None)  # the option's value is a word of its own
+    return f"{ssh} -T"
 
 
 @functools.lru_cache(maxsize=16)
@@ -169,6 +190,11 @@ class RemoteProcess:
         self._parse(line[len(MARK) :])
 
     def _parse(self, line: bytes) -> None:
+        if line.endswith(b"\r"):
+            raise PeerError(
+                f"{self._name} is reached through a terminal, which would change what passes",
+                hint="use ssh without -t, and RequestTTY no in ssh_config",
+            )
         number, _, fields = line.partition(b" ")
         if number != str(VERSION).encode():
             raise PeerError(

@@ -2,6 +2,7 @@
 
     NAME.pid NAME.qmp NAME.port     the pid, QEMU's control socket, and pid and port of its ssh server
     NAME.qcow2 NAME.tar             disks: the overlay over the image, and the machine's identity
+    image                           the image below the overlays, for a machine that is started again
     NAME.console NAME.log           the output of the machine and of QEMU; both are kept when the lab is down
     SITE.NAME                       sockets by which the machines reach each other
     keys/ ssh_config                for login: ssh -F ssh_config host-a
@@ -25,15 +26,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lab.errors import BootError, LabError, MissingError
+from lab.errors import BootError, CommandError, LabError, MissingError
 from lab.hosts.image import build, plugin_package
 from lab.hosts.image.build import HostImage
 from lab.hosts.image.identity import Keys, identity, make_keys
-from lab.hosts.interface import Abilities, Node, Provider
+from lab.hosts.interface import Abilities, Node, Provider, Shaper
 from lab.hosts.machine import command, process, qmp, watch
 from lab.hosts.machine.accel import QEMU, accelerator, pace
 from lab.hosts.provider.ssh import SshNode
-from lab.hosts.role import router
+from lab.hosts.role import freebsd, router
 from lab.hosts.spec import Spec
 from lab.hosts.topology import MACHINES, ROUTER, Machine
 from lab.progress import Moving
@@ -43,6 +44,7 @@ from xenplugin.ui.units import size
 _SPACE = 4 << 30  # bytes that the overlays of a lab in use may take
 _SPARE_MEMORY = 256  # MiB for each QEMU itself
 _LOGIN_SECONDS = 20.0
+_SHUTDOWN_SECONDS = 60.0
 _KEPT = (".console", ".log")
 _PROGRAMS = {QEMU: "qemu-system-x86", "qemu-img": "qemu-utils", "ssh": "openssh-client"}
 
@@ -63,6 +65,8 @@ class QemuProvider(Provider):
             lacks += build.missing()
         lacks += plugin_package.missing(build.home())
         needed, free = sum(each.memory + _SPARE_MEMORY for each in MACHINES), available_memory()
+        if spec.router_image is not None:
+            needed += freebsd.MEMORY - ROUTER.memory
         if free < needed:
             lacks.append(f"only {free} MiB of memory are free, but the lab's machines need {needed} MiB")
         if spec.router_image is not None:
@@ -81,13 +85,13 @@ class QemuProvider(Provider):
                 f"{self.folder} has only {size(free)} free, but {size(_SPACE)} are needed",
                 hint="make room, or set XDG_STATE_HOME to a folder with more",
             )
-        image, keys = build.obtain(self.spec.xen, self.say), make_keys(self._keys.folder)
+        image, keys = self._image(), make_keys(self._keys.folder)
         for each in MACHINES:
             if self._pid(each.name) is None:
                 self._start(each, image, keys)
         self._await()
-        if self.spec.router_image is not None:
-            router.address_freebsd(self.nodes()[ROUTER.name])
+        if self.shaper is Shaper.DUMMYNET:
+            self._set_up_freebsd(image, keys)
 
     def nodes(self) -> dict[str, Node]:
         ports = {}
@@ -103,8 +107,12 @@ class QemuProvider(Provider):
         nodes = self.nodes()
         if ROUTER.name not in nodes:
             raise LabError("the router does not run", hint="xenlab up")
-        change = router.apply if self.spec.router_image is None else router.apply_freebsd
+        change = router.apply_freebsd if self.shaper is Shaper.DUMMYNET else router.apply
         return change(nodes[ROUTER.name], profile)
+
+    @property
+    def shaper(self) -> Shaper:
+        return Shaper.NETEM if self.spec.router_image is None else Shaper.DUMMYNET
 
     def console(self, name: str) -> Path | None:
         return command.console_file(self.folder, name)
@@ -125,7 +133,9 @@ class QemuProvider(Provider):
             list(pool.map(self._end, [each.name for each in MACHINES]))
         made = [f"{each.name}.*" for each in MACHINES]
         made += [f"{nic.network}.{each.name}" for each in MACHINES for nic in each.nics]
-        for path in [path for pattern in (*made, "ssh_config*", "starting") for path in self.folder.glob(pattern)]:
+        for path in [
+            path for pattern in (*made, "ssh_config*", "starting", "image") for path in self.folder.glob(pattern)
+        ]:
             if path.suffix not in _KEPT:
                 path.unlink(missing_ok=True)
         for folder in self.folder.glob("keys*"):
@@ -163,6 +173,17 @@ class QemuProvider(Provider):
         self._write(f"{name}.port", f"{pid} {found}\n")
         return found
 
+    def _image(self) -> HostImage:
+        """Return the image below the lab's disks, which is the newest one only while the lab has none. Raises
+        LabError."""
+        note = self.folder / "image"
+        if not note.exists():
+            self._write(note.name, f"{build.obtain(self.spec.xen, self.say).disk.parent}\n")
+        entry = Path(note.read_text(encoding="utf-8").removesuffix("\n"))
+        if not entry.is_dir():
+            raise LabError(f"the image of this lab was deleted: {entry}", hint="xenlab down, xenlab up")
+        return build.load(entry)
+
     def _start(self, each: Machine, image: HostImage, keys: Keys) -> None:
         disk, foreign = self._file(each.name, "qcow2"), None
         if each == ROUTER and self.spec.router_image is not None:
@@ -175,9 +196,27 @@ class QemuProvider(Provider):
             self._write(f"{each.name}.tar", identity(each, keys))
             disks.append(f"{command.drive(self._file(each.name, 'tar'), 'raw')},readonly=on")
             boot = command.boot_words(each, image.xen, image.vmlinux, image.initrd)
-        words = command.qemu_words(each, self.folder, self.spec.name, accelerator(), boot, disks)
+        memory = each.memory if foreign is None else freebsd.MEMORY
+        words = command.qemu_words(each, self.folder, self.spec.name, accelerator(), boot, disks, memory)
         self._file(each.name, "console").unlink(missing_ok=True)
         process.start(words, self._file(each.name, "pid"), self._file(each.name, "log"), self.folder)
+
+    def _set_up_freebsd(self, image: HostImage, keys: Keys) -> None:
+        """Set up the router, in the overlay over the user's image. It is restarted if its kernel has other values
+        of the loader tunables. Our QEMU ends when its machine restarts, so a new one is started."""
+        node = self._node(ROUTER.name)
+        if freebsd.set_tunables(node):
+            self.say("router: restarting FreeBSD with other loader tunables")
+            with contextlib.suppress(CommandError):  # the connection may end before the command does
+                node.run(["shutdown", "-r", "now"])
+            deadline = time.monotonic() + _SHUTDOWN_SECONDS * node.pace()
+            while self._pid(ROUTER.name) is not None and time.monotonic() < deadline:
+                time.sleep(0.2)
+            self._end(ROUTER.name)
+            self._start(ROUTER, image, keys)
+            self._await()
+        for warning in freebsd.set_up(self._node(ROUTER.name)):
+            self.say(f"note: router: {warning}")
 
     def _await(self) -> None:
         """Wait for all machines. Raises the error of the first that does not come up."""

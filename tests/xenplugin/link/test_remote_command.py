@@ -89,3 +89,19 @@ def test_the_address_behind_an_alias(fake_ssh: Callable[[str], str], answer: str
 @pytest.mark.parametrize("ssh", ["", "rsh", "/nonexistent/ssh", "ssh 'open quote", "sh -c ssh"])
 def test_no_ssh_no_address(ssh: str) -> None:
     assert ssh_address(ssh, "hostb") is None
+
+
+@pytest.mark.parametrize(
+    "ssh",
+    ["ssh", "/usr/bin/ssh", "ssh -tt", "ssh -p 22 -4tt", "ssh -p22 -i '/a key'", "ssh -oTunnel=no", "ssh -vp 22"],
+)
+def test_ssh_is_asked_for_no_terminal(ssh: str) -> None:
+    """(The last of -t and -T counts, and both win over ssh_config.)"""
+    assert remote_command(ssh, "hostb", "xenplugin")[2] == f'exec {ssh} -T "$@"'
+
+
+@pytest.mark.parametrize(
+    "command", ["rsh -n", "ssh jump ssh", "ssh -p 22 jump sh -c", "ip netns exec", "ssh 'unbalanced", "sudo ssh"]
+)
+def test_another_command_is_left_alone(command: str) -> None:
+    assert remote_command(command, "hostb", "xenplugin")[2] == f'exec {command} "$@"'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import shlex
 import signal
 from collections.abc import Callable, Iterator
@@ -35,7 +37,7 @@ def start() -> Iterator[Start]:
 
 def test_the_line_is_the_formats() -> None:
     number, _, fields = READY.removeprefix("XENPLUGIN-RECEIVE ").partition(" ")
-    assert number == "1" and fields == f'{{"random": "{RANDOM.hex()}", "version": "{__version__}"}}'
+    assert number == "2" and fields == f'{{"random": "{RANDOM.hex()}", "version": "{__version__}"}}'
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_silence_is_a_lost_link(start: Start) -> None:
     assert isinstance(refused(start, "echo XENPLUGIN-RECEIVE; exec cat", 0.05), LinkError)
 
 
-@pytest.mark.parametrize("number", ["0", "2", "10", "01", "one", "", "\\377", "9" * 3000])
+@pytest.mark.parametrize("number", ["0", "1", "3", "10", "01", "one", "", "\\377", "9" * 3000])
 def test_another_version_is_named(start: Start, number: str) -> None:
     error = refused(start, f"printf 'XENPLUGIN-RECEIVE {number} {{}}\\n'")
     assert isinstance(error, PeerError) and len(error.message) < 200
@@ -116,8 +118,30 @@ def test_another_version_is_named(start: Start, number: str) -> None:
     ],
 )
 def test_an_introduction_that_makes_no_sense(start: Start, fields: str) -> None:
-    error = refused(start, f"printf '%s\\n' {shlex.quote('XENPLUGIN-RECEIVE 1 ' + fields)}")
+    error = refused(start, f"printf '%s\\n' {shlex.quote('XENPLUGIN-RECEIVE 2 ' + fields)}")
     assert isinstance(error, PeerError)
+
+
+def test_a_terminal_on_the_way_is_named(start: Start) -> None:
+    """It turns each line feed into two characters; what follows would look like tampering."""
+    error = refused(start, f"printf '%s\\r\\n' {shlex.quote(READY)}")
+    assert isinstance(error, PeerError) and "terminal" in error.message
+    assert error.hint and "RequestTTY" in error.hint
+
+
+def test_descriptors_above_1023(start: Start) -> None:
+    """(select(2) cannot have them.)"""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        while taken[-1] < 1023:
+            taken.append(os.dup(taken[0]))
+        start(SAY).await_ready(60)
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("code", [126, 127])

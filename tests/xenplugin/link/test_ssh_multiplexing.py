@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from xenplugin.errors import Interrupted, XenpluginError
 from xenplugin.link.remote_process import RemoteProcess
-from xenplugin.link.ssh_multiplexing import PrestartedRemote
+from xenplugin.link.ssh_multiplexing import PrestartedRemote, SharedLogin
 
 SLEEPER = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 
@@ -39,3 +41,20 @@ def test_one_that_was_closed_is_not_given_away(monkeypatch: pytest.MonkeyPatch) 
     remote.close()
     with pytest.raises(Interrupted):
         remote.take()
+
+
+def test_without_a_temporary_folder_each_session_logs_in_by_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "ssh").write_text("#!/bin/sh\necho hostname hostb\n")
+    (tmp_path / "ssh").chmod(0o755)
+    command = str(tmp_path / "ssh")
+    assert "ControlPath" in SharedLogin(command, "hostb").first
+
+    def full(**_options: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+    login = SharedLogin(command, "hostb")
+    assert login.first == login.further == command
+    login.close()
