@@ -229,6 +229,11 @@ class Config:
     connect_timeout: float = _setting(10.0, 'Time in which a connection must open, like "10s".', _parse_time)
     silence: float = _setting(30.0, 'Silence after which a connection is lost, like "30s".', _parse_silence)
     patience: float = _setting(120.0, 'Time without any connection before giving up, like "2min".', _parse_time)
+    no_progress: float = _setting(
+        300.0,
+        'Time in which the far host must acknowledge some of the data, like "5min"; after it the transfer ends.',
+        _parse_time,
+    )
     max_downtime: float = _setting(
         120.0,
         'Time for which a guest may be suspended in mode live, like "2min"; after it the guest is resumed here.',

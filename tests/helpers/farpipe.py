@@ -1,8 +1,9 @@
 """A far side for a domain's stream that is no Xen host: writes what comes to the file that the details name.
 
 Started as the whole command of HOST, it answers b"ready", echoes notes, and answers the number of bytes when the
-stream has ended. `details`: {"path", "fail": bytes after which it fails, "slow": bytes after which it waits for a
-file of that path + ".go"}.
+stream has ended. `details`: {"path", "fail": bytes after which it fails, "early": bytes after which it sends its
+receipt, "slow": bytes after which it waits for a file of that path + ".go", "late": it waits for that file before
+its receipt}.
 """
 
 from __future__ import annotations
@@ -40,10 +41,15 @@ def main(ports: str) -> int:
                 file.flush()
                 if "fail" in job.details and file.tell() >= job.details["fail"]:
                     raise RefusedError("no more of this")
+                if "early" in job.details and file.tell() >= job.details["early"]:
+                    pipe.done()
+                    return 0
                 if "slow" in job.details and file.tell() >= job.details["slow"]:
                     while not path.with_suffix(".go").exists():
                         time.sleep(0.02)
             pipe.answer(str(file.tell()).encode())
+        while "late" in job.details and not path.with_suffix(".go").exists():
+            time.sleep(0.02)
         pipe.done()
         return 0
     except XenpluginError as error:

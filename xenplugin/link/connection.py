@@ -6,12 +6,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from xenplugin.link.endpoint import Endpoint
+from xenplugin.link import tcp
+from xenplugin.link.endpoint import Endpoint, SocketEndpoint
 from xenplugin.wire.frames import Chunk, Frame, Segment, Sent, Zeros
 from xenplugin.wire.session import MAX_FRAMES_PER_KEY, Reader, Writer
 
 #: Number of frames of each key that are reserved for pings and an error.
 _RESERVE = 1024
+#: Retransmission time-outs in a row without any progress, from 0.2 s on and doubling: some 3 s, and more far away.
+_STUCK = 4
 
 
 class Connection:
@@ -31,7 +34,10 @@ class Connection:
         self._writer = writer
         self._head = head
         self._acked = 0
-        self._unacked: deque[Sent] = deque()
+        self._unacked: deque[tuple[Sent, int]] = deque()  # with the place in the stream at which each ends
+        # Places in the stream, in bytes: what was written, where data begins and ends, what is acknowledged of it.
+        self._written = self._data_from = self._data_to = self._confirmed_to = 0
+        self.segment = 0  #: largest TCP segment that it may send, in bytes; 0: the path decides
         self._abandoned = False
         self._lock = threading.Lock()  # held while a frame is sealed and written
         self._unacked_lock = threading.Lock()  # of the fields about acknowledgements
@@ -49,15 +55,19 @@ class Connection:
     def send(self, frame: Frame) -> None:
         """Seal and write one frame. Raises OSError."""
         with self._lock:
+            header, sealed = self._writer.pack(frame)
+            if self._head:
+                header, self._head = self._head + header, b""
+            end = self._written + len(header) + len(sealed)
             if isinstance(frame, Sent):
                 # Recorded before it is sent: a frame that is lost half-way must be sent again. The payload is
                 # not kept: a chunk that must be sent again is read again.
                 with self._unacked_lock:
-                    self._unacked.append(_mark(frame))
-            header, sealed = self._writer.pack(frame)
-            if self._head:
-                header, self._head = self._head + header, b""
+                    self._unacked.append((_mark(frame), end))
+                    self._data_from = self._data_from or self._written
+                    self._data_to = end
             self.endpoint.send(header, sealed)
+            self._written = end
 
     def receive(self) -> Iterator[Frame]:
         """Yield frames from the far side until it closes. Raises OSError, TamperError, PeerError."""
@@ -69,6 +79,41 @@ class Connection:
         """Number of frames that were sent and not acknowledged."""
         return len(self._unacked)
 
+    @property
+    def confirmed(self) -> int:
+        """Bytes of the frames with data that the far side has acknowledged."""
+        return max(0, self._confirmed_to - self._data_from)
+
+    @property
+    def delivered(self) -> int:
+        """Bytes of frames with data that have arrived at the far host, acknowledged by it or by its kernel. Over a
+        pipe: that were taken."""
+        arrived = self._written
+        if isinstance(self.endpoint, SocketEndpoint):
+            try:
+                arrived = tcp.acknowledged(self.endpoint.sock)
+            except OSError:  # it is closed
+                arrived = 0
+        return max(self.confirmed, min(arrived, self._data_to) - self._data_from)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the far side was heard on it, and has received data if it was sent any. That it opens and is
+        answered proves nothing: a middlebox may have accepted it, or the path may drop large packets."""
+        return self.heard and (not self._unacked or self.delivered > 0)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the kernel sends its first data again and again, and nothing of it arrives: small packets pass on
+        this path, large ones perhaps do not."""
+        if not self._data_to or not isinstance(self.endpoint, SocketEndpoint):
+            return False
+        try:
+            again = tcp.timeouts(self.endpoint.sock)
+        except OSError:
+            return False
+        return again >= _STUCK and not self.delivered
+
     def acknowledged(self, frames: int) -> None:
         """Note that the far side has acknowledged the first `frames` frames. Raises ValueError if there are
         fewer."""
@@ -79,7 +124,8 @@ class Connection:
             while self._acked < frames:
                 if not self._unacked:
                     raise ValueError("more acknowledged than sent")
-                done.append(self._unacked.popleft())
+                mark, self._confirmed_to = self._unacked.popleft()
+                done.append(mark)
                 self._acked += 1
         if done and self.on_acknowledged is not None:
             self.on_acknowledged(done)
@@ -88,7 +134,7 @@ class Connection:
         """Close the connection; return the frames that were not acknowledged, the first time only."""
         self.endpoint.close()
         with self._unacked_lock:
-            rest = list(self._unacked)
+            rest = [mark for mark, _ in self._unacked]
             self._unacked.clear()
             self._abandoned = True
         return rest

@@ -82,6 +82,19 @@ class Connector:
         self._ahead: str | None = None  # the address to which connections were dialled ahead
         self._promised = 0  # how many of these were not taken yet
         self._dialled: queue.SimpleQueue[Connection | OSError] = queue.SimpleQueue()
+        self._segments = list(tcp.SEGMENTS)
+        self.tried_all = False  #: nothing large has arrived, whatever the size of the segments
+
+    def use_smaller_segments(self, failed: Connection) -> bool:
+        """Open connections with smaller segments from now on, because nothing large has arrived over `failed`.
+        Returns False if the smallest have been tried."""
+        with self._lock:
+            if failed.segment == self._segments[0]:  # else another connection was the first to fail
+                self._segments.pop(0)
+            if not self._segments:
+                self._segments.append(tcp.SEGMENTS[-1])
+                self.tried_all = True
+            return not self.tried_all
 
     def first(self, addresses: Sequence[str], wanted: Callable[[float], int]) -> Connection | None:
         """Return a connection to the first of `addresses` that proves itself, None if none does in time.
@@ -164,7 +177,8 @@ class Connector:
                 connection.abandon()
 
     def _open(self, address: str) -> Connection:
-        sock = socket.create_connection((address, self.port), timeout=self._timeout)
+        segment = self._segments[0]
+        sock = tcp.connect(address, self.port, self._timeout, segment)
         try:
             sock.settimeout(None)
             rtt, mss = tcp.measure(sock)
@@ -177,7 +191,7 @@ class Connector:
             connection = self._factory.make(
                 number, SocketEndpoint(sock, self._pacer, overhead), states.BACKWARD_DATA
             )
-            connection.rtt = rtt
+            connection.rtt, connection.segment = rtt, segment
             return connection
         except BaseException:
             sock.close()

@@ -30,10 +30,15 @@ _IDLE_SECONDS = 0.5
 _SILENT_PAUSE = 1.0
 
 
+class Stuck(ConnectionError):
+    """Nothing large arrives over a connection, though small packets do."""
+
+
 class Pool:
     """`dial()` opens a data connection. `send_again(frames)` is called with what a lost connection had not
     delivered, `acknowledged(frames)` with what arrived; both get frames without payload. `failed(error)` is called
-    once, when the pool gives up. All are called from the pool's threads."""
+    once, when the pool gives up. `stuck(connection)` is called when nothing large arrives over a connection; it
+    returns whether to open another. All are called from the pool's threads."""
 
     def __init__(
         self,
@@ -44,6 +49,7 @@ class Pool:
         *,
         patience: float,
         acknowledged: Callable[[list[Sent]], None] | None = None,
+        stuck: Callable[[Connection], bool] = lambda connection: True,
     ) -> None:
         self.queue = SendQueue(_CAPACITY)
         self.ending = False  #: everything was sent, so the far side may close connections now
@@ -54,7 +60,9 @@ class Pool:
         self._notice = notice
         self._patience = patience
         self._connections: set[Connection] = set()
-        self._past_bytes = 0
+        self._stuck = stuck
+        self._only_control = False  # data connections are of no use on this path
+        self._past_bytes = self._past_confirmed = 0
         self._alive_at = time.monotonic()
         self._closed = threading.Event()
         self._has_failed = False
@@ -86,6 +94,13 @@ class Pool:
         """Sealed bytes sent and received, on all connections so far."""
         with self._lock:
             return self._past_bytes + sum(connection.bytes_wire for connection in self._connections)
+
+    @property
+    def delivered(self) -> int:
+        """Bytes of frames with data that have arrived, on all connections so far. What a lost connection had not
+        acknowledged is sent again, and so counts no more."""
+        with self._lock:
+            return self._past_confirmed + sum(connection.delivered for connection in self._connections)
 
     @property
     def waiting(self) -> int:
@@ -171,7 +186,8 @@ class Pool:
             if connection in self._connections:
                 self._connections.remove(connection)
                 self._past_bytes += connection.bytes_wire
-                if connection.heard:
+                self._past_confirmed += connection.confirmed
+                if connection.is_alive:
                     self._alive_at = time.monotonic()
         self._send_again(connection.abandon())
 
@@ -199,6 +215,9 @@ class Pool:
             self._remove(connection)
             if connection.number == 0:
                 return  # the session ends with the control channel; its reader notices that
+            if isinstance(connection.lost, Stuck) and not self._stuck(connection):
+                self._only_control = True
+                return
             self._notice(f"connection {connection.number} was lost ({connection.lost}); opening another")
             if not connection.heard:
                 self._closed.wait(_SILENT_PAUSE)  # something accepts connections but does not forward them
@@ -238,7 +257,7 @@ class Pool:
     def _redial(self) -> Connection | None:
         pause = 0.1
         why = "connections open, but nothing is received on them"
-        while not self._closed.is_set():
+        while not self._closed.is_set() and not self._only_control:
             if self._is_out_of_patience():
                 self._fail(
                     LinkError(
@@ -255,12 +274,21 @@ class Pool:
             pause = min(2 * pause, 5.0)
         return None
 
+    def drop_stuck(self) -> None:
+        """Give up the connections over which nothing large arrives."""
+        with self._lock:
+            stuck = [connection for connection in self._connections if connection.is_stuck]
+        for connection in stuck:
+            connection.lost = connection.lost or Stuck("its large packets do not arrive")
+            connection.endpoint.close()
+        if stuck:
+            self.queue.wake()
+
     def _is_out_of_patience(self) -> bool:
-        """Return whether nothing was received on any connection for `patience` seconds. An open connection alone
-        proves nothing: a middlebox may have accepted it."""
+        """Return whether no connection was alive for `patience` seconds."""
         now = time.monotonic()
         with self._lock:
-            if any(connection.heard for connection in self._connections):
+            if any(connection.is_alive for connection in self._connections):
                 self._alive_at = now
             return now - self._alive_at > self._patience
 

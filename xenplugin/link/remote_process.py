@@ -259,7 +259,7 @@ class RemoteProcess:
         code = self._wait(patience)
         if code is None:
             self._process.terminate()
-            code = self._wait(5)
+            code = self._wait(2)
         if code is None:
             self._process.kill()
             code = self._wait(5)

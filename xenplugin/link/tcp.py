@@ -17,6 +17,9 @@ from pathlib import Path
 from xenplugin.errors import ConfigError
 
 MAX_STREAMS = 32
+#: Largest segments that are tried one after the other, in bytes; 0: the path decides. A path that has a smaller MTU
+#: than its ends know, and drops what is larger in silence, takes at least IPv6's least MTU, or IPv4's usual one.
+SEGMENTS = (0, 1220, 536)
 _TCP_NOTSENT_LOWAT = 25
 #: Bytes that may wait unsent in the kernel for one connection. UNSENT: enough to keep it busy, too few to hide the
 #: queue. UNSENT_IN_ORDER: for a stream, because all later bytes wait at the far side for those of a slow
@@ -40,6 +43,36 @@ def measure(sock: socket.socket) -> tuple[float, int]:
     (mss,) = struct.unpack_from("=I", info, 16)
     (rtt,) = struct.unpack_from("=I", info, 68)
     return rtt / 1e6, mss
+
+
+def connect(address: str, port: int, timeout: float, segment: int) -> socket.socket:
+    """Return a connection; `timeout` in seconds. `segment`: the largest segment in bytes, in both directions; 0:
+    the path decides. Raises OSError."""
+    failure = OSError(f"{address} has no address")
+    for family, kind, protocol, _, where in socket.getaddrinfo(address, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            if segment:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
+            sock.settimeout(timeout)
+            sock.connect(where)
+            return sock
+        except OSError as error:
+            failure = error
+            sock.close()
+    raise failure
+
+
+def acknowledged(sock: socket.socket) -> int:
+    """Return the bytes that the far host's kernel has acknowledged (Linux 4.1, struct tcp_info). Raises OSError."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+    (count,) = struct.unpack_from("=Q", info, 120)
+    return max(0, int(count) - 1)  # the kernel counts the SYN
+
+
+def timeouts(sock: socket.socket) -> int:
+    """Return the retransmission time-outs in a row (Linux, struct tcp_info). Raises OSError."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[2]
 
 
 def choose_streams(rtt: float, cores: int) -> int:

@@ -14,6 +14,9 @@ from xenplugin.migrate.ownership import OwnershipState
 from xenplugin.migrate.records import Record
 from xenplugin.transfer.send_stream import StreamSender
 
+#: Seconds to inform a far side that may hang. It ends the processes of its migration first, which may take 20.
+_CLOSING = 30.0
+
 
 class Closable(Protocol):
     """Something that is closed at the end."""
@@ -44,7 +47,7 @@ def conclude(
         return None if given else failure
     try:
         confirmed = failure is None and _confirmed(host, settled, pipe, notify)
-        if not confirmed and not host.close_down(settled):
+        if not confirmed and not host.close_down(settled, _CLOSING):
             notify("the far side does not know how the migration ended: `xenplugin recover` informs it later")
     except Exception as exc:  # the guest is where it belongs: what is left to do is done later
         notify(f"the record of this migration stays until `xenplugin recover`: {unexpected(exc)}")

@@ -213,10 +213,11 @@ class LocalHost:
                     os.unlink(disk.path)
                     sync_directory(os.path.dirname(disk.path))
 
-    def close_down(self, one: Record) -> bool:
+    def close_down(self, one: Record, patience: float = peer.PATIENCE) -> bool:
         """Have the peer remove its record of a migration that is settled on this source, then remove the record
-        here. Returns False if the peer did not answer: the record stays, until it has expired."""
-        if one.state is OwnershipState.REMOVED and (peer.forget(one) or one.expired):
+        here. Returns False if the peer did not answer for `patience` seconds: the record stays, until it has
+        expired."""
+        if one.state is OwnershipState.REMOVED and (peer.forget(one, patience) or one.expired):
             records.forget(self.state_dir, one)
             return True
         return False

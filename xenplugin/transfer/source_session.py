@@ -7,6 +7,7 @@ the destination and fits the connections to the path.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 
@@ -15,7 +16,7 @@ from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.codec.compress import STORE
 from xenplugin.codec.seal import Keys
 from xenplugin.config import Config
-from xenplugin.errors import RESUME_HINT, ImageError, LinkError, XenpluginError
+from xenplugin.errors import RESUME_HINT, ImageError, LinkError, PeerError, XenpluginError
 from xenplugin.link import tcp
 from xenplugin.link.connection import Connection
 from xenplugin.link.connector import ConnectionFactory, Connector
@@ -23,6 +24,7 @@ from xenplugin.link.pool import Pool, handle
 from xenplugin.link.rate import Pacer
 from xenplugin.link.remote_process import RemoteProcess, remote_command, ssh_address
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
+from xenplugin.link.stall import Stall
 from xenplugin.transfer.job import DOMAIN, Job
 from xenplugin.transfer.packing import CORES
 from xenplugin.transfer.path_tuning import PathTuner, QueueGauge
@@ -91,6 +93,10 @@ class SourceSession(TransferSession):
         self._on_failure = on_failure
         self._most_streams = _STREAM_STREAMS if in_order else tcp.MAX_STREAMS
         self._silence = Silence(_name(host), config, RESUME_HINT)
+        self._stall, self._awaiting = (
+            Stall(),
+            0.0,
+        )  # seconds without progress; seconds for which only DONE is missing
         self._connector = Connector(
             factory,
             timeout=config.connect_timeout,
@@ -106,6 +112,7 @@ class SourceSession(TransferSession):
             self.notice,
             patience=config.patience,
             acknowledged=acknowledged,
+            stuck=self._large_packets_lost,
         )
         # On one machine no link is to be relieved: packing would only take the CPU from the writing side.
         self.adaptive = AdaptiveLevel(STORE if config.level is None and job.local else config.level, CORES)
@@ -114,6 +121,8 @@ class SourceSession(TransferSession):
         self._welcome: WelcomeFields | None = None
         self.done: bytes | None = None  #: the receipt
         self._first_streams = 0
+        self._control_carries = False  # data
+        self._control_lock = threading.Lock()
         self.rtt = 0.0  #: seconds
         try:
             self._channel.send(job.line())
@@ -152,8 +161,7 @@ class SourceSession(TransferSession):
                 self.notice(f"no way to {port}: the data goes through {self._control_name}")
             else:
                 self.notice(f"{_name(self._host)} has no free port: the data goes through {self._control_name}")
-            self.pool.add_control(self.control)
-            self._emit(events.Linked("control channel", 0.0, 0, ""))
+            self._use_control()
         else:
             self.rtt = connector.rtt
             self._first_streams = wanted(connector.rtt)
@@ -164,6 +172,22 @@ class SourceSession(TransferSession):
         self.gauge.connected(connector.rtt)
         self._tuner = PathTuner(config, connector, self.pool)
         return welcome
+
+    def _use_control(self) -> None:
+        """Send the data over the control channel."""
+        self._control_carries = True
+        self.pool.add_control(self.control)
+        self._emit(events.Linked("control channel", 0.0, 0, ""))
+
+    def _large_packets_lost(self, connection: Connection) -> bool:
+        """Open connections with smaller segments, or give them up for the control channel (then return False)."""
+        if self._connector.use_smaller_segments(connection):
+            return True
+        with self._control_lock:
+            if not self._control_carries:
+                self.notice(f"no large packet reaches {_name(self._host)}: data goes through {self._control_name}")
+                self._use_control()
+        return False
 
     def _addresses(self, welcome: WelcomeFields) -> list[str]:
         if self._config.address:
@@ -193,7 +217,7 @@ class SourceSession(TransferSession):
     def end(self, digest: bytes, count: int = 0) -> None:
         """Send END, after everything was given to `put`, and await the receipt. Raises XenpluginError."""
         self.pool.ending = True
-        if self._first_streams:
+        if not self._control_carries:
             self.send(End(digest, count))
         else:  # behind the last frame, which may not have left yet
             self.pool.queue.put(End(digest, count))
@@ -212,7 +236,7 @@ class SourceSession(TransferSession):
     @property
     def bytes_wire(self) -> int:
         """Sealed bytes sent and received."""
-        return self.pool.bytes_wire + (self.control.bytes_wire if self._first_streams else 0)
+        return self.pool.bytes_wire + (0 if self._control_carries else self.control.bytes_wire)
 
     @property
     def streams(self) -> int:
@@ -242,6 +266,8 @@ class SourceSession(TransferSession):
                 self._welcome = WelcomeFields.parse(frame.text)
                 self.notify()
             elif isinstance(frame, Done):
+                if not self.pool.ending:
+                    raise PeerError(f"{_name(self._host)} says that it has everything before everything was sent")
                 self.done = frame.digest
                 self.notify()
             elif isinstance(frame, Index | IndexRun | Answer | Note):
@@ -255,10 +281,34 @@ class SourceSession(TransferSession):
             now = time.monotonic()
             try:
                 # A moment only for each look: time in which this process itself stood still does not count.
-                self._silence.add(min(now - looked, 1.0))
+                seconds = min(now - looked, 1.0)
+                self._silence.add(seconds)
+                self._look_for_progress(seconds)
             except LinkError as exc:
                 self.fail(exc)
                 return
             looked = now
             if self._tuner is not None:
                 self._tuner.look()
+
+    def _look_for_progress(self, seconds: float) -> None:
+        """Note that `seconds` have passed. Raises LinkError if nothing was delivered for too long."""
+        self.pool.drop_stuck()
+        waiting = self.pool.waiting > 0
+        self._stall.look(self.pool.delivered, waiting, seconds)
+        limit, name = self._config.no_progress, _name(self._host)
+        if self._stall.seconds > limit:
+            hint = "look at the far host's disks and load, then run the same command again"
+            if self._connector.tried_all:
+                hint = (
+                    "a router may have a smaller MTU and drop larger packets in silence: find it by"
+                    " `ping -M do -s 1400`, and lower the MTU here (ip link set dev DEV mtu 1280)"
+                )
+            raise LinkError(f"nothing was delivered to {name} for {limit:.0f} s, although it answers", hint=hint)
+        # The receipt comes after the far host's disk has written what its memory holds, which may take long.
+        before, self._awaiting = (
+            self._awaiting,
+            self._awaiting + seconds if self.pool.ending and not waiting else 0.0,
+        )
+        if before <= limit < self._awaiting:
+            self.notice(f"{name} has received everything {limit:.0f} s ago and has not yet got it on its disk")

@@ -17,6 +17,7 @@ import pytest
 
 from tests.helpers.program import NEVER, wait_until
 from tests.helpers.proxy import Proxy, free_ports
+from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import LinkError, PeerError, RefusedError, TamperError, XenpluginError
 from xenplugin.transfer.send_stream import StreamSender
@@ -38,6 +39,7 @@ class Ends:
         self.answers: queue.Queue[bytes] = queue.Queue()
         self.notes: queue.Queue[dict[str, Any]] = queue.Queue()
         self.failures: list[XenpluginError] = []
+        self.notices: list[str] = []
         self.proxy: Proxy | None = None
         self.pipe: StreamSender | None = None
 
@@ -52,7 +54,7 @@ class Ends:
             details,
             host,
             config,
-            lambda _: None,
+            lambda event: self.notices.append(event.text) if isinstance(event, events.Notice) else None,
             self.answers.put,
             self.notes.put,
             on_failure=self.failures.append,
@@ -249,3 +251,33 @@ def test_a_far_side_without_the_program(tmp_path: Path) -> None:
     with pytest.raises(PeerError):
         pipe.start()
     pipe.close()
+
+
+@pytest.mark.parametrize("listen", [True, False])
+def test_a_far_side_that_only_answers_pings_is_given_up(ends: Ends, listen: bool) -> None:
+    """It takes no more data, and its pings keep the connections alive."""
+    pipe = ends.open(listen, details={"slow": 1}, no_progress=2.0, patience=3600.0, silence=3600.0)
+    with pytest.raises(LinkError, match=r"nothing was delivered to .* for 2 s, although it answers"):
+        send(pipe, pages(3, 200))
+        pipe.end()
+    ends.path.with_suffix(".go").touch()
+
+
+def test_a_far_side_that_has_everything_is_waited_for(ends: Ends) -> None:
+    """Its disk may still have to write what it has acknowledged: that is said, and is no failure."""
+    pipe = ends.open(no_progress=1.0, details={"late": True})
+    pipe.write(b"all")
+    end = threading.Thread(target=pipe.end)
+    end.start()
+    wait_until(lambda: any("has received everything" in text for text in ends.notices), "a notice")
+    assert end.is_alive() and not ends.failures
+    ends.path.with_suffix(".go").touch()
+    end.join(NEVER)
+    assert not end.is_alive() and not ends.failures
+
+
+def test_a_receipt_before_the_end_is_a_peer_error(ends: Ends) -> None:
+    pipe = ends.open(details={"early": 1})
+    with pytest.raises(PeerError, match="before everything was sent"):
+        send(pipe, pages(3, 200))
+        pipe.end()
