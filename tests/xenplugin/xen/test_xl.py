@@ -67,7 +67,7 @@ def test_the_real_one_is_found_past_the_shim(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("PATH", ":".join(str(tmp_path / name) for name in ("local", "text", "folder", "sbin")))
     assert find() == str(real)
     real.unlink()
-    monkeypatch.setattr("xenplugin.xen.xl._ALSO", str(tmp_path / "nowhere"))
+    monkeypatch.setattr("xenplugin.xen.xl.STANDARD", str(tmp_path / "nowhere"))
     with pytest.raises(RefusedError, match="no xl on this host"):
         find()
 
