@@ -24,17 +24,18 @@ from typing import Any, TypeVar
 
 from xenplugin.errors import OwnershipError, RefusedError
 from xenplugin.image.files import os_errors, remove, sync_directory, write_atomically
+from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.migrate.ownership import FINAL, FIRST, TRANSITIONS, OwnershipState, Role, check
 from xenplugin.xen.process import Process, process
 
-FORMAT = 1
+FORMAT = 2
 FOLDER = "migrations"
 _ID = re.compile(r"[0-9a-f]{32}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LARGEST = 1 << 20
 #: Seconds after which a final record is removed though the peer never asked, or could not be reached.
 EXPIRY = 30 * 86400.0
-_Note = TypeVar("_Note", "Process", "DiskNote", "PeerNote", "Record")
+_Note = TypeVar("_Note", "Process", "CommittedImage", "DiskNote", "PeerNote", "Record")
 
 
 class Overtaken(OwnershipError):
@@ -44,21 +45,27 @@ class Overtaken(OwnershipError):
 @dataclass(frozen=True)
 class DiskNote:
     """A disk of the guest on this host. `size` bytes; `placeholder`: the inode of the empty file that was made
-    under its name, None if none was."""
+    under its name, None if none was; `committed`: the complete image at the destination, None before; `aside`: the
+    path that the source's disk lies under since the guest has left, None while it has its own name."""
 
     path: str
     size: int
     placeholder: int | None = None
+    committed: CommittedImage | None = None
+    aside: str | None = None
 
 
 @dataclass(frozen=True)
 class PeerNote:
     """How to reach the other host again: `ssh` and `host` as in `xl migrate -s SSH GUEST HOST`, `program` as in
-    --remote-program. At the destination `ssh` is empty: it never calls back."""
+    --remote-program. At the destination `ssh` is empty: it never calls back. `machine`: its machine id, `key`: its
+    ssh host key; each is empty if it is not known."""
 
     host: str
     ssh: str = ""
     program: str = "xenplugin"
+    machine: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -306,7 +313,7 @@ def _parse(text: Any) -> Record:
         peer=_typed(PeerNote(**values.pop("peer"))),
         driver=_typed(Process(**values.pop("driver"))),
         xl=None if xl is None else _typed(Process(**xl)),
-        disks=tuple(_typed(DiskNote(**disk)) for disk in values.pop("disks")),
+        disks=tuple(_disk(disk) for disk in values.pop("disks")),
         **values,
     )
     if not valid_id(record.id) or not valid_uuid(record.uuid):
@@ -314,8 +321,14 @@ def _parse(text: Any) -> Record:
     return _typed(record)
 
 
+def _disk(values: Any) -> DiskNote:
+    committed = None if values["committed"] is None else _typed(CommittedImage(**values["committed"]))
+    return _typed(DiskNote(**{**values, "committed": committed}))
+
+
 _TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,), "int": (int,), "bool": (bool,), "float": (int, float), "int | None": (int, type(None)),
+    "str": (str,), "int": (int,), "bool": (bool,), "float": (int, float),
+    "int | None": (int, type(None)), "str | None": (str, type(None)),
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xenplugin.errors import ImageError, OwnershipError, RefusedError
+from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.migrate import records
 from xenplugin.migrate.ownership import OwnershipState, Role
 from xenplugin.migrate.records import DiskNote, Overtaken, PeerNote, Record
@@ -25,12 +26,15 @@ from xenplugin.xen.process import Process, process
 
 UUID = "3f2a9d1c-0b7e-4c55-9a10-6f1d2e3c4b5a"
 S, D = Role.SOURCE, Role.DESTINATION
+COMMITTED = CommittedImage(device=2049, inode=12, size=1 << 30, mtime_ns=1_700_000_000_123_456, digest="ab" * 32)
 
 
 def made(role: Role = S, **more: object) -> Record:
     return records.new(
-        role, records.new_id(), uuid=UUID, name="g1", peer=PeerNote("hostb", "ssh -p 22"), mode="live", domid=7,
-        disks=(DiskNote("/srv/g1.img", 1 << 30, 12),), **more,
+        role, records.new_id(), uuid=UUID, name="g1", mode="live", domid=7,
+        peer=PeerNote("hostb", "ssh -p 22", machine="0123", key="ssh-ed25519 AAAA"),
+        disks=(DiskNote("/srv/g1.img", 1 << 30, 12, COMMITTED, "/srv/g1.img.aside"), DiskNote("/dev/vg/g1", 512)),
+        **more,
     )  # fmt: skip
 
 
@@ -45,7 +49,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert records.read_all(tmp_path) == ([one], [])
     path = path_of(tmp_path, one)
     assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
-    assert json.loads(path.read_text())["format"] == 1
+    assert json.loads(path.read_text())["format"] == 2
 
 
 def test_from_state_to_state(tmp_path: Path) -> None:
@@ -197,7 +201,7 @@ def test_a_full_disk_is_an_error_before_anything_happens(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda fields: fields.update(format=2), "another version"),
+        (lambda fields: fields.update(format=1), "another version"),
         (lambda fields: fields.update(state="running"), "the state running is not one of a source"),
         (lambda fields: fields.update(state="lost"), "lost"),
         (lambda fields: fields.update(domid="7"), "domid"),
@@ -209,9 +213,15 @@ def test_a_full_disk_is_an_error_before_anything_happens(tmp_path: Path, monkeyp
         (lambda fields: fields.update(name=None), "name"),
         (lambda fields: fields["driver"].update(pid="1"), "pid"),
         (lambda fields: fields.update(driver=None), "mapping"),
-        (lambda fields: fields.update(disks=[1]), "mapping"),
+        (lambda fields: fields.update(disks=[1]), "subscriptable"),
         (lambda fields: fields["disks"][0].update(placeholder="x"), "placeholder"),
+        (lambda fields: fields["disks"][0].pop("committed"), "committed"),
+        (lambda fields: fields["disks"][0].update(committed=[1]), "committed"),
+        (lambda fields: fields["disks"][0]["committed"].update(inode="12"), "inode"),
+        (lambda fields: fields["disks"][0]["committed"].update(digest=None), "digest"),
+        (lambda fields: fields["disks"][0].update(aside=1), "aside"),
         (lambda fields: fields["peer"].update(port=1), "port"),
+        (lambda fields: fields["peer"].update(key=None), "key"),
     ],
 )
 def test_an_invalid_record_is_reported(
