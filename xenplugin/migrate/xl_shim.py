@@ -29,7 +29,8 @@ from xenplugin.xen.xenstore import Store
 #: The shim in front: first in root's PATH on Debian and its derivatives, in a folder that packages do not use.
 FRONT = Path("/usr/local/sbin/xl")
 
-# A command is the first word that is no option, as in xl. It costs other commands one start of sh (1 ms).
+# A command is the first word that is no option, as in xl. (xl takes prefixes of other commands, such as `crea`, but
+# none of migrate, because migrate-receive begins so, too.) This costs other commands one start of sh: 0.6 ms.
 _SCRIPT = """\
 #!/bin/sh
 # {mark}: made by `xenplugin enable`, removed by `xenplugin disable`.
@@ -74,8 +75,7 @@ def enable(notify: Callable[[str], None]) -> None:
                 if xl.real(place):
                     _take(place, program, notify)
             if _is_passed_by():
-                write_atomically(FRONT, _script(xl.find(), program), mode=0o755, replace=xl.has_shim(FRONT))
-                _look_at_path(notify)
+                _put_in_front(program, notify)
             elif _is_in_front(FRONT):
                 FRONT.unlink()
     except OSError as exc:
@@ -124,7 +124,11 @@ def _script(real: str, program: str) -> bytes:
     return text.encode()
 
 
-def _look_at_path(notify: Callable[[str], None]) -> None:
+def _put_in_front(program: str, notify: Callable[[str], None]) -> None:
+    found = xl.find()
+    write_atomically(FRONT, _script(found, program), mode=0o755, replace=xl.has_shim(FRONT))
+    if found not in xl.places(xl.STANDARD):
+        notify(f"programs that call {found} by its path still move guests without disks")
     if shutil.which("xl") != str(FRONT):
         notify(f"another xl comes before {FRONT} in your PATH: put {FRONT.parent} at its beginning")
     notify("a shell that has run xl before may still use the old path: run hash -r in it")

@@ -160,6 +160,7 @@ def test_a_directory_that_is_not_there_is_named(host: Host, monkeypatch: pytest.
 
 def test_warnings_for_the_administrator_are_printed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.enable()
+    assert any(f"programs that call {host.xl} by its path" in text for text in host.said)
     assert any("hash -r" in text for text in host.said) and any("xenstore" in text for text in host.said)
     assert not any("PATH" in text for text in host.said)
     monkeypatch.setenv("PATH", f"{host.second}:{host.first}")
