@@ -58,6 +58,9 @@ exec "$xl" "$@"
 """
 
 
+_HASH = "a shell that has run xl before may still use the old path: run hash -r in it"
+
+
 def installed() -> bool:
     """Return whether a shim is in place. (xenstore may still disable it: policy.enabled.)"""
     return any(map(xl.has_shim, _places()))
@@ -87,11 +90,13 @@ def disable(notify: Callable[[str], None]) -> None:
     """Remove the shim wherever it is. Raises RefusedError if that is impossible."""
     try:
         with _locked():
+            in_front = _is_in_front(FRONT)
             for place in _places():
                 xl_place.give_back(place)
     except OSError as exc:
         raise RefusedError(f"cannot remove the shim: {exc}", hint="run this as root") from None
-    notify("a shell that has run xl before may still use the old path: run hash -r in it")
+    if in_front:
+        notify(_HASH)
     _publish(notify, lambda store: store.remove(ENABLED))
 
 
@@ -131,13 +136,13 @@ def _put_in_front(program: str, notify: Callable[[str], None]) -> None:
         notify(f"programs that call {found} by its path still move guests without disks")
     if shutil.which("xl") != str(FRONT):
         notify(f"another xl comes before {FRONT} in your PATH: put {FRONT.parent} at its beginning")
-    notify("a shell that has run xl before may still use the old path: run hash -r in it")
+    notify(_HASH)
 
 
 @contextmanager
 def _locked() -> Iterator[None]:
-    """Let one process at a time write the shim: write_atomically relies on it. Raises OSError."""
-    fd = os.open(FRONT.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Let one process of this host at a time write the shim: write_atomically relies on it. Raises OSError."""
+    fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # the one folder that is always there
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
