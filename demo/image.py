@@ -2,8 +2,7 @@
 
 Strategy: the recipe is hashed, and the image is kept in the user's cache under that name. It is built in a
 directory beside the cache's entries and renamed when it is complete, so an interrupted build leaves only a
-directory, which the next build removes. mmdebstrap runs in mount and process namespaces of its own, so nothing
-that it mounts or starts in the tree is left when the tree is deleted. Canaries (lab.verify.content.canary) are
+directory, which the next build removes. Canaries (lab.verify.content.canary) are
 planted in files; their offsets in the image are kept with it.
 """
 
@@ -15,14 +14,14 @@ import mmap
 import os
 import random
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from demo import DemoError
+from lab.cache import cache_folder
 from lab.errors import LabError
-from lab.hosts.image import ext4
+from lab.hosts.image import ext4, isolated
 from lab.measure import images
 from lab.verify.content.canary import make_canaries
 from netem.user_namespace import mapped_user
@@ -36,6 +35,7 @@ _TREE = 480_000_000  # bytes, of a tree that is taken from /usr
 _LARGEST = 40_000_000  # bytes; a larger file would crowd out the rest
 _UUID = "6d6f7665-2061-4d61-8368-696e652e2e2e"
 _EPOCH = "1700000000"  # every time in the file system, so that the same tree makes the same image
+_TIMES = {"SOURCE_DATE_EPOCH": _EPOCH, "E2FSPROGS_FAKE_TIME": _EPOCH}
 _NEEDED = 7 << 30  # bytes: the image, its tree and two arrived copies
 
 Say = Callable[[str], None]
@@ -56,7 +56,7 @@ class Image:
 
 def cache() -> Path:
     """Return the folder where images are kept. Raises DemoError if it cannot be made or has no room."""
-    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xenplugin"
+    path = cache_folder()
     try:
         path.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path).free
@@ -78,7 +78,7 @@ def obtain(say: Say) -> Image:
     try:
         return _cached_or_built(home, "debian", say, "")
     except DemoError as error:
-        return _cached_or_built(home, "usr", say, f"mmdebstrap failed ({error})")
+        return _cached_or_built(home, "usr", say, f"mmdebstrap failed ({str(error).splitlines()[-1]})")
 
 
 def _cached_or_built(home: Path, kind: str, say: Say, why: str) -> Image:
@@ -137,12 +137,9 @@ def _build(work: Path, kind: str, key: str, say: Say) -> None:
         content = "files of /usr"
         _take_from_usr(tree, say)
     _plant(tree, canaries)
-    with disk.open("wb") as file:
-        file.truncate(SIZE)
     say("packing it as ext4")
-    options = f"hash_seed={_UUID},lazy_itable_init=1,lazy_journal_init=1"
-    words = [ext4.mkfs(), "-q", "-F", "-U", _UUID, "-L", "demo", "-E", options, "-d", str(tree), str(disk)]
-    _run(words)
+    options = ["-U", _UUID, "-L", "demo", "-E", f"hash_seed={_UUID},lazy_itable_init=1,lazy_journal_init=1"]
+    ext4.make(tree, disk, size=SIZE, options=options, environment=_TIMES)
     shutil.rmtree(tree)
     say("hashing it")
     about = Image(
@@ -160,21 +157,10 @@ def _build(work: Path, kind: str, key: str, say: Say) -> None:
     os.sync()
 
 
-def _run(words: list[str]) -> None:
-    """Run a command at the image's own time. Raises DemoError with its last line."""
-    times = {"SOURCE_DATE_EPOCH": _EPOCH, "E2FSPROGS_FAKE_TIME": _EPOCH}
-    null = subprocess.DEVNULL
-    done = subprocess.run(words, env=os.environ | times, stdin=null, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        raise DemoError(f"{Path(words[0]).name}: {lines[-1] if lines else f'exit code {done.returncode}'}")
-
-
 def _debootstrap(tree: Path, say: Say) -> None:
     say("fetching Debian 12 (mmdebstrap): once, half a minute on a fast line")
-    words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
-    words += ["mmdebstrap", "--quiet", "--mode=root", "--variant=important", f"--include={_PACKAGES}"]
-    _run([*words, _SUITE, str(tree)])
+    words = ["mmdebstrap", "--quiet", "--mode=root", "--variant=important", f"--include={_PACKAGES}"]
+    isolated.run([*words, _SUITE, str(tree)], _TIMES)
 
 
 def _take_from_usr(tree: Path, say: Say) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.images import LOSETUP, names_in
-from tests.helpers.program import Done, Program, Running, processes_with
+from tests.helpers.program import SSH, Done, Program, Running, processes_with
 from tests.helpers.proxy import Change, Proxy, free_ports
 
 # A shell starts what is to run in the background with ctrl-C ignored, nohup with SIGHUP, and children inherit it:
@@ -27,8 +27,6 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 
 # Programs that the product starts of itself find it where it is tested without being installed.
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
-
-SSH = Path(__file__).parent / "helpers" / "ssh.py"
 
 
 @pytest.fixture
@@ -68,7 +66,7 @@ class Sides:
             path.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in values.items()))
         ssh = self.ssh
         if ssh is None:
-            ssh = shlex.join([sys.executable, str(SSH), "--config", str(far), *self.ssh_options])
+            ssh = shlex.join([*SSH, "--config", str(far), *self.ssh_options])
         return ["copy", "--config", near, "-s", ssh, *options, source, f"far:{target or self.target}"]
 
     def start(self, source: Path, *options: str | Path, **more: Any) -> Running:

@@ -7,13 +7,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Self
+from typing import IO
 
 from lab.errors import CommandError
 from lab.measure import images, sshd
+from lab.measure.base_hosts import BaseHosts
 from lab.measure.results import Figures
 from lab.measure.sshd import Opener, Sshd
 from netem.remote_command import CommandResult
@@ -22,7 +23,7 @@ XENPLUGIN = [sys.executable, "-P", "-m", "xenplugin"]
 _TIMEOUT = 2 * 3600.0  # seconds for one command
 
 
-class DiskHosts:
+class DiskHosts(BaseHosts):
     """Host-a, whose processes `popen_a` starts, and host-b, with an ssh server at `address`:`port`.
 
     To be used as a context manager. `disk` is to be moved; host-a's files are in `folder`/a, host-b's in
@@ -39,30 +40,19 @@ class DiskHosts:
     def __init__(
         self, folder: Path, disk: Path, popen_a: Opener, popen_b: Opener, address: str, port: int = 22
     ) -> None:
+        super().__init__()
         self._here, self._there = folder / "a", folder / "b"
         self.here, self.there = str(self._here), str(self._there)
         self.disk, self.arrived = str(disk), str(self._there / "disks" / "g1.img")
-        self.figures = Figures(0.0)
         self._popen_a, self._popen_b, self._address, self._port = popen_a, popen_b, address, port
-        self._phases: dict[str, float] = {}
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        try:
-            self._prepare()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def _prepare(self) -> None:
-        """Make the folders and start what is needed; `self._stack` ends it."""
+        self._make_folders()
+        self._serve({})
+
+    def _make_folders(self) -> None:
         for home in (self._here, self._there):
             (home / "disks").mkdir(parents=True, exist_ok=True)
-        self._serve({})
 
     def _serve(self, environment: Mapping[str, str]) -> None:
         """Start the ssh server, whose sessions have `environment`."""
@@ -81,13 +71,6 @@ class DiskHosts:
         began = time.monotonic()
         yield
         self.figures = Figures(round(time.monotonic() - began, 3), self._phases)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """See Hosts."""
-        began = time.monotonic()
-        yield
-        self._phases[name] = round(time.monotonic() - began, 3)
 
     def steps(self, steps: Mapping[str, str]) -> None:
         """See Hosts."""

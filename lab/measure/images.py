@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab import sparse
+from lab.cache import cache_folder
 from lab.errors import BuildError, MissingError
 from lab.hosts.image import ext4
 
@@ -24,8 +24,7 @@ _PIECE = 1 << 20
 
 def cache() -> Path:
     """Return the folder where images and memories are kept between runs, made if needed."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "xenplugin" / "experiment"
+    folder = cache_folder() / "experiment"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -56,13 +55,8 @@ def _build(path: Path, virtual: int, data: int) -> None:
     shutil.rmtree(tree, ignore_errors=True)
     try:
         copy_files(Path("/usr"), tree, data, data // _LARGEST)
-        partial.unlink(missing_ok=True)
         # Lazy inode tables are left to the kernel, so they stay mostly holes.
-        words = [ext4.mkfs(), "-q", "-E", "lazy_itable_init=1", "-d", str(tree), str(partial)]
-        words.append(f"{virtual // 1024}k")
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise BuildError(f"mkfs.ext4: {done.stderr.strip()}")
+        ext4.make(tree, partial, size=virtual, options=["-E", "lazy_itable_init=1"])
         partial.rename(path)
     except MissingError as error:
         raise BuildError(f"the disk image cannot be made: {error}", hint=error.hint) from error

@@ -63,7 +63,7 @@ def test_a_build_that_fails_leaves_nothing(home: Path, monkeypatch: pytest.Monke
 
 
 @needs_mkfs
-def test_ruins_of_the_dead_go_and_those_of_the_living_stay(home: Path) -> None:
+def test_folders_of_ended_processes_are_removed_and_others_kept(home: Path) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
     for name in (f"building-{dead.pid}", f"run-{dead.pid}-x", f"run-{os.getppid()}-y"):
@@ -74,7 +74,7 @@ def test_ruins_of_the_dead_go_and_those_of_the_living_stay(home: Path) -> None:
 
 
 @needs_mkfs
-def test_a_spoilt_entry_is_one_error(home: Path) -> None:
+def test_a_damaged_cache_entry_is_one_error(home: Path) -> None:
     found = image.obtain(lambda text: None)
     os.truncate(found.path, 5)
     with pytest.raises(DemoError, match="delete it"):

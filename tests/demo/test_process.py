@@ -10,7 +10,7 @@ from pathlib import Path
 from demo import process
 
 
-def test_waiting_for_the_children_of_another() -> None:
+def test_children_of_another_process_are_waited_for() -> None:
     script = "exec 3<&0; cat <&3 & echo started; wait; exec sleep 1000"
     parent = subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:

@@ -77,7 +77,7 @@ def test_each_way_copies_the_image_and_shows_none_of_it(bench: Bench, key: str) 
     assert list(bench.there.iterdir()) == []
 
 
-def test_xenplugin_and_then_only_the_difference(
+def test_a_second_xenplugin_copy_sends_only_the_difference(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "xenplugin"
@@ -98,7 +98,7 @@ def test_xenplugin_and_then_only_the_difference(
     assert list(bench.there.iterdir()) == []
 
 
-def test_what_arrives_changed_is_not_whole(bench: Bench) -> None:
+def test_an_image_that_arrives_changed_is_reported(bench: Bench) -> None:
     def copy(hosts: DemoHosts) -> dict[str, Any]:
         ways.tool(zstd.copy)(hosts)
         with bench.arrived.open("r+b") as file:
@@ -118,7 +118,7 @@ def test_a_way_that_fails_says_why(bench: Bench) -> None:
         bench.run(Outcome("failing", ""), copy)
 
 
-def test_the_check_finds_everything_in_a_plain_copy(bench: Bench) -> None:
+def test_the_wire_check_finds_every_canary_in_a_plain_copy(bench: Bench) -> None:
     proof = prove(bench)
     assert proof.missed == frozenset()
     assert proof.finding.complete and not proof.finding.secret

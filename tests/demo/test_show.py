@@ -75,7 +75,7 @@ def test_a_proof_that_failed_is_seen() -> None:
     assert "missed: gzip" in out.getvalue()
 
 
-def test_sooner_is_against_the_first_and_not_for_extras() -> None:
+def test_the_speed_up_compares_with_the_first_way_only() -> None:
     run = outcomes()
     assert [sooner(each, run[0]) for each in (run[0], run[1], run[4])] == ["", "6.4 x", ""]
 
@@ -89,7 +89,7 @@ def test_an_incomplete_capture_proves_nothing() -> None:
     assert readable(outcome("x", "x", 1, finding=Finding(packets=1, judged=1, not_noise=1)))[1] is False
 
 
-def test_doubts() -> None:
+def test_doubtful_measurements_are_explained() -> None:
     assert facts.doubts(outcomes()) == []
     late = outcome("x", "x", 1, traffic=Traffic(1, 0.01, 0.05, 0), steal=0.3, unrecorded=2)
     assert len(facts.doubts([late])) == 4
@@ -107,7 +107,7 @@ def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     assert not re.search(r"(src|href)=\"(?!#)|url\((?!#)|@import|https?:", text)
 
 
-def test_picture(tmp_path: Path) -> None:
+def test_the_chart_is_drawn(tmp_path: Path) -> None:
     paths = page.write(tmp_path, Profile(), IMAGE, "two hosts", outcomes(), PROOF)
     assert paths[1].name == "times.png"
     assert paths[1].read_bytes().startswith(b"\x89PNG")
@@ -140,7 +140,7 @@ def test_an_invalid_link_is_reported_in_one_sentence(rtt: str, rate: str, monkey
     assert "\n" not in str(error.value)
 
 
-def test_quantities_for_people() -> None:
+def test_sizes_and_times_are_readable() -> None:
     assert [size(count) for count in (5, 999, 1000, 123_456, 545_000_000, 2**31)] == [
         "5 B",
         "999 B",

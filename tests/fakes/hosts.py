@@ -10,8 +10,6 @@ from typing import Any
 from lab.fakexen.xenstored import Xenstored
 from tests.helpers.program import ROOT, TOKEN, Done, Running
 
-FAKES = Path(__file__).parent
-
 _XL = """#!{python} -IS
 import sys
 sys.path.insert(0, {project!r})

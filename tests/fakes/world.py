@@ -10,12 +10,11 @@ import random
 import shlex
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 from lab.fakexen import counter
-from tests.fakes.hosts import FAKES, FakeHost
-from tests.helpers.program import Done, Running, processes_with, wait_until
+from tests.fakes.hosts import FakeHost
+from tests.helpers.program import SSH, Done, Running, processes_with, wait_until
 from tests.helpers.proxy import NEAR, Proxy, free_ports
 
 G1 = "5c5b1ad0-4f16-4a3c-9d1e-000000000001"
@@ -34,7 +33,7 @@ class World:
         for here, there in ((self.a, self.b), (self.b, self.a)):
             here.configure(paths={str(there.root / "disks"): str(here.root / "disks")},
                            ports=f"{self.ports.start}-{self.ports.stop - 1}")  # fmt: skip
-        self.ssh = shlex.join([sys.executable, "-IS", str(FAKES / "ssh.py"), str(folder)])
+        self.ssh = shlex.join([*SSH, "--world", str(folder)])
         self.proxy: Proxy | None = None
         self.bases: dict[str, bytes] = {}
         self.names: list[tuple[str, bool]] = []
@@ -120,7 +119,7 @@ class World:
         found = self.processes()
         if who in ("receive-domain", "receive-disk", "ssh-domain", "ssh-disk"):
             receivers = [pid for pid, words in found.items() if "receive" in words and "-c" not in words]
-            receivers = [pid for pid in receivers if str(FAKES / "ssh.py") not in found[pid]]
+            receivers = [pid for pid in receivers if SSH[-1] not in found[pid]]
             owners = {_parent(pid) for pid in self.pids("far-xl")}
             pids = [pid for pid in receivers if (pid in owners) == (who.endswith("domain"))]
             return pids if who.startswith("receive") else [_parent(_parent(pid)) for pid in pids]

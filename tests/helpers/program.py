@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, "-m", "xenplugin"]
+#: The stand-in for ssh.
+SSH = [sys.executable, "-IS", str(ROOT / "tests" / "fakes" / "ssh.py")]
 TOKEN = "XENPLUGIN_TEST_TOKEN"
 #: Seconds after which something counts as never; nothing waits that long unless it hangs.
 NEVER = 100.0

@@ -56,7 +56,7 @@ def test_tc_print(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "tc qdisc del dev e1 root\n"
 
 
-def test_tc_here_is_refused_in_one_sentence_or_works(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tc_on_this_machine_works_or_is_refused_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     """On a device that does not exist, so that nothing changes where the kernel has netem."""
     assert main(["tc", "apply", "--dev", "nowhere0", "--rtt", "10ms"]) == 1
     assert capsys.readouterr().err.count("netem: error: ") == 1

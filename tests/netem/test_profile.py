@@ -104,21 +104,21 @@ def test_numbers_out_of_range(name: str, value: float) -> None:
         Profile(**given)
 
 
-def test_sensible_queue() -> None:
+def test_the_default_queue_is_sensible() -> None:
     assert Profile(rtt=0.1).queue_bytes is None
     assert Profile(rtt=0.1, rate_bits=200_000_000).queue_bytes == 2_500_000
     assert Profile(rtt=0.001, rate_bits=1_000_000).queue_bytes == SMALLEST_QUEUE
     assert Profile(rtt=0.1, rate_bits=200_000_000, queue=64 << 10).queue_bytes == 65536
 
 
-def test_from_dict_refuses_strangers() -> None:
+def test_from_dict_refuses_unknown_keys() -> None:
     with pytest.raises(ProfileError, match="colour"):
         Profile.from_dict({"rtt": 0.1, "colour": 1})
     with pytest.raises(ProfileError, match="wrong type"):
         Profile.from_dict({"rtt": "fast"})
 
 
-def test_text() -> None:
+def test_a_profile_is_shown_as_text() -> None:
     profile = Profile.parse(rtt="120ms", rate="200mbit", loss="0.1%")
     assert str(profile) == "rtt 120ms, rate 200mbit, loss 0.1%, seed 1"
     assert profile.options() == ["--rtt", "120ms", "--rate", "200mbit", "--loss", "0.1%"]

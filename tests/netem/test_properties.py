@@ -93,7 +93,7 @@ def test_directions_and_seeds_are_independent() -> None:
             assert len(set(run) & set(other)) < len(run) / 5
 
 
-def test_the_function_is_the_published_one() -> None:
+def test_the_hash_function_is_the_published_one() -> None:
     """Results name a seed; these numbers are what the seed means and may never change."""
     assert seeded_random.lost_between(1, 0, 0.001, 0, 8192) == GOLDEN_LOST
     assert [round(seeded_random.wobble(7, 1, n), 6) for n in (0, 1, 4096)] == GOLDEN_WOBBLE

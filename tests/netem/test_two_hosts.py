@@ -253,7 +253,7 @@ def test_signals_clean_up(number: signal.Signals) -> None:
         wait_gone(pid)
 
 
-def test_clean_removes_the_dead_only(shared: TwoHosts) -> None:
+def test_clean_removes_only_namespaces_of_ended_processes(shared: TwoHosts) -> None:
     holder, names, emulator = hold("nt")
     inside = [pid for name in names for pid in netns.pids(name)]
     assert not set(names) & set(leftovers.find("nt"))

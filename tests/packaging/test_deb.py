@@ -123,7 +123,7 @@ done
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mmdebstrap") is None, reason="needs root and mmdebstrap")
 @pytest.mark.parametrize("release", ["bookworm", "trixie"])
-def test_on_a_fresh_debian_it_comes_works_and_goes(package: Path, tmp_path: Path, release: str) -> None:
+def test_on_a_fresh_debian_it_installs_works_and_is_removed(package: Path, tmp_path: Path, release: str) -> None:
     script = tmp_path / "script"
     script.write_text(_ON_DEBIAN)
     words = ["mmdebstrap", "--mode=root", "--variant=apt", "--dpkgopt=force-unsafe-io"]

@@ -33,7 +33,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "netem": ("errors", "dummynet emulator", "cli", "__main__"),
     "lab": (
         "errors",
-        "pages progress sparse",
+        "cache pages progress sparse",
         "verify fakexen",
         "hosts",
         "measure",

@@ -261,5 +261,5 @@ def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
         ("[a/b]:/x", None, "[a/b]:/x"),
     ],
 )
-def test_targets(text: str, host: str | None, path: str) -> None:
+def test_a_target_is_split_into_host_and_path(text: str, host: str | None, path: str) -> None:
     assert split_target(text) == (host, path)

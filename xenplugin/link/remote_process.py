@@ -189,7 +189,7 @@ class RemoteProcess:
         hint = None
         if code in (126, 127):
             hint = "install xenplugin there, or give its path with --remote-program"
-        return PeerError(f"xenplugin did not start on {self._name} (exit status {code}){tail}", hint=hint)
+        return PeerError(f"xenplugin did not start on {self._name} ({_ending(code)}){tail}", hint=hint)
 
     def channel(self, pacer: Pacer | None) -> PipeEndpoint:
         """Return the control channel, after `await_ready`. The caller closes it."""
@@ -209,8 +209,7 @@ class RemoteProcess:
 
     def _why_gone(self, code: int | None) -> str:
         tail = f": {self._last[-1]}" if self._last else ""
-        how = "still running" if code is None else f"killed by {_signal(-code)}" if code < 0 else f"status {code}"
-        return f"{self._name} ended ({how}){tail}"
+        return f"{self._name} ended ({_ending(code)}){tail}"
 
     def end(self, patience: float) -> int | None:
         """Wait up to `patience` seconds for the process to end, then end it. Return its exit status (None:
@@ -244,8 +243,13 @@ class RemoteProcess:
                     on_stderr(line)
 
 
-def _signal(number: int) -> str:
+def _ending(code: int | None) -> str:
+    """Return how a process ended, as subprocess reports it (None: it has not)."""
+    if code is None:
+        return "still running"
+    if code >= 0:
+        return f"exit status {code}"
     try:
-        return signal.Signals(number).name
+        return f"killed by {signal.Signals(-code).name}"
     except ValueError:
-        return f"signal {number}"
+        return f"killed by signal {-code}"

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from xenplugin import events
 from xenplugin.config import Config
-from xenplugin.errors import Interrupted, RefusedError, UsageError, XenpluginError
+from xenplugin.errors import Interrupted, OwnershipError, RefusedError, UsageError, XenpluginError
 from xenplugin.migrate import policy, records, xl_words
 from xenplugin.migrate.local_host import LocalHost
 from xenplugin.migrate.supervisor import Supervisor
@@ -52,7 +52,15 @@ def migrate_as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> in
         return 0
     except XenpluginError as exc:
         emit(events.Failed(exc.code, str(exc), exc.hint))
-        return exc.code if isinstance(exc, Interrupted) else supervisor.status or 1
+        return _status(exc, supervisor.status)
+
+
+def _status(error: XenpluginError, xl: int | None) -> int:
+    """Return the exit status of a move that failed with `error`; `xl` is the real xl's. If that is 0, the guest has
+    moved, whatever else failed."""
+    if isinstance(error, Interrupted):
+        return error.code
+    return 1 if xl is None or (xl == 0 and isinstance(error, OwnershipError)) else xl
 
 
 def _as_asked(

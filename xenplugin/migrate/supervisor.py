@@ -45,7 +45,8 @@ class Supervisor:
         self._global, self._options = list(global_options), list(options)
         self._result: Result | None = None
         self._failure: XenpluginError | None = None
-        self.status = 0  #: xl's own exit status as a shell shows it: 128 + N if signal N ended it
+        #: xl's own exit status as a shell shows it, 128 + N if signal N ended it; None before its end
+        self.status: int | None = None
 
     def run(self) -> Result:
         """Move the guest. Raises XenpluginError; the guest is then where its record says."""
@@ -71,7 +72,7 @@ class Supervisor:
                         self._listen(lines)
             with _ignored():
                 ended = xl.wait()
-                self.status = ended if ended >= 0 else 128 - ended
+                self.status = 128 - ended if ended < 0 else ended
                 relay.join(5)
         return self._outcome()
 

@@ -6,11 +6,10 @@
         packages-4.17-HASH.tar  the tree of the packages, which takes long to make and seldom changes
         host-4.17-HASH/         disk.img xen vmlinuz vmlinux initrd about.json; appears only when complete
 
-mmdebstrap installs the packages in mount and process namespaces of its own, so nothing that it mounts or starts can
-outlive it or still be there when a tree is deleted. The second part copies our files over that tree, installs the
-plugin's package and packs the result; it takes half a minute. A change of the plugin needs no new image: hosts get
-the package when they boot (lab.hosts.role.plugin). Results are synced and then renamed into place. The processes
-that build also hold the lock, and are killed when this process ends.
+mmdebstrap installs the packages (lab.hosts.image.isolated). The second part copies our files over that tree,
+installs the plugin's package and packs the result; it takes half a minute. A change of the plugin needs no new
+image: hosts get the package when they boot (lab.hosts.role.plugin). Results are synced and then renamed into place.
+The processes that build also hold the lock, and are killed when this process ends.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.cache import cache_folder
 from lab.errors import BuildError, MissingError
-from lab.hosts.image import ext4, guests, initramfs, kernel, plugin_package, recipe
+from lab.hosts.image import ext4, guests, initramfs, isolated, kernel, plugin_package, recipe
 from lab.hosts.interface import Say
 from lab.hosts.spec import Xen
 from xenplugin.ui.units import size
@@ -60,7 +59,7 @@ class HostImage:
 
 def home() -> Path:
     """Return the folder in which images are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xenplugin" / "lab"
+    return cache_folder() / "lab"
 
 
 def missing() -> list[str]:
@@ -230,7 +229,8 @@ class _Build:
         self._step_begins("the guests")
         guests.install(tree, self._work, new / "vmlinux")
         self._step_begins("the file system")
-        ext4.make(tree, new / "disk.img", size=recipe.SIZE, inodes=recipe.INODES, journal=32)
+        options = ["-N", str(recipe.INODES), "-J", "size=32", *ext4.COMPLETE]
+        ext4.make(tree, new / "disk.img", size=recipe.SIZE, options=options)
         about = {
             "release": self._xen.debian,
             "digest": recipe.digest(self._xen),
@@ -246,31 +246,8 @@ class _Build:
         return entry
 
     def _command(self, words: Sequence[str], **environment: str) -> None:
-        """Run a command in its own namespaces; it is killed when this process ends. Raises BuildError with the end
-        of its output."""
-        spaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
-        done = subprocess.run(
-            ["setpriv", "--pdeathsig", "KILL", *spaces, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=os.environ | environment,
-            pass_fds=[self._lock],
-            check=False,
-        )
-        if done.returncode:
-            output = "\n".join(done.stdout.strip().splitlines()[-8:])
-            raise BuildError(f"{words[0]} failed:\n{output}", hint=_hint(done.stdout))
-
-
-def _hint(output: str) -> str | None:
-    if "No space left" in output:
-        return "make room, or set XDG_CACHE_HOME to a folder with more"
-    if any(text in output for text in ("Could not resolve", "Failed to fetch", "Cannot initiate the connection")):
-        return "Debian's package mirror must be reachable when an image is built"
-    return None
+        """Run a command that builds the image and holds the lock. Raises BuildError."""
+        isolated.run(words, environment, [self._lock])
 
 
 def _lay_over(source: Path, target: Path) -> None:

@@ -5,28 +5,31 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab.errors import BuildError, MissingError
 
+#: For images that are never written to. Otherwise the kernel would write the inode tables into every overlay.
+COMPLETE = ("-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0")
 
-def mkfs() -> str:
-    """Return the path of mkfs.ext4. Raises MissingError."""
+
+def make(
+    folder: Path, image: Path, *, size: int, options: Sequence[str], environment: Mapping[str, str] = {}
+) -> None:
+    """Make a file system of `size` bytes with the content of `folder`, by `mkfs.ext4 OPTIONS`.
+
+    `environment` is added to this process's. Raises MissingError, BuildError.
+    """
     # Debian keeps it in /sbin, which is not in every user's PATH.
-    found = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if found is None:
+    mkfs = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if mkfs is None:
         raise MissingError("mkfs.ext4 is not installed", hint="apt install e2fsprogs")
-    return found
-
-
-def make(folder: Path, image: Path, *, size: int, inodes: int, journal: int) -> None:
-    """Make a file system of `size` bytes with the content of `folder`; `journal` is in MiB. Nothing is left for the
-    kernel to initialise later, because it would write the inode tables into every overlay. Raises BuildError."""
     with image.open("wb") as file:
         file.truncate(size)
-    words = [mkfs(), "-q", "-F", "-N", str(inodes), "-J", f"size={journal}", "-m", "0"]
-    words += ["-E", "lazy_itable_init=0,lazy_journal_init=0", "-d", str(folder), str(image)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    words = [mkfs, "-q", "-F", *options, "-d", str(folder), str(image)]
+    env = {**os.environ, **environment}
+    done = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
         raise BuildError(f"mkfs.ext4: {done.stderr.strip() or done.returncode}")
 

@@ -37,7 +37,7 @@ def install(tree: Path, work: Path, kernel: Path) -> None:
     (home / "initrd").write_bytes(initramfs.make(tree, GUEST_MODULES, files))
     content = work / "guest"
     _content(tree, content)
-    ext4.make(content, home / "g1.img", size=DISK_SIZE, inodes=16384, journal=8)
+    ext4.make(content, home / "g1.img", size=DISK_SIZE, options=["-N", "16384", "-J", "size=8", *ext4.COMPLETE])
     shutil.rmtree(content)
     ext4.copy_sparse(home / "g1.img", home / "g3.img")
     for config in sorted((GUEST / "config").glob("*.cfg")):

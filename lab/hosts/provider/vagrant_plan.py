@@ -24,6 +24,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from lab.cache import cache_folder
 from lab.errors import LabError, LabUsageError, print_error
 from lab.hosts import topology
 from lab.hosts.image import plugin_package
@@ -110,7 +111,7 @@ class Settings:
 
 def boxes(env: Mapping[str, str]) -> Path:
     """Return the folder in which `xenlab box` keeps the boxes."""
-    return Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xenplugin" / "lab" / "boxes"
+    return cache_folder(env) / "lab" / "boxes"
 
 
 def _last_box(env: Mapping[str, str]) -> str | None:

@@ -66,8 +66,7 @@ class NativeHosts(DiskHosts):
 
     def _prepare(self) -> None:
         self._stack.callback(self._clear)
-        for home in (self._here, self._there):
-            (home / "disks").mkdir(parents=True, exist_ok=True)
+        self._make_folders()
         device = None
         if self._way.writes:
             self.disk = str(self._here / "disks" / "g1.img")

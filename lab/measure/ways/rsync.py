@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from lab.measure.hosts import Hosts
-from lab.measure.way import Family, Sent, Style, Way, stopped
+from lab.measure.way import Style, stopped
 
 
 def copy(hosts: Hosts) -> None:
@@ -14,17 +14,4 @@ def copy(hosts: Hosts) -> None:
     hosts.run([*words, hosts.disk, f"{hosts.far}:{hosts.arrived}"])
 
 
-WAYS = (
-    Way(
-        "rsync",
-        "rsync -S -z, xl over ssh",
-        Family.TOOL,
-        70,
-        Style("#8a6d00", "#d9c34a", (3, 3), "P"),
-        stopped(copy),
-        disk=True,
-        memory=True,
-        xen=False,
-        sent=Sent(1, 0.5),
-    ),
-)
+WAYS = (stopped("rsync", "rsync -S -z, xl over ssh", 70, Style("#8a6d00", "#d9c34a", (3, 3), "P"), copy, data=0.5),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from lab.measure.hosts import Hosts
-from lab.measure.way import Family, Sent, Style, Way, stopped
+from lab.measure.way import Style, stopped
 
 
 def copy(hosts: Hosts, threads: int = 0) -> None:
@@ -15,17 +15,4 @@ def copy(hosts: Hosts, threads: int = 0) -> None:
     hosts.run(["bash", "-o", "pipefail", "-c", pipe])
 
 
-WAYS = (
-    Way(
-        "zstd",
-        "zstd | ssh, xl over ssh",
-        Family.TOOL,
-        80,
-        Style("#6b6b00", "#c8c83c", (10, 4), "X"),
-        stopped(copy),
-        disk=True,
-        memory=True,
-        xen=False,
-        sent=Sent(1, 0.4),
-    ),
-)
+WAYS = (stopped("zstd", "zstd | ssh, xl over ssh", 80, Style("#6b6b00", "#c8c83c", (10, 4), "X"), copy, data=0.4),)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 
 from lab.errors import CheckError, CommandError
@@ -23,6 +23,7 @@ from lab.hosts.interface import Node, Say
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import clock
 from lab.hosts.topology import HOST_A, HOST_B, ROUTER, address
+from lab.measure.base_hosts import BaseHosts
 from lab.measure.results import Figures, Measurement, RunResult
 from lab.measure.way import Family, Way
 from lab.measure.xen import guest
@@ -48,7 +49,7 @@ def measure(way: Way, lab: Lab, say: Say) -> RunResult:
     return run.result(hosts.figures, versions)
 
 
-class XenHosts:
+class XenHosts(BaseHosts):
     """Two Xen hosts of `lab` with a guest for `way`. To be used as a context manager. Raises LabError."""
 
     guest, far = GUEST, HOST_B.name
@@ -60,31 +61,21 @@ class XenHosts:
     reach: Sequence[str] = ()
 
     def __init__(self, lab: Lab, way: Way, say: Say) -> None:
+        super().__init__()
         self._source, self._target, self._router = (lab.node(each.name) for each in (HOST_A, HOST_B, ROUTER))
         self._way, self._say = way, say
-        self.figures = Figures(0.0)
-        self._phases: dict[str, float] = {}
-        self._stack = ExitStack()
-
-    def __enter__(self) -> XenHosts:
-        nodes = (self._source, self._target)
-        try:
-            for node in nodes:
-                guest.destroy(node)
-                self._stack.callback(guest.destroy, node)
-                node.check(["sh", "-c", 'rm -rf "$1" && mkdir -m 700 "$1"', "sh", _WORK])
-                self._stack.callback(node.run, ["rm", "-rf", _WORK])
-            self._stack.enter_context(guest.shown(nodes, self._say))
-            self._prepare()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def _prepare(self) -> None:
+        nodes = (self._source, self._target)
+        for node in nodes:
+            guest.destroy(node)
+            self._stack.callback(guest.destroy, node)
+            node.check(["sh", "-c", 'rm -rf "$1" && mkdir -m 700 "$1"', "sh", _WORK])
+            self._stack.callback(node.run, ["rm", "-rf", _WORK])
+        self._stack.enter_context(guest.shown(nodes, self._say))
+        self._prepare_guest()
+
+    def _prepare_guest(self) -> None:
         """Start the guest, unless it is to be stopped, and have its disk where the way expects it."""
         source, target = self._source, self._target
         self._memory, self._disk = guest.sizes(source)
@@ -132,13 +123,6 @@ class XenHosts:
             disk_seconds=self._disk_seconds,
             disk_router_bytes=self._disk_bytes,
         )
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """See Hosts."""
-        began = time.monotonic()
-        yield
-        self._phases[name] = round(time.monotonic() - began, 3)
 
     def steps(self, steps: Mapping[str, str]) -> None:
         """See Hosts. The times are taken on host-a."""

@@ -121,7 +121,7 @@ def test_cut_off_anywhere(program: Program, sealed: Path, length: int) -> None:
     check(program, content(sealed)[:length], 12, opens=length == MIB)
 
 
-def test_bytes_behind_the_end(program: Program, sealed: Path) -> None:
+def test_bytes_after_the_end_are_refused(program: Program, sealed: Path) -> None:
     check(program, content(sealed) + b"\0", 12)
 
 
@@ -162,7 +162,7 @@ def resealed(program: Program, data: bytes, change: Callable[[list[Frame]], list
     return b"".join(parts)
 
 
-def test_resealed_unchanged_it_opens(program: Program, sealed: Path) -> None:
+def test_an_unchanged_resealed_file_opens(program: Program, sealed: Path) -> None:
     (program.folder / "again").write_bytes(resealed(program, content(sealed), lambda frames: frames))
     program.run("open", "--key-file", "key", "again", "opened.img")
     assert content(program.folder / "opened.img") == content(program.folder / "source.img")

@@ -235,7 +235,7 @@ def test_a_mounted_device(sides: Sides, image: Path, loop_device: Attach) -> Non
 
 @pytest.mark.slow
 @pytest.mark.root
-def test_a_device_is_gone_on_with(sides: Sides, image: Path, loop_device: Attach) -> None:
+def test_an_interrupted_copy_to_a_device_is_resumed(sides: Sides, image: Path, loop_device: Attach) -> None:
     """A device holds a mixture after it was interrupted: its journal stays until a copy completes."""
     image = dense_image(sides.folder / "larger.img", 8)
     backing = dense_image(sides.folder / "backing.img", 8, seed=9)

@@ -158,6 +158,7 @@ def test_a_silent_control_channel_that_carries_the_data(sides: Sides, image: Pat
     os.kill(pid, signal.SIGSTOP)
     done = running.end()  # which ends its ssh, as it would not end by itself
     assert done.code == 14 and "nothing was heard" in done.error, done.err
+    os.kill(pid, signal.SIGCONT)
     assert not sides.target.exists()
     sides.assert_kept()
 

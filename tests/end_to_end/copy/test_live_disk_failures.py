@@ -17,7 +17,7 @@ from xenplugin.errors import ImageError, Interrupted, LinkError, RefusedError, X
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
 
-def test_giving_up_leaves_what_can_be_resumed_and_no_placeholder(bench: Bench) -> None:
+def test_an_aborted_move_can_be_resumed_and_leaves_no_placeholder(bench: Bench) -> None:
     live = bench.begin()
     live.precopy()
     live.close()
@@ -72,7 +72,7 @@ def test_a_disk_that_shrinks(bench: Bench) -> None:
     wait_until(lambda: names_in(bench.there) == set(), "nothing left")
 
 
-def test_a_placeholder_that_somebody_took_is_left_alone(bench: Bench) -> None:
+def test_a_placeholder_that_another_process_wrote_to_is_kept(bench: Bench) -> None:
     live = bench.begin()
     bench.target.write_bytes(b"mine")
     live.close()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SSH, Sides
+from tests.conftest import Sides
 from tests.helpers.images import content, make_image, names_in
+from tests.helpers.program import SSH
 
 READY = 'XENPLUGIN-RECEIVE 1 {"random":"' + 64 * "0" + '","version":"0.1.0"}'
 
@@ -85,7 +86,7 @@ def test_banners_are_skipped(sides: Sides, image: Path, tmp_path: Path) -> None:
 def test_noise_on_standard_error_is_shown(sides: Sides, image: Path) -> None:
     script = 'echo "Last login: never" >&2; shift; exec "$@"'
     words = sides.words(image)
-    far = shlex.join([sys.executable, str(SSH), "--config", str(sides.folder / "far.toml"), "host"])
+    far = shlex.join([*SSH, "--config", str(sides.folder / "far.toml"), "host"])
     sides.ssh = shlex.join(["sh", "-c", script.replace('"$@"', far + ' "$@"'), "sh"])
     done = sides.copy(image)
     assert any(event["event"] == "far" and "Last login" in event["text"] for event in done.events)
@@ -111,6 +112,6 @@ def test_a_job_of_another_version_is_refused(sides: Sides) -> None:
         assert done.out.startswith("XENPLUGIN-RECEIVE 1 ") and len(done.out.splitlines()) == 1
 
 
-def test_a_source_that_goes_at_once(sides: Sides) -> None:
+def test_a_source_that_ends_at_once(sides: Sides) -> None:
     done = sides.program.run("receive", code=14)
     assert "went away" in done.error

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import SSH, Sides
+from tests.conftest import Sides
 from tests.helpers.images import content, dense_image, make_image, names_in
-from tests.helpers.program import ROOT
+from tests.helpers.program import ROOT, SSH
 from xenplugin.config import load
 from xenplugin.errors import RefusedError
 from xenplugin.image.source.changes import Unwatched
@@ -48,7 +47,7 @@ class Two:
         mounts += f" && mount --bind {self.shared} {sides.there}"
         self.unshared = ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
         far = sides.folder / "far.toml"
-        sides.ssh = shlex.join([*self.unshared, sys.executable, str(SSH), "--config", str(far)])
+        sides.ssh = shlex.join([*self.unshared, *SSH, "--config", str(far)])
         self.events: list[Any] = []
 
     def live(self, source: Path | None = None, target: Path | None = None) -> None:

@@ -189,7 +189,7 @@ def test_a_far_side_that_reads_slowly_is_not_flooded(ends: Ends) -> None:
     assert ends.path.stat().st_size == total * MIB
 
 
-def test_when_as_many_segments_are_under_way_as_may_be_an_empty_queue_is_not_the_packers_fault(ends: Ends) -> None:
+def test_an_empty_queue_at_the_inflight_limit_does_not_blame_the_packers(ends: Ends) -> None:
     """Else a long link would be thought faster and faster, and its stream packed less and less."""
     pipe = ends.open(details={"slow": 1})
     bounded = threading.Event()
@@ -209,7 +209,7 @@ def test_when_as_many_segments_are_under_way_as_may_be_an_empty_queue_is_not_the
     assert ends.path.read_bytes() == b"little" * (3 * WINDOW)
 
 
-def test_what_the_far_side_refuses_comes_back(ends: Ends) -> None:
+def test_a_refusal_by_the_far_side_is_reported(ends: Ends) -> None:
     pipe = ends.open(details={"fail": MIB})
     with pytest.raises(RefusedError, match="no more of this"):
         for _ in range(200):
@@ -219,7 +219,7 @@ def test_what_the_far_side_refuses_comes_back(ends: Ends) -> None:
     assert [type(error) for error in ends.failures] == [RefusedError]
 
 
-def test_a_far_side_that_is_killed_is_missed(ends: Ends) -> None:
+def test_a_killed_far_side_is_noticed(ends: Ends) -> None:
     pipe = ends.open()
     pipe.write(b"x")
     pipe.flush()

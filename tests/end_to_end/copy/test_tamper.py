@@ -163,7 +163,7 @@ def test_a_connection_of_an_earlier_session_is_not_taken(sides: Sides, image: Pa
     sides.assert_clean()
 
 
-def test_a_repeated_piece_is_noticed(sides: Sides, image: Path, proxied: Proxied) -> None:
+def test_repeated_bytes_are_noticed(sides: Sides, image: Path, proxied: Proxied) -> None:
     def repeat(_number: int, forward: bool, place: int, piece: bytes) -> bytes:
         return piece + piece[-700:] if forward and place > MIB // 4 else piece
 
@@ -173,7 +173,7 @@ def test_a_repeated_piece_is_noticed(sides: Sides, image: Path, proxied: Proxied
     sides.assert_clean()
 
 
-def test_a_connection_that_repeats_another_is_noticed(sides: Sides, image: Path, proxied: Proxied) -> None:
+def test_a_connection_that_replays_another_is_noticed(sides: Sides, image: Path, proxied: Proxied) -> None:
     """The second connection's bytes are the first's: a number that was used."""
     first: list[bytes] = []
 

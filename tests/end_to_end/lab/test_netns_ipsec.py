@@ -63,7 +63,7 @@ def test_off_again_leaves_no_charon_and_no_key(netns_ipsec_lab: Lab) -> None:
         assert "ipsec0" not in node.check(["ip", "link"])
 
 
-def test_the_proof_can_fail_both_ways(netns_ipsec_lab: Lab) -> None:
+def test_the_ipsec_check_can_fail_both_ways(netns_ipsec_lab: Lab) -> None:
     lab = netns_ipsec_lab
     change(lab, ipsec=Suite.OFF)
     with pytest.raises(CheckError, match="in the clear"):

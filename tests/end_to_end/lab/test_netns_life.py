@@ -210,7 +210,7 @@ def test_a_keeper_that_was_killed_leaves_nothing_after_down(home: Path) -> None:
 
 
 @pytest.mark.parametrize("module", ["lab.hosts.provider.netns_keeper", "netem.emulator"])
-def test_up_makes_whole_what_was_killed(home: Path, module: str) -> None:
+def test_up_restarts_what_was_killed(home: Path, module: str) -> None:
     with lab("one") as one:
         one.up()
         [pid] = [

@@ -23,7 +23,7 @@ def guest(xen_lab: Lab) -> Iterator[Guest]:
         yield made
 
 
-def test_xl(xen_lab: Lab, guest: Guest) -> None:
+def test_the_real_xl_behaves_as_the_fake_one(xen_lab: Lab, guest: Guest) -> None:
     node = hosts(xen_lab)[0]
     node.put((CASES / "xl_cases.py").read_bytes(), "/run/xl_cases.py")
     done = node.run(["python3", "/run/xl_cases.py", "/usr/sbin/xl", guest.name], timeout=WITHIN)
@@ -44,7 +44,7 @@ def test_how_xl_reads_its_words(xen_lab: Lab, guest: Guest) -> None:
     guest.check_whole()
 
 
-def test_xenstored(xen_lab: Lab) -> None:
+def test_the_real_xenstored_behaves_as_the_fake_one(xen_lab: Lab) -> None:
     node = hosts(xen_lab)[0]
     node.put((CASES / "xenstore_cases.py").read_bytes(), "/run/cases.py")
     done = node.run(["python3", "/run/cases.py"], timeout=WITHIN)

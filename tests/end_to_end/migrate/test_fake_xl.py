@@ -11,7 +11,7 @@ from tests.lab.fakexen import xl_cases, xl_lines
 
 
 @pytest.mark.parametrize("name", xl_cases.CASES)
-def test_case(world: World, name: str) -> None:
+def test_the_fake_xl_behaves_as_the_real_one(world: World, name: str) -> None:
     guest = []
     if name.startswith("guest_"):
         world.create()

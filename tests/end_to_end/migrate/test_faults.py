@@ -203,7 +203,7 @@ def test_the_far_host_is_lost_for_ever(world: World, phase: str) -> None:
     ("phase", "who", "first"),
     [("memory", "transport", "a"), ("cleared", "far-xl", "b")],
 )
-def test_a_few_of_them(world: World, phase: str, who: str, first: str) -> None:
+def test_a_process_is_killed_in_a_few_phases(world: World, phase: str, who: str, first: str) -> None:
     killed(world, phase, who, signal.SIGKILL, first)
 
 

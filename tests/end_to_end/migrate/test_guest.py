@@ -271,7 +271,7 @@ def test_the_same_guest_twice_at_once(world: World, point: str) -> None:
 
 
 @pytest.mark.slow
-def test_interrupted_it_goes_on_later(world: World) -> None:
+def test_an_interrupted_migration_is_resumed_later(world: World) -> None:
     world.create(mib=8)
     running = world.migrate("--rate", "8mbit")
     running.await_event(lambda event: event["event"] == "progress" and event["bytes_done"] > 3 * MIB)

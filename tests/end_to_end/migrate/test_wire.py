@@ -52,7 +52,7 @@ def test_a_guest_that_moves_shows_nothing(world: World, tmp_path: Path) -> None:
     assert finding.judged > 400
 
 
-def test_and_everything_where_a_double_takes_the_sealings_place(world: World, tmp_path: Path) -> None:
+def test_the_same_search_finds_everything_without_sealing(world: World, tmp_path: Path) -> None:
     for host in (world.a, world.b):
         program = host.root / "bin" / "xenplugin"
         double = f"sys.path.insert(0, {str(ROOT)!r})\nfrom tests.helpers import doubled\ndoubled.unsealed()\n"

@@ -62,7 +62,7 @@ def test_words_after_the_host_are_refused(enabled: World, after: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_words_are_the_policys_own_business(enabled: World) -> None:
+def test_a_guest_whose_policy_is_off_is_left_to_xl_whatever_the_words(enabled: World) -> None:
     """The administrator has said that xl moves this guest, whose disk hostb has."""
     enabled.create(disks=0)
     enabled.a.store.nodes[f"/tool/xenplugin/policy/{G1}/enabled"] = b"0"
@@ -96,13 +96,13 @@ def test_an_unknown_guest_is_not_left_to_xl(enabled: World, guest: str) -> None:
         ("-s", "ssh hostb -p 22", ""),
     ],
 )
-def test_words_of_ssh(enabled: World, words: tuple[str, ...]) -> None:
+def test_options_of_ssh_may_be_in_either_word(enabled: World, words: tuple[str, ...]) -> None:
     enabled.create()
     moves(enabled, "migrate", *words[:-1], "g1", words[-1])
 
 
 @pytest.mark.parametrize("host", ["", "-p 2222", "hostb sudo", "$(touch x)hostb", "hostb;touch x", "hostb #"])
-def test_what_is_no_host(enabled: World, host: str) -> None:
+def test_a_host_that_is_no_host_is_refused(enabled: World, host: str) -> None:
     enabled.create()
     stays(enabled, 2, "migrate", "g1", host)
     assert not (enabled.a.root / "x").exists()
@@ -139,7 +139,7 @@ def test_a_whole_command_as_host_is_refused(enabled: World) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("empty", [False, True])
-def test_a_guest_without_a_disk_goes_as_it_is_told(enabled: World, empty: bool) -> None:
+def test_a_guest_without_a_disk_is_left_to_xl(enabled: World, empty: bool) -> None:
     enabled.create(disks=0)
     whole = ["-s", "", "g1", f"{enabled.ssh} hostb xl migrate-receive"]
     done = moves(enabled, "migrate", *(whole if empty else [*foreign(enabled), "g1", "192.0.2.7"]))
@@ -186,6 +186,21 @@ def test_a_signal_comes_through(enabled: World, number: signal.Signals) -> None:
     enabled.await_quiet()
     enabled.a.run("xenplugin", "recover")
     enabled.assert_intact(enabled.a)
+
+
+@pytest.mark.slow
+def test_a_move_that_succeeded_is_a_success_whatever_else_fails(enabled: World) -> None:
+    """A cluster that hears of a failure starts the guest again."""
+    enabled.create()
+    enabled.a.stall("s.report")
+    running = xl(enabled, "migrate", "g1", "hostb")
+    wait_until(lambda: enabled.a.reached("s.report"), "the far side's report")
+    assert enabled.kill("transport")
+    enabled.a.release("s.report")
+    done = running.end()
+    assert done.code == 0 and "has moved" in done.error, done.err
+    enabled.await_quiet()
+    enabled.assert_intact(enabled.b)
 
 
 def test_the_transport_by_hand_takes_words_of_ssh(enabled: World) -> None:

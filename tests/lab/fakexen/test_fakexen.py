@@ -45,7 +45,7 @@ def _events(data: bytes) -> list[Part]:
     return IncrementalParser(grammar).feed(data)
 
 
-def test_the_stream_is_one(made: domain_stream.Stream) -> None:
+def test_the_stream_is_a_valid_migration_stream(made: domain_stream.Stream) -> None:
     data = made.path.read_bytes()
     suspended, ended = _events(data)
     assert isinstance(suspended, Suspended) and made.suspended < suspended.at and made.size == len(data)
@@ -83,7 +83,7 @@ def test_a_recorded_memory_is_in_the_stream_page_by_page(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("load", recorded_memory.LOADS)
-def test_a_guest_to_be_recorded_brings_what_it_is_to_do(load: str) -> None:
+def test_a_guest_to_be_recorded_contains_its_workload(load: str) -> None:
     with tarfile.open(fileobj=io.BytesIO(recorded_memory.unit(load))) as tar:
         link = tar.getmember("etc/systemd/system/multi-user.target.wants/load.service")
         assert link.issym() and link.linkname.removeprefix("/") in tar.getnames()
@@ -94,7 +94,7 @@ def test_a_guest_to_be_recorded_brings_what_it_is_to_do(load: str) -> None:
         compile(service.read(), "service", "exec")
 
 
-def test_what_cannot_be_recorded_is_said(tmp_path: Path) -> None:
+def test_a_guest_that_cannot_be_recorded_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="2048 MiB at most"):
         recorded_memory.obtain(tmp_path, 4 << 30, "idle", lambda text: None)
     kept = tmp_path / "recorded-4096m-idle.pages"
@@ -104,7 +104,7 @@ def test_what_cannot_be_recorded_is_said(tmp_path: Path) -> None:
     )  # an existing recording is used
 
 
-def test_its_messages_are_xls() -> None:
+def test_it_sends_the_messages_of_xl() -> None:
     assert (messages.BANNER, messages.READY, messages.GO, messages.REPORT) == (
         xl_protocol.BANNER, xl_protocol.RECEIVED, xl_protocol.CLEARED, xl_protocol.REPORT,
     )  # fmt: skip

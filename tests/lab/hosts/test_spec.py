@@ -25,7 +25,7 @@ def test_reads_back_as_it_was_written() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "A", "1a", "a b", "a/b", "../a", "a" * 21, "a\n"])
-def test_names_that_are_no_names_are_refused(name: str) -> None:
+def test_invalid_lab_names_are_refused(name: str) -> None:
     with pytest.raises(LabUsageError):
         Spec(name=name)
 

@@ -39,7 +39,7 @@ def made(tmp_path: Path, text: str = TEXT) -> scenario.Scenario:
     return scenario.load(path)
 
 
-def test_the_matrix(tmp_path: Path) -> None:
+def test_a_scenario_runs_every_cell_of_its_matrix(tmp_path: Path) -> None:
     runs = made(tmp_path).runs()
     assert len(runs) == len(set(runs)) == 2 * 3 * 2 * (1 + 1 + 2 + 2)
     assert {run.rtt for run in runs} == {0.0, 0.02, 0.04} and {run.rate for run in runs} == {10**8, None}
@@ -60,7 +60,7 @@ def test_repetitions_follow_one_another_each_in_an_order_of_its_own(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", scenario.known())
-def test_those_that_come_with_the_lab(name: str) -> None:
+def test_the_labs_own_scenarios_are_valid(name: str) -> None:
     found = scenario.load(scenario.find(name))
     assert found.runs() and found.name == name
 
@@ -114,7 +114,7 @@ def test_an_unknown_scenario_names_the_known() -> None:
     assert "quick" in (caught.value.hint or "")
 
 
-def test_a_part_of_it(tmp_path: Path) -> None:
+def test_a_part_of_a_scenario_can_be_chosen(tmp_path: Path) -> None:
     whole = made(tmp_path)
     part = whole.only(["static"], rates=["100mbit"], repetitions=1)
     assert set(part.runs()) < set(whole.runs()) and len(part.runs()) == 6
@@ -148,7 +148,7 @@ def keep(
     result.save(folder).rename(folder / f"{number}.json")
 
 
-def test_results_are_the_state(tmp_path: Path) -> None:
+def test_runs_with_results_are_not_repeated(tmp_path: Path) -> None:
     wanted, folder = made(tmp_path), tmp_path / "results"
     first, second, third = wanted.runs()[:3]
     keep(folder, wanted, first)
@@ -309,5 +309,5 @@ def test_late_or_disturbed_runs_are_doubted() -> None:
 
 
 @given(st.floats(0, 10**6))
-def test_durations_are_words(seconds: float) -> None:
+def test_durations_are_readable(seconds: float) -> None:
     assert runner.duration(seconds).split()[1] in ("s", "min", "h")

@@ -28,14 +28,14 @@ def test_keys_and_order() -> None:
     assert list(WAYS)[:3] == ["existing", "existing-gcm", "plain"] and list(WAYS)[-1] == "live"
 
 
-def test_each_runs_somewhere_and_moves_something() -> None:
+def test_each_way_runs_somewhere_and_moves_something() -> None:
     assert set(runnable("netns")) | set(runnable("qemu")) == set(WAYS)
     assert runnable("qemu") == runnable("vagrant")
     assert all(way.disk or way.memory for way in WAYS.values())
 
 
 @pytest.mark.parametrize("provider", ["netns", "qemu"])
-def test_no_two_look_alike_in_a_figure(provider: str) -> None:
+def test_no_two_ways_look_alike_in_a_figure(provider: str) -> None:
     looks = [(way.style.marker, way.style.dash) for way in runnable(provider).values()]
     assert len(set(looks)) == len(looks)
 

@@ -16,17 +16,17 @@ def test_known_coefficients_are_found() -> None:
     assert least_squares(rows, [5 + 12 * b + 1.1 * c for _, b, c in rows]) == pytest.approx([5, 12, 1.1])
 
 
-def test_none_is_below_its_least() -> None:
+def test_no_coefficient_is_below_its_minimum() -> None:
     rows = [[1.0, float(x)] for x in range(1, 20)]
     assert least_squares(rows, [100.0 - x for x in range(1, 20)])[1] == 0
     assert least_squares(rows, [5 + 0.2 * x for x in range(1, 20)], [0.0, 0.8])[1] == 0.8
 
 
-def test_a_column_that_says_nothing_gets_nothing() -> None:
+def test_a_column_of_zeros_gets_no_coefficient() -> None:
     assert least_squares([[1.0, 0.0], [1.0, 0.0]], [3.0, 3.0]) == pytest.approx([3.0, 0.0])
 
 
-def test_of_columns_that_say_the_same_the_first_gets_it() -> None:
+def test_of_equal_columns_the_first_gets_the_coefficient() -> None:
     assert least_squares([[2.0, 1.0], [2.0, 1.0]], [3.0, 3.0]) == pytest.approx([1.5, 0.0])
 
 

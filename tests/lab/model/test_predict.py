@@ -68,7 +68,7 @@ def runs(noise: float) -> Dataset:
     return made
 
 
-def test_it_finds_what_made_the_runs() -> None:
+def test_the_coefficients_that_generated_the_runs_are_found() -> None:
     models = {model.way: model for model in fit([runs(0.02)], HERE)}
     assert set(models) == {"static", "paper-full"}
     for model in models.values():
@@ -79,7 +79,7 @@ def test_it_finds_what_made_the_runs() -> None:
     assert "2048 KiB / RTT" in models["paper-full"].words
 
 
-def test_noise_shows_in_the_error() -> None:
+def test_noisy_runs_give_a_larger_error() -> None:
     errors = [next(m.error for m in fit([runs(noise)], HERE) if m.way == "static") for noise in (0.02, 0.3)]
     assert errors[1].median > 2 * errors[0].median
 

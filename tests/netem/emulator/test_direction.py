@@ -52,7 +52,7 @@ def without_hint(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("six", [False, True])
 @pytest.mark.parametrize(("first", "end"), [(0, 1), (0, 3), (1, 2), (1, 4), (3, 5), (4, 5), (2, 5), (0, 5)])
-def test_a_cut_is_the_frame_that_its_segments_would_have_been(six: bool, first: int, end: int) -> None:
+def test_a_shortened_frame_equals_the_frame_of_its_segments(six: bool, first: int, end: int) -> None:
     data = bytes(n * 7 % 256 for n in range(4 * SIZE + 33))
     start = 0xFFFFFF80  # the sequence number wraps inside
     flags = ACK | PSH | FIN | CWR

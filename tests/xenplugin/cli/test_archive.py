@@ -92,7 +92,7 @@ def test_a_malformed_key_file_is_refused(program: Program, image: Path, tmp_path
     assert "sealed" not in names_in(tmp_path)
 
 
-def test_missing_things(program: Program, image: Path, tmp_path: Path) -> None:
+def test_missing_files_are_reported(program: Program, image: Path, tmp_path: Path) -> None:
     assert "--key-file" in program.run("seal", image, "sealed", code=2).error
     assert "there is no key file" in program.run("verify", "--key-file", "key", "sealed", code=10).error
     before = names_in(tmp_path)

@@ -22,7 +22,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_other_formats_are_refused_with_a_way_out(sides: Sides, tmp_path: Path, kind: str) -> None:
+def test_other_formats_are_refused_with_a_hint(sides: Sides, tmp_path: Path, kind: str) -> None:
     offset, magic = FOREIGN[kind]
     image = dense_image(tmp_path / "foreign.img", 2)
     with open(image, "r+b") as file:
@@ -57,7 +57,7 @@ def test_other_formats_are_refused_with_a_way_out(sides: Sides, tmp_path: Path, 
         (["wriggle"], 2, "wriggle"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_line(
+def test_requests_that_cannot_be_met_are_one_line(
     program: Program, image: Path, tmp_path: Path, words: list[str], code: int, says: str
 ) -> None:
     (tmp_path / "bad.toml").write_text("rate = = 3\n")

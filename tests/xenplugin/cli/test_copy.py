@@ -112,7 +112,7 @@ def test_a_difference_to_a_smaller_old_image(sides: Sides, tmp_path: Path) -> No
     assert done.result["bytes_wire"] < 4 * MIB
 
 
-def test_whole_sends_everything(sides: Sides, tmp_path: Path) -> None:
+def test_the_option_whole_sends_everything(sides: Sides, tmp_path: Path) -> None:
     image = dense_image(tmp_path / "dense.img", 6)
     sides.copy(image)
     done = sides.copy(image, "--whole")

@@ -58,7 +58,7 @@ def test_without_ports_the_control_channel_carries_the_data(sides: Sides, image:
     sides.assert_clean()
 
 
-def test_ports_that_cannot_be_reached_are_said_and_gone_round(sides: Sides, image: Path) -> None:
+def test_unreachable_ports_are_reported_and_the_control_channel_is_used(sides: Sides, image: Path) -> None:
     sides.near["address"] = "127.0.0.3"
     sides.near["connect_timeout"] = 2
     sides.ssh_options.append("--local")  # listens on 127.0.0.1 only: nobody answers on .3

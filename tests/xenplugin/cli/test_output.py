@@ -14,7 +14,7 @@ from tests.helpers.images import dense_image
 from tests.helpers.program import PROGRAM, Program
 
 
-def test_people_are_told_what_happened(program: Program, image: Path) -> None:
+def test_the_result_is_printed_for_people(program: Program, image: Path) -> None:
     done = program.run("copy", image, "other.img")
     assert done.out == ""
     assert "other.img" in done.err and "done in" in done.err and "tree1:" in done.err

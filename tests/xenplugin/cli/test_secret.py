@@ -22,7 +22,7 @@ def test_no_secret_in_arguments_environment_or_logs(sides: Sides, tmp_path: Path
     assert len(secret) == 32
     spellings = [secret, secret.hex().encode(), secret.hex().upper().encode(), base64.b64encode(secret)]
     processes = wait_until(lambda: processes_with(sides.program.token), "processes")
-    assert len(processes) == 3  # source, stand-in for ssh, far side
+    assert len(processes) == 4  # source, the stand-in's two halves, far side
     for pid in processes:
         for name in ("cmdline", "environ"):
             seen = Path(f"/proc/{pid}/{name}").read_bytes()

@@ -33,7 +33,7 @@ def test_what_is_packed_is_unpacked(parts: list[tuple[bytes, int]]) -> None:
         assert bytes(unpacker.unpack(codec, memoryview(packed), len(data))) == data
 
 
-def test_noise_is_stored_and_costs_a_cheap_try_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_is_stored_after_one_cheap_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
     real = Packer._compress
 

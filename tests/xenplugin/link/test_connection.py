@@ -102,7 +102,7 @@ def test_the_preamble_goes_out_once_and_first() -> None:
     assert made.bytes_wire == len(endpoint.sent) == 64 + 2 * 21
 
 
-def test_a_key_is_spent_before_it_must_not_seal() -> None:
+def test_a_key_counts_as_spent_before_its_limit() -> None:
     made = connection(Memory())
     assert not made.spent
     made._writer.counter = MAX_FRAMES_PER_KEY - 1024

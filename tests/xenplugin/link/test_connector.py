@@ -113,7 +113,7 @@ def alone(rtt: float) -> int:
     return 1
 
 
-def test_the_one_that_proves_itself_wins(addresses: Addresses) -> None:
+def test_the_address_that_authenticates_first_wins(addresses: Addresses) -> None:
     right = addresses.serve("127.0.0.9", addresses.acceptor(KEYS))
     impostor = Keys(bytes(32), bytes(32))
     others = [
@@ -196,7 +196,7 @@ def test_the_slower_addresses_are_disconnected(addresses: Addresses) -> None:
     line.abandon()
 
 
-def test_the_others_are_dialled_while_the_first_proves_itself(addresses: Addresses) -> None:
+def test_others_are_dialled_while_the_first_authenticates(addresses: Addresses) -> None:
     waiting = threading.Semaphore(0)
     there = threading.Event()
 
@@ -221,7 +221,7 @@ def test_the_others_are_dialled_while_the_first_proves_itself(addresses: Address
         each.abandon()
 
 
-def test_those_dialled_ahead_to_a_stranger_are_hung_up_on(addresses: Addresses) -> None:
+def test_connections_to_an_unauthenticated_address_are_closed(addresses: Addresses) -> None:
     gone: queue.Queue[bytes] = queue.Queue()
     dialled = threading.Semaphore(0)
     go = threading.Event()

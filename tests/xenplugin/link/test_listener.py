@@ -51,7 +51,7 @@ def test_every_address_is_listened_on_unless_local() -> None:
         assert sock.getsockname()[0] in ("::", "0.0.0.0")
 
 
-def test_strangers_are_few_until_they_prove_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unauthenticated_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     import queue
 
     monkeypatch.setattr(listener, "MAX_UNPROVEN", 2)

@@ -105,7 +105,7 @@ def test_an_invalid_answer_ends_the_session(
     assert error.remote == bool(answers and isinstance(answers[0], Error))
 
 
-def test_a_spent_key_gives_way_to_another(world: World) -> None:
+def test_a_key_at_its_limit_is_replaced(world: World) -> None:
     connection = world.connection()
     connection._writer.counter = MAX_FRAMES_PER_KEY - 1024
     world.pool.add(connection)

@@ -54,9 +54,7 @@ def test_frames_of_a_lost_connection_do_not_wait_for_unused_connections(world: W
     assert whoever_gets_it(ends[1:], PATIENT) == chunk(0)
 
 
-def test_when_all_are_used_again_they_are_given_their_share_at_once(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connections_used_again_get_their_share_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "_IDLE_SECONDS", PATIENT)
     for _ in range(2):
         world.pool.add(world.connection())

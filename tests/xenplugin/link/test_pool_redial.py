@@ -56,5 +56,5 @@ def test_a_silent_connection_does_not_count_as_alive(world: World, clockwork: Cl
     assert isinstance(world.failures.get(timeout=PATIENT), LinkError)
 
 
-def test_time_of_these_tests_is_real() -> None:
+def test_the_fake_clock_ends_with_its_test() -> None:
     assert vars(pool_module)["time"] is time

@@ -107,7 +107,7 @@ def test_closing_ends_every_wait() -> None:
     assert queue.get(lambda: False, 0) is None and not queue.put(chunk(2, 1))
 
 
-def test_wake_releases_a_consumer_that_is_gone() -> None:
+def test_wake_releases_a_consumer_whose_connection_is_gone() -> None:
     queue = SendQueue(100)
     gone = threading.Event()
     asked = threading.Event()

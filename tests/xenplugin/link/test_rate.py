@@ -55,7 +55,7 @@ def test_unused_time_is_kept_for_a_burst_only() -> None:
     assert pacer.due(20) == 0.0 and pacer.due(1000) == pytest.approx(0.0) and pacer.due(1) == pytest.approx(1.0)
 
 
-def test_waiting_is_sleeping_for_what_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_sleeps_until_the_rate_allows_more(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("xenplugin.link.rate.time.sleep", slept.append)
     pacer = Pacer(100.0, lambda: 0.0)

@@ -246,7 +246,7 @@ def found() -> dict[World, tuple[World, str] | None]:
     return reach(steps)
 
 
-def test_never_two(found: dict[World, tuple[World, str] | None]) -> None:
+def test_two_guests_never_run(found: dict[World, tuple[World, str] | None]) -> None:
     for world in found:
         assert not (world.guest is LIVE and world.copy is LIVE), story(found, world)
         assert not (world.source is OwnershipState.KEPT and world.destination is OwnershipState.RUNNING), story(
@@ -257,7 +257,7 @@ def test_never_two(found: dict[World, tuple[World, str] | None]) -> None:
         )
 
 
-def test_never_none_for_ever(found: dict[World, tuple[World, str] | None]) -> None:
+def test_recovery_always_leaves_one_guest(found: dict[World, tuple[World, str] | None]) -> None:
     """Once both hosts answer, nothing of the migration runs any more and recover was run on both: in any order."""
     ends: Counter[str] = Counter()
     for world in found:
@@ -318,7 +318,7 @@ def test_orderly_migrations_end_given_or_kept() -> None:
     }
 
 
-def test_the_search_can_find_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_finds_a_planted_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source that took `cleared` for an answer would give its guest away to a far xl that then fails."""
     from xenplugin.migrate import ownership
 
@@ -328,7 +328,7 @@ def test_the_search_can_find_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     found = reach(steps)
     with pytest.raises(AssertionError):
-        test_never_none_for_ever(found)
+        test_recovery_always_leaves_one_guest(found)
 
 
 @given(st.sampled_from(Role), st.data(), st.booleans(), st.sampled_from(GuestPresence), st.booleans())

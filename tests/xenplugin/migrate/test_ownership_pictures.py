@@ -23,7 +23,7 @@ ROW = re.compile(r"\| (\S+) +\| (\S+(?: other)?) +\| (.*?) +\| ([A-Z /]+?) +\|")
 GUESTS = {"none": GuestPresence.NONE, "still": GuestPresence.STILL, "live": GuestPresence.LIVE}
 
 
-def test_the_picture_names_every_state_and_way() -> None:
+def test_the_picture_names_every_state_and_transition() -> None:
     text = ownership.__doc__ or ""
     drawn = text[text.index("    source ") : text.index("A state is on disk")]
     for role in Role:

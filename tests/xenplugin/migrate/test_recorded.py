@@ -37,7 +37,7 @@ def test_a_recorded_stream_is_parsed(size: int) -> None:
     assert (suspended.end, ended.at, ended.end) == (len(STREAM) - 8, len(STREAM) - 8, len(STREAM))
 
 
-def test_the_stream_s_records() -> None:
+def test_the_records_of_the_recorded_stream() -> None:
     config = forward(STREAM, 4096)[0]
     found = [record.kind for record in records(STREAM[config.end :])]
     assert found[0] is LibxlRecord.LIBXC_CONTEXT and found[-2:] == [LibxcRecord.END, LibxlRecord.END]

@@ -52,7 +52,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["format"] == 2
 
 
-def test_from_state_to_state(tmp_path: Path) -> None:
+def test_only_allowed_state_changes_are_recorded(tmp_path: Path) -> None:
     one = records.begin(tmp_path, made())
     noted = records.note(tmp_path, one, disks=(DiskNote("/srv/g1.img", 5),))
     assert noted.state is OwnershipState.MOVING
@@ -74,7 +74,7 @@ def test_from_state_to_state(tmp_path: Path) -> None:
         records.note(tmp_path, removed, domid=3)
 
 
-def test_the_fence_holds(tmp_path: Path) -> None:
+def test_a_driver_cannot_change_a_settled_record(tmp_path: Path) -> None:
     """A driver that lived on, with message 6 in its hands, after its record was settled."""
     driver = records.begin(tmp_path, made(D))
     records.advance(tmp_path, driver, OwnershipState.REFUSED)

@@ -42,7 +42,7 @@ def text(rows: list[dict[str, object]]) -> str:
     return out.getvalue()
 
 
-def test_nothing(tmp_path: Path) -> None:
+def test_the_status_without_migrations(tmp_path: Path) -> None:
     rows = status.status(Config(state_dir=tmp_path))
     assert rows == [{"kind": "host", "enabled": None}]
     assert text(rows) == "nothing runs, and nothing was left behind\n"

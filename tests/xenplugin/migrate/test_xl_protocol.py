@@ -146,7 +146,7 @@ def test_backward_one_byte_wrong(good: bytes, at: int, byte: int) -> None:
         (FORWARD[: -len(CLEARED)] + b"x", "permission to start"),
     ],
 )
-def test_forward_refuses(data: bytes, said: str) -> None:
+def test_forward_refuses_malformed_messages(data: bytes, said: str) -> None:
     with pytest.raises(PeerError, match=said):
         Forward().feed(data)
 
@@ -160,7 +160,7 @@ def test_backward_refuses_a_noisy_shell_and_what_follows() -> None:
 
 @given(st.sampled_from("<>"), st.text(max_size=40), st.binary(max_size=20))
 @settings(deadline=None)
-def test_rewrite(order: str, path: str, rest: bytes) -> None:
+def test_rewriting_the_configuration_keeps_the_rest(order: str, path: str, rest: bytes) -> None:
     raw = message2(text(), order, rest)
     new = rewrite(raw, {"/srv/g1.img": path, "/elsewhere": "x"})
     (config,) = Forward().feed(new)
@@ -169,7 +169,7 @@ def test_rewrite(order: str, path: str, rest: bytes) -> None:
     assert new.endswith(rest) and new[:44] == raw[:44]
 
 
-def test_rewrite_touches_nothing_needlessly() -> None:
+def test_rewriting_changes_only_what_differs() -> None:
     raw = message2(b'{ "disks": [ {"pdev_path":"/a\xff", "x": 1e3} ] }\0')
     assert rewrite(raw, {"/srv/g1.img": "/b"}) is raw
     assert b"/a\xff" in rewrite(raw[:52] + raw[52:], {"/a\udcff": "/a\udcff"})

@@ -82,7 +82,7 @@ def test_without_xenplugin_nothing_is_migrated(host: Host, how: str) -> None:
     assert host.run("list") == (7, "xl|list|", "")
 
 
-def test_the_shim_can_be_made_again_and_taken_away(host: Host) -> None:
+def test_the_shim_can_be_installed_twice_and_removed(host: Host) -> None:
     host.enable()
     before = host.shim.read_text()
     host.enable()

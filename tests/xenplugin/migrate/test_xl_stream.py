@@ -69,7 +69,9 @@ def test_a_stream_and_its_events() -> None:
     st.lists(st.integers(0, 1200), max_size=12),
 )
 @settings(deadline=None)
-def test_however_it_is_cut(order: str, bodies: list[bytes], cuts: list[int]) -> None:
+def test_the_events_do_not_depend_on_how_the_stream_is_cut(
+    order: str, bodies: list[bytes], cuts: list[int]
+) -> None:
     data = whole(order, bodies)
     cuts = [min(cut, len(data)) for cut in cuts]
     assert events(data, cuts) == events(data, list(range(len(data)))) == events(data, [])
@@ -77,7 +79,7 @@ def test_however_it_is_cut(order: str, bodies: list[bytes], cuts: list[int]) -> 
 
 @given(st.integers(0, 5000))
 @settings(deadline=None)
-def test_cut_off_is_not_the_end(length: int) -> None:
+def test_a_truncated_stream_has_no_end(length: int) -> None:
     data = whole()
     found = parser().feed(data[: min(length, len(data) - 1)])
     assert not any(isinstance(event, StreamEnd) for event in found)
@@ -105,6 +107,6 @@ def test_anything_is_a_stream_or_an_error(noise: bytes, keep: int) -> None:
         (whole()[:64] + struct.pack("<II", 1, (128 << 20) + 1), "a record of"),
     ],
 )
-def test_what_is_refused(data: bytes, said: str) -> None:
+def test_malformed_streams_are_refused(data: bytes, said: str) -> None:
     with pytest.raises(PeerError, match=said):
         parser().feed(data)

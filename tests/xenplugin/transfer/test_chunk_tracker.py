@@ -296,7 +296,7 @@ def test_a_chunk_with_blocks_in_flight_is_sent_whole() -> None:
     model.teardown()
 
 
-def test_late_duplicates_change_nothing() -> None:
+def test_a_late_duplicate_chunk_changes_nothing() -> None:
     model = Rounds()
     model.begin([(1,) * BLOCKS] * CHUNKS)
     model.work()

@@ -31,7 +31,7 @@ def test_the_limit_finds_the_link(rate: float, rtt: float, step: float) -> None:
     assert 0.8 * ideal <= allowed.limit <= 1.2 * ideal
 
 
-def test_a_writer_that_is_slow_narrows_nothing() -> None:
+def test_a_slow_writer_does_not_lower_the_limit() -> None:
     allowed = InflightLimit()
     allowed.started(0.0)
     for second in range(100):
@@ -129,7 +129,7 @@ def test_zero_pages_go_in_the_largest_segments_however_far_it_is() -> None:
     assert allowed.segment == MIB // 2
 
 
-def test_in_slow_start_the_end_narrows_nothing() -> None:
+def test_near_the_end_slow_start_does_not_lower_the_limit() -> None:
     allowed = InflightLimit()
     allowed.connected(0.2)
     allowed.started(100.0)

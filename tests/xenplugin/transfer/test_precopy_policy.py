@@ -19,7 +19,7 @@ def rounds_until_enough(left: Any, seconds: Any) -> int:
     return rounds
 
 
-def test_rounds_end_when_they_should() -> None:
+def test_precopy_ends_at_the_right_round() -> None:
     assert rounds_until_enough(lambda n: 0, lambda n: 1.0) == 0
     assert rounds_until_enough(lambda n: 1000 >> 3 * n, lambda n: 10.0 / 8**n) == 2  # 1000, 125, 15: 0.15 s
     assert rounds_until_enough(lambda n: 100, lambda n: 5.0) == 1  # as many again: it grows no less

@@ -122,7 +122,7 @@ def test_known_waits_for_its_chunk_and_for_no_other() -> None:
     assert results == [0x7FFF]
 
 
-def test_closing_lets_everybody_go_with_nothing_known() -> None:
+def test_closing_releases_all_waiters_with_nothing_known() -> None:
     remote = RemoteIndex(4 * CHUNK)
     results: list[int] = []
     workers = [threading.Thread(target=lambda i=i: results.append(remote.known(i, bytes(512)))) for i in range(3)]

@@ -82,7 +82,7 @@ def test_a_put_that_begins_while_the_image_is_finished_cannot_spoil_it(
     sink.discard()
 
 
-def test_hands_are_shared_and_given_back(sink: Sink, tmp_path: Path) -> None:
+def test_writers_are_shared_and_returned_after_failures(sink: Sink, tmp_path: Path) -> None:
     writing = FrameWriter(sink)
     hands = WriterPool(writing)
     wrong = chunk(0, b"a")

@@ -82,7 +82,7 @@ def event(queued: bool, sector: int, count: int) -> BlockEvent:
     return BlockEvent(queued, (7, 0), "W", sector, count)
 
 
-def test_what_is_under_way_is_told_until_it_is_done_and_once_more() -> None:
+def test_a_write_in_flight_is_reported_until_after_its_completion() -> None:
     counted = DirtyTally(0, 64 * CHUNK)
     counted.add(event(True, 5 * SECTORS, 8))
     assert counted.drain() == {5} and counted.drain() == {5}
@@ -115,7 +115,7 @@ def test_a_place_on_the_device_is_shifted_into_the_image() -> None:
     assert counted.drain() == {0, 3}
 
 
-def test_more_than_is_worth_remembering_is_not_known() -> None:
+def test_too_many_writes_are_a_loss() -> None:
     counted = DirtyTally(0, 1 << 50)
     counted.add(event(True, 0, block_events._MOST * SECTORS + 1))
     assert counted.drain() is None
@@ -167,7 +167,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_a_reader_that_believes_it_misses_nothing(script: list[tuple[object, ...]]) -> None:
+def test_a_reader_that_follows_the_reports_misses_no_write(script: list[tuple[object, ...]]) -> None:
     """What is read while a write is under way may be the old data; read after the last, the copy is the disk."""
     world = FollowedDisk()
     for name, *words in script:

@@ -165,7 +165,7 @@ def test_a_copy_that_follows_a_busy_disk_is_the_disk_in_the_end(
     assert rounds.count(None) <= 1 and any(found and len(found) < 48 for found in rounds)
 
 
-def test_each_disk_hears_of_its_own_writes_only(
+def test_each_disk_reports_only_its_own_writes(
     served: Callable[..., Disk], tracked: Callable[[Disk], TrackedDisk]
 ) -> None:
     one, other = served(), served(8 << 20)
@@ -208,7 +208,7 @@ def partition(device: str, what: int, start: int, length: int) -> None:
         os.close(fd)
 
 
-def test_lost_events_are_admitted_once(served: Callable[..., Disk], tracked: Callable[[Disk], TrackedDisk]) -> None:
+def test_lost_events_are_reported_once(served: Callable[..., Disk], tracked: Callable[[Disk], TrackedDisk]) -> None:
     disk = served()
     assert disk.physical
     device, changes = block(disk.physical), tracked(disk)
@@ -302,7 +302,7 @@ def test_untracked_disks_are_compared_with_a_notice(
     refused(disk, "absent")
 
 
-def test_a_device_whose_reads_are_not_traced_is_not_believed(
+def test_a_device_whose_requests_are_not_traced_is_compared(
     served: Callable[..., Disk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = served()

@@ -93,7 +93,7 @@ def test_all_digits_are_a_domain_id_before_any_name(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("who", ["g2", "9", "", "0", "Domain-0", "g1--incoming", "99999999999", "²"])
-def test_who_is_not_there_is_refused(serve: Serve, who: str) -> None:
+def test_a_missing_guest_is_refused(serve: Serve, who: str) -> None:
     store = serve({**domain(), "/local/domain/0/name": "Domain-0", "/local/domain/0/vm": "/vm/0"})
     with pytest.raises(RefusedError) as caught:
         guests.find(store, who)
@@ -248,7 +248,7 @@ def test_cds_stay_with_a_notice() -> None:
         config(told(vdev=None), told(vdev=["x"])),
     ],
 )
-def test_what_is_no_configuration_of_libxl(broken: dict[str, Any]) -> None:
+def test_malformed_configurations_are_refused(broken: dict[str, Any]) -> None:
     with pytest.raises(PeerError):
         check(broken, G1)
 

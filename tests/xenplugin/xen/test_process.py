@@ -31,12 +31,12 @@ def asked(folder: Path, name: str, *shell: str) -> tuple[int, int]:
 @pytest.mark.parametrize(
     "shell", [(), ("sh", "-c", '"$@"; exit $?', "sh"), ("sh", "-c", 'cat </dev/null | "$@"', "sh")]
 )
-def test_shells_may_stand_between(tmp_path: Path, shell: tuple[str, ...]) -> None:
+def test_the_caller_is_found_through_shells(tmp_path: Path, shell: tuple[str, ...]) -> None:
     found, own = asked(tmp_path, "a b) xl", *shell)
     assert found == own
 
 
-def test_where_none_is_called_so_it_is_the_parent(tmp_path: Path) -> None:
+def test_without_a_process_of_that_name_it_is_the_parent(tmp_path: Path) -> None:
     found, own = asked(tmp_path, "nobody")
     assert found == own
     assert asked(tmp_path, "nobody", "sh", "-c", '"$@"; exit $?', "sh")[0] not in (own, os.getpid())

@@ -34,7 +34,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Xenstored]]
 
 
 @pytest.mark.parametrize("name", cases.CASES)
-def test_case(name: str, request: pytest.FixtureRequest) -> None:
+def test_the_stand_in_behaves_as_xenstored(name: str, request: pytest.FixtureRequest) -> None:
     if not REAL:
         request.getfixturevalue("serve")()
     cases.run(cases.CASES[name], 0)

@@ -40,7 +40,7 @@ def test_canaries_of_disk_and_memory_are_told_apart_and_found() -> None:
 
 
 @pytest.mark.parametrize("script", [GUEST / "init", GUEST / "poweroff", HERE / "init", HERE / "customize.sh"])
-def test_scripts_are_scripts(script: Path) -> None:
+def test_guest_scripts_are_valid_shell(script: Path) -> None:
     subprocess.run(["sh", "-n", script], check=True)
 
 

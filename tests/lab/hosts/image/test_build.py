@@ -134,7 +134,7 @@ def test_an_image_that_was_damaged_is_named(home: Path, harm: str) -> None:
     assert f"rm -r {entry}" in str(caught.value.hint)
 
 
-def test_images_that_nobody_asked_for_go(home: Path, quick: list[str]) -> None:
+def test_unused_images_are_deleted(home: Path, quick: list[str]) -> None:
     old, recent, other = (home / f"host-{name}" for name in ("4.17-old", "4.17-recent", "4.20-old"))
     for path in (old, recent, other):
         path.mkdir(parents=True)

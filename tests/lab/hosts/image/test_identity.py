@@ -31,7 +31,7 @@ def members(data: bytes) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
     return found
 
 
-def test_init_knows_the_tar_when_it_sees_it(keys: Keys) -> None:
+def test_init_recognises_the_tar(keys: Keys) -> None:
     data = identity(HOST_A, keys)
     assert data[257:262] == b"ustar"
     assert len(data) % 512 == 0
@@ -44,7 +44,7 @@ def test_the_same_at_each_boot_and_another_for_each_machine(keys: Keys) -> None:
     assert all(len(each) == 33 for each in ids)
 
 
-def test_secrets_are_roots_alone(keys: Keys) -> None:
+def test_only_root_can_read_secrets(keys: Keys) -> None:
     found = members(identity(HOST_A, keys))
     for name in ("etc/ssh/ssh_host_ed25519_key", "root/.ssh/id_ed25519", "root/.ssh/authorized_keys"):
         assert found[name][0].mode == 0o600

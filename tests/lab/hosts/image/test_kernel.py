@@ -26,7 +26,7 @@ def bzimage(payload: bytes, setup_sects: int = 2) -> bytes:
 
 
 @pytest.mark.parametrize("compress", [lzma.compress, gzip.compress, zstandard.ZstdCompressor().compress])
-def test_what_was_packed_comes_out(compress: Callable[[bytes], bytes]) -> None:
+def test_a_packed_kernel_is_unpacked(compress: Callable[[bytes], bytes]) -> None:
     assert unpacked(bzimage(compress(ELF) + (b"" if compress is gzip.compress else LENGTH))) == ELF
 
 
@@ -40,6 +40,6 @@ def test_what_was_packed_comes_out(compress: Callable[[bytes], bytes]) -> None:
         bzimage(lzma.compress(ELF)[:40]),
     ],
 )
-def test_what_is_no_kernel_is_one_error(image: bytes) -> None:
+def test_a_file_that_is_not_a_kernel_is_one_error(image: bytes) -> None:
     with pytest.raises(BuildError, match="cannot be unpacked"):
         unpacked(image)

@@ -74,7 +74,7 @@ def test_a_guest_that_hangs_is_ended(qemu: Callable[[str], None], monkeypatch: p
     assert not accel.runs_guest(Accel.KVM)
 
 
-def test_the_trial_begins_where_a_cpu_begins(qemu: Callable[[str], None], tmp_path: Path) -> None:
+def test_the_trial_kernel_starts_at_the_reset_vector(qemu: Callable[[str], None], tmp_path: Path) -> None:
     """The jump at the reset vector leads to the code at the start of the ROM."""
     qemu(f"open({str(tmp_path / 'rom')!r}, 'wb').write(open(sys.argv[sys.argv.index('-bios') + 1], 'rb').read())")
     accel.runs_guest(Accel.TCG)

@@ -59,7 +59,7 @@ def test_back_undoes_only_the_states_above() -> None:
 
 
 @pytest.mark.parametrize("state", list(State))
-def test_down_goes_from_everywhere(state: State) -> None:
+def test_down_works_from_every_state(state: State) -> None:
     world = World(state)
     world.strategy.down()
     assert world.done == ["down"] and world.strategy.state is State.OFF and world.entered == [State.OFF]

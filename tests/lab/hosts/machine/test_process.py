@@ -101,7 +101,7 @@ def test_another_process_with_the_same_pid_is_left_alone(program: Program) -> No
             other.kill()
 
 
-def test_a_longer_mark_is_not_ours(program: Program) -> None:
+def test_a_process_with_a_longer_mark_is_left_alone(program: Program) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", f"{program.mark}2"]) as other:
         try:
             program.pid_file.write_text(f"{other.pid}\n")

@@ -69,7 +69,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     assert not left
 
 
-def test_a_qemu_that_ends_is_told_with_its_own_words(lab: Lab) -> None:
+def test_the_error_of_a_qemu_that_ends_quotes_it(lab: Lab) -> None:
     lab.behaves("host-b", "echo 'qemu: cannot set up guest memory' >&2; exit 1")
     with pytest.raises(BootError) as error:
         lab.provider().boot()
@@ -77,7 +77,7 @@ def test_a_qemu_that_ends_is_told_with_its_own_words(lab: Lab) -> None:
     assert "    hello from host-b" in error.value.message and "\x1b" not in error.value.message
 
 
-def test_a_panic_is_told_at_once(lab: Lab) -> None:
+def test_a_panic_is_reported_at_once(lab: Lab) -> None:
     lab.behaves("router", "echo 'Kernel panic - not syncing: no init' >>\"$console\"; while :; do sleep 0.2; done")
     with pytest.raises(BootError) as error:
         lab.provider().boot()
@@ -133,7 +133,7 @@ def test_another_machines_failure_stops_the_wait(tmp_path: Path) -> None:
     watch.until_up("x", tmp_path / "c", stop=stop, **never)
 
 
-def test_no_space_is_said_before_anything_starts(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_anything_starts(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qemu, "_SPACE", 1 << 60)
     with pytest.raises(MissingError):
         lab.provider().boot()

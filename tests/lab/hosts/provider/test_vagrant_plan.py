@@ -148,7 +148,7 @@ def test_freebsd_router_gets_what_ipfw_understands() -> None:
     assert "ipfw pipe" not in scripts.freebsd_link(Profile())
 
 
-def test_freebsd_link_goes_before_another_comes() -> None:
+def test_the_freebsd_link_is_removed_before_a_new_one_is_set() -> None:
     script = scripts.freebsd_link(LINK)
     assert script.index("\nundo\n") < script.index("\nmain\n")
 

@@ -119,7 +119,7 @@ def test_an_rtt_below_the_links_is_an_error() -> None:
     assert "1.9 ms" in error.value.message
 
 
-def test_no_answer_is_tried_again_and_then_told() -> None:
+def test_a_ping_without_answer_is_repeated_and_then_an_error() -> None:
     node = Fake({"ping": CommandResult(1, "5 packets transmitted, 0 received, 100% packet loss", "")})
     with pytest.raises(CheckError) as error:
         router.measure(provider(node, Profile()))
@@ -163,7 +163,7 @@ def test_freebsds_devices_are_found_by_their_address() -> None:
 # -- the Xen host's self-test ---------------------------------------------------------------------
 
 
-def test_arithmetic_that_is_right_passes() -> None:
+def test_a_cpu_that_computes_correctly_passes() -> None:
     xenhost.judge("host-a", "aes 0 ed25519 0 of 8 guest r----- 12.3\n")
     xenhost.judge("host-a", "aes 0 ed25519 0 of 8 guest -b---- 3.0\n")
 

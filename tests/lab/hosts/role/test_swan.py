@@ -48,7 +48,7 @@ def test_user_space_esp_has_endpoints_that_are_not_what_it_carries() -> None:
     assert "start_action = none" in said
 
 
-def test_both_hosts_are_told_the_same_the_other_way_round() -> None:
+def test_the_configurations_of_both_hosts_mirror_each_other() -> None:
     a, b = ends("transport")
     one = words(connection(Suite.PAPER, Auth.PSK, "transport", a, b, "0xabcd"))
     other = words(connection(Suite.PAPER, Auth.PSK, "transport", b, a, "0xabcd"))
@@ -102,7 +102,7 @@ def test_no_sa_is_an_empty_list() -> None:
         ESP_IN_USER_SPACE.replace("bytes-in=7872", "bytes-in=many"),
     ],
 )
-def test_anything_else_is_an_error(printed: str) -> None:
+def test_malformed_swanctl_output_is_an_error(printed: str) -> None:
     with pytest.raises(SwanError):
         parse_sas(printed)
 

@@ -55,7 +55,7 @@ def capture(path: Path, packets: list[bytes], link: int) -> Path:
 
 @pytest.mark.parametrize("link", [1, 101], ids=["ethernet", "raw"])
 @pytest.mark.parametrize("name", CASES)
-def test_kind(name: str, link: int, tmp_path: Path) -> None:
+def test_each_packet_is_counted_by_its_kind(name: str, link: int, tmp_path: Path) -> None:
     seen = count(capture(tmp_path / "c.pcap", [CASES[name]], link), {A}, {B})
     assert {kind for kind, packets in seen.items() if packets} == {name.split()[0].strip(":,")}
 
@@ -66,7 +66,7 @@ def test_a_plain_packet_among_many_is_found(tmp_path: Path) -> None:
     assert seen == {"esp": 50, "ike": 3, "plain": 1, "other": 0}
 
 
-def test_other_protocols_than_ip_are_booked(tmp_path: Path) -> None:
+def test_other_protocols_than_ip_are_counted(tmp_path: Path) -> None:
     path = capture(tmp_path / "c.pcap", [], 1)
     arp = b"\xff" * 12 + b"\x08\x06" + bytes(46)
     path.write_bytes(path.read_bytes() + struct.pack("=LLLL", 0, 0, len(arp), len(arp)) + arp)

@@ -228,7 +228,7 @@ def test_a_syslog_may_replace_the_journal(monkeypatch: pytest.MonkeyPatch) -> No
         (Finding(packets=1, payload_bytes=9999, judged=3), Verdict.PROVED),
     ],
 )
-def test_the_verdict_on_a_finding(finding: Finding, verdict: Verdict) -> None:
+def test_each_finding_has_its_verdict(finding: Finding, verdict: Verdict) -> None:
     assert judged(finding, "any")[0] is verdict
 
 

@@ -111,7 +111,7 @@ def test_zero_runs_that_the_image_does_not_have(first: int, count: int) -> None:
         ImageDigest(2 * CHUNK).add_zeros(first, count)
 
 
-def test_a_sparse_pib_is_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sparse_pebibyte_is_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     hashed = []
 
     def sha256(data: bytes) -> hashlib._Hash:

@@ -76,7 +76,7 @@ def test_a_lun_is_the_same_from_both_hosts(a: Host, b: Host) -> None:
     assert overlap(a["sdb"], b["sdx"]) == f"wwid {LUN}"
 
 
-def test_other_luns_are_not(a: Host, b: Host) -> None:
+def test_other_luns_are_other_disks(a: Host, b: Host) -> None:
     a.device("sdb", device__wwid=LUN)
     b.device("sdb", device__wwid=LUN[:-1] + "f")
     assert overlap(a["sdb"], b["sdb"]) is None
@@ -145,7 +145,7 @@ def test_an_encrypted_device_has_another_name_on_each_host(a: Host, b: Host) -> 
     assert overlap(a["dm-1"], b["dm-1"]) == f"wwid {LUN} mapped"
 
 
-def test_names_of_the_other_kinds(a: Host, b: Host) -> None:
+def test_other_kinds_of_devices_have_names(a: Host, b: Host) -> None:
     for host in (a, b):
         host.device("nvme0n1", wwid="eui.0025385b71b00001")
         host.device("md0", md__uuid="1234:5678:9abc:def0")
@@ -197,28 +197,28 @@ def test_a_loop_device_is_its_file(a: Host, b: Host) -> None:
     ["t10.ATA     QEMU HARDDISK                           QM00002", "naa.0000000000000000", "",
      "t10.QEMU    QEMU HARDDISK   drive-scsi0-0-0-1"],
 )  # fmt: skip
-def test_names_that_every_machine_has_are_none(a: Host, b: Host, wwid: str) -> None:
+def test_names_that_every_machine_has_identify_nothing(a: Host, b: Host, wwid: str) -> None:
     for host in (a, b):
         host.device("sda", device__wwid=wwid)
     assert overlap(a["sda"], b["sda"]) is None
     assert not a["sda"].known
 
 
-def test_on_one_machine_numbers_tell(a: Host) -> None:
+def test_on_one_machine_device_numbers_identify_a_disk(a: Host) -> None:
     a.device("vda")
     a.device("vdb")
     assert overlap(a["vda"], a["vda"]) and not overlap(a["vda"], a["vdb"])
     assert not a["vda"].known
 
 
-def test_equal_numbers_on_two_machines_tell_nothing(a: Host, b: Host, tmp_path: Path) -> None:
+def test_equal_device_numbers_on_two_machines_identify_nothing(a: Host, b: Host, tmp_path: Path) -> None:
     a.device("vda")
     twin = Host(tmp_path / "c", "c")
     twin.device("vda")
     assert overlap(a["vda"], twin["vda"]) is None
 
 
-def test_a_loop_of_devices_ends(a: Host) -> None:
+def test_devices_that_lie_on_each_other_in_a_circle_end(a: Host) -> None:
     a.device("dm-0", slaves=("dm-1",))
     a.device("dm-1", slaves=("dm-0",), dm__uuid="x")
     assert "dm x" in a["dm-0"].below

@@ -37,14 +37,14 @@ def look(disk: Path, target: Path, live: bool = True) -> bool:
         return refuse_shared(far(description), str(target), live=live)
 
 
-def test_the_file_itself(disk: Path) -> None:
+def test_the_same_path_is_refused(disk: Path) -> None:
     with pytest.raises(RefusedError, match=r"source disk itself.*both hosts share it") as info:
         look(disk, disk)
     assert "policy/UUID/enabled 0" in (info.value.hint or "")
     assert os.listdir(disk.parent) == ["g1.img"]
 
 
-def test_by_another_way(disk: Path, tmp_path: Path) -> None:
+def test_the_same_file_by_another_path_is_refused(disk: Path, tmp_path: Path) -> None:
     (tmp_path / "mnt").symlink_to(disk.parent)
     (tmp_path / "link.img").symlink_to(tmp_path / "mnt" / "g1.img")
     for target in (tmp_path / "mnt" / "g1.img", tmp_path / "link.img"):
@@ -199,7 +199,7 @@ NAMED = st.lists(st.sampled_from("abcd"), max_size=3)
 
 @settings(deadline=None)
 @given(NAMED, NAMED, NAMED, NAMED)
-def test_overlap_is_symmetric_and_siblings_are_none(
+def test_overlap_is_symmetric_and_siblings_do_not_overlap(
     own: list[str], below: list[str], other: list[str], under: list[str]
 ) -> None:
     one = identity.Identity(tuple(own), tuple(below), True)
@@ -209,7 +209,7 @@ def test_overlap_is_symmetric_and_siblings_are_none(
     assert bool(identity.overlap(one, two)) == bool(expected)
 
 
-def test_two_devices_of_which_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices_that_cannot_be_identified(monkeypatch: pytest.MonkeyPatch) -> None:
     unknown = identity.Identity(("kernel z device 8:0",), (), True)
     known = identity.Identity(("wwid naa.5",), (), True)
     monkeypatch.setattr(shared_storage, "identify", lambda *_: unknown)

@@ -31,7 +31,7 @@ def test_runs_cover_everything_once_and_know_holes(tmp_path: Path) -> None:
         assert list(source.runs(2, 4)) == [Run(2, 1, False), Run(3, 1, True)]
 
 
-def test_a_sparse_tib_is_one_run(tmp_path: Path) -> None:
+def test_a_sparse_tebibyte_is_one_run(tmp_path: Path) -> None:
     with open_source(sparse_image(tmp_path / "i", 1 << 40, [])) as source:
         assert list(source.runs()) == [Run(0, 1 << 20, True)]
 

@@ -118,7 +118,7 @@ def test_killed_at_any_moment_it_is_resumed_with_what_was_durable(tmp_path: Path
 
 @pytest.mark.root
 @needs_root[1]
-def test_a_device_whose_writer_was_killed_is_on_record_and_can_be_completed(tmp_path: Path) -> None:
+def test_an_incomplete_device_is_recorded_and_can_be_completed(tmp_path: Path) -> None:
     size = 24 * CHUNK
     image = sparse_image(tmp_path / "image", size, [(0, 20 * CHUNK)])
     backing = sparse_image(tmp_path / "backing", size, [(CHUNK, 9 * CHUNK)], seed=2)

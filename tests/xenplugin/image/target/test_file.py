@@ -100,7 +100,7 @@ def test_a_base_that_ends_early(image: Path, target: Path, cut: int) -> None:
     assert sent.known > 0 or cut == 1
 
 
-def test_nothing_is_known_behind_the_base(image: Path, target: Path) -> None:
+def test_nothing_is_known_beyond_the_end_of_the_base(image: Path, target: Path) -> None:
     target.write_bytes(b"x" * CHUNK)
     with sink_for(target, SIZE) as sink:
         items = list(sink.index())
@@ -116,7 +116,7 @@ def test_without_base_nothing_is_known(image: Path, target: Path) -> None:
     assert target.read_bytes() == image.read_bytes()
 
 
-def test_a_sparse_tib_as_base_is_one_item(target: Path) -> None:
+def test_a_sparse_tebibyte_as_base_is_one_item(target: Path) -> None:
     sparse_image(target, 1 << 40, [])
     with sink_for(target, 1 << 40) as sink:
         assert list(sink.index()) == [IndexZeros(0, 1 << 20)]

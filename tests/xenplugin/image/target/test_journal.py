@@ -30,7 +30,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (tmp_path / "j").stat().st_mode & 0o777 == 0o600
 
 
-def test_cut_anywhere_it_tells_less_but_nothing_wrong(tmp_path: Path) -> None:
+def test_a_truncated_journal_reports_less_but_nothing_wrong(tmp_path: Path) -> None:
     log = write(tmp_path / "j")
     known = [set[int]()]
     ends = [(tmp_path / "j").stat().st_size]
@@ -51,7 +51,7 @@ def test_cut_anywhere_it_tells_less_but_nothing_wrong(tmp_path: Path) -> None:
         assert {i for a, n in state.durable.runs() for i in range(a, a + n)} == known[lines - 1]
 
 
-def test_a_flipped_bit_ends_what_is_believed(tmp_path: Path) -> None:
+def test_reading_stops_at_a_flipped_bit(tmp_path: Path) -> None:
     log = write(tmp_path / "j")
     log.durable([(0, 1)])
     log.durable([(1, 1)])
@@ -67,7 +67,7 @@ def test_a_flipped_bit_ends_what_is_believed(tmp_path: Path) -> None:
         assert state is not None and len(state.durable) == 0
 
 
-def test_it_is_continued_behind_what_checks(tmp_path: Path) -> None:
+def test_writing_continues_after_the_last_valid_record(tmp_path: Path) -> None:
     log = write(tmp_path / "j")
     log.durable([(0, 1)])
     log.close()
@@ -97,7 +97,7 @@ def test_a_header_that_is_not_ours(tmp_path: Path, record: dict[str, object]) ->
 
 
 @pytest.mark.parametrize("numbers", [[0], [-1, 2], [0, 0], [99, 2], ["0", 1], 7, [True, True]])
-def test_ranges_that_make_no_sense_end_what_is_believed(tmp_path: Path, numbers: object) -> None:
+def test_reading_stops_at_an_invalid_range(tmp_path: Path, numbers: object) -> None:
     write(tmp_path / "j").close()
     with open(tmp_path / "j", "ab") as file:
         file.write(journal._line({"durable": numbers}) + journal._line({"durable": [1, 1]}))

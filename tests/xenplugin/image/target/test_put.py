@@ -62,7 +62,7 @@ def test_a_chunk_put_again_may_differ(target: Path) -> None:
     assert allocated(target) == BLOCK
 
 
-def test_a_failure_on_the_second_time_undoes_the_first(target: Path) -> None:
+def test_a_failed_second_put_undoes_the_first(target: Path) -> None:
     with sink_for(target, CHUNK) as sink:
         put(sink, 0, b"x" * CHUNK)
         with pytest.raises(ImageError):
@@ -73,7 +73,7 @@ def test_a_failure_on_the_second_time_undoes_the_first(target: Path) -> None:
     assert not target.exists()
 
 
-def test_a_failure_on_the_second_time_is_not_called_durable(target: Path) -> None:
+def test_a_failed_second_put_is_not_durable(target: Path) -> None:
     with sink_for(target, 2 * CHUNK) as sink:
         put(sink, 0, b"x" * CHUNK)
         put(sink, 1, b"x" * CHUNK)
@@ -102,7 +102,7 @@ def test_short_writes_are_continued(target: Path, monkeypatch: pytest.MonkeyPatc
     assert target.read_bytes() == mixed
 
 
-def test_many_threads(target: Path) -> None:
+def test_many_threads_can_put(target: Path) -> None:
     chunks = [os.urandom(CHUNK) if i % 3 else bytes(CHUNK) for i in range(32)]
     order = iter(range(31, -1, -1))
     lock = threading.Lock()
@@ -127,9 +127,7 @@ def test_many_threads(target: Path) -> None:
     assert target.read_bytes() == b"".join(chunks)
 
 
-def test_a_chunk_that_two_threads_bring_is_written_by_one_after_the_other(
-    target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_threads_write_one_chunk_one_after_the_other(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, inside, most = os.pwritev, [0], [0]
 
     def slow(fd: int, parts: Sequence[memoryview], offset: int) -> int:

@@ -60,7 +60,7 @@ def test_files_are_copied(home: Path) -> None:
     assert (home / "target").stat().st_uid == NOBODY and leftovers(home) == []
 
 
-def test_a_holder_that_cannot_be_seen_is_felt(home: Path) -> None:
+def test_a_hidden_process_that_has_the_target_open_is_noticed(home: Path) -> None:
     image = sparse_image(home / "image", 3 * CHUNK, [(CHUNK, 9)])
     image.chmod(0o644)
     target = sparse_image(home / "target", 3 * CHUNK, [])
