@@ -29,8 +29,11 @@ def take(place: str, script: bytes) -> None:
     kept = set_aside(place)
     try:
         if not has_shim(place):
+            diverted = _diversion(place) == kept
+            if os.path.lexists(kept) and not diverted and not is_program(kept):
+                raise RefusedError(f"there is a {kept} already")
             os.makedirs(os.path.dirname(kept), exist_ok=True)  # dpkg does not make it for a diversion
-            diverted = _divert(place, kept)
+            _divert(place, kept)
             if not (diverted and os.path.lexists(kept)):  # otherwise an upgrade has put it there
                 _link(place, kept)
         write_atomically(place, script, mode=0o755)
@@ -76,18 +79,15 @@ def _link(place: str, kept: str) -> None:
 # -- dpkg ------------------------------------------------------------------------------------------
 
 
-def _divert(place: str, kept: str) -> bool:
-    """Have dpkg divert `place` to `kept` if a package has it; returns whether it did so before. Raises RefusedError
-    if what is there would come back, or is no xl."""
+def _divert(place: str, kept: str) -> None:
+    """Have dpkg divert `place` to `kept` if a package has it. Raises RefusedError if the package's file would come
+    back, or if what no package has is no xl."""
     if shutil.which("dpkg-divert") is None and not place.startswith("/usr/local/"):
         raise RefusedError("without dpkg, the next update of its package would put it back")
     if _is_owned(place):
-        before = _diversion(place) == kept
         _dpkg_divert("--divert", kept, "--add", place)
-        return before
-    if not is_program(place):
+    elif not is_program(place):
         raise RefusedError("no package has it, and it is no program of machine code")
-    return False
 
 
 def _is_owned(place: str) -> bool:

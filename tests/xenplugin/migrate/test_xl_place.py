@@ -279,6 +279,16 @@ def test_another_diversion_of_xl_stays(host: Host) -> None:
     assert host.diversions() == before and os.readlink(host.place) == _LINK and not host.front.exists()
 
 
+def test_a_file_where_xl_would_be_set_aside_stays(host: Host) -> None:
+    host.own()
+    host.kept.parent.mkdir()
+    host.kept.write_text("somebody's")
+    host.enable()
+    host.disable()
+    assert host.kept.read_text() == "somebody's" and os.readlink(host.place) == _LINK and host.diversions() == ""
+    assert any(f"there is a {host.kept} already" in text for text in host.said)
+
+
 def test_a_script_that_no_package_has_is_not_taken_for_xl(host: Host) -> None:
     host.script(host.place, '#!/bin/sh\necho "its own"\n')
     host.enable()
