@@ -109,7 +109,7 @@ def enable(**values: Any) -> None:
 @click.command()
 @options(result=False, progress=False)
 def disable(**values: Any) -> None:
-    """Make plain `xl migrate` move guests without their disks, as before `enable`."""
+    """Make plain `xl migrate` leave disks behind, as before `enable`."""
     with Invocation(values) as verb:
         from xenplugin.migrate import xl_shim
 

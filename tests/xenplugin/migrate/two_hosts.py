@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from tests.fakes.idle_host import IdleHost
-from xenplugin.config import Config
 from xenplugin.errors import PeerError
 from xenplugin.migrate import peer, records
 from xenplugin.migrate.local_host import LocalHost
@@ -68,8 +67,8 @@ class HostSide:
         self.fake = IdleHost(folder)
         self.xl = TickingXl(self.fake, tick)
         self.said: list[str] = []
-        self.config = Config(state_dir=folder / "state")
-        self.host = LocalHost(self.config.state_dir, self.said.append, xl=self.xl, resume=self._resume)
+        self.state_dir = folder / "state"
+        self.host = LocalHost(self.state_dir, self.said.append, xl=self.xl, resume=self._resume)
 
     def _resume(self, domid: int) -> None:
         self.xl._run("resume", str(domid))
@@ -86,18 +85,18 @@ class HostSide:
         domid = 7 if role is S else None
         made = records.new(role, ID, uuid=UUID, name="g1", peer=PeerNote("hostb", "ssh"), domid=domid)
         made = replace(made, **{"driver": DEAD, "state": state, **changes})
-        return records.begin(self.config.state_dir, made)
+        return records.begin(self.state_dir, made)
 
     def state(self, role: Role) -> OwnershipState | None:
-        found = records.read(self.config.state_dir, ID, role)
+        found = records.read(self.state_dir, ID, role)
         return found.state if found else None
 
     def record_now(self) -> Record:
-        (one,), _ = records.read_all(self.config.state_dir)
+        (one,), _ = records.read_all(self.state_dir)
         return one
 
     def recover(self, **options: bool) -> int:
-        return recover(self.config, self.said.append, host=self.host, **options)
+        return recover(self.state_dir, self.said.append, host=self.host, **options)
 
 
 _write_record = records._write
