@@ -153,7 +153,7 @@ def test_xls_receiver_is_recognized_by_its_banner(enabled: World, through_the_sh
     wrapper = enabled.a.root / "bin" / "remote-shell"
     wrapper.write_text(f"#!/bin/sh\nexec {enabled.ssh} hostb xl migrate-receive\n")
     wrapper.chmod(0o755)
-    enabled.a.configure(patience=300)
+    enabled.a.configure(patience="300s")
     begun = time.monotonic()
     if through_the_shim:
         assert "xl's own receiver" in stays(enabled, 1, "migrate", "-s", "remote-shell", "g1", "hostb").error
