@@ -27,6 +27,9 @@ config.CONFIG_FILE = Path({root!r} + "/xenplugin.conf")
 if sys.argv[1:2] and sys.argv[1] in ("enable", "disable", "status"):
     from xenplugin.migrate import xl_shim
     xl_shim.FRONT = Path({root!r} + "/sbin/xl")
+patch = Path({root!r} + "/patch.py")
+if patch.exists():
+    exec(compile(patch.read_text(), patch, "exec"))
 from xenplugin.cli.main import main
 main()
 """
@@ -90,6 +93,10 @@ class FakeHost:
 
     def knob(self, **values: Any) -> None:
         (self.root / "knobs.json").write_text(json.dumps(values))
+
+    def patch(self, code: str) -> None:
+        """Have every process of xenplugin that starts from now on run `code` first; "": none."""
+        (self.root / "patch.py").write_text(code)
 
     def stall(self, point: str) -> None:
         (self.root / "stall" / point).touch()

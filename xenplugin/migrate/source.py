@@ -23,6 +23,7 @@ from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, X
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote, SharedLogin
 from xenplugin.migrate import leaving_guest, policy, records
+from xenplugin.migrate.claims import Claims
 from xenplugin.migrate.conclude import conclude
 from xenplugin.migrate.current_record import CurrentRecord
 from xenplugin.migrate.disks import Disks
@@ -232,6 +233,7 @@ class SourceMigration:
 
     def _open_disks(self, leaving: LeavingGuest) -> None:
         """Open a session for each disk. Both sides record the disks before any data is sent."""
+        Claims(self._config.state_dir, self._id).refuse(disk.path for disk in leaving.disks)
         self._disks = disks = Disks(
             leaving.disks,
             self._host,
@@ -239,6 +241,7 @@ class SourceMigration:
             self._emit,
             self._pacer,
             self._check,
+            migration=self._id,
             live=leaving.live,
             standby=self._prestarted,
         )

@@ -174,7 +174,7 @@ class VagrantProvider(Provider):
             raise LabError(f"{self._choices_file}: {error}", hint="xenlab down, xenlab up") from None
         return choices
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """Return the environment for Vagrant, with the lab's settings instead of the caller's."""
         env = {name: value for name, value in os.environ.items() if not name.startswith(("XENLAB_", "VAGRANT_"))}
         env |= {name: value for name, value in self._choices().items() if name.startswith("XENLAB_")}
@@ -206,7 +206,7 @@ class VagrantProvider(Provider):
             raise MissingError("vagrant or python-vagrant is not installed", hint="xenlab doctor")
         self._log.unlink(missing_ok=True)
         try:
-            return function(_vagrant(package, self._environment(), self._log))
+            return function(_vagrant(package, self.environment(), self._log))
         except subprocess.CalledProcessError:
             raise self._failure(verb) from None
 

@@ -25,7 +25,7 @@ XEN_PACKAGES = (
     "python3-click python3-cryptography python3-pyxs python3-rich python3-zstandard"
 )
 #: The packages with which the plugin's package is built, on a machine that can reach Debian's mirrors.
-DEB_PACKAGES = "dpkg-dev debhelper dh-python"
+DEB_PACKAGES = "build-essential debhelper dh-python"
 #: The folder to which the project's files are sent.
 SENT = "/tmp/xenplugin"
 #: dom0's share of the memory; the rest is not scrubbed at start, which would be slow under software emulation.

@@ -79,6 +79,7 @@ class XenHosts(BaseHosts):
         """Start the guest, unless it is to be stopped, and have its disk where the way expects it."""
         source, target = self._source, self._target
         self._memory, self._disk = guest.sizes(source)
+        self._type = guest.type_of(source)
         self._disk_seconds: float | None = None
         self._disk_bytes: int | None = None
         target.check(["sh", "-c", 'rm -f "$1" "${1%/*}/.${1##*/}.xenplugin-"*', "sh", DISK])
@@ -119,6 +120,7 @@ class XenHosts(BaseHosts):
             phases=self._phases or {"memory": round(seconds, 3)},
             memory=self._memory,
             disk=self._disk,
+            guest=self._type,
             router_bytes=moved,
             disk_seconds=self._disk_seconds,
             disk_router_bytes=self._disk_bytes,
