@@ -43,6 +43,8 @@ from xenplugin.wire.preamble import VERSION
 MARK = b"XENPLUGIN-RECEIVE "
 #: Options of ssh(1) that have a value.
 _SSH_VALUES = "BbcDEeFIiJLlmOoPpQRSWw"
+#: The first words of `xl migrate-receive`: the command to log in with starts that, whatever follows it.
+_XL_MARK = b"xl migration receiver ready"
 #: Most bytes of other output before the ready line, and of one line.
 _NOISE = 64 << 10
 _LINE = 4096
@@ -159,8 +161,9 @@ class RemoteProcess:
             raise
 
     def await_ready(self, timeout: float) -> None:
-        """Read up to the end of the ready line. Raises PeerError (xenplugin is missing there, or of another
-        version) or LinkError (the host cannot be reached, or there was no ready line for `timeout` seconds)."""
+        """Read up to the end of the ready line. Raises PeerError (xenplugin is missing there or of another version,
+        or xl's own receiver was started) or LinkError (the host cannot be reached, or there was no ready line for
+        `timeout` seconds)."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + timeout
         poll = select.poll()
@@ -171,6 +174,11 @@ class RemoteProcess:
             stop = seen.find(b"\n", start) if start >= 0 else -1
             if stop >= 0:
                 break
+            if start < 0 and _XL_MARK in seen:
+                raise PeerError(
+                    f"{self._name} starts xl's own receiver instead of xenplugin, so the disks would stay behind",
+                    hint="give -s a command that runs what follows it on the far host, as ssh does",
+                )
             if len(seen) > _NOISE + _LINE:
                 raise PeerError(
                     f"{self._name} writes other output instead of starting xenplugin",
