@@ -10,6 +10,7 @@ saves a round trip; nothing is sent over them until then.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import queue
 import secrets
@@ -157,7 +158,10 @@ class Connector:
                 self._dialled.put(exc)
 
         for _ in range(count):
-            threading.Thread(target=dial, daemon=True).start()
+            try:
+                threading.Thread(target=dial, daemon=True).start()
+            except RuntimeError as exc:  # no more threads
+                self._dialled.put(OSError(errno.EAGAIN, str(exc)))
 
     def _take(self) -> Connection | None:
         """Return a connection that was dialled ahead, None if none is left. Raises OSError."""

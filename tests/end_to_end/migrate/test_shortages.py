@@ -146,3 +146,33 @@ def test_no_memory(world: World, point: tuple[str, str]) -> None:
             little_memory(pid)
 
     run(world, point, shorten)
+
+
+#: Has the program start no thread after so many (%d), in the process that runs a given verb (%r).
+_FEW_THREADS = """
+import sys, threading
+if %r in sys.argv[1:2]:
+    start, left = threading.Thread.start, [%d]
+    def limited(thread):
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+    threading.Thread.start = limited
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [0, 1, 2, 4, 6, 8, 10, 12, 15, 18, 22, 26, 30])
+@pytest.mark.parametrize("verb", ["transport", "receive"])
+def test_few_threads(world: World, verb: str, count: int) -> None:
+    """Whichever thread cannot be started: the guest is where the exit code says, and the reason is named."""
+    world.create()
+    program = (world.a if verb == "transport" else world.b).root / "bin" / "xenplugin"
+    first, rest = program.read_text().split("\n", 1)
+    program.write_text(f"{first}\n{_FEW_THREADS % (verb, count)}{rest}")
+    done = world.migrate().end()
+    world.await_quiet()
+    where = world.assert_intact()
+    assert (done.code == 0) == (where is world.b) and done.code != 20, done.err
+    assert done.code in (0, 14) or "thread" in done.error, done.err
