@@ -23,6 +23,7 @@ from xenplugin.link.tcp import MAX_STREAMS
 
 CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
 MODES = ("live", "static", "full")
+LEFT_DISKS = (KEEP_ASIDE, REMOVE) = ("keep-aside", "remove")
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _LEAST_RATE = 1000  # bytes/s
 
@@ -132,6 +133,12 @@ def parse_mode(text: str) -> str:
     return text
 
 
+def _parse_left_disks(text: str) -> str:
+    if text not in LEFT_DISKS:
+        raise ValueError(f"it is {' or '.join(LEFT_DISKS)}")
+    return text
+
+
 def _parse_paths(value: Any) -> tuple[tuple[str, str], ...]:
     """Return pairs of a path of the source and the path here, the longest first, from a table. Raises
     ValueError."""
@@ -218,6 +225,12 @@ class Config:
         (),
         "Where the disks of arriving guests go, if not to the same path: a table of old and new paths.",
         _parse_paths,
+    )
+    left_disks: str = _setting(
+        KEEP_ASIDE,
+        "What becomes of the disks that a guest leaves behind: keep-aside (they are renamed, and make the way back "
+        "short), remove (they are removed once it runs on the far host).",
+        _parse_left_disks,
     )
     file: Path | None = None  #: where these come from, if it was named
     state_dir: Path = _setting(

@@ -22,7 +22,7 @@ def cli() -> None:
 for command in (
     copying.copy, copying.seal, copying.open_, copying.verify,
     moving.migrate, moving.transport, moving.enable, moving.disable,
-    settling.status, settling.recover,
+    settling.status, settling.recover, settling.clean,
     measuring.bench,
     receiving.receive,
 ):  # fmt: skip

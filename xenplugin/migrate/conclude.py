@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from xenplugin.errors import XenpluginError
-from xenplugin.migrate import records
 from xenplugin.migrate.local_host import LocalHost, Notify
 from xenplugin.migrate.ownership import OwnershipState
 from xenplugin.migrate.records import Record
@@ -34,7 +33,7 @@ def conclude(
         try:
             pipe.note({"settled": True})
             pipe.end()
-            records.forget(host.state_dir, settled)
+            host.forget(settled)
             return None
         except XenpluginError as exc:
             notify(f"the guest has moved, but the far side did not confirm the end: {exc}")

@@ -21,6 +21,7 @@ from typing import Any
 
 from xenplugin.config import Config
 from xenplugin.errors import LinkError, OwnershipError, PeerError, RefusedError, XenpluginError
+from xenplugin.image.old import old_disk
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.migrate import records
 from xenplugin.migrate.current_record import CurrentRecord
@@ -191,6 +192,7 @@ class DestinationMigration:
                 paused="-p" in self._words,
             )
         )  # fmt: skip
+        old_disk.mark_returning(self._config.state_dir, uuid, self._id)
 
     def _note_disks(self, disks: Any) -> None:
         if self._record.record is None or not isinstance(disks, list):

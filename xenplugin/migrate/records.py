@@ -45,14 +45,12 @@ class Overtaken(OwnershipError):
 @dataclass(frozen=True)
 class DiskNote:
     """A disk of the guest on this host. `size` bytes; `placeholder`: the inode of the empty file that was made
-    under its name, None if none was; `committed`: the complete image at the destination, None before; `aside`: the
-    path that the source's disk lies under since the guest has left, None while it has its own name."""
+    under its name, None if none was; `committed`: the complete image at the destination, None before."""
 
     path: str
     size: int
     placeholder: int | None = None
     committed: CommittedImage | None = None
-    aside: str | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ def begin(state_dir: Path, record: Record) -> Record:
     """Put a new record on disk. Raises RefusedError if an earlier migration of this guest in this role is not
     settled, ImageError if it cannot be written."""
     _check_id(record.id)
-    with _locked(state_dir) as folder:
+    with locked(state_dir) as folder:
         known, _ = read_all(state_dir)
         for other in known:
             if (other.id, other.role) == (record.id, record.role):
@@ -185,7 +183,7 @@ def advance(state_dir: Path, record: Record, state: OwnershipState, **changes: A
     OwnershipError if `state` may not follow, ImageError if it cannot be written: then nothing that `state` stands
     for may happen.
     """
-    with _locked(state_dir) as folder:
+    with locked(state_dir) as folder:
         current = _read_again(folder, record)
         if current.state is not record.state:
             raise Overtaken(
@@ -201,7 +199,7 @@ def advance(state_dir: Path, record: Record, state: OwnershipState, **changes: A
 def note(state_dir: Path, record: Record, **changes: Any) -> Record:
     """Change fields of the record other than its state, in any state. Returns the new record, which is durable
     then. Raises Overtaken if the record is gone, ImageError if it cannot be written."""
-    with _locked(state_dir) as folder:
+    with locked(state_dir) as folder:
         following = replace(_read_again(folder, record), **changes)
         _write(folder, following)
     return following
@@ -209,7 +207,7 @@ def note(state_dir: Path, record: Record, **changes: Any) -> Record:
 
 def forget(state_dir: Path, record: Record) -> None:
     """Remove a final record; does nothing if it is gone. Raises OwnershipError if it is not final."""
-    with _locked(state_dir) as folder:
+    with locked(state_dir) as folder:
         current = read(state_dir, record.id, record.role)
         if current is None:
             return
@@ -257,7 +255,8 @@ def _lock_file(state_dir: Path, name: str) -> int:
 
 
 @contextmanager
-def _locked(state_dir: Path) -> Iterator[Path]:
+def locked(state_dir: Path) -> Iterator[Path]:
+    """Hold the lock under which every record of this host is changed; yields their folder. Raises ImageError."""
     folder = state_dir / FOLDER
     fd = _lock_file(state_dir, "lock")
     try:

@@ -22,7 +22,7 @@ from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, XenpluginError
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote, SharedLogin
-from xenplugin.migrate import leaving_guest, policy, records
+from xenplugin.migrate import leaving_guest, old_disks, policy, records
 from xenplugin.migrate.conclude import conclude
 from xenplugin.migrate.current_record import CurrentRecord
 from xenplugin.migrate.disks import Disks
@@ -30,6 +30,7 @@ from xenplugin.migrate.gate import Gate
 from xenplugin.migrate.leaving_guest import LeavingGuest
 from xenplugin.migrate.local_host import LocalHost
 from xenplugin.migrate.near_xl import NearXl
+from xenplugin.migrate.old_disks import PuttingAside
 from xenplugin.migrate.ownership import OwnershipState, Role
 from xenplugin.migrate.phases import PhaseClock
 from xenplugin.migrate.publish import Publisher
@@ -94,6 +95,7 @@ class SourceMigration:
         self._record = CurrentRecord(config.state_dir)
         self._policy_follower: policy.PolicyFollower | None = None
         self._disks: Disks | None = None
+        self._aside: PuttingAside | None = None
         self._results: list[TransferResult] = []
         self._memory = 0  # bytes
         self._reported = 0.0
@@ -166,6 +168,8 @@ class SourceMigration:
                 self._pipe.flush()
                 self._open_gate()
             elif isinstance(event, Cleared):
+                assert self._aside
+                self._aside.finish()
                 self._record.advance(OwnershipState.HANDING)
                 self._release()
 
@@ -182,14 +186,16 @@ class SourceMigration:
             self._disks.prepare_stop()
 
     def _open_gate(self) -> None:
-        """Wait until every disk is complete, verified and durable at the destination; then let xl's END through."""
-        assert self._disks is not None
+        """Wait until every disk is complete and durable at the destination. Then let xl's END through, and put the
+        disks here aside."""
+        assert self._disks and self._aside
         self._results = self._disks.results()
         with self._gate_lock:
             self._check()
             self._gate_open = True
         self._phases.enter("handover")
         self._release()
+        self._aside.start()
 
     def _release(self) -> None:
         self._pipe.write(self._forward.release())
@@ -260,6 +266,8 @@ class SourceMigration:
             ],
         )
         self._record.note(disks=tuple(DiskNote(path, size) for path, size in zip(paths, disks.sizes, strict=True)))
+        left = old_disks.examine(leaving, disks.sizes, self._host, self._id)
+        self._aside = PuttingAside(self._config.state_dir, left, self._notice, on_failure=self._fail)
 
     # -- from the far side ------------------------------------------------------------------------
 
@@ -316,6 +324,8 @@ class SourceMigration:
         try:
             if failure is not None:
                 self._pipe.close()  # before the wait for the near xl: the far xl is to end as well
+            if self._aside is not None:
+                self._aside.give_up()
             if self._record.record is not None:
                 host = LocalHost(self._config.state_dir, self._notice)
                 failure = conclude(host, self._record.record, self._pipe, failure, self._notice)

@@ -1,0 +1,152 @@
+"""The old disks of a guest that leaves, and of one that has come back: when they are put aside, and what becomes of
+them.
+
+They are put aside after every disk is durable at the destination, while the far xl starts the guest's devices, and
+before the record says `handing` (migrate/ownership.py). So whatever may let the guest run elsewhere comes later. If
+the guest stays, recovery gives its disks their names back: it finds the records of its migration.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from xenplugin.config import REMOVE
+from xenplugin.errors import ImageError, OwnershipError, XenpluginError
+from xenplugin.image.old import moving, old_disk
+from xenplugin.image.old.old_disk import OldDisk
+from xenplugin.migrate.leaving_guest import LeavingGuest
+from xenplugin.migrate.ownership import OwnershipState, Role
+from xenplugin.migrate.records import Record
+
+Notify = Callable[[str], None]
+#: Seconds that a file system gets for the renames when the migration is given up.
+_PATIENCE = 60.0
+
+
+def examine(leaving: LeavingGuest, sizes: Sequence[int], host: str, migration: str) -> list[OldDisk]:
+    """Return the disks, of `sizes` bytes, that the guest will leave behind when it goes to `host`. Those that it
+    cannot write are left out: other guests may have them as well, and what is on them does not become stale. Raises
+    ImageError."""
+    unwanted = leaving.config.left_disks == REMOVE
+    about = {"guest": leaving.guest.name, "uuid": leaving.uuid, "host": host, "migration": migration}
+    return [
+        moving.examine(disk.path, size, **about, unwanted=unwanted)
+        for disk, size in zip(leaving.disks, sizes, strict=True)
+        if disk.writable
+    ]
+
+
+class PuttingAside:
+    """Puts `disks` aside in a thread of its own. `notify` gets what the administrator should know; `on_failure` the
+    error that ended it."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        disks: Sequence[OldDisk],
+        notify: Notify,
+        on_failure: Callable[[XenpluginError], None],
+    ) -> None:
+        self._state_dir = state_dir
+        self._disks = disks
+        self._notify = notify
+        self._on_failure = on_failure
+        self._given_up = False
+        self._failure: XenpluginError | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        if self._disks:
+            self._thread.start()
+
+    def finish(self) -> None:
+        """Wait until all lie aside, durably. Raises what failed."""
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def give_up(self) -> None:
+        """Put no more aside, and wait for what is being done. Raises OwnershipError if that does not end."""
+        self._given_up = True
+        if self._thread.ident is not None:
+            self._thread.join(_PATIENCE)
+        if self._thread.is_alive():
+            raise OwnershipError(
+                "the file system of the guest's disks does not answer",
+                hint="when it answers again, run `xenplugin recover`",
+            )
+
+    def _run(self) -> None:
+        try:
+            for old in self._disks:
+                if self._given_up:
+                    return
+                moving.put_aside(self._state_dir, old, self._notify)
+        except XenpluginError as exc:
+            self._failure = exc
+        except Exception as exc:  # a bug must end the migration, not hang it
+            self._failure = ImageError(f"internal error while the old disks were put aside: {exc!r}")
+        if self._failure is not None:
+            self._on_failure(self._failure)
+
+
+def lie_aside(state_dir: Path, one: Record) -> bool:
+    """Return whether there are records of disks that this migration's guest left here. Raises ImageError."""
+    return one.role is Role.SOURCE and bool(old_disk.of_migration(state_dir, one.id))
+
+
+def give_back(state_dir: Path, one: Record, notify: Notify) -> None:
+    """The guest has stayed: give its disks their names back. All of them are tried. Raises OwnershipError if a name
+    is taken, ImageError."""
+    failure: XenpluginError | None = None
+    for old in old_disk.of_migration(state_dir, one.id):
+        try:
+            moving.give_back(state_dir, old)
+            if old.aside != old.path:
+                notify(f"{old.path} has its name again")
+        except XenpluginError as exc:
+            failure = failure or exc
+    if failure is not None:
+        raise failure
+
+
+def put_to_rest(state_dir: Path, one: Record, notify: Notify) -> None:
+    """The guest runs elsewhere, and its domain here is destroyed: deactivate its volumes."""
+    for old in old_disk.of_migration(state_dir, one.id):
+        try:
+            moving.settle_aside(state_dir, old)
+        except XenpluginError as exc:
+            notify(f"{old.aside} stays active: {exc}")
+
+
+def remove_unwanted(state_dir: Path, one: Record, notify: Notify) -> None:
+    """The guest runs elsewhere, and both sides have settled that: remove the disks that `left_disks` gives up."""
+    for old in old_disk.of_migration(state_dir, one.id):
+        if not old.unwanted or moving.has_name(old):
+            continue
+        try:
+            moving.remove_old(state_dir, old)
+            notify(f"removed {old.aside}: {old.guest} has it on {old.host}")
+        except XenpluginError as exc:
+            notify(f"{old.aside} is still there: {exc}")
+
+
+def end_return(state_dir: Path, one: Record, notify: Notify) -> None:
+    """The migration `one`, which brings a guest back to this host, is over here. If the guest runs here, its old
+    disks are superseded by those that have come, and removed; otherwise they stay aside."""
+    with suppress(ImageError):  # a record that cannot be removed is shown by `xenplugin status`
+        for old in old_disk.read_all(state_dir)[0]:
+            if old.returning != one.id or one.role is not Role.DESTINATION:
+                continue
+            try:
+                if one.state is not OwnershipState.RUNNING:
+                    moving.take_again(state_dir, old)
+                elif any(old.had(disk.path) for disk in one.disks):
+                    moving.remove_old(state_dir, old)
+            except XenpluginError as exc:
+                notify(f"{old.aside} could not be put away: {exc}")
