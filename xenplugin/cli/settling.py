@@ -1,4 +1,4 @@
-"""The verbs about what migrations do and leave: `status` shows it, `recover` settles migrations that were interrupted,
+"""The verbs about what migrations do and leave: `status` shows it, `recover` settles those that were interrupted,
 `clean` removes old disks."""
 
 from __future__ import annotations
