@@ -3,19 +3,13 @@ hint, if there is one, says what to do."""
 
 from __future__ import annotations
 
-import sys
-from typing import ClassVar
+from netem.errors import ExpectedError
 
 
-class LabError(Exception):
-    """Base of all expected failures."""
+class LabError(ExpectedError):
+    """Base of all expected failures of the lab."""
 
-    code: ClassVar[int] = 13
-
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+    code = 13
 
 
 class LabUsageError(LabError):
@@ -59,10 +53,3 @@ class CheckError(LabError):
     incorrectly."""
 
     code = 12
-
-
-def print_error(message: str, hint: str | None) -> None:
-    """Print an error of `xenlab` on standard error, with its hint on a line of its own."""
-    print(f"xenlab: error: {message}", file=sys.stderr)
-    if hint:
-        print(f"xenlab: hint: {hint}", file=sys.stderr)

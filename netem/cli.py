@@ -1,7 +1,7 @@
 """The command line of `netem`: options and verbs; other modules do the work.
 
-An error is one line, `netem: error: ...` (and `netem: hint: ...`), never a traceback. Exit codes: 2 for a wrong
-request, 1 for what could not be done. `netem run` ends with its command's own exit code.
+Errors are reported by netem.command_line. Exit codes: 2 for a wrong request, 1 for what could not be done.
+`netem run` ends with its command's own exit code.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
+from netem import command_line, leftovers, remote_command, tc, units
 from netem import dummynet as ipfw
-from netem import leftovers, remote_command, tc
 from netem.calibrate import calibrate
-from netem.errors import NetemError, ProfileError, report
+from netem.errors import ProfileError
 from netem.profile import Profile
 from netem.report import render
 from netem.two_hosts import TwoHosts
 from netem.user_namespace import ensure_root
 
 F = TypeVar("F", bound=Callable[..., Any])
+_SHORTEST, _LONGEST = 0.1, 3600.0  # seconds of a calibration
 _OPTIONS = {
     "rtt": "Round-trip time, half of it in each direction: 120ms.",
     "rate": "Limit of each direction: 200mbit, unlimited.",
@@ -44,7 +45,7 @@ def profile_options(function: F) -> F:
     return function
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=command_line.HelpfulGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Long links on one machine: delay, rate, jitter and loss between two hosts."""
 
@@ -78,12 +79,24 @@ def run(command: tuple[str, ...], sysctl: tuple[str, ...], stats_file: str | Non
 
 @cli.command("calibrate")
 @profile_options
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True)
-@click.option("--connections", type=click.IntRange(1, 256), default=4, show_default=True)
+@click.option("--duration", default="3s", show_default=True, help="How long to measure the rate: 3s, 500ms.")
+@click.option(
+    "--connections",
+    type=click.IntRange(1, 256),
+    default=4,
+    show_default=True,
+    help="TCP connections that measure the rate together.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def calibrate_command(seconds: float, connections: int, as_json: bool, **words: str) -> int:
-    """Bring a link up, measure it, and show what was asked for beside what was measured."""
+def calibrate_command(duration: str, connections: int, as_json: bool, **words: str) -> int:
+    """Bring a link up, and show its measured values.
+
+    They stand beside the values that were asked for.
+    """
     profile = Profile.parse(**words)
+    seconds = units.parse_time(duration)
+    if not _SHORTEST <= seconds <= _LONGEST:
+        raise ProfileError(f"--duration {duration}: it must be 100ms to 3600s")
     ensure_root()
     result = calibrate(profile, seconds=seconds, connections=connections)
     if as_json:
@@ -104,14 +117,17 @@ def calibrate_command(seconds: float, connections: int, as_json: bool, **words: 
     help="Prefix of the namespaces' names.",
 )
 def clean(dry_run: bool, prefixes: tuple[str, ...]) -> int:
-    """Remove namespaces that killed runs left behind; those of living processes stay."""
+    """Remove namespaces that killed runs left behind.
+
+    Those of living processes stay.
+    """
     for prefix in prefixes:
         for name in leftovers.find(prefix) if dry_run else leftovers.clean(prefix):
             click.echo(name)
     return 0
 
 
-@cli.group("tc")
+@cli.group("tc", cls=command_line.HelpfulGroup)
 def tc_group() -> None:
     """A link by Linux's tc netem, on this machine or (--on) another."""
 
@@ -162,7 +178,7 @@ def tc_undo(devices: tuple[str, ...], on: str) -> int:
     return 0
 
 
-@cli.group()
+@cli.group(cls=command_line.HelpfulGroup)
 def dummynet() -> None:
     """A link by Dummynet on a FreeBSD router between the hosts."""
 
@@ -175,18 +191,26 @@ def router_options(function: F) -> F:
         function = click.option(f"--{name}", type=int, default=value, show_default=True, help=text)(function)
     for side in "ba":
         text = f"Network of side {side}: 10.1.0.0/24."
-        function = click.option(f"--net-{side}", required=True, metavar="NET", help=text)(function)
+        function = click.option(f"--net-{side}", metavar="NET", help=text)(function)
     return function
+
+
+def reached_router(function: F) -> F:
+    """Add --on."""
+    text = "Command that reaches the router: 'ssh root@router'."
+    return click.option("--on", required=True, metavar="COMMAND", help=text)(function)
 
 
 @dummynet.command("print")
 @router_options
 @profile_options
-@click.option("--undo", is_flag=True, help="Print the script that removes the link.")
-def dummynet_print(net_a: str, net_b: str, pipe: int, rule: int, undo: bool, **words: str) -> int:
+@click.option("--undo", is_flag=True, help="Print the script that removes the link, whatever its networks are.")
+def dummynet_print(net_a: str | None, net_b: str | None, pipe: int, rule: int, undo: bool, **words: str) -> int:
     """Print a shell script for root on the router."""
-    router = ipfw.Router(net_a, net_b, pipe, rule)
-    script = ipfw.undo_script(router) if undo else ipfw.apply_script(router, Profile.parse(**words))
+    if undo:
+        script = ipfw.undo_script()
+    else:
+        script = ipfw.apply_script(_router(net_a, net_b, pipe, rule), Profile.parse(**words))
     click.echo(script, nl=False)
     return 0
 
@@ -194,21 +218,27 @@ def dummynet_print(net_a: str, net_b: str, pipe: int, rule: int, undo: bool, **w
 @dummynet.command("apply")
 @router_options
 @profile_options
-@click.option("--on", required=True, metavar="COMMAND", help="Command that reaches the router: 'ssh root@router'.")
-def dummynet_apply(net_a: str, net_b: str, pipe: int, rule: int, on: str, **words: str) -> int:
-    """Make the link."""
-    router = ipfw.Router(net_a, net_b, pipe, rule)
-    _print_notes(ipfw.Dummynet(router, remote_command.through(on)).apply(Profile.parse(**words)))
+@reached_router
+def dummynet_apply(net_a: str | None, net_b: str | None, pipe: int, rule: int, on: str, **words: str) -> int:
+    """Make the link, and check that FreeBSD made it as requested."""
+    router = _router(net_a, net_b, pipe, rule)
+    _print_notes(ipfw.Dummynet(remote_command.through(on)).apply(router, Profile.parse(**words)))
     return 0
 
 
 @dummynet.command("undo")
-@router_options
-@click.option("--on", required=True, metavar="COMMAND", help="Command that reaches the router: 'ssh root@router'.")
-def dummynet_undo(net_a: str, net_b: str, pipe: int, rule: int, on: str) -> int:
-    """Remove the link and restore the router's old settings."""
-    ipfw.Dummynet(ipfw.Router(net_a, net_b, pipe, rule), remote_command.through(on)).undo()
+@reached_router
+def dummynet_undo(on: str) -> int:
+    """Remove the link that is applied, and restore the router's old settings."""
+    _print_notes(ipfw.Dummynet(remote_command.through(on)).undo())
     return 0
+
+
+def _router(net_a: str | None, net_b: str | None, pipe: int, rule: int) -> ipfw.Router:
+    """Return the router of the command line. Raises UsageError when a network is missing."""
+    if net_a is None or net_b is None:
+        raise click.UsageError(f"Missing option '--net-{'a' if net_a is None else 'b'}'.")
+    return ipfw.Router(net_a, net_b, pipe, rule)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -225,26 +255,7 @@ def _print_notes(notes: Sequence[str]) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line (`words`, else sys.argv); return the exit code."""
-    try:
-        return int(cli.main(list(words) if words is not None else None, "netem", standalone_mode=False) or 0)
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
-        report(error.format_message(), "`netem --help` lists the commands and options")
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        return 130
-    except NetemError as error:
-        report(error.message, error.hint)
-        return error.code
-    except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), 1
-        )  # the reader is gone: the interpreter must not complain when it flushes
-        return 1
-    except OSError as error:
-        report(f"{error.strerror}: {error.filename}" if error.filename else str(error))
-        return 1
+    return command_line.run(cli, "netem", words)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,21 @@ from typing import ClassVar
 ERROR, HINT = "netem: error: ", "netem: hint: "
 
 
-class NetemError(Exception):
-    """Base of all expected failures; `code` is the process's exit code."""
+class ExpectedError(Exception):
+    """An expected failure of a program; `code` is the process's exit code."""
 
-    code: ClassVar[int] = 1
+    code: ClassVar[int]
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class NetemError(ExpectedError):
+    """Base of all expected failures of netem."""
+
+    code = 1
 
 
 class ProfileError(NetemError, ValueError):
@@ -41,8 +47,8 @@ class BackendError(NetemError):
     """A back end (tc or ipfw) refused a command."""
 
 
-def report(message: str, hint: str | None = None) -> None:
-    """Print an error, and its hint, to stderr: one line each."""
-    print(f"{ERROR}{message}", file=sys.stderr)
+def report(message: str, hint: str | None = None, program: str = "netem") -> None:
+    """Print an error of `program`, and its hint, to stderr: one line each."""
+    print(f"{program}: error: {message}", file=sys.stderr)
     if hint:
-        print(f"{HINT}{hint}", file=sys.stderr)
+        print(f"{program}: hint: {hint}", file=sys.stderr)

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from xenplugin import __version__  # noqa: E402
 from xenplugin.cli.main import cli  # noqa: E402
 from xenplugin.codec.seal import CIPHERS  # noqa: E402
-from xenplugin.config import Config  # noqa: E402
+from xenplugin.config import Config, option_text  # noqa: E402
 from xenplugin.errors import BY_CODE  # noqa: E402
 
 #: Names of option values, where the option's own name is unsuitable.
@@ -72,7 +72,7 @@ def default(setting: Field[Any]) -> str | None:
         return None
     if isinstance(value, tuple):  # of pairs: a table
         return "{" + ", ".join(f"{json.dumps(key)} = {json.dumps(each)}" for key, each in value) + "}"
-    return json.dumps(value) if isinstance(value, str | bool | int | float) else json.dumps(str(value))
+    return json.dumps(value if isinstance(value, str | bool | int) else option_text(setting.name, value))
 
 
 def configuration() -> str:

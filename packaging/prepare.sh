@@ -72,6 +72,7 @@ tools)
         need busybox busybox-static "no image of a Xen host can be built"
         need ping iputils-ping "no link of a lab can be measured"
         need tcpdump tcpdump "what crosses a lab of namespaces cannot be captured"
+        need original-awk original-awk "the scripts for a FreeBSD router are not run by FreeBSD's awk"
         need charon strongswan-charon "labs of namespaces have no IPsec"
         need swanctl strongswan-swanctl "labs of namespaces have no IPsec"
         have /usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so libcharon-extra-plugins \

@@ -14,7 +14,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -30,6 +30,7 @@ from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import leaves
 from xenplugin.image.scan import nonzero_blocks
 from xenplugin.image.source.raw import open_source
+from xenplugin.results import BenchResult, CopyFigures, LevelFigures
 from xenplugin.wire.frames import Codec
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 
@@ -38,11 +39,8 @@ _CHUNKS = 24
 _HEADER = bytes(4)
 
 
-def run(image: str | None, emit: events.Emit) -> dict[str, Any]:
-    """Measure with data chunks of `image`; None: generated data of ordinary compressibility. Raises XenpluginError.
-
-    Returns {"cores", "data", "cipher", "mb_per_cpu_second": {step: MB/s}, "ciphers": {name: MB/s},
-    "zstd": {level: {"mb_per_cpu_second", "ratio"}}, "copy": [...]}."""
+def run(image: str | None, emit: events.Emit) -> BenchResult:
+    """Measure with data chunks of `image`; None: generated data, which packs as usual. Raises XenpluginError."""
     if image is None:
         with tempfile.NamedTemporaryFile(prefix="xenplugin-bench-", dir=_scratch_folder()) as file:
             _write_data(file.name)
@@ -50,7 +48,7 @@ def run(image: str | None, emit: events.Emit) -> dict[str, Any]:
     return _run(image, False, emit)
 
 
-def _run(path: str, generated: bool, emit: events.Emit) -> dict[str, Any]:
+def _run(path: str, generated: bool, emit: events.Emit) -> BenchResult:
     emit(events.Phase("read"))
     figures: dict[str, float] = {}
     with open_source(path, raw=True) as source:
@@ -72,7 +70,7 @@ def _run(path: str, generated: bool, emit: events.Emit) -> dict[str, Any]:
     figures["digest"] = _cpu(chunks, lambda b: leaves(b.view, CHUNK))
     emit(events.Phase("zstd"))
     packer, unpacker = Packer(), Unpacker()
-    levels: dict[str, dict[str, float]] = {}
+    levels: dict[str, LevelFigures] = {}
     packed: list[tuple[Codec, Any]] = []
     for level in AUTO_LEVELS:
         if level == STORE:
@@ -80,7 +78,7 @@ def _run(path: str, generated: bool, emit: events.Emit) -> dict[str, Any]:
         packed.clear()
         speed = _cpu(chunks, lambda b, n=level: packed.append(packer.pack(b.view, n)))  # type: ignore[misc]
         ratio = CHUNK * len(packed) / sum(len(p) for _, p in packed)
-        levels[str(level)] = {"mb_per_cpu_second": round(speed), "ratio": round(ratio, 2)}
+        levels[str(level)] = LevelFigures(mb_per_cpu_second=round(speed), ratio=round(ratio, 2))
     figures["unpack"] = _cpu(packed, lambda p: unpacker.unpack(p[0], p[1], CHUNK))
     emit(events.Phase("seal"))
     ciphers = {cipher.label: _seal_speed(cipher, chunks) for cipher in Cipher}
@@ -90,26 +88,24 @@ def _run(path: str, generated: bool, emit: events.Emit) -> dict[str, Any]:
     with tempfile.TemporaryFile(dir=_scratch_folder()) as file:
         figures["write"] = _cpu(chunks, lambda b: os.pwrite(file.fileno(), b.view, 0))
     cores = len(os.sched_getaffinity(0))
-    return {
-        "cores": cores,
-        "data": "made up" if generated else path,
-        "cipher": chosen.label,
-        "mb_per_cpu_second": {name: round(value) for name, value in figures.items()},
-        "ciphers": ciphers,
-        "zstd": levels,
-        "copy": _copies(figures, levels, ciphers[chosen.label], cores),
-    }
+    return BenchResult(
+        cores=cores,
+        data="made up" if generated else path,
+        cipher=chosen.label,
+        mb_per_cpu_second={name: round(value) for name, value in figures.items()},
+        ciphers=ciphers,
+        zstd=levels,
+        copy=tuple(_copies(figures, levels, ciphers[chosen.label], cores)),
+    )
 
 
 def _copies(
-    figures: dict[str, float], levels: dict[str, dict[str, float]], seal: float, cores: int
-) -> list[dict[str, Any]]:
-    """Return for each level: MB/s of data that this host can send, the link rate in Mbit/s above which the host and
-    not the link limits a copy, and the costliest step."""
-    rows = []
+    figures: dict[str, float], levels: dict[str, LevelFigures], seal: float, cores: int
+) -> Iterator[CopyFigures]:
+    """Yield the figures of a copy at each level."""
     for level in [str(STORE), *levels]:
         stored = level == str(STORE)
-        ratio = 1.0 if stored else levels[level]["ratio"]
+        ratio = 1.0 if stored else levels[level].ratio
         costs = {
             "read": 1 / figures["read"],
             "digest": 1 / figures["digest"],
@@ -117,47 +113,44 @@ def _copies(
             "send": 1 / figures["loopback"] / ratio,
         }
         if not stored:
-            costs["zstd"] = 1 / levels[level]["mb_per_cpu_second"]
+            costs["zstd"] = 1 / levels[level].mb_per_cpu_second
         rate = cores / sum(costs.values())
-        rows.append(
-            {
-                "level": "stored" if stored else level,
-                "ratio": ratio,
-                "mb_per_second": round(rate),
-                "link_mbit": round(rate * 8 / ratio),
-                "bound": max(costs, key=lambda step: costs[step]),
-            }
+        yield CopyFigures(
+            level="stored" if stored else level,
+            ratio=ratio,
+            mb_per_second=round(rate),
+            link_mbit=round(rate * 8 / ratio),
+            bound=max(costs, key=lambda step: costs[step]),
         )
-    return rows
 
 
-def show(figures: dict[str, Any]) -> None:
+def show(result: BenchResult) -> None:
     """Print the figures as tables."""
     console = Console(highlight=False)
-    steps = Table(title=f"each step alone, MB/s per core ({figures['data']} data)", title_justify="left")
+    steps = Table(title=f"each step alone, MB/s per core ({result.data} data)", title_justify="left")
     steps.add_column("step")
     steps.add_column("MB/s", justify="right")
-    for name, value in figures["mb_per_cpu_second"].items():
+    for name, value in result.mb_per_cpu_second.items():
         steps.add_row(name, f"{value:,}")
-    for name, value in figures["ciphers"].items():
-        steps.add_row(f"seal {name}" + ("  (chosen)" if name == figures["cipher"] else ""), f"{value:,}")
-    copies = Table(title=f"a copy from this host, {figures['cores']} cores", title_justify="left")
+    for name, value in result.ciphers.items():
+        steps.add_row(f"seal {name}" + ("  (chosen)" if name == result.cipher else ""), f"{value:,}")
+    copies = Table(title=f"a copy from this host, {result.cores} cores", title_justify="left")
     for title in ("level", "packs", "data MB/s", "fills a link of", "costliest step"):
         copies.add_column(title, justify="left" if title == "costliest step" else "right")
-    for row in figures["copy"]:
+    for row in result.copy:
         copies.add_row(
-            str(row["level"]),
-            f"{row['ratio']:.1f}x",
-            f"{row['mb_per_second']:,}",
-            f"{row['link_mbit']:,} Mbit/s",
-            row["bound"],
+            row.level,
+            f"{row.ratio:.1f}x",
+            f"{row.mb_per_second:,}",
+            f"{row.link_mbit:,} Mbit/s",
+            row.bound,
         )
     console.print(steps)
     console.print(copies)
-    best = max(figures["copy"], key=lambda r: r["mb_per_second"])
+    best = max(result.copy, key=lambda row: row.mb_per_second)
     console.print(
         f"On slower links than these the link limits a copy, and the level adapts; on faster ones this host does:"
-        f" at most {best['mb_per_second']:,} MB/s, limited by {best['bound']}."
+        f" at most {best.mb_per_second:,} MB/s, limited by {best.bound}."
     )
 
 

@@ -7,11 +7,12 @@ man pages and the packaged configuration file are made from the same fields, so 
 from __future__ import annotations
 
 import ipaddress
-import math
+import json
 import os
 import re
+import shlex
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from xenplugin.link.tcp import MAX_STREAMS
 CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
 MODES = ("live", "static", "full")
 LEFT_DISKS = (KEEP_ASIDE, REMOVE) = ("keep-aside", "remove")
+_TIME_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600}
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _LEAST_RATE = 1000  # bytes/s
 
@@ -44,12 +46,13 @@ def parse_rate(text: str | int) -> int:
 
 
 def option_text(name: str, value: Any) -> str:
-    """Return the text with which the option of the setting `name` gets `value`: what its parser reads as
-    `value`."""
+    """Return the text that the parser of the setting `name` reads as `value`."""
     if value is None:
         return "auto"
     if name == "level" and value == STORE:
         return "store"
+    if isinstance(value, float):
+        return f"{value:.12g}s"
     return f"{8 * value}bit" if name == "rate" and value else str(value)
 
 
@@ -98,6 +101,12 @@ def _parse_text(text: str) -> str:
     return text
 
 
+def _parse_congestion(text: str) -> str:
+    if not isinstance(text, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,15}", text):
+        raise ValueError("a congestion control is a name like cubic or bbr")
+    return text
+
+
 def _parse_flag(value: bool) -> bool:
     if type(value) is not bool:
         raise ValueError("it must be true or false")
@@ -112,17 +121,23 @@ def _parse_address(text: str) -> str:
     return str(ipaddress.ip_address(_parse_text(text)))
 
 
-def _parse_seconds(text: str | float) -> float:
-    seconds = math.nan if isinstance(text, bool) else float(text)
+def _parse_time(text: str | float) -> float:
+    """Return seconds from a time: 120.0 from '2min'. Raises ValueError."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([a-z]*)", str(text).strip().lower())
+    if match is None or isinstance(text, bool) or match[2] not in ("", *_TIME_UNITS):
+        raise ValueError('a time is a number with a unit: ms, s, min or h, like "30s"')
+    if not match[2]:
+        raise ValueError(f'a time needs a unit: "{match[1]}s" for seconds, or ms, min, h')
+    seconds = float(match[1]) * _TIME_UNITS[match[2]]
     if not 1 <= seconds <= 86400:
-        raise ValueError("a time is 1 to 86400 seconds")
+        raise ValueError('a time is at least "1s" and at most "24h"')
     return seconds
 
 
 def _parse_silence(text: str | float) -> float:
-    seconds = _parse_seconds(text)
+    seconds = _parse_time(text)
     if seconds <= 5:  # a quiet connection sends a PING every 5 s (docs/wire-format.md)
-        raise ValueError("it must be more than 5 seconds: a quiet connection sends something every 5 seconds")
+        raise ValueError('it must be more than "5s": a quiet connection sends something every 5 seconds')
     return seconds
 
 
@@ -174,8 +189,8 @@ _STATE_DIR = _default_state_dir()
 
 @dataclass(frozen=True)
 class Config:
-    """The settings, parsed. Times are in seconds, the rate in bytes/s (in files and options: bits/s with a
-    unit)."""
+    """The settings, parsed. Times are in seconds, the rate in bytes/s. In files and options both have a unit, and
+    the rate is in bits/s."""
 
     ssh: str = _setting(
         "ssh", "Command that reaches the far host; '' makes HOST the whole command.", _parse_text, "-s"
@@ -201,7 +216,7 @@ class Config:
     congestion: str | None = _setting(
         None,
         "TCP congestion control (default: cubic; bbr where packets are lost without congestion).",
-        _parse_text,
+        _parse_congestion,
         "--congestion",
     )
     address: str | None = _setting(
@@ -211,9 +226,9 @@ class Config:
         "49300-49399", "Ports on which the far host receives data; 0: the data goes through ssh.", parse_ports
     )
     whole: bool = _setting(False, "Send everything, also what the target already has.", _parse_flag, "--whole")
-    connect_timeout: float = _setting(10.0, "Seconds in which a connection must open.", _parse_seconds)
-    silence: float = _setting(30.0, "Seconds of silence after which a connection is lost.", _parse_silence)
-    patience: float = _setting(120.0, "Seconds without any connection before giving up.", _parse_seconds)
+    connect_timeout: float = _setting(10.0, 'Time in which a connection must open, like "10s".', _parse_time)
+    silence: float = _setting(30.0, 'Silence after which a connection is lost, like "30s".', _parse_silence)
+    patience: float = _setting(120.0, 'Time without any connection before giving up, like "2min".', _parse_time)
     mode: str = _setting(
         "live",
         "How a guest moves: live (it keeps running), static (it is suspended meanwhile), full (the same, with the "
@@ -260,27 +275,35 @@ class Config:
                 return _plain(f"{new}/{path[len(old) :]}")
         return path
 
-    def with_values(self, values: Mapping[str, Any], where: str) -> Config:
-        """Return this configuration with `values` (unparsed, by key). Raises ConfigError, whose message names
-        `where`."""
+    def with_values(
+        self, values: Mapping[str, Any], file: Path | None = None, only: Collection[str] | None = None
+    ) -> Config:
+        """Return this configuration with `values` (unparsed, by key) from `file`, or from options. `only`: the
+        settings that are wanted; all others keep their values. Raises ConfigError; its message names the place."""
         known = {f.name: f for f in fields(self) if f.metadata}
         parsed: dict[str, Any] = {}
         for key, value in values.items():
-            if key not in known:
-                raise ConfigError(f"{where}: unknown setting {key!r}", hint=f"use one of {', '.join(known)}")
+            if key not in known:  # even if it is not wanted: it may be a wanted one, misspelt
+                raise ConfigError(f"{file}: unknown setting {key!r}", hint=f"use one of {', '.join(known)}")
+            if only is not None and key not in only:
+                continue
+            setting = known[key].metadata
             try:
-                parsed[key] = known[key].metadata["parse"](value)
-            except ConfigError as exc:
-                raise ConfigError(f"{where}: {exc.message}", hint=exc.hint) from None
-            except (ValueError, TypeError) as exc:
-                help = known[key].metadata["help"]
-                raise ConfigError(f"{where}: {key} = {value!r}: {exc}", hint=f"{key}: {help}") from None
+                parsed[key] = setting["parse"](value)
+            except (ConfigError, ValueError, TypeError) as exc:
+                name = key if file else setting["flag"]
+                given = f"{file}: {key} = {_toml(value)}" if file else f"{name} {shlex.quote(str(value))}"
+                raise ConfigError(f"{given}: {exc}", hint=f"{name}: {setting['help']}") from None
         return replace(self, **parsed)
 
 
-def load(path: Path | None) -> Config:
-    """Return the configuration in `path`; without a path that in CONFIG_FILE, if there is one. Raises
-    ConfigError."""
+def _toml(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def load(path: Path | None, only: Collection[str] | None = None) -> Config:
+    """Return the configuration in `path`; without a path that in CONFIG_FILE, if there is one. `only`: the settings
+    that are wanted; all others have their defaults, whatever the file says. Raises ConfigError."""
     where = path or CONFIG_FILE
     try:
         text = where.read_text(encoding="utf-8")
@@ -294,4 +317,4 @@ def load(path: Path | None) -> Config:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{where}: {exc}") from None
-    return replace(Config().with_values(values, str(where)), file=path)
+    return replace(Config().with_values(values, where, only), file=path)

@@ -14,8 +14,8 @@ from xenplugin import results
 
 @dataclass(frozen=True)
 class Started:
-    """`verb` began. `image` and `target` are as the user wrote them, `bytes_image` is the virtual size; `domain` is
-    the guest's name if a guest moves."""
+    """`verb` began. `image` and `target` are as the user wrote them ("": nothing is written), `bytes_image` is the
+    virtual size; `domain` is the guest's name if a guest moves."""
 
     verb: str
     image: str

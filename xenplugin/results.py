@@ -1,4 +1,4 @@
-"""Results of a transfer and of a guest's migration, and their JSON (docs/migration.md, "The result").
+"""Results of a transfer, of a guest's migration and of bench, and their JSON (docs/migration.md, "The result").
 
 The JSON is a public interface: `--json` prints it, and the event `finished` carries it. It is made here only.
 """
@@ -6,7 +6,7 @@ The JSON is a public interface: `--json` prints it, and the event `finished` car
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeAlias
 
 #: Phases whose seconds a result has. A copy: connect, transfer, finish. A sealed file: transfer. A disk of a guest:
@@ -147,6 +147,44 @@ class MigrationResult:
             "mode": self.mode,
             "disks": [disk.as_json() for disk in self.disks],
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelFigures:
+    """A zstd level on one core: MB/s (10^6 bytes) per CPU second, and how many times smaller the data becomes."""
+
+    mb_per_cpu_second: int
+    ratio: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyFigures:
+    """A copy from this host at `level` ("stored": no compression): MB/s of data; the link's rate in Mbit/s above
+    which the host and not the link limits it; and the costliest step."""
+
+    level: str
+    ratio: float
+    mb_per_second: int
+    link_mbit: int
+    bound: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult:
+    """What this host can do: MB/s per CPU second of each step, cipher and zstd level. `data`: the image that was
+    read, or "made up"; `cipher`: the one that is chosen by itself."""
+
+    cores: int
+    data: str
+    cipher: str
+    mb_per_cpu_second: Mapping[str, int]
+    ciphers: Mapping[str, int]
+    zstd: Mapping[str, LevelFigures]
+    copy: tuple[CopyFigures, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        return asdict(self)
 
 
 Result: TypeAlias = TransferResult | MigrationResult

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import random
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -98,16 +98,32 @@ class Scenario:
         """
         return replace(
             self,
-            ways=self._chosen(self.ways, ways, ways),
-            rtts=self._chosen(self.rtts, rtts, [units.parse_time(text) for text in rtts]),
-            rates=self._chosen(self.rates, rates, [units.parse_rate(text) for text in rates]),
-            guest=replace(self.guest, data=self._chosen(self.guest.data, data, [size(text) for text in data])),
+            ways=self._chosen("ways", self.ways, ways, ways),
+            rtts=self._chosen(
+                "rtts", self.rtts, rtts, [units.parse_time(text) for text in rtts], units.format_time
+            ),
+            rates=self._chosen(
+                "rates", self.rates, rates, [units.parse_rate(text) for text in rates], units.format_rate
+            ),
+            guest=replace(
+                self.guest,
+                data=self._chosen("data", self.guest.data, data, [size(text) for text in data], _size_text),
+            ),
             repetitions=min(self.repetitions, repetitions or self.repetitions),
         )
 
-    def _chosen(self, there: tuple[_T, ...], words: Sequence[str], wanted: Sequence[_T]) -> tuple[_T, ...]:
+    def _chosen(
+        self,
+        what: str,
+        there: tuple[_T, ...],
+        words: Sequence[str],
+        wanted: Sequence[_T],
+        shown: Callable[[_T], str] = str,
+    ) -> tuple[_T, ...]:
+        """Return those of `there` that are wanted, all if `words` is empty."""
         if unknown := [word for word, value in zip(words, wanted, strict=True) if value not in there]:
-            raise LabUsageError(f"scenario {self.name} has no {', '.join(unknown)}")
+            hint = f"its {what} are {', '.join(map(shown, there))}"
+            raise LabUsageError(f"scenario {self.name} has no {', '.join(unknown)}", hint=hint)
         return tuple(each for each in there if each in wanted) if words else there
 
     def _data(self, way: str) -> tuple[int, ...]:
@@ -247,6 +263,11 @@ def _number(values: Mapping[str, Any], key: str, usual: int, least: int, most: i
 
 def _sized(values: Mapping[str, Any], key: str, usual: int) -> int:
     return size(values[key]) if key in values else usual
+
+
+def _size_text(count: int) -> str:
+    """Return what `size` reads as `count` bytes."""
+    return units.format_size(count) if count % 10**6 else f"{count // 10**6}mb"
 
 
 def size(text: str) -> int:

@@ -11,7 +11,7 @@ from lab.verbs.common import progress, xen_option
 @click.command()
 @xen_option
 def box(xen: str) -> None:
-    """Make a Vagrant box (for libvirt) of the lab's host image, and print its path.
+    """Make a Vagrant box (for libvirt) and print its path.
 
     XENLAB_BOX=$(xenlab box) vagrant up
     """

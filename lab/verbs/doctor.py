@@ -15,7 +15,7 @@ from lab.verbs.common import progress
 @click.command()
 @click.option("--provider", type=click.Choice(PROVIDERS), help="Check only what this provider needs.")
 def doctor(provider: str | None) -> None:
-    """Show what this machine has and lacks for a lab of each provider, and what to install.
+    """Show what this machine lacks for a lab of each provider.
 
     Exit code 10: no lab (or no lab of the named provider) can run here; 12: the CPU of a running lab computes
     incorrectly.

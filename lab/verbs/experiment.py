@@ -40,10 +40,10 @@ def experiment(
     repetitions: int | None,
     dry_run: bool,
 ) -> None:
-    """Do the runs of SCENARIO, a file or the name of a scenario that comes with the lab.
+    """Do the runs of SCENARIO, or continue with them.
 
-    Ctrl-C stops it. The same command continues, since runs that have a result are not repeated. Then use `xenlab
-    report`.
+    SCENARIO is a file or the name of a scenario that comes with the lab. Ctrl-C stops it. The same command
+    continues, since runs that have a result are not repeated. Then use `xenlab report`.
     """
     try:
         wanted = scenario.load(scenario.find(name)).only(ways, rtts, rates, data, repetitions)

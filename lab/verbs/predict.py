@@ -133,7 +133,7 @@ def _bench(path: Path | None) -> dict[str, Any]:
     if path is None:
         with progress() as say:
             say("measuring this machine (xenplugin bench)")
-            return plugin_bench.run(None, lambda event: None)
+            return plugin_bench.run(None, lambda event: None).as_json()
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         check(found)

@@ -21,10 +21,10 @@ from lab.verbs.common import progress
 )
 @click.option("--title", default="Moving a guest, near and far", show_default=True, help="Of the page.")
 def report(folders: tuple[Path, ...], output: Path | None, title: str) -> None:
-    """Make one page from the results in RESULTS (folders; default: results/quick), with SVG, PNG and CSV of each
-    figure.
+    """Make one page of figures from the results in RESULTS.
 
-    Only the result files are read, and no figure is edited by hand.
+    RESULTS are folders (default: results/quick). Each figure also becomes an SVG, a PNG and a CSV file. Only the
+    result files are read, and no figure is edited by hand.
     """
     try:
         from lab.report import page  # late: no other verb needs matplotlib

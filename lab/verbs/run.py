@@ -60,7 +60,7 @@ def run(
     results: Path,
     captures: Path | None,
 ) -> None:
-    """Migrate a guest from host-a to host-b, and measure the time and the downtime.
+    """Migrate a guest from host-a to host-b, and measure it.
 
     WAYS: `existing` is xl migrate through IPsec, `plain` is xl migrate without IPsec; `live`, `static` and `full`
     are modes of xenplugin migrate, with the guest's disk; `paper` is the paper's way to move the disk. The lab is

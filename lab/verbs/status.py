@@ -25,7 +25,7 @@ from xenplugin.ui.units import seconds
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 def status(as_json: bool) -> None:
-    """List the labs of this user, their settings and their running machines."""
+    """List the labs of this user, and their running machines."""
     with progress() as say:
         found = []
         for name in names():

@@ -77,7 +77,10 @@ def changed(name: str, options: dict[str, str | None]) -> Spec:
 @click.command()
 @name_option
 def install(name: str) -> None:
-    """Install the plugin's package, made from this project as it is now, on the Xen hosts of a running lab."""
+    """Install the plugin as it is now into a running lab.
+
+    Its package is made from this project.
+    """
     with progress() as say:
         with open_lab(name, say) as lab:
             lab.install()
@@ -88,7 +91,10 @@ def install(name: str) -> None:
 @name_option
 @click.option("--all", "everything", is_flag=True, help="Take down all labs of this user.")
 def down(name: str, everything: bool) -> None:
-    """Take a lab down: stop its machines, and delete their disks and keys. The consoles are kept."""
+    """Stop the machines of a lab, and delete their disks and keys.
+
+    The consoles are kept.
+    """
     with progress() as say:
         wanted = names() if everything else [name]
         for each in wanted:

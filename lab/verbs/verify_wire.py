@@ -24,6 +24,7 @@ from lab.verify.judge.check import Finding, check_capture
 from lab.verify.judge.explain import EXPECTED, PLAIN, Expect
 from lab.verify.judge.host_finding import HostFinding
 from lab.verify.judge.verdict import UnprovenError, Verdict
+from netem import units
 from xenplugin.config import Config, parse_ports
 from xenplugin.ui.units import size
 
@@ -65,10 +66,10 @@ _FALLBACK = "if the plugin's ports cannot be reached, its data goes through ssh:
 )
 @click.option("--hosts", is_flag=True, help="Search the hosts of the lab for secrets, too.")
 @click.option(
-    "--seconds",
-    type=click.FloatRange(0),
-    default=0.0,
-    help="With --hosts: how long to watch processes, state files and xenstore.",
+    "--watch",
+    metavar="TIME",
+    default="0",
+    help="With --hosts: how long to watch processes, state files and xenstore, such as 60s (default: look once).",
 )
 @name_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
@@ -80,12 +81,14 @@ def verify_wire(
     ports: str,
     also: tuple[str, ...],
     hosts: bool,
-    seconds: float,
+    watch: str,
     name: str,
     as_json: bool,
 ) -> None:
-    """Prove that nothing readable crossed the wire: search CAPTURE (pcap, pcapng) for canaries in every encoding,
-    test whether its payload looks like noise, and explain every packet.
+    """Prove that nothing readable crossed the wire.
+
+    Search CAPTURE (pcap, pcapng) for canaries in every encoding, test whether its payload looks like noise, and
+    explain every packet.
 
     Exit code 0: nothing is readable; 12: something is readable or unexplained; 11: the capture does not prove it.
     """
@@ -93,6 +96,7 @@ def verify_wire(
         raise LabUsageError("nothing to verify", hint="name a capture, or use --hosts")
     if moved and (expect != PLAIN or canary_file):
         raise LabUsageError("--moved works only with --expect plain and without --canaries")
+    seconds = units.parse_time(watch)
     wanted = _canaries(canary_file)
     has = _MOVED[moved[0]] if len(set(moved)) == 1 else None
     expected = None if expect == PLAIN else Expect(EXPECTED[expect], _ports(ports), frozenset(also))

@@ -75,7 +75,11 @@ class FakeHost:
         }
         (self.root / "env.json").write_text(json.dumps(self.env))
         self.store = Xenstored(self.root / "xenstored.sock")
-        self.config: dict[str, Any] = {"state_dir": str(self.root / "state"), "patience": 15, "connect_timeout": 5}
+        self.config: dict[str, Any] = {
+            "state_dir": str(self.root / "state"),
+            "patience": "15s",
+            "connect_timeout": "5s",
+        }
         self.configure()
 
     def configure(self, **values: Any) -> None:

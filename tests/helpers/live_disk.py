@@ -106,7 +106,7 @@ class Bench:
         path.write_text(f'state_dir = "{self.folder / "state"}"\nports = "{ports}"\n')
         if self.proxy:
             self.values["address"] = self.proxy.address
-        return load(path).with_values(self.values, "test")
+        return load(path).with_values(self.values)
 
     def begin(
         self, changes: Changes | None = None, listen: bool = True, target: Path | None = None

@@ -51,6 +51,10 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         (["console", "host-a"], 13, "there is no lab lab"),
         (["console", "host-a", "-n", "0"], 2, "-n"),
         (["fly"], 2, "fly"),
+        (["verify-wire", "--hosts", "--watch", "60"], 2, "has no unit"),
+        (["experiment", "quick", "--way", "foo"], 2, "hint: its ways are existing, "),
+        (["experiment", "quick", "--rtt", "7ms"], 2, "hint: its rtts are 0s, 60ms"),
+        (["experiment", "quick", "--data", "7mb"], 2, "hint: its data are 60mb"),
     ],
 )
 def test_invalid_requests_are_refused_in_one_line(words: list[str], code: int, said: str, home: Path) -> None:
@@ -58,6 +62,11 @@ def test_invalid_requests_are_refused_in_one_line(words: list[str], code: int, s
     assert done.returncode == code and done.stdout == ""
     assert done.stderr.startswith("xenlab: error: ") and said in done.stderr and "Traceback" not in done.stderr
     assert not home.exists()
+
+
+def test_without_a_verb_the_help_is_shown_plainly() -> None:
+    done = run()
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", run("--help").stdout)
 
 
 def test_help_needs_nothing() -> None:

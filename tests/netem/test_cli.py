@@ -24,11 +24,16 @@ ROUTER = ["--net-a", "10.1.0.0/24", "--net-b", "10.2.0.0/24"]
         (["run", "--colour", "red", "--", "true"], 2, "No such option"),
         (["run", "--sysctl", "x", "--", "true"], 2, "not NAME=VALUE"),
         (["calibrate", "--loss", "200%"], 2, "more than 100%"),
-        (["calibrate", "--seconds", "0"], 2, "--seconds"),
+        (["calibrate", "--duration", "3"], 2, "has no unit"),
+        (["calibrate", "--duration", "0"], 2, "--duration 0: it must be"),
+        (["calibrate", "--duration", "3601s"], 2, "--duration 3601s: it must be"),
         (["tc", "print"], 2, "--dev"),
         (["tc", "apply", "--dev", "lo", "--on", "/nowhere/ssh x"], 1, "cannot run /nowhere/ssh"),
         (["dummynet", "print", "--net-a", "x", "--net-b", "10.2.0.0/24"], 1, "not a network"),
         (["dummynet", "print", *ROUTER, "--rtt", "1.5ms"], 2, "whole milliseconds"),
+        (["dummynet", "print", *ROUTER, "--rate", "10gbit"], 2, "cannot keep a rate of 10gbit"),
+        (["dummynet", "print", *ROUTER[:2]], 2, "Missing option '--net-b'"),
+        (["dummynet", "undo", "--on", "false"], 1, "the router refused"),
         (["dummynet", "apply", *ROUTER, "--on", "false"], 1, "the router refused"),
     ],
 )
@@ -39,6 +44,19 @@ def test_errors(words: list[str], code: int, message: str, capsys: pytest.Captur
     assert output.err.startswith("netem: error: ")
     assert message in output.err
     assert "Traceback" not in output.err
+
+
+@pytest.mark.parametrize("words", [[], ["tc"], ["dummynet"]])
+def test_without_a_command_the_help_is_shown_plainly(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert main([*words, "--help"]) == 0
+    assert (shown.out, shown.err) == ("", capsys.readouterr().out)
+
+
+def test_the_hint_names_the_command_that_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tc", "print", "--colour"]) == 2
+    assert capsys.readouterr().err.splitlines()[1] == "netem: hint: netem tc print --help"
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["calibrate", "-h"], ["dummynet", "print", "-h"]])

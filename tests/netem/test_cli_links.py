@@ -30,7 +30,18 @@ def test_run_gives_the_command_its_link(tmp_path: Path) -> None:
 
 def test_calibrate_measures_at_least_the_rtt_and_at_most_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
     before = netns.names()
-    words = ["calibrate", "--rtt", "10ms", "--rate", "20mbit", "--seconds", "0.5", "--connections", "2", "--json"]
+    words = [
+        "calibrate",
+        "--rtt",
+        "10ms",
+        "--rate",
+        "20mbit",
+        "--duration",
+        "500ms",
+        "--connections",
+        "2",
+        "--json",
+    ]
     assert main(words) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["method"] == "tun"

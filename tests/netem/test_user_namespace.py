@@ -44,7 +44,7 @@ def test_run_without_root(user: OrdinaryUser) -> None:
 
 
 def test_calibrate_without_root(user: OrdinaryUser) -> None:
-    done = user.run([*NETEM, "calibrate", "--rtt", "10ms", "--rate", "20mbit", "--seconds", "0.5", "--json"])
+    done = user.run([*NETEM, "calibrate", "--rtt", "10ms", "--rate", "20mbit", "--duration", "500ms", "--json"])
     assert done.stderr == ""
     result = json.loads(done.stdout)
     assert result["rtt"]["min"] >= 0.01 and result["rate"] > 0

@@ -100,7 +100,7 @@ def test_values_that_the_shell_offers_are_taken(flag: str, values: tuple[str, ..
     names = [each.name for each in manual.settings() if each.metadata["flag"] == flag]
     for name in names:
         for value in values:
-            Config().with_values({name: value}, "test")
+            Config().with_values({name: value})
     assert names or flag == "--mode"
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from xenplugin.config import Config
 from xenplugin.migrate import records as record_of
 from xenplugin.migrate import status
 from xenplugin.migrate.ownership import OwnershipState, Role
@@ -109,7 +108,7 @@ def test_the_program_is_not_taken_from_a_migration_that_runs(tmp_path: Path, shi
         peer=record_of.PeerNote("hostb", "ssh"),
     )  # fmt: skip
     record_of.begin(tmp_path, begun)
-    rows = json.dumps(status.status(Config(state_dir=tmp_path)))
+    rows = json.dumps(status.status(tmp_path))
     program(tmp_path, f"[ $1 = disable ] || echo '{rows}'")
     done = run("prerm", action, path=tmp_path, shim=shim)
     assert done.returncode == 1 and "hint: xenplugin status" in done.stderr and shim.exists()

@@ -39,9 +39,11 @@ GOOD: list[tuple[str, str, Any]] = [
     ("ports", "50000", "50000-50000"),
     ("whole", "true", True),
     ("whole", "false", False),
-    ("connect_timeout", "2.5", 2.5),
-    ("silence", "60", 60.0),
-    ("patience", "86400", 86400.0),
+    ("connect_timeout", '"2.5s"', 2.5),
+    ("connect_timeout", '"1500 ms"', 1.5),
+    ("silence", '"1min"', 60.0),
+    ("patience", '"24h"', 86400.0),
+    ("patience", '"0.5 H"', 1800.0),
     ("state_dir", '"/srv/state"', Path("/srv/state")),
     ("mode", '"static"', "static"),
     ("paths", "{}", ()),
@@ -76,9 +78,30 @@ BAD: list[tuple[str, str]] = [
         for value in ('"2-1"', '"1-65536"', "70000", "-1", '"a"', "true", '"0-100"', '"1-2-3"', '"٣"')
     ],
     *[("whole", value) for value in ('"false"', "0", "1", '"yes"')],
-    *[("connect_timeout", value) for value in ("0", "0.9", "nan", "inf", "true", '"soon"', "86401", "-5", "[]")],
-    *[("silence", value) for value in ("0", '""')],
-    *[("patience", value) for value in ("0", "1e9")],
+    *[
+        ("connect_timeout", value)
+        for value in (
+            "0",
+            "10",
+            "2.5",
+            '"10"',
+            '"0.9s"',
+            '"999ms"',
+            "nan",
+            "inf",
+            "true",
+            '"soon"',
+            '"86401s"',
+            '"-5s"',
+            '"1e2s"',
+            '"10 sec"',
+            '"2m"',
+            "[]",
+            '"s"',
+        )
+    ],
+    *[("silence", value) for value in ("0", "30", '""', '"5s"', '"5000ms"')],
+    *[("patience", value) for value in ("0", "120", "1e9", '"25h"', '"' + "9" * 400 + 's"')],
     *[("state_dir", value) for value in ("5", "true")],
     *[("mode", value) for value in ('"fast"', '""', "1", "true", "[]")],
     *[
@@ -126,14 +149,15 @@ def test_defaults_survive_their_own_parsing() -> None:
     for field in (field for field in fields(Config) if field.metadata):
         default = getattr(Config(), field.name)
         if default is not None:
-            assert field.metadata["parse"](default) == default
+            given = option_text(field.name, default) if isinstance(default, float) else default
+            assert field.metadata["parse"](given) == default
         assert field.metadata["help"]
 
 
 @pytest.mark.parametrize(("key", "text", "value"), GOOD)
 def test_an_option_can_be_written_for_every_value(key: str, text: str, value: object) -> None:
     (setting,) = (field for field in fields(Config) if field.name == key)
-    if setting.metadata["flag"] and setting.type != "bool":
+    if (setting.metadata["flag"] or setting.type == "float") and setting.type != "bool":
         assert setting.metadata["parse"](option_text(key, value)) == value
 
 
@@ -222,8 +246,8 @@ def test_levels() -> None:
 )
 def test_a_disk_goes_where_its_path_is_mapped(path: str, there: str) -> None:
     table = {"/dev/vg0": "/dev/other", "/dev/vg0/fast": "/srv", "/up": "/"}
-    assert Config().with_values({"paths": table}, "test").mapped(path) == there
-    assert Config().with_values({"paths": {"/": "/all"}}, "test").mapped("/a/b") == "/all/a/b"
+    assert Config().with_values({"paths": table}).mapped(path) == there
+    assert Config().with_values({"paths": {"/": "/all"}}).mapped("/a/b") == "/all/a/b"
 
 
 @pytest.mark.parametrize("path", ["", "disk", "../disk", "/a/../b", "/a/..", "/a\nb", "/a\0"])

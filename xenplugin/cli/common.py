@@ -19,6 +19,7 @@ from xenplugin import events
 from xenplugin.cli.malloc_tuning import keep_buffers
 from xenplugin.config import Config, load
 from xenplugin.errors import ConfigError, Interrupted, UsageError, XenpluginError
+from xenplugin.link import tcp
 from xenplugin.results import Result
 from xenplugin.ui.journald import JournaldUi, Ui, joined
 from xenplugin.ui.jsonl import JsonLines
@@ -73,12 +74,16 @@ class Invocation:
         # Threads that wait for the network or a disk must not delay the end.
         os._exit(failure.code)
 
-    def config(self) -> Config:
-        """Return the configuration in force: the file's, changed by the options. Raises ConfigError; for a bad
-        option UsageError."""
-        config = load(self._config_file)
+    def config(self, *only: str) -> Config:
+        """Return the configuration in force: the file's, changed by the options. `only`: the settings that the verb
+        uses (default: all); an error in another one does not stop it. Raises ConfigError; for a bad option
+        UsageError."""
+        config = load(self._config_file, only or None)
         try:
-            return config.with_values(self._options, "command line")
+            config = config.with_values(self._options)
+            if config.congestion and "congestion" in self._options:
+                tcp.check_congestion(config.congestion)
+            return config
         except ConfigError as exc:
             raise UsageError(exc.message, hint=exc.hint) from None
 

@@ -70,19 +70,26 @@ def copy(src: str, dst: str, raw: bool, **values: Any) -> None:
 def seal(src: str, file: str, key_file: str, raw: bool, **values: Any) -> None:
     """Seal the image SRC into FILE, which can be carried by any means."""
     with Invocation(values) as verb:
-        from xenplugin.codec.seal import make_key_file, read_key_file
+        from xenplugin.codec.seal import make_key_file, read_key_file, remove_key_file
         from xenplugin.image.source.raw import open_source
         from xenplugin.transfer import archive
 
-        config = verb.config()
+        config = verb.config("rate", "level", "cipher")
         _refuse_attached(src)
         with open_source(src, raw=raw) as source:
             known = os.path.lexists(key_file)
             secret = read_key_file(key_file) if known else make_key_file(key_file)
-            verb.ui(events.Started("seal", src, file, source.size))
+            sealed_before = os.path.lexists(file)
+            try:
+                verb.ui(events.Started("seal", src, file, source.size))
+                result = archive.seal(source, file, secret, config, verb.ui)
+            except BaseException:
+                if not known and (sealed_before or not os.path.lexists(file)):  # the new key opens nothing
+                    remove_key_file(key_file, secret)
+                raise
             if not known:
                 verb.notice(f"a new key is in {key_file}: carry it separately from {file}")
-            verb.finish(archive.seal(source, file, secret, config, verb.ui))
+            verb.finish(result)
 
 
 @click.command("open")
@@ -110,7 +117,7 @@ def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any]) -
         from xenplugin.transfer import archive
         from xenplugin.xen.attached import attached
 
-        config = verb.config()
+        config = verb.config("state_dir")
         secret = read_key_file(key_file)
         verb.finish(archive.unseal(file, dst, secret, config, attached, verb.ui))
 

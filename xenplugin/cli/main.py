@@ -11,9 +11,21 @@ import click
 
 from xenplugin import __version__
 from xenplugin.cli import copying, measuring, moving, receiving, settling
+from xenplugin.errors import UsageError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class HelpfulGroup(click.Group):
+    """A group of verbs that, called without one, prints its help and ends with exit code 2."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse `args`, unless there are none."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(UsageError.code)
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=HelpfulGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="xenplugin")
 def cli() -> None:
     """Move Xen guests with their local disks: sealed end to end, compressed, resumable."""
@@ -32,7 +44,7 @@ for command in (
 def main() -> None:
     """Run the command line. Exit code 2 for one that click refuses; the verbs set all others (cli.common)."""
     try:
-        cli.main(prog_name="xenplugin", standalone_mode=False)
+        sys.exit(cli.main(prog_name="xenplugin", standalone_mode=False))
     except click.ClickException as exc:
         command = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else "xenplugin"
         print(f"xenplugin: error: {exc.format_message()}", file=sys.stderr)

@@ -18,8 +18,8 @@ def bench(image: str | None, **values: Any) -> None:
     with Invocation(values) as verb:
         from xenplugin import bench as measure
 
-        figures = measure.run(image, verb.ui)
+        result = measure.run(image, verb.ui)
         if verb.json:
-            print(json.dumps(figures))
+            print(json.dumps(result.as_json()))
         else:
-            measure.show(figures)
+            measure.show(result)

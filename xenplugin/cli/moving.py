@@ -109,7 +109,7 @@ def enable(**values: Any) -> None:
 @click.command()
 @options(result=False, progress=False)
 def disable(**values: Any) -> None:
-    """Make plain `xl migrate` move guests without their disks, as before `enable`."""
+    """Make plain `xl migrate` leave disks behind, as before `enable`."""
     with Invocation(values) as verb:
         from xenplugin.migrate import xl_shim
 
@@ -126,7 +126,7 @@ def guard(xl: str, words: tuple[str, ...], **values: Any) -> None:
         from xenplugin.migrate import guard
 
         try:
-            status = guard.run(xl, words, verb.config().state_dir)
+            status = guard.run(xl, words, verb.config("state_dir").state_dir)
         except XenpluginError as exc:
             verb.ui(events.Failed(exc.code, str(exc), exc.hint))
             status = 1  # as xl does

@@ -18,11 +18,11 @@ from xenplugin.errors import OwnershipError, RefusedError, XenpluginError
 @click.command()
 @options(progress=False)
 def status(**values: Any) -> None:
-    """Show what runs on this host, what was left behind, and what to type next."""
+    """Show what runs, what was left behind, and what to type next."""
     with Invocation(values) as verb:
         from xenplugin.migrate import status
 
-        rows = status.status(verb.config(), progress=_published, enabled=_enabled)
+        rows = status.status(verb.config("state_dir").state_dir, progress=_published, enabled=_enabled)
         if verb.json:
             print(json.dumps(rows))
         else:
@@ -71,15 +71,24 @@ def recover(assume_peer_lost: bool, answer: str | None, settled: bool, **values:
         from xenplugin.migrate.local_host import LocalHost
         from xenplugin.xen.xenstore import Store
 
-        config = verb.config()
+        # A mistake in another setting must not leave a guest undecided.
+        state_dir = verb.config("state_dir").state_dir
         if answer is not None:
-            host = LocalHost(config.state_dir, verb.notice)
+            host = LocalHost(state_dir, verb.notice)
             print(recover.answer(host, answer, settled=settled), flush=True)
             return
         with suppress(XenpluginError), Store() as store:
             publish.sweep(store)
-        if recover.recover(config, verb.notice, assume_peer_lost=assume_peer_lost):
+        said: list[str] = []
+
+        def notify(text: str) -> None:
+            said.append(text)
+            verb.notice(text)
+
+        if recover.recover(state_dir, notify, assume_peer_lost=assume_peer_lost):
             raise OwnershipError("something could not be settled", hint="the messages above say what to do")
+        if not said:
+            verb.notice("nothing to settle: no migration was interrupted on this host")
 
 
 @click.command()
@@ -95,7 +104,7 @@ def clean(yes: bool, **values: Any) -> None:
         from xenplugin.migrate import clean
         from xenplugin.ui import units
 
-        state_dir = verb.config().state_dir
+        state_dir = verb.config("state_dir").state_dir
         found = clean.removable(state_dir, verb.notice)
         total = sum(one.size for one in found)
         for one in found:

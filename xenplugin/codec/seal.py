@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -133,8 +134,10 @@ def read_key_file(path: str) -> bytes:
 def make_key_file(path: str) -> bytes:
     """Write a fresh secret to a new file that only its owner can read. Raises ConfigError."""
     secret = new_secret()
+    made = False
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        made = True
         with os.fdopen(descriptor, "w") as file:
             file.write(secret.hex() + "\n")
             file.flush()
@@ -145,5 +148,15 @@ def make_key_file(path: str) -> bytes:
         finally:
             os.close(folder)
     except OSError as exc:
+        if made:
+            with suppress(OSError):
+                os.unlink(path)
         raise ConfigError(f"cannot make the key file {path}: {exc.strerror}") from None
     return secret
+
+
+def remove_key_file(path: str, secret: bytes) -> None:
+    """Remove the key file that `make_key_file` has made with `secret`, unless another one has taken its place."""
+    with suppress(OSError, ConfigError):
+        if read_key_file(path) == secret:
+            os.unlink(path)

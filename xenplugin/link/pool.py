@@ -218,7 +218,7 @@ class Pool:
             for frame in connection.receive():
                 connection.heard = True
                 handle(connection, frame)
-            connection.lost = connection.lost or ConnectionError("closed by the far side")
+            connection.lost = connection.lost or ConnectionError("closed by the other end")
         except BlockingIOError:
             connection.lost = connection.lost or ConnectionError("nothing was received for too long")
         except OSError as exc:

@@ -45,6 +45,7 @@ MARK = b"XENPLUGIN-RECEIVE "
 _NOISE = 64 << 10
 _LINE = 4096
 _ERROR = "xenplugin: error: "
+_SAME = "install the same version of xenplugin on both sides"
 #: Exit codes that tell the failure of a far side which ended before it had a sealed channel to report it.
 _OWN_FAILURES = {kind.code for kind in (PeerError, TamperError, ImageError, RefusedError)}
 
@@ -113,15 +114,16 @@ class RemoteProcess:
         self._name = name
         self._last: deque[str] = deque(maxlen=20)
         self._rest = b""
+        self._ssh = command[2].removeprefix("exec ").split(" ")[0] if command[:2] == ["sh", "-c"] else command[0]
         # ctrl-C must reach ssh, which may ask for a password, but not a child of this program's own.
-        own_group = command[0] == sys.executable
+        self._local = command[0] == sys.executable
         try:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                process_group=0 if own_group else None,
+                process_group=0 if self._local else None,
                 bufsize=0,
             )
         except OSError as exc:
@@ -148,7 +150,10 @@ class RemoteProcess:
                 )
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
-                raise LinkError(f"{self._name} did not answer within {timeout:.0f} s")
+                raise LinkError(
+                    f"{self._name} did not answer within {timeout:.0f} s",
+                    hint="`patience` in xenplugin.conf sets this time",
+                )
             piece = os.read(self._process.stdout.fileno(), 65536)
             if not piece:
                 raise self._never_ready(seen)
@@ -162,24 +167,33 @@ class RemoteProcess:
             raise PeerError(
                 f"{self._name} speaks version {number.decode(errors='replace')[:20]} of the sealed stream,"
                 f" this side {VERSION}",
-                hint="install the same version of xenplugin on both sides",
+                hint=_SAME,
             )
         try:
             self.random = bytes.fromhex(json.loads(fields)["random"])
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise PeerError(f"the ready line of {self._name} is malformed") from None
+            raise PeerError(f"the ready line of {self._name} is malformed", hint=_SAME) from None
         if len(self.random) != 32:
-            raise PeerError(f"the ready line of {self._name} has a random of {len(self.random)} bytes")
+            raise PeerError(f"the ready line of {self._name} has a random of {len(self.random)} bytes", hint=_SAME)
 
     def _never_ready(self, seen: bytes) -> PeerError | LinkError:
         code = self._wait(5)
         self._stderr.join(2)
         output = "; ".join(list(self._last)[-3:]) or seen[-200:].decode(errors="replace").strip()
         tail = f": {output}" if output else ""
-        if code == 255:
-            return LinkError(f"cannot reach {self._name}{tail}")
+        if self._local:
+            return PeerError(f"xenplugin did not start (exit status {code}){tail}")
+        if code == 255:  # ssh itself failed
+            by_hand = f"log in by hand, as this user: ssh {self._name}"
+            if "Host key verification failed" in output:
+                return LinkError(
+                    f"cannot reach {self._name}{tail}", hint=f"to check and accept its host key, {by_hand}"
+                )
+            return LinkError(f"cannot reach {self._name}{tail}", hint=f"to see why, {by_hand}")
         hint = None
-        if code in (126, 127):
+        if code in (126, 127) and f"exec: {self._ssh}: " in output:  # of the shell on this host
+            hint = "install that program on this host, or give another command with -s"
+        elif code in (126, 127):
             hint = "install xenplugin there, or give its path with --remote-program"
         return PeerError(f"xenplugin did not start on {self._name} ({_ending(code)}){tail}", hint=hint)
 

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from xenplugin.errors import ConfigError
+
 MAX_STREAMS = 32
 _TCP_NOTSENT_LOWAT = 25
 #: Bytes that may wait unsent in the kernel for one connection. UNSENT: enough to keep it busy, too few to hide the
@@ -107,6 +109,31 @@ def set_congestion(sock: socket.socket, name: str) -> None:
     """Set the congestion control of an open connection; do nothing if this host does not allow it."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
+
+
+def check_congestion(name: str) -> None:
+    """Raise ConfigError unless connections of this process can have the congestion control `name`. Asks the kernel
+    for it as a connection does: for root it then loads the module."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
+        except PermissionError:
+            allowed = _names("tcp_allowed_congestion_control")
+            raise ConfigError(
+                f"only root may use the TCP congestion control {name} here", hint=f"use one of: {allowed}"
+            ) from None
+        except OSError:
+            known = _names("tcp_available_congestion_control")
+            raise ConfigError(
+                f"this host's kernel has no TCP congestion control {name}", hint=f"use one of: {known}"
+            ) from None
+
+
+def _names(setting: str) -> str:
+    try:
+        return ", ".join(sorted(Path("/proc/sys/net/ipv4", setting).read_text().split()))
+    except OSError:
+        return "cubic"
 
 
 def set_unsent(sock: socket.socket, count: int) -> None:

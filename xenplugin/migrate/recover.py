@@ -4,8 +4,8 @@ questions."""
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 
-from xenplugin.config import Config
 from xenplugin.errors import OwnershipError, UsageError, XenpluginError
 from xenplugin.migrate import peer, records
 from xenplugin.migrate.local_host import LocalHost, Notify
@@ -22,12 +22,12 @@ _MEANING = {
 
 
 def recover(
-    config: Config, notify: Notify, *, assume_peer_lost: bool = False, host: LocalHost | None = None
+    state_dir: Path, notify: Notify, *, assume_peer_lost: bool = False, host: LocalHost | None = None
 ) -> int:
-    """Settle every migration that was interrupted on this host. Returns 0, or 20 if one stays undecided. `notify`
-    gets what was done, and what the administrator has to do. `assume_peer_lost`: resume guests here whose other
-    host does not answer. Raises ImageError if the records cannot be listed."""
-    here = host or LocalHost(config.state_dir, notify)
+    """Settle every interrupted migration that has a record in `state_dir`. Returns 0, or 20 if one stays undecided.
+    `notify` gets what was done, and what the administrator has to do. `assume_peer_lost`: resume guests here whose
+    other host does not answer. Raises ImageError if the records cannot be listed."""
+    here = host or LocalHost(state_dir, notify)
     tracefs.sweep()
     found, unreadable = records.read_all(here.state_dir)
     code = 0

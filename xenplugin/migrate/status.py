@@ -11,13 +11,13 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from xenplugin.config import Config
 from xenplugin.geometry import CHUNK
 from xenplugin.image.old import moving, old_disk
 from xenplugin.image.old.old_disk import OldDisk
@@ -45,12 +45,12 @@ _MEANS = {
 
 
 def status(
-    config: Config,
+    state_dir: Path,
     *,
     progress: Callable[[str], Mapping[str, Any] | None] = lambda uuid: None,
     enabled: Callable[[], bool] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return rows, each with a key `kind`:
+    """Return rows about what is in `state_dir`, each with a key `kind`:
 
     - host: `enabled` (whether plain `xl migrate` moves disks; None if unknown);
     - migration: `guest uuid role peer mode state pid began` and `progress`, the result of `progress(uuid)` (its
@@ -65,19 +65,19 @@ def status(
     Times in seconds of the epoch. Raises ImageError if the state directory cannot be read.
     """
     rows: list[dict[str, Any]] = [{"kind": "host", "enabled": enabled() if enabled else None}]
-    found, unreadable = records.read_all(config.state_dir)
+    found, unreadable = records.read_all(state_dir)
     for one in found:
         runs = one.driver.alive and one.state not in FINAL
         rows.append(_running(one, progress) if runs else _left(one))
     for bad in unreadable:
         means = f"look for the guest on both hosts (xl list), then rm {bad.path}"
         rows.append({"kind": "unreadable", "path": str(bad.path), "why": bad.why, "command": None, "next": means})
-    old, invalid = old_disk.read_all(config.state_dir)
+    old, invalid = old_disk.read_all(state_dir)
     rows += [_aside(one) for one in old]
     for path, why in invalid:
         means = f"find the disk that it is about by its text, then rm {path}"
         rows.append({"kind": "unreadable", "path": str(path), "why": why, "command": None, "next": means})
-    return rows + [_image(state) for state in journal.list_journals(config.state_dir)]
+    return rows + [_image(state) for state in journal.list_journals(state_dir)]
 
 
 def _running(one: Record, progress: Callable[[str], Mapping[str, Any] | None]) -> dict[str, Any]:

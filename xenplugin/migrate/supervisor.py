@@ -99,7 +99,7 @@ class Supervisor:
         if self._result is not None:
             return self._result
         if self._failure is None:  # the transport was killed, or xl never started it
-            if recover.recover(self._config, lambda text: self._emit(events.Notice(text))):
+            if recover.recover(self._config.state_dir, lambda text: self._emit(events.Notice(text))):
                 raise OwnershipError(
                     f"the transport of {self._guest}'s migration was killed", hint="run `xenplugin recover`"
                 )

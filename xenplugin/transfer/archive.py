@@ -39,6 +39,8 @@ FILE_LEVEL = 3
 
 def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.Emit) -> TransferResult:
     """Write `source` as a sealed stream to `path`, whole or not at all. Raises XenpluginError."""
+    if os.path.isdir(path):
+        raise RefusedError(f"{path} is a directory", hint=f"name a file in it: {os.path.join(path, 'NAME')}")
     if os.path.exists(path):
         raise RefusedError(f"{path} exists already", hint="remove it, or choose another name")
     began = time.monotonic()
@@ -48,7 +50,7 @@ def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.
     try:
         descriptor, partial = _nameless(folder)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
-            sealing = _Sealing(source, file, secret, config)
+            sealing = _Sealing(source, file, path, secret, config)
             root = sealing.run(emit)
             source.finish()
             os.fsync(descriptor)
@@ -101,12 +103,13 @@ def _give_name(descriptor: int, partial: str | None, folder: str, path: str) -> 
 class _Sealing:
     """Writes a sealed file. Workers pack side by side; the one that has packed a chunk writes it, one at a time."""
 
-    def __init__(self, source: Source, file: BinaryIO, secret: bytes, config: Config) -> None:
+    def __init__(self, source: Source, file: BinaryIO, path: str, secret: bytes, config: Config) -> None:
         self.cipher = cipher_named(config.cipher)
         self.adaptive = AdaptiveLevel(FILE_LEVEL if config.level is None else config.level, WORKERS)
         self.written = 0
         self._allocated = allocated(source)
         self._file = file
+        self._path = path
         self._failure: XenpluginError | None = None
         self._lock = threading.Lock()
         self._pacer = Pacer(config.rate) if config.rate else None
@@ -144,7 +147,7 @@ class _Sealing:
             with self._lock:
                 self._write(*self._writer.pack(frame))
         except OSError as exc:
-            raise ImageError(f"cannot write the sealed file: {exc.strerror}") from None
+            raise ImageError(f"cannot write {self._path}: {exc.strerror}") from None
 
     def _write(self, *parts: Any) -> None:
         for part in parts:
@@ -172,11 +175,12 @@ def unseal(
     """Write the image in the sealed file `path` to `target`; None: only check it. Raises XenpluginError;
     then nothing is left at the target."""
     began = time.monotonic()
-    emit(events.Phase("transfer"))
     try:
         with open(path, "rb", buffering=0) as file:
             total = os.fstat(file.fileno()).st_size
-            return _Opening(file, total, target, secret, config, attached).run(emit, began)
+            return _Opening(file, total, path, target, secret, config, attached).run(emit, began)
+    except (TamperError, PeerError) as exc:
+        raise type(exc)(f"{path}: {exc.message}", hint=exc.hint) from None
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     except OSError as exc:
@@ -190,6 +194,7 @@ class _Opening:
         self,
         file: BinaryIO,
         total: int,
+        path: str,
         target: str | None,
         secret: bytes,
         config: Config,
@@ -197,6 +202,7 @@ class _Opening:
     ) -> None:
         self._file = file
         self._total = total
+        self._path = path
         self._target = target
         self._config = config
         self._attached = attached
@@ -211,6 +217,9 @@ class _Opening:
         if not isinstance(image, Image) or reader.preamble is None:
             reader.finish()
             raise TamperError("the sealed stream is cut off")
+        verb = "verify" if self._target is None else "open"
+        emit(events.Started(verb, self._path, self._target or "", image.size))
+        emit(events.Phase("transfer"))
         writer = FrameWriter(self._open(image.size))
         try:
             data = self._write(frames, writer, emit, began)

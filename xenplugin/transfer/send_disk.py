@@ -50,7 +50,12 @@ def copy(source: Source, target: RemotePath, config: Config, emit: events.Emit) 
     """Send `source`, which nobody writes to meanwhile, to `target`. Raises XenpluginError."""
     index = RemoteIndex(source.size)
     tracker = SinglePassTracker(source.size, index)
-    return DiskSender(source, target, config, emit, index, tracker, Plan(source.runs())).run()
+    try:
+        return DiskSender(source, target, config, emit, index, tracker, Plan(source.runs())).run()
+    except XenpluginError as exc:
+        if target.host is None:
+            exc.remote = False  # the child process that found it is no other side to the user
+        raise
 
 
 class DiskSender:
@@ -94,7 +99,7 @@ class DiskSender:
         self._phases: dict[PhaseName, float] = {}
         self._began = self._progress_since = time.monotonic()
         self._closing = False
-        self._remote = remote or start_remote(target.host, config, self._emit)
+        self._remote = remote
 
     def run(self) -> TransferResult:
         """Send the image from beginning to end, ctrl-C included."""
@@ -145,7 +150,8 @@ class DiskSender:
         has arrived for another try if the error is not the image's. From any thread; lets go what waits in another
         method. The source stays open."""
         self._closing = True
-        self._remote.close()
+        if self._remote is not None:
+            self._remote.close()
         session = self._session
         if session is not None and session.done is None:
             session.fail(error or Interrupted("the source gave up", hint=RESUME_HINT))
@@ -233,8 +239,14 @@ class DiskSender:
     # -- the session ------------------------------------------------------------------------------
 
     def _start_session(self, job: Job) -> SourceSession:
+        if self._closing:
+            raise Interrupted("the source gave up", hint=RESUME_HINT)
+        # Only now, after all checks on this host: ssh may ask for a password.
+        remote = self._remote = self._remote or start_remote(self._target.host, self._config, self._emit)
+        if self._closing:  # by a `close` that saw no process yet
+            remote.close()
         session = SourceSession(
-            self._remote.take(),
+            remote.take(),
             self._target.host,
             job,
             self._config,

@@ -39,9 +39,18 @@ _MAX_ADDRESSES = 16
 
 
 def start_remote(host: str | None, config: Config, emit: events.Emit) -> PrestartedRemote:
-    """Start the destination's side of a session on `host` (None: a child process here). Raises UsageError."""
+    """Start the destination's side of a session on `host` (None: a child process here). Raises UsageError, and
+    ConfigError if the kernel does not have the congestion control."""
+    if config.congestion:
+        tcp.check_congestion(config.congestion)
     command = remote_command(config.ssh, host, config.remote_program, config.file)
-    return PrestartedRemote(command, host or "the far side", lambda line: emit(events.Far(line)), config.patience)
+    kind = events.Far if host else events.Notice
+    return PrestartedRemote(command, _name(host), lambda line: emit(kind(line)), config.patience)
+
+
+def _name(host: str | None) -> str:
+    """Return what messages call the destination's side."""
+    return host or "the receiving process"
 
 
 class SourceSession(TransferSession):
@@ -75,12 +84,13 @@ class SourceSession(TransferSession):
         super().__init__(factory.make(0, self._channel, backward))
         self._remote = remote
         self._host = host
+        self._control_name = "a pipe" if host is None else "ssh"
         self._config = config
         self._emit = emit
         self._handle = handle
         self._on_failure = on_failure
         self._most_streams = _STREAM_STREAMS if in_order else tcp.MAX_STREAMS
-        self._silence = Silence("the far side", config, RESUME_HINT)
+        self._silence = Silence(_name(host), config, RESUME_HINT)
         self._connector = Connector(
             factory,
             timeout=config.connect_timeout,
@@ -138,9 +148,10 @@ class SourceSession(TransferSession):
         if first is None:
             if connector.port:
                 tried = ", ".join(addresses)
-                self.notice(f"no way to port {connector.port} of {tried}: the data goes through ssh")
+                port = f"port {connector.port} of {tried}"
+                self.notice(f"no way to {port}: the data goes through {self._control_name}")
             else:
-                self.notice("the far side has no free port: the data goes through ssh")
+                self.notice(f"{_name(self._host)} has no free port: the data goes through {self._control_name}")
             self.pool.add_control(self.control)
             self._emit(events.Linked("control channel", 0.0, 0, ""))
         else:
@@ -189,7 +200,7 @@ class SourceSession(TransferSession):
         self.wait(lambda: self.done is not None)
         self.pool.close()  # the far side closes its ends now, and none is to be opened again
         if self.done != digest:
-            raise ImageError("the far side's receipt has another digest than what was sent")
+            raise ImageError(f"the receipt of {_name(self._host)} has another digest than what was sent")
 
     def close(self) -> None:
         """End the session and the remote process. More than once does no harm."""

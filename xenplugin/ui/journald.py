@@ -55,7 +55,8 @@ def fields_of(event: events.Event) -> dict[str, str] | None:
     if isinstance(event, events.Progress):
         return None
     if isinstance(event, events.Started):
-        text, priority = f"{event.verb}: {event.image} -> {event.target}, {units.size(event.bytes_image)}", INFO
+        target = f" -> {event.target}" if event.target else ""
+        text, priority = f"{event.verb}: {event.image}{target}, {units.size(event.bytes_image)}", INFO
     elif isinstance(event, events.Linked):
         text = f"linked to {event.address}, RTT {event.rtt * 1000:.1f} ms, {event.streams} streams"
         priority = INFO

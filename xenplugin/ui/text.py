@@ -42,6 +42,7 @@ class TextUi:
         self._quiet = quiet
         self._verbose = verbose
         self._last_line = 0.0
+        self._done = "done"
         self._lock = threading.Lock()
 
     def __call__(self, event: events.Event) -> None:
@@ -71,7 +72,9 @@ class TextUi:
         elif self._quiet:
             return
         elif isinstance(event, events.Started):
-            self._print(f"{event.image} -> {event.target}  ({units.size(event.bytes_image)})", "bold")
+            self._done = "verified" if event.verb == "verify" else "done"
+            target = f" -> {event.target}" if event.target else ""
+            self._print(f"{event.image}{target}  ({units.size(event.bytes_image)})", "bold")
         elif isinstance(event, events.Linked):
             self._linked(event)
         elif isinstance(event, events.Phase):
@@ -128,7 +131,7 @@ class TextUi:
         result = event.result
         disks = result.disks if isinstance(result, MigrationResult) else (result,)
         less = result.bytes_image / max(result.bytes_wire, 1)
-        self._print(f"done in {units.seconds(result.seconds)}", "bold green")
+        self._print(f"{self._done} in {units.seconds(result.seconds)}", "bold green")
         rows = {
             "downtime": units.seconds(result.downtime) if result.downtime is not None else "",
             "memory": units.size(result.bytes_memory) if isinstance(result, MigrationResult) else "",

@@ -54,11 +54,6 @@ class DirtyTally:
         self._again: set[int] = set()
         self._lost = False
 
-    @property
-    def written(self) -> bool:
-        """Whether a write was seen since the last `drain`."""
-        return bool(self._written)
-
     def add(self, event: BlockEvent | None) -> None:
         """Count the next line's event; None if that line cannot be parsed: events may be lost."""
         if event is None:

@@ -25,7 +25,7 @@ from secrets import token_hex
 from typing import Any
 
 from lab.cache import cache_folder
-from lab.errors import LabError, LabUsageError, print_error
+from lab.errors import LabError, LabUsageError
 from lab.hosts import topology
 from lab.hosts.image import plugin_package
 from lab.hosts.image.identity import Keys, identity, make_keys
@@ -35,7 +35,7 @@ from lab.hosts.provider import vagrant_scripts as scripts
 from lab.hosts.role import swan
 from lab.hosts.spec import Auth, Spec, Suite
 from lab.hosts.topology import Machine, Role
-from netem.errors import NetemError
+from netem.errors import NetemError, report
 from netem.profile import Profile
 
 DEBIAN_BOX = "generic/debian12"
@@ -212,10 +212,10 @@ def main(env: Mapping[str, str]) -> int:
         settings = Settings.parse(env)
         print(json.dumps(plan(settings, source, Secrets.of(data / "xenlab"))))
     except OSError as error:
-        print_error(f"{error.strerror}: {error.filename}", None)
+        report(f"{error.strerror}: {error.filename}", None, "xenlab")
         return LabError.code
     except LabError as error:
-        print_error(error.message, error.hint)
+        report(error.message, error.hint, "xenlab")
         return error.code
     return 0
 

@@ -103,7 +103,7 @@ def linux_link(machine: Machine, profile: Profile) -> str:
 def freebsd_link(profile: Profile) -> str:
     """Return the script that sets the link by ipfw and Dummynet, in place of an earlier link. Raises
     ProfileError."""
-    parts = [_inner(dummynet.undo_script(ROUTER))]
+    parts = [_inner(dummynet.undo_script(missing_ok=True))]
     if profile != Profile():
         parts.append(_inner(dummynet.apply_script(ROUTER, profile)))
         parts += [_remark(note) for note in dummynet.notes(profile)]

@@ -61,10 +61,10 @@ def apply(node: Node, profile: Profile) -> list[str]:
 
 def apply_freebsd(node: Node, profile: Profile) -> list[str]:
     """Set the link, as `apply` does, on a FreeBSD router that has its addresses (`address_freebsd`)."""
-    link = Dummynet(dummynet.Router(NETWORKS[SITE_A], NETWORKS[SITE_B]), node.run)
+    link = Dummynet(node.run)
     try:
-        link.undo()
-        return link.apply(profile)
+        link.undo(missing_ok=True)
+        return link.apply(dummynet.Router(NETWORKS[SITE_A], NETWORKS[SITE_B]), profile)
     except NetemError as error:
         raise LabError(f"{node.name}: {error.message}", hint=error.hint) from None
 

@@ -89,7 +89,7 @@ def test_strangers_come_and_go(sides: Sides, image: Path, proxied: Proxied) -> N
 
 @pytest.mark.slow
 def test_a_link_lost_for_good_is_an_error(sides: Sides, image: Path, proxied: Proxied) -> None:
-    sides.near["patience"] = 5
+    sides.near["patience"] = "5s"
     sides.target.write_bytes(b"old content")
     proxy = proxied()
     running = sides.start(image, *HELD)
@@ -110,7 +110,7 @@ def test_a_link_lost_for_good_is_an_error(sides: Sides, image: Path, proxied: Pr
 @pytest.mark.slow
 def test_a_link_that_stays_silent_is_given_up(sides: Sides, image: Path, proxied: Proxied) -> None:
     """Nothing comes any more: noticed after `silence`, given up after `patience`."""
-    sides.near |= {"silence": 7, "patience": 5, "connect_timeout": 1}
+    sides.near |= {"silence": "7s", "patience": "5s", "connect_timeout": "1s"}
     proxy = proxied()
     running = sides.start(image, *HELD)
     proxy.await_forwarded(3 * MIB)
@@ -131,7 +131,7 @@ def test_a_link_that_stays_silent_is_given_up(sides: Sides, image: Path, proxied
 @pytest.mark.slow
 def test_a_link_that_is_silent_for_a_while_is_used_again(sides: Sides, image: Path, proxied: Proxied) -> None:
     """Comes back after the connections were given up: it heals by itself."""
-    sides.near |= {"silence": 7, "connect_timeout": 1}
+    sides.near |= {"silence": "7s", "connect_timeout": "1s"}
     proxy = proxied()
     running = sides.start(image, *HELD)
     proxy.await_forwarded(MIB)
@@ -151,7 +151,7 @@ def test_a_link_that_is_silent_for_a_while_is_used_again(sides: Sides, image: Pa
 def test_a_silent_control_channel_that_carries_the_data(sides: Sides, image: Path) -> None:
     """ssh does not notice a dead link for long; the source does."""
     sides.far["ports"] = "0"
-    sides.near["patience"] = 10
+    sides.near["patience"] = "10s"
     running = sides.start(image, *HELD)
     running.await_sent(MIB)
     (pid,) = sides.program.receivers()
@@ -166,7 +166,7 @@ def test_a_silent_control_channel_that_carries_the_data(sides: Sides, image: Pat
 @pytest.mark.slow
 def test_a_source_that_is_silent_is_left(sides: Sides, image: Path) -> None:
     """A source behind a dead link must not keep the target locked for ever."""
-    sides.far |= {"patience": 1}
+    sides.far |= {"patience": "1s"}
     running = sides.start(image, *HELD)
     running.await_sent(3 * MIB)
     os.kill(running.pid, signal.SIGSTOP)

@@ -54,7 +54,7 @@ def test_a_far_side_that_is_not_the_plugin_is_an_error_with_a_hint(sides: Sides,
 
 
 def test_a_far_side_that_says_nothing(sides: Sides, image: Path) -> None:
-    sides.near["patience"] = 1
+    sides.near["patience"] = "1s"
     sides.ssh = shell("cat >/dev/null")
     done = sides.copy(image, code=14)
     assert "did not answer" in done.error
@@ -62,7 +62,7 @@ def test_a_far_side_that_says_nothing(sides: Sides, image: Path) -> None:
 
 @pytest.mark.slow
 def test_a_far_side_that_is_ready_and_says_nothing_more(sides: Sides, image: Path) -> None:
-    sides.near["patience"] = 1
+    sides.near["patience"] = "1s"
     sides.ssh = shell(f"echo '{READY}'; cat >/dev/null")
     done = sides.copy(image, code=14)
     assert "nothing was heard" in done.error

@@ -54,7 +54,7 @@ class Two:
         """Begin to move the disk of a guest; the session is ended once it has begun."""
         sides = self.sides
         sides.words(self.disk)  # the configurations of both
-        config = load(sides.folder / "near.toml").with_values({"ssh": sides.ssh}, "test")
+        config = load(sides.folder / "near.toml").with_values({"ssh": sides.ssh})
         with open_source(source or self.disk, raw=True) as opened:
             there = RemotePath("far", str(target or sides.target))
             live = LiveDiskSender(opened, there, config, self.events.append, Unwatched())

@@ -79,7 +79,7 @@ def test_connections_that_cannot_prove_themselves_are_not_used(
 ) -> None:
     """A stranger cannot be told from the source whose preamble was changed: he is sent away, no more. Then
     the data goes through the control channel."""
-    sides.near["connect_timeout"] = 2
+    sides.near["connect_timeout"] = "2s"
     proxy = proxied(flip(place, forward=forward))
     done = sides.program.start(*sides.words(image, "--log-json", "--json")).end()
     assert proxy.made
@@ -155,7 +155,7 @@ def test_a_connection_of_an_earlier_session_is_not_taken(sides: Sides, image: Pa
     def replay(number: int, forward: bool, place: int, piece: bytes) -> bytes:
         return earlier[place : place + len(piece)] if forward else piece
 
-    sides.near["connect_timeout"] = 2
+    sides.near["connect_timeout"] = "2s"
     proxy.change = replay
     done = sides.copy(image, "--streams", "1")
     assert content(sides.target) == content(image)

@@ -1,30 +1,27 @@
-"""A checker for the part of ipfw(8)'s grammar that netem uses."""
+"""A checker for the part of ipfw(8)'s grammar that netem uses, with the limits of sbin/ipfw/dummynet.c."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 
+_SCALES = {"": 1, "K": 1000, "M": 10**6}
+
 
 def check_ipfw(words: list[str], limits: dict[str, int]) -> None:
-    """ipfw(8), the part used here: raises AssertionError for what ipfw would refuse.
+    """ipfw(8), the part used here: raises AssertionError for what ipfw would refuse or misread.
 
     ipfw [-q] add [number] [set number] action [proto from src to dst] [options]
     ipfw pipe number config [bw B] [delay ms] [queue N | NKbytes] [plr P]
-    ipfw [-q] pipe delete number; ipfw [-q] delete set number
     """
     assert words.pop(0) == "ipfw"
     if words[0] == "-q":
         words.pop(0)
     verb = words.pop(0)
-    if verb == "pipe" and words[0] == "delete":
-        assert len(words) == 2 and 0 < int(words[1]) < 65535
-    elif verb == "pipe":
+    if verb == "pipe":
         assert 0 < int(words.pop(0)) < 65535
         assert words.pop(0) == "config"
         check_pipe_options(words, limits)
-    elif verb == "delete":
-        assert words[0] == "set" and 0 <= int(words[1]) <= 30 and len(words) == 2
     else:
         assert verb == "add"
         check_rule(words)
@@ -38,7 +35,7 @@ def check_pipe_options(words: list[str], limits: dict[str, int]) -> None:
         seen.add(option)
         if option == "bw":
             match = re.fullmatch(r"([0-9]+)([KM]?)bit/s", value)
-            assert match and int(match[1]) > 0
+            assert match and 0 < int(match[1]) * _SCALES[match[2]] < limits.get("bw", (1 << 32) - 1)
         elif option == "delay":
             assert value.isdecimal() and int(value) <= 10_000
         elif option == "queue":
@@ -49,7 +46,7 @@ def check_pipe_options(words: list[str], limits: dict[str, int]) -> None:
             else:
                 assert 2 <= int(value) <= limits["slots"], "2 <= queue size <= ..."
         elif option == "plr":
-            assert re.fullmatch(r"[01](\.[0-9]+)?", value) and 0 <= float(value) <= 1
+            assert re.fullmatch(r"[01](\.[0-9]+)?", value) and 0 < int(float(value) * 0x7FFFFFFF) <= 0x7FFFFFFF
         else:
             raise AssertionError(f"unrecognised option {option}")
 

@@ -9,16 +9,20 @@ import pytest
 
 from netem.dummynet import TUNABLES, loader_script
 
+from .simulated import AWKS
+
 ALL = [f'{name}="{value}"' for name, value in TUNABLES.items()]
 
 
-def edited(file: Path) -> list[str]:
+def edited(file: Path, awk: str = "awk") -> list[str]:
     """Run the script on `file` and return the file's lines."""
-    subprocess.run(["sh"], input=loader_script(str(file)), text=True, check=True, timeout=60)
+    script = loader_script(str(file)).replace("\nawk ", f"\n{awk} ")
+    subprocess.run(["sh"], input=script, text=True, check=True, timeout=60)
     assert file.read_bytes().endswith(b"\n")
     return file.read_text().splitlines()
 
 
+@pytest.mark.parametrize("awk", AWKS)
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -31,14 +35,14 @@ def edited(file: Path) -> list[str]:
         ('kernXhz="5"\n\tipfw_load = "NO"\n', ['kernXhz="5"', 'ipfw_load="YES"', *ALL[:2], ALL[3]]),
     ],
 )
-def test_lines_are_added_and_corrected_once(tmp_path: Path, before: str, after: list[str]) -> None:
+def test_lines_are_added_and_corrected_once(tmp_path: Path, before: str, after: list[str], awk: str) -> None:
     file = tmp_path / "loader.conf"
     file.write_text(before)
     file.chmod(0o640)
-    assert edited(file) == after
+    assert edited(file, awk) == after
     assert file.stat().st_mode & 0o777 == 0o640
     inode = file.stat().st_ino
-    assert edited(file) == after
+    assert edited(file, awk) == after
     assert file.stat().st_ino == inode  # nothing was written
     assert [path.name for path in tmp_path.iterdir()] == ["loader.conf"]
 

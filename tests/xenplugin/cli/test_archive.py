@@ -100,6 +100,7 @@ def test_missing_files_are_reported(program: Program, image: Path, tmp_path: Pat
     assert names_in(tmp_path) == before  # no key either
     program.run("seal", "--key-file", "missing/key", image, "sealed", code=10)
     program.run("seal", "--key-file", "key", image, "missing/sealed", code=13)
+    program.run("seal", "--key-file", "key", image, "sealed")
     program.run("verify", "--key-file", "key", "missing", code=13)
     program.run("open", "--key-file", "key", "source.img", "missing/opened.img", code=12)
 
@@ -183,3 +184,33 @@ def test_log_json(program: Program, image: Path) -> None:
     done = program.run("seal", "--log-json", "--json", "--key-file", "key", image, "sealed")
     assert done.events[0]["event"] == "started" and done.events[-1]["event"] == "finished"
     assert json.loads(done.out) == done.events[-1]["result"]
+
+
+def test_success_says_what_was_done(program: Program, image: Path, tmp_path: Path) -> None:
+    program.run("seal", "--key-file", "key", image, "sealed")
+    opened = program.run("open", "--key-file", "key", "sealed", "opened.img").err
+    assert opened.startswith("sealed -> opened.img  (") and "\ndone in " in opened
+    verified = program.run("verify", "--key-file", "key", "sealed").err
+    assert verified.startswith("sealed  (") and "\nverified in " in verified
+    assert opened.splitlines()[0].split("(")[1] == verified.splitlines()[0].split("(")[1]
+
+
+def test_a_bad_sealed_file_is_named(program: Program, image: Path, tmp_path: Path) -> None:
+    program.run("seal", "--key-file", "key", image, "sealed")
+    data = content(tmp_path / "sealed")
+    (tmp_path / "short").write_bytes(data[:100])
+    (tmp_path / "changed").write_bytes(data[:2000] + bytes([data[2000] ^ 1]) + data[2001:])
+    for name, code in (("short", 12), ("changed", 12), ("key", 12)):
+        assert program.run("verify", "--key-file", "key", name, code=code).error.startswith(f"{name}: ")
+
+
+def test_a_key_that_seals_nothing_is_removed(program: Program, image: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("precious")
+    program.run("seal", "--key-file", "key", image, "there", code=15)
+    done = program.run("seal", "--key-file", "key", image, "nowhere/sealed", code=13)
+    assert "new key" not in done.err
+    assert names_in(tmp_path) == {"home", "source.img", "there"}
+    program.run("seal", "--key-file", "key", image, "sealed")
+    key = content(tmp_path / "key")
+    program.run("seal", "--key-file", "key", image, "there", code=15)
+    assert content(tmp_path / "key") == key  # made by an earlier run: it stays

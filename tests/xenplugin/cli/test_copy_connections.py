@@ -60,7 +60,7 @@ def test_without_ports_the_control_channel_carries_the_data(sides: Sides, image:
 
 def test_unreachable_ports_are_reported_and_the_control_channel_is_used(sides: Sides, image: Path) -> None:
     sides.near["address"] = "127.0.0.3"
-    sides.near["connect_timeout"] = 2
+    sides.near["connect_timeout"] = "2s"
     sides.ssh_options.append("--local")  # listens on 127.0.0.1 only: nobody answers on .3
     done = sides.copy(image)
     assert content(sides.target) == content(image)

@@ -31,7 +31,7 @@ def test_a_lost_connection_gives_back_what_was_not_acknowledged(world: World) ->
     second = world.end()
     world.put(chunk(6))
     assert second.next(1) == [chunk(6)] and second.number != first.number
-    assert first.closed.is_set() and "closed by the far side" in world.notices.get(timeout=PATIENT)
+    assert first.closed.is_set() and "closed by the other end" in world.notices.get(timeout=PATIENT)
     assert world.failures.empty() and world.pool.size == 1
     assert world.pool.bytes_wire >= first.carried
 

@@ -10,7 +10,7 @@ import pytest
 
 from xenplugin import __version__
 from xenplugin.errors import LinkError, PeerError, XenpluginError
-from xenplugin.link.remote_process import RemoteProcess, ready_line
+from xenplugin.link.remote_process import RemoteProcess, ready_line, remote_command
 
 RANDOM = bytes(range(32))
 READY = ready_line(RANDOM).decode().rstrip("\n")
@@ -89,6 +89,7 @@ def test_endless_noise_is_not_read_for_ever(start: Start) -> None:
 def test_silence_is_a_lost_link(start: Start) -> None:
     error = refused(start, "exec cat", 0.05)
     assert isinstance(error, LinkError) and "hostb" in error.message
+    assert error.hint and "patience" in error.hint
     assert isinstance(refused(start, "echo XENPLUGIN-RECEIVE; exec cat", 0.05), LinkError)
 
 
@@ -121,15 +122,38 @@ def test_an_introduction_that_makes_no_sense(start: Start, fields: str) -> None:
 
 @pytest.mark.parametrize("code", [126, 127])
 def test_a_program_that_is_not_there_gets_a_hint(start: Start, code: int) -> None:
-    error = refused(start, f"echo 'sh: 1: xenplugin: not found' >&2; exit {code}")
+    error = refused(start, f"echo 'sh: 1: exec: xenplugin: not found' >&2; exit {code}")
     assert isinstance(error, PeerError) and error.hint and "--remote-program" in error.hint
     assert "not found" in error.message and str(code) in error.message
 
 
-def test_a_host_that_cannot_be_reached_is_a_link_error(start: Start) -> None:
-    said = "ssh: connect to host hostb port 22: No route to host"
+def test_a_command_that_this_host_does_not_have_gets_another_hint() -> None:
+    far = RemoteProcess(remote_command("no-ssh", "hostb", "xenplugin"), "hostb", lambda _: None)
+    with pytest.raises(PeerError, match="no-ssh") as caught:
+        far.await_ready(60)
+    assert caught.value.hint == "install that program on this host, or give another command with -s"
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        (
+            "ssh: connect to host hostb port 22: No route to host",
+            "to see why",
+        ),
+        (
+            "Host key verification failed.",
+            "to check and accept its host key",
+        ),
+    ],
+)
+def test_a_host_that_cannot_be_reached_is_a_link_error(start: Start, said: str, hint: str) -> None:
     error = refused(start, f"echo {shlex.quote(said)} >&2; exit 255")
-    assert isinstance(error, LinkError) and said in error.message
+    assert (
+        isinstance(error, LinkError)
+        and said in error.message
+        and error.hint == f"{hint}, log in by hand, as this user: ssh hostb"
+    )
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])

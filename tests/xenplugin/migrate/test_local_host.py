@@ -50,9 +50,9 @@ def test_facts_older_than_the_record_are_not_acted_on(pair: HostPair) -> None:
     """The driver clears its guest and ends between two looks: `receiving` was read, and holds no more."""
     pair.far.domains(THERE)
     stale = pair.far.record(D, OwnershipState.RECEIVING)
-    records.advance(pair.far.config.state_dir, stale, OwnershipState.CLEARED)
+    records.advance(pair.far.state_dir, stale, OwnershipState.CLEARED)
     with pytest.raises(records.Overtaken, match="says cleared"):
-        records.advance(pair.far.config.state_dir, stale, OwnershipState.REFUSED)
+        records.advance(pair.far.state_dir, stale, OwnershipState.REFUSED)
     settled = pair.far.host.settle(stale)
     assert settled is not None and settled.state is OwnershipState.RUNNING
 
@@ -127,7 +127,7 @@ def test_only_placeholders_are_removed(pair: HostPair, tmp_path: Path) -> None:
 def test_an_unreadable_record_is_reported(pair: HostPair) -> None:
     one = pair.near.record(S, OwnershipState.MOVING)
     pair.near.domains(SUSPENDED)
-    path = pair.near.config.state_dir / records.FOLDER / one.file_name
+    path = pair.near.state_dir / records.FOLDER / one.file_name
     path.write_bytes(path.read_bytes()[:40])
     assert pair.near.recover() == 20
     assert any("cannot be read" in line for line in pair.near.said) and pair.near.rows == [SUSPENDED]

@@ -140,7 +140,7 @@ def test_the_record_of_a_running_process_is_not_forgotten(
     pair.far.record(D, OwnershipState.CLEARED, driver=process(sleeper.pid))
     assert answer(pair.far.host, ID, settled=True).endswith('"cleared"}')
     with pytest.raises(OwnershipError, match="still needed"):
-        records.forget(pair.far.config.state_dir, pair.far.record_now())
+        records.forget(pair.far.state_dir, pair.far.record_now())
 
 
 def test_expired_records_are_removed(pair: HostPair) -> None:

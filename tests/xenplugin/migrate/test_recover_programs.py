@@ -22,7 +22,6 @@ from xenplugin.migrate.records import PeerNote
 PROGRAM = """
 import os, signal, subprocess, sys
 from pathlib import Path
-from xenplugin.config import Config
 from xenplugin.migrate import records
 from xenplugin.migrate.local_host import LocalHost
 from xenplugin.migrate.recover import answer, recover
@@ -47,7 +46,7 @@ if "--answer" in words:
     print("a message of the day")
     print(answer(host, words[words.index("--answer") + 1], settled="--settled" in words))
 else:
-    sys.exit(recover(Config(state_dir=folder / "state"), print, host=host))
+    sys.exit(recover(folder / "state", print, host=host))
 """
 
 
@@ -90,7 +89,7 @@ def test_the_verbs_between_two_hosts(tmp_path: Path) -> None:
     for name in ("a", "b"):
         side = HostSide(tmp_path / name, lambda: None)
         side.fake.install()
-        (side.folder / "conf").write_text(f'state_dir = "{side.config.state_dir}"\n')
+        (side.folder / "conf").write_text(f'state_dir = "{side.state_dir}"\n')
         sides.append(side)
     near, far = sides
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from xenplugin.config import Config
 from xenplugin.geometry import CHUNK
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.target import journal
@@ -43,7 +42,7 @@ def text(rows: list[dict[str, object]]) -> str:
 
 
 def test_the_status_without_migrations(tmp_path: Path) -> None:
-    rows = status.status(Config(state_dir=tmp_path))
+    rows = status.status(tmp_path)
     assert rows == [{"kind": "host", "enabled": None}]
     assert text(rows) == "nothing runs, and nothing was left behind\n"
 
@@ -51,7 +50,7 @@ def test_the_status_without_migrations(tmp_path: Path) -> None:
 def test_a_migration_that_runs_and_its_progress(tmp_path: Path) -> None:
     put(tmp_path, Role.SOURCE, OwnershipState.MOVING, alive=True)
     rows = status.status(
-        Config(state_dir=tmp_path),
+        tmp_path,
         progress={UUID: {"phase": "pre-copy", "percent": "40", "rate": "187000000", "eta": "75"}}.get,
         enabled=lambda: True,
     )
@@ -66,7 +65,7 @@ def test_a_migration_that_runs_and_its_progress(tmp_path: Path) -> None:
 def test_every_state_left_behind_is_explained(tmp_path: Path, role: Role) -> None:
     for state in TRANSITIONS[role]:
         put(tmp_path, role, state)
-    rows = status.status(Config(state_dir=tmp_path))[1:]
+    rows = status.status(tmp_path)[1:]
     assert {row["state"] for row in rows} == {str(state) for state in TRANSITIONS[role]}
     for row in rows:
         assert row["kind"] == "left" and "{" not in row["means"] + row["next"]
@@ -76,14 +75,14 @@ def test_every_state_left_behind_is_explained(tmp_path: Path, role: Role) -> Non
 
 def test_old_records(tmp_path: Path) -> None:
     put(tmp_path, Role.DESTINATION, OwnershipState.RUNNING, age=records.EXPIRY + 60)
-    (row,) = status.status(Config(state_dir=tmp_path))[1:]
+    (row,) = status.status(tmp_path)[1:]
     assert row["settled"] and row["next"] == "removes this old record" and row["command"] == "xenplugin recover"
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / records.FOLDER).mkdir()
     (tmp_path / records.FOLDER / "x.source.json").write_text("{")
-    (row,) = status.status(Config(state_dir=tmp_path))[1:]
+    (row,) = status.status(tmp_path)[1:]
     assert row["kind"] == "unreadable" and "rm " in row["next"]
     assert "unreadable" in text([row])
 
@@ -98,11 +97,11 @@ def test_images_that_are_not_complete(tmp_path: Path) -> None:
     journal.link(state_dir, target, journal_name(target))
     fd, _ = lock_partial(target, None)
     try:
-        (row,) = status.status(Config(state_dir=state_dir))[1:]
+        (row,) = status.status(state_dir)[1:]
         assert row["running"]
     finally:
         os.close(fd)
-    (row,) = status.status(Config(state_dir=state_dir))[1:]
+    (row,) = status.status(state_dir)[1:]
     assert (row["bytes_durable"], row["bytes_image"], row["running"]) == (3 * CHUNK, 10 * CHUNK, False)
     assert "3.0 MiB of 10.0 MiB" in text([row]) and "continues" in text([row])
 
@@ -110,7 +109,7 @@ def test_images_that_are_not_complete(tmp_path: Path) -> None:
 def test_columns_align_and_nothing_steers_the_terminal(tmp_path: Path) -> None:
     put(tmp_path, Role.SOURCE, OwnershipState.HANDING, name="g1")
     put(tmp_path, Role.SOURCE, OwnershipState.MOVING, name="a-guest\x1b[31m-with-a-long-name")
-    head, *lines = text(status.status(Config(state_dir=tmp_path))).splitlines()
+    head, *lines = text(status.status(tmp_path)).splitlines()
     assert "\x1b" not in "".join(lines)
     at = head.index("STATE")
     assert [line[at : at + 2] for line in lines[:2]] == ["ha", "mo"]

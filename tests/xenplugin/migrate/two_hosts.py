@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from tests.fakes.idle_host import IdleHost
-from xenplugin.config import Config
 from xenplugin.errors import PeerError
 from xenplugin.image.old import moving, old_disk
 from xenplugin.image.old.old_disk import OldDisk
@@ -72,9 +71,9 @@ class HostSide:
         self.fake = IdleHost(folder)
         self.xl = TickingXl(self.fake, tick)
         self.said: list[str] = []
-        self.config = Config(state_dir=folder / "state")
+        self.state_dir = folder / "state"
         self.disk = folder / "g1.img"
-        self.host = LocalHost(self.config.state_dir, self.said.append, xl=self.xl, resume=self._resume)
+        self.host = LocalHost(self.state_dir, self.said.append, xl=self.xl, resume=self._resume)
 
     def _resume(self, domid: int) -> None:
         self.xl._run("resume", str(domid))
@@ -91,7 +90,7 @@ class HostSide:
         domid = 7 if role is S else None
         made = records.new(role, ID, uuid=UUID, name="g1", peer=PeerNote("hostb", "ssh"), domid=domid)
         made = replace(made, **{"driver": DEAD, "state": state, **changes})
-        return records.begin(self.config.state_dir, made)
+        return records.begin(self.state_dir, made)
 
     def leave_disk(self, how: str) -> None:
         """Put the guest's disk on this host, its source: named; recorded, but not renamed; or aside."""
@@ -99,23 +98,23 @@ class HostSide:
         if how == "named":
             return
         old = moving.examine(str(self.disk), 3, guest="g1", uuid=UUID, host="hostb", migration=ID, unwanted=False)
-        moving.put_aside(self.config.state_dir, old, self.said.append)
+        moving.put_aside(self.state_dir, old, self.said.append)
         if how == "recorded":
             Path(self.old_disks()[0].aside).rename(self.disk)
 
     def old_disks(self) -> list[OldDisk]:
-        return old_disk.read_all(self.config.state_dir)[0]
+        return old_disk.read_all(self.state_dir)[0]
 
     def state(self, role: Role) -> OwnershipState | None:
-        found = records.read(self.config.state_dir, ID, role)
+        found = records.read(self.state_dir, ID, role)
         return found.state if found else None
 
     def record_now(self) -> Record:
-        (one,), _ = records.read_all(self.config.state_dir)
+        (one,), _ = records.read_all(self.state_dir)
         return one
 
     def recover(self, **options: bool) -> int:
-        return recover(self.config, self.said.append, host=self.host, **options)
+        return recover(self.state_dir, self.said.append, host=self.host, **options)
 
 
 _write_record = records._write

@@ -233,6 +233,8 @@ def open_sink(
             mode = os.stat(real).st_mode
         except FileNotFoundError:
             mode = 0
+    if stat.S_ISDIR(mode):
+        raise RefusedError(f"{name} is a directory", hint=f"name a file in it: {os.path.join(name, 'NAME')}")
     if mode:
         refuse_kind(name, mode)
         if stat.S_ISBLK(mode):
