@@ -1,6 +1,7 @@
 """The fake xl: the verbs that a migration needs.
 
-Words, order and exit codes are those of Xen 4.17 (tools/xl/xl_migrate.c, xl_vmcontrol.c). The program `xl` of a
+Words, order and exit codes are those of Xen 4.17 (tools/xl/xl_migrate.c, xl_vmcontrol.c): options end at the first
+operand, whose rest is ignored. The program `xl` of a
 fake host calls `run`.
 """
 
@@ -33,6 +34,9 @@ def main(host: Host, words: list[str]) -> int:
     run = verbs.get(verb)
     if run is None:
         return _usage()
+    if ("-N", "") in flags and verb == "migrate":
+        complain("command does not implement -N (dryrun) option")
+        return 1
     try:
         return run(host, words, [flag for flag, _ in flags])
     except (getopt.GetoptError, IndexError):
@@ -52,15 +56,16 @@ def _usage() -> int:
 
 
 def _find(host: Host, who: str) -> Domain:
+    digits = who.isascii() and who.isdigit()  # a name of digits is never looked for
     for domain in host.domains():
-        if who in (domain["name"], str(domain["domid"])):
+        if str(domain["domid"]) == who.lstrip("0") if digits else who == domain["name"]:
             return domain
     complain(f"{who} is an invalid domain identifier (rc=-6)")
     sys.exit(1)
 
 
 def _list(host: Host, words: list[str], flags: list[str]) -> int:
-    options, _ = getopt.gnu_getopt(words, "v")
+    options, _ = getopt.getopt(words, "v")
     dom0 = {"domid": 0, "name": "Domain-0", "uuid": "00000000-0000-0000-0000-000000000000", "paused": False,
             "shutdown": False, "guest": 1}  # fmt: skip
     rows = [HEAD + (VERBOSE if options else "")]
@@ -131,8 +136,11 @@ def _quietly(act: Any, domid: int) -> int:
 
 
 def _migrate(host: Host, words: list[str], flags: list[str]) -> int:
-    options, where = getopt.gnu_getopt(words, "FC:s:epD", ["debug", "live"])
+    options, where = getopt.getopt(words, "FC:s:epDh", ["debug", "live", "help"])
     given = dict(options)
+    if given.keys() & {"-h", "--help"}:
+        print("Usage: xl [-vtTf] migrate [options] <Domain> <host>")
+        return 0
     who, far = where[0], where[1]
     domain = _find(host, who)
     rune = far
@@ -152,7 +160,7 @@ def _migrate(host: Host, words: list[str], flags: list[str]) -> int:
 
 
 def _receive(host: Host, words: list[str], flags: list[str]) -> int:
-    options, rest = getopt.gnu_getopt(words, "Fedrp")
+    options, rest = getopt.getopt(words, "Fedrp")
     return _usage() if rest else receive(host, ("-p", "") in options)
 
 

@@ -26,9 +26,7 @@ from xenplugin import config
 config.CONFIG_FILE = Path({root!r} + "/xenplugin.conf")
 if sys.argv[1:2] and sys.argv[1] in ("enable", "disable", "status"):
     from xenplugin.migrate import xl_shim
-    xl_shim.SHIM = Path({root!r} + "/sbin/xl")
-    defaults = (xl_shim.SHIM,)
-    xl_shim.enable.__defaults__ = xl_shim.disable.__defaults__ = xl_shim.installed.__defaults__ = defaults
+    xl_shim.FRONT = Path({root!r} + "/sbin/xl")
 from xenplugin.cli.main import main
 main()
 """

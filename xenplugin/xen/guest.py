@@ -55,11 +55,22 @@ class UnknownGuest(RefusedError):
 
 
 def find(store: Store, who: str) -> Guest:
-    """Return the guest with this name or domain id. Raises UnknownGuest if there is none."""
+    """Return the guest with this domain id, if `who` is all digits, or with this name: xl decides so too. Raises
+    UnknownGuest if there is none."""
+    if not re.fullmatch("[0-9]+", who):
+        return by_name(store, who)
     for domid in _domids(store):
-        if who in (str(domid), store.read(f"/local/domain/{domid}/name")) and (guest := _guest(store, domid)):
+        if str(domid) == who.lstrip("0") and (guest := _guest(store, domid)):
             return guest
-    raise UnknownGuest(f"there is no guest {who} on this host", hint=_LIST)
+    raise UnknownGuest(f"there is no guest with the domain id {who} on this host", hint=_LIST)
+
+
+def by_name(store: Store, name: str) -> Guest:
+    """Return the guest with this name. Raises UnknownGuest if there is none."""
+    for domid in _domids(store):
+        if store.read(f"/local/domain/{domid}/name") == name and (guest := _guest(store, domid)):
+            return guest
+    raise UnknownGuest(f"there is no guest {name} on this host", hint=_LIST)
 
 
 def by_uuid(store: Store, uuid: str) -> Guest | None:
@@ -77,7 +88,7 @@ def of_config(store: Store, config: Mapping[str, Any]) -> Guest:
     `xl migrate -C` the uuid may be another. Raises RefusedError if it is not on this host, PeerError if the
     configuration is malformed."""
     name, uuid = identity(config)
-    return by_uuid(store, uuid) or find(store, name)
+    return by_uuid(store, uuid) or by_name(store, name)
 
 
 def identity(config: Mapping[str, Any]) -> tuple[str, str]:

@@ -84,6 +84,14 @@ def test_a_guest_is_found_by_name_number_and_uuid(serve: Serve) -> None:
     assert guests.by_uuid(store, "2" * 36) is None
 
 
+def test_all_digits_are_a_domain_id_before_any_name(serve: Serve) -> None:
+    """As in xl; a name of digits is found only for a configuration, which has names."""
+    store = serve({**domain(2, "3", "1" * 8), **domain(3), **domain(4, "07", "2" * 8), **domain(7, "g7", "4" * 8)})
+    assert [guests.find(store, who).domid for who in ("3", "003", "07", "7")] == [3, 3, 7, 7]
+    assert guests.by_name(store, "3").domid == 2
+    assert guests.of_config(store, {"c_info": {"name": "3", "uuid": "9" * 8}}).domid == 2
+
+
 @pytest.mark.parametrize("who", ["g2", "9", "", "0", "Domain-0", "g1--incoming", "99999999999", "²"])
 def test_a_missing_guest_is_refused(serve: Serve, who: str) -> None:
     store = serve({**domain(), "/local/domain/0/name": "Domain-0", "/local/domain/0/vm": "/vm/0"})
