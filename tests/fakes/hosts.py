@@ -27,6 +27,9 @@ config.CONFIG_FILE = Path({root!r} + "/xenplugin.conf")
 if sys.argv[1:2] and sys.argv[1] in ("enable", "disable", "status"):
     from xenplugin.migrate import xl_shim
     xl_shim.FRONT = Path({root!r} + "/sbin/xl")
+patch = Path({root!r} + "/patch.py")
+if patch.exists():
+    exec(compile(patch.read_text(), patch, "exec"))
 from xenplugin.cli.main import main
 main()
 """

@@ -103,7 +103,7 @@ def enable(**values: Any) -> None:
     with Invocation(values) as verb:
         from xenplugin.migrate import xl_shim
 
-        xl_shim.enable(verb.notice)
+        xl_shim.enable(verb.config("state_dir").state_dir, verb.notice)
 
 
 @click.command()

@@ -4,9 +4,9 @@ The shim (migrate/xl_shim.py) passes `xl create`, `xl restore` and `xl migrate-r
 anything to look for. The file of an old disk has lost its name, so xl would fail by itself; a device may keep its
 name, and here its record is what stops xl. In both cases the message says where the guest is.
 
-No configuration is parsed here: for `create` the real xl prints it as JSON in a dry run (`xl -N create`, main_create
-of Xen's tools/xl/xl_vmcontrol.c), and for the other two it is message 2 of xl's protocol, which a saved guest begins
-with as well. What arrives for `migrate-receive` then passes on to the real xl without being copied.
+No configuration file is parsed here: for `create` the real xl prints it as JSON in a dry run (`xl -N create`,
+main_create of Xen's tools/xl/xl_vmcontrol.c), and for the other two it is message 2 of xl's protocol, which a saved
+guest begins with as well. What arrives for `migrate-receive` then passes on to the real xl without being copied.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ def run(xl: str, words: Sequence[str], state_dir: Path) -> int:
     returned. Raises RefusedError if it would use a disk that nobody may use here; PeerError if that cannot be
     found out."""
     try:
-        flags, rest = getopt.getopt(list(words), "vftTN")
-    except getopt.GetoptError:
-        _exec(xl, words)
-    command = rest[0] if rest else ""
+        _, (command, *rest) = getopt.getopt(list(words), "vftTN")
+    except (getopt.GetoptError, ValueError):  # xl says what is wrong with it
+        command, rest = "", []
     # As in xl, any beginning of a command's name will do (cmdtable_lookup).
     if command and "migrate-receive".startswith(command):
         return _receive(xl, words, state_dir)
@@ -51,10 +50,14 @@ def run(xl: str, words: Sequence[str], state_dir: Path) -> int:
     if command and "create".startswith(command):
         fields = _dry_run(xl, words)
     elif command and "restore".startswith(command):
-        fields = _saved(xl, rest[1:])
-    if fields is not None and ("-N", "") not in flags:
+        fields = _saved(xl, rest)
+    if fields is not None:
         check(state_dir, fields)
-    _exec(xl, words)
+    return _become(xl, words)
+
+
+def _become(xl: str, words: Sequence[str]) -> NoReturn:
+    os.execv(xl, [xl, *words])
 
 
 def check(state_dir: Path, config: Mapping[str, Any]) -> None:
@@ -166,7 +169,3 @@ def _pass_on(head: bytes, sink: int) -> None:
             while head := os.read(0, _SPLICE):
                 while head:
                     head = head[os.write(sink, head) :]
-
-
-def _exec(xl: str, words: Sequence[str]) -> NoReturn:
-    os.execv(xl, [xl, *words])

@@ -27,6 +27,7 @@ class Host:
         self.xl = self.script(self.second / "xl", "xl", 7)
         self.xenplugin = self.script(self.second / "xenplugin", "xenplugin", 0)
         self.said: list[str] = []
+        self.state = folder / "the state"
         monkeypatch.setattr(xl_shim, "FRONT", self.shim)
         monkeypatch.setattr(xl, "STANDARD", str(folder / "none"))
         monkeypatch.setenv("PATH", f"{self.first}:{self.second}:/usr/bin:/bin")
@@ -39,7 +40,7 @@ class Host:
         return path
 
     def enable(self) -> None:
-        xl_shim.enable(self.said.append)
+        xl_shim.enable(self.state, self.said.append)
 
     def run(self, *words: str) -> tuple[int, str, str]:
         done = subprocess.run(["xl", *words], capture_output=True, text=True, timeout=60)
