@@ -3,7 +3,7 @@
 # make deb       the Debian package, in dist/
 # make test      lint, types, the tests, a migration on real Xen hosts, the unit tests on Debian's own packages
 # make test-fast the same without what needs minutes
-# make test-lab  the tests on real Xen hosts: half an hour under software emulation
+# make test-lab  the tests on real Xen hosts, also those by Vagrant: more than an hour under software emulation
 # make test-faults  each process of a migration killed in each phase, on fake hosts: 40 minutes
 # make check     lint and types alone, as pre-commit runs them
 # Each says what it lacks; all but deb make their own virtual environment in .venv.
@@ -38,6 +38,7 @@ test: .venv/ready
 
 test-lab: .venv/ready
 	@packaging/prepare.sh tools lab
+	@packaging/prepare.sh tools vagrant
 	$(PY) -m pytest -m "lab and slow"
 
 test-faults: .venv/ready

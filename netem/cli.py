@@ -229,7 +229,7 @@ def dummynet_apply(net_a: str | None, net_b: str | None, pipe: int, rule: int, o
 @dummynet.command("undo")
 @reached_router
 def dummynet_undo(on: str) -> int:
-    """Remove the link that is applied, and restore the router's old settings."""
+    """Remove the applied link and restore the old settings."""
     _print_notes(ipfw.Dummynet(remote_command.through(on)).undo())
     return 0
 

@@ -10,13 +10,15 @@ out=${1:-dist}
 
 say() { printf 'xenplugin: %s\n' "$*" >&2; }
 
-for program in dpkg-buildpackage dh dh_python3; do
-    if ! command -v "$program" >/dev/null; then
-        say "error: $program is not installed"
-        say "hint: apt install dpkg-dev debhelper dh-python python3-click python3-cryptography python3-zstandard"
-        exit 10
-    fi
-done
+lacks=dpkg-dev
+if command -v dpkg-checkbuilddeps >/dev/null; then
+    lacks=$(LC_ALL=C.UTF-8 dpkg-checkbuilddeps packaging/debian/control 2>&1 | sed 's/.*: Unmet build dependencies: //')
+fi
+if [ -n "$lacks" ]; then
+    say "error: what builds the Debian package is not installed: $lacks"
+    say "hint: apt install build-essential debhelper dh-python python3-click python3-cryptography python3-zstandard"
+    exit 10
+fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the Makefile's targets need, or prints in one line what is missing and what is left out.
 #   prepare.sh venv           .venv with this project and what its tests and demo import
-#   prepare.sh tools WHAT     the programs that `make WHAT` uses
+#   prepare.sh tools WHAT     the programs of `make WHAT` (demo, deb, test), or of a lab (lab, vagrant)
 #   prepare.sh debian-tests   the unit tests under Debian's own Python packages
 set -eu
 cd "$(dirname "$0")/.."
@@ -29,6 +29,14 @@ have() {
     [ -e "$1" ] || apt "$2" || say "no $1 (Debian package $2): $3"
 }
 
+vagrant_tools() {
+    need vagrant vagrant "the Vagrantfile is not tested"
+    have /usr/share/doc/vagrant-libvirt vagrant-libvirt "the Vagrantfile is not tested with libvirt"
+    need grub-mkimage grub-common "no Vagrant box can be made"
+    have /usr/lib/grub/i386-pc/boot.img grub-pc-bin "no Vagrant box can be made"
+    need qemu-img qemu-utils "no Vagrant box can be made"
+}
+
 case "${1:-}" in
 venv)
     if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
@@ -46,8 +54,8 @@ venv)
     ;;
 tools)
     case "${2:-}" in
-    deb | lab)
-        need dpkg-buildpackage dpkg-dev "no Debian package can be built"
+    deb | lab | test)
+        have /usr/share/build-essential/list build-essential "no Debian package can be built"
         need dh debhelper "no Debian package can be built"
         need dh_python3 dh-python "no Debian package can be built"
         for module in click cryptography zstandard; do
@@ -65,6 +73,17 @@ tools)
     need mkfs.ext4 e2fsprogs "no file system image can be built"
     case "${2:-}" in
     demo) need mmdebstrap mmdebstrap "the image is made of this machine's /usr instead of a fresh Debian" ;;
+    test)
+        need lintian lintian "the Debian package is not checked by lintian"
+        need groff groff-base "the man pages are not checked by groff"
+        vagrant_tools
+        ;;
+    vagrant)
+        vagrant_tools
+        need libvirtd libvirt-daemon-system "no lab by Vagrant can run"
+        need virsh libvirt-clients "no lab by Vagrant can run"
+        need dnsmasq dnsmasq-base "no lab by Vagrant can run"
+        ;;
     lab)
         need qemu-system-x86_64 qemu-system-x86 "no lab of real Xen hosts can run (xenlab doctor)"
         need qemu-img qemu-utils "no lab of real Xen hosts can run (xenlab doctor)"

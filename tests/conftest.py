@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.images import LOSETUP, names_in
+from tests.helpers.ordinary_user import open_directories
 from tests.helpers.program import SSH, Done, Program, Running, processes_with
 from tests.helpers.proxy import Change, Proxy, free_ports
 
@@ -184,12 +185,31 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 
 @pytest.fixture
-def nobody() -> list[str]:
-    """The words before a command that run it as an ordinary user."""
-    reason = _missing("setpriv")
+def bind_mount(tmp_path: Path) -> Iterator[Path]:
+    """A file called "mounted é.img", with another file of the same size mounted over it (mount --bind); beside it
+    "plain.img"."""
+    folder = tmp_path / "binds"
+    folder.mkdir()
+    for name in ("mounted é.img", "plain.img", "other.img"):
+        (folder / name).write_bytes(bytes(1 << 20))
+    target = folder / "mounted é.img"
+    if subprocess.run(["mount", "--bind", folder / "other.img", target], capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    yield target
+    subprocess.run(["umount", "--lazy", target], check=False, timeout=60)
+
+
+@pytest.fixture
+def nobody(tmp_path: Path) -> list[str]:
+    """The words before a command that run it as an ordinary user, who can start this Python wherever it is."""
+    reason = _missing("setpriv", "unshare")
     if reason:
         pytest.skip(reason)
     words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    if subprocess.run([*words, "sh", "-c", 'exec "$0" -c ""', sys.executable], capture_output=True).returncode:
-        pytest.skip("an ordinary user cannot start this Python")
+    if opening := open_directories(tmp_path / "opened"):
+        script = "\n".join(["set -e", *opening, 'exec "$@"'])
+        words = ["unshare", "--mount", "sh", "-c", script, "sh", *words]
+    done = subprocess.run([*words, sys.executable, "-c", ""], capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        pytest.skip(f"an ordinary user cannot start this Python: {done.stderr.strip()}")
     return words

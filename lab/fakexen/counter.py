@@ -58,7 +58,7 @@ def main(world: str, host: str, uuid: str, memory: str, start: str, *disks: str)
     files = []
     for path, writable in (disk.rsplit(":", 1) for disk in disks):
         fd = os.open(path, os.O_RDWR if writable == "1" else os.O_RDONLY)
-        size = os.fstat(fd).st_size
+        size = os.lseek(fd, 0, os.SEEK_END)  # a block device's as well
         if writable != "1":
             continue
         files.append((fd, size))

@@ -162,7 +162,10 @@ def _migrate(host: Host, words: list[str], flags: list[str]) -> int:
             config = json.load(file)
     elif "-D" in given:
         config = {**config, "c_info": {**config["c_info"], "domid": domain["domid"]}}
-    return Sender(host, domain, rune, json.dumps(config, indent=4).encode() + b"\0").run()
+    text = json.dumps(config, indent=4)
+    for key, value in host.knob("twice", {}).items():  # as no xl writes it: libxl reads the first, Python the last
+        text = text.replace(f'"{key}":', f'"{key}": {json.dumps(value)}, "{key}":', 1)
+    return Sender(host, domain, rune, text.encode() + b"\0").run()
 
 
 def _receive(host: Host, words: list[str], flags: list[str]) -> int:

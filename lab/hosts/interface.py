@@ -11,6 +11,7 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +34,14 @@ class Abilities:
 
     xen: bool
     esp: str
+
+
+class Shaper(StrEnum):
+    """The program that shapes the traffic between the sites; the values are for the user."""
+
+    NETEM = "tc netem"
+    DUMMYNET = "Dummynet"
+    EMULATOR = "the emulator"
 
 
 class Node(ABC):
@@ -140,6 +149,11 @@ class Provider(ABC):
     def set_link(self, profile: Profile) -> list[str]:
         """Give the router's link this profile. Returns in which ways the link differs from it, one sentence each.
         Raises LabError."""
+
+    @property
+    @abstractmethod
+    def shaper(self) -> Shaper:
+        """What makes the link."""
 
     @abstractmethod
     def console(self, name: str) -> Path | None:

@@ -7,6 +7,7 @@ edited by awk.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 
 #: The loader's configuration file. Its settings take effect at the next start of the machine.
 LOADER_CONF = "/boot/loader.conf"
@@ -46,13 +47,13 @@ END { for (i = 1; i <= count; i++) if (!found[i]) print name[i] "=" value[i] }
 """
 
 
-def loader_script(file: str = LOADER_CONF) -> str:
-    """Return the POSIX shell script that sets TUNABLES in `file` for the next start; root runs it on the router.
+def loader_script(file: str = LOADER_CONF, tunables: Mapping[str, str] = TUNABLES) -> str:
+    """Return the POSIX shell script that sets `tunables` in `file` for the next start; root runs it on the router.
 
     Other lines are kept. It may be run again, and writes only when something has to change. A crash leaves either
     the old file or the new one.
     """
-    wanted = " ".join(f"{name}={value}" for name, value in TUNABLES.items())
+    wanted = " ".join(f"{name}={value}" for name, value in tunables.items())
     return f"""\
 #!/bin/sh
 # Sets the loader tunables that Dummynet needs; they take effect at the next start.

@@ -94,6 +94,10 @@ class FakeHost:
     def knob(self, **values: Any) -> None:
         (self.root / "knobs.json").write_text(json.dumps(values))
 
+    def patch(self, code: str) -> None:
+        """Have every process of xenplugin that starts from now on run `code` first; "": none."""
+        (self.root / "patch.py").write_text(code)
+
     def stall(self, point: str) -> None:
         (self.root / "stall" / point).touch()
 

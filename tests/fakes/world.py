@@ -177,7 +177,9 @@ class World:
         """No record is left on either host, no placeholder, no node of ours in xenstore."""
         for host in (self.a, self.b):
             assert host.records() == {}, f"{host.name}: {host.records()}"
-            assert [path for path in (host.root / "disks").iterdir() if path.stat().st_size == 0] == []
+            assert [
+                path for path in (host.root / "disks").iterdir() if path.is_file() and not path.stat().st_size
+            ] == []
             told = {node: value for node, value in host.store.nodes.items() if node.startswith(_PUBLISHED)}
             assert not told, f"{host.name}: {told}"
 

@@ -40,28 +40,31 @@ class OrdinaryUser:
         """Run `words`; `tun_mode` needs root. Return text output."""
         env = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **env}
         if os.geteuid() == 0:
-            script = "\n".join(["set -e", *self._open_directories(), _PREPARE])
+            script = "\n".join(["set -e", *open_directories(self.folder), _PREPARE])
             words = ["unshare", "--mount", "sh", "-c", script, "sh", *words]
             env |= {"FOLDER": str(self.folder), "TUN_MODE": tun_mode}
         return subprocess.run(
             words, env=os.environ | env, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
         )
 
-    def _open_directories(self) -> list[str]:
-        """Return the commands that put an empty directory over each closed one, and in it only what is needed."""
-        closed = {}
-        for needed in (Path(sys.base_prefix), Path(sys.prefix), ROOT):
-            for parent in reversed(needed.resolve().parents):
-                if not parent.stat().st_mode & 1:
-                    closed[needed.resolve()] = parent
-                    break
-        keep = {needed: self.folder / f"keep-{number}" for number, needed in enumerate(closed)}
-        lines = [f"mkdir -p {place} && mount --bind {_quoted(needed)} {place}" for needed, place in keep.items()]
-        lines += [f"mount -t tmpfs -o mode=755 tmpfs {_quoted(parent)}" for parent in set(closed.values())]
-        return lines + [
-            f"mkdir -p {_quoted(needed)} && mount --bind {place} {_quoted(needed)}"
-            for needed, place in keep.items()
-        ]
+
+def open_directories(folder: Path) -> list[str]:
+    """Return the commands that give other users a way to Python and this repository, in a mount namespace.
+
+    They put an empty directory over each closed one, and in it only what is needed; `folder` is for their mount
+    points. There are no commands if nothing is closed."""
+    closed = {}
+    for needed in (Path(sys.base_prefix), Path(sys.prefix), ROOT):
+        for parent in reversed(needed.resolve().parents):
+            if not parent.stat().st_mode & 1:
+                closed[needed.resolve()] = parent
+                break
+    keep = {needed: folder / f"keep-{number}" for number, needed in enumerate(closed)}
+    lines = [f"mkdir -p {place} && mount --bind {_quoted(needed)} {place}" for needed, place in keep.items()]
+    lines += [f"mount -t tmpfs -o mode=755 tmpfs {_quoted(parent)}" for parent in set(closed.values())]
+    return lines + [
+        f"mkdir -p {_quoted(needed)} && mount --bind {place} {_quoted(needed)}" for needed, place in keep.items()
+    ]
 
 
 @contextmanager

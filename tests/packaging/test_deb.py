@@ -16,8 +16,8 @@ MODULES = "./usr/lib/python3/dist-packages/xenplugin/"
 pytestmark = pytest.mark.slow
 
 needs_debhelper = pytest.mark.skipif(
-    any(shutil.which(each) is None for each in ("dpkg-buildpackage", "dh", "dh_python3")),
-    reason="no dpkg-dev, debhelper and dh-python on this machine",
+    any(shutil.which(each) is None for each in ("dpkg-buildpackage", "dh", "dh_python3", "cc")),
+    reason="no build-essential, debhelper and dh-python on this machine",
 )
 
 
@@ -32,6 +32,22 @@ def build(project: Path, out: Path, umask: int = 0o022) -> Path:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(ROOT, tmp_path_factory.mktemp("out"))
+
+
+def test_what_is_not_installed_is_named_before_anything_is_built(tmp_path: Path) -> None:
+    checker = tmp_path / "dpkg-checkbuilddeps"
+    checker.write_text("#!/bin/sh\necho 'x: error: Unmet build dependencies: build-essential:native' >&2; exit 1\n")
+    checker.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "packaging/deb.sh", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        check=False,
+    )
+    error, hint = done.stderr.splitlines()
+    assert done.returncode == 10 and not (tmp_path / "out").exists()
+    assert error.endswith("is not installed: build-essential:native") and "apt install build-essential" in hint
 
 
 @needs_debhelper

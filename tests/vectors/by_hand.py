@@ -38,7 +38,7 @@ def preamble(
     carrier: int = FILE,
     number: int = 0,
     *,
-    version: int = 1,
+    version: int = 2,
     reserved: int = 0,
     session: bytes = SESSION,
     random: bytes | None = None,
@@ -48,7 +48,7 @@ def preamble(
 
 
 def derive(secret: bytes, salt: bytes, direction: str, head: bytes) -> bytes:
-    info = b"xenplugin 1 " + direction.encode() + b"\0" + head
+    info = b"xenplugin 2 " + direction.encode() + b"\0" + head
     length = 16 if head[9] == AES128 else 32
     return HKDF(algorithm=hashes.SHA256(), length=length, salt=salt, info=info).derive(secret)
 

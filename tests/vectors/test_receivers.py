@@ -50,9 +50,9 @@ def test_a_file_is_opened_or_leaves_no_target(vector: dict[str, Any], tmp_path: 
 
 def receive(vector: dict[str, Any], target: Path) -> Any:
     """Run the real receiver on a control channel; return the digest of what came, or the error."""
-    job = {**vector["job"], "protocol": 1, "secret": vector["secret"], "path": str(target)}
+    job = {**vector["job"], "protocol": 2, "secret": vector["secret"], "path": str(target)}
     disk = {"own": [], "below": [], "device": False, "markers": []}
-    job |= {"whole": False, "local": True, "disk": disk, "details": {}}
+    job |= {"whole": False, "migration": "", "local": True, "disk": disk, "details": {}}
     stream = json.dumps(job).encode() + b"\n" + base64.b64decode(vector["stream"])
     inside, feed = os.pipe()
     answers, outside = os.pipe()

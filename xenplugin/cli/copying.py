@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -53,7 +54,7 @@ def copy(src: str, dst: str, raw: bool, **values: Any) -> None:
             path = os.path.abspath(path)
         if host and config.ssh.strip():
             host = host.replace("[", "").replace("]", "")  # ssh takes no brackets, and host names have none
-        _refuse_attached(src)
+        _refuse_taken(src, config.state_dir)
         with open_source(src, raw=raw) as source:
             target = send_disk.RemotePath(host, path)
             verb.ui(events.Started("copy", src, str(target), source.size))
@@ -74,8 +75,8 @@ def seal(src: str, file: str, key_file: str, raw: bool, **values: Any) -> None:
         from xenplugin.image.source.raw import open_source
         from xenplugin.transfer import archive
 
-        config = verb.config("rate", "level", "cipher")
-        _refuse_attached(src)
+        config = verb.config("rate", "level", "cipher", "state_dir")
+        _refuse_taken(src, config.state_dir)
         with open_source(src, raw=raw) as source:
             known = os.path.lexists(key_file)
             secret = read_key_file(key_file) if known else make_key_file(key_file)
@@ -114,19 +115,19 @@ def verify(file: str, key_file: str, **values: Any) -> None:
 def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any]) -> None:
     with Invocation(values) as verb:
         from xenplugin.codec.seal import read_key_file
+        from xenplugin.migrate.claims import Claims
         from xenplugin.transfer import archive
-        from xenplugin.xen.attached import attached
 
         config = verb.config("state_dir")
         secret = read_key_file(key_file)
-        verb.finish(archive.unseal(file, dst, secret, config, attached, verb.ui))
+        verb.finish(archive.unseal(file, dst, secret, config, Claims(config.state_dir).attached, verb.ui))
 
 
-def _refuse_attached(src: str) -> None:
-    """Raise RefusedError if a guest has `src` as a disk: the guest's writes during the copy would silently leave it
-    inconsistent."""
-    from xenplugin.xen.attached import attached
+def _refuse_taken(src: str, state_dir: Path) -> None:
+    """Raise RefusedError if a guest has `src` as a disk, or arrives with it: what is written to it during the copy
+    would silently leave the copy inconsistent."""
+    from xenplugin.migrate.claims import Claims
 
-    domain = attached(src)
+    domain = Claims(state_dir).attached(src)
     if domain is not None:
         raise RefusedError(f"{src} is a disk of the guest {domain}", hint="shut the guest down first")

@@ -25,7 +25,6 @@ def receive(config: str | None) -> None:
         from xenplugin.transfer.destination_session import read_job
         from xenplugin.transfer.job import DOMAIN
         from xenplugin.transfer.receive_disk import DiskReceiver
-        from xenplugin.xen.attached import attached
 
         settings = verb.config()
         channel = PipeEndpoint(*take_standard_streams())
@@ -38,7 +37,11 @@ def receive(config: str | None) -> None:
 
             receiver = DestinationMigration(channel, random, settings, job)
         else:
-            receiver = DiskReceiver(channel, random, settings, job, attached)
+            from xenplugin.migrate.claims import Claims
+
+            claims = Claims(settings.state_dir, job.migration)
+            committed = claims.committed if job.migration else None
+            receiver = DiskReceiver(channel, random, settings, job, claims.attached, committed)
         try:
             receiver.run()
         except XenpluginError as exc:

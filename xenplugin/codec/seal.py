@@ -76,7 +76,7 @@ class Keys:
         return self._derive(b"backward", preamble)
 
     def _derive(self, direction: bytes, preamble: Preamble) -> Aead:
-        info = b"xenplugin 1 " + direction + b"\0" + preamble.pack()
+        info = b"xenplugin 2 " + direction + b"\0" + preamble.pack()
         length = _KEY_BYTES[preamble.cipher]
         key = HKDFExpand(algorithm=hashes.SHA256(), length=length, info=info).derive(self._prk)
         return Aead(preamble.cipher, key)

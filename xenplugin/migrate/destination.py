@@ -23,7 +23,7 @@ from xenplugin.config import Config
 from xenplugin.errors import LinkError, OwnershipError, PeerError, RefusedError, XenpluginError
 from xenplugin.image.old import old_disk
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.migrate import records
+from xenplugin.migrate import claims, records
 from xenplugin.migrate.current_record import CurrentRecord
 from xenplugin.migrate.gate import Gate
 from xenplugin.migrate.local_host import AT_WORK, LocalHost
@@ -97,6 +97,7 @@ class DestinationMigration:
             if isinstance(event, GuestConfig):
                 self._forward_config(event)
             elif isinstance(event, Cleared):
+                self._check_disks()
                 self._record.advance(OwnershipState.CLEARED)
                 self._write(self._forward.release())
 
@@ -108,7 +109,17 @@ class DestinationMigration:
             raise PeerError("the source sent another guest than it announced")
         held = self._forward.release()
         paths = {path: self._config.mapped(path) for path in _paths(event.fields)}
+        if foreign := {paths[path] for path in _paths(event.fields, cd=False)} - {
+            disk.path for disk in record.disks
+        }:
+            raise PeerError(f"the source sent a configuration with the disk {min(foreign)}, which has not moved")
         self._write(rewrite(event.raw, paths) + held[event.end :])
+
+    def _check_disks(self) -> None:
+        """Before the guest may run here: its disks are those that were committed, and nothing has changed them."""
+        record = self._record.record
+        if record is not None:
+            claims.compare(records.read(self._config.state_dir, record.id, Role.DESTINATION) or record)
 
     def _write(self, data: bytes) -> None:
         assert self._xl is not None and self._xl.stdin is not None
@@ -235,8 +246,10 @@ class DestinationMigration:
             raise failure
 
 
-def _paths(fields: dict[str, Any]) -> Sequence[str]:
-    return [disk["pdev_path"] for disk in fields.get("disks", []) if disk.get("pdev_path")]
+def _paths(fields: dict[str, Any], *, cd: bool = True) -> Sequence[str]:
+    """Return the paths of the configuration's disks; without `cd`, not those of CD drives, which stay behind."""
+    disks = [disk for disk in fields.get("disks", []) if disk.get("pdev_path")]
+    return [disk["pdev_path"] for disk in disks if cd or disk.get("readwrite") or not disk.get("is_cdrom")]
 
 
 def _xl_ended() -> PeerError:

@@ -26,9 +26,9 @@ _TICK = 0.1
 
 
 class Disks:
-    """The `disks` on their way to `host`. `live`: the guest runs meanwhile, so its writes are tracked; `standby`:
-    the remote process for the first disk, if it was started already. `check()` raises what ends the migration, and
-    is called often. Every method raises XenpluginError."""
+    """The `disks` on their way to `host`. `migration`: its id; `live`: the guest runs meanwhile, so its writes are
+    tracked; `standby`: the remote process for the first disk, if it was started already. `check()` raises what ends
+    the migration, and is called often. Every method raises XenpluginError."""
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Disks:
         pacer: Pacer | None,
         check: Callable[[], None],
         *,
+        migration: str,
         live: bool,
         standby: PrestartedRemote | None = None,
     ) -> None:
@@ -60,7 +61,9 @@ class Disks:
                 self.sizes.append(source.size)
                 report = self._subscriber_of(disk.device)
                 target = RemotePath(host, disk.path)
-                moving = LiveDiskSender(source, target, config, report, changes, pacer=pacer, remote=standby)
+                moving = LiveDiskSender(
+                    source, target, config, report, changes, migration=migration, pacer=pacer, remote=standby
+                )
                 standby = None
                 self._opened.callback(moving.close)
                 self._moving.append(moving)

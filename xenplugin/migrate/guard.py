@@ -1,4 +1,4 @@
-"""Keeps xl from starting a guest on a disk that it left behind here, or whose content is incomplete.
+"""Keeps xl from starting a guest on a disk that it left behind here, that is incomplete, or still on its way.
 
 The shim (migrate/xl_shim.py) passes `xl create`, `xl restore` and `xl migrate-receive` through this while there is
 anything to look for. The file of an old disk has lost its name, so xl would fail by itself; a device may keep its
@@ -26,6 +26,7 @@ from xenplugin.errors import PeerError, RefusedError
 from xenplugin.image.old import old_disk
 from xenplugin.image.old.old_disk import OldDisk
 from xenplugin.image.target import journal
+from xenplugin.migrate.claims import Claims
 from xenplugin.migrate.xl_protocol import read_config
 
 #: What xl takes `restore` options for (main_restore).
@@ -62,11 +63,10 @@ def _become(xl: str, words: Sequence[str]) -> NoReturn:
 
 def check(state_dir: Path, config: Mapping[str, Any]) -> None:
     """Raise RefusedError if a disk of the guest with this configuration (libxl's, as JSON) may not be used here."""
-    paths = [disk.get("pdev_path") for disk in config.get("disks", []) if isinstance(disk, Mapping)]
+    named = [disk.get("pdev_path") for disk in config.get("disks", []) if isinstance(disk, Mapping)]
+    paths = [path for path in named if isinstance(path, str) and path]
     left, incomplete = old_disk.read_all(state_dir)[0], journal.list_journals(state_dir, files=False)
     for path in paths:
-        if not isinstance(path, str) or not path:
-            continue
         for old in reversed(left):
             if old.is_at(path) or (old.had(path) and not os.path.exists(path)):
                 raise _left(path, old)
@@ -76,6 +76,7 @@ def check(state_dir: Path, config: Mapping[str, Any]) -> None:
                     f"{path} is incomplete: it holds a mixture of an old and a new image",
                     hint="the same copy or migration again completes it: `xenplugin status` shows it",
                 )
+    Claims(state_dir).refuse(paths)
 
 
 def _left(path: str, old: OldDisk) -> RefusedError:

@@ -26,37 +26,30 @@ Notify = Callable[[str], None]
 _PATIENCE = 60.0
 
 
-def examine(leaving: LeavingGuest, sizes: Sequence[int], host: str, migration: str) -> list[OldDisk]:
-    """Return the disks, of `sizes` bytes, that the guest will leave behind when it goes to `host`. Those that it
-    cannot write are left out: other guests may have them as well, and what is on them does not become stale. Raises
-    ImageError."""
-    unwanted = leaving.config.left_disks == REMOVE
-    about = {"guest": leaving.guest.name, "uuid": leaving.uuid, "host": host, "migration": migration}
-    return [
-        moving.examine(disk.path, size, **about, unwanted=unwanted)
-        for disk, size in zip(leaving.disks, sizes, strict=True)
-        if disk.writable
-    ]
-
-
 class PuttingAside:
-    """Puts `disks` aside in a thread of its own. `notify` gets what the administrator should know; `on_failure` the
-    error that ended it."""
+    """Puts a guest's disks aside in a thread of its own. `notify` gets what the administrator should know, and
+    `on_failure` the error that ended it."""
 
-    def __init__(
-        self,
-        state_dir: Path,
-        disks: Sequence[OldDisk],
-        notify: Notify,
-        on_failure: Callable[[XenpluginError], None],
-    ) -> None:
+    def __init__(self, state_dir: Path, notify: Notify, on_failure: Callable[[XenpluginError], None]) -> None:
         self._state_dir = state_dir
-        self._disks = disks
+        self._disks: list[OldDisk] = []
         self._notify = notify
         self._on_failure = on_failure
         self._given_up = False
         self._failure: XenpluginError | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def prepare(self, leaving: LeavingGuest, sizes: Sequence[int], host: str, migration: str) -> None:
+        """Look at the disks, of `sizes` bytes, that the guest will leave behind when it goes to `host`. Those that
+        it cannot write are left alone: other guests may have them as well, and they do not become stale. Raises
+        ImageError."""
+        unwanted = leaving.config.left_disks == REMOVE
+        about = {"guest": leaving.guest.name, "uuid": leaving.uuid, "host": host, "migration": migration}
+        self._disks = [
+            moving.examine(disk.path, size, **about, unwanted=unwanted)
+            for disk, size in zip(leaving.disks, sizes, strict=True)
+            if disk.writable
+        ]
 
     def start(self) -> None:
         """Begin."""

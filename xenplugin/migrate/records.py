@@ -16,7 +16,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -199,8 +199,14 @@ def advance(state_dir: Path, record: Record, state: OwnershipState, **changes: A
 def note(state_dir: Path, record: Record, **changes: Any) -> Record:
     """Change fields of the record other than its state, in any state. Returns the new record, which is durable
     then. Raises Overtaken if the record is gone, ImageError if it cannot be written."""
+    return amend(state_dir, record, lambda current: replace(current, **changes))
+
+
+def amend(state_dir: Path, record: Record, change: Callable[[Record], Record]) -> Record:
+    """As `note`; `change` makes the new record out of the one on disk, while no other process can change any record
+    of this host. What it raises is passed on, and nothing is changed."""
     with locked(state_dir) as folder:
-        following = replace(_read_again(folder, record), **changes)
+        following = change(_read_again(folder, record))
         _write(folder, following)
     return following
 

@@ -22,7 +22,8 @@ from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, XenpluginError
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote, SharedLogin
-from xenplugin.migrate import leaving_guest, old_disks, policy, records
+from xenplugin.migrate import leaving_guest, policy, records
+from xenplugin.migrate.claims import Claims
 from xenplugin.migrate.conclude import conclude
 from xenplugin.migrate.current_record import CurrentRecord
 from xenplugin.migrate.disks import Disks
@@ -95,7 +96,7 @@ class SourceMigration:
         self._record = CurrentRecord(config.state_dir)
         self._policy_follower: policy.PolicyFollower | None = None
         self._disks: Disks | None = None
-        self._aside: PuttingAside | None = None
+        self._aside = PuttingAside(config.state_dir, self._notice, on_failure=self._fail)
         self._results: list[TransferResult] = []
         self._memory = 0  # bytes
         self._reported = 0.0
@@ -168,7 +169,6 @@ class SourceMigration:
                 self._pipe.flush()
                 self._open_gate()
             elif isinstance(event, Cleared):
-                assert self._aside
                 self._aside.finish()
                 self._record.advance(OwnershipState.HANDING)
                 self._release()
@@ -186,9 +186,8 @@ class SourceMigration:
             self._disks.prepare_stop()
 
     def _open_gate(self) -> None:
-        """Wait until every disk is complete and durable at the destination. Then let xl's END through, and put the
-        disks here aside."""
-        assert self._disks and self._aside
+        """Let xl's END through once every disk is durable at the destination, and put the disks here aside."""
+        assert self._disks is not None
         self._results = self._disks.results()
         with self._gate_lock:
             self._check()
@@ -238,6 +237,7 @@ class SourceMigration:
 
     def _open_disks(self, leaving: LeavingGuest) -> None:
         """Open a session for each disk. Both sides record the disks before any data is sent."""
+        Claims(self._config.state_dir, self._id).refuse(disk.path for disk in leaving.disks)
         self._disks = disks = Disks(
             leaving.disks,
             self._host,
@@ -245,6 +245,7 @@ class SourceMigration:
             self._emit,
             self._pacer,
             self._check,
+            migration=self._id,
             live=leaving.live,
             standby=self._prestarted,
         )
@@ -266,8 +267,7 @@ class SourceMigration:
             ],
         )
         self._record.note(disks=tuple(DiskNote(path, size) for path, size in zip(paths, disks.sizes, strict=True)))
-        left = old_disks.examine(leaving, disks.sizes, self._host, self._id)
-        self._aside = PuttingAside(self._config.state_dir, left, self._notice, on_failure=self._fail)
+        self._aside.prepare(leaving, disks.sizes, self._host, self._id)
 
     # -- from the far side ------------------------------------------------------------------------
 
@@ -324,8 +324,7 @@ class SourceMigration:
         try:
             if failure is not None:
                 self._pipe.close()  # before the wait for the near xl: the far xl is to end as well
-            if self._aside is not None:
-                self._aside.give_up()
+            self._aside.give_up()
             if self._record.record is not None:
                 host = LocalHost(self._config.state_dir, self._notice)
                 failure = conclude(host, self._record.record, self._pipe, failure, self._notice)

@@ -13,13 +13,13 @@ An xl may end instead of sending the next message: the caller sees that as the e
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from xenplugin.errors import PeerError
+from xenplugin.migrate import strict_json
 from xenplugin.migrate.incremental import IncrementalParser, Steps
 from xenplugin.migrate.xl_stream import Part, StreamEnd, Suspended, libxl_stream
 
@@ -130,25 +130,22 @@ def _nothing_more() -> Steps:
 
 
 def rewrite(raw: bytes, paths: Mapping[str, str]) -> bytes:
-    """Return message 2 with each disk's `pdev_path` replaced if it is a key of `paths`; all else stays as it came.
-    Raises PeerError if `raw` is not a whole message 2."""
+    """Return message 2 with its configuration written anew, each disk's `pdev_path` replaced if it is a key of
+    `paths`: so xl reads in it what this program has read, and checked. Raises PeerError if `raw` is not a whole
+    message 2."""
     order, length = _check_header(raw[:_HEADER])
     if len(raw) != _HEADER + length:
         raise PeerError("xl's configuration is cut off")
     text, rest = _split(raw[_HEADER:], order)
     fields = _parse(text)
-    changed = False
     for disk in fields.get("disks", ()):
         path = disk.get("pdev_path")
-        if path in paths and paths[path] != path:
+        if path in paths:
             disk["pdev_path"] = paths[path]
-            changed = True
-    if not changed:
-        return raw
     try:
-        new = json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\0"
-    except UnicodeEncodeError:
-        raise PeerError("xl's configuration contains invalid text") from None
+        new = strict_json.serialise(fields) + b"\0"
+    except ValueError as error:
+        raise PeerError(f"xl's configuration cannot be written again: {error}") from None
     data = struct.pack(f"{order}I", len(new)) + new + rest
     if len(data) > MAX_CONFIG:
         raise PeerError("xl's configuration has grown too large")
@@ -188,9 +185,9 @@ def _split(body: bytes, order: str) -> tuple[bytes, bytes]:
 
 def _parse(text: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(text.decode("utf-8", "surrogateescape"))
-    except (ValueError, RecursionError) as error:
-        raise PeerError(f"xl's configuration is not JSON: {error}") from None
+        fields = strict_json.parse(text)
+    except ValueError as error:
+        raise PeerError(f"xl's configuration is malformed: {error}") from None
     if not isinstance(fields, dict):
         raise PeerError("xl's configuration is not a JSON object")
     disks = fields.get("disks", [])

@@ -79,9 +79,9 @@ def installed() -> bool:
 
 
 def enable(state_dir: Path, notify: Callable[[str], None]) -> None:
-    """Make plain `xl migrate` move disks, now and after a reboot. `state_dir` has the records of old disks; `notify`
-    gets which callers of xl pass by. Raises RefusedError if there is no xl, if another file has the shim's name, or
-    if the shim cannot be written."""
+    """Make plain `xl migrate` move disks, now and after a reboot. `state_dir` has the records of old disks, and
+    `notify` gets which callers of xl pass by. Raises RefusedError if there is no xl, if another file has the shim's
+    name, or if the shim cannot be written."""
     xl.find()
     text = partial(_script, program=_program(), state_dir=state_dir)
     _refuse_foreign(FRONT)

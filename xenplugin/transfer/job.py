@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from xenplugin.codec.seal import SECRET_BYTES, cipher_named, new_secret
 from xenplugin.errors import ConfigError, PeerError
 from xenplugin.geometry import MAX_IMAGE
-from xenplugin.wire.preamble import Cipher
+from xenplugin.wire.preamble import VERSION, Cipher
 
 MAX_LINE = 65536
+_MIGRATION = re.compile("([0-9a-f]{32})?")
 IMAGE, DOMAIN = "image", "domain"
 _FIELDS: dict[str, dict[str, type]] = {
-    IMAGE: {"size": int, "path": str, "whole": bool, "live": bool, "disk": dict},
+    IMAGE: {"size": int, "path": str, "whole": bool, "live": bool, "migration": str, "disk": dict},
     DOMAIN: {"details": dict},
 }
 
@@ -22,8 +24,9 @@ _FIELDS: dict[str, dict[str, type]] = {
 @dataclass(frozen=True)
 class Job:
     """What to receive. `kind` IMAGE: `size` bytes go to `path`; `whole`: send all of it, whatever the target holds;
-    `live`: the image is written to meanwhile; `disk`: its identity (image.safety.shared_storage). `kind` DOMAIN: a
-    stream, described by `details`. `local`: both sides are on this machine."""
+    `live`: the image is written to meanwhile; `migration`: the id of the migration that it belongs to, "" for a
+    copy; `disk`: its identity (image.safety.shared_storage). `kind` DOMAIN: a stream, described by `details`.
+    `local`: both sides are on this machine."""
 
     secret: bytes = field(repr=False)
     session: bytes
@@ -34,6 +37,7 @@ class Job:
     path: str = ""
     whole: bool = False
     live: bool = False
+    migration: str = ""
     disk: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -47,8 +51,11 @@ class Job:
         """Return the job that `line` describes. Raises PeerError."""
         try:
             values = json.loads(line)
-            if values["protocol"] != 1:
-                raise PeerError(f"the source speaks version {values['protocol']!r} of the sealed stream")
+            if values["protocol"] != VERSION:
+                raise PeerError(
+                    f"the source speaks version {values['protocol']!r} of the sealed stream, this side {VERSION}",
+                    hint="install the same version of xenplugin on both sides",
+                )
             own = _FIELDS[values["kind"]]
             job = cls(
                 bytes.fromhex(values["secret"]),
@@ -66,6 +73,7 @@ class Job:
             or not 0 <= job.size <= MAX_IMAGE
             or (job.kind == IMAGE) != bool(job.path)
             or "\0" in job.path
+            or not _MIGRATION.fullmatch(job.migration)
         ):
             raise PeerError("the job has fields of the wrong type or out of range")
         return job
@@ -73,7 +81,7 @@ class Job:
     def line(self) -> bytes:
         """Return the job as one line, with its line feed. Raises ValueError if the details are too long."""
         values = {
-            "protocol": 1,
+            "protocol": VERSION,
             "secret": self.secret.hex(),
             "session": self.session.hex(),
             "cipher": self.cipher.label,

@@ -2,8 +2,8 @@
 
 Threads: those of the session (transfer.destination_session), whose readers decrypt, decompress, write and check;
 one that sends the index of the target's old content; one that makes what has arrived durable now and then
-(checkpoint). The partial image is kept if the link was lost or the source gave up, and removed after any other
-failure.
+(checkpoint). The partial image is kept if the link was lost, if the source gave up, or if only its commit failed;
+it is removed after any other failure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterator
 from xenplugin.config import Config
 from xenplugin.errors import Interrupted, LinkError, RefusedError, XenpluginError, from_code
 from xenplugin.image.old import moving
+from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.image.safety.shared_storage import refuse_shared
+from xenplugin.image.target.abstract import Attached
 from xenplugin.image.target.placeholder import Placeholder
 from xenplugin.image.target.sink import Sink, open_sink
 from xenplugin.link.endpoint import PipeEndpoint
@@ -34,20 +36,29 @@ _CHECKPOINT_FIRST, _CHECKPOINT_EVERY = 2.0, 10.0
 _WRITE_EVERY = 0.25
 _ACK_EVERY = 4
 
-#: Name of the guest that has a path as its disk, or None (xen.attached.attached).
-Attached = Callable[[str], str | None]
+#: Called with the path and the identity of the image that was committed, before the source gets its receipt.
+OnCommitted = Callable[[str, CommittedImage], None]
 
 
 class DiskReceiver:
     """Receives the image of `job` over `channel`; `random` is the one that the ready line gave, `attached(path)`
     names the guest that has `path` as a disk. `run()` once."""
 
-    def __init__(self, channel: PipeEndpoint, random: bytes, config: Config, job: Job, attached: Attached) -> None:
+    def __init__(
+        self,
+        channel: PipeEndpoint,
+        random: bytes,
+        config: Config,
+        job: Job,
+        attached: Attached,
+        on_committed: OnCommitted | None = None,
+    ) -> None:
         self._channel = channel
         self._random = random
         self._config = config
         self._job = job
         self._attached = attached
+        self._on_committed = on_committed
         self.reported = False  #: the source knows why it failed
 
     def run(self) -> None:
@@ -77,7 +88,7 @@ class DiskReceiver:
             sink = open_sink(
                 path, job.size, state_dir=config.state_dir, attached=self._attached, use_base=not job.whole
             )
-            image = _ReceivedImage(session, sink, live=job.live)
+            image = _ReceivedImage(session, sink, self._on_committed, path, live=job.live)
             session.serve(
                 image.receive,
                 resumed=sink.resumed,
@@ -90,18 +101,18 @@ class DiskReceiver:
             session.report(error)
             session.over.set()
             if image is None or not image.committed:
-                _give_up(sink, placeholder, error)
+                _give_up(sink, placeholder, error, keep=image is not None and image.verified)
             raise error from None
         finally:
             if image is not None:
                 image.close()
 
 
-def _give_up(sink: Sink | None, placeholder: Placeholder | None, error: XenpluginError) -> None:
-    """Keep the partial image in `sink` if it can be resumed after `error`, else remove it."""
+def _give_up(sink: Sink | None, placeholder: Placeholder | None, error: XenpluginError, *, keep: bool) -> None:
+    """Keep the partial image in `sink` if `keep` is set or it can be resumed after `error`, else remove it."""
     if sink is not None:
         with contextlib.suppress(XenpluginError):
-            if isinstance(error, LinkError | Interrupted | RefusedError):
+            if keep or isinstance(error, LinkError | Interrupted | RefusedError):
                 sink.suspend()
             else:
                 sink.discard()
@@ -110,11 +121,15 @@ def _give_up(sink: Sink | None, placeholder: Placeholder | None, error: Xenplugi
 
 
 class _ReceivedImage:
-    """The image that arrives in `session` and is written to `sink`."""
+    """The image that arrives in `session` and is written to `sink`, which is open at `path`."""
 
-    def __init__(self, session: DestinationSession, sink: Sink, *, live: bool) -> None:
+    def __init__(
+        self, session: DestinationSession, sink: Sink, on_committed: OnCommitted | None, path: str, *, live: bool
+    ) -> None:
         self._session = session
         self._sink = sink
+        self._on_committed = on_committed
+        self._path = path
         self._ack_every = 1 if live else _ACK_EVERY
         self._writer = FrameWriter(sink, live=live)
         self._workers = WriterPool(self._writer)
@@ -128,12 +143,19 @@ class _ReceivedImage:
         """Whether the image is complete under its name, whatever fails from now on."""
         return self._writer.committed
 
+    @property
+    def verified(self) -> bool:
+        """Whether all of the image has arrived as it was sent: if it cannot be committed, the next try can."""
+        return self._writer.verified
+
     def finish(self) -> None:
         """Wait until the image is complete, make it durable, send the receipt. Raises XenpluginError."""
         for thread in self._threads:
             thread.start()
         self._session.wait(lambda: self._writer.complete)
         root = self._writer.commit()
+        if self._on_committed is not None:
+            self._on_committed(self._path, self._sink.committed(root))
         self._index.close()
         self._threads[0].join()  # no INDEX may follow DONE
         with contextlib.suppress(OSError):

@@ -60,8 +60,8 @@ def copy(source: Source, target: RemotePath, config: Config, emit: events.Emit) 
 
 class DiskSender:
     """Sends `source` to `target`, as `tracker` says: what `plan` hands out at first, and what is lost again.
-    `index` is filled with what the target holds already; `remote`: the destination's process, if it was started
-    before.
+    `index` is filled with what the target holds already; `migration`: the id of the one that it belongs to, if any;
+    `remote`: the destination's process, if it was started before.
 
     Every method raises the session's failure as XenpluginError, and is for one thread at a time, except `close`."""
 
@@ -76,6 +76,7 @@ class DiskSender:
         plan: Plan,
         *,
         live: bool = False,
+        migration: str = "",
         pacer: Pacer | None = None,
         remote: PrestartedRemote | None = None,
     ) -> None:
@@ -91,7 +92,13 @@ class DiskSender:
         self._allocated = allocated(source)
         local = target.host is None
         self._job = Job.fresh(
-            config.cipher, local, size=source.size, path=target.path, whole=config.whole, live=live
+            config.cipher,
+            local,
+            size=source.size,
+            path=target.path,
+            whole=config.whole,
+            live=live,
+            migration=migration,
         )
         self._welcome = WelcomeFields()
         self._session: SourceSession | None = None

@@ -44,7 +44,7 @@ _ROUNDS = 60_000
 
 
 class LiveDiskSender(DiskSender):
-    """Sends `source`, whose writes `changes` reports already, to `target`."""
+    """Sends `source`, whose writes `changes` reports already, to `target`, as a part of `migration` (its id)."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class LiveDiskSender(DiskSender):
         emit: events.Emit,
         changes: Changes,
         *,
+        migration: str = "",
         pacer: Pacer | None = None,
         remote: PrestartedRemote | None = None,
     ) -> None:
@@ -75,6 +76,7 @@ class LiveDiskSender(DiskSender):
             self._chunks,
             Plan(()),
             live=True,
+            migration=migration,
             pacer=pacer,
             remote=remote,
         )

@@ -36,6 +36,7 @@ class FrameWriter:
         self.live = live
         self.digest = ImageDigest(sink.size, live=live)
         self.end: End | None = None
+        self.verified = False  #: the image has arrived, and is the one that was sent
         self.committed = False  #: the image is there, whatever fails from now on
         self._versions = Versions()
         #: Locks of the chunks, by number: two versions of one must not be written at once.
@@ -60,6 +61,7 @@ class FrameWriter:
         root = self.digest.root()
         if self.end is None or root != self.end.digest:
             raise ImageError("the image that arrived is not the one that was sent")
+        self.verified = True
         self.sink.commit()
         self.committed = True
         return root

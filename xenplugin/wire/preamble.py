@@ -9,7 +9,7 @@ from enum import IntEnum
 from xenplugin.errors import PeerError, TamperError
 
 MAGIC = b"\x89XPS\r\n\x1a\n"
-VERSION = 1
+VERSION = 2
 LENGTH = 64
 _LAYOUT = struct.Struct(">8sBBBBI16s32s")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import os
 from collections.abc import Iterator
 
 from xenplugin.errors import ConfigError, RefusedError
+from xenplugin.image.safety.local_identity import overlapping, own
 from xenplugin.xen.xenstore import Store, socket_path
 
 _BACKENDS = ("vbd", "vbd3", "qdisk", "9pfs")
@@ -18,11 +17,11 @@ def attached(path: str) -> str | None:
     is not a dom0. Raises RefusedError if xenstore exists but does not answer."""
     if not os.path.exists(socket_path()) or not os.path.exists(path):
         return None
-    wanted = _overlapping(path)
+    wanted = overlapping(path)
     try:
         with Store() as store:
             for domain, params in _disks(store):
-                if _identity(params) in wanted:
+                if params and wanted & own(params):
                     return store.read(f"/local/domain/{domain}/name") or domain
     except (RefusedError, ConfigError) as exc:
         raise RefusedError(
@@ -46,36 +45,3 @@ def plain_path(params: str) -> str:
     before its first slash."""
     head, colon, tail = params.partition(":")
     return tail if colon and "/" not in head else params
-
-
-_Identity = tuple[str, int, int]
-
-
-def _identity(path: str) -> _Identity:
-    """Return the same value for all names of one disk: its device number, or the file's inode."""
-    try:
-        info = os.stat(path)
-    except (OSError, ValueError):
-        return ("missing", 0, 0)
-    if info.st_rdev:
-        return ("device", info.st_rdev, 0)
-    return ("file", info.st_dev, info.st_ino)
-
-
-def _overlapping(path: str) -> set[_Identity]:
-    """Return the identities of the disk and, for a device, of its partitions and of the disk it is a partition
-    of."""
-    identity = _identity(path)
-    found = {identity}
-    if identity[0] != "device":
-        return found
-    here = f"/sys/dev/block/{os.major(identity[1])}:{os.minor(identity[1])}"
-    around = [os.path.dirname(name) for name in glob.glob(f"{here}/*/partition")]
-    if os.path.exists(f"{here}/partition"):
-        around.append(os.path.dirname(os.path.realpath(here)))
-    for directory in around:
-        with contextlib.suppress(OSError, ValueError):
-            with open(f"{directory}/dev", encoding="ascii") as file:
-                major, minor = file.read().split(":")
-            found.add(("device", os.makedev(int(major), int(minor)), 0))
-    return found

@@ -61,7 +61,7 @@ def missing(cache: Path) -> list[str]:
             return []
     except MissingError as error:
         return [error.message]
-    programs = {"dpkg-buildpackage": "dpkg-dev", "dh": "debhelper", "dh_python3": "dh-python"}
+    programs = {"dpkg-buildpackage": "build-essential", "dh": "debhelper", "dh_python3": "dh-python"}
     return [
         f"{program} is not installed (apt install {package})"
         for program, package in programs.items()

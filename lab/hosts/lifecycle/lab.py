@@ -104,6 +104,8 @@ class Lab:
         measured = router.measure(self.provider)
         asked = self.spec.link.rtt
         self._say(f"round trip host-a to host-b: {measured * 1000:.1f} ms (requested: {asked * 1000:g} ms)")
+        router.check_tcp(self.provider)
+        self._say("TCP passes between host-a and host-b, in both directions")
 
     def _tunnel(self) -> None:
         counts = ipsec.establish(self.provider, self.spec)

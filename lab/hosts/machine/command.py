@@ -67,15 +67,15 @@ def boot_words(machine: Machine, xen: Path, kernel: Path, initrd: Path) -> list[
 
 
 def qemu_words(
-    machine: Machine, folder: Path, lab: str, accel: Accel, boot: list[str], disks: list[str]
+    machine: Machine, folder: Path, lab: str, accel: Accel, boot: list[str], disks: list[str], memory: int
 ) -> list[str]:
-    """Return the whole command line, to be run in `folder`. `disks` are the values of -drive without the
-    interface."""
+    """Return the whole command line, to be run in `folder`. `disks` are the values of -drive without the interface;
+    `memory` is in MiB."""
     name = machine.name
     return [
         *(QEMU, "-name", f"xenlab {lab} {name}", "-nodefaults", "-no-user-config", "-display", "none"),
         "-no-reboot",  # a machine that panics ends, which is noticed
-        *("-machine", "q35", "-accel", accel.value, "-cpu", CPU[accel], "-smp", "1", "-m", str(machine.memory)),
+        *("-machine", "q35", "-accel", accel.value, "-cpu", CPU[accel], "-smp", "1", "-m", str(memory)),
         *("-qmp", f"unix:{name}.qmp,server=on,wait=off"),
         *("-chardev", mark(folder, name), "-serial", "chardev:console"),
         *(word for disk in disks for word in ("-drive", f"{disk},if=virtio,cache=unsafe")),

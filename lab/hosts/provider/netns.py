@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lab.errors import BootError, CommandError, LabError
-from lab.hosts.interface import Abilities, Node, Provider
+from lab.hosts.interface import Abilities, Node, Provider, Shaper
 from lab.hosts.provider import netns_keeper
 from lab.hosts.spec import Spec, Suite
 from netem import netns
@@ -183,6 +183,10 @@ class NetnsProvider(Provider):
     def set_link(self, profile: Profile) -> list[str]:
         self._ask({"profile": profile.as_dict()})
         return []
+
+    @property
+    def shaper(self) -> Shaper:
+        return Shaper.EMULATOR
 
     def stats(self) -> dict[str, Any]:
         """Return the link's counters since set_link (docs/netem.md). Raises LabError."""

@@ -25,15 +25,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lab.errors import BootError, LabError, MissingError
+from lab.errors import BootError, CommandError, LabError, MissingError
 from lab.hosts.image import build, plugin_package
 from lab.hosts.image.build import HostImage
 from lab.hosts.image.identity import Keys, identity, make_keys
-from lab.hosts.interface import Abilities, Node, Provider
+from lab.hosts.interface import Abilities, Node, Provider, Shaper
 from lab.hosts.machine import command, process, qmp, watch
 from lab.hosts.machine.accel import QEMU, accelerator, pace
 from lab.hosts.provider.ssh import SshNode
-from lab.hosts.role import router
+from lab.hosts.role import freebsd, router
 from lab.hosts.spec import Spec
 from lab.hosts.topology import MACHINES, ROUTER, Machine
 from lab.progress import Moving
@@ -43,6 +43,7 @@ from xenplugin.ui.units import size
 _SPACE = 4 << 30  # bytes that the overlays of a lab in use may take
 _SPARE_MEMORY = 256  # MiB for each QEMU itself
 _LOGIN_SECONDS = 20.0
+_SHUTDOWN_SECONDS = 60.0
 _KEPT = (".console", ".log")
 _PROGRAMS = {QEMU: "qemu-system-x86", "qemu-img": "qemu-utils", "ssh": "openssh-client"}
 
@@ -63,6 +64,8 @@ class QemuProvider(Provider):
             lacks += build.missing()
         lacks += plugin_package.missing(build.home())
         needed, free = sum(each.memory + _SPARE_MEMORY for each in MACHINES), available_memory()
+        if spec.router_image is not None:
+            needed += freebsd.MEMORY - ROUTER.memory
         if free < needed:
             lacks.append(f"only {free} MiB of memory are free, but the lab's machines need {needed} MiB")
         if spec.router_image is not None:
@@ -86,8 +89,8 @@ class QemuProvider(Provider):
             if self._pid(each.name) is None:
                 self._start(each, image, keys)
         self._await()
-        if self.spec.router_image is not None:
-            router.address_freebsd(self.nodes()[ROUTER.name])
+        if self.shaper is Shaper.DUMMYNET:
+            self._set_up_freebsd(image, keys)
 
     def nodes(self) -> dict[str, Node]:
         ports = {}
@@ -103,8 +106,12 @@ class QemuProvider(Provider):
         nodes = self.nodes()
         if ROUTER.name not in nodes:
             raise LabError("the router does not run", hint="xenlab up")
-        change = router.apply if self.spec.router_image is None else router.apply_freebsd
+        change = router.apply_freebsd if self.shaper is Shaper.DUMMYNET else router.apply
         return change(nodes[ROUTER.name], profile)
+
+    @property
+    def shaper(self) -> Shaper:
+        return Shaper.NETEM if self.spec.router_image is None else Shaper.DUMMYNET
 
     def console(self, name: str) -> Path | None:
         return command.console_file(self.folder, name)
@@ -175,9 +182,27 @@ class QemuProvider(Provider):
             self._write(f"{each.name}.tar", identity(each, keys))
             disks.append(f"{command.drive(self._file(each.name, 'tar'), 'raw')},readonly=on")
             boot = command.boot_words(each, image.xen, image.vmlinux, image.initrd)
-        words = command.qemu_words(each, self.folder, self.spec.name, accelerator(), boot, disks)
+        memory = each.memory if foreign is None else freebsd.MEMORY
+        words = command.qemu_words(each, self.folder, self.spec.name, accelerator(), boot, disks, memory)
         self._file(each.name, "console").unlink(missing_ok=True)
         process.start(words, self._file(each.name, "pid"), self._file(each.name, "log"), self.folder)
+
+    def _set_up_freebsd(self, image: HostImage, keys: Keys) -> None:
+        """Set up the router, in the overlay over the user's image. It is restarted if its kernel has other values
+        of the loader tunables. Our QEMU ends when its machine restarts, so a new one is started."""
+        node = self._node(ROUTER.name)
+        if freebsd.set_tunables(node):
+            self.say("router: restarting FreeBSD with other loader tunables")
+            with contextlib.suppress(CommandError):  # the connection may end before the command does
+                node.run(["shutdown", "-r", "now"])
+            deadline = time.monotonic() + _SHUTDOWN_SECONDS * node.pace()
+            while self._pid(ROUTER.name) is not None and time.monotonic() < deadline:
+                time.sleep(0.2)
+            self._end(ROUTER.name)
+            self._start(ROUTER, image, keys)
+            self._await()
+        for warning in freebsd.set_up(self._node(ROUTER.name)):
+            self.say(f"note: router: {warning}")
 
     def _await(self) -> None:
         """Wait for all machines. Raises the error of the first that does not come up."""

@@ -29,12 +29,12 @@ from lab.errors import BootError, LabError, MissingError
 from lab.hosts import topology
 from lab.hosts.image import plugin_package
 from lab.hosts.image.build import home
-from lab.hosts.interface import Abilities, Node, Provider, Say
+from lab.hosts.interface import Abilities, Node, Provider, Say, Shaper
 from lab.hosts.machine import accel, watch
 from lab.hosts.provider import vagrant_box, vagrant_libvirt
 from lab.hosts.provider.ssh import SshNode
 from lab.hosts.provider.vagrant_plan import FREEBSD_BOX
-from lab.hosts.role import router
+from lab.hosts.role import freebsd, router
 from lab.hosts.spec import Spec
 from lab.progress import Moving
 from netem.profile import Profile
@@ -43,7 +43,6 @@ from xenplugin.image.files import write_atomically
 SOURCE = Path(__file__).resolve().parents[3]
 _SHOWN_LINES = 12
 _LOCK_SECONDS = 60.0  # how long another Vagrant may take to end
-_CLOCK = 1000  # Hz: FreeBSD's clock rate for delays that are accurate to 1 ms
 
 
 class VagrantProvider(Provider):
@@ -80,13 +79,15 @@ class VagrantProvider(Provider):
         if not box and _backend() == "libvirt":
             box = str(vagrant_box.obtain_box(self.spec.xen, self.say))
         emulated = _backend() == "libvirt" and accel.accelerator() is accel.Accel.TCG
-        freebsd = self.spec.router_image or (FREEBSD_BOX if os.environ.get("XENLAB_ROUTER") == "freebsd" else None)
+        bsd = self.spec.router_image
+        if bsd is None and os.environ.get("XENLAB_ROUTER") == "freebsd":
+            bsd = os.environ.get("XENLAB_FREEBSD_BOX") or FREEBSD_BOX
         choices = {
             "provider": _backend(),
             "XENLAB_BOX": box,
             "XENLAB_DRIVER": os.environ.get("XENLAB_DRIVER") or ("qemu" if emulated else "kvm"),
-            "XENLAB_ROUTER": "freebsd" if freebsd else "linux",
-            "XENLAB_FREEBSD_BOX": freebsd or "",
+            "XENLAB_ROUTER": "freebsd" if bsd else "linux",
+            "XENLAB_FREEBSD_BOX": bsd or "",
         }
         write_atomically(self._choices_file, f"{json.dumps(choices, indent=1)}\n".encode(), mode=0o644)
         self._call("validate", lambda vagrant: vagrant._call_vagrant_command(["validate"]))
@@ -95,13 +96,17 @@ class VagrantProvider(Provider):
         self._nodes = None
         provider = self._choices()["provider"]
         # All provisioners run again, since an earlier attempt may have ended between them.
-        for line in self._lines("up", lambda v: v.up(provider=provider, provision=True, stream_output=True)):
-            name = line.removeprefix("==> ").strip().partition(":")[0]
-            if name in {each.name for each in topology.MACHINES}:
-                self.say(Moving(name, line.strip().removeprefix("==> ").removeprefix(f"{name}:").strip()))
+        said: list[str] = []
+        try:
+            for line in self._lines("up", lambda v: v.up(provider=provider, provision=True, stream_output=True)):
+                said.append(line)
+                name = line.removeprefix("==> ").strip().partition(":")[0]
+                if name in {each.name for each in topology.MACHINES}:
+                    self.say(Moving(name, line.strip().removeprefix("==> ").removeprefix(f"{name}:").strip()))
+        except BootError as error:
+            raise freebsd.reported("".join(said)) or error from None
         config: str = self._call("ssh-config", lambda vagrant: vagrant.ssh_config())
         self._ssh_config.write_text(config, encoding="utf-8")
-        self._refine_clock()
         for machine in topology.MACHINES:
             self.say(Moving(machine.name, ""))
 
@@ -120,7 +125,12 @@ class VagrantProvider(Provider):
 
     def set_link(self, profile: Profile) -> list[str]:
         node = self.nodes()[topology.ROUTER.name]
-        return router.apply_freebsd(node, profile) if self._freebsd() else router.apply(node, profile)
+        change = router.apply_freebsd if self.shaper is Shaper.DUMMYNET else router.apply
+        return change(node, profile)
+
+    @property
+    def shaper(self) -> Shaper:
+        return Shaper.DUMMYNET if self._choices()["XENLAB_ROUTER"] == "freebsd" else Shaper.NETEM
 
     def console(self, name: str) -> Path | None:
         path = self.folder / "vagrant" / "console" / f"{name}.log"
@@ -153,16 +163,6 @@ class VagrantProvider(Provider):
     def _prefix(self) -> str:
         return f"xenlab-{self.spec.name}-"
 
-    def _refine_clock(self) -> None:
-        """Restart FreeBSD if its clock is too coarse: the provisioners have set a finer one for its next start."""
-        node = self.nodes().get(topology.ROUTER.name)
-        if self._freebsd() and node is not None and int(node.check(["sysctl", "-n", "kern.hz"])) < _CLOCK:
-            self.say("router: restarting FreeBSD with a finer clock")
-            self._call("reload", lambda vagrant: vagrant.reload(topology.ROUTER.name))
-
-    def _freebsd(self) -> bool:
-        return self._choices()["XENLAB_ROUTER"] == "freebsd"
-
     def _pace(self) -> float:
         emulated = self._choices_file.exists() and self._choices()["XENLAB_DRIVER"] == "qemu"
         return accel.pace(accel.Accel.TCG if emulated else accel.Accel.KVM)
@@ -174,7 +174,7 @@ class VagrantProvider(Provider):
             raise LabError(f"{self._choices_file}: {error}", hint="xenlab down, xenlab up") from None
         return choices
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """Return the environment for Vagrant, with the lab's settings instead of the caller's."""
         env = {name: value for name, value in os.environ.items() if not name.startswith(("XENLAB_", "VAGRANT_"))}
         env |= {name: value for name, value in self._choices().items() if name.startswith("XENLAB_")}
@@ -206,7 +206,7 @@ class VagrantProvider(Provider):
             raise MissingError("vagrant or python-vagrant is not installed", hint="xenlab doctor")
         self._log.unlink(missing_ok=True)
         try:
-            return function(_vagrant(package, self._environment(), self._log))
+            return function(_vagrant(package, self.environment(), self._log))
         except subprocess.CalledProcessError:
             raise self._failure(verb) from None
 

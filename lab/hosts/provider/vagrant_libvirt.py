@@ -29,7 +29,7 @@ def missing() -> list[str]:
         )
         if shutil.which(program) is None
     ]
-    if not lacks and _virsh("version").returncode:
+    if not lacks and not answers():
         lacks.append(
             "libvirt does not answer (systemctl start libvirtd, as a user of group libvirt; "
             "without systemd, as root: virtlogd -d; libvirtd -d)"
@@ -69,6 +69,11 @@ def sweep(prefix: str) -> None:
     ]
     if left:
         raise LabError(f"libvirt does not remove {', '.join(left)}", hint="virsh -c qemu:///system list --all")
+
+
+def answers() -> bool:
+    """Return whether libvirt's daemon runs, and this user may use it. Raises LabError without virsh."""
+    return _virsh("version").returncode == 0
 
 
 def _has_plugin() -> bool:

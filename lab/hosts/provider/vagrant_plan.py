@@ -32,7 +32,7 @@ from lab.hosts.image.identity import Keys, identity, make_keys
 from lab.hosts.machine.accel import Accel
 from lab.hosts.machine.command import CPU
 from lab.hosts.provider import vagrant_scripts as scripts
-from lab.hosts.role import swan
+from lab.hosts.role import freebsd, swan
 from lab.hosts.spec import Auth, Spec, Suite
 from lab.hosts.topology import Machine, Role
 from netem.errors import NetemError, report
@@ -42,7 +42,6 @@ DEBIAN_BOX = "generic/debian12"
 FREEBSD_BOX = "generic/freebsd14"
 #: The names of boxes of `xenlab box`, which have everything that a Xen host needs, begin with this.
 OWN = "xenlab-"
-_FREEBSD_MEMORY = 1024  # MiB
 
 
 @dataclass(frozen=True)
@@ -98,13 +97,13 @@ class Settings:
         except NetemError as error:
             raise LabUsageError(f"XENLAB_RTT, XENLAB_RATE: {error.message}", hint=error.hint) from None
         emulated = choice("XENLAB_DRIVER", "kvm", "qemu") == "qemu"
-        freebsd = choice("XENLAB_ROUTER", "freebsd", "linux") == "freebsd"
+        bsd = choice("XENLAB_ROUTER", "freebsd", "linux") == "freebsd"
         return cls(
             name=Spec(name=text("XENLAB_NAME", "lab")).name,
             link=link,
             ipsec=Suite(choice("XENLAB_IPSEC", *Suite)),
             box=Box.parse(text("XENLAB_BOX", (_last_box(env) if emulated else None) or DEBIAN_BOX)),
-            freebsd=Box.parse(text("XENLAB_FREEBSD_BOX", FREEBSD_BOX)) if freebsd else None,
+            freebsd=Box.parse(text("XENLAB_FREEBSD_BOX", FREEBSD_BOX)) if bsd else None,
             emulated=emulated,
         )
 
@@ -146,6 +145,7 @@ def plan(settings: Settings, source: Path, secrets: Secrets) -> dict[str, Any]:
         "driver": "qemu" if settings.emulated else "kvm",
         "cpu": CPU[Accel.TCG] if settings.emulated else None,
         "boot_timeout": 3600 if settings.emulated else 600,  # seconds
+        "restart": freebsd.RESTART,
         # Machines from the project's own box need nothing from outside this machine.
         "outside": settings.freebsd is not None or not settings.box.own,
         "machines": [_machine(settings, machine, source, secrets) for machine in topology.MACHINES],
@@ -153,15 +153,15 @@ def plan(settings: Settings, source: Path, secrets: Secrets) -> dict[str, Any]:
 
 
 def _machine(settings: Settings, machine: Machine, source: Path, secrets: Secrets) -> dict[str, Any]:
-    freebsd = settings.freebsd if machine.role is Role.ROUTER else None
-    box = freebsd or settings.box
+    bsd = settings.freebsd if machine.role is Role.ROUTER else None
+    box = bsd or settings.box
     return {
         "name": machine.name,
         "role": machine.role,
-        "guest": "freebsd" if freebsd else "debian",
+        "guest": "freebsd" if bsd else "debian",
         "box": box.name,
         "box_url": box.url,
-        "memory": _FREEBSD_MEMORY if freebsd else machine.memory,
+        "memory": freebsd.MEMORY if bsd else machine.memory,
         "nics": [{"network": each.network, "address": each.address, "mac": each.mac} for each in machine.nics],
         "steps": _steps(settings, machine, box, source, secrets),
     }
@@ -178,8 +178,9 @@ def _steps(settings: Settings, machine: Machine, box: Box, source: Path, secrets
 
     try:
         if machine.role is Role.ROUTER and settings.freebsd:
-            step("loader", scripts.freebsd_loader())
-            step("site", scripts.freebsd_site(machine), "always")
+            # The Vagrantfile restarts FreeBSD only if the script has asked for it.
+            step("loader", freebsd.loader_script(), "always", reboot=True)
+            step("site", scripts.freebsd_site(), "always")
             step("link", scripts.freebsd_link(settings.link), "always")
         elif machine.role is Role.ROUTER:
             step("site", scripts.linux_site(machine), "always")

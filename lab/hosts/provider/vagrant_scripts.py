@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import base64
 import gzip
-import ipaddress
 import shlex
 from collections.abc import Sequence
 
 from lab.hosts import topology
-from lab.hosts.role import swan, swan_script
+from lab.hosts.role import freebsd, swan, swan_script
 from lab.hosts.topology import Machine
 from netem import dummynet, tc
 from netem.profile import Profile
@@ -26,7 +25,7 @@ XEN_PACKAGES = (
     "python3-click python3-cryptography python3-pyxs python3-rich python3-zstandard"
 )
 #: The packages with which the plugin's package is built, on a machine that can reach Debian's mirrors.
-DEB_PACKAGES = "dpkg-dev debhelper dh-python"
+DEB_PACKAGES = "build-essential debhelper dh-python"
 #: The folder to which the project's files are sent.
 SENT = "/tmp/xenplugin"
 #: dom0's share of the memory; the rest is not scrubbed at start, which would be slow under software emulation.
@@ -38,13 +37,6 @@ _LINUX_DEVICE = """\
 device() {
     for each in /sys/class/net/*; do
         if [ -e "$each/device" ] && [ "$(cat "$each/address")" = "$1" ]; then basename "$each"; return; fi
-    done
-    echo "no network device $1" >&2; return 1
-}"""
-_FREEBSD_DEVICE = """\
-device() {
-    for each in $(ifconfig -l); do
-        if ifconfig "$each" | grep -qi "ether $1"; then echo "$each"; return; fi
     done
     echo "no network device $1" >&2; return 1
 }"""
@@ -65,27 +57,10 @@ def linux_site(machine: Machine) -> str:
     return _script(*lines)
 
 
-def freebsd_site(machine: Machine) -> str:
-    """Return the script that sets name and addresses of the FreeBSD router and turns on forwarding. It can be
+def freebsd_site() -> str:
+    """Return the script that sets names and addresses of the FreeBSD router and turns on forwarding. It can be
     repeated."""
-    lines = [_FREEBSD_DEVICE, f"sysrc hostname={machine.name} gateway_enable=YES", f"hostname {machine.name}"]
-    lines += _hosts()
-    for nic in machine.nics:
-        netmask = ipaddress.ip_network(topology.NETWORKS[nic.network]).netmask
-        lines += [
-            f"nic=$(device {nic.mac})",
-            f'sysrc "ifconfig_$nic=inet {nic.address} netmask {netmask}"',
-            f'ifconfig "$nic" inet {nic.address} netmask {netmask} up',
-        ]
-    lines.append("sysctl net.inet.ip.forwarding=1")
-    return _script(*lines)
-
-
-def freebsd_loader() -> str:
-    """Return the script that turns on Dummynet from the next start on, with a clock that makes delays accurate to
-    1 ms (10 ms by default in a virtual machine)."""
-    settings = ("kern.hz=1000", "net.inet.ip.fw.default_to_accept=1", "ipfw_load=YES", "dummynet_load=YES")
-    return _script(f"sysrc -f /boot/loader.conf {' '.join(settings)}")
+    return _script(*_hosts(), _inner(freebsd.site_script()))
 
 
 def linux_link(machine: Machine, profile: Profile) -> str:

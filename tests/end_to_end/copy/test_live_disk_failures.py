@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 
 import pytest
@@ -27,6 +28,26 @@ def test_an_aborted_move_can_be_resumed_and_leaves_no_placeholder(bench: Bench) 
     again = bench.begin()
     result = again.finish()
     assert result.resumed > 0 and result.bytes_wire < 3 * MIB
+    bench.assert_arrived(result)
+
+
+@pytest.mark.root
+def test_what_only_cannot_be_committed_is_kept(bench: Bench) -> None:
+    """The target becomes a mount point meanwhile, so it cannot be replaced: nothing has to be sent again."""
+    live = bench.begin()
+    live.precopy()
+    subprocess.run(["mount", "--bind", bench.target, bench.target], check=True)
+    try:
+        error = failing(live.finish)
+    finally:
+        subprocess.run(["umount", bench.target], check=True)
+    live.close()
+    assert isinstance(error, ImageError) and "busy" in error.message
+    left = {"disk.img", ".disk.img.xenplugin-part", ".disk.img.xenplugin-journal"}  # the empty file is mounted
+    assert names_in(bench.there) == left
+    again = bench.begin()
+    result = again.finish()
+    assert result.resumed > 0 and result.bytes_wire < MIB
     bench.assert_arrived(result)
 
 

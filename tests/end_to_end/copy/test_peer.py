@@ -12,7 +12,7 @@ from tests.conftest import Sides
 from tests.helpers.images import content, make_image, names_in
 from tests.helpers.program import SSH
 
-READY = 'XENPLUGIN-RECEIVE 1 {"random":"' + 64 * "0" + '","version":"0.1.0"}'
+READY = 'XENPLUGIN-RECEIVE 2 {"random":"' + 64 * "0" + '","version":"0.1.0"}'
 
 
 @pytest.fixture
@@ -25,12 +25,12 @@ def shell(script: str) -> str:
 
 
 CASES = {
-    "another version": ("echo 'XENPLUGIN-RECEIVE 2 {}'; cat >/dev/null", 11, "speaks version 2", "same version"),
+    "another version": ("echo 'XENPLUGIN-RECEIVE 1 {}'; cat >/dev/null", 11, "speaks version 1", "same version"),
     "a version that is no number": ("echo 'XENPLUGIN-RECEIVE one {}'", 11, "speaks version one", "same version"),
-    "no JSON": ("echo 'XENPLUGIN-RECEIVE 1 hello'", 11, "is malformed", ""),
-    "no random": ("echo 'XENPLUGIN-RECEIVE 1 {}'", 11, "is malformed", ""),
-    "a list": ("echo 'XENPLUGIN-RECEIVE 1 []'", 11, "is malformed", ""),
-    "a short random": ("""echo 'XENPLUGIN-RECEIVE 1 {"random":"00"}'""", 11, "random of 1 bytes", ""),
+    "no JSON": ("echo 'XENPLUGIN-RECEIVE 2 hello'", 11, "is malformed", ""),
+    "no random": ("echo 'XENPLUGIN-RECEIVE 2 {}'", 11, "is malformed", ""),
+    "a list": ("echo 'XENPLUGIN-RECEIVE 2 []'", 11, "is malformed", ""),
+    "a short random": ("""echo 'XENPLUGIN-RECEIVE 2 {"random":"00"}'""", 11, "random of 1 bytes", ""),
     "ends at once": ("exit 0", 11, "did not start", ""),
     "another program": ("echo hello; echo oops >&2; exit 1", 11, "oops", ""),
     "not installed": ("echo 'sh: xenplugin: not found' >&2; exit 127", 11, "not found", "--remote-program"),
@@ -98,7 +98,7 @@ def test_a_job_of_another_version_is_refused(sides: Sides) -> None:
     """The far side alone, as a source of another version would meet it."""
     program = sides.program
     for job, code, says in (
-        ('{"protocol":2}', 11, "version 2"),
+        ('{"protocol":1}', 11, "version 1"),
         ("[]", 11, "cannot be read"),
         ("GET / HTTP/1.1", 11, "cannot be read"),
         (100000 * "x", 11, "longer than 65536 bytes"),
@@ -109,7 +109,7 @@ def test_a_job_of_another_version_is_refused(sides: Sides) -> None:
             env={"JOB": job},
         ).end()
         assert done.code == code and says in done.error
-        assert done.out.startswith("XENPLUGIN-RECEIVE 1 ") and len(done.out.splitlines()) == 1
+        assert done.out.startswith("XENPLUGIN-RECEIVE 2 ") and len(done.out.splitlines()) == 1
 
 
 def test_a_source_that_ends_at_once(sides: Sides) -> None:

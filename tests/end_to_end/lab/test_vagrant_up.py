@@ -1,11 +1,10 @@
-"""A lab made by Vagrant: machines boot, the link and IPsec work, and nothing is left afterwards, even after a kill.
+"""A lab made by Vagrant: machines boot, the link and IPsec work, a guest migrates with its disk.
 
-It takes ten minutes under software emulation and needs libvirt, so it runs only with XENLAB_TEST_VAGRANT=1.
+Nothing is left afterwards, even after a kill.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import signal
@@ -22,17 +21,16 @@ from lab.hosts import topology
 from lab.hosts.lifecycle.folder import Folder
 from lab.hosts.lifecycle.lab import Lab, open_lab
 from lab.hosts.provider import vagrant_libvirt
-from lab.hosts.role import router
+from lab.hosts.provider.vagrant import SOURCE, VagrantProvider
+from lab.hosts.role import ipsec, router
 from lab.hosts.spec import Spec, Suite
 from lab.pytest_plugin import brought_up, skip_if_missing
 from netem.profile import Profile
 from tests.helpers.labs import change
+from tests.helpers.libvirt import libvirt_running
+from tests.helpers.xen_moves import Move, clean, hosts, started
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.slow,
-    pytest.mark.skipif(os.environ.get("XENLAB_TEST_VAGRANT") != "1", reason="XENLAB_TEST_VAGRANT is not 1"),
-]
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
 LINK = Profile(rtt=0.06)
 
 
@@ -57,8 +55,9 @@ def processes_of(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def spec() -> Iterator[Spec]:
     wanted = Spec(name=f"test-{secrets.token_hex(4)}", provider="vagrant", link=LINK)
-    skip_if_missing(wanted)
-    yield wanted
+    with libvirt_running():
+        skip_if_missing(wanted)
+        yield wanted
     shutil.rmtree(Folder(wanted.name).path, ignore_errors=True)
 
 
@@ -97,9 +96,40 @@ def test_ipsec_on_and_off(vagrant_lab: Lab) -> None:
     change(vagrant_lab, ipsec=Suite.OFF)
 
 
+def test_a_guest_moves_with_its_disk(vagrant_lab: Lab) -> None:
+    """Plain `xl migrate` with the plugin enabled, to a host without the disk. The guest goes on counting."""
+    a, b = hosts(vagrant_lab)
+    with started(vagrant_lab) as guest:
+        guest.forget_disk(b)
+        a.check(["xenplugin", "enable"], timeout=120)
+        try:
+            code, said = Move(a, ["sh", "-lc", f"xl migrate {guest.name} {b.name}"]).end()
+        finally:
+            a.check(["xenplugin", "disable"], timeout=120)
+        assert code == 0, said
+        assert guest.home().node.name == b.name
+        guest.check_whole()
+        assert clean(a) == clean(b) == []
+
+
 def test_consoles_are_kept(vagrant_lab: Lab) -> None:
     console = vagrant_lab.provider.console("host-a")
     assert console is not None and b"(XEN)" in console.read_bytes()
+
+
+def test_vagrant_itself_changes_link_and_ipsec(vagrant_lab: Lab) -> None:
+    """As a user without `xenlab up` does it. The last test of this lab, which does not know of the change."""
+    provider = vagrant_lab.provider
+    assert isinstance(provider, VagrantProvider)
+    settings = {"XENLAB_RTT": "150ms", "XENLAB_IPSEC": Suite.TODAY}
+    done = subprocess.run(
+        ["vagrant", "provision"], cwd=SOURCE, env=provider.environment() | settings, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert router.measure(provider) >= 0.15
+    for host in topology.HOSTS:
+        found = ipsec.associations(vagrant_lab.node(host.name))
+        assert found and all(sa.fits(Suite.TODAY, "transport") and sa.bytes_in and sa.bytes_out for sa in found)
 
 
 def test_a_killed_up_leaves_nothing_after_down(spec: Spec) -> None:

@@ -157,9 +157,9 @@ STEPS = [(name, after) for name in ("write", "rename_new", "sync_directory") for
 def test_killed_while_it_is_put_aside(world: World, name: str, after: bool, disks: int) -> None:
     """The far guest has not been cleared: the guest stays, and has its disks."""
     world.create(disks=disks)
-    (world.a.root / "patch.py").write_text(_KILL.format(name=name, after=after, times=disks))
+    world.a.patch(_KILL.format(name=name, after=after, times=disks))
     world.migrate().end()
-    (world.a.root / "patch.py").unlink()
+    world.a.patch("")
     stays(world)
 
 
@@ -179,9 +179,9 @@ def test_killed_while_it_is_given_back(world: World, name: str, after: bool) -> 
     running.end()
     world.await_quiet()
     for times in (1, 2):
-        (world.a.root / "patch.py").write_text(_KILL.format(name=name, after=after, times=times))
+        world.a.patch(_KILL.format(name=name, after=after, times=times))
         world.a.recover(code=None)
-        (world.a.root / "patch.py").unlink()
+        world.a.patch("")
     stays(world)
 
 

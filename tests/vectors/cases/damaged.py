@@ -55,7 +55,7 @@ def preambles(vectors: Vectors) -> None:
         other = bytearray(whole)
         other[10] = FILE if conn else CONNECTION
         add(f"{where}: the other carrier in the preamble", stream, data=bytes(other), good=0, error=PEER)
-        for version in (0, 2, 255):
+        for version in (0, 1, 3, 255):
             other = bytearray(whole)
             other[8] = version
             add(f"{where}: version {version}", stream, data=bytes(other), good=0, error=PEER)

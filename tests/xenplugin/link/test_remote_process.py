@@ -35,7 +35,7 @@ def start() -> Iterator[Start]:
 
 def test_the_line_is_the_formats() -> None:
     number, _, fields = READY.removeprefix("XENPLUGIN-RECEIVE ").partition(" ")
-    assert number == "1" and fields == f'{{"random": "{RANDOM.hex()}", "version": "{__version__}"}}'
+    assert number == "2" and fields == f'{{"random": "{RANDOM.hex()}", "version": "{__version__}"}}'
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_silence_is_a_lost_link(start: Start) -> None:
     assert isinstance(refused(start, "echo XENPLUGIN-RECEIVE; exec cat", 0.05), LinkError)
 
 
-@pytest.mark.parametrize("number", ["0", "2", "10", "01", "one", "", "\\377", "9" * 3000])
+@pytest.mark.parametrize("number", ["0", "1", "3", "10", "01", "one", "", "\\377", "9" * 3000])
 def test_another_version_is_named(start: Start, number: str) -> None:
     error = refused(start, f"printf 'XENPLUGIN-RECEIVE {number} {{}}\\n'")
     assert isinstance(error, PeerError) and len(error.message) < 200
@@ -125,7 +125,7 @@ def test_another_version_is_named(start: Start, number: str) -> None:
     ],
 )
 def test_an_introduction_that_makes_no_sense(start: Start, fields: str) -> None:
-    error = refused(start, f"printf '%s\\n' {shlex.quote('XENPLUGIN-RECEIVE 1 ' + fields)}")
+    error = refused(start, f"printf '%s\\n' {shlex.quote('XENPLUGIN-RECEIVE 2 ' + fields)}")
     assert isinstance(error, PeerError)
 
 

@@ -14,7 +14,7 @@ from xenplugin.wire.preamble import Cipher
 
 KEY = "0123456789abcdef" * 4
 JOB: dict[str, Any] = {
-    "protocol": 1,
+    "protocol": 2,
     "secret": KEY,
     "session": KEY[:32],
     "cipher": "aes-256-gcm",
@@ -24,6 +24,7 @@ JOB: dict[str, Any] = {
     "local": False,
     "kind": "image",
     "live": False,
+    "migration": "",
     "disk": {},
 }
 
@@ -36,7 +37,7 @@ def test_a_job_is_read() -> None:
 
 
 WRONG: dict[str, list[Any]] = {
-    "protocol": [0, 2, "1", None, []],
+    "protocol": [0, 1, 3, "1", None, []],
     "secret": ["", KEY[:-2], KEY + "00", "zz" * 32, 5, None],
     "session": ["", KEY, "x" * 32, 5],
     "cipher": ["", "rot13", "AES-256-GCM", 1, None],
@@ -44,6 +45,7 @@ WRONG: dict[str, list[Any]] = {
     "path": ["", "/a\0b", 5, None, ["/x"]],
     "whole": ["false", 0, None],
     "local": ["", 1],
+    "migration": [None, 5, "x", KEY, KEY[:31], KEY[:32].upper(), KEY[:32] + "\n"],
 }
 
 
@@ -56,7 +58,7 @@ def test_a_job_with_a_wrong_field_is_a_peer_error(key: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"\n", b"{", b"[]", b"null", b"5", b"\xff\xfe", b"[" * 60000, b'{"protocol":1}']
+    "line", [b"", b"\n", b"{", b"[]", b"null", b"5", b"\xff\xfe", b"[" * 60000, b'{"protocol":2}']
 )
 def test_a_malformed_line_is_a_peer_error(line: bytes) -> None:
     with pytest.raises(PeerError):

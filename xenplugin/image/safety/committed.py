@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
+
+from xenplugin.image.safety.local_identity import LocalIdentity
 
 
 @dataclass(frozen=True)
@@ -16,3 +20,40 @@ class CommittedImage:
     size: int
     mtime_ns: int
     digest: str
+
+    @classmethod
+    def of(cls, status: os.stat_result, size: int, digest: bytes) -> CommittedImage:
+        """Return the identity of the file or block device that `status` is of; it holds `size` bytes."""
+        if stat.S_ISBLK(status.st_mode):
+            return cls(status.st_rdev, 0, size, 0, digest.hex())
+        return cls(status.st_dev, status.st_ino, size, status.st_mtime_ns, digest.hex())
+
+    @property
+    def identity(self) -> LocalIdentity:
+        """What the file or device is on this host, whatever it is called."""
+        return ("file", self.device, self.inode) if self.inode else ("device", self.device)
+
+    def difference(self, path: str) -> str | None:
+        """Return why `path` is not this image, as it was committed; None if it is. Costs a stat."""
+        try:
+            status = os.stat(path)
+            now = CommittedImage.of(status, _size(status), bytes.fromhex(self.digest))
+        except OSError as error:
+            return f"it cannot be examined: {error.strerror}"
+        if now.identity != self.identity:
+            return "another file or device has its place"
+        if now.size != self.size:
+            return f"it has {now.size} bytes instead of {self.size}"
+        return None if now == self else "it was written to"
+
+
+def _size(status: os.stat_result) -> int:
+    """Return the size in bytes of the file or block device. Raises OSError."""
+    if not stat.S_ISBLK(status.st_mode):
+        return status.st_size
+    number = status.st_rdev
+    try:
+        with open(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/size", encoding="ascii") as file:
+            return 512 * int(file.read())  # the kernel counts sectors of 512 bytes, whatever the device's are
+    except ValueError:
+        return 0

@@ -4,7 +4,8 @@ Strategy: first let the kernel decide, then find the user. A block device is cla
 it is mounted, used as swap or part of a dm, md or bcache device. A write lease on a file fails while any other open
 file refers to it, in any namespace. Neither works for a device opened without a claim, as QEMU does, or for a file
 of another owner; those uses are searched for in /proc/*/fd and /sys/block/loop*. Without privileges the search sees
-only the user's own processes, but claims and leases still work.
+only the user's own processes, but claims and leases still work. A lease can be kept for a moment (kept_closed): a
+program that opens the file meanwhile waits for its end.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from glob import glob
 
 from xenplugin.errors import RefusedError
@@ -37,7 +39,8 @@ def refuse_if_used(path: str, fd: int, *, claimed: bool = False) -> None:
         if stat.S_ISBLK(status.st_mode):
             _refuse_used_device(path, fd, status, claimed)
         elif stat.S_ISREG(status.st_mode):
-            _refuse_used_file(path, fd, status)
+            with kept_closed(path, fd):
+                pass
 
 
 def claim_device(path: str, flags: int) -> int:
@@ -74,26 +77,46 @@ def _refuse_used_device(path: str, fd: int, status: os.stat_result, claimed: boo
         time.sleep(0.05)
 
 
-def _refuse_used_file(path: str, fd: int, status: os.stat_result) -> None:
-    loop = _loop_on(lambda other: os.path.samestat(other, status))
-    if loop:
-        raise _refused(path, loop)
-    if _lease(fd) is True:
-        return
-    holder = opener(status, fd)
-    if holder or _lease(fd) is False:
-        raise _refused(path, holder)
+@contextmanager
+def kept_closed(path: str, fd: int) -> Iterator[None]:
+    """Raise RefusedError if anything but `fd` uses the regular file that it refers to. Within the context nothing
+    can open it, where leases work (not as another user than its owner, not on NFS). For a moment only: after 45 s
+    the kernel lets the others in. Raises ImageError if the file cannot be examined."""
+    with os_errors("examine", path):
+        leased = _refuse_used_file(path, fd, os.fstat(fd))
+    try:
+        yield
+    finally:
+        if leased:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
+def _refuse_used_file(path: str, fd: int, status: os.stat_result) -> bool:
+    """Return whether `fd` has a lease now, which the caller has to end."""
+    leased = _lease(fd)
+    try:
+        holder = _loop_on(lambda other: os.path.samestat(other, status))
+        if not holder and not leased:
+            holder = opener(status, fd)
+            if not holder and (leased := _lease(fd)) is False:
+                raise _refused(path, None)
+        if holder:
+            raise _refused(path, holder)
+    except BaseException:
+        if leased:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        raise
+    return bool(leased)
 
 
 def _lease(fd: int) -> bool | None:
-    """Return whether no other open file refers to the inode; None where leases do not work (not owner, NFS)."""
+    """Take a write lease. Returns False if another open file refers to the inode; None where leases do not work."""
     try:
         # If the file is opened meanwhile, the lease sends a signal: one that does not end the process.
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
     except OSError as error:
         return False if error.errno in (errno.EAGAIN, errno.EBUSY) else None
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return True
 
 
@@ -116,6 +139,16 @@ def device_holder(path: str) -> str | None:
     return _loop_on(lambda other: stat.S_ISBLK(other.st_mode) and other.st_rdev in numbers)
 
 
+def refuse_mount_point(path: str) -> None:
+    """Raise RefusedError if something is mounted at the file `path` (symbolic links resolved): the name of a mount
+    point cannot be given to another file."""
+    if any(where == path for _, _, where in _mount_table()):
+        raise RefusedError(
+            f"{path} is a mount point, so it cannot be replaced",
+            hint="name the file that is mounted there by its own path (findmnt shows it), or unmount it",
+        )
+
+
 def _sysfs(rdev: int) -> str:
     return f"/sys/dev/block/{os.major(rdev)}:{os.minor(rdev)}"
 
@@ -128,6 +161,14 @@ def _device_number(directory: str) -> int:
 
 def _mounts(numbers: set[int]) -> Iterator[tuple[str, str]]:
     """Yield (source, mount point) for the mounts of these devices in this mount namespace."""
+    for number, source, where in _mount_table():
+        # btrfs and some others show a number of their own, but their source is the device's name.
+        if number in numbers or _is_device(source, numbers):
+            yield source, where
+
+
+def _mount_table() -> Iterator[tuple[int, str, str]]:
+    """Yield (device number, source, mount point) for all mounts in this mount namespace."""
     try:
         with open("/proc/self/mountinfo", errors="surrogateescape") as file:
             lines = file.read().splitlines()
@@ -137,9 +178,8 @@ def _mounts(numbers: set[int]) -> Iterator[tuple[str, str]]:
         fields = line.split(" ")
         major, minor = fields[2].split(":")
         source = fields[fields.index("-") + 2]
-        # btrfs and some others show a number of their own, but their source is the device's name.
-        if os.makedev(int(major), int(minor)) in numbers or _is_device(source, numbers):
-            yield source, re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
+        where = re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), os.fsencode(fields[4]))
+        yield os.makedev(int(major), int(minor)), source, os.fsdecode(where)
 
 
 def _is_device(name: str, numbers: set[int]) -> bool:

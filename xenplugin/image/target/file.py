@@ -8,9 +8,11 @@ What is on disk at each instant, for a target NAME in directory D:
    between the two leaves a partial that no journal refers to: the next copy starts it again from empty.
 3. While chunks arrive: the partial has any content. The journal lists chunks, each only after it was durable. To
    resume, the listed chunks are read and hashed again: the journal says what to read, not what it contains.
-4. Commit: mode and owner copied from the old image, partial fsynced, "done" in the journal, partial renamed to
-   NAME, D fsynced, journal removed. A crash before the rename leaves state 3 with every chunk durable. A crash
-   after it leaves the new image and a journal without a partial, which the next copy removes.
+4. Commit: mode and owner copied from the old image, partial fsynced, "done" in the journal. Then, while nothing can
+   open the old image, it is found unused and unchanged, and the partial is renamed to NAME. (A program that opens
+   it at that moment waits, and then has a file without a name.) D fsynced, journal removed. A crash before the
+   rename leaves state 3 with every chunk durable. A crash after it leaves the new image and a journal without a
+   partial, which the next copy removes.
 
 If NAME does not exist, or is empty, because a guest has left and its old disk lies aside (image/old), that disk is
 the base of the difference. It is only read.
@@ -38,7 +40,7 @@ from xenplugin.image.files import (
     sync_directory,
     write_at,
 )
-from xenplugin.image.safety.in_use import refuse_if_used
+from xenplugin.image.safety.in_use import kept_closed, refuse_if_used, refuse_mount_point
 from xenplugin.image.scan import ZEROS, data_extents, gaps
 from xenplugin.image.source.raw import Source
 from xenplugin.image.sparse import Run, chunk_runs, data_ranges, has_data, punch
@@ -147,25 +149,27 @@ class FileTarget(Target):
 
     def finish(self, attached: Attached) -> None:
         part = partial_name(self.path)
-        refuse_attached(attached, self.path)
-        if self._replaced is not None:
-            self._refuse_changed(self._replaced)
-            refuse_if_used(self.path, self._replaced.fileno())
         with os_errors("complete", self.path):
             if (before := self._left or self._replaced) is not None:
                 _take_over(before.fileno(), self.fd)
             os.fsync(self.fd)
         self.journal.done()
-        with os_errors("complete", self.path):
-            if self._replaced is not None:
-                os.rename(part, self.path)
-            else:
+        # The checks come last: what takes long is done, and nothing can open the old image before the rename.
+        refuse_attached(attached, self.path)
+        if self._replaced is not None:
+            with kept_closed(self.path, self._replaced.fileno()):
+                self._refuse_changed()
+                with os_errors("complete", self.path):
+                    os.rename(part, self.path)
+        else:
+            with os_errors("complete", self.path):
                 self._rename_new(part)
+        with os_errors("complete", self.path):
             sync_directory(os.path.dirname(self.path))
         self.journal.remove()
         journal.unlink(self._state_dir, self.path)
 
-    def _refuse_changed(self, replaced: Source) -> None:
+    def _refuse_changed(self) -> None:
         old, now = self._replaced_state, None
         with suppress(FileNotFoundError), os_errors("examine", self.path):
             now = os.lstat(self.path)
@@ -223,6 +227,7 @@ def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_
     Raises RefusedError, ImageError; nothing that it created remains then.
     """
     refuse_attached(attached, path)
+    refuse_mount_point(path)
     replaced = open_replaced(path, size)
     left: Source | None = None
     fd = -1

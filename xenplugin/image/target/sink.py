@@ -28,6 +28,7 @@ from xenplugin.geometry import CHUNK, MAX_IMAGE
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import image_error, os_errors
 from xenplugin.image.index.digest import chunk_digest, leaves
+from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.image.scan import byte_runs, nonzero_blocks
 from xenplugin.image.source.raw import refuse_kind
 from xenplugin.image.target.abstract import Attached, Target, Write
@@ -49,6 +50,7 @@ class Sink:
         self._attached = attached
         self._states = ChunkStates()
         self._closed = False
+        self._status: os.stat_result | None = None
         self._broken: str | None = None
         self._syncing = threading.Lock()
 
@@ -168,11 +170,20 @@ class Sink:
             raise ImageError(f"{self.path} is not complete: {self.missing()} chunks are missing")
         self._checkpoint()
         try:
+            # Before it has its name: what is written to it from then on is to show.
+            with os_errors("examine", self.path):
+                status = os.fstat(self._target.fd)
             self._target.finish(self._attached)
         except ImageError as error:
             self._broken = str(error)
             raise
+        self._status = status
         self._close()
+
+    def committed(self, digest: bytes) -> CommittedImage:
+        """Return the identity of the image, whose image digest is `digest`; after `commit`."""
+        assert self._status is not None
+        return CommittedImage.of(self._status, self.size, digest)
 
     def suspend(self) -> None:
         """Close the sink so that it can be resumed; what is done is made durable if possible."""

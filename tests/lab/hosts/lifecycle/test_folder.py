@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from lab.errors import BusyError, LabError, LabUsageError
-from lab.hosts.interface import Abilities, Node, Provider
+from lab.hosts.interface import Abilities, Node, Provider, Shaper
 from lab.hosts.lifecycle import folder
 from lab.hosts.lifecycle.folder import Folder
 from lab.hosts.lifecycle.lab import open_lab, take_down
@@ -87,6 +87,10 @@ class Fake(Provider):
     def set_link(self, profile: Profile) -> list[str]:
         return []
 
+    @property
+    def shaper(self) -> Shaper:
+        return Shaper.NETEM
+
     def console(self, name: str) -> Path | None:
         return None
 
@@ -123,11 +127,16 @@ def test_a_lab_that_runs_does_not_become_another(fake: list[tuple[str, str]], wa
 
 def test_machines_that_ended_are_booted_again(fake: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.hosts.lifecycle.lab.router.measure", lambda provider: 0.0)
+    checked: list[str] = []
+    monkeypatch.setattr(
+        "lab.hosts.lifecycle.lab.router.check_tcp", lambda provider: checked.append(provider.spec.provider)
+    )
     monkeypatch.setattr("lab.hosts.lifecycle.lab.ipsec.establish", lambda provider, spec: {})
     Folder("lab").save(Spec(), State.READY)
     with open_lab("lab", print) as lab:
         lab.up()
     assert fake == [("boot", "qemu")] and Folder("lab").load() == (Spec(), State.READY)
+    assert checked == ["qemu"]
 
 
 def test_a_lab_that_cannot_be_read_goes_down_all_the_same(home: Path, fake: list[tuple[str, str]]) -> None:

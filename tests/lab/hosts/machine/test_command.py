@@ -19,7 +19,7 @@ XEN, KERNEL, INITRD = Path("/i/xen"), Path("/i/vmlinuz"), Path("/i/initrd")
 def words(machine: Machine, folder: Path = FOLDER, accel: Accel = Accel.TCG) -> list[str]:
     boot = command.boot_words(machine, XEN, KERNEL, INITRD)
     disks = [command.drive(folder / f"{machine.name}.qcow2", "qcow2"), command.drive(folder / "t", "raw")]
-    return command.qemu_words(machine, folder, "one", accel, boot, disks)
+    return command.qemu_words(machine, folder, "one", accel, boot, disks, machine.memory)
 
 
 def values(line: list[str], option: str) -> list[str]:

@@ -11,13 +11,17 @@ from typing import Any
 
 import pytest
 
-from lab.errors import BootError, LabError, MissingError
+from lab.errors import BootError, CommandError, LabError, MissingError
 from lab.hosts.image import build
 from lab.hosts.machine import process, watch
 from lab.hosts.machine.accel import Accel
 from lab.hosts.provider import qemu
 from lab.hosts.provider.qemu import QemuProvider
+from lab.hosts.provider.ssh import SshNode
+from lab.hosts.role import freebsd
 from lab.hosts.spec import Spec
+from lab.hosts.topology import ROUTER
+from netem.remote_command import CommandResult
 
 QEMU = """#!/bin/sh
 # Writes the console of MACHINE, then does what the case wants.
@@ -168,6 +172,50 @@ def test_the_overlay_is_over_the_image_and_a_routers_own_disk_over_that(lab: Lab
     assert not (lab.folder / "router.tar").exists()
     config = provider._ssh_config({"router": 1, "host-a": 2})
     assert f'IdentityFile "{disk}.key"' in config and "HostKeyAlias host-a" in config
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+def test_a_freebsd_router_is_restarted_if_its_tunables_ask_for_it(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: bool
+) -> None:
+    """QEMU ends when its machine restarts (-no-reboot), and a new one takes its place."""
+    disk, halt = tmp_path / "bsd.img", tmp_path / "halt"
+    disk.touch()
+    lab.program(
+        "qemu-img",
+        '#!/bin/sh\n[ "$1" != info ] || { echo \'{"format": "raw"}\'; exit; }\n'
+        'for last; do :; done\necho >"$last"\n',
+    )
+    lab.behaves("router", f"while [ ! -e {halt} ]; do sleep 0.1; done; rm {halt}")
+    provider = lab.provider(Spec(router_image=str(disk)))
+    asked: list[str] = []
+
+    def run(self: SshNode, words: list[str], stdin: str = "", *, timeout: float = 60.0) -> CommandResult:
+        asked.append(" ".join(words))
+        halt.touch()
+        raise CommandError("router cannot be reached: Connection closed")
+
+    monkeypatch.setattr(SshNode, "run", run)
+    monkeypatch.setattr(QemuProvider, "_await", lambda self: None)
+    monkeypatch.setattr(freebsd, "set_tunables", lambda node: restarts)
+    monkeypatch.setattr(freebsd, "set_up", lambda node: [f"{node.name} speaks"])
+    started: list[int | None] = []
+    real = QemuProvider._start
+
+    def start(self: QemuProvider, each: Any, image: Any, keys: Any) -> None:
+        real(self, each, image, keys)
+        if each == ROUTER:
+            started.append(self._pid(each.name))
+
+    monkeypatch.setattr(QemuProvider, "_start", start)
+    provider.boot()
+    assert len(set(started)) == len(started) == (2 if restarts else 1) and all(started)
+    assert provider._pid("router") == started[-1]
+    assert asked == (["shutdown -r now"] if restarts else [])
+    assert ("router: restarting FreeBSD with other loader tunables" in lab.said) == restarts
+    assert lab.said[-1] == "note: router: router speaks"
+    words = Path(f"/proc/{started[-1]}/cmdline").read_text().split("\0")
+    assert words[words.index("-m") + 1] == str(freebsd.MEMORY)
 
 
 def test_the_link_needs_a_router_that_runs(lab: Lab) -> None:

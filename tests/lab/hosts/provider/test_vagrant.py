@@ -15,10 +15,12 @@ import pytest
 
 from lab.errors import BootError, LabError
 from lab.hosts import topology
+from lab.hosts.interface import Shaper
 from lab.hosts.machine import accel
 from lab.hosts.provider import vagrant as module
 from lab.hosts.provider import vagrant_box, vagrant_libvirt
 from lab.hosts.provider.vagrant import VagrantProvider
+from lab.hosts.provider.vagrant_plan import FREEBSD_BOX
 from lab.hosts.spec import Spec
 
 
@@ -32,6 +34,7 @@ class Pretended:
         self.env: dict[str, str] = {}
         self.states = {machine.name: "running" for machine in topology.MACHINES}
         self.log = Path()
+        self.output = ["==> host-a: Starting domain.\n"]
 
     def make_file_cm(self, path: str) -> str:
         self.log = Path(path)
@@ -59,7 +62,7 @@ class Pretended:
         return "Host host-a\n"
 
     def _up(self, **_: Any) -> Iterator[str]:
-        yield "==> host-a: Starting domain.\n"
+        yield from self.output
         self._do("up")
 
 
@@ -73,7 +76,7 @@ def vagrant(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     monkeypatch.setattr(accel, "pace", lambda accel: 0.001)
     monkeypatch.setattr(vagrant_libvirt, "sweep", lambda prefix: made.calls.append(f"sweep {prefix}"))
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    for name in ("XENLAB_BOX", "XENLAB_DRIVER", "XENLAB_ROUTER", "VAGRANT_DEFAULT_PROVIDER"):
+    for name in ("XENLAB_BOX", "XENLAB_DRIVER", "XENLAB_ROUTER", "XENLAB_FREEBSD_BOX", "VAGRANT_DEFAULT_PROVIDER"):
         monkeypatch.delenv(name, raising=False)
     return made
 
@@ -105,6 +108,20 @@ def test_a_freebsd_image_makes_a_freebsd_router(make: Callable[..., VagrantProvi
     make(router_image="/images/freebsd.box").build()
     choices = json.loads((tmp_path / "vagrant.json").read_text())
     assert (choices["XENLAB_ROUTER"], choices["XENLAB_FREEBSD_BOX"]) == ("freebsd", "/images/freebsd.box")
+    assert make().shaper is Shaper.DUMMYNET
+    make().build()
+    assert make().shaper is Shaper.NETEM
+
+
+def test_the_environment_may_name_freebsds_box(
+    make: Callable[..., VagrantProvider], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XENLAB_ROUTER", "freebsd")
+    for name, box in (("", FREEBSD_BOX), ("bento/freebsd-14", "bento/freebsd-14")):
+        monkeypatch.setenv("XENLAB_FREEBSD_BOX", name)
+        make().build()
+        assert json.loads((tmp_path / "vagrant.json").read_text())["XENLAB_FREEBSD_BOX"] == box
+    assert make().shaper is Shaper.DUMMYNET
 
 
 def test_nodes_are_those_that_run(make: Callable[..., VagrantProvider], vagrant: Pretended) -> None:
@@ -128,6 +145,21 @@ def test_an_error_quotes_vagrants_output(make: Callable[..., VagrantProvider], v
     console.write_text("(XEN) Panic on CPU 0\n")
     with pytest.raises(BootError, match=r"(?s)Timed out.*Panic on CPU 0"):
         make().boot()
+
+
+def test_what_a_script_on_the_router_reports_is_the_error(
+    make: Callable[..., VagrantProvider], vagrant: Pretended
+) -> None:
+    make(router_image="/images/debian.box").build()
+    vagrant.failing["up"] = ["The SSH command responded with a non-zero exit status.\n"]
+    vagrant.output += [
+        "    router: xenlab: error: router: it runs Linux instead of FreeBSD\n",
+        "    router: xenlab: hint: use a disk or a box of FreeBSD\n",
+    ]
+    with pytest.raises(LabError) as error:
+        make().boot()
+    assert error.value.message == "router: it runs Linux instead of FreeBSD"
+    assert error.value.hint == "use a disk or a box of FreeBSD"
 
 
 def test_down_removes_machines_that_vagrant_does_not_list(

@@ -17,6 +17,7 @@ from lab.hosts.image import plugin_package
 from lab.hosts.image.identity import Keys, make_keys
 from lab.hosts.provider import vagrant_scripts as scripts
 from lab.hosts.provider.vagrant_plan import DEBIAN_BOX, FREEBSD_BOX, Box, Secrets, Settings, main, plan
+from lab.hosts.role import freebsd
 from lab.hosts.spec import Suite
 from netem import tc
 from netem.profile import Profile
@@ -48,6 +49,9 @@ def test_the_default_plan_has_a_freebsd_router_and_debian_hosts(secrets: Secrets
     assert list(steps(made, "router")) == ["loader", "site", "link"]
     assert list(steps(made, "host-a")) == ["xen", *plugin_package.PARTS, "plugin", "site", "keys", "ipsec"]
     assert steps(made, "host-a")["xen"]["reboot"]
+    # Loader tunables are set before the link needs them, at each start, and FreeBSD is restarted between.
+    assert steps(made, "router")["loader"]["reboot"] and made["restart"] == freebsd.RESTART
+    assert {step["run"] for step in steps(made, "router").values()} == {"always"}
 
 
 def test_an_own_box_needs_nothing_from_outside(secrets: Secrets, tmp_path: Path) -> None:
@@ -158,8 +162,8 @@ def test_the_freebsd_link_is_removed_before_a_new_one_is_set() -> None:
 def all_scripts(keys: Keys) -> list[str]:
     return [
         *(scripts.linux_site(machine) for machine in topology.MACHINES),
-        scripts.freebsd_site(topology.ROUTER),
-        scripts.freebsd_loader(),
+        scripts.freebsd_site(),
+        freebsd.loader_script(),
         scripts.linux_link(topology.ROUTER, LINK),
         scripts.freebsd_link(LINK),
         scripts.debian_xen(),

@@ -20,22 +20,23 @@ import os, signal, sys
 file = os.environ["COUNTERS"]
 def read():
     return [line.split() for line in open(file).read().splitlines()]
-def tell(*_):
+def tell():
     row, *rest = read()
     if rest:
         open(file, "w").write("".join(" ".join(each) + chr(10) for each in rest))
     ends = "{} packets captured, {} packets received by filter, {} packets dropped by kernel"
     print("tcpdump: " + ends.format(*row), file=sys.stderr, flush=True)
-def end(*_):
+def end():
     print("{} packets captured\\n{} packets received by filter\\n{} packets dropped by kernel".format(*read()[0]),
           file=sys.stderr, flush=True)
     os._exit(0)
-signal.signal(signal.SIGUSR1, tell)
-signal.signal(signal.SIGINT, end)
+# Signals wait until the line before them is printed.
+asked = {signal.SIGUSR1: tell, signal.SIGINT: end}
+signal.pthread_sigmask(signal.SIG_BLOCK, asked)
 open(sys.argv[-1], "w").write("pcap")
 print("tcpdump: listening on x", file=sys.stderr, flush=True)
 while True:
-    signal.pause()
+    asked[signal.sigwait(asked)]()
 """
 
 

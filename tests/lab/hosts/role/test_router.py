@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from lab.errors import CheckError, CommandError, LabError
-from lab.hosts.interface import Node
-from lab.hosts.role import router, xenhost
+from lab.hosts.interface import Node, Shaper
+from lab.hosts.role import router, tcp_check, xenhost
 from lab.hosts.spec import Spec
 from lab.hosts.topology import ROUTER
 from netem.profile import Profile
@@ -49,8 +49,8 @@ class Fake(Node):
     pace = popen = put = get = command  # type: ignore[assignment]
 
 
-def provider(node: Node, profile: Profile) -> Any:
-    return SimpleNamespace(nodes=lambda: {"host-a": node}, spec=Spec(link=profile))
+def provider(node: Node, profile: Profile, shaper: Shaper = Shaper.NETEM) -> Any:
+    return SimpleNamespace(nodes=lambda: {"host-a": node}, spec=Spec(link=profile), shaper=shaper)
 
 
 def test_netem_on_both_sides_after_the_old_link_is_gone() -> None:
@@ -119,45 +119,59 @@ def test_an_rtt_below_the_links_is_an_error() -> None:
     assert "1.9 ms" in error.value.message
 
 
-def test_a_ping_without_answer_is_repeated_and_then_an_error() -> None:
+@pytest.mark.parametrize(
+    ("shaper", "asked", "enough", "too_short", "hint"),
+    [
+        (Shaper.NETEM, "10ms", "9.1", "8.9", "xenlab ssh router tc -s qdisc"),
+        (Shaper.DUMMYNET, "10ms", "8.1", "7.9", "xenlab ssh router ipfw pipe show"),
+        (Shaper.DUMMYNET, "120ms", "108.1", "107.9", "xenlab ssh router ipfw pipe show"),
+        (Shaper.EMULATOR, "120ms", "108.1", "107.9", "xenlab down, then xenlab up"),
+    ],
+)
+def test_dummynet_may_lose_a_tick_in_each_direction(
+    shaper: Shaper, asked: str, enough: str, too_short: str, hint: str
+) -> None:
+    link = Profile.parse(rtt=asked)
+    router.measure(provider(Fake({"ping": CommandResult(0, PING.format(enough), "")}), link, shaper))
+    with pytest.raises(CheckError) as error:
+        router.measure(provider(Fake({"ping": CommandResult(0, PING.format(too_short), "")}), link, shaper))
+    assert error.value.hint == hint
+
+
+@pytest.mark.parametrize(("shaper", "word"), [(Shaper.NETEM, "ping router"), (Shaper.DUMMYNET, "ipfw -a list")])
+def test_a_ping_without_answer_is_repeated_and_then_an_error(shaper: Shaper, word: str) -> None:
     node = Fake({"ping": CommandResult(1, "5 packets transmitted, 0 received, 100% packet loss", "")})
     with pytest.raises(CheckError) as error:
-        router.measure(provider(node, Profile()))
-    assert len(node.ran) == 3 and "100% packet loss" in error.value.message
+        router.measure(provider(node, Profile(), shaper))
+    assert len(node.ran) == 3 and "100% packet loss" in error.value.message and word in (error.value.hint or "")
 
 
-def test_freebsd_gets_dummynet_and_its_addresses() -> None:
+@pytest.mark.parametrize(("shaper", "word"), [(Shaper.NETEM, "tcpdump"), (Shaper.DUMMYNET, "RXCSUM")])
+def test_tcp_goes_from_host_to_host(monkeypatch: pytest.MonkeyPatch, shaper: Shaper, word: str) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(tcp_check, "check", lambda *given: asked.extend(given))
+    made = SimpleNamespace(nodes=lambda: {"host-a": "a", "host-b": "b"}, spec=Spec(), shaper=shaper)
+    router.check_tcp(made)  # type: ignore[arg-type]
+    assert asked[:4] == ["a", "b", "10.71.2.10", Profile()] and word in asked[4]
+
+
+def test_freebsd_gets_dummynet() -> None:
     """Only the text is checked, since there is no FreeBSD."""
     node = Fake({})
     router.apply_freebsd(node, Profile.parse(rtt="120ms", rate="100mbit"))
     assert node.ran == [["sh", "-s"], ["sh", "-s"]]  # undo, then apply
-    router.address_freebsd(node)
-    assert node.ran[-1][4:] == ["52:54:00:71:01:01", "10.71.1.1/24", "52:54:00:71:02:01", "10.71.2.1/24"]
     with pytest.raises(LabError):
         router.apply_freebsd(node, Profile.parse(rtt="0.5ms"))
 
 
-def test_freebsds_devices_are_found_by_their_address() -> None:
-    interfaces = """
-    sysctl() { :; }
-    ifconfig() {
-        case "$*" in
-        "-l ether") echo "vtnet0 vtnet1 vtnet2" ;;
-        vtnet0) echo "	ether 52:54:00:71:00:01" ;;
-        vtnet1) echo "	ether 52:54:00:71:02:01" ;;
-        vtnet2) echo "	ether 52:54:00:71:01:01" ;;
-        *) echo "set $*" ;;
-        esac
-    }
-    """
-    words = [word for nic in ROUTER.nics for word in (nic.mac, nic.address)]
-    done = subprocess.run(
-        ["sh", "-c", interfaces + router._FREEBSD, "router", *words], capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout.splitlines() == [
-        "set vtnet2 inet 10.71.1.1 -lro -tso up",
-        "set vtnet1 inet 10.71.2.1 -lro -tso up",
-    ]
+def test_a_connection_lost_while_the_link_is_made_is_said() -> None:
+    class Lost(Fake):
+        def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> CommandResult:
+            raise CommandError("router cannot be reached: Connection reset by peer", hint="xenlab status")
+
+    with pytest.raises(CommandError) as error:
+        router.apply_freebsd(Lost({}), Profile.parse(rtt="20ms"))
+    assert "cannot be reached" in error.value.message and error.value.hint == "xenlab status"
 
 
 # -- the Xen host's self-test ---------------------------------------------------------------------

@@ -28,7 +28,8 @@ def test_the_documented_name() -> None:
 @pytest.mark.parametrize(
     ("host", "plain"),
     [
-        ("fe80::1%eth0", "fe80-1-eth0"), ("ssh -p 22 root@b xenplugin receive", "b-xenplugin-receive"), ("", "unknown"),
+        ("fe80::1%eth0", "fe80-1-eth0"), ("ssh -p 22 root@b xenplugin receive", "b-xenplugin-receive"),
+        ("", "unknown"),
         ("é/../x\n", "..-x"), ("-oProxyCommand=x", "oProxyCommand-x"), ("b.example.org", "b.example.org"),
     ],
 )  # fmt: skip

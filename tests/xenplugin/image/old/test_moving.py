@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from tests.fakes.lvm import UUID as VOLUME
 from tests.fakes.lvm import Lvm
 from xenplugin.errors import ImageError, OwnershipError
+from xenplugin.image.files import rename_new
 from xenplugin.image.old import moving, old_disk
 from xenplugin.image.old.old_disk import DEVICE, FILE, OldDisk
 
@@ -75,20 +78,20 @@ def test_any_name(here: Here, name: bytes) -> None:
 
 
 def test_a_name_that_is_taken_is_not_used(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moving.time, "time", lambda: 1795979171.0)
+    monkeypatch.setattr(time, "time", lambda: 1795979171.0)
     taken = here.disk.with_name("g1.img.left-for-hostb-20261129T190611Z")
     taken.write_bytes(b"other")
     assert here.leave().aside == f"{taken}.1" and taken.read_bytes() == b"other"
 
 
 def test_one_that_appears_at_the_last_moment_is_not_replaced(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, seen = moving.rename_new, []
+    seen: list[str] = []
 
     def late(source: str, target: str) -> None:
         if not seen:
             Path(target).write_bytes(b"other")
         seen.append(target)
-        real(source, target)
+        rename_new(source, target)
 
     monkeypatch.setattr(moving, "rename_new", late)
     old = here.leave()
@@ -201,7 +204,7 @@ def volume_of(lvm: Lvm) -> OldDisk:
 @pytest.fixture
 def as_device(lvm: Lvm, monkeypatch: pytest.MonkeyPatch) -> Lvm:
     """The stand-in's devices are files, which is not what they are to be taken for."""
-    monkeypatch.setattr(moving.stat, "S_ISREG", lambda mode: False)
+    monkeypatch.setattr(stat, "S_ISREG", lambda mode: False)
     return lvm
 
 

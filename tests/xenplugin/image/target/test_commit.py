@@ -19,6 +19,7 @@ from tests.helpers.image_kit import (
 )
 from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK
+from xenplugin.image.files import rename_new
 from xenplugin.image.source.raw import open_source
 from xenplugin.image.target import file
 from xenplugin.image.target.abstract import Attached
@@ -117,6 +118,73 @@ def test_not_over_a_file_that_came_into_use(target: Path, image: Path) -> None:
     with ExitStack() as holders:
         refused(target, image, lambda: holders.enter_context(open(target, "rb")))
     assert target.read_bytes() == b"old image"
+
+
+def test_not_over_a_file_that_is_written_to_while_the_new_one_is_made_durable(
+    target: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fsync of a large image takes long: the old one is looked at after it."""
+    target.write_bytes(b"old image")
+    fsync = os.fsync
+
+    def slow(fd: int) -> None:
+        fsync(fd)
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("-part"):
+            with target.open("r+b") as file:
+                file.write(b"precious!")
+                fsync(file.fileno())
+
+    with open_source(image) as source, sink_for(target, SIZE) as sink:
+        send(source, sink, {})
+        monkeypatch.setattr(os, "fsync", slow)
+        with pytest.raises(RefusedError, match="was changed"):
+            sink.commit()
+        monkeypatch.undo()
+        sink.suspend()
+    assert target.read_bytes() == b"precious!"
+    assert copy(image, target).data == 0
+
+
+def test_the_old_image_cannot_be_opened_while_the_new_one_takes_its_name(
+    target: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target.write_bytes(b"old image")
+    rename, tried = os.rename, []
+
+    def watched(old: str, new: str) -> None:
+        with pytest.raises(BlockingIOError):
+            tried.append(new)
+            os.open(target, os.O_RDWR | os.O_NONBLOCK)
+        rename(old, new)
+
+    with open_source(image) as source, sink_for(target, SIZE) as sink:
+        send(source, sink, {})
+        monkeypatch.setattr(os, "rename", watched)
+        sink.commit()
+    assert tried == [str(target)] and target.read_bytes() == image.read_bytes()
+    target.open("r+b").close()
+
+
+def test_what_was_committed_is_known_by_what_it_was_before_it_had_its_name(
+    target: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written to it at once, by whoever waited for the name, shows."""
+
+    def written_at_once(old: str, new: str) -> None:
+        rename_new(old, new)
+        os.utime(new, ns=(1, 1))
+
+    with open_source(image) as source:
+        with sink_for(target, SIZE) as sink:
+            send(source, sink, {})
+            sink.commit()
+            assert sink.committed(bytes(32)).difference(str(target)) is None
+        target.unlink()
+        monkeypatch.setattr(file, "rename_new", written_at_once)
+        with sink_for(target, SIZE) as sink:
+            send(source, sink, {})
+            sink.commit()
+            assert sink.committed(bytes(32)).difference(str(target)) == "it was written to"
 
 
 def test_not_when_a_guest_got_it(target: Path, image: Path) -> None:

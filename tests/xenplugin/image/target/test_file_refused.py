@@ -13,6 +13,7 @@ from tests.helpers.image_kit import (
     EXTENTS,
     SIZE,
     leftovers,
+    needs_root,
     open_elsewhere,
     put,
     sink_for,
@@ -47,6 +48,18 @@ def test_no_parent(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="no block device"):
         open_sink("/dev/no-such-volume", SIZE, state_dir=tmp_path, attached=lambda _: None)
+
+
+@pytest.mark.root
+@needs_root[1]
+def test_a_mount_point(bind_mount: Path) -> None:
+    """A rename onto it fails: it is refused before anything is sent."""
+    link = bind_mount.with_name("link")
+    link.symlink_to(bind_mount)
+    for path in (bind_mount, link):
+        with pytest.raises(RefusedError, match="is a mount point"):
+            sink_for(path, SIZE)
+    assert leftovers(bind_mount.parent) == []
 
 
 def test_attached_to_a_guest(target: Path, tmp_path: Path) -> None:
