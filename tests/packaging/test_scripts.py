@@ -106,6 +106,27 @@ def test_removing_puts_xl_back_even_if_the_program_cannot(tmp_path: Path, shim: 
     assert not front.exists() and (tmp_path / "dpkg/diversions").read_text() == ""
 
 
+@pytest.mark.parametrize("before", ["0", "1", ""])
+def test_an_upgrade_writes_the_shim_again_and_leaves_what_is_switched_off(
+    tmp_path: Path, shim: Path, before: str
+) -> None:
+    program(tmp_path, f'echo "$@" >>{tmp_path}/said')
+    for name, text in (("xenstore-read", f"echo {before}"), ("xenstore-write", f'echo "$@" >>{tmp_path}/said')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    assert run("postinst", "configure", "0.1.0", path=tmp_path, usr=tmp_path / "usr").returncode == 0
+    off = "/tool/xenplugin/enabled 0\n" if before == "0" else ""
+    assert (tmp_path / "said").read_text() == "enable\n" + off
+
+
+@pytest.mark.parametrize("words", [("configure", ""), ("abort-upgrade", "0.1.0")])
+def test_installing_enables_nothing(tmp_path: Path, shim: Path, words: tuple[str, ...]) -> None:
+    program(tmp_path, "exit 1")
+    assert run("postinst", *words, path=tmp_path, usr=tmp_path / "usr").stderr == ""
+    shim.write_text("#!/bin/sh\n")
+    assert run("postinst", "configure", "0.1.0", path=tmp_path, usr=tmp_path / "usr").stderr == ""
+
+
 def test_every_place_of_a_shim_is_looked_at() -> None:
     text = (DEBIAN / "prerm").read_text(encoding="utf-8")
     folders = {folder for folder in xl.STANDARD.split(":") if folder.startswith("/usr/")}
