@@ -51,9 +51,9 @@ def open_replaced(path: str, size: int) -> Source | None:
 
 def open_left(path: str, state_dir: Path) -> Source | None:
     """Open the newest old disk that had the name `path`, and lies aside; None if there is none that can be read."""
-    for old in old_disk.those_of(state_dir, path):
-        if old.storage == old_disk.FILE and old.aside != old.path and old.is_at(old.aside):
-            with suppress(ImageError, RefusedError):
+    with suppress(ImageError, RefusedError):  # ordinary users may not be allowed to look; it only saves time
+        for old in old_disk.those_of(state_dir, path):
+            if old.storage == old_disk.FILE and old.aside != old.path and old.is_at(old.aside):
                 return open_source(old.aside, raw=True)
     return None
 
