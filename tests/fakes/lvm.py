@@ -76,6 +76,11 @@ class Lvm:
     def set(self, *rows: dict[str, Any]) -> None:
         (self.folder / "volumes.json").write_text(json.dumps(rows))
 
+    def add(self, name: str) -> None:
+        """Add an inactive volume."""
+        rows = json.loads((self.folder / "volumes.json").read_text())
+        self.set(*rows, {**rows[0], "lv_name": name, "lv_uuid": f"{len(rows)}{LV_UUID[1:]}"})
+
     def names(self) -> list[str]:
         return [one["lv_name"] for one in json.loads((self.folder / "volumes.json").read_text())]
 

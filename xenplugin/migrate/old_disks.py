@@ -94,8 +94,8 @@ def lie_aside(state_dir: Path, one: Record) -> bool:
 
 
 def give_back(state_dir: Path, one: Record, notify: Notify) -> None:
-    """The guest has stayed: give its disks their names back. All of them are tried. Raises OwnershipError if a name
-    is taken, ImageError."""
+    """The guest has stayed: give its disks their names back. All of them are tried. Raises OwnershipError if one
+    does not get its name."""
     failure: XenpluginError | None = None
     for old in old_disk.of_migration(state_dir, one.id):
         try:
@@ -105,7 +105,7 @@ def give_back(state_dir: Path, one: Record, notify: Notify) -> None:
         except XenpluginError as exc:
             failure = failure or exc
     if failure is not None:
-        raise failure
+        raise OwnershipError(failure.message, hint=failure.hint or "then run `xenplugin recover`") from None
 
 
 def put_to_rest(state_dir: Path, one: Record, notify: Notify) -> None:

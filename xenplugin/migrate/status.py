@@ -107,7 +107,7 @@ def _names(one: Record) -> dict[str, Any]:
 
 def _aside(old: OldDisk) -> dict[str, Any]:
     held: int | None = old.size  # of a volume; to ask LVM may take long
-    if old.storage != old_disk.VOLUME:
+    if old.storage != old_disk.VOLUME or old.aside == old.path:
         held = None
         with suppress(OSError):
             held = moving.bytes_held(old)

@@ -51,11 +51,9 @@ def examine(path: str, size: int, *, guest: str, uuid: str, host: str, migration
     if stat.S_ISREG(status.st_mode):
         real = os.path.realpath(path)
         return replace(old, path=real, aside=real, storage=FILE, device=status.st_dev, inode=status.st_ino)
-    known = volume.uuid_of(path)
-    found = volume.find(known) if known else None
-    if found is None:
+    if (known := volume.uuid_of(path)) is None:
         return old
-    return replace(old, storage=VOLUME, volume=found.uuid, name=found.name)
+    return replace(old, storage=VOLUME, volume=known)
 
 
 def put_aside(state_dir: Path, old: OldDisk, notify: Callable[[str], None]) -> None:
@@ -101,14 +99,17 @@ def _rename_file(state_dir: Path, old: OldDisk, notify: Callable[[str], None]) -
 
 def _rename_volume(state_dir: Path, old: OldDisk) -> str | None:
     """Rename the volume. Returns why it keeps its name, None if it has given it up."""
-    found = volume.find(old.volume)
+    try:
+        found = volume.find(old.volume)
+    except ImageError as error:
+        return error.message
     if found is None:
         return "LVM does not know it any more"
     why = ""
     for number in range(2):  # the first name may be taken
         try:
             name = aside_volume(found.group, found.name, old.host, old.left, number)
-            old_disk.write(state_dir, replace(old, aside=replace(found, name=name).path))
+            old_disk.write(state_dir, replace(old, aside=replace(found, name=name).path, name=found.name))
             volume.rename(found, name)
             return None
         except ValueError as error:
@@ -185,19 +186,23 @@ def take_again(state_dir: Path, old: OldDisk) -> None:
 
 
 def has_name(old: OldDisk) -> bool:
-    """Return whether the disk has its own name: it never gave it up, or somebody gave it back by hand."""
-    if old.storage == VOLUME:
-        found = volume.find(old.volume)
-        return found is not None and found.name == old.name
-    return old.aside == old.path or old.is_at(old.path)
+    """Return whether the disk has its own name: it never gave it up, or somebody gave it back by hand. Raises
+    ImageError."""
+    if old.aside == old.path or old.storage != VOLUME:
+        return old.aside == old.path or old.is_at(old.path)
+    found = volume.find(old.volume)
+    return found is not None and found.name == old.name
 
 
 def bytes_held(old: OldDisk) -> int:
-    """Return the bytes that would be free without the disk: 0 if it has its own name, or is gone."""
+    """Return the bytes that would be free without the disk: 0 if it has its own name, or is gone. Raises
+    ImageError."""
+    if has_name(old):
+        return 0
     if old.storage == VOLUME:
         found = volume.find(old.volume)
-        return found.size if found is not None and found.name != old.name else 0
-    if old.storage != FILE or not old.is_at(old.aside) or has_name(old):
+        return found.size if found is not None else 0
+    if not old.is_at(old.aside):
         return 0
     status = os.stat(old.aside)
     return 512 * status.st_blocks if status.st_nlink == 1 else 0

@@ -30,10 +30,10 @@ class OldDisk:
     """What was the disk `path` of a guest. It lies under `aside`, or still under `path` if the two are equal.
 
     `storage` is FILE, VOLUME or DEVICE. `path` is as the guest had it, for a file with symbolic links resolved.
-    `size` in bytes; `device` and `inode`: of a file; `volume`: the uuid of a logical volume, `name` that which it
-    had. The guest `guest` with the uuid `uuid` left for `host` by the migration with the id `migration` at `left`
-    (seconds of the epoch). `unwanted`: it is removed once the guest runs there. `returning`: the id of the
-    migration that last began to bring the guest back, "" for none."""
+    `size` in bytes; `device` and `inode`: of a file; `volume`: the uuid of a logical volume, `name` its own name
+    once it has given that up. The guest `guest` with the uuid `uuid` left for `host` by the migration with the id
+    `migration` at `left` (seconds of the epoch). `unwanted`: it is removed once the guest runs there. `returning`:
+    the id of the migration that last began to bring the guest back, "" for none."""
 
     path: str
     aside: str

@@ -210,9 +210,10 @@ def as_device(lvm: Lvm, monkeypatch: pytest.MonkeyPatch) -> Lvm:
 
 def test_a_volume_there_and_back(here: Here, as_device: Lvm) -> None:
     found = volume_of(as_device)
-    assert (found.storage, found.volume, found.name) == ("volume", VOLUME, "g1")
+    assert (found.storage, found.volume) == ("volume", VOLUME)
     moving.put_aside(here.state, found, here.said.append)
     (old,) = here.records()
+    assert old.name == "g1"
     (name,) = as_device.names()
     assert name.startswith("g1.left-for-hostb-") and old.aside == str(as_device.device(name)) and not here.said
     assert as_device.device(name).exists() and not as_device.device("g1").exists()
@@ -253,11 +254,31 @@ def test_a_volume_is_removed(here: Here, as_device: Lvm) -> None:
 
 
 def test_lvm_fails(here: Here, as_device: Lvm) -> None:
+    """Before anything is renamed, the volume is recorded; when it lies aside, it cannot be given back for now."""
     found = volume_of(as_device)
-    (as_device.folder / "broken").touch()
+    broken = as_device.folder / "broken"
+    broken.touch()
+    moving.put_aside(here.state, found, here.said.append)
+    (old,) = here.records()
+    assert old.aside == old.path and "cannot be locked" in here.said[0] and as_device.device("g1").exists()
+    assert moving.has_name(old) and moving.bytes_held(old) == 0
+    broken.unlink()
+    moving.put_aside(here.state, found, here.said.append)
+    (old,) = here.records()
+    broken.touch()
+    with pytest.raises(ImageError, match="cannot be locked"):
+        moving.give_back(here.state, old)
+    assert here.records() == [old]
+
+
+def test_lvm_fails_half_way(here: Here, as_device: Lvm) -> None:
+    """It is not known what has become of the volume: the migration is given up."""
+    found = volume_of(as_device)
+    rename = as_device.folder / "bin" / "lvrename"
+    rename.write_text(f"#!/bin/sh\ntouch '{as_device.folder}/broken'\nexit 5\n")
     with pytest.raises(ImageError, match="cannot be locked"):
         moving.put_aside(here.state, found, here.said.append)
-    assert as_device.device("g1").exists()
+    assert len(here.records()) == 1
 
 
 # -- records ---------------------------------------------------------------------------------------
