@@ -23,7 +23,7 @@ from xenplugin.config import Config
 from xenplugin.errors import LinkError, OwnershipError, PeerError, RefusedError, XenpluginError
 from xenplugin.image.old import old_disk
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.migrate import claims, records
+from xenplugin.migrate import claims, old_disks, records
 from xenplugin.migrate.current_record import CurrentRecord
 from xenplugin.migrate.gate import Gate
 from xenplugin.migrate.local_host import AT_WORK, LocalHost
@@ -163,8 +163,16 @@ class DestinationMigration:
                     self._record.advance(OwnershipState.RUNNING)
                 self._pipe.answer(self._backward.release())
             elif isinstance(event, TakenBack):
+                self._leave_copies()
                 self._record.advance(OwnershipState.REFUSED)
                 self._pipe.answer(self._backward.release())
+
+    def _leave_copies(self) -> None:
+        one = records.read(
+            self._config.state_dir, self._id, Role.DESTINATION
+        )  # the disks' sessions have changed it
+        if one is not None:
+            old_disks.leave_copies(self._config.state_dir, one, _notify)
 
     # -- notes ------------------------------------------------------------------------------------
 

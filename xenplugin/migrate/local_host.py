@@ -6,7 +6,8 @@ runs on this host: the xl that was driven may be about to destroy or to resume t
 its pipe and ends by itself; this waits for that, and ends xl only if the source has given up on it.
 
 On the destination the empty files that were made for xl's stat() are removed, if they are still the same files and
-still empty. A copy of a disk stays, complete or not: it is the base of the next difference. On the source the old
+still empty. A copy of a disk stays, complete or not: it is the base of the next difference. A complete one gives up
+its name, as old disks do. On the source the old
 disks stay aside if the guest has left, and get their names back if it has not (migrate/old_disks.py).
 """
 
@@ -135,6 +136,7 @@ class LocalHost:
                             self._notify(f"{one.name} runs on {one.peer.host}")
                         if action is Action.REFUSE:
                             self._remove_placeholders(one)
+                            old_disks.leave_copies(self.state_dir, one, self._notify)
                         if one.state is OwnershipState.GIVEN:
                             old_disks.put_to_rest(self.state_dir, one, self._notify)
                         if one.state is OwnershipState.KEPT and domain is None:

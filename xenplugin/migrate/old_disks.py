@@ -8,6 +8,7 @@ the guest stays, recovery gives its disks their names back: it finds the records
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,7 +20,7 @@ from xenplugin.image.old import moving, old_disk
 from xenplugin.image.old.old_disk import OldDisk
 from xenplugin.migrate.leaving_guest import LeavingGuest
 from xenplugin.migrate.ownership import OwnershipState, Role
-from xenplugin.migrate.records import Record
+from xenplugin.migrate.records import DiskNote, Record
 
 Notify = Callable[[str], None]
 #: Seconds that a file system gets for the renames when the migration is given up.
@@ -143,3 +144,28 @@ def end_return(state_dir: Path, one: Record, notify: Notify) -> None:
                     moving.remove_old(state_dir, old)
             except XenpluginError as exc:
                 notify(f"{old.aside} could not be put away: {exc}")
+
+
+def leave_copies(state_dir: Path, one: Record, notify: Notify) -> None:
+    """The guest that was arriving stays where it was, and has no domain here: put the copies of its disks that are
+    complete aside, before this is recorded. They are out of date as soon as it runs there. Raises ImageError."""
+    about = {"guest": one.name, "uuid": one.uuid, "host": one.peer.host, "migration": one.id}
+    for disk in one.disks:
+        if not _is_copy(disk):
+            continue
+        old = moving.examine(disk.path, disk.size, **about, unwanted=False)
+        if old.storage == old_disk.FILE:
+            moving.put_aside(state_dir, old, notify)
+        elif not any(earlier.returning == one.id for earlier in old_disk.those_of(state_dir, disk.path)):
+            old_disk.write(state_dir, old)  # under its name, where the next try looks for it
+
+
+def _is_copy(disk: DiskNote) -> bool:
+    """Return whether the disk that has arrived is there. Between its rename and the note `committed` it is known by
+    what is not there any more: the empty file that this migration made."""
+    if disk.committed is not None:
+        return disk.committed.difference(disk.path) is None
+    with suppress(OSError):
+        now = os.stat(disk.path)
+        return disk.placeholder not in (None, now.st_ino) and now.st_size == disk.size
+    return False

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.hosts import FakeHost
-from tests.fakes.world import MIB, World
+from tests.fakes.world import G1, MIB, World
 from tests.helpers.program import wait_until
 
 #: Kills the program when an old disk reaches the step `at` for the `times`-th time.
@@ -211,3 +211,78 @@ def test_plain_xl_back_to_the_old_host(world: World, program: str, says: str) ->
     assert plain.returncode != 0 and says in plain.stderr, plain.stderr
     world.await_quiet()
     world.assert_intact(world.b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["s.memory0", "s.stream", "s.renamed"])
+def test_a_way_back_that_fails(world: World, point: str) -> None:
+    """What lay aside still does, and what has arrived does as well: the guest runs on over there."""
+    (old,) = left(world)
+    before = old.read_bytes()
+    world.b.stall(point)
+    running = world.migrate(there=world.a)
+    wait_until(lambda: world.b.reached(point), point)
+    if point != "s.memory0":
+        wait_until(lambda: world.a.disk("g1-0.img").stat().st_size > 0, "the disk")
+    world.kill("receive-domain")
+    world.b.release(point)
+    assert running.end().code != 0
+    world.await_quiet()
+    for host in (world.b, world.a, world.b):
+        host.recover(code=None)
+    world.assert_intact(world.b)
+    assert old.read_bytes() == before and not world.a.disk("g1-0.img").exists()
+    config = world.folder / "g1.json"
+    assert "g1 left for" in world.a.start(world.a.root / "sbin" / "xl", "create", config).end().error
+    world.moved(there=world.a)
+    assert aside(world.a) == []
+    world.assert_intact(world.a)
+    world.assert_settled()
+
+
+@pytest.mark.slow
+def test_a_guest_that_cannot_be_started_there(world: World) -> None:
+    """Its disks had arrived; the far xl gives it back. The next try sends little."""
+    world.create(mib=8)
+    config = {"c_info": {"name": "g1", "uuid": G1[:-1] + "9"}, "b_info": {}}
+    (world.folder / "twin.json").write_text(json.dumps(config))
+    world.b.stall("r.restored")
+    running = world.migrate("--mode", "static")
+    wait_until(lambda: world.b.reached("r.restored"), "the copy")
+    world.b.run("xl", "create", "-p", world.folder / "twin.json")  # has its name now
+    world.b.release("r.restored")
+    assert running.end().code != 0
+    world.await_quiet()
+    world.b.run("xl", "destroy", "g1")
+    world.assert_intact(world.a)
+    world.assert_settled()
+    assert not world.b.disk("g1-0.img").exists() and len(aside(world.b)) == 1
+    assert world.moved("--mode", "static").result["disks"][0]["bytes_wire"] < 2.5 * MIB
+    world.assert_intact(world.b)
+    assert aside(world.b) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["s.received", "s.renamed", "s.cleared", "s.report"])
+def test_a_host_that_restarts_does_not_start_its_guest_again(world: World, point: str) -> None:
+    """Plain xl, which no shim guards, as early in the start of the host as can be: the disk is not there."""
+    world.create()
+    world.a.stall(point)
+    running = world.migrate()
+    wait_until(lambda: world.a.reached(point) and bool(aside(world.a)), point)
+    for who in ("xl", "transport", "supervisor"):
+        world.kill(who)
+    world.a.release(point)
+    running.process.wait(60)
+    for domain in world.a.domains():
+        world.a.run("xl", "destroy", str(domain["domid"]))
+    words: list[str | Path] = [world.a.root / "bin" / "xl", "create", world.folder / "g1.json"]
+    assert subprocess.run(words, env=world.a.env, capture_output=True, timeout=60).returncode != 0
+    world.await_quiet()
+    for host in (world.a, world.b, world.a):
+        host.recover(code=None)
+    if world.b.states():
+        world.assert_intact(world.b)
+        assert len(aside(world.a)) == 1
+    else:  # what was in its memory went down with its host
+        assert world.a.disk("g1-0.img").exists() and aside(world.a) == []
