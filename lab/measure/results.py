@@ -109,6 +109,8 @@ class Figures:
     memory: Memory | None = None
     #: None as well if the way moves no disk.
     disk: Disk | None = None
+    #: The type of the guest on real Xen: "pv" or "pvh". Results from before there was a choice have None (PV).
+    guest: str | None = None
     #: Bytes that crossed the router, both directions, and the packets that it dropped by its profile.
     router_bytes: int | None = None
     router_packets_lost: int | None = None

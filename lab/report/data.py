@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.hosts.guest.guest_type import GuestType
 from lab.hosts.spec import Spec, Xen
 from lab.measure import results
 from lab.measure.results import RunResult
@@ -84,6 +85,8 @@ def _kind(result: RunResult) -> str:
         accel = result.versions.get("accel", "tcg" if lab.provider == "qemu" else "")
         kind = f"Real Xen{f' {lab.xen}' if lab.xen is not Xen.V4_17 else ''}"
         kind += f", {'emulated CPU' if accel == 'tcg' else lab.provider}"
+        if result.figures and result.figures.guest == GuestType.PVH:
+            kind += ", PVH guest"
     impaired = [f"{name} {value}" for name in ("jitter", "loss", "queue") if (value := getattr(link, name))]
     return ", ".join([kind, *impaired])
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from lab.errors import LabUsageError
+from lab.hosts.guest.guest_type import NO_PV, GuestType
 from lab.hosts.lifecycle.folder import Folder, names
 from lab.hosts.lifecycle.lab import open_lab, take_down
 from lab.hosts.lifecycle.strategy import State
@@ -20,14 +21,17 @@ from netem.profile import Profile
 
 @click.command()
 @xen_option
-def build(xen: str) -> None:
+@click.option("--fresh", is_flag=True, help="Build it again, from the packages that Debian has now.")
+def build(xen: str, fresh: bool) -> None:
     """Build the image of the Xen hosts, unless it is there."""
     from lab.hosts.image.build import cached, obtain
 
     with progress() as say:
-        there = cached(Xen(xen)) is not None
-        image = obtain(Xen(xen), say)
-        say(f"{image.disk.parent}: Xen {xen} on Debian {image.release}{', unchanged' if there else ''}")
+        there = not fresh and cached(Xen(xen)) is not None
+        image = obtain(Xen(xen), say, fresh=fresh)
+        say(f"{image.disk.parent}: {image.words}{'; unchanged (--fresh: new packages)' if there else ''}")
+        if image.guests is not GuestType.PV:
+            say(f"note: {NO_PV}")
 
 
 @click.command()

@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from lab import cli
 from lab.errors import BootError, BusyError, LabError
+from lab.hosts.guest.guest_type import GuestType
+from lab.hosts.image import recipe
 from lab.hosts.lifecycle.folder import Folder
 from lab.hosts.lifecycle.strategy import State
 from lab.hosts.spec import Auth, Spec, Suite, Xen
@@ -34,6 +37,26 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "lab", *words], cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120
     )
+
+
+@pytest.mark.parametrize("guests", GuestType)
+def test_build_says_what_an_image_in_the_cache_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guests: GuestType
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    entry = tmp_path / f"xenplugin/lab/host-4.20-{recipe.digest(Xen.V4_20)}-20261129T161400Z"
+    entry.mkdir(parents=True)
+    with (entry / "disk.img").open("wb") as file:
+        file.truncate(recipe.SIZE)
+    about = {"release": "trixie", "version": "4.20.4-0", "guests": guests, "digest": "x", "packages": {}}
+    installed = datetime.now(UTC) - timedelta(days=3, hours=1)
+    (entry / "about.json").write_text(json.dumps({**about, "installed": installed.isoformat()}))
+    done = run("build", "--xen", "4.20")
+    assert done.returncode == 0
+    first, *notes = done.stderr.splitlines()
+    assert f"{entry}: Xen 4.20.4-0 on Debian trixie, packages 3 days old, {guests.upper()} guests" in first
+    assert first.endswith("; unchanged (--fresh: new packages)")
+    assert ["cannot migrate PV guests" in note for note in notes] == ([] if guests is GuestType.PV else [True])
 
 
 @pytest.mark.parametrize(

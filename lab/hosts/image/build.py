@@ -1,10 +1,14 @@
 """The image of the lab's machines, from the cache or newly built.
 
     ~/.cache/xenplugin/lab/ (XDG_CACHE_HOME)
-        4.17.lock               held (flock) by the command that builds; others wait
-        building-4.17/          a build that runs or was interrupted; the next build removes it
-        packages-4.17-HASH.tar  the tree of the packages, which takes long to make and seldom changes
-        host-4.17-HASH/         disk.img xen vmlinuz vmlinux initrd about.json; appears only when complete
+        4.17.lock                    held (flock) by the command that builds; others wait
+        building-4.17/               a build that runs or was interrupted; the next build removes it
+        packages-4.17-HASH-WHEN.tar  the tree of the packages, which takes long to make and seldom changes
+        host-4.17-HASH-WHEN/         disk.img xen vmlinuz vmlinux initrd about.json; appears only when complete
+
+HASH is of the recipe, WHEN the time (UTC) at which the packages were installed. The newest of a recipe is used,
+whatever Debian has offered since; only `fresh` installs packages again. A fresh image has a folder of its own,
+because the disks of machines that run are overlays of the old one.
 
 mmdebstrap installs the packages (lab.hosts.image.isolated). The second part copies our files over that tree,
 installs the plugin's package and packs the result; it takes half a minute. A change of the plugin needs no new
@@ -24,17 +28,20 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lab.cache import cache_folder
 from lab.errors import BuildError, MissingError
-from lab.hosts.image import ext4, guests, initramfs, isolated, kernel, plugin_package, recipe
+from lab.hosts.guest.guest_type import GuestType
+from lab.hosts.image import contents, ext4, guests, initramfs, isolated, kernel, plugin_package, recipe
 from lab.hosts.interface import Say
 from lab.hosts.spec import Xen
 from xenplugin.ui.units import size
 
 _NEEDED = 3 << 30  # bytes free, to build
 _KEPT = 86400  # seconds: when an image is built, older ones that were not used for so long are deleted
+_WHEN = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,9 @@ class HostImage:
 
     disk: a raw ext4 file system without a partition table, read-only below overlays. xen: the hypervisor (ELF,
     multiboot). kernel, initrd: for dom0, and for the router, which boots without Xen. vmlinux: the same kernel
-    uncompressed (ELF), from which Xen starts dom0 sooner. release: the code name of Debian. digest: of the recipe.
-    packages: name -> version of each installed package.
+    uncompressed (ELF), from which Xen starts dom0 sooner. release: the code name of Debian. version: of Xen's
+    package. guests: the type of the guests g1 and g2, which this Xen can migrate. digest: identifies the image.
+    installed: when its packages were installed. packages: name -> version of each.
     """
 
     disk: Path
@@ -53,8 +61,18 @@ class HostImage:
     vmlinux: Path
     initrd: Path
     release: str
+    version: str
+    guests: GuestType
     digest: str
+    installed: datetime
     packages: dict[str, str]
+
+    @property
+    def words(self) -> str:
+        """Return what is in it, and how old that is, for people."""
+        days = (datetime.now(UTC) - self.installed).days
+        age = f"{days} day{'s' if days > 1 else ''} old" if days > 0 else "of today"
+        return f"Xen {self.version} on Debian {self.release}, packages {age}, {self.guests.upper()} guests"
 
 
 def home() -> Path:
@@ -74,30 +92,32 @@ def missing() -> list[str]:
 
 
 def cached(xen: Xen) -> HostImage | None:
-    """Return the image of the current recipe, or None if it has not been built."""
-    entry = _entry(xen)
-    return _load(entry) if entry.is_dir() else None
+    """Return the newest image of the current recipe, or None if none has been built."""
+    entry = _newest(f"host-{xen.value}-{recipe.digest(xen)}-*")
+    return None if entry is None else load(entry)
 
 
-def obtain(xen: Xen, say: Say) -> HostImage:
-    """Return the image for that version of Xen. Building it takes minutes; progress is reported by `say`.
+def obtain(xen: Xen, say: Say, *, fresh: bool = False) -> HostImage:
+    """Return the image for that version of Xen; if `fresh`, a new one with the packages that Debian has now.
+    Building it takes minutes; progress is reported by `say`.
 
     Raises MissingError (a program, root, space), BuildError.
     """
-    found = cached(xen)
+    found = None if fresh else cached(xen)
     if found is not None:
         return found
     try:
         home().mkdir(parents=True, exist_ok=True)
         with _locked(xen, say) as lock:
-            found = cached(xen)
-            return found if found is not None else _Build(xen, say, lock).run()
+            found = None if fresh else cached(xen)
+            return found if found is not None else _Build(xen, say, lock).run(fresh)
     except OSError as error:
         raise BuildError(f"building the image: {error}") from error
 
 
-def _entry(xen: Xen) -> Path:
-    return home() / f"host-{xen.value}-{recipe.digest(xen)}"
+def _newest(pattern: str) -> Path | None:
+    """Return the path in the cache that matches and whose packages were installed last."""
+    return max(home().glob(pattern), key=lambda path: path.name, default=None)
 
 
 @contextlib.contextmanager
@@ -115,7 +135,8 @@ def _locked(xen: Xen, say: Say) -> Iterator[int]:
         os.close(fd)
 
 
-def _load(entry: Path) -> HostImage:
+def load(entry: Path) -> HostImage:
+    """Return the image in the folder `entry` of the cache. Raises BuildError."""
     try:
         about = json.loads((entry / "about.json").read_text(encoding="utf-8"))
         image = HostImage(
@@ -125,7 +146,10 @@ def _load(entry: Path) -> HostImage:
             vmlinux=entry / "vmlinux",
             initrd=entry / "initrd",
             release=about["release"],
+            version=about["version"],
+            guests=GuestType(about["guests"]),
             digest=about["digest"],
+            installed=datetime.fromisoformat(about["installed"]),
             packages=about["packages"],
         )
         if image.disk.stat().st_size != recipe.SIZE:
@@ -148,7 +172,7 @@ class _Build:
         self._began = time.monotonic()
         self._step = 0
 
-    def run(self) -> HostImage:
+    def run(self, fresh: bool) -> HostImage:
         lacks = missing()
         if lacks:
             raise MissingError("; ".join(lacks))
@@ -161,16 +185,18 @@ class _Build:
         self._remove_interrupted()
         self._work.mkdir()
         try:
-            packages = home() / f"packages-{self._xen.value}-{recipe.packages_digest(self._xen)}.tar"
-            if packages.exists():
-                self._step = 2
-            else:
+            name = f"packages-{self._xen.value}-{recipe.packages_digest(self._xen)}-"
+            packages = None if fresh else _newest(f"{name}*.tar")
+            if packages is None:
+                packages = home() / f"{name}{datetime.now(UTC).strftime(_WHEN)}.tar"
                 self._install(packages)
+            else:
+                self._step = 2
             entry = self._assemble(packages)
         finally:
             shutil.rmtree(self._work, ignore_errors=True)
         self._remove_old(entry, packages)
-        return _load(entry)
+        return load(entry)
 
     def _step_begins(self, what: str) -> None:
         self._step += 1
@@ -223,24 +249,30 @@ class _Build:
         init = (recipe.HERE / "init").read_bytes()
         (new / "initrd").write_bytes(initramfs.make(tree, recipe.HOST_MODULES, {"init": init}))
         boot = tree / "boot"
-        shutil.copyfile(_only(boot, "vmlinuz-*"), new / "vmlinuz")
+        shutil.copyfile(contents.only(boot, "vmlinuz-*"), new / "vmlinuz")
         (new / "vmlinux").write_bytes(kernel.unpacked((new / "vmlinuz").read_bytes()))
-        (new / "xen").write_bytes(gzip.decompress(_only(boot, f"xen-{self._xen.value}-amd64.gz").read_bytes()))
+        (new / "xen").write_bytes(gzip.decompress(contents.only(boot, "xen-*-amd64.gz").read_bytes()))
         self._step_begins("the guests")
-        guests.install(tree, self._work, new / "vmlinux")
+        kind = contents.guest_type(tree)
+        guests.install(tree, self._work, new / "vmlinux", kind)
         self._step_begins("the file system")
         options = ["-N", str(recipe.INODES), "-J", "size=32", *ext4.COMPLETE]
         ext4.make(tree, new / "disk.img", size=recipe.SIZE, options=options)
+        digest, when = recipe.digest(self._xen), packages.stem.rpartition("-")[2]
+        versions = contents.versions(tree)
         about = {
             "release": self._xen.debian,
-            "digest": recipe.digest(self._xen),
-            "packages": _versions(tree),
+            "version": versions[f"xen-hypervisor-{self._xen.value}-amd64"],
+            "guests": kind,
+            "digest": f"{digest}-{when}",
+            "installed": datetime.strptime(when, _WHEN).replace(tzinfo=UTC).isoformat(),
+            "packages": versions,
         }
         (new / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         for path in new.iterdir():
             path.chmod(0o644)
             _sync(path)
-        entry = _entry(self._xen)
+        entry = home() / f"host-{self._xen.value}-{about['digest']}"
         new.rename(entry)
         _sync(home())
         return entry
@@ -257,25 +289,6 @@ def _lay_over(source: Path, target: Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
         copy.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-
-
-def _only(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise BuildError(f"the image must have one {pattern}, but has {len(found)}")
-    return found[0]
-
-
-def _versions(tree: Path) -> dict[str, str]:
-    """Return package -> version from dpkg's status file."""
-    versions, name = {}, ""
-    for line in (tree / "var/lib/dpkg/status").read_text(encoding="utf-8").splitlines():
-        key, _, value = line.partition(": ")
-        if key == "Package":
-            name = value
-        elif key == "Version":
-            versions[name] = value
-    return versions
 
 
 def _sync(path: Path) -> None:

@@ -1,5 +1,7 @@
 """Puts the guests into the tree of a host's image: /srv/guests with kernel, initramfs, disks and configurations.
 
+g1 and g2 are of the type that the image's Xen can migrate, g3 is always PVH (lab.hosts.guest.guest_type).
+
 A guest's disk holds real files (the host's own), canaries, a pattern, and `sums`, the checksums of all files. The
 disks of g1 and g3 are files; a host makes g2's logical volume itself (`xenlab-guest lvm`), as a copy of g1's file.
 """
@@ -11,8 +13,10 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from string import Template
 
 from lab.hosts.guest import canaries
+from lab.hosts.guest.guest_type import GuestType
 from lab.hosts.image import ext4, initramfs
 from lab.hosts.image.recipe import GUEST, GUEST_MODULES
 
@@ -20,10 +24,19 @@ DISK_SIZE = 512 << 20  # bytes
 _REAL = 60_000_000  # bytes of real files
 _LARGEST = 4_000_000  # bytes: the guest checks one file at a time
 _PATTERN = 2 << 20  # bytes
+#: The lines of a configuration that depend on the type.
+_TYPE = {
+    GuestType.PV: 'type = "pv"',
+    GuestType.PVH: 'type = "pvh"\n'
+    "# Under QEMU's emulated SVM Xen cannot handle an intercepted RDTSCP; native leaves it to the processor.\n"
+    'tsc_mode = "native"',
+}
+_ALWAYS = {"g3": GuestType.PVH}
 
 
-def install(tree: Path, work: Path, kernel: Path) -> None:
-    """Make /srv/guests in `tree`, with `kernel`. `work` is a folder for temporary files. Raises BuildError."""
+def install(tree: Path, work: Path, kernel: Path, kind: GuestType) -> None:
+    """Make /srv/guests in `tree`, with `kernel` and guests of type `kind`. `work` is a folder for temporary files.
+    Raises BuildError."""
     home = tree / "srv/guests"
     home.mkdir(parents=True)
     # Uncompressed: xl accepts that too, and starts the guest sooner.
@@ -41,7 +54,13 @@ def install(tree: Path, work: Path, kernel: Path) -> None:
     shutil.rmtree(content)
     ext4.copy_sparse(home / "g1.img", home / "g3.img")
     for config in sorted((GUEST / "config").glob("*.cfg")):
-        shutil.copyfile(config, home / config.name)
+        (home / config.name).write_text(configuration(config.stem, kind), encoding="ascii")
+
+
+def configuration(name: str, kind: GuestType) -> str:
+    """Return the configuration for xl of guest `name` in an image whose guests are of type `kind`."""
+    text = (GUEST / f"config/{name}.cfg").read_text(encoding="ascii")
+    return Template(text).substitute(type=_TYPE[_ALWAYS.get(name, kind)])
 
 
 def _content(tree: Path, target: Path) -> None:

@@ -39,4 +39,6 @@ def _hint(output: str) -> str | None:
         return "make room, or set XDG_CACHE_HOME to a folder with more"
     if any(text in output for text in ("Could not resolve", "Failed to fetch", "Cannot initiate the connection")):
         return "Debian's package mirror must be reachable when an image is built"
+    if any(text in output for text in ("no installation candidate", "Unable to locate package")):
+        return "Debian no longer has a package of that name, or apt's preferences exclude it"
     return None

@@ -58,12 +58,14 @@ def excluded() -> list[str]:
     return [*_NO_FILES.split(), *modules]
 
 
-#: Debian's security updates of Xen are built without shadow paging (CONFIG_SHADOW_PAGING in /boot/xen-*.config),
-#: and then no PV guest can be migrated live. Only its user can reach the lab, so it takes the release's version.
+#: Debian's security update of Xen 4.17 is built without shadow paging, so it cannot migrate PV guests, and the
+#: release's older version can (lab.hosts.guest.guest_type). Only its user can reach the lab, so the older one is
+#: preferred while the archive has it. A priority above 0 never leaves a package without a candidate: a version that
+#: stands in both archives, or only in that of the security updates, is still installed.
 PREFERENCES = """\
 Package: src:xen
 Pin: release l=Debian-Security
-Pin-Priority: -1
+Pin-Priority: 400
 """
 
 

@@ -50,8 +50,9 @@ def machine_facts() -> list[Fact]:
         free = shutil.disk_usage(_existing(path)).free
         facts.append(Fact(f"space for {what}", free >= _SPACE, f"{path}: {size(free)} free"))
     for xen in Xen:
-        there = build.cached(xen) is not None
-        facts.append(Fact(f"image, Xen {xen}", None, "built" if there else f"not built (xenlab build --xen {xen})"))
+        image = build.cached(xen)
+        built = f"built: {image.words}" if image else f"not built (xenlab build --xen {xen})"
+        facts.append(Fact(f"image, Xen {xen}", None, built))
     return [*facts, _ports()]
 
 

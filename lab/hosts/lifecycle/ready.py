@@ -1,10 +1,12 @@
-"""Checks that the hosts are ready: Xen answers, both have the same version, and their CPUs compute correctly."""
+"""Checks that the hosts are ready: Xen answers, both have the same version and can migrate guests, and their CPUs
+compute correctly."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
 from lab.errors import CheckError
+from lab.hosts.guest.guest_type import NO_PV, GuestType
 from lab.hosts.interface import Node, Provider, Say
 from lab.hosts.role import xenhost
 from lab.hosts.role.xenhost import XenInfo
@@ -21,8 +23,13 @@ def check(provider: Provider, say: Say) -> None:
     def one(node: Node) -> XenInfo:
         info = xenhost.answering(node)
         say(f"{node.name}: Xen {info.version} ({info.caps})")
-        if not info.migrates_pv:
-            say(f"note: {node.name}: this Xen has no shadow paging, so no PV guest can be migrated from it")
+        if info.guests is None:
+            raise CheckError(
+                f"{node.name}: {NO_PV}, and its CPU has no hardware virtualisation, which PVH guests need",
+                hint="turn on nested virtualisation (option nested=1 of kvm_intel, kvm_amd; docs/vagrant.md)",
+            )
+        if info.guests is not GuestType.PV:
+            say(f"note: {node.name}: {NO_PV}; use PVH guests")
         say(Moving(node.name, "testing its CPU: AES and Ed25519 while a guest runs"))
         computes = xenhost.check_arithmetic(node)
         say(Moving(node.name, ""))

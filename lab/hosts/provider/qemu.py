@@ -2,6 +2,7 @@
 
     NAME.pid NAME.qmp NAME.port     the pid, QEMU's control socket, and pid and port of its ssh server
     NAME.qcow2 NAME.tar             disks: the overlay over the image, and the machine's identity
+    image                           the image below the overlays, for a machine that is started again
     NAME.console NAME.log           the output of the machine and of QEMU; both are kept when the lab is down
     SITE.NAME                       sockets by which the machines reach each other
     keys/ ssh_config                for login: ssh -F ssh_config host-a
@@ -84,7 +85,7 @@ class QemuProvider(Provider):
                 f"{self.folder} has only {size(free)} free, but {size(_SPACE)} are needed",
                 hint="make room, or set XDG_STATE_HOME to a folder with more",
             )
-        image, keys = build.obtain(self.spec.xen, self.say), make_keys(self._keys.folder)
+        image, keys = self._image(), make_keys(self._keys.folder)
         for each in MACHINES:
             if self._pid(each.name) is None:
                 self._start(each, image, keys)
@@ -132,7 +133,9 @@ class QemuProvider(Provider):
             list(pool.map(self._end, [each.name for each in MACHINES]))
         made = [f"{each.name}.*" for each in MACHINES]
         made += [f"{nic.network}.{each.name}" for each in MACHINES for nic in each.nics]
-        for path in [path for pattern in (*made, "ssh_config*", "starting") for path in self.folder.glob(pattern)]:
+        for path in [
+            path for pattern in (*made, "ssh_config*", "starting", "image") for path in self.folder.glob(pattern)
+        ]:
             if path.suffix not in _KEPT:
                 path.unlink(missing_ok=True)
         for folder in self.folder.glob("keys*"):
@@ -169,6 +172,17 @@ class QemuProvider(Provider):
         found = qmp.forwarded_port(self._file(name, "qmp"))
         self._write(f"{name}.port", f"{pid} {found}\n")
         return found
+
+    def _image(self) -> HostImage:
+        """Return the image below the lab's disks, which is the newest one only while the lab has none. Raises
+        LabError."""
+        note = self.folder / "image"
+        if not note.exists():
+            self._write(note.name, f"{build.obtain(self.spec.xen, self.say).disk.parent}\n")
+        entry = Path(note.read_text(encoding="utf-8").removesuffix("\n"))
+        if not entry.is_dir():
+            raise LabError(f"the image of this lab was deleted: {entry}", hint="xenlab down, xenlab up")
+        return build.load(entry)
 
     def _start(self, each: Machine, image: HostImage, keys: Keys) -> None:
         disk, foreign = self._file(each.name, "qcow2"), None

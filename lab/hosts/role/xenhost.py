@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from lab.errors import CheckError, CommandError
+from lab.hosts.guest.guest_type import GuestType, migratable
 from lab.hosts.interface import Node
 
 #: The lowest number of rounds; more follow until the guest has computed for a second as well.
@@ -72,17 +73,15 @@ echo "aes $aes ed25519 $ed of $round guest $state"
 
 @dataclass(frozen=True)
 class XenInfo:
-    """Facts from `xl info`. `caps`: the kinds of guests that the host can run (pv, hvm, hap, shadow ...)."""
+    """Facts from `xl info`. `caps`: what the host can run guests with (pv, hvm, hap, shadow ...)."""
 
     version: str
     caps: str
 
     @property
-    def migrates_pv(self) -> bool:
-        """Whether PV guests can be migrated, for which Xen needs shadow paging to track their writes. Debian's
-        security update of Xen 4.17 (4.17.7) is built without it and answers EINVAL ("Failed to enable logdirty").
-        """
-        return "shadow" in self.caps.split()
+    def guests(self) -> GuestType | None:
+        """The type of guest that can be migrated; None if neither PV nor PVH guests can."""
+        return migratable(set(self.caps.split()))
 
 
 def answering(node: Node) -> XenInfo:

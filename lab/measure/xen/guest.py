@@ -111,6 +111,11 @@ def check_where(source: Node, target: Node) -> None:
         raise CheckError(f"after the migration {source.name} has {here or 'no guest'}, {target.name} {there}")
 
 
+def type_of(node: Node) -> str:
+    """Return the guest's type, as its configuration on `node` has it: "pv" or "pvh". Raises CommandError."""
+    return node.check(["sed", "-n", 's/^type *= *"\\(.*\\)"$/\\1/p', CONFIG]).strip()
+
+
 def sizes(node: Node) -> tuple[Memory, Disk]:
     """Return the sizes of the guest's memory and disk on `node`. Raises CommandError."""
     memory = node.check(["sed", "-n", "s/^memory *= *//p", CONFIG])

@@ -82,6 +82,7 @@ class XenHosts(BaseHosts):
         for node in (source, target):
             old_disk.name_again(node, DISK)  # the run before has moved it
         self._memory, self._disk = guest.sizes(source)
+        self._type = guest.type_of(source)
         self._disk_seconds: float | None = None
         self._disk_bytes: int | None = None
         target.check(["sh", "-c", 'rm -f "$1" "${1%/*}/.${1##*/}.xenplugin-"*', "sh", DISK])
@@ -122,6 +123,7 @@ class XenHosts(BaseHosts):
             phases=self._phases or {"memory": round(seconds, 3)},
             memory=self._memory,
             disk=self._disk,
+            guest=self._type,
             router_bytes=moved,
             disk_seconds=self._disk_seconds,
             disk_router_bytes=self._disk_bytes,

@@ -21,7 +21,7 @@ from tests.helpers.xen_moves import MOVE, Guest, Move, clean, hosts, migrate, mo
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 FEW = ("--streams", "2", "--level", "1")
-VERIFY = "PYTHONPATH=/usr/lib/xen-4.17/lib/python /usr/lib/xen-4.17/bin/verify-stream-v2"
+VERIFY = "PYTHONPATH=$(echo /usr/lib/xen-*/lib/python) /usr/lib/xen-*/bin/verify-stream-v2"
 
 
 @pytest.fixture(scope="module")

@@ -98,6 +98,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalLab:
         "versions": lambda lab: {"xen": "4.17"},
         "destroy": lambda node: None,
         "start": lambda node, read_only: made.log.open("a").write(f"start read_only={read_only}\n"),
+        "type_of": lambda node: "pvh",
         "sizes": lambda node: (Memory(256 << 20), Disk(8 << 20, 1 << 20)),
         "router_bytes": lambda router: next(counts),
         "check_where": lambda source, target: None,
@@ -163,6 +164,7 @@ def test_xenplugin_moves_the_guest_with_its_disk(lab: LocalLab) -> None:
     assert figures.phases["start"] == pytest.approx(figures.seconds - 0.001, abs=0.002)
     assert (figures.downtime, figures.clocks_apart, figures.ticks) == (0.5, 0.25, 3)
     assert figures.router_bytes == 1000 and figures.disk_seconds is None
+    assert figures.guest == "pvh"
 
 
 def test_a_guest_that_lost_ticks_is_an_error(lab: LocalLab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ def test_runs_that_differ_in_more_than_way_and_link_are_not_compared(tmp_path: P
     save_xen(here, "existing", 0.12, seconds=90.0)
     first = next(here.glob("existing-0.12-*.json")).read_text()
     changes = [("host", {"cpu": "Z80"}), ("lab", {"xen": "4.20"}), ("versions", {"accel": "kvm"})]
+    changes.append(("figures", {"guest": "pvh"}))
     for number, (part, change) in enumerate([*changes, ("lab", {"ipsec": "off"})]):
         values = json.loads(first)
         values[part] |= change
@@ -41,10 +42,18 @@ def test_runs_that_differ_in_more_than_way_and_link_are_not_compared(tmp_path: P
     values["lab"]["link"]["loss"] = 0.01
     (here / "lossy.json").write_text(json.dumps(values))
     sets = data.load([here])
-    assert [len(several) for each in sets for several in each.runs.values()] == [1] * 8
-    assert len(sets) == 7 and len({each.tag for each in sets}) == 7
+    assert [len(several) for each in sets for several in each.runs.values()] == [1] * 9
+    assert len(sets) == 8 and len({each.tag for each in sets}) == 8
     (both,) = (each for each in sets if len(each.runs) == 2)
     assert {cell.way for cell in both.runs} == {"existing", "plain"}  # by the IPsec that it went through
+
+
+def test_results_from_before_there_was_a_choice_of_guests_are_of_pv_guests(tmp_path: Path) -> None:
+    for guest in (None, "pv", "pvh"):
+        save_xen(tmp_path, "live", 0.12, seconds=90.0, result={"phases": {"memory": 70.0}}, guest=guest)
+    first, second = data.load([tmp_path])
+    assert first.kind == "Real Xen, emulated CPU" and second.kind == "Real Xen, emulated CPU, PVH guest"
+    assert [len(runs) for each in (first, second) for runs in each.runs.values()] == [2, 1]
 
 
 def test_discarded_runs_of_a_guest_without_any_other_are_reported(folder: Path, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from lab.hosts.guest import canaries, trace
+from lab.hosts.guest.guest_type import GuestType
+from lab.hosts.image.guests import configuration
 from lab.hosts.image.recipe import GUEST, HERE
 from lab.verify.content.canary import Finder, needles
 from lab.verify.content.scanner import Scanner
@@ -44,9 +46,13 @@ def test_guest_scripts_are_valid_shell(script: Path) -> None:
     subprocess.run(["sh", "-n", script], check=True)
 
 
+@pytest.mark.parametrize("kind", GuestType)
 @pytest.mark.parametrize("name", ["g1", "g2", "g3"])
-def test_configurations_name_what_the_image_has(name: str) -> None:
-    values = dict(re.findall(r"^(\w+) = (.+)$", (GUEST / f"config/{name}.cfg").read_text(), re.MULTILINE))
+def test_configurations_name_what_the_image_has(name: str, kind: GuestType) -> None:
+    values = dict(re.findall(r"^(\w+) = (.+)$", configuration(name, kind), re.MULTILINE))
     assert values["name"] == f'"{name}"'
+    real = GuestType.PVH if name == "g3" else kind
+    assert values["type"] == f'"{real}"'
+    assert values.get("tsc_mode") == ('"native"' if real is GuestType.PVH else None)
     assert {values["kernel"], values["ramdisk"]} == {'"/srv/guests/vmlinuz"', '"/srv/guests/initrd"'}
     assert "vdev=xvda" in values["disk"]

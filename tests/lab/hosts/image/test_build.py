@@ -6,6 +6,8 @@ import fcntl
 import json
 import os
 import threading
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from lab.hosts.image import build, recipe
 from lab.hosts.spec import Xen
 
 XEN = Xen.V4_17
+NOW = datetime(2026, 11, 29, 16, 14, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -25,11 +28,35 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "xenplugin/lab"
 
 
+@pytest.fixture(autouse=True)
+def days(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock is a day after the one before, the first one at NOW."""
+    passed = count()
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+            return NOW + timedelta(days=next(passed))
+
+    monkeypatch.setattr(build, "datetime", Clock)
+
+
+def entry_of(home: Path, when: str = "20261129T161400Z") -> Path:
+    return home / f"host-{XEN}-{recipe.digest(XEN)}-{when}"
+
+
 def whole(entry: Path, size: int | None = None) -> None:
     entry.mkdir(parents=True)
     with (entry / "disk.img").open("wb") as file:
         file.truncate(recipe.SIZE if size is None else size)
-    about = {"release": "bookworm", "digest": recipe.digest(XEN), "packages": {"xen-utils-4.17": "4.17"}}
+    about = {
+        "release": "bookworm",
+        "version": "4.17.5-1",
+        "guests": "pv",
+        "digest": entry.name,
+        "installed": NOW.isoformat(),
+        "packages": {"xen-utils-4.17": "4.17"},
+    }
     (entry / "about.json").write_text(json.dumps(about))
 
 
@@ -45,9 +72,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def assemble(self: build._Build, packages: Path) -> Path:
         parts.append("image")
         assert packages.exists()
-        whole(self._work / "new")
-        entry = build._entry(XEN)
-        (self._work / "new").rename(entry)
+        entry = entry_of(build.home(), packages.stem.rpartition("-")[2])
+        whole(self._work / entry.name)
+        (self._work / entry.name).rename(entry)
         return entry
 
     monkeypatch.setattr(build._Build, "_install", install)
@@ -60,6 +87,34 @@ def test_what_is_in_the_cache_is_not_built_again(home: Path, quick: list[str]) -
     assert build.obtain(XEN, lambda _: None) == first
     assert quick == ["packages", "image"]
     assert first.packages == {"xen-utils-4.17": "4.17"}
+
+
+def test_a_fresh_image_has_new_packages_and_leaves_the_old_one_to_its_machines(
+    home: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = build.obtain(XEN, lambda _: None)
+    fresh = build.obtain(XEN, lambda _: None, fresh=True)
+    assert quick == ["packages", "image"] * 2
+    assert fresh.disk != old.disk and old.disk.exists() and fresh.digest != old.digest
+    assert build.cached(XEN) == build.obtain(XEN, lambda _: None) == fresh
+    assert [path.name for path in home.glob("packages-*")] == [
+        f"packages-4.17-{recipe.packages_digest(XEN)}-20261130T161400Z.tar"
+    ]
+    # Our own files change: still those packages, of that day.
+    monkeypatch.setattr(recipe, "SIZE", recipe.SIZE + 4096)
+    assert build.obtain(XEN, lambda _: None).disk.parent.name.endswith("-20261130T161400Z")
+    assert quick == ["packages", "image"] * 2 + ["image"]
+
+
+def test_an_image_says_what_it_has_and_how_old_that_is(home: Path) -> None:
+    whole(entry_of(home))
+    image = build.cached(XEN)
+    assert image is not None
+    ages = [image.words for _ in range(3)]
+    assert ages == [
+        f"Xen 4.17.5-1 on Debian bookworm, packages {age}, PV guests"
+        for age in ("of today", "1 day old", "2 days old")
+    ]
 
 
 def test_a_change_of_our_files_takes_the_packages_from_the_cache(
@@ -102,7 +157,7 @@ def test_another_build_is_waited_for_and_its_image_used(home: Path, quick: list[
     thread = threading.Thread(target=lambda: found.append(build.obtain(XEN, lambda _: waits.set())))
     thread.start()
     assert waits.wait(60)
-    whole(build._entry(XEN))
+    whole(entry_of(home))
     os.close(other)
     thread.join(60)
     assert found and quick == []
@@ -121,12 +176,15 @@ def test_no_room_and_missing_programs_are_said_before_anything_is_done(
     assert quick == []
 
 
-@pytest.mark.parametrize("harm", ["size", "about", "nothing"])
+@pytest.mark.parametrize("harm", ["size", "about", "nothing", "guests"])
 def test_an_image_that_was_damaged_is_named(home: Path, harm: str) -> None:
-    entry = build._entry(XEN)
+    entry = entry_of(home)
     whole(entry, size=4096 if harm == "size" else None)
     if harm == "about":
         (entry / "about.json").write_text("{")
+    if harm == "guests":
+        text = (entry / "about.json").read_text()
+        (entry / "about.json").write_text(text.replace('"pv"', '"vax"'))
     if harm == "nothing":
         (entry / "disk.img").unlink()
     with pytest.raises(BuildError, match="cannot be used") as caught:

@@ -65,6 +65,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     monkeypatch.setenv("PATH", f"{made.bin}:/usr/bin:/bin")
     monkeypatch.setenv("LAB_TEST", str(made.do))
     monkeypatch.setattr(build, "obtain", lambda xen, say: image)
+    monkeypatch.setattr(build, "load", lambda entry: image)
     monkeypatch.setattr(qemu, "pace", lambda accel: 1.0)
     monkeypatch.setattr(qemu, "accelerator", lambda: Accel.TCG)
     yield made
@@ -123,6 +124,35 @@ def test_what_runs_already_is_not_started_again(lab: Lab, monkeypatch: pytest.Mo
     with pytest.raises(BootError):
         provider.boot()
     assert (provider._pid("router"), provider._pid("host-b")) == before and provider._pid("host-a")
+
+
+def test_a_machine_that_comes_back_has_the_image_below_its_disk(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`xenlab build --fresh` in the meantime concerns only the lab's next life."""
+    old, fresh = tmp_path / "host-old", tmp_path / "host-fresh"
+    for entry in (old, fresh):
+        entry.mkdir()
+    monkeypatch.setattr(
+        build, "load", lambda entry: SimpleNamespace(**{n: entry / n for n in ("disk", "xen", "vmlinux", "initrd")})
+    )
+
+    def boot(newest: Path) -> str:
+        """Boot, and return the command line of the router, which ends at once."""
+        monkeypatch.setattr(build, "obtain", lambda xen, say: SimpleNamespace(disk=newest / "disk"))
+        lab.behaves("router", 'echo "$@" >&2; exit 1')
+        with pytest.raises(BootError) as error:
+            lab.provider().boot()
+        return error.value.message
+
+    assert f"-kernel {old / 'vmlinux'} " in boot(old)
+    assert f"-kernel {old / 'vmlinux'} " in boot(fresh)
+    old.rmdir()
+    with pytest.raises(LabError, match="was deleted") as gone:
+        lab.provider().boot()
+    assert "xenlab down" in str(gone.value.hint)
+    lab.provider().down()
+    assert f"-kernel {fresh / 'vmlinux'} " in boot(fresh)
 
 
 def test_another_machines_failure_stops_the_wait(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lab.errors import CheckError, CommandError, LabError
+from lab.hosts.guest.guest_type import GuestType
 from lab.hosts.interface import Node, Shaper
 from lab.hosts.role import router, tcp_check, xenhost
 from lab.hosts.spec import Spec
@@ -201,8 +202,8 @@ def test_a_host_without_working_xen_is_an_error(said: str, kind: type[LabError])
 def test_xen_info_is_read() -> None:
     text = "host : host-a\nxen_version            : 4.17.5\nvirt_caps              : pv hvm hap shadow\n"
     info = xenhost.answering(Fake({"sh -c": CommandResult(0, text, "")}))
-    assert info == xenhost.XenInfo("4.17.5", "pv hvm hap shadow") and info.migrates_pv
+    assert info == xenhost.XenInfo("4.17.5", "pv hvm hap shadow") and info.guests is GuestType.PV
     text = text.replace(" shadow", " gnttab-v1")
-    assert not xenhost.answering(Fake({"sh -c": CommandResult(0, text, "")})).migrates_pv
+    assert xenhost.answering(Fake({"sh -c": CommandResult(0, text, "")})).guests is GuestType.PVH
     with pytest.raises(CheckError):
         xenhost.answering(Fake({"sh -c": CommandResult(0, "nothing", "")}))
