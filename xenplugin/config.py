@@ -25,6 +25,7 @@ from xenplugin.link.tcp import MAX_STREAMS
 CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
 MODES = ("live", "static", "full")
 LONG_DOWNTIME = ("give-up", "go-on")
+LEFT_DISKS = (KEEP_ASIDE, REMOVE) = ("keep-aside", "remove")
 _TIME_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600}
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _LEAST_RATE = 1000  # bytes/s
@@ -154,6 +155,12 @@ def _parse_long_downtime(text: str) -> str:
     return text
 
 
+def _parse_left_disks(text: str) -> str:
+    if text not in LEFT_DISKS:
+        raise ValueError(f"it is {' or '.join(LEFT_DISKS)}")
+    return text
+
+
 def _parse_paths(value: Any) -> tuple[tuple[str, str], ...]:
     """Return pairs of a path of the source and the path here, the longest first, from a table. Raises
     ValueError."""
@@ -256,6 +263,12 @@ class Config:
         (),
         "Where the disks of arriving guests go, if not to the same path: a table of old and new paths.",
         _parse_paths,
+    )
+    left_disks: str = _setting(
+        KEEP_ASIDE,
+        "What becomes of the disks that a guest leaves behind: keep-aside (they are renamed, and make the way back "
+        "short), remove (they are removed once it runs on the far host).",
+        _parse_left_disks,
     )
     file: Path | None = None  #: where these come from, if it was named
     state_dir: Path = _setting(

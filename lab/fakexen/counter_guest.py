@@ -21,7 +21,10 @@ class CounterGuest:
 
     def start(self, host: Host, domain: Domain) -> int:
         """Start its process, which finds in the world whether it may run."""
-        disks = [f"{disk['pdev_path']}:{disk.get('readwrite', 0)}" for disk in domain["config"].get("disks", [])]
+        disks = [
+            f"{host.opened(domain, disk['pdev_path'])}:{disk.get('readwrite', 0)}"
+            for disk in domain["config"].get("disks", [])
+        ]
         world, name = os.path.split(host.root)
         words = [sys.executable, "-IS", counter.__file__, world, name, domain["uuid"], _memory(host, domain),
                  str(domain["counter"]), *disks]  # fmt: skip

@@ -129,9 +129,20 @@ class Host:
         with self.locked() as state:
             domain = _named(state, domid)
             domain["counter"] = counter
+            paths = [disk["pdev_path"] for disk in domain["config"].get("disks", [])]
+            domain["open"] = {path: os.stat(path).st_ino for path in paths if os.path.exists(path)}
             devices = self.knob("physical", {})
             for number, disk in enumerate(domain["config"].get("disks", [])):
                 self.put(_vbd(domid, 51712 + 16 * number, disk, devices.get(disk["pdev_path"])))
+
+    def opened(self, domain: Domain, path: str) -> str:
+        """Return where the file is now that the domain's disk `path` was when it was attached: a backend holds it
+        open, so a domain does not notice that it is renamed within its folder."""
+        inode = domain.get("open", {}).get(path)
+        if inode is None or (os.path.exists(path) and os.stat(path).st_ino == inode):
+            return path
+        with os.scandir(os.path.dirname(os.path.realpath(path))) as names:
+            return next((name.path for name in names if name.inode() == inode), path)
 
     def rename(self, domid: int, name: str) -> None:
         """Rename a domain. Raises LibxlError if another one has that name."""

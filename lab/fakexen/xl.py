@@ -94,6 +94,12 @@ def _create(host: Host, words: list[str], flags: list[str]) -> int:
     """Create a domain from libxl's JSON; the real xl takes xl.cfg(5)."""
     with open(words[-1]) as file:
         config = json.load(file)
+    if "-N" in flags:
+        print(json.dumps(config, indent=4))
+        return 0
+    for disk in config.get("disks", []):  # libxl__device_disk_set_backend
+        if not os.path.exists(disk["pdev_path"]):
+            raise LibxlError(f"Disk vdev={disk['vdev']} failed to stat: {disk['pdev_path']}", -6)
     domain = host.make(config, config["c_info"]["name"])
     host.furnish(domain["domid"], 0)
     if "-p" not in words:

@@ -173,6 +173,15 @@ class World:
         self.await_writes()
         assert not self.violations(), self.violations()
 
+    def check_names(self, where: FakeHost) -> None:
+        """Its disks have their names where it runs; the other host, from where it came, has only old ones."""
+        names = {name for name, _ in self.names}
+        assert {path.name for path in (where.root / "disks").iterdir()} == names
+        other = self.b if where is self.a else self.a
+        there = {path.name for path in (other.root / "disks").iterdir()}
+        writable = {name for name, writable in self.names if writable}
+        assert {name.partition(".left-for-")[0] for name in there} <= names and not there & writable, there
+
     def assert_settled(self) -> None:
         """No record is left on either host, no placeholder, no node of ours in xenstore."""
         for host in (self.a, self.b):

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.errors import CheckError, CommandError
+from lab.hosts.guest import old_disk
 from lab.hosts.guest.trace import Trace, parse
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
@@ -106,6 +107,8 @@ class Guest:
     def create(self, node: Node) -> None:
         """Destroy what is left of the guest, start it on `node`, and wait until it ticks."""
         self.destroy()
+        for each in hosts(self.lab):
+            old_disk.name_again(each, self.disk)
         for each in hosts(self.lab):  # xenconsoled appends, so emptying is safe
             each.check(["sh", "-c", 'for log; do [ ! -e "$log" ] || : >"$log"; done', "sh", *self._logs])
         node.check(["xl", "create", "-q", f"/srv/guests/{self.name}.cfg", *self._words], timeout=START)
@@ -119,7 +122,8 @@ class Guest:
                     node.run(["xl", "destroy", str(domain.domid)], timeout=ASK)
 
     def forget_disk(self, node: Node) -> None:
-        """Remove its disk from `node`, complete or not."""
+        """Remove its disk from `node`, complete or not, and old ones."""
+        old_disk.name_again(node, self.disk)
         node.check(["sh", "-c", 'rm -f "$1" "${1%/*}/.${1##*/}.xenplugin-"*', "sh", self.disk])
 
     def say(self, words: str) -> None:

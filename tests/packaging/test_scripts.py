@@ -60,6 +60,15 @@ def test_purging_keeps_what_is_undecided_or_unreadable_and_says_so(tmp_path: Pat
     assert "1.source.json" in done.stderr and "0.source.json" not in done.stderr and "recover" in done.stderr
 
 
+def test_purging_keeps_what_is_known_of_old_disks(tmp_path: Path) -> None:
+    state = state_with(tmp_path, record("removed"))
+    (state / "left").mkdir()
+    (state / "left/m-1.json").touch()
+    done = run("postrm", "purge", path=tmp_path, state=state)
+    assert done.returncode == 0 and (state / "left/m-1.json").exists()
+    assert "m-1.json" in done.stderr and "xenplugin clean" in done.stderr
+
+
 @pytest.mark.parametrize("action", ["remove", "upgrade", "disappear"])
 def test_nothing_else_removes_state(tmp_path: Path, action: str) -> None:
     state = state_with(tmp_path, record("kept"))

@@ -29,7 +29,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "cli",
         "__main__",
     ),
-    "xenplugin.image": ("safety", "source", "index", "target"),
+    "xenplugin.image": ("safety", "source", "index old", "target"),
     "netem": ("errors", "dummynet emulator", "cli", "__main__"),
     "lab": (
         "errors",

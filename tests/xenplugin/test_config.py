@@ -49,6 +49,8 @@ GOOD: list[tuple[str, str, Any]] = [
     ("long_downtime", '"go-on"', "go-on"),
     ("state_dir", '"/srv/state"', Path("/srv/state")),
     ("mode", '"static"', "static"),
+    ("left_disks", '"keep-aside"', "keep-aside"),
+    ("left_disks", '"remove"', "remove"),
     ("paths", "{}", ()),
     ("paths", '{"/a//b/" = "/c", "/a/b/c" = "/"}', (("/a/b/c", "/"), ("/a/b", "/c"))),
 ]
@@ -81,6 +83,7 @@ BAD: list[tuple[str, str]] = [
         for value in ('"2-1"', '"1-65536"', "70000", "-1", '"a"', "true", '"0-100"', '"1-2-3"', '"٣"')
     ],
     *[("whole", value) for value in ('"false"', "0", "1", '"yes"')],
+    *[("left_disks", value) for value in ('"keep"', '""', "true", "[]")],
     *[
         ("connect_timeout", value)
         for value in (

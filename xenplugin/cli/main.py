@@ -34,8 +34,8 @@ def cli() -> None:
 
 for command in (
     copying.copy, copying.seal, copying.open_, copying.verify,
-    moving.migrate, moving.transport, moving.enable, moving.disable,
-    settling.status, settling.recover,
+    moving.migrate, moving.transport, moving.enable, moving.disable, moving.guard,
+    settling.status, settling.recover, settling.clean,
     measuring.bench,
     receiving.receive,
 ):  # fmt: skip

@@ -12,7 +12,7 @@ import click
 
 from xenplugin import events
 from xenplugin.cli.common import LINK, Invocation, options, take_standard_streams
-from xenplugin.errors import UsageError
+from xenplugin.errors import UsageError, XenpluginError
 from xenplugin.ui.jsonl import JsonLines
 
 GUEST = (*LINK, "mode")
@@ -103,7 +103,7 @@ def enable(**values: Any) -> None:
     with Invocation(values) as verb:
         from xenplugin.migrate import xl_shim
 
-        xl_shim.enable(verb.notice)
+        xl_shim.enable(verb.config("state_dir").state_dir, verb.notice)
 
 
 @click.command()
@@ -114,3 +114,20 @@ def disable(**values: Any) -> None:
         from xenplugin.migrate import xl_shim
 
         xl_shim.disable(verb.notice)
+
+
+@click.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@options(result=False, progress=False)
+@click.option("--xl", required=True)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def guard(xl: str, words: tuple[str, ...], **values: Any) -> None:
+    """Run the real xl for a command that starts a guest, unless one of its disks may not be used on this host."""
+    with Invocation(values) as verb:
+        from xenplugin.migrate import guard
+
+        try:
+            status = guard.run(xl, words, verb.config("state_dir").state_dir)
+        except XenpluginError as exc:
+            verb.ui(events.Failed(exc.code, str(exc), exc.hint))
+            status = 1  # as xl does
+    sys.exit(status)

@@ -1,4 +1,5 @@
-"""The verbs about migrations that run or were interrupted: `status` shows them, `recover` settles them."""
+"""The verbs about what migrations do and leave: `status` shows it, `recover` settles those that were interrupted,
+`clean` removes old disks."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from xenplugin.cli.common import Invocation, options
-from xenplugin.errors import OwnershipError, XenpluginError
+from xenplugin.errors import OwnershipError, RefusedError, XenpluginError
 
 
 @click.command()
@@ -88,3 +89,36 @@ def recover(assume_peer_lost: bool, answer: str | None, settled: bool, **values:
             raise OwnershipError("something could not be settled", hint="the messages above say what to do")
         if not said:
             verb.notice("nothing to settle: no migration was interrupted on this host")
+
+
+@click.command()
+@options(progress=False)
+@click.option("--yes", is_flag=True, help="Remove them without asking.")
+def clean(yes: bool, **values: Any) -> None:
+    """Remove the old disks that guests have left behind on this host.
+
+    It names each one with what it frees, and asks. A disk whose migration is not settled is left alone; of a disk
+    that has its own name again only the record is removed.
+    """
+    with Invocation(values) as verb:
+        from xenplugin.migrate import clean
+        from xenplugin.ui import units
+
+        state_dir = verb.config("state_dir").state_dir
+        found = clean.removable(state_dir, verb.notice)
+        total = sum(one.size for one in found)
+        for one in found:
+            what = f"{units.size(one.size)}  {one.old.aside}" if one.size else f"the record of {one.old.aside}"
+            verb.notice(f"{what}  ({one.old.guest} left for {one.old.host})")
+        if found and not yes:
+            if not sys.stdin.isatty():
+                raise RefusedError("nobody can be asked whether to remove them", hint="xenplugin clean --yes")
+            verb.notice(f"remove {'it' if len(found) == 1 else f'these {len(found)}'} ({units.size(total)})? [y/N]")
+            if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+                raise RefusedError("nothing was removed")
+        for one in found:
+            clean.remove(state_dir, one)
+        if verb.json:
+            print(json.dumps({"removed": [one.as_json() for one in found], "bytes": total}))
+        else:
+            verb.notice(f"{units.size(total)} freed" if found else "there is nothing to remove")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Protocol
 
 from xenplugin.errors import OwnershipError, XenpluginError, unexpected
-from xenplugin.migrate import records
 from xenplugin.migrate.local_host import LocalHost, Notify
 from xenplugin.migrate.ownership import OwnershipState
 from xenplugin.migrate.records import Record
@@ -72,7 +71,7 @@ def _confirmed(host: LocalHost, settled: Record, pipe: StreamSender, notify: Not
     except XenpluginError as exc:
         notify(f"the guest has moved, but the far side did not confirm the end: {exc}")
         return False
-    records.forget(host.state_dir, settled)
+    host.forget(settled)
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ class CurrentRecord:
         """Move the record on to `state`. Raises PeerError before `begin`: xl sent a message too early."""
         with self._lock, self._descriptors.lent():
             self.record = records.advance(self._state_dir, self._begun(), state)
+
+    def lent(self) -> AbstractContextManager[None]:
+        """Have descriptors free inside, for a look at what belongs to the record."""
+        return self._descriptors.lent()
 
     def release(self) -> None:
         """Give back the descriptors: what ends the migration needs them."""

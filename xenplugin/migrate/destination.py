@@ -21,8 +21,9 @@ from typing import Any
 
 from xenplugin.config import Config
 from xenplugin.errors import LinkError, OwnershipError, PeerError, RefusedError, XenpluginError
+from xenplugin.image.old import old_disk
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.migrate import claims, records
+from xenplugin.migrate import claims, old_disks, records
 from xenplugin.migrate.current_record import CurrentRecord
 from xenplugin.migrate.gate import Gate
 from xenplugin.migrate.local_host import AT_WORK, LocalHost
@@ -118,7 +119,8 @@ class DestinationMigration:
         """Before the guest may run here: its disks are those that were committed, and nothing has changed them."""
         record = self._record.record
         if record is not None:
-            claims.compare(records.read(self._config.state_dir, record.id, Role.DESTINATION) or record)
+            with self._record.lent():
+                claims.compare(records.read(self._config.state_dir, record.id, Role.DESTINATION) or record)
 
     def _write(self, data: bytes) -> None:
         assert self._xl is not None and self._xl.stdin is not None
@@ -162,8 +164,16 @@ class DestinationMigration:
                     self._record.advance(OwnershipState.RUNNING)
                 self._pipe.answer(self._backward.release())
             elif isinstance(event, TakenBack):
+                self._leave_copies()
                 self._record.advance(OwnershipState.REFUSED)
                 self._pipe.answer(self._backward.release())
+
+    def _leave_copies(self) -> None:
+        one = records.read(
+            self._config.state_dir, self._id, Role.DESTINATION
+        )  # the disks' sessions have changed it
+        if one is not None:
+            old_disks.leave_copies(self._config.state_dir, one, _notify)
 
     # -- notes ------------------------------------------------------------------------------------
 
@@ -202,6 +212,7 @@ class DestinationMigration:
                 paused="-p" in self._words,
             )
         )  # fmt: skip
+        old_disk.mark_returning(self._config.state_dir, uuid, self._id)
 
     def _note_disks(self, disks: Any) -> None:
         if self._record.record is None or not isinstance(disks, list):

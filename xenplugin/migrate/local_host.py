@@ -6,7 +6,9 @@ runs on this host: the xl that was driven may be about to destroy or to resume t
 its pipe and ends by itself; this waits for that, and ends xl only if the source has given up on it.
 
 On the destination the empty files that were made for xl's stat() are removed, if they are still the same files and
-still empty. A copy of a disk stays, complete or not: it is the base of the next difference.
+still empty. A copy of a disk stays, complete or not: it is the base of the next difference. A complete one gives up
+its name, as old disks do. On the source the old
+disks stay aside if the guest has left, and get their names back if it has not (migrate/old_disks.py).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pathlib import Path
 
 from xenplugin.errors import OwnershipError, PeerError, RefusedError
 from xenplugin.image.files import os_errors, sync_directory
-from xenplugin.migrate import peer, records
+from xenplugin.migrate import old_disks, peer, records
 from xenplugin.migrate.ownership import (
     FINAL,
     Action,
@@ -105,10 +107,14 @@ class LocalHost:
             if current != one:  # the facts may be older than this state
                 one = current
                 continue
-            action = decide(one.role, one.state, busy, guest, answer, asked=asked, taken_back=taken_back)
+            aside = old_disks.lie_aside(self.state_dir, one)
+            action = decide(
+                one.role, one.state, busy, guest, answer, asked=asked, taken_back=taken_back, aside=aside
+            )
             try:
                 match action:
                     case Action.NOTHING:
+                        old_disks.end_return(self.state_dir, one, self._notify)
                         return one
                     case Action.WAIT:
                         self._wait(one, AT_WORK if patience is None else patience)
@@ -120,6 +126,8 @@ class LocalHost:
                             answer = NoAnswer.LOST
                     case Action.UNDECIDED | Action.CONFLICT:
                         raise _unsettled(one, action, answer, why)
+                    case Action.GIVE_BACK:
+                        old_disks.give_back(self.state_dir, one, self._notify)
                     case Action.RESUME | Action.DESTROY | Action.FINISH:
                         assert domain is not None
                         self._act(action, one, domain)
@@ -128,6 +136,9 @@ class LocalHost:
                             self._notify(f"{one.name} runs on {one.peer.host}")
                         if action is Action.REFUSE:
                             self._remove_placeholders(one)
+                            old_disks.leave_copies(self.state_dir, one, self._notify)
+                        if one.state is OwnershipState.GIVEN:
+                            old_disks.put_to_rest(self.state_dir, one, self._notify)
                         if one.state is OwnershipState.KEPT and domain is None:
                             self._notify(
                                 f"{one.name} belongs to this host, but does not run: start it by xl create"
@@ -218,9 +229,14 @@ class LocalHost:
         here. Returns False if the peer did not answer for `patience` seconds: the record stays, until it has
         expired."""
         if one.state is OwnershipState.REMOVED and (peer.forget(one, patience) or one.expired):
-            records.forget(self.state_dir, one)
+            self.forget(one)
             return True
         return False
+
+    def forget(self, one: Record) -> None:
+        """Remove the record of a migration that both sides have settled."""
+        old_disks.remove_unwanted(self.state_dir, one, self._notify)
+        records.forget(self.state_dir, one)
 
     def settle_earlier(self, uuid: str, roles: Sequence[Role] = tuple(Role)) -> None:
         """Settle what earlier migrations of this guest left on this host, before a new one. (A guest that leaves

@@ -15,7 +15,8 @@ leaves the source, `cleared` before the far xl gets it, `running` before message
 near xl gets that and destroys its domain. So a record says what can *not* have happened yet:
 
 - moving: message 6 has not left, so the far guest can never run: the guest is resumed here without asking the peer.
-- handing: it cannot be known on this host. Only the far side knows, once its processes have ended.
+- handing: its disks here have given up their names (migrate/old_disks.py). Where it runs cannot be known on this
+  host. Only the far side knows, once its processes have ended.
 - receiving: the far xl never got message 6. Its copy may be destroyed; `refused` records that for ever (a fence).
 - cleared: the far xl may have got message 6. Once that xl has ended, its domain shows what happened.
 
@@ -113,6 +114,7 @@ class Action(Enum):
     KEEP = auto()  #: record `kept`
     GIVE = auto()  #: record `given`
     RESUME = auto()  #: restore its name, resume it
+    GIVE_BACK = auto()  #: give its disks their names back
     DESTROY = auto()  #: destroy the domain that is left
     REMOVE = auto()  #: record `removed`
     FINISH = auto()  #: give it its name, unpause it
@@ -129,12 +131,14 @@ def decide(
     *,
     asked: bool = False,
     taken_back: bool = False,
+    aside: bool = False,
 ) -> Action:
     """Return what recovery does next about a record in `state` on this host.
 
     `alive`: a process of the migration (the driver, or the xl that it drives) still runs on this host. For the
     destination only: `asked`: the source asks; `taken_back`: the source says that it has kept the guest (a host
-    that had been declared lost came back).
+    that had been declared lost came back). For the source only: `aside`: there is a record that its disks lie
+    aside.
 
     | role        | state     | more                         | action                             |
     |-------------|-----------|------------------------------|------------------------------------|
@@ -148,6 +152,7 @@ def decide(
     | source      | handing   | peer says anything else      | UNDECIDED                          |
     | source      | given     | guest none / still / live    | REMOVE / DESTROY / CONFLICT        |
     | source      | kept      | guest none, live / still     | REMOVE / RESUME                    |
+    | source      | kept      | the same, disks aside        | GIVE_BACK / RESUME / GIVE_BACK     |
     | destination | receiving | guest none / still / live    | REFUSE / DESTROY / CONFLICT        |
     | destination | cleared   | guest none / still / live    | REFUSE / FINISH / RUN              |
     | destination | cleared   | the same, taken back         | REFUSE / DESTROY / CONFLICT        |
@@ -162,7 +167,9 @@ def decide(
         return _handing(peer)
     if taken_back and state is OwnershipState.CLEARED:
         state = OwnershipState.RECEIVING
-    return _ALONE[state, guest]
+    action = _ALONE[state, guest]
+    # The guest first: it does not notice what its disks are called, and a name may have been taken meanwhile.
+    return Action.GIVE_BACK if (state, action) == (OwnershipState.KEPT, Action.REMOVE) and aside else action
 
 
 def _handing(peer: PeerAnswer) -> Action:

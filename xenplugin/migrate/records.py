@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xenplugin.errors import OwnershipError, RefusedError
+from xenplugin.errors import OwnershipError, RefusedError, shortage
 from xenplugin.image.files import os_errors, sync_directory
 from xenplugin.image.reserved_file import remove_reserved, write_reserved
 from xenplugin.image.safety.committed import CommittedImage
@@ -47,14 +47,12 @@ class Overtaken(OwnershipError):
 @dataclass(frozen=True)
 class DiskNote:
     """A disk of the guest on this host. `size` bytes; `placeholder`: the inode of the empty file that was made
-    under its name, None if none was; `committed`: the complete image at the destination, None before; `aside`: the
-    path that the source's disk lies under since the guest has left, None while it has its own name."""
+    under its name, None if none was; `committed`: the complete image at the destination, None before."""
 
     path: str
     size: int
     placeholder: int | None = None
     committed: CommittedImage | None = None
-    aside: str | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,7 @@ def begin(state_dir: Path, record: Record) -> Record:
     """Put a new record on disk. Raises RefusedError if an earlier migration of this guest in this role is not
     settled, ImageError if it cannot be written."""
     _check_id(record.id)
-    with _locked(state_dir) as folder:
+    with locked(state_dir) as folder:
         known, _ = read_all(state_dir)
         for other in known:
             if (other.id, other.role) == (record.id, record.role):
@@ -187,7 +185,7 @@ def advance(state_dir: Path, record: Record, state: OwnershipState, **changes: A
     OwnershipError if `state` may not follow, ImageError if it cannot be written: then nothing that `state` stands
     for may happen.
     """
-    with _locked(state_dir) as folder:
+    with locked(state_dir) as folder:
         current = _read_again(folder, record)
         if current.state is not record.state:
             raise Overtaken(
@@ -209,7 +207,7 @@ def note(state_dir: Path, record: Record, **changes: Any) -> Record:
 def amend(state_dir: Path, record: Record, change: Callable[[Record], Record]) -> Record:
     """As `note`; `change` makes the new record out of the one on disk, while no other process can change any record
     of this host. What it raises is passed on, and nothing is changed."""
-    with _locked(state_dir) as folder:
+    with locked(state_dir) as folder:
         following = change(_read_again(folder, record))
         _write(folder, following)
     return following
@@ -217,7 +215,7 @@ def amend(state_dir: Path, record: Record, change: Callable[[Record], Record]) -
 
 def forget(state_dir: Path, record: Record) -> None:
     """Remove a final record; does nothing if it is gone. Raises OwnershipError if it is not final."""
-    with _locked(state_dir) as folder:
+    with locked(state_dir) as folder:
         current = read(state_dir, record.id, record.role)
         if current is None:
             return
@@ -265,7 +263,8 @@ def _lock_file(state_dir: Path, name: str) -> int:
 
 
 @contextmanager
-def _locked(state_dir: Path) -> Iterator[Path]:
+def locked(state_dir: Path) -> Iterator[Path]:
+    """Hold the lock under which every record of this host is changed; yields their folder. Raises ImageError."""
     folder = state_dir / FOLDER
     fd = _lock_file(state_dir, "lock")
     try:
@@ -298,6 +297,8 @@ def _read(path: Path) -> Record | Unreadable | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if (short := shortage(error)) is not None:  # it says nothing about the record
+            raise short from None
         return Unreadable(path, error.strerror or str(error))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         return Unreadable(path, f"{type(error).__name__}: {error}")

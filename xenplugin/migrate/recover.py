@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from xenplugin.errors import OwnershipError, UsageError, XenpluginError
+from xenplugin.image.old import old_disk
 from xenplugin.migrate import peer, records
 from xenplugin.migrate.local_host import LocalHost, Notify
 from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
@@ -33,6 +34,9 @@ def recover(
     code = 0
     for bad in unreadable:
         notify(f"{bad.path} cannot be read: {bad.why}")
+        code = OwnershipError.code
+    for path, why in old_disk.read_all(here.state_dir)[1]:
+        notify(f"{path} cannot be read ({why}), so it is not known which disk lies aside")
         code = OwnershipError.code
     for one in found:
         try:

@@ -32,6 +32,7 @@ from xenplugin.migrate.gate import Gate
 from xenplugin.migrate.leaving_guest import LeavingGuest
 from xenplugin.migrate.local_host import LocalHost
 from xenplugin.migrate.near_xl import NearXl
+from xenplugin.migrate.old_disks import PuttingAside
 from xenplugin.migrate.ownership import OwnershipState, Role
 from xenplugin.migrate.phases import PhaseClock
 from xenplugin.migrate.publish import Publisher
@@ -96,6 +97,7 @@ class SourceMigration:
         self._record = CurrentRecord(config.state_dir)
         self._policy_follower: policy.PolicyFollower | None = None
         self._disks: Disks | None = None
+        self._aside = PuttingAside(config.state_dir, self._notice, on_failure=self._fail)
         self._results: list[TransferResult] = []
         self._memory = 0  # bytes
         self._reported = 0.0
@@ -171,6 +173,7 @@ class SourceMigration:
                 self._pipe.flush()
                 self._open_gate()
             elif isinstance(event, Cleared):
+                self._aside.finish(self._check)
                 with self._handing_lock:
                     self._check()
                     self._handing = True
@@ -191,12 +194,13 @@ class SourceMigration:
             self._disks.prepare_stop()
 
     def _open_gate(self) -> None:
-        """Wait until every disk is complete, verified and durable at the destination; then let xl's END through."""
+        """Let xl's END through once every disk is durable at the destination, and put the disks here aside."""
         assert self._disks is not None
         self._results = self._disks.results()
         self._check()
         self._phases.enter("handover")
         self._release()
+        self._aside.start()
 
     def _release(self) -> None:
         self._pipe.write(self._forward.release())
@@ -266,6 +270,7 @@ class SourceMigration:
             ],
         )
         self._record.note(disks=tuple(DiskNote(path, size) for path, size in zip(paths, disks.sizes, strict=True)))
+        self._aside.prepare(leaving, disks.sizes, self._host, self._id)
 
     # -- from the far side ------------------------------------------------------------------------
 
@@ -320,6 +325,7 @@ class SourceMigration:
         # If it failed, the pipe is closed before the wait for the near xl: the far xl is to end as well.
         close_all(self._notice, self._disks, self._prestarted, self._pipe if failure is not None else None)
         try:
+            self._aside.give_up()
             if self._record.record is not None:
                 host = LocalHost(self._config.state_dir, self._notice)
                 failure = conclude(host, self._record.record, self._pipe, failure, self._notice)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from xenplugin.geometry import CHUNK
+from xenplugin.image.old import moving, old_disk
+from xenplugin.image.old.old_disk import OldDisk
 from xenplugin.image.target import journal
 from xenplugin.image.target.partial import partial_name
 from xenplugin.migrate import records
@@ -25,7 +28,7 @@ from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
 from xenplugin.migrate.records import Record
 from xenplugin.ui import units
 
-RECOVER = "xenplugin recover"
+RECOVER, CLEAN = "xenplugin recover", "xenplugin clean"
 _WIDTH = 160
 #: What each state means, and what recovery would do about it; {peer} is the other host.
 _MEANS = {
@@ -54,6 +57,8 @@ def status(
       nodes in xenstore), or None;
     - left: `guest uuid role peer state changed alive settled means next command`: an interrupted migration, or a
       settled one of which the other host does not know; `command` is what to type, None for nothing;
+    - aside: `path aside storage size bytes guest uuid peer id left next command`: an old disk whose guest has left
+      for `peer`; `bytes` are free without it, None if that is unknown; `left`: when;
     - image: `target bytes_image bytes_durable created running next`: an incomplete copy;
     - unreadable: `path why command`.
 
@@ -67,6 +72,11 @@ def status(
     for bad in unreadable:
         means = f"look for the guest on both hosts (xl list), then rm {bad.path}"
         rows.append({"kind": "unreadable", "path": str(bad.path), "why": bad.why, "command": None, "next": means})
+    old, invalid = old_disk.read_all(state_dir)
+    rows += [_aside(one) for one in old]
+    for path, why in invalid:
+        means = f"find the disk that it is about by its text, then rm {path}"
+        rows.append({"kind": "unreadable", "path": str(path), "why": why, "command": None, "next": means})
     return rows + [_image(state) for state in journal.list_journals(state_dir)]
 
 
@@ -92,6 +102,22 @@ def _names(one: Record) -> dict[str, Any]:
     return {
         "guest": one.name, "uuid": one.uuid, "id": one.id, "role": str(one.role), "peer": one.peer.host,
         "state": str(one.state),
+    }  # fmt: skip
+
+
+def _aside(old: OldDisk) -> dict[str, Any]:
+    held: int | None = old.size  # of a volume; to ask LVM may take long
+    if old.storage != old_disk.VOLUME or old.aside == old.path:
+        held = None
+        with suppress(OSError):
+            held = moving.bytes_held(old)
+    kept = (
+        "its name: only the plugin's xl refuses to use it" if old.aside == old.path else "the base of the way back"
+    )
+    return {
+        "kind": "aside", "path": old.path, "aside": old.aside, "storage": old.storage, "size": old.size,
+        "bytes": held, "guest": old.guest, "uuid": old.uuid, "peer": old.host, "id": old.migration,
+        "left": old.left, "next": kept, "command": CLEAN,
     }  # fmt: skip
 
 
@@ -139,6 +165,8 @@ def show(rows: list[dict[str, Any]], out: TextIO) -> None:
     console.print(table)
     if any(row.get("command") == RECOVER for row in rows):
         console.print(Text(f"next: {RECOVER}"))
+    elif held := sum(row["bytes"] or 0 for row in rows if row["kind"] == "aside"):
+        console.print(Text(f"{CLEAN} removes the old disks: {units.size(held)}"))
 
 
 _Line = tuple[str, str, str, str]
@@ -175,6 +203,12 @@ def _image_line(row: dict[str, Any]) -> _Line:
     return "writing" if row["running"] else "incomplete", row["target"], done, row["next"]
 
 
+def _aside_line(row: dict[str, Any]) -> _Line:
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(row["left"]))
+    held = "" if row["bytes"] is None else f"{units.size(row['bytes'])}, "
+    return "old disk", row["aside"], f"{held}{row['guest']} left for {row['peer']} {when}", row["next"]
+
+
 def _unreadable_line(row: dict[str, Any]) -> _Line:
     return "unreadable", row["path"], row["why"], row["next"]
 
@@ -183,5 +217,6 @@ _LINES: dict[str, Callable[[dict[str, Any]], _Line]] = {
     "migration": _migration_line,
     "left": _left_line,
     "image": _image_line,
+    "aside": _aside_line,
     "unreadable": _unreadable_line,
 }

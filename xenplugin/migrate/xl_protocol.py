@@ -14,7 +14,7 @@ An xl may end instead of sending the next message: the caller sees that as the e
 from __future__ import annotations
 
 import struct
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -87,6 +87,18 @@ def _forward(parser: IncrementalParser[XlEvent]) -> Steps:
     begin = yield from _message(parser, CLEARED, "permission to start")
     parser.events.append(Cleared(begin, parser.at))
     yield from _nothing_more()
+
+
+def read_config(read: Callable[[int], bytes]) -> GuestConfig:
+    """Return message 2, which a guest that xl has saved begins with as well. `read(n)` returns the next n bytes,
+    fewer at the end. Raises PeerError for anything else."""
+    header = read(_HEADER)
+    order, length = _check_header(header)
+    body = read(length)
+    if len(body) < length:
+        raise PeerError("xl's configuration is cut off")
+    text, _ = _split(body, order)
+    return GuestConfig(0, _HEADER + length, header + body, _parse(text))
 
 
 def _backward(parser: IncrementalParser[XlEvent]) -> Steps:

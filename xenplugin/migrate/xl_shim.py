@@ -2,7 +2,9 @@
 
 The shim passes every other command on to the real xl unchanged, by exec, so that its arguments, its exit codes and
 the signals that end it stay the same. The words of `xl ... migrate ...` go to `xenplugin migrate --xl-arguments`
-(migrate/xl_words.py).
+(migrate/xl_words.py). A command that starts a guest goes to `xenplugin guard` (migrate/guard.py) while an old disk
+lies aside here, a device is incomplete, or a migration is not settled. With none of these it costs a look at three
+folders.
 
 `enable` puts it in the place of each xl in the standard folders, so that programs that call xl by its path get it
 too (migrate/xl_place.py). Where that is impossible, a shim in front, first in root's PATH, serves all others.
@@ -17,6 +19,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from xenplugin.errors import ConfigError, RefusedError
@@ -31,12 +34,14 @@ FRONT = Path("/usr/local/sbin/xl")
 
 # A command is the first word that is no option, as in xl. (xl takes prefixes of other commands, such as `crea`, but
 # none of migrate, because migrate-receive begins so, too.) This costs other commands one start of sh: 0.6 ms.
+# Those that start a guest are recognised by the shortest beginning that xl takes for them.
 _SCRIPT = """\
 #!/bin/sh
 # {mark}: made by `xenplugin enable`, removed by `xenplugin disable`.
 # `xl migrate` moves guests with their disks; everything else is passed on to the real xl unchanged.
 xl={xl}
 xenplugin={program}
+state={state}
 verb=
 for word do
     case $word in
@@ -53,6 +58,13 @@ migrate)
     echo "xenplugin: hint: $xl migrates without disks; an old disk at the far host would not fit the guest" >&2
     exit 1
     ;;
+cr* | res* | migrate-r*)
+    for kept in "$state"/left/*.json "$state"/migrations/*.json "$state"/*.journal; do
+        if [ -f "$kept" ] && [ ! -L "$kept" ]; then
+            exec "$xenplugin" guard --xl "$xl" -- "$@"
+        fi
+    done
+    ;;
 esac
 exec "$xl" "$@"
 """
@@ -66,19 +78,20 @@ def installed() -> bool:
     return any(map(xl.has_shim, _places()))
 
 
-def enable(notify: Callable[[str], None]) -> None:
-    """Make plain `xl migrate` move disks, now and after a reboot. `notify` gets which callers of xl pass by. Raises
-    RefusedError if there is no xl, if another file has the shim's name, or if the shim cannot be written."""
+def enable(state_dir: Path, notify: Callable[[str], None]) -> None:
+    """Make plain `xl migrate` move disks, now and after a reboot. `state_dir` has the records of old disks, and
+    `notify` gets which callers of xl pass by. Raises RefusedError if there is no xl, if another file has the shim's
+    name, or if the shim cannot be written."""
     xl.find()
-    program = _program()
+    text = partial(_script, program=_program(), state_dir=state_dir)
     _refuse_foreign(FRONT)
     try:
         with _locked():
             for place in xl.places(xl.STANDARD):
                 if xl.real(place):
-                    _take(place, program, notify)
+                    _take(place, text, notify)
             if _is_passed_by():
-                _put_in_front(program, notify)
+                _put_in_front(text, notify)
             elif _is_in_front(FRONT):
                 FRONT.unlink()
     except OSError as exc:
@@ -104,9 +117,9 @@ def _places() -> list[str]:
     return list(dict.fromkeys([*xl.places(xl.STANDARD), str(FRONT)]))
 
 
-def _take(place: str, program: str, notify: Callable[[str], None]) -> None:
+def _take(place: str, text: Callable[[str], bytes], notify: Callable[[str], None]) -> None:
     try:
-        xl_place.take(place, _script(xl.set_aside(place), program))
+        xl_place.take(place, text(xl.set_aside(place)))
     except RefusedError as exc:
         notify(f"programs that call {place} by its path still move guests without disks: {exc}")
 
@@ -123,15 +136,17 @@ def _is_in_front(place: str | Path) -> bool:
     return xl.has_shim(place) and xl.real(os.fspath(place)) is None
 
 
-def _script(real: str, program: str) -> bytes:
+def _script(real: str, program: str, state_dir: Path) -> bytes:
     # A link to the real xl is not resolved: Debian's wrapper chooses the program by the name it is called by.
-    text = _SCRIPT.format(mark=xl.SHIM_MARK.decode(), xl=shlex.quote(real), program=shlex.quote(program))
-    return text.encode()
+    paths = {"xl": real, "program": program, "state": str(state_dir)}
+    return _SCRIPT.format(
+        mark=xl.SHIM_MARK.decode(), **{key: shlex.quote(path) for key, path in paths.items()}
+    ).encode()
 
 
-def _put_in_front(program: str, notify: Callable[[str], None]) -> None:
+def _put_in_front(text: Callable[[str], bytes], notify: Callable[[str], None]) -> None:
     found = xl.find()
-    write_atomically(FRONT, _script(found, program), mode=0o755, replace=xl.has_shim(FRONT))
+    write_atomically(FRONT, text(found), mode=0o755, replace=xl.has_shim(FRONT))
     if found not in xl.places(xl.STANDARD):
         notify(f"programs that call {found} by its path still move guests without disks")
     if shutil.which("xl") != str(FRONT):

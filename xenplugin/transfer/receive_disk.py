@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 from xenplugin.config import Config
 from xenplugin.errors import Interrupted, LinkError, RefusedError, XenpluginError, from_code
+from xenplugin.image.old import moving
 from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.image.safety.shared_storage import refuse_shared
 from xenplugin.image.target.abstract import Attached
@@ -79,6 +80,8 @@ class DiskReceiver:
         image: _ReceivedImage | None = None
         try:
             path = config.mapped(job.path) if job.live else job.path
+            if job.live:
+                moving.lend_volume(config.state_dir, path)
             told_apart = refuse_shared(job.disk, path, live=job.live)
             if job.live:  # a guest's disk: its toolstack wants to find a file there before the image is complete
                 placeholder = Placeholder.make(path)

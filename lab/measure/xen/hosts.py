@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from lab.errors import CheckError, CommandError
+from lab.hosts.guest import old_disk
 from lab.hosts.interface import Node, Say
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import clock
@@ -78,6 +79,8 @@ class XenHosts(BaseHosts):
     def _prepare_guest(self) -> None:
         """Start the guest, unless it is to be stopped, and have its disk where the way expects it."""
         source, target = self._source, self._target
+        for node in (source, target):
+            old_disk.name_again(node, DISK)  # the run before has moved it
         self._memory, self._disk = guest.sizes(source)
         self._type = guest.type_of(source)
         self._disk_seconds: float | None = None

@@ -82,10 +82,8 @@ def settled(world: World, phase: str, first: str) -> None:
     where = world.assert_intact(world.a if phase in BEFORE else None)
     world.assert_settled()
     world.moved(there=world.b if where is world.a else world.a)
-    world.assert_intact()
+    world.check_names(world.assert_intact())
     world.assert_settled()
-    names = {name for name, _ in world.names}
-    assert all({path.name for path in (host.root / "disks").iterdir()} <= names for host in order)
 
 
 def killed(world: World, phase: str, who: str, number: int, first: str) -> None:

@@ -55,8 +55,19 @@ CASES = {
 }
 
 
-def place(pair: HostPair, case: str) -> str:
+#: In which ways the disk can lie on the source in each of its states.
+DISK = {
+    OwnershipState.MOVING: ("named", "recorded", "aside"),
+    OwnershipState.HANDING: ("aside",),
+    OwnershipState.GIVEN: ("aside",),
+    OwnershipState.KEPT: ("named", "recorded", "aside"),
+}
+PLACES = [(case, disk) for case, facts in CASES.items() for disk in DISK[facts[0]]]
+
+
+def place(pair: HostPair, case: str, disk: str) -> str:
     source, guest, destination, copy, end = CASES[case]
+    pair.near.leave_disk(disk)
     pair.near.domains(*([guest] if guest else []))
     pair.far.domains(*([copy] if copy else []))
     pair.near.record(S, source)
@@ -73,12 +84,15 @@ def assert_settled(pair: HostPair, end: str) -> None:
     assert len(pair.near.rows + pair.far.rows) == bool(end), "a copy was left behind"
     assert pair.near.state(S) is None
     assert pair.far.state(D) in (None, *FINAL)
+    here = end == "a"  # its disk has its name where the guest is, and there only
+    assert pair.near.disk.exists() is here
+    assert [Path(old.aside).read_bytes() for old in pair.near.old_disks()] == ([] if here else [b"old"])
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
-@pytest.mark.parametrize("case", CASES)
-def test_exactly_one_guest(pair: HostPair, case: str, order: str) -> None:
-    end = place(pair, case)
+@pytest.mark.parametrize(("case", "disk"), PLACES)
+def test_exactly_one_guest(pair: HostPair, case: str, disk: str, order: str) -> None:
+    end = place(pair, case, disk)
     for name in order:
         assert (pair.near if name == "a" else pair.far).recover() == 0
     assert_settled(pair, end)
@@ -88,14 +102,16 @@ def test_exactly_one_guest(pair: HostPair, case: str, order: str) -> None:
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
-@pytest.mark.parametrize("case", CASES)
-def test_killed_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, order: str) -> None:
+@pytest.mark.parametrize(("case", "disk"), PLACES)
+def test_killed_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, disk: str, order: str
+) -> None:
     """Killed before and after each change, and started again on both: the same end."""
     for step in range(1, 60):
         (tmp_path / str(step)).mkdir()
         pair = HostPair(tmp_path / str(step))
         pair.install(monkeypatch)
-        end = place(pair, case)
+        end = place(pair, case, disk)
         pair.kill_at = step
         killed = False
         for name in order * 2:
@@ -104,6 +120,8 @@ def test_killed_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
             except Killed:
                 killed = True
             assert len(pair.live()) <= 1
+            runs_there = any(row.startswith("b ") for row in pair.live())
+            assert not (runs_there and pair.near.disk.exists()), "the old disk can be started"
         assert_settled(pair, end)
         if not killed:
             return

@@ -11,6 +11,7 @@ import pytest
 from tests.xenplugin.migrate.two_hosts import (
     AWAY,
     DEAD,
+    ID,
     INCOMING,
     LIVE,
     PAUSED,
@@ -22,6 +23,7 @@ from tests.xenplugin.migrate.two_hosts import (
     S,
 )
 from xenplugin.errors import OwnershipError, RefusedError
+from xenplugin.image.old import moving, old_disk
 from xenplugin.migrate import records
 from xenplugin.migrate.ownership import OwnershipState
 from xenplugin.migrate.records import DiskNote
@@ -170,3 +172,58 @@ def test_a_guest_that_was_renamed_is_still_that_guest(pair: HostPair) -> None:
     pair.far.record(D, OwnershipState.CLEARED)
     assert pair.near.recover() == 0
     assert pair.near.rows == [] and len(pair.live()) == 1
+
+
+def test_a_damaged_record_of_an_old_disk_is_reported(pair: HostPair) -> None:
+    folder = pair.near.state_dir / old_disk.FOLDER
+    folder.mkdir(parents=True)
+    (folder / "x.json").write_text("{")
+    assert pair.near.recover() == 20
+    assert any("which disk lies aside" in line for line in pair.near.said)
+
+
+def test_a_name_that_cannot_be_given_back_leaves_it_unsettled(pair: HostPair) -> None:
+    """The guest runs on, and the next recover tries again."""
+    pair.near.domains(AWAY)
+    pair.near.leave_disk("aside")
+    pair.near.record(S, OwnershipState.KEPT)
+    pair.near.disk.write_bytes(b"mine")
+    assert pair.near.recover() == 20
+    assert pair.near.rows == [LIVE] and pair.near.state(S) is OwnershipState.KEPT
+    assert pair.near.disk.read_bytes() == b"mine"
+    assert any(pair.near.old_disks()[0].aside in line for line in pair.near.said)
+    pair.near.disk.unlink()
+    assert pair.near.recover() == 0
+    assert pair.near.disk.read_bytes() == b"old" and pair.near.old_disks() == []
+
+
+def test_what_a_guest_that_came_back_supersedes(pair: HostPair, tmp_path: Path) -> None:
+    """Only the old disks that its own arrival has found, and only those that it has brought."""
+    made = {}
+    for name, returning in (("g1.img", ID), ("later.img", ""), ("detached.img", ID)):
+        path = tmp_path / name
+        path.write_bytes(b"old")
+        old = moving.examine(str(path), 3, guest="g1", uuid=UUID, host="hostb", migration=name, unwanted=False)
+        moving.put_aside(pair.far.state_dir, replace(old, returning=returning), lambda text: None)
+        made[name] = path
+    pair.far.domains(THERE)
+    disks = tuple(DiskNote(str(path), 3) for name, path in made.items() if name != "detached.img")
+    pair.far.record(D, OwnershipState.CLEARED, disks=disks)
+    assert pair.far.recover() == 0
+    assert sorted(Path(old.path).name for old in pair.far.old_disks()) == ["detached.img", "later.img"]
+
+
+def test_old_disks_that_are_not_wanted_stay_until_the_peer_has_settled(pair: HostPair) -> None:
+    pair.near.domains(AWAY)
+    pair.near.leave_disk("aside")
+    (old,) = pair.near.old_disks()
+    old_disk.write(pair.near.state_dir, replace(old, unwanted=True))
+    pair.near.record(S, OwnershipState.GIVEN)
+    pair.far.domains(THERE)
+    pair.far.record(D, OwnershipState.RUNNING)
+    pair.reachable = False
+    pair.near.recover()
+    assert Path(old.aside).exists() and pair.near.state(S) is OwnershipState.REMOVED
+    pair.reachable = True
+    assert pair.near.recover() == 0
+    assert not Path(old.aside).exists() and pair.near.old_disks() == []

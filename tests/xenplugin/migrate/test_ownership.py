@@ -54,6 +54,8 @@ class World:
     forward: str = ""  # on the link: go
     backward: str = ""  # on the link: ok, back
     restarted: frozenset[Role] = frozenset()  # hosts that went down with a guest on them
+    disk: str = "named"  # at the source: named; recorded, and about to be renamed; aside
+    again: bool = False  # the source was restarted and started the guest from its disk by itself: another domain
 
     @property
     def near_alive(self) -> bool:
@@ -76,8 +78,14 @@ def orderly(w: World) -> Iterator[Step]:
         yield "stream loaded", replace(w, far_xl="ready", copy=STILL)
     if w.near_xl == "gated" and w.near and w.far and w.link and w.far_xl == "ready":
         yield "near xl says go", replace(w, near_xl="asked", near_in="go")
+    # the old disk, once the disks are durable over there
+    if w.near and w.near_xl in ("gated", "asked") and w.source is OwnershipState.MOVING:
+        if w.disk == "named":
+            yield "old disk recorded", replace(w, disk="recorded")
+        if w.disk == "recorded":
+            yield "old disk aside", replace(w, disk="aside")
     # message 6
-    if w.near and w.near_in == "go" and w.source is OwnershipState.MOVING:
+    if w.near and w.near_in == "go" and w.source is OwnershipState.MOVING and w.disk == "aside":
         yield "handing", moved(w, S, OwnershipState.HANDING)
     if w.near and w.near_in == "go" and w.source is OwnershipState.HANDING:
         yield "go sent", replace(w, near_in="", forward="go" if w.link else "")
@@ -163,6 +171,12 @@ def disorderly(w: World) -> Iterator[Step]:
             )  # fmt: skip
 
 
+def careless(w: World) -> Iterator[Step]:
+    """A restarted source starts its guests by itself, as /etc/xen/auto says. That needs a disk by its name."""
+    if S in w.restarted and w.guest is NONE and not w.near_alive and w.disk != "aside":
+        yield "source starts its guest", replace(w, again=True)
+
+
 def recover_destination(w: World, asked: bool = False) -> tuple[Action, World]:
     """One step of recovery on the destination."""
     action = decide(D, w.destination, w.far_alive, w.copy, asked=asked)
@@ -182,19 +196,22 @@ def recover_destination(w: World, asked: bool = False) -> tuple[Action, World]:
 
 def recover_source(w: World) -> tuple[Action, World]:
     """One step of recovery on the source. Asked, the far side settles its own as far as it goes, step by step."""
-    action = decide(S, w.source, w.near_alive, w.guest)
+    aside = w.disk != "named"
+    action = decide(S, w.source, w.near_alive, w.guest, aside=aside)
     if action is Action.ASK and w.link:
         theirs, after = recover_destination(w, asked=True)
         if theirs not in (Action.NOTHING, Action.WAIT):
             return Action.ASK, after
-        action = decide(S, w.source, w.near_alive, w.guest, w.destination)
+        action = decide(S, w.source, w.near_alive, w.guest, w.destination, aside=aside)
     elif action is Action.ASK:
-        action = decide(S, w.source, w.near_alive, w.guest, NoAnswer.UNREACHABLE)
+        action = decide(S, w.source, w.near_alive, w.guest, NoAnswer.UNREACHABLE, aside=aside)
     match action:
         case Action.KEEP:
             w = moved(w, S, OwnershipState.KEPT)
         case Action.GIVE:
             w = moved(w, S, OwnershipState.GIVEN)
+        case Action.GIVE_BACK:
+            w = replace(w, disk="named")
         case Action.RESUME:
             w = replace(w, guest=LIVE)
         case Action.DESTROY:
@@ -212,6 +229,7 @@ def moved(w: World, role: Role, state: OwnershipState) -> World:
 def steps(w: World) -> Iterator[Step]:
     yield from orderly(w)
     yield from disorderly(w)
+    yield from careless(w)
     yield "recover on the source", recover_source(w)[1]
     yield "recover on the destination", recover_destination(w)[1]
 
@@ -255,6 +273,28 @@ def test_two_guests_never_run(found: dict[World, tuple[World, str] | None]) -> N
         assert not (world.source is OwnershipState.GIVEN and world.destination is OwnershipState.REFUSED), story(
             found, world
         )
+
+
+def test_an_old_disk_is_never_started(found: dict[World, tuple[World, str] | None]) -> None:
+    """Not while the guest runs elsewhere, and not if it may do so later: each later state is among those found."""
+    started = 0
+    for world in found:
+        started += world.again
+        assert not (world.again and world.copy is LIVE), story(found, world)
+        assert not (world.again and world.destination is OwnershipState.RUNNING), story(found, world)
+        may = world.source in (OwnershipState.HANDING, OwnershipState.GIVEN) or world.copy is LIVE
+        assert not may or world.disk == "aside", story(found, world)
+    assert started
+
+
+def test_a_guest_that_stays_has_its_disk(found: dict[World, tuple[World, str] | None]) -> None:
+    """And one that has left has none of that name here."""
+    for world in found:
+        if not world.near_alive and not world.far_alive:
+            for order in ((S, D), (D, S)):
+                settled = recovered(replace(world, link=True, forward="", backward=""), order)
+                stays = settled.destination is OwnershipState.REFUSED
+                assert settled.disk == ("named" if stays else "aside"), story(found, world)
 
 
 def test_recovery_always_leaves_one_guest(found: dict[World, tuple[World, str] | None]) -> None:

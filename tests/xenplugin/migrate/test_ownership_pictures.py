@@ -63,7 +63,11 @@ def test_the_table_of_decisions(row: tuple[str, ...]) -> None:
             states = [OwnershipState(which)]
         for state in states:
             for guest, action in cases(more, wanted):
-                given = {"asked": "asked" in more and "peer" not in more, "taken_back": "taken back" in more}
+                given = {
+                    "asked": "asked" in more and "peer" not in more,
+                    "taken_back": "taken back" in more,
+                    "aside": "disks aside" in more,
+                }
                 for peer in peers(more):
                     alive = "alive" in more
                     assert decide(role, state, alive, guest, peer, **given) is action

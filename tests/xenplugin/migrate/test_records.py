@@ -33,7 +33,7 @@ def made(role: Role = S, **more: object) -> Record:
     return records.new(
         role, records.new_id(), uuid=UUID, name="g1", mode="live", domid=7,
         peer=PeerNote("hostb", "ssh -p 22", machine="0123", key="ssh-ed25519 AAAA"),
-        disks=(DiskNote("/srv/g1.img", 1 << 30, 12, COMMITTED, "/srv/g1.img.aside"), DiskNote("/dev/vg/g1", 512)),
+        disks=(DiskNote("/srv/g1.img", 1 << 30, 12, COMMITTED), DiskNote("/dev/vg/g1", 512)),
         **more,
     )  # fmt: skip
 
@@ -199,7 +199,6 @@ def test_a_full_disk_is_an_error_before_anything_happens(tmp_path: Path, monkeyp
         (lambda fields: fields["disks"][0].update(committed=[1]), "committed"),
         (lambda fields: fields["disks"][0]["committed"].update(inode="12"), "inode"),
         (lambda fields: fields["disks"][0]["committed"].update(digest=None), "digest"),
-        (lambda fields: fields["disks"][0].update(aside=1), "aside"),
         (lambda fields: fields["peer"].update(port=1), "port"),
         (lambda fields: fields["peer"].update(key=None), "key"),
     ],

@@ -13,6 +13,7 @@ import pytest
 
 from xenplugin.geometry import CHUNK
 from xenplugin.image.chunkset import ChunkSet
+from xenplugin.image.old import moving, old_disk
 from xenplugin.image.target import journal
 from xenplugin.image.target.partial import journal_name, lock_partial
 from xenplugin.migrate import records, status
@@ -114,3 +115,21 @@ def test_columns_align_and_nothing_steers_the_terminal(tmp_path: Path) -> None:
     at = head.index("STATE")
     assert [line[at : at + 2] for line in lines[:2]] == ["ha", "mo"]
     assert all(line[at - 1] == " " for line in lines[:2])
+
+
+def test_an_old_disk(tmp_path: Path) -> None:
+    disk = tmp_path / "g1.img"
+    disk.write_bytes(b"x" * 8192)
+    left = moving.examine(str(disk), 8192, guest="g1", uuid=UUID, host="root@hostb", migration="m", unwanted=False)
+    moving.put_aside(tmp_path, left, lambda text: None)
+    (path,) = (tmp_path / old_disk.FOLDER).iterdir()
+    (path.parent / "bad.json").write_text("{")
+    _, row, bad = status.status(tmp_path)
+    assert (row["kind"], row["path"], row["storage"], row["size"], row["bytes"]) == (
+        "aside", str(disk), "file", 8192, 8192,
+    )  # fmt: skip
+    assert row["aside"].startswith(f"{disk}.left-for-hostb-") and row["command"] == "xenplugin clean"
+    assert (bad["kind"], bad["path"]) == ("unreadable", str(path.parent / "bad.json"))
+    shown = text([row])
+    assert "old disk" in shown and "8.0 KiB, g1 left for root@hostb 20" in shown
+    assert "xenplugin clean removes the old disks: 8.0 KiB" in shown

@@ -89,7 +89,7 @@ class Host:
         subprocess.run(["dpkg", "--force-unsafe-io", "-i", file], check=True, capture_output=True)
 
     def enable(self) -> None:
-        xl_shim.enable(self.said.append)
+        xl_shim.enable(self.folder / "state", self.said.append)
 
     def disable(self) -> None:
         xl_shim.disable(self.said.append)

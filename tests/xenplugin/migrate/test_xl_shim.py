@@ -27,6 +27,7 @@ class Host:
         self.xl = self.script(self.second / "xl", "xl", 7)
         self.xenplugin = self.script(self.second / "xenplugin", "xenplugin", 0)
         self.said: list[str] = []
+        self.state = folder / "the state"
         monkeypatch.setattr(xl_shim, "FRONT", self.shim)
         monkeypatch.setattr(xl, "STANDARD", str(folder / "none"))
         monkeypatch.setenv("PATH", f"{self.first}:{self.second}:/usr/bin:/bin")
@@ -39,7 +40,7 @@ class Host:
         return path
 
     def enable(self) -> None:
-        xl_shim.enable(self.said.append)
+        xl_shim.enable(self.state, self.said.append)
 
     def run(self, *words: str) -> tuple[int, str, str]:
         done = subprocess.run(["xl", *words], capture_output=True, text=True, timeout=60)
@@ -60,6 +61,22 @@ def test_migrate_goes_to_us_with_its_words_as_they_were(host: Host) -> None:
         code, out, err = host.run(*words)
         assert (code, err) == (0, "")
         assert out == "|".join(["xenplugin", "migrate", "--xl-arguments", "--", *words, ""])
+
+
+@pytest.mark.parametrize("kept", ["left/m-1.json", "migrations/1.source.json", "vg0-1.journal"])
+@pytest.mark.parametrize("verb", ["create", "cr", "restore", "migrate-receive", "migrate-r"])
+def test_what_starts_a_guest_is_guarded_while_there_is_something_to_look_for(
+    host: Host, verb: str, kept: str
+) -> None:
+    host.enable()
+    words = ["-v", verb, *ODD]
+    for folder in ("left", "migrations"):
+        (host.state / folder).mkdir(parents=True)
+    (host.state / "file.journal").symlink_to(host.xl)  # of a file: it has its own name only when it is complete
+    assert host.run(*words)[1] == "|".join(["xl", *words, ""])
+    (host.state / kept).touch()
+    assert host.run(*words)[1] == "|".join(["xenplugin", "guard", "--xl", str(host.xl), "--", *words, ""])
+    assert host.run("list", "create")[1] == "xl|list|create|"
 
 
 @pytest.mark.parametrize("words", [[], ["list"], ["-v", "list", "migrate"], ["create", *ODD], ["migrate-receive"]])

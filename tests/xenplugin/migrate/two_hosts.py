@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.fakes.idle_host import IdleHost
 from xenplugin.errors import PeerError
+from xenplugin.image.old import moving, old_disk
+from xenplugin.image.old.old_disk import OldDisk
 from xenplugin.migrate import peer, records
 from xenplugin.migrate.local_host import LocalHost
 from xenplugin.migrate.ownership import OwnershipState, Role
@@ -68,6 +72,7 @@ class HostSide:
         self.xl = TickingXl(self.fake, tick)
         self.said: list[str] = []
         self.state_dir = folder / "state"
+        self.disk = folder / "g1.img"
         self.host = LocalHost(self.state_dir, self.said.append, xl=self.xl, resume=self._resume)
 
     def _resume(self, domid: int) -> None:
@@ -87,6 +92,19 @@ class HostSide:
         made = replace(made, **{"driver": DEAD, "state": state, **changes})
         return records.begin(self.state_dir, made)
 
+    def leave_disk(self, how: str) -> None:
+        """Put the guest's disk on this host, its source: named; recorded, but not renamed; or aside."""
+        self.disk.write_bytes(b"old")
+        if how == "named":
+            return
+        old = moving.examine(str(self.disk), 3, guest="g1", uuid=UUID, host="hostb", migration=ID, unwanted=False)
+        moving.put_aside(self.state_dir, old, self.said.append)
+        if how == "recorded":
+            Path(self.old_disks()[0].aside).rename(self.disk)
+
+    def old_disks(self) -> list[OldDisk]:
+        return old_disk.read_all(self.state_dir)[0]
+
     def state(self, role: Role) -> OwnershipState | None:
         found = records.read(self.state_dir, ID, role)
         return found.state if found else None
@@ -100,6 +118,9 @@ class HostSide:
 
 
 _write_record = records._write
+#: What changes old disks and their records.
+_STEPS = [(moving, "rename_new"), (moving, "sync_directory"), (old_disk, "forget"), (old_disk, "write")]
+_REAL = SimpleNamespace(**{name: getattr(module, name) for module, name in _STEPS})
 
 
 class HostPair:
@@ -121,8 +142,20 @@ class HostPair:
             _write_record(folder, one)
             self.tick()
 
+        for module, name in _STEPS:
+            monkeypatch.setattr(module, name, self._ticking(getattr(_REAL, name)))
+        monkeypatch.setattr(os, "fsync", lambda fd: None)  # hundreds of hosts die here, but no disk
         monkeypatch.setattr(peer, "_run", self.run)
         monkeypatch.setattr(records, "_write", ticking)
+
+    def _ticking(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def ticking(*words: Any) -> Any:
+            self.tick()
+            result = step(*words)
+            self.tick()
+            return result
+
+        return ticking
 
     def tick(self) -> None:
         self.ticks += 1

@@ -14,6 +14,9 @@ What is on disk at each instant, for a target NAME in directory D:
    rename leaves state 3 with every chunk durable. A crash after it leaves the new image and a journal without a
    partial, which the next copy removes.
 
+If NAME does not exist, or is empty, because a guest has left and its old disk lies aside (image/old), that disk is
+the base of the difference. It is only read.
+
 The partial is locked (flock), so a second copy to the same target is refused.
 """
 
@@ -44,7 +47,14 @@ from xenplugin.image.sparse import Run, chunk_runs, data_ranges, has_data, punch
 from xenplugin.image.target import journal
 from xenplugin.image.target.abstract import Attached, Target, Write, refuse_attached
 from xenplugin.image.target.journal import Journal
-from xenplugin.image.target.partial import journal_name, lock_partial, open_replaced, partial_name, prepare
+from xenplugin.image.target.partial import (
+    journal_name,
+    lock_partial,
+    open_left,
+    open_replaced,
+    partial_name,
+    prepare,
+)
 
 _ZEROS = memoryview(ZEROS)
 
@@ -62,6 +72,7 @@ class FileTarget(Target):
         *,
         folder: int,
         replaced: Source | None,
+        left: Source | None,
         use_base: bool,
         state_dir: Path,
     ) -> None:
@@ -74,7 +85,8 @@ class FileTarget(Target):
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
         self._replaced = replaced
         self._replaced_state = os.fstat(replaced.fileno()) if replaced else None
-        self.old = replaced if use_base else None
+        self._left = left
+        self.old = left or replaced if use_base else None
 
     def runs(self, first: int, stop: int) -> Iterator[Run]:
         with os_errors("find the data in", self.path):
@@ -140,8 +152,8 @@ class FileTarget(Target):
     def finish(self, attached: Attached) -> None:
         part = partial_name(self.path)
         with os_errors("complete", self.path):
-            if self._replaced is not None:
-                _take_over(self._replaced.fileno(), self.fd)
+            if (before := self._left or self._replaced) is not None:
+                _take_over(before.fileno(), self.fd)
             os.fsync(self.fd)
         self.journal.done()
         # The checks come last: what takes long is done, and nothing can open the old image before the rename.
@@ -197,8 +209,9 @@ class FileTarget(Target):
         if self._folder >= 0:
             os.close(self._folder)
             self._folder = -1
-        if self._replaced is not None:
-            self._replaced.close()
+        for source in (self._replaced, self._left):
+            if source is not None:
+                source.close()
 
 
 def _same(a: os.stat_result, b: os.stat_result) -> bool:
@@ -228,6 +241,7 @@ def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_
     refuse_attached(attached, path)
     refuse_mount_point(path)
     replaced = open_replaced(path, size)
+    left: Source | None = None
     fd = folder = -1
     created = False
     try:
@@ -236,6 +250,8 @@ def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_
             refuse_if_used(path, replaced.fileno())
         with os_errors("open the folder of", path):
             folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if replaced is None or not replaced.size:
+            left = open_left(path, state_dir)
         log, kept = prepare(path, size, fd, created)
     except BaseException:
         if created:
@@ -244,10 +260,20 @@ def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_
         for opened in (fd, folder):
             if opened >= 0:
                 os.close(opened)
-        if replaced is not None:
-            replaced.close()
+        for source in (replaced, left):
+            if source is not None:
+                source.close()
         raise
     journal.link(state_dir, path, journal_name(path))
     return FileTarget(
-        path, size, fd, log, kept, folder=folder, replaced=replaced, use_base=use_base, state_dir=state_dir
+        path,
+        size,
+        fd,
+        log,
+        kept,
+        folder=folder,
+        replaced=replaced,
+        left=left,
+        use_base=use_base,
+        state_dir=state_dir,
     )

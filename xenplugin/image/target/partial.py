@@ -17,6 +17,7 @@ from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import image_error, os_errors
+from xenplugin.image.old import old_disk
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.target import journal
 from xenplugin.image.target.journal import Journal
@@ -46,6 +47,15 @@ def open_replaced(path: str, size: int) -> Source | None:
             hint="remove it first, if it is no longer needed",
         )
     return replaced
+
+
+def open_left(path: str, state_dir: Path) -> Source | None:
+    """Open the newest old disk that had the name `path`, and lies aside; None if there is none that can be read."""
+    with suppress(ImageError, RefusedError):  # ordinary users may not be allowed to look; it only saves time
+        for old in old_disk.those_of(state_dir, path):
+            if old.storage == old_disk.FILE and old.aside != old.path and old.is_at(old.aside):
+                return open_source(old.aside, raw=True)
+    return None
 
 
 def lock_partial(path: str, replaced: Source | None) -> tuple[int, bool]:

@@ -1,0 +1,50 @@
+"""The name of an old disk that lies aside: which disk it was, where its guest went, and when. Pure.
+
+    g1.img   becomes   g1.img.left-for-hostb-20261129T190611Z
+
+A name that would be too long is cut before the suffix; `number` tells apart names that would be equal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+
+#: Bytes of a file's name (NAME_MAX of Linux), and of the kernel's name of a logical volume (DM_NAME_LEN less 1).
+LONGEST_FILE, LONGEST_VOLUME = 255, 127
+_LONGEST_HOST = 64
+
+
+def aside_file(name: str, host: str, left: float, number: int = 0) -> str:
+    """Return the name of the file `name` (without folder, in the file system's encoding) when its guest left for
+    `host` at `left` (seconds of the epoch)."""
+    return _fitting(name, _suffix(host, left, number), lambda text: len(os.fsencode(text)) <= LONGEST_FILE)
+
+
+def aside_volume(group: str, name: str, host: str, left: float, number: int = 0) -> str:
+    """Return the name of the logical volume `name` in volume group `group`, as `aside_file` does. Raises ValueError
+    if the group's name leaves no room."""
+    return _fitting(name, _suffix(host, left, number), lambda text: len(mapped(group, text)) <= LONGEST_VOLUME)
+
+
+def mapped(group: str, name: str) -> str:
+    """Return the name by which the device mapper knows a logical volume: hyphens are doubled."""
+    return f"{group.replace('-', '--')}-{name.replace('-', '--')}"
+
+
+def _suffix(host: str, left: float, number: int) -> str:
+    # What is no letter, digit, dot or hyphen of ASCII may mean something to a shell, or to LVM.
+    plain = re.sub("[^A-Za-z0-9.-]+", "-", host.rpartition("@")[2]).strip("-")[:_LONGEST_HOST] or "unknown"
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(left))
+    return f".left-for-{plain}-{stamp}" + (f".{number}" if number else "")
+
+
+def _fitting(name: str, suffix: str, fits: Callable[[str], bool]) -> str:
+    # Whole characters are cut: some file systems take no name that is not valid UTF-8.
+    while name and not fits(name + suffix):
+        name = name[:-1]
+    if not name:
+        raise ValueError("the name of the volume group is too long")
+    return name + suffix
