@@ -55,21 +55,40 @@ class UnknownGuest(RefusedError):
 
 
 def find(store: Store, who: str) -> Guest:
-    """Return the guest with this name or domain id. Raises UnknownGuest if there is none."""
+    """Return the guest that xl takes `who` for: all digits are a domain id, whatever guests are called, and
+    anything else is a name. Raises UnknownGuest if there is none."""
+    if not (who.isascii() and who.isdecimal()):
+        return by_name(store, who)
     for domid in _domids(store):
-        if who in (str(domid), store.read(f"/local/domain/{domid}/name")) and (guest := _guest(store, domid)):
+        if str(domid) == who.lstrip("0") and (guest := _guest(store, domid)):
             return guest
-    raise UnknownGuest(f"there is no guest {who} on this host", hint=_LIST)
+    raise UnknownGuest(f"there is no domain {who} on this host", hint=_LIST)
+
+
+def by_name(store: Store, name: str) -> Guest:
+    """Return the guest with this name. Raises UnknownGuest if there is none."""
+    for domid in _domids(store):
+        if store.read(f"/local/domain/{domid}/name") == name and (guest := _guest(store, domid)):
+            return guest
+    raise UnknownGuest(f"there is no guest {name} on this host", hint=_LIST)
 
 
 def by_uuid(store: Store, uuid: str) -> Guest | None:
-    """Return the guest with this uuid; None if it is not here. A guest that is just arriving does not count."""
-    for domid in _domids(store):
-        if (store.read(f"/local/domain/{domid}/vm") or "").lower() == f"/vm/{uuid.lower()}":
-            guest = _guest(store, domid)
-            if guest and not guest.name.endswith(INCOMING):
-                return guest
-    return None
+    """Return the guest with this uuid; None if it is not here. A guest that is just arriving does not count. Raises
+    RefusedError if there are two."""
+    found = [
+        guest
+        for domid in _domids(store)
+        if (store.read(f"/local/domain/{domid}/vm") or "").lower() == f"/vm/{uuid.lower()}"
+        and (guest := _guest(store, domid))
+        and not guest.name.endswith(INCOMING)
+    ]
+    if len(found) > 1:
+        raise RefusedError(
+            f"the domains {', '.join(str(guest.domid) for guest in found)} have the same uuid {uuid}",
+            hint="xl list -v shows them; give one of the two a uuid of its own",
+        )
+    return found[0] if found else None
 
 
 def of_config(store: Store, config: Mapping[str, Any]) -> Guest:
@@ -77,7 +96,7 @@ def of_config(store: Store, config: Mapping[str, Any]) -> Guest:
     `xl migrate -C` the uuid may be another. Raises RefusedError if it is not on this host, PeerError if the
     configuration is malformed."""
     name, uuid = identity(config)
-    return by_uuid(store, uuid) or find(store, name)
+    return by_uuid(store, uuid) or by_name(store, name)
 
 
 def identity(config: Mapping[str, Any]) -> tuple[str, str]:

@@ -84,6 +84,22 @@ def test_a_guest_is_found_by_name_number_and_uuid(serve: Serve) -> None:
     assert guests.by_uuid(store, "2" * 36) is None
 
 
+def test_all_digits_are_a_domain_id(serve: Serve) -> None:
+    """Whatever guests are called: as for xl."""
+    store = serve({**domain(3, "5", "1" * 8), **domain(5, "007", "2" * 8), **domain(7, "3", "4" * 8)})
+    assert [guests.find(store, who).domid for who in ("3", "5", "7", "007", "05")] == [3, 5, 7, 7, 5]
+    for who in ("4", "0", "00", "4294967299", "9" * 5000):
+        with pytest.raises(RefusedError, match="no domain"):
+            guests.find(store, who)
+    assert guests.of_config(store, config(uuid="9" * 36, name="5")).domid == 3, "a name is a name"
+
+
+def test_two_domains_with_one_uuid_are_refused(serve: Serve) -> None:
+    store = serve({**domain(2, "web"), **domain(3)})
+    with pytest.raises(RefusedError, match="2, 3 have the same uuid"):
+        guests.by_uuid(store, UUID)
+
+
 @pytest.mark.parametrize("who", ["g2", "9", "", "0", "Domain-0", "g1--incoming", "99999999999", "²"])
 def test_a_missing_guest_is_refused(serve: Serve, who: str) -> None:
     store = serve({**domain(), "/local/domain/0/name": "Domain-0", "/local/domain/0/vm": "/vm/0"})
