@@ -1,6 +1,7 @@
 """The fake xl: the verbs that a migration needs.
 
-Words, order and exit codes are those of Xen 4.17 (tools/xl/xl_migrate.c, xl_vmcontrol.c). The program `xl` of a
+Words, order and exit codes are those of Xen 4.17 (tools/xl/xl_migrate.c, xl_vmcontrol.c): options end at the first
+operand, whose rest is ignored. The program `xl` of a
 fake host calls `run`.
 """
 
@@ -36,6 +37,9 @@ def main(host: Host, words: list[str]) -> int:
     run = verbs.get(verb)
     if run is None:
         return _usage()
+    if ("-N", "") in flags and verb == "migrate":
+        complain("command does not implement -N (dryrun) option")
+        return 1
     try:
         return run(host, words, [flag for flag, _ in flags])
     except (getopt.GetoptError, IndexError):
@@ -66,7 +70,7 @@ def _domain_id(host: Host, who: str) -> int:
 
 
 def _list(host: Host, words: list[str], flags: list[str]) -> int:
-    options, who = getopt.gnu_getopt(words, "v")
+    options, who = getopt.getopt(words, "v")
     domains = [DOM0, *host.domains()]
     if who:
         domid = _domain_id(host, who[0])
@@ -142,8 +146,11 @@ def _quietly(act: Any, domid: int) -> int:
 
 
 def _migrate(host: Host, words: list[str], flags: list[str]) -> int:
-    options, where = getopt.gnu_getopt(words, "FC:s:epD", ["debug", "live"])
+    options, where = getopt.getopt(words, "FC:s:epDh", ["debug", "live", "help"])
     given = dict(options)
+    if given.keys() & {"-h", "--help"}:
+        print("Usage: xl [-vtTf] migrate [options] <Domain> <host>")
+        return 0
     who, far = where[0], where[1]
     domain = host.domain(_domain_id(host, who))
     rune = far
@@ -166,7 +173,7 @@ def _migrate(host: Host, words: list[str], flags: list[str]) -> int:
 
 
 def _receive(host: Host, words: list[str], flags: list[str]) -> int:
-    options, rest = getopt.gnu_getopt(words, "Fedrp")
+    options, rest = getopt.getopt(words, "Fedrp")
     return _usage() if rest else receive(host, ("-p", "") in options)
 
 

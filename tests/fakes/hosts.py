@@ -29,9 +29,7 @@ config.CONFIG_FILE = Path({root!r} + "/xenplugin.conf")
 host_identity.MACHINE_ID, host_identity.HOST_KEYS = Path({root!r} + "/machine-id"), Path({root!r})
 if sys.argv[1:2] and sys.argv[1] in ("enable", "disable", "status"):
     from xenplugin.migrate import xl_shim
-    xl_shim.SHIM = Path({root!r} + "/sbin/xl")
-    defaults = (xl_shim.SHIM,)
-    xl_shim.enable.__defaults__ = xl_shim.disable.__defaults__ = xl_shim.installed.__defaults__ = defaults
+    xl_shim.FRONT = Path({root!r} + "/sbin/xl")
 patch = Path({root!r} + "/patch.py")
 if patch.exists():
     exec(compile(patch.read_text(), patch, "exec"))

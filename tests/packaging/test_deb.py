@@ -117,6 +117,20 @@ echo '{"state": "removed"}' >/var/lib/xen/xenplugin/migrations/1.source.json
 printf '#!/bin/sh\\n# xenplugin shim\\n' >/usr/local/sbin/xl
 apt-get purge -y -q xenplugin
 test ! -e /usr/local/sbin/xl -a ! -e /var/lib/xen/xenplugin
+# Debian's xl: a link to a wrapper, which says here that there is no hypervisor
+link=../lib/xen-common/bin/xen-utils-wrapper
+apt-get install -y -q --no-install-recommends /xenplugin.deb xen-utils-common
+for round in 1 2; do
+    xenplugin enable
+    grep -q 'xenplugin shim' /usr/sbin/xl && test "$(readlink /usr/libexec/xl)" = $link
+    /usr/sbin/xl list 2>&1 | grep -qi hypervisor
+    apt-get install -y -q --reinstall --no-install-recommends xen-utils-common
+    grep -q 'xenplugin shim' /usr/sbin/xl && test "$(readlink /usr/libexec/xl)" = $link
+    if [ $round = 1 ]; then xenplugin disable; else apt-get purge -y -q xenplugin; fi
+    test "$(readlink /usr/sbin/xl)" = $link -a ! -L /usr/libexec/xl
+    test -z "$(dpkg-divert --list '*/xl')$(dpkg -V xen-utils-common | grep bin/xl)"
+    /usr/sbin/xl list 2>&1 | grep -qi hypervisor
+done
 """
 
 

@@ -97,8 +97,8 @@ def _explicit(values: dict[str, Any]) -> frozenset[str]:
 def enable(**values: Any) -> None:
     """Make plain `xl migrate DOMAIN HOST` move guests with their disks.
 
-    Installs a small script, /usr/local/sbin/xl, before the real xl in root's PATH. It passes all other commands on
-    to the real xl.
+    Puts a small script in the place of the real xl, which is /usr/libexec/xl meanwhile. The script passes all other
+    commands on to it.
     """
     with Invocation(values) as verb:
         from xenplugin.migrate import xl_shim

@@ -41,6 +41,8 @@ from xenplugin.link.rate import Pacer
 from xenplugin.wire.preamble import VERSION
 
 MARK = b"XENPLUGIN-RECEIVE "
+#: The first words of `xl migrate-receive`: the command to log in with starts that, whatever follows it.
+_XL_MARK = b"xl migration receiver ready"
 #: Most bytes of other output before the ready line, and of one line.
 _NOISE = 64 << 10
 _LINE = 4096
@@ -133,8 +135,9 @@ class RemoteProcess:
         self.random = b""  #: of the acceptor, from its ready line
 
     def await_ready(self, timeout: float) -> None:
-        """Read up to the end of the ready line. Raises PeerError (xenplugin is missing there, or of another
-        version) or LinkError (the host cannot be reached, or there was no ready line for `timeout` seconds)."""
+        """Read up to the end of the ready line. Raises PeerError (xenplugin is missing there or of another version,
+        or xl's own receiver was started) or LinkError (the host cannot be reached, or there was no ready line for
+        `timeout` seconds)."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + timeout
         seen = b""
@@ -143,6 +146,11 @@ class RemoteProcess:
             stop = seen.find(b"\n", start) if start >= 0 else -1
             if stop >= 0:
                 break
+            if start < 0 and _XL_MARK in seen:
+                raise PeerError(
+                    f"{self._name} starts xl's own receiver instead of xenplugin, so the disks would stay behind",
+                    hint="give -s a command that runs what follows it on the far host, as ssh does",
+                )
             if len(seen) > _NOISE + _LINE:
                 raise PeerError(
                     f"{self._name} writes other output instead of starting xenplugin",

@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 from xenplugin import events
 from xenplugin.config import Config
-from xenplugin.errors import XenpluginError
-from xenplugin.migrate import policy, record_locks, records, xl_shim
+from xenplugin.errors import Interrupted, OwnershipError, RefusedError, UsageError, XenpluginError
+from xenplugin.migrate import policy, record_locks, records, xl_words
 from xenplugin.migrate.local_host import LocalHost
 from xenplugin.migrate.supervisor import Supervisor
 from xenplugin.results import Result
@@ -27,38 +28,65 @@ def migrate(
     policy. Raises XenpluginError."""
     with Store() as store:
         found = guests.find(store, domain)  # a wrong name is refused before anything is started
+    ssh, host = xl_words.destination(config.ssh, [host])
     _claim(found.uuid, config, emit)
-    return Supervisor(domain, host, config, emit, explicit, options=options).run()
+    return Supervisor(found, host, replace(config, ssh=ssh), emit, explicit, options=options).run()
 
 
 def migrate_as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
     """Do what `xl WORDS` asks for (WORDS contain `migrate`): move the guest with its disks, or replace this process
-    by the real xl if that is to do it. Returns xl's exit status."""
-    asked = xl_shim.parse(words)
-    if isinstance(asked, xl_shim.PlainXl):
-        if asked.reason:
-            emit(events.Notice(asked.reason))
-        return _plain(words)
-    if asked.has_transport:
-        return _plain(words)
-    with Store() as store:
-        try:
-            found = guests.find(store, asked.domain)
-        except guests.UnknownGuest:
-            return _plain(words)  # xl has the best message
-        wanted = policy.read(store, found.uuid, config)
-        if not (wanted.enabled and policy.enabled(store)):
-            emit(events.Notice(f"{found.name} is moved without its disks, as its policy in xenstore says"))
-            return _plain(words)
-    chosen = replace(config, ssh=asked.ssh or config.ssh)
-    supervisor = Supervisor(asked.domain, asked.host, chosen, emit, frozenset(), asked.globals, asked.options)
+    by the real xl if that is to do it. Returns the exit status: xl's own, or 2 for words that make no sense."""
+    asked = xl_words.parse(words)
+    if asked is None or asked.has_transport:
+        _plain(words)
     try:
-        _claim(found.uuid, config, emit)
+        supervisor = _as_asked(words, asked, config, emit)
+    except UsageError as exc:
+        emit(events.Failed(exc.code, str(exc), exc.hint))
+        return exc.code
+    except XenpluginError as exc:
+        emit(events.Failed(exc.code, str(exc), exc.hint))
+        return 1
+    try:
         emit(events.Finished(supervisor.run()))
         return 0
     except XenpluginError as exc:
         emit(events.Failed(exc.code, str(exc), exc.hint))
-        return supervisor.status or 1
+        return _status(exc, supervisor.status)
+
+
+def _status(error: XenpluginError, xl: int | None) -> int:
+    """Return the exit status of a move that failed with `error`; `xl` is the real xl's. If that is 0, the guest has
+    moved, whatever else failed."""
+    if isinstance(error, Interrupted):
+        return error.code
+    return 1 if xl is None or (xl == 0 and isinstance(error, OwnershipError)) else xl
+
+
+def _as_asked(
+    words: Sequence[str], asked: xl_words.MigrateCommand, config: Config, emit: events.Emit
+) -> Supervisor:
+    """Prepare the migration that `xl WORDS` asks for. Replaces this process by the real xl if the guest's policy
+    says so, or if -s decides what runs on the far host and the guest has no disk to move. Raises XenpluginError."""
+    with Store() as store:
+        found = guests.find(store, asked.domain)
+        on = policy.enabled(store) and policy.read(store, found.uuid, config).enabled
+    if not on:
+        emit(events.Notice(f"{found.name} is moved without its disks, as its policy in xenstore says"))
+        _plain(words)
+    xl_words.check(asked)
+    if asked.is_foreign:
+        if any(disk.writable or not disk.cdrom for disk in found.disks):
+            raise RefusedError(
+                f"{found.name} has disks, and -s {asked.ssh!r} starts another receiver than xenplugin",
+                hint="give -s a command like ssh. If its disks are on shared storage:"
+                f" xenstore-write {policy.node(found.uuid)}/enabled 0",
+            )
+        emit(events.Notice(f"{found.name} has no disks: xl moves it as -s says"))
+        _plain(words)
+    ssh, host = xl_words.destination(asked.ssh or config.ssh, xl_words.host_words(asked.host))
+    _claim(found.uuid, config, emit)
+    return Supervisor(found, host, replace(config, ssh=ssh), emit, frozenset(), asked.globals, asked.options)
 
 
 def prepare_transport(config: Config, emit: events.Emit) -> None:
@@ -67,8 +95,8 @@ def prepare_transport(config: Config, emit: events.Emit) -> None:
     yet, so it just ends."""
     words = ancestor("xl").words
     place = next((place for place, word in enumerate(words) if os.path.basename(word) == "xl"), 0)
-    asked = xl_shim.parse(words[place + 1 :])
-    if isinstance(asked, xl_shim.MigrateCommand):
+    asked = xl_words.parse(words[place + 1 :])
+    if asked is not None:
         with Store() as store:
             _claim(guests.find(store, asked.domain).uuid, config, emit)
 
@@ -81,6 +109,6 @@ def _claim(uuid: str, config: Config, emit: events.Emit) -> None:
     LocalHost(config.state_dir, lambda text: emit(events.Notice(text))).settle_earlier(uuid)
 
 
-def _plain(words: Sequence[str]) -> int:
+def _plain(words: Sequence[str]) -> NoReturn:
     xl = find()
     os.execv(xl, [xl, *words])

@@ -24,6 +24,7 @@ from xenplugin.config import Config, load, option_text
 from xenplugin.errors import OwnershipError, PeerError, XenpluginError, from_code
 from xenplugin.migrate import recover
 from xenplugin.results import Result
+from xenplugin.xen.guest import Guest
 from xenplugin.xen.xl import XlCommand
 
 #: Signals that end a migration in order; those of the terminal go to every process in the foreground.
@@ -31,20 +32,21 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Supervisor:
-    """The migration of `guest` to `host` by xl. `explicit`: settings of `config` that win over the guest's policy;
-    `global_options` and `options` are for xl itself, before and after its word `migrate`."""
+    """The migration of `guest` to `host`, one word for ssh, by xl. `explicit`: settings that win over the
+    guest's policy; `global_options` and `options` are for xl itself, before and after its word `migrate`."""
 
     def __init__(
-        self, guest: str, host: str, config: Config, emit: events.Emit, explicit: frozenset[str],
+        self, guest: Guest, host: str, config: Config, emit: events.Emit, explicit: frozenset[str],
         global_options: Sequence[str] = (), options: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        self._guest, self._host = guest, host
+        self._domid, self._guest, self._host = guest.domid, guest.name, host
         self._config, self._explicit = config, explicit
         self._emit = emit
         self._global, self._options = list(global_options), list(options)
         self._result: Result | None = None
         self._failure: XenpluginError | None = None
-        self.status = 0  #: xl's own exit status
+        #: xl's own exit status as a shell shows it, 128 + N if signal N ended it; None before its end
+        self.status: int | None = None
 
     def run(self) -> Result:
         """Move the guest. Raises XenpluginError; the guest is then where its record says."""
@@ -52,7 +54,9 @@ class Supervisor:
         with ours, theirs:
             given = _as_options(self._config, self._explicit)
             transport = shlex.join([*program(), "transport", *given, "--lifeline", str(theirs.fileno())])
-            words = [*self._global, "migrate", *self._options, "-s", transport, "--", self._guest, self._host]
+            # xl pastes -s and HOST into a shell's command line. The domain id is of the guest that was looked up.
+            where = [str(self._domid), shlex.quote(self._host)]
+            words = [*self._global, "migrate", *self._options, "-s", transport, "--", *where]
             with _ignored():
                 xl = XlCommand().start_migrate(words, theirs.fileno())
             theirs.close()
@@ -67,7 +71,8 @@ class Supervisor:
                     with _ignored():
                         self._listen(lines)
             with _ignored():
-                self.status = xl.wait()
+                ended = xl.wait()
+                self.status = 128 - ended if ended < 0 else ended
                 relay.join(5)
         return self._outcome()
 

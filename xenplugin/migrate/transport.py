@@ -9,17 +9,20 @@ stops the handover. With a lifeline the terminal's own signals stay ignored, her
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import stat
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from types import FrameType
 
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import UsageError
+from xenplugin.migrate import xl_words
 from xenplugin.migrate.source import SourceMigration
 from xenplugin.results import MigrationResult
 
@@ -38,10 +41,11 @@ def run(
 ) -> MigrationResult:
     """Move the guest that xl sends through the descriptors `source` and `sink`; `words` are what xl appended.
     `explicit`: settings that win over the guest's policy. Returns the result. Raises XenpluginError."""
-    host, xl_words = parse(words)
+    host_words, far_words = parse(words)
+    ssh, host = xl_words.destination(config.ssh, host_words)
     if not all(stat.S_ISFIFO(os.fstat(number).st_mode) for number in (source, sink)):
         raise _not_from_xl()
-    migration = SourceMigration(host, xl_words, config, emit, explicit, source=source, sink=sink)
+    migration = SourceMigration(host, far_words, replace(config, ssh=ssh), emit, explicit, source=source, sink=sink)
 
     def give_up() -> None:
         if not migration.cancel():
@@ -63,13 +67,16 @@ def run(
     return migration.run()
 
 
-def parse(words: Sequence[str]) -> tuple[str, list[str]]:
-    """Split what xl appends, `HOST xl [-t] [-T] [-v] migrate-receive [-e] [-d] [-p]`, into the host and the words
-    for the far xl. Raises UsageError."""
-    if len(words) < 3 or words[1] != "xl" or "migrate-receive" not in words[2:]:
+def parse(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split what xl appends, `HOST xl [-t] [-T] [-v] migrate-receive [-e] [-d] [-p]`, into the words of HOST (one,
+    none or several) and the words for the far xl. Raises UsageError."""
+    text = "".join(f"{word}\0" for word in words)
+    match = re.fullmatch(r"((?:.*\0)?)xl\0((?:-[tTv]+\0)*migrate-receive\0(?:-[edp]\0)*)", text, re.DOTALL)
+    if match is None:
         raise _not_from_xl()
     # -t makes progress overwrite its line, which makes no sense through a pipe.
-    return words[0], [word for word in words[2:] if word != "-t"]
+    host, far = (part.split("\0")[:-1] for part in match.groups())
+    return host, [word for word in far if word != "-t"]
 
 
 def _not_from_xl() -> UsageError:

@@ -1,141 +1,148 @@
-"""The shim: a small script called xl, first in root's PATH, which makes plain `xl migrate` move disks.
+"""The shim: a small script called xl, in the real xl's place, which makes plain `xl migrate` move disks.
 
-The shim passes every other command on to the real xl unchanged, by exec, so that its arguments and exit codes stay
-the same. The words of `xl ... migrate ...` go to `xenplugin migrate --xl-arguments -- WORDS`; `parse` reads them
-exactly as xl of Xen 4.17 to 4.20 does (tools/xl/xl.c, xl_migrate.c). A command that this program does not handle is
-left to the real xl after all.
+The shim passes every other command on to the real xl unchanged, by exec, so that its arguments, its exit codes and
+the signals that end it stay the same. The words of `xl ... migrate ...` go to `xenplugin migrate --xl-arguments`
+(migrate/xl_words.py).
+
+`enable` puts it in the place of each xl in the standard folders, so that programs that call xl by its path get it
+too (migrate/xl_place.py). Where that is impossible, a shim in front, first in root's PATH, serves all others.
 """
 
 from __future__ import annotations
 
 import fcntl
-import getopt
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from xenplugin.errors import ConfigError, RefusedError
 from xenplugin.image.files import write_atomically
+from xenplugin.migrate import xl_place
 from xenplugin.migrate.policy import ENABLED
 from xenplugin.xen import xl
 from xenplugin.xen.xenstore import Store
 
-#: First in root's PATH on Debian and its derivatives, in a folder that packages do not use.
-SHIM = Path("/usr/local/sbin/xl")
+#: The shim in front: first in root's PATH on Debian and its derivatives, in a folder that packages do not use.
+FRONT = Path("/usr/local/sbin/xl")
 
+# A command is the first word that is no option, as in xl. (xl takes prefixes of other commands, such as `crea`, but
+# none of migrate, because migrate-receive begins so, too.) This costs other commands one start of sh: 0.6 ms.
 _SCRIPT = """\
 #!/bin/sh
 # {mark}: made by `xenplugin enable`, removed by `xenplugin disable`.
 # `xl migrate` moves guests with their disks; everything else is passed on to the real xl unchanged.
 xl={xl}
 xenplugin={program}
+verb=
 for word do
     case $word in
-    migrate)
-        if "$xenplugin" --version >/dev/null; then
-            exec "$xenplugin" migrate --xl-arguments -- "$@"
-        fi
-        echo "xenplugin: error: $xenplugin does not run, so nothing is migrated" >&2
-        echo "xenplugin: hint: $xl migrates without disks; an old disk at the far host would not fit the guest" >&2
-        exit 1
-        ;;
     -*) ;;
-    *) break ;;
+    *) verb=$word; break ;;
     esac
 done
+case $verb in
+migrate)
+    if "$xenplugin" --version >/dev/null; then
+        exec "$xenplugin" migrate --xl-arguments -- "$@"
+    fi
+    echo "xenplugin: error: $xenplugin does not run, so nothing is migrated" >&2
+    echo "xenplugin: hint: $xl migrates without disks; an old disk at the far host would not fit the guest" >&2
+    exit 1
+    ;;
+esac
 exec "$xl" "$@"
 """
 
 
-@dataclass(frozen=True)
-class MigrateCommand:
-    """The command `xl GLOBALS migrate OPTIONS -s SSH DOMAIN HOST`; `options` are without -s, `ssh` is None if there
-    was no -s. xl inserts `ssh` and `host` unquoted into a shell's command line."""
-
-    globals: tuple[str, ...]
-    options: tuple[str, ...]
-    ssh: str | None
-    domain: str
-    host: str
-
-    @property
-    def has_transport(self) -> bool:
-        """Whether it names this program as its transport: `-s 'xenplugin transport'`."""
-        words = (self.ssh or "").split()
-        return len(words) > 1 and os.path.basename(words[0]) == "xenplugin" and words[1] == "transport"
+_HASH = "a shell that has run xl before may still use the old path: run hash -r in it"
 
 
-@dataclass(frozen=True)
-class PlainXl:
-    """A command for the real xl; `reason` is a message for the user, or empty."""
-
-    reason: str = ""
+def installed() -> bool:
+    """Return whether a shim is in place. (xenstore may still disable it: policy.enabled.)"""
+    return any(map(xl.has_shim, _places()))
 
 
-def parse(words: Sequence[str]) -> MigrateCommand | PlainXl:
-    """Read xl's arguments (without "xl" itself) as xl does."""
+def enable(notify: Callable[[str], None]) -> None:
+    """Make plain `xl migrate` move disks, now and after a reboot. `notify` gets which callers of xl pass by. Raises
+    RefusedError if there is no xl, if another file has the shim's name, or if the shim cannot be written."""
+    xl.find()
+    program = _program()
+    _refuse_foreign(FRONT)
     try:
-        flags, rest = getopt.getopt(list(words), "vftTN")
-        if rest[:1] != ["migrate"] or ("-N", "") in flags:
-            return PlainXl()  # xl reports that it has no dry run of this
-        options, where = getopt.gnu_getopt(rest[1:], "FC:s:epDh", ["debug", "live", "help"])
-    except getopt.GetoptError:
-        return PlainXl()
-    given = dict(options)
-    ssh = given.get("-s")
-    if "-h" in given or "--help" in given or len(where) < 2:
-        return PlainXl()
-    if ssh == "":
-        return PlainXl("the guest's disks are not moved: with -s '' HOST is a whole command, which xl runs itself")
-    kept = tuple(word for flag, *value in options if flag != "-s" for word in [flag, *value[: flag == "-C"]])
-    return MigrateCommand(tuple(flag for flag, _ in flags), kept, ssh, where[0], where[1])
-
-
-def installed(shim: Path = SHIM) -> bool:
-    """Return whether the shim is in place. (xenstore may still disable it: policy.enabled.)"""
-    try:
-        return xl.is_shim(shim)
-    except OSError:
-        return False
-
-
-def enable(notify: Callable[[str], None], shim: Path = SHIM) -> None:
-    """Make plain `xl migrate` move disks, now and after a reboot. Raises RefusedError if there is no xl, if another
-    file has the shim's name, or if the shim cannot be written."""
-    # A link to the real xl is not resolved: Debian's wrapper chooses the program by the name it is called by.
-    script = _SCRIPT.format(mark=xl.SHIM_MARK.decode(), xl=shlex.quote(xl.find()), program=shlex.quote(_program()))
-    _refuse_foreign(shim)
-    try:
-        with _locked(shim.parent):
-            write_atomically(shim, script.encode(), mode=0o755, replace=installed(shim))
+        with _locked():
+            for place in xl.places(xl.STANDARD):
+                if xl.real(place):
+                    _take(place, program, notify)
+            if _is_passed_by():
+                _put_in_front(program, notify)
+            elif _is_in_front(FRONT):
+                FRONT.unlink()
     except OSError as exc:
-        raise RefusedError(f"cannot make {shim}: {exc.strerror}", hint="run this as root") from None
-    if shutil.which("xl") != str(shim):
-        notify(f"another xl comes before {shim} in your PATH: put {shim.parent} at its beginning")
-    notify("a shell that has run xl before may still use the old path: run hash -r in it")
+        raise RefusedError(f"cannot make {FRONT}: {exc.strerror}", hint="run this as root") from None
     _publish(notify, lambda store: store.write(ENABLED, "1"))
 
 
-def disable(notify: Callable[[str], None], shim: Path = SHIM) -> None:
-    """Remove the shim. Raises RefusedError if the file with its name is not the shim."""
-    _refuse_foreign(shim)
+def disable(notify: Callable[[str], None]) -> None:
+    """Remove the shim wherever it is. Raises RefusedError if that is impossible."""
     try:
-        shim.unlink(missing_ok=True)
+        with _locked():
+            in_front = _is_in_front(FRONT)
+            for place in _places():
+                xl_place.give_back(place)
     except OSError as exc:
-        raise RefusedError(f"cannot remove {shim}: {exc.strerror}", hint="run this as root") from None
-    notify("a shell that has run xl before may still use the old path: run hash -r in it")
+        raise RefusedError(f"cannot remove the shim: {exc}", hint="run this as root") from None
+    if in_front:
+        notify(_HASH)
     _publish(notify, lambda store: store.remove(ENABLED))
 
 
+def _places() -> list[str]:
+    return list(dict.fromkeys([*xl.places(xl.STANDARD), str(FRONT)]))
+
+
+def _take(place: str, program: str, notify: Callable[[str], None]) -> None:
+    try:
+        xl_place.take(place, _script(xl.set_aside(place), program))
+    except RefusedError as exc:
+        notify(f"programs that call {place} by its path still move guests without disks: {exc}")
+
+
+def _is_passed_by() -> bool:
+    """Return whether `xl`, as it is typed, is still a real one, or no real one's place was taken at all."""
+    typed = [place for place in xl.places(os.environ.get("PATH", "")) if xl.real(place)][:1]
+    taken = [place for place in xl.places(xl.STANDARD) if xl.real(place) and xl.has_shim(place)]
+    return not (taken and all(map(xl.has_shim, typed)))
+
+
+def _is_in_front(place: str | Path) -> bool:
+    """Return whether a shim is there that has taken no xl's place."""
+    return xl.has_shim(place) and xl.real(os.fspath(place)) is None
+
+
+def _script(real: str, program: str) -> bytes:
+    # A link to the real xl is not resolved: Debian's wrapper chooses the program by the name it is called by.
+    text = _SCRIPT.format(mark=xl.SHIM_MARK.decode(), xl=shlex.quote(real), program=shlex.quote(program))
+    return text.encode()
+
+
+def _put_in_front(program: str, notify: Callable[[str], None]) -> None:
+    found = xl.find()
+    write_atomically(FRONT, _script(found, program), mode=0o755, replace=xl.has_shim(FRONT))
+    if found not in xl.places(xl.STANDARD):
+        notify(f"programs that call {found} by its path still move guests without disks")
+    if shutil.which("xl") != str(FRONT):
+        notify(f"another xl comes before {FRONT} in your PATH: put {FRONT.parent} at its beginning")
+    notify(_HASH)
+
+
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time write the shim: write_atomically relies on it. Raises OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _locked() -> Iterator[None]:
+    """Let one process of this host at a time write the shim: write_atomically relies on it. Raises OSError."""
+    fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # the one folder that is always there
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
@@ -151,10 +158,10 @@ def _publish(notify: Callable[[str], None], change: Callable[[Store], None]) -> 
         notify(f"this is not recorded in xenstore: {exc}")
 
 
-def _refuse_foreign(shim: Path) -> None:
-    if os.path.lexists(shim) and not installed(shim):
+def _refuse_foreign(front: Path) -> None:
+    if os.path.lexists(front) and not xl.has_shim(front) and not xl_place.is_program(front):
         raise RefusedError(
-            f"{shim} was not made by xenplugin", hint="find out what it is for, and move it elsewhere"
+            f"{front} was not made by xenplugin", hint="find out what it is for, and move it elsewhere"
         )
 
 
@@ -163,4 +170,5 @@ def _program() -> str:
     own = os.path.abspath(sys.argv[0])
     if os.path.basename(own) == "xenplugin" and os.access(own, os.X_OK):
         return own
-    return shutil.which("xenplugin") or "/usr/bin/xenplugin"
+    absolute = ":".join(folder for folder in os.environ.get("PATH", "").split(":") if folder.startswith("/"))
+    return shutil.which("xenplugin", path=absolute) or "/usr/bin/xenplugin"

@@ -55,14 +55,14 @@ class UnknownGuest(RefusedError):
 
 
 def find(store: Store, who: str) -> Guest:
-    """Return the guest that xl takes `who` for: all digits are a domain id, whatever guests are called, and
-    anything else is a name. Raises UnknownGuest if there is none."""
-    if not (who.isascii() and who.isdecimal()):
+    """Return the guest with this domain id, if `who` is all digits, or with this name: xl decides so too. Raises
+    UnknownGuest if there is none."""
+    if not re.fullmatch("[0-9]+", who):
         return by_name(store, who)
     for domid in _domids(store):
         if str(domid) == who.lstrip("0") and (guest := _guest(store, domid)):
             return guest
-    raise UnknownGuest(f"there is no domain {who} on this host", hint=_LIST)
+    raise UnknownGuest(f"there is no guest with the domain id {who} on this host", hint=_LIST)
 
 
 def by_name(store: Store, name: str) -> Guest:

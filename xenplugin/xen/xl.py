@@ -26,7 +26,8 @@ SHIM_MARK = b"xenplugin shim"
 #: Seconds for one command; hotplug scripts alone may take 40 (docs of libxl), destroying a large guest more.
 PATIENCE = 180.0
 AWAY, INCOMING = "--migratedaway", "--incoming"
-_ALSO = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: The folders of programs on any host.
+STANDARD = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # printf("%-40s %5d %5lu %5d     %c%c%c%c%c%c  %8.1f" " %s %8x %16s\n") in Xen's tools/xl/xl_info.c, the same in
 # 4.17 and 4.20: name, domid, MiB, virtual CPUs, state, seconds, uuid, reason of a shutdown, security label.
 _LEFT = " +(?P<domid>[0-9]{1,5}) +[0-9]+ +[0-9]+ +(?P<state>[r-][b-][p-][s-][rscwS?-][d-]) +[0-9.]+ "
@@ -62,21 +63,42 @@ class Domain:
         return self.state[5] == "d"
 
 
-def is_shim(path: str | os.PathLike[str]) -> bool:
-    """Return whether the file is the shim. Raises OSError."""
-    with open(path, "rb") as file:
-        return SHIM_MARK in file.read(512)
+def has_shim(path: str | os.PathLike[str]) -> bool:
+    """Return whether the file `path` is the shim; False if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return SHIM_MARK in file.read(512)
+    except OSError:
+        return False
+
+
+def set_aside(place: str) -> str:
+    """Return where the real xl lies while the shim has its `place`, FOLDER/sbin/xl: at FOLDER/libexec/xl. Debian's
+    xl is a relative link, which leads to the same file from there; that file looks at the name it is called by."""
+    folder, name = os.path.split(place)
+    return os.path.join(os.path.dirname(folder), "libexec", name)
+
+
+def places(path: str) -> list[str]:
+    """Return the paths that an xl has, or would have, in the folders of `path`; only absolute ones count."""
+    folders = [os.path.realpath(folder) for folder in path.split(":") if folder.startswith("/")]
+    return [os.path.join(folder, "xl") for folder in dict.fromkeys(folders)]
+
+
+def real(place: str) -> str | None:
+    """Return the path of the real xl of `place`: that itself, or where it lies while the shim is there; None if
+    there is none."""
+    path = set_aside(place) if has_shim(place) else place
+    return path if os.path.isfile(path) and os.access(path, os.X_OK) and not has_shim(path) else None
 
 
 def find() -> str:
-    """Return the path of the real xl. Raises RefusedError if this host has none."""
-    for folder in f"{os.environ.get('PATH', '')}:{_ALSO}".split(":"):
-        path = os.path.join(folder or ".", "xl")
-        try:
-            if os.path.isfile(path) and os.access(path, os.X_OK) and not is_shim(path):
-                return os.path.abspath(path)
-        except OSError:
-            continue
+    """Return the path of the real xl; one whose place the shim has taken comes first, because any other may lead
+    back to the shim. Raises RefusedError if this host has none."""
+    every = places(f"{os.environ.get('PATH', '')}:{STANDARD}")
+    for place in sorted(every, key=has_shim, reverse=True):
+        if found := real(place):
+            return found
     raise RefusedError("there is no xl on this host", hint="run this in dom0 of a Xen host")
 
 

@@ -81,6 +81,15 @@ def refused(start: Start, command: str, timeout: float = 60) -> XenpluginError:
     return caught.value
 
 
+@pytest.mark.parametrize("before", ["", "echo 'Welcome to hostb!';"])
+def test_xls_own_receiver_is_recognized_at_once(start: Start, before: str) -> None:
+    """As behind Ganeti's `socat - TCP:HOST:PORT #`, whose far end listens with xl."""
+    banner = "xl migration receiver ready, send binary domain data."
+    with pytest.raises(PeerError, match="xl's own receiver") as caught:
+        start(f"{before} echo '{banner}'; exec cat >/dev/null").await_ready(60)
+    assert caught.value.hint
+
+
 def test_endless_noise_is_not_read_for_ever(start: Start) -> None:
     error = refused(start, "exec cat /dev/zero")
     assert isinstance(error, PeerError) and error.hint and "start-up" in error.hint

@@ -84,14 +84,15 @@ def test_a_guest_is_found_by_name_number_and_uuid(serve: Serve) -> None:
     assert guests.by_uuid(store, "2" * 36) is None
 
 
-def test_all_digits_are_a_domain_id(serve: Serve) -> None:
-    """Whatever guests are called: as for xl."""
-    store = serve({**domain(3, "5", "1" * 8), **domain(5, "007", "2" * 8), **domain(7, "3", "4" * 8)})
-    assert [guests.find(store, who).domid for who in ("3", "5", "7", "007", "05")] == [3, 5, 7, 7, 5]
-    for who in ("4", "0", "00", "4294967299", "9" * 5000):
-        with pytest.raises(RefusedError, match="no domain"):
+def test_all_digits_are_a_domain_id_before_any_name(serve: Serve) -> None:
+    """As in xl; a name of digits is found only for a configuration, which has names."""
+    store = serve({**domain(2, "3", "1" * 8), **domain(3), **domain(4, "07", "2" * 8), **domain(7, "g7", "4" * 8)})
+    assert [guests.find(store, who).domid for who in ("3", "003", "07", "7")] == [3, 3, 7, 7]
+    for who in ("5", "00", "4294967299", "9" * 5000):
+        with pytest.raises(RefusedError, match="domain id"):
             guests.find(store, who)
-    assert guests.of_config(store, config(uuid="9" * 36, name="5")).domid == 3, "a name is a name"
+    assert guests.by_name(store, "3").domid == 2
+    assert guests.of_config(store, {"c_info": {"name": "3", "uuid": "9" * 8}}).domid == 2
 
 
 def test_two_domains_with_one_uuid_are_refused(serve: Serve) -> None:

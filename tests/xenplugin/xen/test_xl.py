@@ -102,9 +102,37 @@ def test_the_real_one_is_found_past_the_shim(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("PATH", ":".join(str(tmp_path / name) for name in ("local", "text", "folder", "sbin")))
     assert find() == str(real)
     real.unlink()
-    monkeypatch.setattr("xenplugin.xen.xl._ALSO", str(tmp_path / "nowhere"))
+    monkeypatch.setattr("xenplugin.xen.xl.STANDARD", str(tmp_path / "nowhere"))
     with pytest.raises(RefusedError, match="no xl on this host"):
         find()
+
+
+@pytest.mark.parametrize("path", [None, "", ":", "/nowhere:", ".", "bin", "./bin:/nowhere"])
+def test_only_absolute_folders_of_path_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
+) -> None:
+    """Otherwise root would run the xl of whatever folder it is in."""
+    for folder in (tmp_path, tmp_path / "bin"):
+        script(folder, "#!/bin/sh\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("xenplugin.xen.xl.STANDARD", str(tmp_path / "nowhere"))
+    if path is None:
+        monkeypatch.delenv("PATH")
+    else:
+        monkeypatch.setenv("PATH", path)
+    with pytest.raises(RefusedError, match="no xl on this host"):
+        find()
+
+
+def test_one_whose_place_the_shim_has_taken_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that comes earlier in PATH may lead back to the shim."""
+    script(tmp_path / "own", "#!/bin/sh\n")
+    script(tmp_path / "usr/sbin", "#!/bin/sh\n# xenplugin shim\n")
+    kept = script(tmp_path / "usr/libexec", "#!/bin/sh\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}/own:{tmp_path}/usr/sbin")
+    assert find() == str(kept)
+    kept.write_text("#!/bin/sh\n# xenplugin shim\n")
+    assert find() == str(tmp_path / "own/xl")
 
 
 @pytest.fixture
