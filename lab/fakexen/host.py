@@ -88,6 +88,11 @@ class Host:
         with self.locked() as state:
             return list(state["domains"])
 
+    def domain(self, domid: int) -> Domain:
+        """Return a domain. Raises LibxlError if there is none."""
+        with self.locked() as state:
+            return _named(state, domid)
+
     def point(self, name: str) -> None:
         """Report that step `name` is reached, and wait there if a test wants it."""
         if self._on_point is not None:
@@ -231,7 +236,7 @@ def _named(state: dict[str, Any], domid: int) -> Domain:
     for domain in state["domains"]:
         if domain["domid"] == domid:
             return domain  # type: ignore[no-any-return]
-    raise LibxlError(f"Domain {domid}: domain doesn't exist", -6)
+    raise LibxlError(f"Domain {domid}: domain doesn't exist", -21)
 
 
 def _free(state: dict[str, Any], name: str) -> None:

@@ -21,6 +21,9 @@ from lab.fakexen.sender import Sender
 HEAD = "Name                                        ID   Mem VCPUs\tState\tTime(s)"
 VERBOSE = "   UUID                            Reason-Code\tSecurity Label"
 
+DOM0: Domain = {"domid": 0, "name": "Domain-0", "uuid": "00000000-0000-0000-0000-000000000000", "paused": False,
+                "shutdown": False, "guest": 1}  # fmt: skip
+
 
 def main(host: Host, words: list[str]) -> int:
     """Do what `xl WORDS` does on `host`. Returns its exit status."""
@@ -55,38 +58,45 @@ def _usage() -> int:
 # -- one domain ------------------------------------------------------------------------------------
 
 
-def _find(host: Host, who: str) -> Domain:
-    digits = who.isascii() and who.isdigit()  # a name of digits is never looked for
+def _domain_id(host: Host, who: str) -> int:
+    """Return the id that `who` stands for: digits are one, whatever domains are called."""
+    if who.isascii() and who.isdecimal():
+        return int(who) & 0xFFFFFFFF
     for domain in host.domains():
-        if str(domain["domid"]) == who.lstrip("0") if digits else who == domain["name"]:
-            return domain
+        if domain["name"] == who:
+            return int(domain["domid"])
     complain(f"{who} is an invalid domain identifier (rc=-6)")
     sys.exit(1)
 
 
 def _list(host: Host, words: list[str], flags: list[str]) -> int:
-    options, _ = getopt.getopt(words, "v")
-    dom0 = {"domid": 0, "name": "Domain-0", "uuid": "00000000-0000-0000-0000-000000000000", "paused": False,
-            "shutdown": False, "guest": 1}  # fmt: skip
-    rows = [HEAD + (VERBOSE if options else "")]
-    for domain in [dom0, *host.domains()]:
+    options, who = getopt.getopt(words, "v")
+    domains = [DOM0, *host.domains()]
+    if who:
+        domid = _domain_id(host, who[0])
+        domains = [domain for domain in domains if domain["domid"] == domid]
+        if not domains:
+            complain(f"Error: Domain '{who[0]}' does not exist.")
+            return 1
+    print(HEAD + (VERBOSE if options else ""))
+    for domain in domains:
         still = domain["paused"] or domain["shutdown"]
         state = ("r-" if domain["domid"] == 0 else "--" if still else "-b") + ("p" if domain["paused"] else "-")
         state += ("ss" if domain["shutdown"] else "--") + "-"
         row = f"{domain['name']:<40} {domain['domid']:5d} {256:5d} {1:5d}     {state}  {12.5:8.1f}"
         if options:
             row += f" {domain['uuid']} {'2' if domain['shutdown'] else '-':>8} {'-':>16}"
-        rows.append(row)
-    print("\n".join(rows))
+        print(row)
     return 0
 
 
 def _domid(host: Host, words: list[str], flags: list[str]) -> int:
-    for domain in host.domains():
-        if domain["name"] == words[0]:
+    _, names = getopt.getopt(words, "")
+    for domain in [DOM0, *host.domains()]:
+        if domain["name"] == names[0]:
             print(domain["domid"])
             return 0
-    complain(f"Can't get domid of domain name '{words[0]}', maybe this domain does not exist.")
+    complain(f"Can't get domid of domain name '{names[0]}', maybe this domain does not exist.")
     return 1
 
 
@@ -109,7 +119,7 @@ def _create(host: Host, words: list[str], flags: list[str]) -> int:
 
 def _destroy(host: Host, words: list[str], flags: list[str]) -> int:
     try:
-        host.destroy(_find(host, words[-1])["domid"])
+        host.destroy(_domain_id(host, words[-1]))
     except LibxlError as error:
         complain(f"destroy failed (rc={error.rc})")
         return 1
@@ -118,7 +128,7 @@ def _destroy(host: Host, words: list[str], flags: list[str]) -> int:
 
 def _rename(host: Host, words: list[str], flags: list[str]) -> int:
     try:
-        host.rename(_find(host, words[0])["domid"], words[1])
+        host.rename(_domain_id(host, words[0]), words[1])
     except LibxlError as error:
         complain(f"libxl: error: {error}\nCan't rename domain '{words[0]}'.")
         return 1
@@ -126,11 +136,11 @@ def _rename(host: Host, words: list[str], flags: list[str]) -> int:
 
 
 def _pause(host: Host, words: list[str], flags: list[str]) -> int:
-    return _quietly(host.pause, _find(host, words[0])["domid"])
+    return _quietly(host.pause, _domain_id(host, words[0]))
 
 
 def _unpause(host: Host, words: list[str], flags: list[str]) -> int:
-    return _quietly(host.unpause, _find(host, words[0])["domid"])
+    return _quietly(host.unpause, _domain_id(host, words[0]))
 
 
 def _quietly(act: Any, domid: int) -> int:
@@ -148,7 +158,7 @@ def _migrate(host: Host, words: list[str], flags: list[str]) -> int:
         print("Usage: xl [-vtTf] migrate [options] <Domain> <host>")
         return 0
     who, far = where[0], where[1]
-    domain = _find(host, who)
+    domain = host.domain(_domain_id(host, who))
     rune = far
     if ssh := given.get("-s", "ssh"):
         verbose = flags.count("-v")

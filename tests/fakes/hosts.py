@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -23,7 +24,9 @@ from pathlib import Path
 sys.path.insert(0, {project!r})
 sys.executable = {root!r} + "/bin/python"
 from xenplugin import config
+from xenplugin.migrate import host_identity
 config.CONFIG_FILE = Path({root!r} + "/xenplugin.conf")
+host_identity.MACHINE_ID, host_identity.HOST_KEYS = Path({root!r} + "/machine-id"), Path({root!r})
 if sys.argv[1:2] and sys.argv[1] in ("enable", "disable", "status"):
     from xenplugin.migrate import xl_shim
     xl_shim.FRONT = Path({root!r} + "/sbin/xl")
@@ -74,6 +77,7 @@ class FakeHost:
             "XENSTORED_PATH": str(self.root / "xenstored.sock"),
             TOKEN: token,
         }
+        (self.root / "machine-id").write_text(hashlib.md5(name.encode()).hexdigest() + "\n")
         (self.root / "env.json").write_text(json.dumps(self.env))
         self.store = Xenstored(self.root / "xenstored.sock")
         self.config: dict[str, Any] = {

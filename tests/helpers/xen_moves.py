@@ -26,7 +26,8 @@ from lab.hosts.guest.trace import Trace, parse
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.topology import HOST_A, HOST_B
-from xenplugin.xen.xl import Domain, parse_list
+from tests.helpers.xl_list import parse_list
+from xenplugin.xen.xl import Domain
 
 #: The file on a host to which a running migration writes its events.
 EVENTS = "/run/xenlab-migrate.jsonl"

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from xenplugin.cli.common import Invocation, options
-from xenplugin.errors import OwnershipError, RefusedError, XenpluginError
+from xenplugin.errors import OwnershipError, RefusedError, UsageError, XenpluginError
 
 
 @click.command()
@@ -55,12 +55,28 @@ def _enabled() -> bool:
 @click.option(
     "--assume-peer-lost",
     is_flag=True,
-    help="Resume a guest here if its other host does not answer, or does not know the migration: it is assumed that"
-    " the guest will never run there.",
+    help="Resume a guest here if no connection to its other host can be made: it is assumed that the host is lost"
+    " for ever. Asks for the guest's name.",
 )
+@click.option(
+    "--assume-not-running",
+    is_flag=True,
+    help="Resume a guest here if its other host has neither a record nor a domain of it: it is assumed that the"
+    " guest runs nowhere. Asks for the guest's name.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask for the guests' names.")
 @click.option("--answer", metavar="ID", hidden=True)
+@click.option("--guest", metavar="UUID", hidden=True)
 @click.option("--settled", is_flag=True, hidden=True)
-def recover(assume_peer_lost: bool, answer: str | None, settled: bool, **values: Any) -> None:
+def recover(
+    assume_peer_lost: bool,
+    assume_not_running: bool,
+    yes: bool,
+    answer: str | None,
+    guest: str | None,
+    settled: bool,
+    **values: Any,
+) -> None:
     """Settle interrupted migrations on this host.
 
     Run it on both hosts, in any order: then the guest is left on exactly one of them, the right one. Exit status
@@ -75,8 +91,14 @@ def recover(assume_peer_lost: bool, answer: str | None, settled: bool, **values:
         state_dir = verb.config("state_dir").state_dir
         if answer is not None:
             host = LocalHost(state_dir, verb.notice)
-            print(recover.answer(host, answer, settled=settled), flush=True)
+            print(recover.answer(host, answer, guest or "", settled=settled), flush=True)
             return
+        if (assume_peer_lost or assume_not_running) and not yes and not sys.stdin.isatty():
+            raise UsageError(
+                "what is assumed about other hosts must be confirmed, and standard input is no terminal",
+                hint="run it in a terminal and type the guest's name, or give --yes",
+            )
+        declared = recover.Declaration(assume_peer_lost, assume_not_running, lambda name: yes or _confirmed(name))
         with suppress(XenpluginError), Store() as store:
             publish.sweep(store)
         said: list[str] = []
@@ -85,10 +107,18 @@ def recover(assume_peer_lost: bool, answer: str | None, settled: bool, **values:
             said.append(text)
             verb.notice(text)
 
-        if recover.recover(state_dir, notify, assume_peer_lost=assume_peer_lost):
+        if recover.recover(state_dir, notify, declared=declared):
             raise OwnershipError("something could not be settled", hint="the messages above say what to do")
         if not said:
             verb.notice("nothing to settle: no migration was interrupted on this host")
+
+
+def _confirmed(name: str) -> bool:
+    """Ask for the guest's name in the terminal. Returns whether it was typed."""
+    from xenplugin.ui.units import printable
+
+    print(f"type the guest's name to resume {printable(name)} here: ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip() == name
 
 
 @click.command()

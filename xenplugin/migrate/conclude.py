@@ -33,9 +33,7 @@ def conclude(
     try:
         settled = host.settle(before)
         given = before.state is OwnershipState.GIVEN
-        if before.state is OwnershipState.HANDING and not any(
-            domain.domid == before.domid for domain in host.xl.domains()
-        ):
+        if before.state is OwnershipState.HANDING and before.domid is not None and not host.xl.domain(before.domid):
             notify(f"{before.name} has moved, although the far side's report was lost: {failure}")
             given = True
     except Exception as exc:

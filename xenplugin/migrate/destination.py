@@ -20,10 +20,10 @@ from contextlib import suppress
 from typing import Any
 
 from xenplugin.config import Config
-from xenplugin.errors import LinkError, OwnershipError, PeerError, RefusedError, XenpluginError
+from xenplugin.errors import LinkError, OwnershipError, PeerError, XenpluginError
 from xenplugin.image.old import old_disk
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.migrate import claims, old_disks, records
+from xenplugin.migrate import claims, host_identity, old_disks, records
 from xenplugin.migrate.current_record import CurrentRecord
 from xenplugin.migrate.gate import Gate
 from xenplugin.migrate.local_host import AT_WORK, LocalHost
@@ -180,7 +180,7 @@ class DestinationMigration:
     def _on_note(self, fields: dict[str, Any]) -> None:
         if "guest" in fields:
             self._begin(fields["guest"])
-            self._pipe.note({"noted": "guest"})
+            self._pipe.note({"noted": "guest", **host_identity.here().fields})
         elif "disks" in fields:
             self._note_disks(fields["disks"])
             self._pipe.note({"noted": "disks"})
@@ -197,18 +197,16 @@ class DestinationMigration:
         if not records.valid_uuid(uuid):
             raise PeerError("the source announced a guest without a uuid")
         local = LocalHost(self._config.state_dir, _notify)
-        local.settle_earlier(uuid, [Role.DESTINATION])
-        same_name = [domain for domain in local.xl.domains() if domain.name == name]
-        # (The same uuid: both sides are one host, as in `xl migrate g1 localhost`.)
-        if same_name and all(domain.uuid != uuid for domain in same_name):
-            raise RefusedError(f"there is a guest {name} on the far host already", hint="xl list there shows it")
+        peer = PeerNote(host, **host_identity.of_fields(guest).fields)
+        local.settle_earlier(uuid, [Role.DESTINATION], source=peer)
+        local.check_free(self._id, name, uuid)
         try:
             xl = process(self._xl.pid)
         except OwnershipError:
             raise _xl_ended() from None
         self._record.begin(
             records.new(
-                Role.DESTINATION, self._id, uuid=uuid, name=name, peer=PeerNote(host), mode=mode, xl=xl,
+                Role.DESTINATION, self._id, uuid=uuid, name=name, peer=peer, mode=mode, xl=xl,
                 paused="-p" in self._words,
             )
         )  # fmt: skip

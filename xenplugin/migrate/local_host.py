@@ -1,9 +1,10 @@
 """Settles what a migration left on this host: looks at the facts, asks ownership.decide, acts, and looks again.
 
 Nothing is remembered between two steps except what is on disk and what Xen says, so being killed at any point and
-started again is the ordinary case. Every action may be done twice. Nothing is done while a process of the migration
-runs on this host: the xl that was driven may be about to destroy or to resume the very domain. xl sees the end of
-its pipe and ends by itself; this waits for that, and ends xl only if the source has given up on it.
+started again is the ordinary case. Every action may be done twice. Looking and acting are one step under a lock, so
+two processes that settle at once take turns. Nothing is done while a process of the migration runs on this host:
+the xl that was driven may be about to destroy or to resume the very domain. xl sees the end of its pipe and ends by
+itself; this waits for that, and ends xl only if the source has given up on it.
 
 On the destination the empty files that were made for xl's stat() are removed, if they are still the same files and
 still empty. A copy of a disk stays, complete or not: it is the base of the next difference. A complete one gives up
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from xenplugin.errors import OwnershipError, PeerError, RefusedError
 from xenplugin.image.files import os_errors, sync_directory
-from xenplugin.migrate import old_disks, peer, records
+from xenplugin.migrate import old_disks, peer, record_locks, records
 from xenplugin.migrate.ownership import (
     FINAL,
     Action,
@@ -33,12 +34,13 @@ from xenplugin.migrate.ownership import (
     Role,
     decide,
 )
-from xenplugin.migrate.records import Overtaken, Record
+from xenplugin.migrate.records import Overtaken, PeerNote, Record
 from xenplugin.xen import resume
 from xenplugin.xen.process import boot_id
 from xenplugin.xen.xl import AWAY, INCOMING, Domain, XlCommand
 
 Notify = Callable[[str], None]
+Declare = Callable[[Record, NoAnswer, str], bool]
 #: Seconds to wait for processes at work: a suspend alone may take xl 60, a hotplug script 40.
 AT_WORK = 90.0
 #: Seconds that a process gets to end after each signal, and between two looks at whether one has ended.
@@ -53,6 +55,8 @@ _RECORDED = {
     Action.RUN: OwnershipState.RUNNING,
     Action.REFUSE: OwnershipState.REFUSED,
 }
+#: The actions that are done under the lock.
+_STEP = {*_RECORDED, Action.RESUME, Action.DESTROY, Action.FINISH, Action.GIVE_BACK}
 
 
 class LocalHost:
@@ -85,7 +89,7 @@ class LocalHost:
         *,
         asked: bool = False,
         taken_back: bool = False,
-        peer_lost: bool = False,
+        declare: Declare = lambda one, answer, why: False,
         patience: float | None = None,
     ) -> Record | None:
         """Bring the record to a final state, and the guest to where that state says. Returns the final record, or
@@ -93,57 +97,44 @@ class LocalHost:
         not count as running.
 
         `asked`: the source asks, so it has given up on what still runs here; `taken_back`: it has kept the guest;
-        `peer_lost`: a peer that does not answer will never come back; `patience`: seconds to wait for processes at
-        work. Raises OwnershipError if it stays undecided, and the errors of xl and of the records."""
+        `declare` returns whether the administrator declares, in spite of this answer, that the guest does not run
+        on the other host and never will; `patience`: seconds to wait for processes at work. Raises OwnershipError
+        if it stays undecided, and the errors of xl and of the records."""
         answer: PeerAnswer = NoAnswer.NOT_ASKED
         why = ""
         failed: Action | None = None
         for _ in range(_STEPS):
-            busy = self._busy(one)
-            guest, domain = self.guest(one)
-            current = records.read(self.state_dir, one.id, one.role)
-            if current is None:
-                return None
-            if current != one:  # the facts may be older than this state
-                one = current
-                continue
-            aside = old_disks.lie_aside(self.state_dir, one)
-            action = decide(
-                one.role, one.state, busy, guest, answer, asked=asked, taken_back=taken_back, aside=aside
-            )
+            if one.state in FINAL:
+                old_disks.end_return(self.state_dir, one, self._notify)
+                return one
             try:
+                with record_locks.settling(self.state_dir / records.FOLDER, one.file_name, AT_WORK):
+                    current = records.read(self.state_dir, one.id, one.role)
+                    if current is None:
+                        return None
+                    busy = self._busy(current)
+                    guest, domain = self.guest(current)
+                    one = records.read(self.state_dir, one.id, one.role) or current
+                    if one != current:  # the facts may be older than this state
+                        continue
+                    aside = old_disks.lie_aside(self.state_dir, one)
+                    action = decide(
+                        one.role, one.state, busy, guest, answer, asked=asked, taken_back=taken_back, aside=aside
+                    )
+                    if action in _STEP:
+                        one = self._step(action, one, domain)
+                        continue
                 match action:
-                    case Action.NOTHING:
-                        old_disks.end_return(self.state_dir, one, self._notify)
-                        return one
                     case Action.WAIT:
                         self._wait(one, AT_WORK if patience is None else patience)
                     case Action.STOP:
                         self._stop(one, AT_WORK if patience is None else patience)
                     case Action.ASK:
                         answer, why = peer.ask(one)
-                        if peer_lost and answer in (NoAnswer.UNREACHABLE, NoAnswer.UNKNOWN):
+                        if isinstance(answer, NoAnswer) and declare(one, answer, why):
                             answer = NoAnswer.LOST
-                    case Action.UNDECIDED | Action.CONFLICT:
-                        raise _unsettled(one, action, answer, why)
-                    case Action.GIVE_BACK:
-                        old_disks.give_back(self.state_dir, one, self._notify)
-                    case Action.RESUME | Action.DESTROY | Action.FINISH:
-                        assert domain is not None
-                        self._act(action, one, domain)
                     case _:
-                        if action is Action.GIVE:
-                            self._notify(f"{one.name} runs on {one.peer.host}")
-                        if action is Action.REFUSE:
-                            self._remove_placeholders(one)
-                            old_disks.leave_copies(self.state_dir, one, self._notify)
-                        if one.state is OwnershipState.GIVEN:
-                            old_disks.put_to_rest(self.state_dir, one, self._notify)
-                        if one.state is OwnershipState.KEPT and domain is None:
-                            self._notify(
-                                f"{one.name} belongs to this host, but does not run: start it by xl create"
-                            )
-                        one = records.advance(self.state_dir, one, _RECORDED[action])
+                        raise _unsettled(one, action, guest, answer, why)
             except (PeerError, Overtaken):
                 if failed is action:
                     raise
@@ -154,25 +145,84 @@ class LocalHost:
         )
 
     def guest(self, one: Record) -> tuple[GuestPresence, Domain | None]:
-        """Return what there is of the record's guest on this host, and its domain. Raises PeerError if xl fails."""
+        """Return what there is of the record's guest on this host, and its domain. Raises PeerError if xl fails,
+        OwnershipError if it has two domains that could be meant."""
         if one.state in FINAL:
             return GuestPresence.NONE, None
-        domains = [domain for domain in self.xl.domains() if domain.uuid == one.uuid and not domain.dying]
         if one.role is Role.SOURCE:
             # After a restart of this host the same domain id is another domain.
-            here = [domain for domain in domains if domain.domid == one.domid and one.driver.boot == boot_id()]
-            if not here:
+            found = self.xl.domain(one.domid) if one.domid and one.driver.boot == boot_id() else None
+            if found is None or found.uuid != one.uuid or found.dying:
                 return GuestPresence.NONE, None
-            return GuestPresence.STILL if here[0].suspended else GuestPresence.LIVE, here[0]
-        twin = records.read(self.state_dir, one.id, Role.SOURCE)  # both sides may be one host
-        domains = [domain for domain in domains if twin is None or domain.domid != twin.domid]
-        for domain in domains:
-            if domain.name == one.name + INCOMING:
-                return GuestPresence.STILL, domain
-        if domains and one.state is OwnershipState.CLEARED:  # under any name: it may have been renamed since
-            waits = domains[0].paused and not one.paused
-            return GuestPresence.STILL if waits else GuestPresence.LIVE, domains[0]
-        return GuestPresence.NONE, None
+            return GuestPresence.STILL if found.suspended else GuestPresence.LIVE, found
+        interim = one.name + INCOMING
+        # Before message 6 the copy has its interim name; afterwards it may have any.
+        domain = self._arrived(one.id, one.uuid, interim if one.state is OwnershipState.RECEIVING else None)
+        if domain is None:
+            return GuestPresence.NONE, None
+        still = domain.name == interim or (domain.paused and not one.paused)
+        return GuestPresence.STILL if still else GuestPresence.LIVE, domain
+
+    def presence(self, id: str, uuid: str) -> GuestPresence:
+        """Return what there is of the guest that arrived with migration `id`, without a record of it. Raises as
+        `guest` does."""
+        domain = self._arrived(id, uuid)
+        if domain is None:
+            return GuestPresence.NONE
+        still = domain.paused or domain.suspended or domain.name.endswith(INCOMING)
+        return GuestPresence.STILL if still else GuestPresence.LIVE
+
+    def check_free(self, id: str, name: str, uuid: str) -> None:
+        """Raise RefusedError if a guest with this name or uuid cannot arrive with migration `id`: a domain has it.
+        Raises as `guest` does."""
+        if there := self._arrived(id, uuid):
+            raise RefusedError(
+                f"there is a domain with the uuid of {name} on the far host already (domain {there.domid})",
+                hint="run `xenplugin recover` there; if it stays, it is a copy that was started by hand",
+            )
+        domid = self.xl.domid(name)
+        if domid is not None and domid != self._leaving(id):
+            raise RefusedError(f"there is a guest {name} on the far host already", hint="xl list there shows it")
+
+    def _leaving(self, id: str) -> int | None:
+        """Return the domain that leaves this host with migration `id`: both sides may be one host."""
+        twin = records.read(self.state_dir, id, Role.SOURCE)
+        return twin.domid if twin else None
+
+    def _arrived(self, id: str, uuid: str, name: str | None = None) -> Domain | None:
+        """Return the domain with this uuid (and name) that is not the one which leaves with migration `id`."""
+        leaving = self._leaving(id)
+        domains = [
+            domain
+            for domain in self.xl.with_uuid(uuid)
+            if not domain.dying and domain.domid != leaving and name in (None, domain.name)
+        ]
+        if len(domains) > 1:
+            raise OwnershipError(
+                f"the domains {', '.join(str(domain.domid) for domain in domains)} have the same uuid {uuid}",
+                hint="shut down the one that is not the guest (xl list -v), then run `xenplugin recover`",
+            )
+        return domains[0] if domains else None
+
+    def _step(self, action: Action, one: Record, domain: Domain | None) -> Record:
+        """Do an action that needs no other process. Returns the record as it is then."""
+        if action is Action.GIVE_BACK:
+            old_disks.give_back(self.state_dir, one, self._notify)
+            return one
+        if action not in _RECORDED:
+            assert domain is not None
+            self._act(action, one, domain)
+            return one
+        if action is Action.GIVE:
+            self._notify(f"{one.name} runs on {one.peer.host}")
+        if action is Action.REFUSE:
+            self._remove_placeholders(one)
+            old_disks.leave_copies(self.state_dir, one, self._notify)
+        if one.state is OwnershipState.GIVEN:
+            old_disks.put_to_rest(self.state_dir, one, self._notify)
+        if one.state is OwnershipState.KEPT and domain is None:
+            self._notify(f"{one.name} belongs to this host, but does not run: start it by xl create")
+        return records.advance(self.state_dir, one, _RECORDED[action])
 
     def _act(self, action: Action, one: Record, domain: Domain) -> None:
         if action is Action.DESTROY:
@@ -226,9 +276,8 @@ class LocalHost:
 
     def close_down(self, one: Record, patience: float = peer.PATIENCE) -> bool:
         """Have the peer remove its record of a migration that is settled on this source, then remove the record
-        here. Returns False if the peer did not answer for `patience` seconds: the record stays, until it has
-        expired."""
-        if one.state is OwnershipState.REMOVED and (peer.forget(one, patience) or one.expired):
+        here. Returns False if the peer did not answer for `patience` seconds: the record stays."""
+        if one.state is OwnershipState.REMOVED and peer.forget(one, patience):
             self.forget(one)
             return True
         return False
@@ -238,10 +287,12 @@ class LocalHost:
         old_disks.remove_unwanted(self.state_dir, one, self._notify)
         records.forget(self.state_dir, one)
 
-    def settle_earlier(self, uuid: str, roles: Sequence[Role] = tuple(Role)) -> None:
+    def settle_earlier(
+        self, uuid: str, roles: Sequence[Role] = tuple(Role), source: PeerNote | None = None
+    ) -> None:
         """Settle what earlier migrations of this guest left on this host, before a new one. (A guest that leaves
-        also settles how it arrived, so that its earlier source can still ask about it.) Raises RefusedError if one
-        runs, OwnershipError if one stays undecided."""
+        also settles how it arrived, so that its earlier source can still ask about it.) `source`: the host that is
+        about to send it. Raises RefusedError if one runs, OwnershipError if one stays undecided."""
         for one in records.read_all(self.state_dir)[0]:
             if one.uuid == uuid and one.role in roles and one.state not in FINAL:
                 if one.driver.alive:
@@ -249,20 +300,34 @@ class LocalHost:
                         f"{one.name} is being migrated already (pid {one.driver.pid})",
                         hint="wait for that migration, or stop it",
                     )
-                self.settle(one)
+                # A source sends it again only if it has kept it.
+                self.settle(one, taken_back=source is not None and source.same(one.peer))
 
 
-def _unsettled(one: Record, action: Action, answer: PeerAnswer, why: str) -> OwnershipError:
-    host = one.peer.host
+def _unsettled(one: Record, action: Action, guest: GuestPresence, answer: PeerAnswer, why: str) -> OwnershipError:
+    host, name = one.peer.host, one.name
     if action is Action.UNDECIDED:
-        when = f"make {host} answer, then run `xenplugin recover`; if it is lost for ever,"
-        if answer is NoAnswer.UNKNOWN:
-            when = f"look on {host} (xl list) whether {one.name} runs; only if it does not, and has not moved on,"
+        hint = _HINTS.get(answer, "run `xenplugin recover` on {host}, then here")
         return OwnershipError(
-            f"it is not known whether {one.name} runs on {host}, so it stays suspended here: {why}",
-            hint=f"{when} `xenplugin recover --assume-peer-lost` resumes the guest here",
+            f"it is not known whether {name} runs on {host}"
+            + (f": {why}" if guest is GuestPresence.NONE else f", so it stays suspended here: {why}"),
+            hint=hint.format(host=host, name=name, uuid=one.uuid, domid=one.domid),
         )
     return OwnershipError(
-        f"{one.name} belongs to {host} and runs here as well: it was started by hand",
+        f"{name} belongs to {host} and runs here as well: it was started by hand",
         hint="shut down one of the two before their disks differ more, then run `xenplugin recover`",
     )
+
+
+_LOST = "if it is lost for ever, `xenplugin recover --assume-peer-lost` resumes the guest here"
+#: What to type for each answer that decides nothing.
+_HINTS: dict[PeerAnswer, str] = {
+    NoAnswer.UNREACHABLE: f"make {{host}} answer, then run `xenplugin recover`; {_LOST}",
+    NoAnswer.ELSEWHERE: f"make {{host}} lead to that machine (DNS, /etc/hosts, ssh's configuration); {_LOST}",
+    NoAnswer.UNCLEAR: "run `xenplugin recover` on {host}, then here; a host that can be reached is never assumed to"
+    " be lost: if {host} is broken, switch it off first",
+    NoAnswer.ABSENT: "look for {name} on each host that it may have moved on to (xl list -v shows the uuid {uuid});"
+    " only if it runs nowhere, `xenplugin recover --assume-not-running` resumes it here",
+    NoAnswer.PRESENT: "shut down the one that is wrong: there, or here (`xl destroy {domid}`); then run"
+    " `xenplugin recover`",
+}

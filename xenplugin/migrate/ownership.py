@@ -94,9 +94,12 @@ class NoAnswer(Enum):
     """Why there is no answer from the peer."""
 
     NOT_ASKED = auto()
-    UNREACHABLE = auto()
-    UNKNOWN = auto()  #: it answered that it has no record of this migration
-    LOST = auto()  #: the administrator has declared that it will never come back
+    UNREACHABLE = auto()  #: no connection to it could be made
+    ELSEWHERE = auto()  #: another machine answered in its place
+    UNCLEAR = auto()  #: it may have been reached, but gave no answer that can be used
+    ABSENT = auto()  #: it has no valid record of this migration, and no domain of the guest
+    PRESENT = auto()  #: it has no valid record of this migration, but a domain of the guest runs there
+    LOST = auto()  #: the administrator has declared that the guest does not run there, and never will
 
 
 PeerAnswer: TypeAlias = OwnershipState | NoAnswer
@@ -149,6 +152,7 @@ def decide(
     | source      | handing   | peer not asked               | ASK                                |
     | source      | handing   | peer running                 | GIVE                               |
     | source      | handing   | peer refused, or lost        | KEEP                               |
+    | source      | handing   | peer present, guest none     | GIVE                               |
     | source      | handing   | peer says anything else      | UNDECIDED                          |
     | source      | given     | guest none / still / live    | REMOVE / DESTROY / CONFLICT        |
     | source      | kept      | guest none, live / still     | REMOVE / RESUME                    |
@@ -157,14 +161,18 @@ def decide(
     | destination | cleared   | guest none / still / live    | REFUSE / FINISH / RUN              |
     | destination | cleared   | the same, taken back         | REFUSE / DESTROY / CONFLICT        |
 
-    A peer that answers `cleared` or `receiving` has processes at work. Their outcome is open (the far xl may fail
-    to unpause, and then destroys its copy), so the source must not act on it."""
+    A peer that answers `cleared` or `receiving` has processes at work, or cannot write its record. Their outcome is
+    open (the far xl may fail to unpause, and then destroys its copy), so the source must not act on it.
+
+    A peer without a valid record proves nothing. Its domain may be a stale copy that was started by hand, so the
+    guest here is not destroyed for it, but not resumed beside it either; only if nothing is left here, nothing can
+    be lost. A domain that is not there may have run and moved on, so `absent` needs the administrator's word."""
     if state in FINAL:
         return Action.NOTHING
     if alive:
         return Action.STOP if asked and state is OwnershipState.RECEIVING else Action.WAIT
     if state is OwnershipState.HANDING:
-        return _handing(peer)
+        return _handing(peer, guest)
     if taken_back and state is OwnershipState.CLEARED:
         state = OwnershipState.RECEIVING
     action = _ALONE[state, guest]
@@ -172,7 +180,7 @@ def decide(
     return Action.GIVE_BACK if (state, action) == (OwnershipState.KEPT, Action.REMOVE) and aside else action
 
 
-def _handing(peer: PeerAnswer) -> Action:
+def _handing(peer: PeerAnswer, guest: GuestPresence) -> Action:
     match peer:
         case NoAnswer.NOT_ASKED:
             return Action.ASK
@@ -180,6 +188,8 @@ def _handing(peer: PeerAnswer) -> Action:
             return Action.GIVE
         case OwnershipState.REFUSED | NoAnswer.LOST:
             return Action.KEEP
+        case NoAnswer.PRESENT if guest is GuestPresence.NONE:
+            return Action.GIVE
     return Action.UNDECIDED
 
 

@@ -17,12 +17,15 @@ class RecordedNotes:
         self._send = send
         self._check = check
         self._noted = threading.Event()
+        self._reply: dict[str, Any] = {}
 
-    def send(self, key: str, value: Any) -> None:
-        """Send `value` under `key`, and wait until the destination has it on disk."""
+    def send(self, key: str, value: Any) -> dict[str, Any]:
+        """Send `value` under `key`, and wait until the destination has it on disk. Returns the fields of its
+        reply."""
         self._noted.clear()
         self._send({key: value})
         self.wait(self._noted)
+        return self._reply
 
     def wait(self, event: threading.Event) -> None:
         """Wait for `event`. Raises what `check` raises."""
@@ -32,4 +35,5 @@ class RecordedNotes:
     def on_note(self, fields: dict[str, Any]) -> None:
         """Take a note from the destination, in any thread."""
         if "noted" in fields:
+            self._reply = fields
             self._noted.set()

@@ -10,8 +10,6 @@ guessed.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
 import re
@@ -27,6 +25,8 @@ from xenplugin.errors import OwnershipError, RefusedError, shortage
 from xenplugin.image.files import os_errors, sync_directory
 from xenplugin.image.reserved_file import remove_reserved, write_reserved
 from xenplugin.image.safety.committed import CommittedImage
+from xenplugin.migrate import record_locks
+from xenplugin.migrate.host_identity import Identity
 from xenplugin.migrate.ownership import FINAL, FIRST, TRANSITIONS, OwnershipState, Role, check
 from xenplugin.xen.process import Process, process
 
@@ -35,8 +35,6 @@ FOLDER = "migrations"
 _ID = re.compile(r"[0-9a-f]{32}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LARGEST = 1 << 20
-#: Seconds after which a final record is removed though the peer never asked, or could not be reached.
-EXPIRY = 30 * 86400.0
 _Note = TypeVar("_Note", "Process", "CommittedImage", "DiskNote", "PeerNote", "Record")
 
 
@@ -58,14 +56,24 @@ class DiskNote:
 @dataclass(frozen=True)
 class PeerNote:
     """How to reach the other host again: `ssh` and `host` as in `xl migrate -s SSH GUEST HOST`, `program` as in
-    --remote-program. At the destination `ssh` is empty: it never calls back. `machine`: its machine id, `key`: its
-    ssh host key; each is empty if it is not known."""
+    --remote-program. At the destination `ssh` is empty: it never calls back. `machine` and `key`: its identity
+    (migrate/host_identity.py); `guest`: the guest's uuid there. Each is empty if it is not known."""
 
     host: str
     ssh: str = ""
     program: str = "xenplugin"
     machine: str = ""
     key: str = ""
+    guest: str = ""
+
+    @property
+    def identity(self) -> Identity:
+        """Its identity, as it was when the migration began."""
+        return Identity(self.machine, self.key)
+
+    def same(self, other: PeerNote) -> bool:
+        """Return whether both are the same host, as far as is known."""
+        return self.host == other.host and self.identity.same(other.identity) is True
 
 
 @dataclass(frozen=True)
@@ -92,11 +100,6 @@ class Record:
     def alive(self) -> bool:
         """Whether the driver or its xl still runs."""
         return self.driver.alive or (self.xl is not None and self.xl.alive)
-
-    @property
-    def expired(self) -> bool:
-        """Whether it has not changed for so long that a final record is removed without the peer's knowledge."""
-        return time.time() - self.changed > EXPIRY
 
     @property
     def file_name(self) -> str:
@@ -137,29 +140,11 @@ def new(role: Role, id: str, *, uuid: str, name: str, peer: PeerNote, mode: str 
     )  # fmt: skip
 
 
-def claim(state_dir: Path, uuid: str) -> None:
-    """Claim the guest for this process until it ends: no other process may migrate it, even before there is a
-    record. Raises RefusedError if another process has claimed it, ImageError if the lock cannot be used."""
-    fd = _lock_file(state_dir, "busy")
-    byte = int.from_bytes(hashlib.blake2b(uuid.encode(), digest_size=7).digest(), "big")
-    try:
-        # A byte of the file for each guest. The kernel releases the lock when this process ends or closes the file.
-        with os_errors("lock", str(state_dir / FOLDER)):
-            try:
-                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-            except (BlockingIOError, PermissionError):  # fcntl(2): EAGAIN or EACCES
-                raise RefusedError(
-                    "the guest is being migrated already",
-                    hint="wait for that migration, or stop it: `xenplugin status` shows it",
-                ) from None
-    except BaseException:
-        os.close(fd)
-        raise
-
-
 def begin(state_dir: Path, record: Record) -> Record:
-    """Put a new record on disk. Raises RefusedError if an earlier migration of this guest in this role is not
-    settled, ImageError if it cannot be written."""
+    """Put a new record on disk, in place of settled ones of this guest in this role with the same peer: a source
+    begins anew only when its own earlier record is settled, so it will not ask for those any more. Raises
+    RefusedError if an earlier migration of this guest in this role is not settled, ImageError if it cannot be
+    written."""
     _check_id(record.id)
     with locked(state_dir) as folder:
         known, _ = read_all(state_dir)
@@ -172,6 +157,10 @@ def begin(state_dir: Path, record: Record) -> Record:
                     hint="wait for it, or stop it" if other.alive else "run `xenplugin recover`",
                 )
         _write(folder, record)
+        for other in known:
+            same_guest = (other.uuid, other.role) == (record.uuid, record.role)
+            if other.state in FINAL and same_guest and other.peer.same(record.peer):
+                _remove(folder, other)
         with os_errors("write", str(folder)):
             sync_directory(str(folder.parent))  # the folder may be new
     return record
@@ -221,9 +210,7 @@ def forget(state_dir: Path, record: Record) -> None:
             return
         if current.state not in FINAL:
             raise OwnershipError(f"the record of {current.name} says {current.state}, so it is still needed")
-        with os_errors("remove", str(folder / record.file_name)):
-            remove_reserved(folder / record.file_name)
-            sync_directory(str(folder))
+        _remove(folder, record)
 
 
 def read(state_dir: Path, id: str, role: Role) -> Record | None:
@@ -255,24 +242,17 @@ def _check_id(id: str) -> None:
         raise OwnershipError(f"{id!r} is not the id of a migration")
 
 
-def _lock_file(state_dir: Path, name: str) -> int:
-    folder = state_dir / FOLDER
-    with os_errors("use", str(folder)):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-
 @contextmanager
 def locked(state_dir: Path) -> Iterator[Path]:
     """Hold the lock under which every record of this host is changed; yields their folder. Raises ImageError."""
-    folder = state_dir / FOLDER
-    fd = _lock_file(state_dir, "lock")
-    try:
-        with os_errors("lock", str(folder)):
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        yield folder
-    finally:
-        os.close(fd)
+    with record_locks.locked(state_dir / FOLDER):
+        yield state_dir / FOLDER
+
+
+def _remove(folder: Path, record: Record) -> None:
+    with os_errors("remove", str(folder / record.file_name)):
+        remove_reserved(folder / record.file_name)
+        sync_directory(str(folder))
 
 
 def _read_again(folder: Path, record: Record) -> Record:

@@ -3,14 +3,16 @@ questions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from xenplugin.errors import OwnershipError, UsageError, XenpluginError
 from xenplugin.image.old import old_disk
-from xenplugin.migrate import peer, records
+from xenplugin.migrate import host_identity, peer, records
 from xenplugin.migrate.local_host import LocalHost, Notify
-from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
+from xenplugin.migrate.ownership import FINAL, NoAnswer, OwnershipState, Role
 from xenplugin.migrate.records import Record
 from xenplugin.xen import tracefs
 
@@ -22,12 +24,36 @@ _MEANING = {
 }
 
 
+#: What is at stake if the administrator's declaration is wrong.
+_STAKE = (
+    "if {name} runs on {host} or on any other host, resuming it here makes two guests whose disks differ more and"
+    " more, and one of them will have to be thrown away"
+)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What the administrator declares about guests of which the other host gives no proof. `peer_lost`: other hosts
+    to which no connection can be made are lost for ever; `not_running`: guests that another host has no record and
+    no domain of run nowhere. `confirm` gets a guest's name and returns whether that is confirmed for it."""
+
+    peer_lost: bool = False
+    not_running: bool = False
+    confirm: Callable[[str], bool] = lambda name: False
+
+    def covers(self, answer: NoAnswer) -> bool:
+        """Return whether it was made about such an answer."""
+        if answer in (NoAnswer.UNREACHABLE, NoAnswer.ELSEWHERE):
+            return self.peer_lost
+        return answer is NoAnswer.ABSENT and self.not_running
+
+
 def recover(
-    state_dir: Path, notify: Notify, *, assume_peer_lost: bool = False, host: LocalHost | None = None
+    state_dir: Path, notify: Notify, *, declared: Declaration | None = None, host: LocalHost | None = None
 ) -> int:
     """Settle every interrupted migration that has a record in `state_dir`. Returns 0, or 20 if one stays undecided.
-    `notify` gets what was done, and what the administrator has to do. `assume_peer_lost`: resume guests here whose
-    other host does not answer. Raises ImageError if the records cannot be listed."""
+    `notify` gets what was done, and what the administrator has to do. Raises ImageError if the records cannot be
+    listed."""
     here = host or LocalHost(state_dir, notify)
     tracefs.sweep()
     found, unreadable = records.read_all(here.state_dir)
@@ -40,7 +66,7 @@ def recover(
         code = OwnershipError.code
     for one in found:
         try:
-            _recover_one(here, one, notify, assume_peer_lost)
+            _recover_one(here, one, notify, declared or Declaration())
         except XenpluginError as error:
             notify(f"{one.name}: {error}")
             if error.hint:
@@ -49,38 +75,64 @@ def recover(
     return code
 
 
-def _recover_one(here: LocalHost, one: Record, notify: Notify, assume_peer_lost: bool) -> None:
+def _recover_one(here: LocalHost, one: Record, notify: Notify, declared: Declaration) -> None:
     if one.driver.alive and not one.driver.mine and one.state not in FINAL:
         notify(f"{one.name}: its migration runs (pid {one.driver.pid})")
         return
-    settled = here.settle(one, peer_lost=assume_peer_lost)
+
+    def declare(one: Record, answer: NoAnswer, why: str) -> bool:
+        if not declared.covers(answer):
+            return False
+        notify(f"{one.name}: {why}")
+        notify("  " + _STAKE.format(name=one.name, host=one.peer.host))
+        if not declared.confirm(one.name):
+            notify(f"  not confirmed: {one.name} stays as it is")
+            return False
+        # What the administrator was asked about may have changed meanwhile.
+        changed = peer.answers(one) if answer is NoAnswer.UNREACHABLE else peer.ask(one)[0] is not answer
+        if changed:
+            notify(f"  {one.peer.host} answers in another way now: run `xenplugin recover` again")
+        return not changed
+
+    settled = here.settle(one, declare=declare)
     if settled is None:
         return
     one = settled
     notify(f"{one.name}: {_MEANING[one.state]}")
-    if one.role is Role.SOURCE:
-        if not here.close_down(one):
-            notify(f"  {one.peer.host} did not answer; the next recover tries again")
-    elif one.expired:
-        records.forget(here.state_dir, one)
+    if one.role is Role.SOURCE and not here.close_down(one):
+        notify(f"  {one.peer.host} did not answer; the next recover tries again")
 
 
-def answer(host: LocalHost, id: str, *, settled: bool = False) -> str:
-    """Return the destination's answer about migration `id`, as the line that peer.ask() reads, after settling what
-    can be settled here. `settled`: the source needs the record no more, so it is removed. Raises UsageError, and
-    the errors of xl and of the records."""
-    if not records.valid_id(id):
-        raise UsageError("--answer needs the id of a migration")
-    one = records.read(host.state_dir, id, Role.DESTINATION)
-    if one is None:
-        return peer.line(id, peer.UNKNOWN)
-    with suppress(OwnershipError):  # a process is at work: the state is not final, so it decides nothing
-        # A source that is settled before this side has kept the guest.
-        host.settle(one, asked=True, taken_back=settled)
-    one = records.read(host.state_dir, id, Role.DESTINATION)
-    if one is None:
-        return peer.line(id, peer.FORGOTTEN if settled else peer.UNKNOWN)
-    if settled and one.state in FINAL:
-        records.forget(host.state_dir, one)
-        return peer.line(id, peer.FORGOTTEN)
-    return peer.line(id, one.state)
+def answer(host: LocalHost, id: str, uuid: str, *, settled: bool = False) -> str:
+    """Return the destination's answer about migration `id` of the guest that has this uuid here, as the line that
+    peer.ask() reads, after settling what can be settled here. Whatever fails here, there is an answer: what the
+    record says, and without one what domain there is. `settled`: the source needs the record no more, so it is
+    removed. Raises UsageError."""
+    if not (records.valid_id(id) and records.valid_uuid(uuid)):
+        raise UsageError("--answer needs the id of a migration, and --guest the uuid of its guest")
+    state, guest = _state(host, id, settled=settled), ""
+    if state in (peer.UNKNOWN, peer.UNREADABLE):
+        with suppress(XenpluginError):
+            guest = host.presence(id, uuid).name
+    return peer.line(id, peer.Answer(state, guest, **host_identity.here().fields))
+
+
+def _state(host: LocalHost, id: str, *, settled: bool) -> str:
+    """Settle the destination's record, and return its state, or what there is in its place."""
+    try:
+        one = records.read(host.state_dir, id, Role.DESTINATION)
+        if one is None:
+            return peer.UNKNOWN
+        with suppress(XenpluginError):  # of a process at work, of xl, of the disk: the state is not final then
+            # A source that is settled before this side has kept the guest.
+            host.settle(one, asked=True, taken_back=settled)
+        one = records.read(host.state_dir, id, Role.DESTINATION)
+        if one is None:
+            return peer.FORGOTTEN if settled else peer.UNKNOWN
+        if settled and one.state in FINAL:
+            with suppress(XenpluginError):
+                records.forget(host.state_dir, one)
+                return peer.FORGOTTEN
+        return one.state
+    except OwnershipError:
+        return peer.UNREADABLE

@@ -22,7 +22,7 @@ from xenplugin.config import Config
 from xenplugin.errors import Interrupted, PeerError, XenpluginError, unexpected
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote, SharedLogin
-from xenplugin.migrate import leaving_guest, policy, records
+from xenplugin.migrate import host_identity, leaving_guest, policy, records
 from xenplugin.migrate.claims import Claims
 from xenplugin.migrate.conclude import close_all, conclude
 from xenplugin.migrate.current_record import CurrentRecord
@@ -213,15 +213,16 @@ class SourceMigration:
         leaving = leaving_guest.look_up(fields, usual, self._explicit, self._notice)
         self._config, self._memory = leaving.config, leaving.memory
         self._pacer.set(self._config.rate)
-        self._begin_record(leaving)
+        peer = PeerNote(self._host, self._config.ssh, self._config.remote_program, guest=leaving.uuid)
+        self._begin_record(leaving, peer)
         guest, mode = leaving.guest, self._config.mode
         self._publisher = Publisher(guest.uuid, guest.name, self._host, mode)
         self._policy_follower = policy.PolicyFollower(
             guest.uuid, usual, leaving.policy, self._apply_policy, self._notice
         )
-        self._notes.send(
-            "guest", {"name": leaving.name, "uuid": leaving.uuid, "mode": mode, "host": socket.gethostname()}
-        )
+        about = {"name": leaving.name, "uuid": leaving.uuid, "mode": mode, "host": socket.gethostname()}
+        far = host_identity.of_fields(self._notes.send("guest", {**about, **host_identity.here().fields}))
+        self._record.note(peer=replace(peer, **far.fields))
         self._open_disks(leaving)
         self._notes.wait(self._stream_connected)
         if leaving.live:
@@ -231,14 +232,13 @@ class SourceMigration:
             check_estimate(self._config, self._disks.seconds_left, self._notice)
             self._disks.follow()
 
-    def _begin_record(self, leaving: LeavingGuest) -> None:
+    def _begin_record(self, leaving: LeavingGuest, peer: PeerNote) -> None:
         guest, config = leaving.guest, leaving.config
         LocalHost(config.state_dir, self._notice).settle_earlier(guest.uuid)
         self._record.begin(
             records.new(
                 Role.SOURCE, self._id, uuid=guest.uuid, name=guest.name, mode=config.mode, domid=guest.domid,
-                peer=PeerNote(self._host, config.ssh, config.remote_program), paused=self._paused,
-                xl=ancestor("xl"),
+                peer=peer, paused=self._paused, xl=ancestor("xl"),
             )
         )  # fmt: skip
 

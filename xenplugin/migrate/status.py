@@ -90,8 +90,6 @@ def _running(one: Record, progress: Callable[[str], Mapping[str, Any] | None]) -
 
 def _left(one: Record) -> dict[str, Any]:
     means, recovery = (text.format(peer=one.peer.host) for text in _MEANS[one.state])
-    if one.state in FINAL and one.expired:
-        recovery = "removes this old record"
     return {
         "kind": "left", **_names(one), "changed": one.changed, "alive": one.alive, "settled": one.state in FINAL,
         "means": means, "next": recovery, "command": RECOVER if recovery else None,

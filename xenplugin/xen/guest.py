@@ -74,13 +74,21 @@ def by_name(store: Store, name: str) -> Guest:
 
 
 def by_uuid(store: Store, uuid: str) -> Guest | None:
-    """Return the guest with this uuid; None if it is not here. A guest that is just arriving does not count."""
-    for domid in _domids(store):
-        if (store.read(f"/local/domain/{domid}/vm") or "").lower() == f"/vm/{uuid.lower()}":
-            guest = _guest(store, domid)
-            if guest and not guest.name.endswith(INCOMING):
-                return guest
-    return None
+    """Return the guest with this uuid; None if it is not here. A guest that is just arriving does not count. Raises
+    RefusedError if there are two."""
+    found = [
+        guest
+        for domid in _domids(store)
+        if (store.read(f"/local/domain/{domid}/vm") or "").lower() == f"/vm/{uuid.lower()}"
+        and (guest := _guest(store, domid))
+        and not guest.name.endswith(INCOMING)
+    ]
+    if len(found) > 1:
+        raise RefusedError(
+            f"the domains {', '.join(str(guest.domid) for guest in found)} have the same uuid {uuid}",
+            hint="xl list -v shows them; give one of the two a uuid of its own",
+        )
+    return found[0] if found else None
 
 
 def of_config(store: Store, config: Mapping[str, Any]) -> Guest:

@@ -2,8 +2,12 @@
 
 xl is found in PATH, past this program's own shim. Every call has a time limit, English messages and an empty
 standard input. Its output is parsed strictly: a line that cannot be parsed is an error, never a missing domain.
-`xl list -v` is one short call for all domains of a host (name, id, state letters, uuid). `xl unpause` ends with
-status 0 in any case, so a caller that needs the outcome looks at the list again.
+`xl unpause` ends with status 0 in any case, so a caller that needs the outcome looks at the domain again.
+
+A guest's name is chosen by others: it may look like a row of `xl list -v`, and hold line feeds. It is the first
+field, so the others are read from the right, and a row is believed only in the output for a single domain id: there
+all that stands before xl's own last fields is the name. (`xl list -l` is JSON, but knows no states, and leaves out
+a domain whose stored configuration it cannot read or lock.)
 """
 
 from __future__ import annotations
@@ -24,17 +28,19 @@ PATIENCE = 180.0
 AWAY, INCOMING = "--migratedaway", "--incoming"
 #: The folders of programs on any host.
 STANDARD = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# printf("%-40s %5d %5lu %5d     %c%c%c%c%c%c  %8.1f" " %s" ...) in Xen's tools/xl/xl_info.c
-_ROW = re.compile(
-    r"(?P<name>.*?) +(?P<domid>[0-9]+) +[0-9]+ +[0-9]+ +"
-    r"(?P<state>[r-][b-][p-][s-][rscwS?-][d-]) +[0-9.]+ (?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})( .*)?"
-)
+# printf("%-40s %5d %5lu %5d     %c%c%c%c%c%c  %8.1f" " %s %8x %16s\n") in Xen's tools/xl/xl_info.c, the same in
+# 4.17 and 4.20: name, domid, MiB, virtual CPUs, state, seconds, uuid, reason of a shutdown, security label.
+_LEFT = " +(?P<domid>[0-9]{1,5}) +[0-9]+ +[0-9]+ +(?P<state>[r-][b-][p-][s-][rscwS?-][d-]) +[0-9.]+ "
+_UUID = "(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+_ROW = re.compile(f"(?P<name>.*?){_LEFT}{_UUID} +(?:-|[0-9a-f]+) +[^ \\n]+\\n", re.DOTALL)
+_CLAIM = re.compile(_LEFT + _UUID)
+_HEAD = re.compile(r"Name +ID +Mem +VCPUs\s+State\s+Time\(s\) +UUID[^\n]*\n")
 _DOMID_MAX = 0x7FEF
 
 
 @dataclass(frozen=True)
 class Domain:
-    """A row of `xl list -v`; `state` are its six letters, as "-b----"."""
+    """A row of `xl list -v`; `name` without spaces at its end, `state` its six letters, as "-b----"."""
 
     name: str
     domid: int
@@ -104,9 +110,32 @@ class XlCommand:
         self.path = os.fspath(path) if path is not None else find()
         self._patience = patience
 
-    def domains(self) -> list[Domain]:
-        """Return all domains of this host, including dom0."""
-        return parse_list(self._run("list", "-v"))
+    def domain(self, domid: int) -> Domain | None:
+        """Return the domain with this id; None if there is none."""
+        try:
+            text = self._run("list", "-v", str(domid))
+        except PeerError as error:
+            if error.message.endswith(f"Domain '{domid}' does not exist."):
+                return None
+            raise
+        return parse_one(text, domid)
+
+    def with_uuid(self, uuid: str) -> list[Domain]:
+        """Return the domains with this uuid."""
+        claimed = (self.domain(domid) for domid in sorted(candidates(self._run("list", "-v"), uuid)))
+        return [domain for domain in claimed if domain is not None and domain.uuid == uuid]
+
+    def domid(self, name: str) -> int | None:
+        """Return the id of the domain with exactly this name; None if there is none."""
+        try:
+            text = self._run("domid", "--", name)
+        except PeerError as error:
+            if error.message.endswith("maybe this domain does not exist."):
+                return None
+            raise
+        if re.fullmatch(r"[0-9]{1,5}\n", text) is None:
+            raise PeerError(f"the output of xl domid is not a domain id: {text[:80]!r}")
+        return int(text)
 
     def destroy(self, domid: int) -> None:
         """Destroy a domain."""
@@ -146,8 +175,6 @@ class XlCommand:
                 [self.path, *words],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                text=True,
-                errors="replace",
                 timeout=self._patience,
                 env={**os.environ, "LC_ALL": "C"},
             )
@@ -158,20 +185,32 @@ class XlCommand:
                 f"{name} did not end within {self._patience:.0f} s", hint="does xenstored answer? xenstore-ls"
             ) from None
         if done.returncode:
-            message = done.stderr.strip().splitlines()
+            message = done.stderr.decode(errors="replace").strip().splitlines()
             raise PeerError(f"{name} failed ({done.returncode})" + (f": {message[-1]}" if message else ""))
-        return done.stdout
+        return done.stdout.decode(errors="replace")  # not as text: a name may hold a carriage return
 
 
-def parse_list(text: str) -> list[Domain]:
-    """Parse the output of `xl list -v`. Raises PeerError for anything else."""
-    head, *rows = text.splitlines() or [""]
-    if re.match(r"Name +ID +Mem +VCPUs\s+State\s+Time\(s\) +UUID", head) is None:
-        raise PeerError(f"the output of xl list does not begin as a list: {head[:80]!r}")
-    found = []
-    for row in rows:
-        match = _ROW.fullmatch(row)
-        if match is None or int(match["domid"]) > _DOMID_MAX:
-            raise PeerError(f"the output of xl list has a line that this version cannot read: {row[:120]!r}")
-        found.append(Domain(match["name"], int(match["domid"]), match["state"], match["uuid"]))
-    return found
+def parse_one(text: str, domid: int) -> Domain:
+    """Parse the output of `xl list -v DOMID`. Raises PeerError for anything else."""
+    match = _ROW.fullmatch(_rows(text))
+    if match is None or int(match["domid"]) != domid or domid > _DOMID_MAX:
+        raise PeerError(f"the output of xl list -v {domid} is not one that this version can read: {text[-160:]!r}")
+    return Domain(match["name"], domid, match["state"], match["uuid"])
+
+
+def candidates(text: str, uuid: str) -> set[int]:
+    """Return the ids of all domains that may have this uuid, from the output of `xl list -v`: those that have it,
+    and those for which a name claims it. Raises PeerError if it is not such an output."""
+    rows = _rows(text)
+    if _ROW.fullmatch(rows[rows.rfind("\n", 0, -1) + 1 :]) is None:
+        raise PeerError(f"the output of xl list has a line that this version cannot read: {rows[-120:]!r}")
+    claims = _CLAIM.finditer(rows)
+    return {int(claim["domid"]) for claim in claims if claim["uuid"] == uuid and int(claim["domid"]) <= _DOMID_MAX}
+
+
+def _rows(text: str) -> str:
+    """Return what follows the head of the list. Raises PeerError if there is no head."""
+    head = _HEAD.match(text)
+    if head is None:
+        raise PeerError(f"the output of xl list does not begin as a list: {text[:80]!r}")
+    return text[head.end() :]

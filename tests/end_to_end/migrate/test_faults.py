@@ -189,7 +189,7 @@ def test_the_far_host_is_lost_for_ever(world: World, phase: str) -> None:
     if phase != "suspended":
         assert done.code == 20 and "--assume-peer-lost" in done.hint
         assert world.a.recover(code=20).error and world.a.states().popitem()[1] == "suspended"
-    assert world.a.recover("--assume-peer-lost").code == 0
+    assert world.a.recover("--assume-peer-lost", "--yes").code == 0
     assert world.home() is world.a
     if phase == "started":  # it ran there already: what it did is lost with that host, as the option says
         (world.folder / "violations").unlink()

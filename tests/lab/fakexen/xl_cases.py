@@ -74,6 +74,36 @@ def case_list_has_a_row_for_each_domain(xl: str) -> None:
     assert found[0].startswith("Domain-0 ")
 
 
+def case_one_domain_is_listed_alone(xl: str) -> None:
+    head, _ = rows(xl)[:2]
+    done = call(xl, "list", "-v", "0")
+    assert done.returncode == 0 and done.stdout.decode().startswith(f"{head}\nDomain-0 "), done
+    assert len(done.stdout.decode().splitlines()) == 2, done
+    done = call(xl, "domid", "--", "Domain-0")
+    assert (done.returncode, done.stdout) == (0, b"0\n"), done
+
+
+def case_no_such_domain(xl: str) -> None:
+    """All digits are a domain id."""
+    for words in (("list", "-v", "32000"), ("list", "32000")):
+        done = call(xl, *words)
+        assert done.returncode == 1 and not done.stdout, done
+        assert done.stderr.endswith(b"Error: Domain '32000' does not exist.\n"), done
+    done = call(xl, "destroy", "32000")
+    assert done.returncode == 1 and done.stderr.endswith(b"destroy failed (rc=-21)\n"), done
+    done = call(xl, "domid", "32000")
+    assert done.returncode == 1 and done.stderr.endswith(b"maybe this domain does not exist.\n"), done
+
+
+def guest_is_listed_alone(xl: str, guest: str) -> None:
+    (row,) = [row for row in rows(xl) if row.startswith(f"{guest} ")]
+    domid = call(xl, "domid", "--", guest).stdout.decode().strip()
+    alone = call(xl, "list", "-v", domid).stdout.decode()
+    # its processor time has gone on
+    assert [alone.splitlines()[-1].split()[at] for at in (0, 1, 6)] == [row.split()[at] for at in (0, 1, 6)], alone
+    assert row.split()[1] == domid and alone.endswith("\n")
+
+
 def case_no_such_guest(xl: str) -> None:
     for words in (("destroy", NONE), ("rename", NONE, "other"), ("pause", NONE), ("migrate", NONE, "far")):
         done = call(xl, *words)

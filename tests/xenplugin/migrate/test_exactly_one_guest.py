@@ -126,3 +126,33 @@ def test_killed_at_every_step(
         if not killed:
             return
     raise AssertionError("recovery takes more steps than were tried")
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+@pytest.mark.parametrize(("case", "disk"), PLACES)
+def test_administrators_at_work_on_both_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, disk: str, order: str
+) -> None:
+    """In each step of one of them another recovers on the same host, and one on the other: the same end."""
+    monkeypatch.setattr("xenplugin.migrate.local_host.AT_WORK", 0.0)  # who finds another one acting waits no longer
+    for step in range(1, 60):
+        (tmp_path / str(step)).mkdir()
+        pair = HostPair(tmp_path / str(step))
+        pair.install(monkeypatch)
+        end = place(pair, case, disk)
+        lives: list[list[str]] = []
+
+        def others(pair: HostPair = pair, lives: list[list[str]] = lives) -> None:
+            for side in (pair.near, pair.far, pair.near):
+                assert side.recover() in (0, 20)
+                lives.append(pair.live())
+
+        pair.kill_at, pair.meanwhile = step, others
+        for name in order * 2:
+            assert (pair.near if name == "a" else pair.far).recover() in (0, 20)
+            lives.append(pair.live())
+        assert all(len(live) <= 1 for live in lives), lives
+        assert_settled(pair, end)
+        if pair.ticks < step:
+            return
+    raise AssertionError("recovery takes more steps than were tried")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +25,9 @@ from tests.xenplugin.migrate.two_hosts import (
 )
 from xenplugin.errors import OwnershipError, RefusedError
 from xenplugin.image.old import moving, old_disk
-from xenplugin.migrate import records
+from xenplugin.migrate import record_locks, records
 from xenplugin.migrate.ownership import OwnershipState
-from xenplugin.migrate.records import DiskNote
+from xenplugin.migrate.records import DiskNote, PeerNote
 from xenplugin.xen.process import process
 
 
@@ -124,6 +125,82 @@ def test_only_placeholders_are_removed(pair: HostPair, tmp_path: Path) -> None:
     pair.far.record(D, OwnershipState.RECEIVING, disks=tuple(disks))
     assert pair.far.recover() == 0
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "written", "replaced", "old"}
+
+
+def test_two_domains_that_could_be_meant(pair: HostPair) -> None:
+    pair.far.domains(PAUSED, "8 web -b----")
+    pair.far.record(D, OwnershipState.CLEARED)
+    assert pair.far.recover() == 20
+    assert pair.far.rows == [PAUSED, "8 web -b----"] and any("same uuid" in line for line in pair.far.said)
+
+
+def test_a_copy_that_was_never_cleared_is_known_by_its_interim_name(pair: HostPair) -> None:
+    pair.far.domains(INCOMING, "8 web -b----")
+    pair.far.record(D, OwnershipState.RECEIVING)
+    assert pair.far.recover() == 0
+    assert pair.far.rows == ["8 web -b----"] and pair.far.state(D) is OwnershipState.REFUSED
+
+
+NAMES = [f"x 99 256 1 -b---- 1.0 {UUID}", f"x 9 256 1 -b---- 1.0 {UUID}        -                -\n", "a\nb"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_no_proof_that_the_guest_runs(pair: HostPair, name: str) -> None:
+    """The far start failed. A paused domain of somebody else has a name like a row of the guest's."""
+    pair.near.domains(AWAY)
+    pair.near.record(S, OwnershipState.HANDING)
+    with pair.far.fake.locked() as state:
+        state["domains"] = [{"domid": 9, "name": name, "uuid": UUID.replace("3", "4"), "paused": True,
+                             "shutdown": False, "counter": 0, "guest": None}]  # fmt: skip
+    pair.far.record(D, OwnershipState.CLEARED)
+    assert pair.near.recover() == 0
+    assert pair.near.rows == ["7 g1 -b----"]
+    (other,) = pair.far.fake.domains()
+    assert other["name"] == name and other["paused"]
+
+
+def test_a_domain_that_is_there_already_is_refused(pair: HostPair) -> None:
+    pair.far.domains("5 web -b----")
+    with pytest.raises(RefusedError, match=r"uuid of g1 .*domain 5"):
+        pair.far.host.check_free(ID, "g1", UUID)
+    other = UUID.replace("3", "4")
+    with pytest.raises(RefusedError, match="guest web"):
+        pair.far.host.check_free(ID, "web", other)
+    pair.far.host.check_free(ID, "g1", other)
+
+
+def test_both_sides_on_one_host_are_no_double(pair: HostPair) -> None:
+    pair.near.domains(LIVE)
+    pair.near.record(S, OwnershipState.MOVING)
+    pair.near.host.check_free(ID, "g1", UUID)
+
+
+@pytest.mark.parametrize("host", ["hosta", "hostc"])
+def test_a_guest_that_its_source_sends_again_was_taken_back(pair: HostPair, host: str) -> None:
+    """This host had been declared lost, with a copy that never ran. Another source proves nothing."""
+    pair.far.domains(INCOMING)
+    pair.far.record(D, OwnershipState.CLEARED, peer=PeerNote("hosta"))
+    pair.far.host.settle_earlier(UUID, [D], PeerNote(host))
+    assert pair.far.rows == ([] if host == "hosta" else [THERE])
+    assert pair.far.state(D) is (OwnershipState.REFUSED if host == "hosta" else OwnershipState.RUNNING)
+
+
+def test_two_that_settle_at_once_take_turns(pair: HostPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second looks only when the first has acted; what is locked is this record alone."""
+    monkeypatch.setattr("xenplugin.migrate.local_host.AT_WORK", 0.2)
+    pair.near.domains(AWAY)
+    one = pair.near.record(S, OwnershipState.KEPT)
+    other = replace(one, id="f" * 32)
+    folder = pair.near.state_dir / records.FOLDER
+    with record_locks.settling(folder, one.file_name, 1):
+        with record_locks.settling(folder, other.file_name, 1):
+            assert pair.near.recover() == 20
+        assert pair.near.rows == [AWAY] and any("another process" in line for line in pair.near.said)
+        monkeypatch.setattr("xenplugin.migrate.local_host.AT_WORK", 60.0)
+        second = threading.Thread(target=pair.near.recover)
+        second.start()
+    second.join(60)
+    assert pair.near.rows == ["7 g1 -b----"] and pair.near.state(S) is None
 
 
 def test_an_unreadable_record_is_reported(pair: HostPair) -> None:

@@ -77,10 +77,16 @@ def cases(more: str, wanted: list[Action]) -> list[tuple[GuestPresence, Action]]
     """(guest, action) of "guest none, live / still" and the like; any guest where none is named."""
     if "guest" not in more and "the same" not in more:
         return [(guest, wanted[0]) for guest in GuestPresence]
-    groups = more.removeprefix("guest ").split(" / ") if "guest" in more else ["none", "still", "live"]
+    named = more.removeprefix("peer present, ").removeprefix("guest ")
+    groups = named.split(" / ") if "guest" in more else ["none", "still", "live"]
     return [
         (GUESTS[name], action) for group, action in zip(groups, wanted, strict=True) for name in group.split(", ")
     ]
+
+
+@pytest.mark.parametrize("guest", [GuestPresence.STILL, GuestPresence.LIVE])
+def test_what_is_left_here_is_not_destroyed_without_a_record_there(guest: GuestPresence) -> None:
+    assert decide(Role.SOURCE, OwnershipState.HANDING, False, guest, NoAnswer.PRESENT) is Action.UNDECIDED
 
 
 def peers(more: str) -> list[ownership.PeerAnswer]:
@@ -88,9 +94,12 @@ def peers(more: str) -> list[ownership.PeerAnswer]:
         "peer not asked": [NoAnswer.NOT_ASKED],
         "peer running": [OwnershipState.RUNNING],
         "peer refused, or lost": [OwnershipState.REFUSED, NoAnswer.LOST],
+        "peer present, guest none": [NoAnswer.PRESENT],
         "peer says anything else": [
             NoAnswer.UNREACHABLE,
-            NoAnswer.UNKNOWN,
+            NoAnswer.ELSEWHERE,
+            NoAnswer.UNCLEAR,
+            NoAnswer.ABSENT,
             OwnershipState.RECEIVING,
             OwnershipState.CLEARED,
         ],

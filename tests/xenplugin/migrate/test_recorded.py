@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from lab.fakexen.xenstored import Xenstored
+from tests.helpers.xl_list import parse_list
 from tests.helpers.xl_records import records
 from xenplugin.migrate.xl_protocol import BANNER, Backward, Forward, GuestConfig, XlEvent, rewrite
 from xenplugin.migrate.xl_stream import LibxcRecord, LibxlRecord, StreamEnd, Suspended
 from xenplugin.xen import guest as guests
 from xenplugin.xen.block_events import SECTOR, DirtyTally, parse
 from xenplugin.xen.xenstore import Store
-from xenplugin.xen.xl import parse_list
+from xenplugin.xen.xl import candidates
 
 DATA = Path(__file__).parents[2] / "data" / "xen"
 STREAM = (DATA / "stream-g1.bin").read_bytes()
@@ -93,8 +94,11 @@ def test_the_guest_and_its_disk(store: Store) -> None:
 
 
 def test_xl_list() -> None:
-    _, running = parse_list((DATA / "xl-list-source.txt").read_text())
-    _, coming = parse_list((DATA / "xl-list-destination.txt").read_text())
+    source, destination = ((DATA / f"xl-list-{side}.txt").read_text() for side in ("source", "destination"))
+    _, running = parse_list(source)
+    _, coming = parse_list(destination)
+    assert (candidates(source, UUID), candidates(destination, UUID)) == ({3}, {5})
+    assert candidates(source, UUID.replace("7", "8")) == set()
     assert (running.name, running.domid, running.uuid, running.paused) == ("g1", 3, UUID, False)
     assert (coming.name, coming.uuid, coming.paused, coming.suspended) == ("g1--incoming", UUID, True, False)
 

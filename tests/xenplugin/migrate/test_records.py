@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from xenplugin.errors import ImageError, OwnershipError, RefusedError
 from xenplugin.image.safety.committed import CommittedImage
-from xenplugin.migrate import records
+from xenplugin.migrate import record_locks, records
 from xenplugin.migrate.ownership import OwnershipState, Role
 from xenplugin.migrate.records import DiskNote, Overtaken, PeerNote, Record
 from xenplugin.xen.process import Process, process
@@ -123,8 +123,8 @@ def test_one_migration_of_a_guest_at_a_time(tmp_path: Path) -> None:
 
 def test_a_guest_is_claimed_by_one_process(tmp_path: Path) -> None:
     text = "import sys; from pathlib import Path\n"
-    text += "from xenplugin.migrate import records; from xenplugin.errors import *\n"
-    text += "try: records.claim(Path(sys.argv[1]), sys.argv[2])\n"
+    text += "from xenplugin.migrate import record_locks; from xenplugin.errors import *\n"
+    text += "try: record_locks.claim(Path(sys.argv[1]), sys.argv[2])\n"
     text += "except RefusedError: sys.exit(15)\nprint('mine', flush=True); sys.stdin.read()\n"
 
     def other(uuid: str) -> subprocess.Popen[str]:
@@ -134,13 +134,13 @@ def test_a_guest_is_claimed_by_one_process(tmp_path: Path) -> None:
     with other(UUID) as first:
         assert first.stdout is not None and first.stdout.readline() == "mine\n"
         with pytest.raises(RefusedError, match="already"):
-            records.claim(tmp_path, UUID)
+            record_locks.claim(tmp_path, UUID)
         assert other(UUID).wait(30) == 15
         with other("0" + UUID[1:]) as another:  # another guest
             assert another.stdout is not None and another.stdout.readline() == "mine\n"
             another.kill()
         first.kill()
-    records.claim(tmp_path, UUID)
+    record_locks.claim(tmp_path, UUID)
     assert other(UUID).wait(30) == 15
 
 
@@ -278,3 +278,29 @@ def test_a_record_is_alive_while_either_process_is(tmp_path: Path) -> None:
     dead = Process(99_999_999, 1, "x")
     one = replace(made(), driver=dead)
     assert not one.alive and replace(one, xl=process(os.getpid())).alive and made().alive
+
+
+@pytest.mark.parametrize(
+    ("peer", "kept"),
+    [
+        (PeerNote("hosta", machine="m"), False),
+        (PeerNote("hosta"), False),  # as far as is known
+        (PeerNote("hosta", machine="n"), True),
+        (PeerNote("hostc", machine="m"), True),
+    ],
+)
+def test_a_new_record_replaces_what_its_peer_will_never_ask_for(tmp_path: Path, peer: PeerNote, kept: bool) -> None:
+    """So the records of a guest that comes and goes do not pile up, and no clock has to tell which are old."""
+    known = PeerNote("hosta", machine="m")
+    old = replace(
+        records.new(Role.DESTINATION, "1" * 32, uuid=UUID, name="g1", peer=known), state=OwnershipState.RUNNING
+    )
+    source = replace(
+        records.new(Role.SOURCE, "2" * 32, uuid=UUID, name="g1", peer=known), state=OwnershipState.REMOVED
+    )
+    other = replace(old, id="3" * 32, uuid=UUID.replace("3", "4"))
+    for one in (old, source, other):
+        records.begin(tmp_path, one)
+    new = records.begin(tmp_path, records.new(Role.DESTINATION, "4" * 32, uuid=UUID, name="g1", peer=peer))
+    left = {one.id for one in records.read_all(tmp_path)[0]}
+    assert left == {new.id, source.id, other.id} | ({old.id} if kept else set())

@@ -44,7 +44,8 @@ xl = XlCommand(folder / "xl")
 host = LocalHost(folder / "state", print, xl=xl, resume=lambda domid: xl._run("resume", str(domid)) and None)
 if "--answer" in words:
     print("a message of the day")
-    print(answer(host, words[words.index("--answer") + 1], settled="--settled" in words))
+    id, uuid = (words[words.index(option) + 1] for option in ("--answer", "--guest"))
+    print(answer(host, id, uuid, settled="--settled" in words))
 else:
     sys.exit(recover(folder / "state", print, host=host))
 """
@@ -104,7 +105,8 @@ def test_the_verbs_between_two_hosts(tmp_path: Path) -> None:
 
     ssh = tmp_path / "ssh"
     ssh.write_text(
-        f"#!/bin/sh\nshift 2\nPATH={far.folder}:$PATH\nexport PATH\n[ -e {tmp_path}/down ] && exit 255\n"
+        f"#!/bin/sh\nshift 2\nPATH={far.folder}:$PATH\nexport PATH\n"
+        f"[ -e {tmp_path}/down ] && echo 'ssh: connect to host hostb port 22: No route to host' >&2 && exit 255\n"
         f'exec {sys.executable} -m xenplugin "$@" --config {far.folder}/conf\n'
     )
     ssh.chmod(0o755)

@@ -74,12 +74,6 @@ def test_every_state_left_behind_is_explained(tmp_path: Path, role: Role) -> Non
     assert text(rows).endswith("next: xenplugin recover\n")
 
 
-def test_old_records(tmp_path: Path) -> None:
-    put(tmp_path, Role.DESTINATION, OwnershipState.RUNNING, age=records.EXPIRY + 60)
-    (row,) = status.status(tmp_path)[1:]
-    assert row["settled"] and row["next"] == "removes this old record" and row["command"] == "xenplugin recover"
-
-
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / records.FOLDER).mkdir()
     (tmp_path / records.FOLDER / "x.source.json").write_text("{")

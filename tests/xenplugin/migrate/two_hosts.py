@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 
 from tests.fakes.idle_host import IdleHost
+from tests.helpers.xl_list import parse_list
 from xenplugin.errors import PeerError
 from xenplugin.image.old import moving, old_disk
 from xenplugin.image.old.old_disk import OldDisk
 from xenplugin.migrate import peer, records
 from xenplugin.migrate.local_host import LocalHost
-from xenplugin.migrate.ownership import OwnershipState, Role
+from xenplugin.migrate.ownership import NoAnswer, OwnershipState, Role
 from xenplugin.migrate.records import PeerNote, Record
-from xenplugin.migrate.recover import answer, recover
+from xenplugin.migrate.recover import Declaration, answer, recover
 from xenplugin.xen.process import Process, boot_id
 from xenplugin.xen.xl import XlCommand
 
@@ -31,6 +32,11 @@ DEAD = Process(999_999_999, 1, boot_id())
 S, D = Role.SOURCE, Role.DESTINATION
 AWAY, SUSPENDED, LIVE = "7 g1--migratedaway ---ss-", "7 g1 ---ss-", "7 g1 -b----"
 INCOMING, PAUSED, THERE = "9 g1--incoming --p---", "9 g1 --p---", "9 g1 -b----"
+
+
+#: What an administrator declares who confirms it for every guest.
+LOST = Declaration(peer_lost=True, confirm=lambda name: True)
+NOWHERE = Declaration(not_running=True, confirm=lambda name: True)
 
 
 class Killed(BaseException):
@@ -58,7 +64,7 @@ class TickingXl(XlCommand):
         if words[0] != "list":
             self.tick()
         if status:
-            raise PeerError(err.getvalue())
+            raise PeerError(err.getvalue().strip())
         return out.getvalue()
 
 
@@ -83,7 +89,8 @@ class HostSide:
 
     @property
     def rows(self) -> list[str]:
-        return [f"{each.domid} {each.name} {each.state}" for each in self.xl.domains() if each.domid]
+        listed = parse_list(self.xl._run("list", "-v"))
+        return [f"{each.domid} {each.name} {each.state}" for each in listed if each.domid]
 
     def record(self, role: Role, state: OwnershipState, **changes: Any) -> Record:
         """A record of a migration whose processes are dead."""
@@ -113,8 +120,8 @@ class HostSide:
         (one,), _ = records.read_all(self.state_dir)
         return one
 
-    def recover(self, **options: bool) -> int:
-        return recover(self.state_dir, self.said.append, host=self.host, **options)
+    def recover(self, declared: Declaration | None = None) -> int:
+        return recover(self.state_dir, self.said.append, host=self.host, declared=declared)
 
 
 _write_record = records._write
@@ -124,13 +131,14 @@ _REAL = SimpleNamespace(**{name: getattr(module, name) for module, name in _STEP
 
 
 class HostPair:
-    """Both hosts and the connection between them. `tick` runs before and after each change; number `kill_at` raises
-    Killed."""
+    """Both hosts and the connection between them. `tick` runs before and after each change and each question;
+    number `kill_at` raises Killed, or does what else happens in that moment (`meanwhile`)."""
 
     def __init__(self, folder: Path) -> None:
         self.ticks = 0
         self.kill_at = 0
-        self.reachable = True
+        self.meanwhile: Callable[[], object] | None = None
+        self.reachable = self.answers = True
         self.near = HostSide(folder / "a", self.tick)
         self.far = HostSide(folder / "b", self.tick)
 
@@ -138,36 +146,47 @@ class HostPair:
         """Have the product ask the far host directly, and tick around each write of a record."""
 
         def ticking(folder: Path, one: Record) -> None:
-            self.tick()
+            self.tick(locked=True)
             _write_record(folder, one)
-            self.tick()
+            self.tick(locked=True)
 
         for module, name in _STEPS:
             monkeypatch.setattr(module, name, self._ticking(getattr(_REAL, name)))
         monkeypatch.setattr(os, "fsync", lambda fd: None)  # hundreds of hosts die here, but no disk
         monkeypatch.setattr(peer, "_run", self.run)
+        monkeypatch.setattr(peer, "answers", lambda one: self.reachable)
         monkeypatch.setattr(records, "_write", ticking)
 
     def _ticking(self, step: Callable[..., Any]) -> Callable[..., Any]:
         def ticking(*words: Any) -> Any:
-            self.tick()
+            self.tick(locked=True)
             result = step(*words)
-            self.tick()
+            self.tick(locked=True)
             return result
 
         return ticking
 
-    def tick(self) -> None:
+    def tick(self, locked: bool = False) -> None:
         self.ticks += 1
-        if self.ticks == self.kill_at:
+        if self.ticks != self.kill_at:
+            return
+        if self.meanwhile is None:
             raise Killed
+        if not locked:  # else it would wait
+            self.meanwhile()
 
-    def run(self, one: Record, patience: float, *words: str) -> tuple[str | None, str]:
+    def run(self, one: Record, patience: float, *words: str) -> tuple[peer.Answer | NoAnswer, str]:
         """Replaces peer._run: runs the far host's part in this process."""
         if not self.reachable:
-            return None, "hostb did not answer"
-        text = answer(self.far.host, words[1], settled="--settled" in words)
-        return peer.parse("a noisy shell\n" + text + "\n", one.id), ""
+            return NoAnswer.UNREACHABLE, "hostb cannot be reached"
+        if not self.answers:
+            return NoAnswer.UNCLEAR, "hostb gave no answer (status 127)"
+        self.tick()
+        text = answer(self.far.host, words[1], words[3], settled="--settled" in words)
+        self.tick()
+        found = peer.parse("a noisy shell\n" + text + "\n", one.id)
+        assert found is not None
+        return peer._identified(one, found)
 
     def live(self) -> list[str]:
         """Guests that run, by host."""

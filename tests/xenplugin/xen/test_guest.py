@@ -88,8 +88,17 @@ def test_all_digits_are_a_domain_id_before_any_name(serve: Serve) -> None:
     """As in xl; a name of digits is found only for a configuration, which has names."""
     store = serve({**domain(2, "3", "1" * 8), **domain(3), **domain(4, "07", "2" * 8), **domain(7, "g7", "4" * 8)})
     assert [guests.find(store, who).domid for who in ("3", "003", "07", "7")] == [3, 3, 7, 7]
+    for who in ("5", "00", "4294967299", "9" * 5000):
+        with pytest.raises(RefusedError, match="domain id"):
+            guests.find(store, who)
     assert guests.by_name(store, "3").domid == 2
     assert guests.of_config(store, {"c_info": {"name": "3", "uuid": "9" * 8}}).domid == 2
+
+
+def test_two_domains_with_one_uuid_are_refused(serve: Serve) -> None:
+    store = serve({**domain(2, "web"), **domain(3)})
+    with pytest.raises(RefusedError, match="2, 3 have the same uuid"):
+        guests.by_uuid(store, UUID)
 
 
 @pytest.mark.parametrize("who", ["g2", "9", "", "0", "Domain-0", "g1--incoming", "99999999999", "²"])

@@ -7,21 +7,32 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.fakes.idle_host import IdleHost
 from xenplugin.errors import PeerError, RefusedError
-from xenplugin.xen.xl import Domain, XlCommand, find, parse_list
+from xenplugin.xen.xl import Domain, XlCommand, candidates, find, parse_one
 
 UUID = "3f2a9d1c-0b7e-4c55-9a10-6f1d2e3c4b5a"
-# As Xen 4.17's xl_info.c prints it: the reason is a number in hex, or "-".
-LISTED = f"""\
-Name                                        ID   Mem VCPUs\tState\tTime(s)   UUID                            Reason-Code\tSecurity Label
-Domain-0                                     0  1024     1     r-----      60.9 00000000-0000-0000-0000-000000000000        -                -
-g1--migratedaway                             7   256     1     ---ss-      10.0 {UUID}        2                -
-g2--incoming                                 8   256     2     --p---       0.0 {UUID}        -                -
-a guest with a very long name that takes more than forty 12  4096    16     -b----  123456.7 {UUID}        -                -
-(null)                                      13     0     1     --psrd       3.2 {UUID}        1                -
-"""  # noqa: E501
+OTHER = "00000000-1111-2222-3333-444444444444"
+HEAD = "Name                                        ID   Mem VCPUs\tState\tTime(s)   UUID                            Reason-Code\tSecurity Label\n"  # noqa: E501
+DOM0 = "Domain-0                                     0  1024     1     r-----      60.9 00000000-0000-0000-0000-000000000000        -                -\n"  # noqa: E501
+
+
+def row(name: str, domid: int = 7, state: str = "-b----", uuid: str = UUID, reason: str = "-") -> str:
+    """A row as Xen's tools/xl/xl_info.c prints it: the reason is a number in hex, or "-"."""
+    return f"{name:<40} {domid:5d} {256:5d} {1:5d}     {state}  {12.5:8.1f} {uuid} {reason:>8} {'-':>16}\n"
+
+
+# Nobody else chooses a name that holds its own domain's last fields: xl prints them after the name.
+CONTROLS = ("\n", "\r", "\x0b", "\x1c", "\u2028", "\x1b[2J")
+FIELDS = ("g1", " ", "99", "7", "256", "1", "1.0", "-", "-b----", "--p---", UUID, OTHER)
+ROWS = (row("g1"), row("x", 7, uuid=OTHER), row("x", 99), HEAD, row("")[:-20])
+names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])) | st.lists(
+    st.sampled_from((*CONTROLS, *FIELDS, *ROWS)), max_size=12
+).map("".join)
+STATES = ["-b----", "------", "--p---", "---ss-", "r-----", "--psrd"]
 
 
 def script(folder: Path, text: str, name: str = "xl") -> Path:
@@ -32,13 +43,28 @@ def script(folder: Path, text: str, name: str = "xl") -> Path:
     return path
 
 
-def test_the_list_of_xl_is_parsed() -> None:
-    dom0, away, incoming, long, dying = parse_list(LISTED)
-    assert dom0 == Domain("Domain-0", 0, "r-----", "00000000-0000-0000-0000-000000000000")
-    assert away.suspended and not away.paused and away.uuid == UUID and away.domid == 7
-    assert incoming.paused and not incoming.suspended and incoming.name == "g2--incoming"
-    assert long.name == "a guest with a very long name that takes more than forty" and long.domid == 12
-    assert dying.dying and not dying.suspended, "shut down for another reason"
+@pytest.mark.parametrize(
+    "name", ["g1", "g1--migratedaway", "a guest with a very long name of more than forty", "(null)"]
+)
+def test_a_row_is_parsed(name: str) -> None:
+    found = parse_one(HEAD + row(name, state="---ss-", reason="2"), 7)
+    assert found == Domain(name, 7, "---ss-", UUID)
+    assert found.suspended and not found.paused and not found.dying
+    assert parse_one(HEAD + row(name, state="--psrd", reason="1"), 7).dying
+
+
+@given(names, st.sampled_from(STATES))
+def test_no_name_changes_what_its_row_says(name: str, state: str) -> None:
+    assert parse_one(HEAD + row(name, 7, state), 7) == Domain(name.rstrip(" "), 7, state, UUID)
+
+
+@given(st.lists(st.tuples(names, st.sampled_from([UUID, OTHER])), max_size=4))
+def test_no_name_hides_a_domain(domains: list[tuple[str, str]]) -> None:
+    """What names claim beside it is found to be false when xl is asked for that domain alone."""
+    rows = [row(name, domid, uuid=uuid) for domid, (name, uuid) in enumerate(domains, 1)]
+    found = candidates(HEAD + DOM0 + "".join(rows), UUID)
+    assert {domid for domid, (_, uuid) in enumerate(domains, 1) if uuid == UUID} <= found
+    assert all(0 <= domid <= 0x7FEF for domid in found)
 
 
 @pytest.mark.parametrize(
@@ -46,17 +72,26 @@ def test_the_list_of_xl_is_parsed() -> None:
     [
         "",
         "Name ID\n",
-        LISTED + "nonsense\n",
-        LISTED.replace("---ss-", "---ss"),
-        LISTED.replace("     7   256", "-1   256"),
-        LISTED.replace(f"{UUID}        2", "2"),
-        LISTED.replace(" 12  4096", " 99999  4096"),
-        LISTED.replace("   UUID ", "   Cpupool "),
+        HEAD,
+        HEAD + row("g1") + "nonsense\n",
+        HEAD + row("g1")[:-1],
+        HEAD + row("g1").replace("-b----", "-b---"),
+        HEAD + row("g1").replace("    7   256", "   -1   256"),
+        HEAD + row("g1").replace(UUID, "2"),
+        HEAD.replace("   UUID ", "   Cpupool ") + row("g1"),
     ],
 )
 def test_anything_else_is_an_error_not_an_empty_list(text: str) -> None:
     with pytest.raises(PeerError, match="the output of xl list"):
-        parse_list(text)
+        parse_one(text, 7)
+    with pytest.raises(PeerError, match="the output of xl list"):
+        candidates(text, UUID)
+
+
+def test_the_row_of_another_domain_is_an_error() -> None:
+    for domid in (8, 4294967303, 0xFFFF):
+        with pytest.raises(PeerError, match="the output of xl list"):
+            parse_one(HEAD + row("g1"), domid)
 
 
 def test_the_real_one_is_found_past_the_shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,30 +136,68 @@ def test_one_whose_place_the_shim_has_taken_comes_first(tmp_path: Path, monkeypa
 
 
 @pytest.fixture
-def xl(tmp_path: Path) -> XlCommand:
-    host = IdleHost(tmp_path)
-    host.install()
+def host(tmp_path: Path) -> IdleHost:
+    made = IdleHost(tmp_path)
+    made.install()
+    return made
+
+
+@pytest.fixture
+def xl(host: IdleHost) -> XlCommand:
     host.set_domains("7 g1--migratedaway ---ss-", "9 g2 --p---", uuid=UUID)
     return XlCommand(host.program)
 
 
-def test_one_thing_at_a_time(xl: XlCommand, tmp_path: Path) -> None:
+def test_one_thing_at_a_time(xl: XlCommand) -> None:
     xl.rename(7, "g1")
     xl.unpause(9)
-    assert {domain.name: domain.state for domain in xl.domains()} == {
-        "Domain-0": "r-----", "g1": "---ss-", "g2": "-b----",
-    }  # fmt: skip
+    assert xl.domain(7) == Domain("g1", 7, "---ss-", UUID) and xl.domid("g1") == 7
+    assert xl.with_uuid(UUID) == [xl.domain(7), Domain("g2", 9, "-b----", UUID)]
     xl.destroy(7)
-    assert [domain.name for domain in xl.domains()] == ["Domain-0", "g2"]
-    with pytest.raises(PeerError, match=r"xl destroy failed \(1\): 7 is an invalid"):
+    assert xl.domain(7) is None and xl.domid("g1") is None and len(xl.with_uuid(UUID)) == 1
+    assert xl.with_uuid(OTHER) == []
+    with pytest.raises(PeerError, match=r"xl destroy failed \(1\): destroy failed"):
         xl.destroy(7)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"x 99 256 1 -b---- 1.0 {UUID}",
+        f"x 9 256 1 -b---- 1.0 {UUID} - -\n",
+        row("g1") + row("g1", 99) + "x",
+        "g1\n",
+        "\r\x1b[2Jg1",
+        "9",
+        "-b",
+    ],
+)
+def test_a_name_makes_no_domain_another_guests(host: IdleHost, name: str) -> None:
+    """A domain of another guest, whose name others chose."""
+    host.set_domains("7 g1 ---ss-", uuid=UUID)
+    with host.locked() as state:
+        state["domains"].append({**state["domains"][0], "domid": 9, "name": name, "uuid": OTHER, "shutdown": False})
+    xl = XlCommand(host.program)
+    assert [(each.domid, each.state) for each in xl.with_uuid(UUID)] == [(7, "---ss-")]
+    (other,) = xl.with_uuid(OTHER)
+    assert (other.domid, other.state, other.name) == (9, "-b----", name)
+    assert xl.domid("g1") == 7 and xl.domid(name) == 9 and xl.domain(99) is None
+
+
+def test_other_failures_are_no_missing_domain(tmp_path: Path) -> None:
+    xl = XlCommand(script(tmp_path, "#!/bin/sh\necho 'libxl_domain_info failed (code -3).' >&2\nexit 1\n"))
+    for ask in (lambda: xl.domain(7), lambda: xl.domid("g1"), lambda: xl.with_uuid(UUID)):
+        with pytest.raises(PeerError, match=r"code -3"):
+            ask()
+    with pytest.raises(PeerError, match="not a domain id"):
+        XlCommand(script(tmp_path, "#!/bin/sh\necho 7 8\n")).domid("g1")
 
 
 def test_a_hanging_or_missing_xl_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PeerError, match="did not end within"):
-        XlCommand(script(tmp_path, "#!/bin/sh\nexec sleep 600\n"), patience=0.2).domains()
+        XlCommand(script(tmp_path, "#!/bin/sh\nexec sleep 600\n"), patience=0.2).domain(7)
     with pytest.raises(PeerError, match="cannot start"):
-        XlCommand(tmp_path / "none").domains()
+        XlCommand(tmp_path / "none").domain(7)
 
 
 def test_xl_is_asked_in_english_and_gets_no_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
