@@ -286,9 +286,10 @@ _AFTER = "def then_die(step):\n    def call(*words):\n        step(*words)\n    
 CRASHES = {
     "before the disk is renamed": "from xenplugin.image.target import file\nfile.kept_closed = die\n",
     "after the rename, before `committed`": "from xenplugin.migrate.claims import Claims\nClaims.committed = die\n",
-    "while `committed` is written": "from xenplugin.migrate import claims, records\n"
+    "while `committed` is written": "from xenplugin.image import reserved_file\n"
+    "from xenplugin.migrate import claims\n"
     "committed = claims.Claims.committed\n"
-    "def dies_within(*words):\n    records.write_atomically = die\n    committed(*words)\n"
+    "def dies_within(*words):\n    reserved_file.exchange = die\n    committed(*words)\n"
     "claims.Claims.committed = dies_within\n",
     "after `committed`, before the receipt": "from xenplugin.migrate.claims import Claims\n"
     "Claims.committed = then_die(Claims.committed)\n",
