@@ -308,7 +308,7 @@ def clean(node: Node) -> list[str]:
     """Return what a migration has wrongly left on `node`: records, xenstore nodes, processes, and empty files in
     the place of disks."""
     script = f"""
-        ls -A {RECORDS} 2>/dev/null | grep -Evx 'lock|busy'
+        ls -A {RECORDS} 2>/dev/null | grep -Evx 'lock|busy|settling'
         xenstore-ls /tool/xenplugin/migration 2>/dev/null
         ps -eo pid=,args= | grep -E '[x]l migrate |[x]enplugin (receive|transport)|[l]ibxl-save-helper'
         find /srv/guests -name '*.img' -size 0
