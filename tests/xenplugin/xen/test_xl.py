@@ -29,7 +29,7 @@ def row(name: str, domid: int = 7, state: str = "-b----", uuid: str = UUID, reas
 CONTROLS = ("\n", "\r", "\x0b", "\x1c", "\u2028", "\x1b[2J")
 FIELDS = ("g1", " ", "99", "7", "256", "1", "1.0", "-", "-b----", "--p---", UUID, OTHER)
 ROWS = (row("g1"), row("x", 7, uuid=OTHER), row("x", 99), HEAD, row("")[:-20])
-names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])) | st.lists(
+names = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"])) | st.lists(
     st.sampled_from((*CONTROLS, *FIELDS, *ROWS)), max_size=12
 ).map("".join)
 STATES = ["-b----", "------", "--p---", "---ss-", "r-----", "--psrd"]
