@@ -149,16 +149,15 @@ def parse_mode(text: str) -> str:
     return text
 
 
-def _parse_long_downtime(text: str) -> str:
-    if text not in LONG_DOWNTIME:
-        raise ValueError(f"it is {' or '.join(LONG_DOWNTIME)}")
-    return text
+def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
+    """Return a parser that takes one of `values`."""
 
+    def parse(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"it is {' or '.join(values)}")
+        return text
 
-def _parse_left_disks(text: str) -> str:
-    if text not in LEFT_DISKS:
-        raise ValueError(f"it is {' or '.join(LEFT_DISKS)}")
-    return text
+    return parse
 
 
 def _parse_paths(value: Any) -> tuple[tuple[str, str], ...]:
@@ -250,7 +249,7 @@ class Config:
         "give-up",
         "What to do if the guest writes so much that it would be suspended for longer than max_downtime: give-up "
         "(before it is suspended), go-on.",
-        _parse_long_downtime,
+        _one_of(LONG_DOWNTIME),
     )
     mode: str = _setting(
         "live",
@@ -268,7 +267,7 @@ class Config:
         KEEP_ASIDE,
         "What becomes of the disks that a guest leaves behind: keep-aside (they are renamed, and make the way back "
         "short), remove (they are removed once it runs on the far host).",
-        _parse_left_disks,
+        _one_of(LEFT_DISKS),
     )
     file: Path | None = None  #: where these come from, if it was named
     state_dir: Path = _setting(

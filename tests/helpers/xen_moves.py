@@ -203,6 +203,19 @@ def started(lab: Lab) -> Iterator[Guest]:
         guest.destroy()
 
 
+@contextmanager
+def started_to_leave(lab: Lab) -> Iterator[Guest]:
+    """Start g1 on host-a, where the plugin is enabled meanwhile, with no copy of its disk on host-b."""
+    near, far = hosts(lab)
+    with started(lab) as guest:
+        guest.forget_disk(far)
+        near.check(["xenplugin", "enable"], timeout=ASK)
+        try:
+            yield guest
+        finally:
+            near.check(["xenplugin", "disable"], timeout=ASK)
+
+
 def twice(text: str) -> list[int]:
     """Return the numbers of ticks that a console has with two different times: the guest ran twice, or from an
     older state. (The same line on both hosts comes from one console buffer that both have read.)"""

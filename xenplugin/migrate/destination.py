@@ -28,7 +28,7 @@ from xenplugin.migrate.current_record import CurrentRecord
 from xenplugin.migrate.gate import Gate
 from xenplugin.migrate.local_host import AT_WORK, LocalHost
 from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
-from xenplugin.migrate.records import DiskNote, PeerNote
+from xenplugin.migrate.records import DiskNote, PeerNote, Record
 from xenplugin.migrate.xl_protocol import Backward, Cleared, Forward, GuestConfig, TakenBack, Unpaused, rewrite
 from xenplugin.transfer.job import Job
 from xenplugin.transfer.receive_stream import StreamReceiver
@@ -120,7 +120,7 @@ class DestinationMigration:
         record = self._record.record
         if record is not None:
             with self._record.lent():
-                claims.compare(records.read(self._config.state_dir, record.id, Role.DESTINATION) or record)
+                claims.compare(self._recorded() or record)
 
     def _write(self, data: bytes) -> None:
         assert self._xl is not None and self._xl.stdin is not None
@@ -169,11 +169,12 @@ class DestinationMigration:
                 self._pipe.answer(self._backward.release())
 
     def _leave_copies(self) -> None:
-        one = records.read(
-            self._config.state_dir, self._id, Role.DESTINATION
-        )  # the disks' sessions have changed it
-        if one is not None:
+        if (one := self._recorded()) is not None:
             old_disks.leave_copies(self._config.state_dir, one, _notify)
+
+    def _recorded(self) -> Record | None:
+        """Return the record as it is on disk: the sessions of the disks change it, too."""
+        return records.read(self._config.state_dir, self._id, Role.DESTINATION)
 
     # -- notes ------------------------------------------------------------------------------------
 

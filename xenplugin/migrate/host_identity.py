@@ -21,7 +21,7 @@ _LONGEST = 100
 
 
 @dataclass(frozen=True)
-class Identity:
+class HostIdentity:
     """`machine`: a hash of the machine id, which is not to be shown to others as it is (machine-id(5)); `key`: the
     fingerprint of the ssh host key. Each is empty if it is not known."""
 
@@ -33,7 +33,7 @@ class Identity:
         """The identity as fields of a message."""
         return asdict(self)
 
-    def same(self, other: Identity) -> bool | None:
+    def same(self, other: HostIdentity) -> bool | None:
         """Return whether both are one machine: True unless something that both know differs, False if everything
         that both know differs, None if only a part does."""
         both = [(self.machine, other.machine), (self.key, other.key)]
@@ -41,19 +41,19 @@ class Identity:
         return None if len(agree) == 2 else agree != {False}
 
 
-def here() -> Identity:
+def here() -> HostIdentity:
     """Return the identity of this host."""
     machine = ""
     with suppress(OSError, ValueError):
         number = bytes.fromhex(MACHINE_ID.read_text(encoding="ascii").strip())
         machine = hashlib.blake2b(b"xenplugin", key=number, digest_size=16).hexdigest() if number else ""
-    return Identity(machine, next(filter(None, map(_fingerprint, _KINDS)), ""))
+    return HostIdentity(machine, next(filter(None, map(_fingerprint, _KINDS)), ""))
 
 
-def of_fields(fields: Mapping[str, Any]) -> Identity:
+def of_fields(fields: Mapping[str, Any]) -> HostIdentity:
     """Return the identity in a message of another host; a value that cannot be one counts as not known."""
     found = (fields.get(key) for key in ("machine", "key"))
-    return Identity(*(text if isinstance(text, str) and _plain(text) else "" for text in found))
+    return HostIdentity(*(text if isinstance(text, str) and _plain(text) else "" for text in found))
 
 
 def _plain(text: str) -> bool:

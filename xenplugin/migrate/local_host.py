@@ -8,8 +8,8 @@ itself; this waits for that, and ends xl only if the source has given up on it.
 
 On the destination the empty files that were made for xl's stat() are removed, if they are still the same files and
 still empty. A copy of a disk stays, complete or not: it is the base of the next difference. A complete one gives up
-its name, as old disks do. On the source the old
-disks stay aside if the guest has left, and get their names back if it has not (migrate/old_disks.py).
+its name, as old disks do. On the source the old disks stay aside if the guest has left, and get their names back if
+it has not (migrate/old_disks.py).
 """
 
 from __future__ import annotations

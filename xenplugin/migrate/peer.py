@@ -42,7 +42,7 @@ _NO_CONNECTION = re.compile(
 
 
 @dataclass(frozen=True)
-class Answer:
+class OwnerAnswer:
     """The destination's answer. `state`: its record's, or UNKNOWN, UNREADABLE, FORGOTTEN; `guest`: what there is of
     the guest, as the name of a GuestPresence, empty if it was not looked for or is not known; `machine` and `key`:
     its identity."""
@@ -53,7 +53,7 @@ class Answer:
     key: str = ""
 
 
-def line(id: str, answer: Answer) -> str:
+def line(id: str, answer: OwnerAnswer) -> str:
     """Return the line that answers about migration `id`, without a line feed."""
     return MARK + json.dumps({"id": id, **asdict(answer)})
 
@@ -93,7 +93,7 @@ def forget(record: Record, patience: float = PATIENCE) -> bool:
     """Have the other host remove its record of this migration. Returns whether it has none now."""
     uuid = record.peer.guest or record.uuid
     answer, _ = _run(record, patience, "--answer", record.id, "--guest", uuid, "--settled")
-    return isinstance(answer, Answer) and answer.state in (FORGOTTEN, UNKNOWN)
+    return isinstance(answer, OwnerAnswer) and answer.state in (FORGOTTEN, UNKNOWN)
 
 
 def answers(record: Record, patience: float = PATIENCE) -> bool:
@@ -108,7 +108,7 @@ def answers(record: Record, patience: float = PATIENCE) -> bool:
         return True
 
 
-def _run(record: Record, patience: float, *words: str) -> tuple[Answer | NoAnswer, str]:
+def _run(record: Record, patience: float, *words: str) -> tuple[OwnerAnswer | NoAnswer, str]:
     """Return the answer of the machine that the record means, or why there is none, and the reason."""
     host = record.peer.host
     vector = command(record.peer, "recover", *words)
@@ -130,7 +130,7 @@ def _run(record: Record, patience: float, *words: str) -> tuple[Answer | NoAnswe
     return NoAnswer.UNCLEAR, f"{host} gave no answer (status {status}){tail}"
 
 
-def _identified(record: Record, answer: Answer) -> tuple[Answer | NoAnswer, str]:
+def _identified(record: Record, answer: OwnerAnswer) -> tuple[OwnerAnswer | NoAnswer, str]:
     same = record.peer.identity.same(host_identity.of_fields(asdict(answer)))
     host = record.peer.host
     if same:
@@ -183,7 +183,7 @@ def _run_bounded(vector: list[str], patience: float) -> tuple[int, str, str]:
     return status, out, err
 
 
-def parse(text: str, id: str) -> Answer | None:
+def parse(text: str, id: str) -> OwnerAnswer | None:
     """Return the answer in the line about migration `id`; None if there is no such line, or more than one."""
     found: list[Any] = []
     for row in text.splitlines():
@@ -194,5 +194,5 @@ def parse(text: str, id: str) -> Answer | None:
                 return None
     match found:
         case [{"id": about, "state": str(state), "guest": str(guest), "machine": str(machine), "key": str(key)}]:
-            return Answer(state, guest, machine, key) if about == id else None
+            return OwnerAnswer(state, guest, machine, key) if about == id else None
     return None

@@ -17,16 +17,17 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from xenplugin.errors import OwnershipError, RefusedError, shortage
+from xenplugin.image.field_types import typed
 from xenplugin.image.files import os_errors, sync_directory
 from xenplugin.image.reserved_file import remove_reserved, write_reserved
 from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.migrate import record_locks
-from xenplugin.migrate.host_identity import Identity
+from xenplugin.migrate.host_identity import HostIdentity
 from xenplugin.migrate.ownership import FINAL, FIRST, TRANSITIONS, OwnershipState, Role, check
 from xenplugin.xen.process import Process, process
 
@@ -35,7 +36,6 @@ FOLDER = "migrations"
 _ID = re.compile(r"[0-9a-f]{32}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LARGEST = 1 << 20
-_Note = TypeVar("_Note", "Process", "CommittedImage", "DiskNote", "PeerNote", "Record")
 
 
 class Overtaken(OwnershipError):
@@ -67,9 +67,9 @@ class PeerNote:
     guest: str = ""
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> HostIdentity:
         """Its identity, as it was when the migration began."""
-        return Identity(self.machine, self.key)
+        return HostIdentity(self.machine, self.key)
 
     def same(self, other: PeerNote) -> bool:
         """Return whether both are the same host, as far as is known."""
@@ -299,32 +299,17 @@ def _parse(text: Any) -> Record:
     record = Record(
         role=role,
         state=state,
-        peer=_typed(PeerNote(**values.pop("peer"))),
-        driver=_typed(Process(**values.pop("driver"))),
-        xl=None if xl is None else _typed(Process(**xl)),
+        peer=typed(PeerNote(**values.pop("peer"))),
+        driver=typed(Process(**values.pop("driver"))),
+        xl=None if xl is None else typed(Process(**xl)),
         disks=tuple(_disk(disk) for disk in values.pop("disks")),
         **values,
     )
     if not valid_id(record.id) or not valid_uuid(record.uuid):
         raise ValueError("the id or the uuid is invalid")
-    return _typed(record)
+    return typed(record)
 
 
 def _disk(values: Any) -> DiskNote:
-    committed = None if values["committed"] is None else _typed(CommittedImage(**values["committed"]))
-    return _typed(DiskNote(**{**values, "committed": committed}))
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,), "int": (int,), "bool": (bool,), "float": (int, float),
-    "int | None": (int, type(None)), "str | None": (str, type(None)),
-}  # fmt: skip
-
-
-def _typed(value: _Note) -> _Note:
-    """Return `value`. Raises TypeError unless its plain fields have the types that they are declared with."""
-    for field in fields(value):
-        wanted = _TYPES.get(str(field.type))
-        if wanted and type(getattr(value, field.name)) not in wanted:
-            raise TypeError(f"{field.name} is {getattr(value, field.name)!r}")
-    return value
+    committed = None if values["committed"] is None else typed(CommittedImage(**values["committed"]))
+    return typed(DiskNote(**{**values, "committed": committed}))

@@ -114,7 +114,7 @@ def answer(host: LocalHost, id: str, uuid: str, *, settled: bool = False) -> str
     if state in (peer.UNKNOWN, peer.UNREADABLE):
         with suppress(XenpluginError):
             guest = host.presence(id, uuid).name
-    return peer.line(id, peer.Answer(state, guest, **host_identity.here().fields))
+    return peer.line(id, peer.OwnerAnswer(state, guest, **host_identity.here().fields))
 
 
 def _state(host: LocalHost, id: str, *, settled: bool) -> str:

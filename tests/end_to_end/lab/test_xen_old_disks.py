@@ -11,7 +11,7 @@ import pytest
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from tests.fakes import lvm_cases
-from tests.helpers.xen_moves import ASK, START, Guest, clean, hosts, moved, started
+from tests.helpers.xen_moves import ASK, START, Guest, clean, hosts, moved, started_to_leave
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 _GROUP = "vg-lab"
@@ -21,14 +21,9 @@ _GROUP = "vg-lab"
 def guest(xen_lab: Lab) -> Iterator[Guest]:
     """g1, which has left host-a for host-b; the plugin is enabled on host-a only."""
     near, far = hosts(xen_lab)
-    with started(xen_lab) as made:
-        made.forget_disk(far)
-        near.check(["xenplugin", "enable"], timeout=ASK)
-        try:
-            moved(near, far, made.name)
-            yield made
-        finally:
-            near.check(["xenplugin", "disable"], timeout=ASK)
+    with started_to_leave(xen_lab) as made:
+        moved(near, far, made.name)
+        yield made
 
 
 def old_disks(node: Node) -> list[str]:

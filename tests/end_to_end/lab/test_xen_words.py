@@ -10,7 +10,7 @@ import pytest
 
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
-from tests.helpers.xen_moves import ASK, Guest, Move, clean, hosts, started
+from tests.helpers.xen_moves import ASK, Guest, Move, clean, hosts, started_to_leave
 from tests.lab.fakexen import xl_lines
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
@@ -28,14 +28,8 @@ for words in json.load(sys.stdin):
 @pytest.fixture(scope="module")
 def guest(xen_lab: Lab) -> Iterator[Guest]:
     """g1, running on host-a, where the plugin is enabled, with no copy of its disk on host-b."""
-    near, far = hosts(xen_lab)
-    with started(xen_lab) as made:
-        made.forget_disk(far)
-        near.check(["xenplugin", "enable"], timeout=ASK)
-        try:
-            yield made
-        finally:
-            near.check(["xenplugin", "disable"], timeout=ASK)
+    with started_to_leave(xen_lab) as made:
+        yield made
 
 
 def shell(node: Node, script: str) -> str:

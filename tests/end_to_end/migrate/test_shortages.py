@@ -51,6 +51,16 @@ def little_memory(pid: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
 
 
+def each_driver(world: World, shorten: Callable[[int], None]) -> Callable[[FakeHost], None]:
+    """Return what takes something from the process that drives the migration on a host."""
+
+    def on_host(side: FakeHost) -> None:
+        for pid in world.pids("transport" if side is world.a else "receive-domain"):
+            shorten(pid)
+
+    return on_host
+
+
 def run(world: World, point: tuple[str, str], shorten: Callable[[FakeHost], None]) -> Done:
     """A migration of which `shorten` takes something at `point`. The guest is where the exit code says."""
     world.create()
@@ -114,11 +124,7 @@ def test_no_space_at_the_beginning(world: World, small_disk: Callable[[int], Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS, ids="-".join)
 def test_no_descriptors(world: World, point: tuple[str, str]) -> None:
-    def shorten(side: FakeHost) -> None:
-        for pid in world.pids("transport" if side is world.a else "receive-domain"):
-            few_descriptors(pid)
-
-    done = run(world, point, shorten)
+    done = run(world, point, each_driver(world, few_descriptors))
     if point[1] not in ("s.memory0", "r.config"):  # connections may still have to be opened there
         assert done.code == 0, done.err
 
@@ -144,11 +150,7 @@ def test_few_descriptors_from_the_beginning(world: World, side: str, limit: int)
 @pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS, ids="-".join)
 def test_no_memory(world: World, point: tuple[str, str]) -> None:
-    def shorten(side: FakeHost) -> None:
-        for pid in world.pids("transport" if side is world.a else "receive-domain"):
-            little_memory(pid)
-
-    run(world, point, shorten)
+    run(world, point, each_driver(world, little_memory))
 
 
 #: Has the program start no thread after so many (%d), in the process that runs a given verb (%r).

@@ -32,7 +32,7 @@ def test_a_copy_with_few_descriptors(program: Program, image: Path, limit: int) 
 
 
 def test_memory_with_secrets_is_not_dumped(program: Program, tmp_path: Path, nobody: list[str]) -> None:
-    """What may not be dumped belongs to root in /proc, whoever runs it (proc(5))."""
+    """In /proc a process that may not be dumped belongs to root, also if an ordinary user runs it (proc(5))."""
     for folder in (tmp_path, *tmp_path.parents, tmp_path / "home"):
         if folder.stat().st_mode & 0o077 != 0o077 and tempfile.gettempdir() in map(str, folder.parents):
             folder.chmod(0o777)

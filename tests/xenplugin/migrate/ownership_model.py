@@ -230,8 +230,8 @@ def answer(w: World) -> PeerAnswer:
 
 
 def recover_source(w: World, heard: PeerAnswer = NoAnswer.NOT_ASKED) -> tuple[Action, World]:
-    """One step of a process that recovers on the source and has heard this answer. Asked, the far side settles its
-    own as far as it goes, step by step, before it answers."""
+    """One step of a process that recovers on the source and has heard this answer. A destination that is asked
+    first takes all steps of its own recovery that it can, then answers."""
     action = decide(S, w.source, w.near_alive, w.guest, heard, aside=w.disk != "named")
     match action:
         case Action.ASK if w.link and (after := recover_destination(w, asked=True)[1]) != w:

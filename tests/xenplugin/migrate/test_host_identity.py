@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from xenplugin.migrate import host_identity
-from xenplugin.migrate.host_identity import Identity, of_fields
+from xenplugin.migrate.host_identity import HostIdentity, of_fields
 
 # ssh-keygen -lf of this key says SHA256:ZkAslGjFiUHdGf/WUL8rQvkib4PTvQatUV0OUQSncCA
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f root@hostb\n"
@@ -34,10 +34,10 @@ def test_a_host_is_known_by_its_machine_id_and_its_ssh_host_key(etc: Path) -> No
 
 @pytest.mark.parametrize("text", ["", "uninitialized\n", "ü", "\0"])
 def test_what_is_not_there_is_not_known(etc: Path, text: str) -> None:
-    assert host_identity.here() == Identity()
+    assert host_identity.here() == HostIdentity()
     (etc / "machine-id").write_text(text)
     (etc / "ssh_host_ed25519_key.pub").write_text(text)
-    assert host_identity.here() == Identity()
+    assert host_identity.here() == HostIdentity()
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,12 @@ def test_what_is_not_there_is_not_known(etc: Path, text: str) -> None:
     ],
 )
 def test_what_counts_as_the_same_machine(mine: tuple[str, str], theirs: tuple[str, str], same: bool | None) -> None:
-    assert Identity(*mine).same(Identity(*theirs)) is Identity(*theirs).same(Identity(*mine)) is same
+    assert (
+        HostIdentity(*mine).same(HostIdentity(*theirs)) is HostIdentity(*theirs).same(HostIdentity(*mine)) is same
+    )
 
 
 @pytest.mark.parametrize("bad", [None, 5, ["m"], "x" * 101, "a\x1b[2J", "é"])
 def test_another_hosts_nonsense_is_not_an_identity(bad: Any) -> None:
-    assert of_fields({"machine": bad, "key": "k"}) == Identity("", "k")
-    assert of_fields({}) == Identity()
+    assert of_fields({"machine": bad, "key": "k"}) == HostIdentity("", "k")
+    assert of_fields({}) == HostIdentity()

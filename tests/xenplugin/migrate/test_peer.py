@@ -13,7 +13,7 @@ import pytest
 from tests.xenplugin.migrate.two_hosts import DEAD, ID, UUID, S
 from xenplugin.migrate import peer, records
 from xenplugin.migrate.ownership import NoAnswer, OwnershipState
-from xenplugin.migrate.peer import Answer
+from xenplugin.migrate.peer import OwnerAnswer
 from xenplugin.migrate.records import PeerNote, Record
 
 
@@ -56,7 +56,7 @@ def say(tmp_path: Path, one: Record) -> Callable[[str], tuple[object, str]]:
 
 
 Say = Callable[..., tuple[object, str]]
-GOOD = peer.line(ID, Answer("running"))
+GOOD = peer.line(ID, OwnerAnswer("running"))
 DOWN = "ssh: connect to host hostb port 22: "
 
 
@@ -65,13 +65,13 @@ def test_only_a_valid_answer_of_the_peer_counts(one: Record, say: Say) -> None:
     assert say(f"echo hello; echo '{GOOD}'; echo bye")[0] is OwnershipState.RUNNING
     for script in (
         "echo nothing",
-        f"echo '{GOOD}'; echo '{peer.line(ID, Answer('refused'))}'",
-        f"echo '{peer.line('f' * 32, Answer('running'))}'",
+        f"echo '{GOOD}'; echo '{peer.line(ID, OwnerAnswer('refused'))}'",
+        f"echo '{peer.line('f' * 32, OwnerAnswer('running'))}'",
         f"echo '{peer.MARK}nonsense'",
         f"echo '{peer.MARK}[1]'",
         f"echo '{GOOD}'; exit 1",
         f"echo '{GOOD.replace('OWNER 2', 'OWNER 1')}'",
-        f"echo '{peer.line(ID, Answer('kept'))}'",
+        f"echo '{peer.line(ID, OwnerAnswer('kept'))}'",
     ):
         assert say(script)[0] is NoAnswer.UNCLEAR, script
     assert peer.command(PeerNote("-oProxyCommand=x", "ssh"), "recover") is None
@@ -131,7 +131,7 @@ def test_without_a_way_to_ask_nothing_was_reached(one: Record) -> None:
     [("NONE", NoAnswer.ABSENT), ("LIVE", NoAnswer.PRESENT), ("STILL", NoAnswer.UNCLEAR), ("", NoAnswer.UNCLEAR)],
 )
 def test_without_a_record_the_domains_are_the_answer(say: Say, state: str, guest: str, answer: NoAnswer) -> None:
-    found, why = say(f"echo '{peer.line(ID, Answer(state, guest))}'")
+    found, why = say(f"echo '{peer.line(ID, OwnerAnswer(state, guest))}'")
     assert found is answer and "record" in why
 
 
@@ -149,14 +149,17 @@ def test_without_a_record_the_domains_are_the_answer(say: Say, state: str, guest
 def test_the_answer_of_another_machine_is_not_used(
     say: Say, machine: str, key: str, answer: NoAnswer | OwnershipState
 ) -> None:
-    line = peer.line(ID, Answer("running", "", machine, key))
+    line = peer.line(ID, OwnerAnswer("running", "", machine, key))
     found, why = say(f"echo '{line}'", machine="m", key="k")
     assert found is answer and ("machine" in why or isinstance(answer, OwnershipState))
 
 
 def test_another_machine_in_the_place_of_the_peer(say: Say) -> None:
-    line = peer.line(ID, Answer(peer.UNKNOWN, "NONE", "other", "other"))
+    line = peer.line(ID, OwnerAnswer(peer.UNKNOWN, "NONE", "other", "other"))
     found, why = say(f"echo '{line}'", machine="m", key="k")
     assert found is NoAnswer.ELSEWHERE and "another machine" in why
-    for answer in (Answer(peer.UNKNOWN, "LIVE", "other", "other"), Answer(peer.UNKNOWN, "NONE", "m", "other")):
+    for answer in (
+        OwnerAnswer(peer.UNKNOWN, "LIVE", "other", "other"),
+        OwnerAnswer(peer.UNKNOWN, "NONE", "m", "other"),
+    ):
         assert say(f"echo '{peer.line(ID, answer)}'", machine="m", key="k")[0] is NoAnswer.UNCLEAR

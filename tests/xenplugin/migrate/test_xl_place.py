@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.helpers.threads import at_once
 from xenplugin.errors import RefusedError
 from xenplugin.migrate import xl_place, xl_shim
 from xenplugin.xen import xl
@@ -219,21 +219,12 @@ def test_an_upgrade_while_enabling_is_kept(host: Host, monkeypatch: pytest.Monke
 
 def test_two_that_enable_at_once(host: Host) -> None:
     host.own()
-    failed: list[Exception] = []
 
     def work() -> None:
-        try:
-            for _ in range(5):
-                host.enable()
-        except Exception as error:
-            failed.append(error)
+        for _ in range(5):
+            host.enable()
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
+    assert at_once(work, 3) == []
     host.assert_taken()
 
 

@@ -175,7 +175,7 @@ class HostPair:
         if not locked:  # else it would wait
             self.meanwhile()
 
-    def run(self, one: Record, patience: float, *words: str) -> tuple[peer.Answer | NoAnswer, str]:
+    def run(self, one: Record, patience: float, *words: str) -> tuple[peer.OwnerAnswer | NoAnswer, str]:
         """Replaces peer._run: runs the far host's part in this process."""
         if not self.reachable:
             return NoAnswer.UNREACHABLE, "hostb cannot be reached"

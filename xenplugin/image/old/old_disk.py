@@ -10,10 +10,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from xenplugin.image.field_types import typed
 from xenplugin.image.files import os_errors, remove, sync_directory, write_atomically
 from xenplugin.image.old import volume
 
@@ -22,7 +23,6 @@ FOLDER = "left"
 #: What a disk is: a file and a logical volume have a name to give up, other block devices do not.
 FILE, VOLUME, DEVICE = "file", "volume", "device"
 _LARGEST = 1 << 16
-_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,7 @@ def _read(path: Path) -> OldDisk:
     values: dict[str, Any] = dict(json.loads(path.read_bytes()))
     if values.pop("format") != FORMAT:
         raise ValueError("another version of xenplugin wrote it")
-    old = OldDisk(**values)
-    for each in fields(old):
-        if type(getattr(old, each.name)) not in _TYPES[str(each.type)]:
-            raise TypeError(f"{each.name} is {getattr(old, each.name)!r}")
+    old = typed(OldDisk(**values))
     if old.storage not in (FILE, VOLUME, DEVICE) or old.file_name != path.name:
         raise ValueError("it is not the record of an old disk")
     return old

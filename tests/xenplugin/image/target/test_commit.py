@@ -168,7 +168,7 @@ def test_the_old_image_cannot_be_opened_while_the_new_one_takes_its_name(
 def test_what_was_committed_is_known_by_what_it_was_before_it_had_its_name(
     target: Path, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is written to it at once, by whoever waited for the name, shows."""
+    """A program that waits for the name and writes at once changes the file noticeably."""
 
     def written_at_once(old: str, new: str) -> None:
         rename_new(old, new)

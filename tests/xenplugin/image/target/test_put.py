@@ -18,6 +18,7 @@ from tests.helpers.image_kit import (
     put,
     sink_for,
 )
+from tests.helpers.threads import at_once
 from xenplugin.errors import ImageError
 from xenplugin.geometry import BLOCK, CHUNK
 from xenplugin.image.buffers import Buffer
@@ -118,11 +119,7 @@ def test_many_threads_can_put(target: Path) -> None:
                 sink.checkpoint()
 
     with sink_for(target, 32 * CHUNK) as sink:
-        threads = [threading.Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        assert at_once(work, 4) == []
         sink.commit()
     assert target.read_bytes() == b"".join(chunks)
 
