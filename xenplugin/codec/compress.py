@@ -27,7 +27,8 @@ class Packer:
         self._incompressible = False
 
     def pack(self, payload: Buffer, level: int) -> tuple[Codec, Buffer]:
-        """Return (codec, compressed bytes), or the payload itself if compression is not worth it."""
+        """Return (codec, compressed bytes), or the payload itself if compression is not worth it. Raises
+        MemoryError."""
         if level == STORE:
             return Codec.STORED, payload
         if self._incompressible and level > 1:
@@ -42,8 +43,12 @@ class Packer:
         if level != self._level:  # only one is kept: the tables of a high level take megabytes
             self._level = level
             self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=False, write_content_size=True)
+        try:
+            packed = self._compressor.compress(payload)
+        except zstandard.ZstdError as exc:  # every content can be compressed: only memory can be missing
+            raise MemoryError(str(exc)) from None
         # Copied: zstandard allocates for the worst case and returns the rest, which fragments the heap.
-        return bytes(memoryview(self._compressor.compress(payload)))
+        return bytes(memoryview(packed))
 
 
 class Unpacker:

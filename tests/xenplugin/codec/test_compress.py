@@ -79,3 +79,13 @@ def test_a_bomb_is_not_unpacked_before_its_length_is_known() -> None:
     assert len(bomb) < 20000
     with pytest.raises(PeerError):
         Unpacker().unpack(Codec.ZSTD, bomb, 1 << 20)
+
+
+def test_memory_that_zstd_lacks_is_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Starved:
+        def compress(self, payload: bytes) -> bytes:
+            raise zstandard.ZstdError("cannot compress: Allocation error : not enough memory")
+
+    monkeypatch.setattr(zstandard, "ZstdCompressor", lambda **options: Starved())
+    with pytest.raises(MemoryError, match="not enough memory"):
+        Packer().pack(bytes(4096), 3)
