@@ -30,8 +30,8 @@ def split_target(text: str, command: bool = False) -> tuple[str | None, str]:
 
 
 def named_file(path: str, name: str, far: bool = False) -> str:
-    """Return the file that DST `path` names for a source called `name`: a path that can only be a folder (its last part
-    is empty, '.' or '..') gets that name. On the `far` host, '' and '~USER' are home directories."""
+    """Return the file that DST `path` names for a source called `name`: a path that can only be a folder (its last
+    part is empty, '.' or '..') gets that name. On the `far` host, '' and '~USER' are home directories."""
     if far and re.fullmatch("(~[^/]*)?", path):
         path = f"{path or '~'}/"
     return os.path.join(path, name) if os.path.basename(path) in ("", ".", "..") and path else path

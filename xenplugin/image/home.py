@@ -9,7 +9,8 @@ from xenplugin.errors import RefusedError
 
 def at_home(path: str) -> str:
     """Return `path` as an absolute path of this host: `~` and `~USER` at its beginning are home directories, and a
-    relative path is below the home directory of this process's user. Raises RefusedError if there is no such user."""
+    relative path is below the home directory of this process's user. Raises RefusedError if that user does not
+    exist."""
     expanded = os.path.expanduser(path)
     if path.startswith("~") and expanded == path:
         user = path[1:].partition("/")[0]
