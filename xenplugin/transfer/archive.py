@@ -18,6 +18,7 @@ from xenplugin.codec.seal import FILE_RANDOM, Aead, Keys, cipher_named
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, TamperError, XenpluginError
 from xenplugin.image.index.digest import text
+from xenplugin.image.index.unchanged import refuse_changed
 from xenplugin.image.source.raw import Source
 from xenplugin.image.target.null_sink import NullSink
 from xenplugin.image.target.sink import Sink, open_sink
@@ -52,7 +53,7 @@ def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             sealing = _Sealing(source, file, path, secret, config)
             root = sealing.run(emit)
-            source.finish()
+            refuse_changed(source, root, lambda text: emit(events.Notice(text)))
             os.fsync(descriptor)
             _give_name(descriptor, partial, folder, path)
     except FileExistsError:
