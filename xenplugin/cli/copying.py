@@ -29,6 +29,14 @@ def split_target(text: str, command: bool = False) -> tuple[str | None, str]:
     return match[1], match[2]
 
 
+def named_file(path: str, name: str, far: bool = False) -> str:
+    """Return the file that DST `path` names for a source called `name`: a path that can only be a folder (its last
+    part is empty, '.' or '..') gets that name. On the `far` host, '' and '~USER' are home directories."""
+    if far and re.fullmatch("(~[^/]*)?", path):
+        path = f"{path or '~'}/"
+    return os.path.join(path, name) if os.path.basename(path) in ("", ".", "..") and path else path
+
+
 @click.command()
 @options(*LINK)
 @click.option("-N", "--dry-run", is_flag=True, help="Check what can be checked on this host, and move nothing.")
@@ -46,10 +54,9 @@ def copy(src: str, dst: str, raw: bool, **values: Any) -> None:
 
         config = verb.config()
         host, path = split_target(dst, command=not config.ssh.strip())
+        path = named_file(path, os.path.basename(os.path.abspath(src)), far=host is not None)
         if not path:
-            raise UsageError(f"{dst!r} does not name a file on the far host")
-        if path.endswith("/"):
-            path += os.path.basename(os.path.abspath(src))
+            raise UsageError("DST is empty", hint="name the file or the block device to write")
         if host is None:
             path = os.path.abspath(path)
         if host and config.ssh.strip():
