@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from xenplugin.errors import ImageError
+from xenplugin.image.beside import draft_name
 
 _HINTS = {
     errno.ENOSPC: "free some space, then start again",
@@ -117,8 +118,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0
     What is on disk at each instant, for a file NAME:
 
     1. NAME as it was, if it existed. A draft left by a crash is removed.
-    2. NAME as it was, and the draft .NAME.new beside it, incomplete at first, then complete, with permissions
-       `mode`, and fsynced.
+    2. NAME as it was, and its draft (image/beside.py), incomplete at first, then complete, with permissions `mode`,
+       and fsynced.
     3. NAME is the new file, by a rename. A power failure may still bring the old one back.
     4. On return the folder is fsynced: NAME is the new file for good.
 
@@ -126,8 +127,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0
     that crashes never leave more than one; callers make sure that only one process at a time writes `path`.
     Raises OSError; NAME is then as it was, unless it was the fsync of the folder that failed.
     """
-    folder, name = os.path.split(os.fspath(path))
-    draft = os.path.join(folder, f".{name.removeprefix('.')}.new")
+    path = os.fspath(path)
+    draft = draft_name(path)
     remove(draft)
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -139,11 +140,11 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0
         if replace:
             os.rename(draft, path)
         else:
-            rename_new(draft, os.fspath(path))
+            rename_new(draft, path)
     except BaseException:
         remove(draft)
         raise
-    sync_directory(folder)
+    sync_directory(os.path.dirname(path))
 
 
 def start_writing(fd: int) -> None:

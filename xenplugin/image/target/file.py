@@ -30,6 +30,7 @@ from pathlib import Path
 
 from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK, PAGE
+from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import (
@@ -48,11 +49,9 @@ from xenplugin.image.target import journal
 from xenplugin.image.target.abstract import Attached, Target, Write, refuse_attached
 from xenplugin.image.target.journal import Journal
 from xenplugin.image.target.partial import (
-    journal_name,
     lock_partial,
     open_left,
     open_replaced,
-    partial_name,
     prepare,
 )
 
