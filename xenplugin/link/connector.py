@@ -27,6 +27,7 @@ from xenplugin.link import tcp
 from xenplugin.link.connection import Connection
 from xenplugin.link.endpoint import Endpoint, SocketEndpoint
 from xenplugin.link.rate import Pacer
+from xenplugin.link.remote_process import ssh_address
 from xenplugin.wire import states
 from xenplugin.wire.frames import Image, Welcome
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
@@ -34,6 +35,17 @@ from xenplugin.wire.session import Reader, Writer
 
 #: Seconds between the first attempts at two addresses.
 _STAGGER = 0.25
+#: Addresses of the destination that are tried.
+_MOST_ADDRESSES = 16
+
+
+def candidates(given: str | None, ssh: str, host: str | None, offered: Sequence[str]) -> list[str]:
+    """Return the addresses to try: the `given` one alone, or that which `ssh` reaches `host` at (None: there is no
+    host) and those that the far side has `offered`."""
+    if given:
+        return [given]
+    named = ssh_address(ssh, host) if host is not None else None
+    return list(dict.fromkeys([*([named] if named else []), *offered]))[:_MOST_ADDRESSES]
 
 
 @dataclass(frozen=True)

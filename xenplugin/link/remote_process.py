@@ -60,12 +60,15 @@ def ready_line(random: bytes) -> bytes:
     return MARK + f"{VERSION} {fields}\n".encode()
 
 
-def remote_command(ssh: str, host: str | None, program: str, config: Path | None = None) -> list[str]:
+def remote_command(
+    ssh: str, host: str | None, program: str, config: Path | None = None, verb: str = "receive"
+) -> list[str]:
     """Return the argument vector that starts the far side; `config` is the configuration file of a far side on this
-    machine. Raises UsageError for a HOST that ssh would take as an option, or a malformed PROGRAM."""
+    machine, `verb` what it is to do. Raises UsageError for a HOST that ssh would take as an option, or a malformed
+    PROGRAM."""
     if host is None:
         # -P: otherwise Python would import modules from the current directory
-        words = [sys.executable, "-P", "-m", "xenplugin", "receive"]
+        words = [sys.executable, "-P", "-m", "xenplugin", verb]
         return words + (["--config", str(config)] if config else [])
     if not ssh.strip():
         return ["sh", "-c", f"exec {host}"]
@@ -75,7 +78,7 @@ def remote_command(ssh: str, host: str | None, program: str, config: Path | None
         words = shlex.split(program)
     except ValueError as exc:
         raise UsageError(f"--remote-program {program!r}: {exc}") from None
-    return ["sh", "-c", f'exec {without_terminal(ssh)} "$@"', "sh", host, *words, "receive"]
+    return ["sh", "-c", f'exec {without_terminal(ssh)} "$@"', "sh", host, *words, verb]
 
 
 def without_terminal(ssh: str) -> str:
@@ -244,6 +247,37 @@ class RemoteProcess:
         write = os.dup(self._process.stdin.fileno())
         self._process.stdin.close()
         return PipeEndpoint(self._process.stdout.fileno(), write, self._rest, pacer, self._process.stdout)
+
+    def write(self, data: bytes) -> None:
+        """Write to its standard input, instead of `channel`, after `await_ready`. Raises as `failure` returns."""
+        assert self._process.stdin is not None
+        try:
+            view = memoryview(data)
+            while len(view):
+                view = view[self._process.stdin.write(view) or 0 :]
+        except OSError:
+            raise self.failure() from None
+
+    def read_line(self, longest: int, timeout: float) -> bytes:
+        """Return the next line of its standard output without its end, instead of `channel`, after `await_ready`.
+        Raises PeerError if it is longer than `longest` bytes, LinkError if it is not there within `timeout`
+        seconds, and as `failure` returns if the output ends."""
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self._process.stdout, select.POLLIN)
+        while b"\n" not in self._rest:
+            if len(self._rest) > longest:
+                raise PeerError(f"{self._name} answers with a line of more than {longest} bytes", hint=_SAME)
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(1000 * left):
+                raise LinkError(f"{self._name} did not answer within {timeout:.0f} s")
+            piece = os.read(self._process.stdout.fileno(), 65536)
+            if not piece:
+                raise self.failure()
+            self._rest += piece
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
 
     def failure(self) -> XenpluginError:
         """Return why the channel ended: the far side's own failure if it reported one, otherwise a LinkError."""

@@ -111,14 +111,7 @@ def open_device(path: str, size: int, *, state_dir: Path, attached: Attached, us
     log = None
     try:
         refuse_if_used(path, fd, claimed=True)
-        with os_errors("examine", path):
-            has = os.lseek(fd, 0, os.SEEK_END)
-            refuse_partial_sectors(path, fd, has)
-        if has != size:
-            raise RefusedError(
-                f"{path} is {'larger' if has > size else 'too small'}: it has {has} bytes, the image {size}",
-                hint="use a device of exactly the image's size, or a file",
-            )
+        refuse_size(path, fd, size)
         log, kept = _journal(path, real, size, state_dir)
         with os_errors("open", path):
             return DeviceTarget(path, size, fd, log, kept, use_base=use_base)
@@ -127,6 +120,20 @@ def open_device(path: str, size: int, *, state_dir: Path, attached: Attached, us
         if log is not None:
             log.close()
         raise
+
+
+def refuse_size(path: str, fd: int, size: int) -> int:
+    """Return the bytes of the open device. Raises RefusedError if an image of `size` bytes does not fit exactly,
+    ImageError."""
+    with os_errors("examine", path):
+        has = os.lseek(fd, 0, os.SEEK_END)
+        refuse_partial_sectors(path, fd, has)
+    if has != size:
+        raise RefusedError(
+            f"{path} is {'larger' if has > size else 'too small'}: it has {has} bytes, the image {size}",
+            hint="use a device of exactly the image's size, or a file",
+        )
+    return has
 
 
 def _journal(path: str, real: str, size: int, state_dir: Path) -> tuple[Journal, ChunkSet]:
