@@ -85,7 +85,13 @@ def _plan(words: tuple[str, ...], values: dict[str, Any]) -> None:
         from xenplugin.ui import plan_table
 
         guest, host = _two(words, "plan")
-        result = commands.plan(guest, host, verb.config(), verb.ui, given, explicit, force)
+        try:
+            result = commands.plan(guest, host, verb.config(), verb.ui, given, explicit, force)
+        except XenpluginError as exc:
+            if verb.json:
+                error = {"code": exc.code, "message": str(exc), "hint": exc.hint}
+                print(json.dumps({"schema": 1, "outcome": "failed", "error": error}), flush=True)
+            raise
         if verb.json:
             print(json.dumps(result.as_json()), flush=True)
         else:

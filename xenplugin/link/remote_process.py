@@ -292,6 +292,12 @@ class RemoteProcess:
         tail = f": {self._last[-1]}" if self._last else ""
         return f"{self._name} ended ({_ending(code)}){tail}"
 
+    def kill(self) -> None:
+        """End the process at once: it has nothing to settle, and may ignore other signals."""
+        self._process.kill()
+        self._wait(5)
+        self._stderr.join(2)
+
     def end(self, patience: float) -> int | None:
         """Wait up to `patience` seconds for the process to end, then end it. Return its exit status (None:
         unknown)."""

@@ -130,9 +130,7 @@ def _status(error: XenpluginError, xl: int | None) -> int:
     return 1 if xl is None or (xl == 0 and isinstance(error, OwnershipError)) else xl
 
 
-def _as_asked(
-    words: Sequence[str], asked: xl_words.MigrateCommand, config: Config, emit: events.Emit
-) -> _Move:
+def _as_asked(words: Sequence[str], asked: xl_words.MigrateCommand, config: Config, emit: events.Emit) -> _Move:
     """Return the move that `xl WORDS` asks for. Replaces this process by the real xl if the guest's policy
     says so, or if -s decides what runs on the far host and the guest has no disk to move. Raises XenpluginError."""
     with Store() as store:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xenplugin.errors import RefusedError
+from xenplugin.image.beside import partial_name
 from xenplugin.image.files import os_errors
 from xenplugin.image.safety.in_use import claim_device, refuse_if_used, refuse_mount_point
 from xenplugin.image.target.abstract import Attached, refuse_attached
 from xenplugin.image.target.device import refuse_size
-from xenplugin.image.target.partial import open_left, open_replaced, partial_name
+from xenplugin.image.target.partial import open_left, open_replaced
 from xenplugin.image.target.sink import refuse_place
 
 

@@ -71,6 +71,7 @@ class FarHost:
         self._host, self._config, self._emit = host, config, emit
         self._login = SharedLogin(config.ssh, host)
         self._said: list[str] = []
+        self._answered = False
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="ask")
         try:
             command = remote_command(self._login.first, host, config.remote_program, verb="survey")
@@ -86,7 +87,10 @@ class FarHost:
 
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):
-            self._process.end(patience=0 if self._ready.cancel() or not self._ready.done() else 1)
+            if self._answered:
+                self._process.end(patience=1)
+            else:
+                self._process.kill()
         self._login.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
 
@@ -124,6 +128,7 @@ class FarHost:
             raise PeerError(f"{self._host} answers about {len(facts.disks)} disks instead of {len(request.disks)}")
         for line in self._said:  # had it failed, the error would say it
             self._emit(events.Far(line))
+        self._answered = True
         ahead = max(0.0, facts.clock - now) or min(0.0, facts.clock - sent)
         return FarAnswer(facts, reach.result(), ahead)
 

@@ -107,11 +107,11 @@ class XenFacts:
 @dataclass(frozen=True)
 class HostFacts:
     """A host's answer. `version`: of xenplugin; `clock`: seconds of the epoch at the time of the answer; `xen`:
-    None if unknown, and why then in `xen_why`; `state`: the state of the domain, as the six letters of xl list, "" if
-    there is none; `suspends`: the guest offers to be suspended, None if unknown; `taken`: why name and uuid are not
-    free; `migrating`: why the guest cannot be moved or received now; `missing`: paths of files that are not there;
-    `no_bridge`, `no_script`: what lacks of those; `disks`: one for each in the request; `state_free`: bytes for the
-    state directory, None if unknown."""
+    None if unknown, and why then in `xen_why`; `state`: the state of the domain, as the six letters of xl list, ""
+    if there is none; `suspends`: the guest offers to be suspended, None if unknown; `taken`: why name and uuid are
+    not free; `migrating`: why the guest cannot be moved or received now; `missing`: paths of files that are not
+    there; `no_bridge`, `no_script`: what lacks of those; `disks`: one for each in the request; `state_free`: bytes
+    for the state directory, None if unknown."""
 
     version: str
     clock: float

@@ -221,9 +221,7 @@ def _disk(config: Config, request: Request, disk: WantedDisk, own: Record | None
     except (RefusedError, ImageError, PeerError, ConfigError) as error:
         hint = (error.hint or "").replace("UUID", request.uuid)
         return FoundDisk(path, unusable=Unusable(error.message, _volume_hint(path, disk.size) or hint))
-    return FoundDisk(
-        path, there.device, there.size, there.aside, there.free, there.file_system, unsure=not known
-    )
+    return FoundDisk(path, there.device, there.size, there.aside, there.free, there.file_system, unsure=not known)
 
 
 def _volume_hint(path: str, size: int) -> str:
