@@ -16,6 +16,7 @@ from xenplugin.codec.seal import FILE_RANDOM, Aead, Keys, cipher_named
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, TamperError, XenpluginError
 from xenplugin.image.index.digest import text
+from xenplugin.image.index.unchanged import refuse_changed
 from xenplugin.image.new_file import NewFile
 from xenplugin.image.source.raw import Source
 from xenplugin.image.target.null_sink import NullSink
@@ -46,7 +47,7 @@ def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.
         with NewFile(path) as made, open(made.fd, "wb", buffering=0, closefd=False) as file:
             sealing = _Sealing(source, file, path, secret, config)
             root = sealing.run(emit)
-            source.finish()
+            refuse_changed(source, root, lambda text: emit(events.Notice(text)))
             made.commit()
     except FileExistsError:
         raise RefusedError(f"{path} exists already", hint="remove it, or choose another name") from None

@@ -299,6 +299,32 @@ def test_a_source_that_changes(sides: Sides, image: Path) -> None:
     sides.assert_clean()
 
 
+@pytest.mark.parametrize("then", [os.link, os.rename])
+def test_a_source_that_gets_another_name(sides: Sides, image: Path, then: Callable[[Path, Path], None]) -> None:
+    """A hard link as a snapshot, a rename: the content is what it was."""
+    before = content(image)
+    running = sides.start(image, *HELD)
+    running.await_sent(MIB)
+    with running.stopped():
+        then(image, sides.folder / "snapshot.img")
+    assert running.end().code == 0
+    assert content(sides.target) == before
+    sides.assert_clean()
+
+
+@pytest.mark.root
+def test_a_source_device_that_changes(sides: Sides, image: Path, loop_device: Attach) -> None:
+    device = loop_device(image)
+    running = sides.start(device, *HELD)
+    running.await_sent(MIB)
+    with running.stopped(), open(device, "r+b") as file:
+        file.write(b"written to meanwhile")
+    done = running.end()
+    assert done.code == 13 and "changed while it was copied" in done.error and done.hint
+    assert not sides.target.exists()
+    sides.assert_clean()
+
+
 @pytest.mark.slow
 def test_a_source_that_grows(sides: Sides, image: Path) -> None:
     running = sides.start(image, *HELD)
