@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from pathlib import Path
 from typing import Any
 
 import click
 
 from xenplugin import events
 from xenplugin.cli.common import LINK, Invocation, options, refuse_taken
-from xenplugin.config import Config
+from xenplugin.config import CONFIG_FILE, Config
 from xenplugin.errors import UsageError
 
 _raw = click.option("--raw", is_flag=True, help="Treat SRC as a raw image, whatever its first bytes are.")
@@ -79,11 +80,14 @@ def copy(src: str, dst: str, raw: bool, **values: Any) -> None:
 
 
 def _push(verb: Invocation, config: Config, src: str, host: str | None, path: str, raw: bool) -> None:
-    from xenplugin.image.source.raw import open_source
+    from xenplugin.image.safety.distinct import refuse_inputs, written
+    from xenplugin.image.source.at_rest import open_at_rest
     from xenplugin.transfer import send_disk
 
     refuse_taken(src, config.state_dir)
-    with open_source(src, raw=raw) as source:
+    if host is None:
+        refuse_inputs(written(path), {"SRC": src, **_settings(config)})
+    with open_at_rest(src, raw=raw, notify=verb.notice) as source:
         target = send_disk.RemotePath(host, path)
         verb.ui(events.Started("copy", src, str(target), source.size))
         if not verb.dry_run:
@@ -93,12 +97,14 @@ def _push(verb: Invocation, config: Config, src: str, host: str | None, path: st
 def _pull(
     verb: Invocation, config: Config, host: str, path: str, target: str, raw: bool, shown: tuple[str, str]
 ) -> None:
+    from xenplugin.image.safety.distinct import refuse_inputs, written
     from xenplugin.migrate.claims import Claims
     from xenplugin.transfer.pull import pull
     from xenplugin.transfer.request import OPTIONS, Request
 
     if verb.dry_run:
         raise UsageError("-N checks a SRC on this host only", hint="run it on SRC's host")
+    refuse_inputs(written(target), _settings(config))
     request = Request(path, target, raw, verb.given(*OPTIONS))
     verb.finish(pull(host, request, shown, config, Claims(config.state_dir).attached, verb.ui))
 
@@ -118,12 +124,14 @@ def seal(src: str, file: str, key_file: str, raw: bool, **values: Any) -> None:
     """Seal the image SRC into FILE, which can be carried by any means."""
     with Invocation(values) as verb:
         from xenplugin.codec.seal import make_key_file, read_key_file, remove_key_file
-        from xenplugin.image.source.raw import open_source
+        from xenplugin.image.safety.distinct import refuse_inputs
+        from xenplugin.image.source.at_rest import open_at_rest
         from xenplugin.transfer import archive
 
         config = verb.config("rate", "level", "cipher", "state_dir")
         refuse_taken(src, config.state_dir)
-        with open_source(src, raw=raw) as source:
+        refuse_inputs([file], {"SRC": src, "the key file": key_file, **_settings(config)})
+        with open_at_rest(src, raw=raw, notify=verb.notice) as source:
             known = os.path.lexists(key_file)
             secret = read_key_file(key_file) if known else make_key_file(key_file)
             sealed_before = os.path.lexists(file)
@@ -161,9 +169,17 @@ def verify(file: str, key_file: str, **values: Any) -> None:
 def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any]) -> None:
     with Invocation(values) as verb:
         from xenplugin.codec.seal import read_key_file
+        from xenplugin.image.safety.distinct import refuse_inputs, written
         from xenplugin.migrate.claims import Claims
         from xenplugin.transfer import archive
 
         config = verb.config("state_dir")
+        if dst is not None:
+            refuse_inputs(written(dst), {"the sealed file": file, "the key file": key_file, **_settings(config)})
         secret = read_key_file(key_file)
         verb.finish(archive.unseal(file, dst, secret, config, Claims(config.state_dir).attached, verb.ui))
+
+
+def _settings(config: Config) -> dict[str, Path]:
+    """Return the configuration file, which is an input of every verb."""
+    return {"the configuration file": config.file or CONFIG_FILE}

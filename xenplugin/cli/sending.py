@@ -17,7 +17,7 @@ def send(config: str | None) -> None:
     """Send an image over standard input and output. Started by the destination on the far host."""
     with Invocation({"config": config, "quiet": True}) as verb:
         from xenplugin.image.home import at_home
-        from xenplugin.image.source.raw import open_source
+        from xenplugin.image.source.at_rest import open_at_rest
         from xenplugin.transfer import send_disk
         from xenplugin.transfer.request import Requester
 
@@ -28,7 +28,7 @@ def send(config: str | None) -> None:
         path = at_home(request.path)
         refuse_taken(path, settings.state_dir)
         emit = JsonLines(sys.stderr)
-        with open_source(path, raw=request.raw) as source:
+        with open_at_rest(path, raw=request.raw, notify=lambda text: emit(events.Notice(text))) as source:
             target = send_disk.RemotePath(requester.name, request.target)
             emit(events.Started("copy", path, str(target), source.size))
             emit(events.Finished(send_disk.copy(source, target, settings, emit, requester)))
