@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from xenplugin.errors import ImageError
 from xenplugin.image.beside import draft_name
@@ -81,12 +81,26 @@ def write_at(fd: int, parts: list[memoryview], offset: int) -> None:
 
 
 def rename_new(source: str, target: str) -> None:
-    """Rename `source` to `target`; raise FileExistsError if `target` exists. Raises OSError."""
+    """Rename the file `source` to `target`; raise FileExistsError if `target` exists. Raises OSError.
+
+    On a file system that cannot rename without replacing (FUSE, NFS) an empty file has the new name for a moment;
+    a crash at that moment leaves it.
+    """
     if _renameat2(source, target, _RENAME_NOREPLACE):
         return
-    if os.path.lexists(target):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    os.rename(source, target)
+    # Only one process can make the name. What it has made is empty, and only it replaces that.
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        if not os.path.samestat(os.fstat(fd), os.lstat(target)):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+        os.rename(source, target)
+    except OSError:
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), os.lstat(target)):
+                os.unlink(target)
+        raise
+    finally:
+        os.close(fd)
 
 
 def exchange(source: str, target: str) -> bool:

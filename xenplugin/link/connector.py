@@ -27,7 +27,6 @@ from xenplugin.link import tcp
 from xenplugin.link.connection import Connection
 from xenplugin.link.endpoint import Endpoint, SocketEndpoint
 from xenplugin.link.rate import Pacer
-from xenplugin.link.remote_process import ssh_address
 from xenplugin.wire import states
 from xenplugin.wire.frames import Image, Welcome
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
@@ -39,12 +38,11 @@ _STAGGER = 0.25
 _MOST_ADDRESSES = 16
 
 
-def candidates(given: str | None, ssh: str, host: str | None, offered: Sequence[str]) -> list[str]:
-    """Return the addresses to try: the `given` one alone, or that which `ssh` reaches `host` at (None: there is no
-    host) and those that the far side has `offered`."""
+def candidates(given: str | None, named: str | None, offered: Sequence[str]) -> list[str]:
+    """Return the addresses to try: the `given` one alone, or the one that the far side is reached at (`named`, None
+    if that is not known), and those that it has `offered`."""
     if given:
         return [given]
-    named = ssh_address(ssh, host) if host is not None else None
     return list(dict.fromkeys([*([named] if named else []), *offered]))[:_MOST_ADDRESSES]
 
 

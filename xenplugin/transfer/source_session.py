@@ -22,7 +22,8 @@ from xenplugin.link.connection import Connection
 from xenplugin.link.connector import ConnectionFactory, Connector, candidates
 from xenplugin.link.pool import Pool, handle
 from xenplugin.link.rate import Pacer
-from xenplugin.link.remote_process import RemoteProcess, remote_command
+from xenplugin.link.remote import Remote
+from xenplugin.link.remote_process import remote_command
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
 from xenplugin.link.stall import Stall
 from xenplugin.transfer.job import DOMAIN, Job
@@ -64,7 +65,7 @@ class SourceSession(TransferSession):
 
     def __init__(
         self,
-        remote: RemoteProcess,
+        remote: Remote,
         host: str | None,
         job: Job,
         config: Config,
@@ -144,7 +145,8 @@ class SourceSession(TransferSession):
         self.wait(lambda: self._welcome is not None)
         connector, config, welcome = self._connector, self._config, self._welcome
         assert welcome is not None
-        addresses = candidates(config.address, config.ssh, self._host, welcome.addresses)
+        named = self._remote.address(config.ssh) if self._host is not None else None
+        addresses = candidates(config.address, named, welcome.addresses)
         connector.port = welcome.port
         cores = min(CORES, welcome.cores or CORES)
 

@@ -23,9 +23,22 @@ def written(path: str) -> list[str]:
 def refuse_inputs(outputs: Iterable[str], inputs: Mapping[str, str | os.PathLike[str]]) -> None:
     """Raise RefusedError if one of the paths `outputs` is, or overlaps, one of `inputs`: paths, with what each is
     called in the message. Of an output or input that does not exist, the name counts."""
-    known = {what: own(os.fspath(path)) for what, path in inputs.items()}
+    known = {what: own(_listed(os.fspath(path))) for what, path in inputs.items()}
     for path in outputs:
-        taken = overlapping(path)
+        taken = overlapping(_listed(path))
         for what, identities in known.items():
             if taken & identities:
                 raise RefusedError(f"{path} is {what}, and would be overwritten", hint="choose another target")
+
+
+def _listed(path: str) -> str:
+    """Return `path`, symbolic links resolved, under the name by which its folder lists it: on a file system that
+    ignores case, one file has many names, and with some drivers as many inode numbers."""
+    real = os.path.realpath(path)
+    folder, name = os.path.split(real)
+    try:
+        names = os.listdir(folder) if os.path.exists(real) else [name]
+    except OSError:
+        return real
+    alike = [other for other in names if other.casefold() == name.casefold()]
+    return real if name in names or not alike else os.path.join(folder, alike[0])

@@ -28,6 +28,7 @@ from xenplugin.config import Config
 from xenplugin.errors import PeerError
 from xenplugin.link import tcp
 from xenplugin.link.connector import candidates
+from xenplugin.link.ready_line import SURVEY
 from xenplugin.link.remote_process import RemoteProcess, remote_command
 from xenplugin.link.ssh_multiplexing import SharedLogin
 from xenplugin.migrate.checks import strict_fields
@@ -74,9 +75,9 @@ class FarHost:
         self._answered = False
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="ask")
         try:
-            command = remote_command(self._login.first, host, config.remote_program, verb="survey")
+            command = remote_command(self._login.first, host, config.remote_program, verb=SURVEY)
             with ignored():
-                self._process = RemoteProcess(command, host, self._said.append)
+                self._process = RemoteProcess(command, host, self._said.append, SURVEY)
         except BaseException:
             self._login.close()
             raise
@@ -121,7 +122,8 @@ class FarHost:
         sent = time.time()
         self._process.write(strict_fields.write(request) + b"\n")
         listening = self._read(Listening)
-        reach = self._workers.submit(_reach, listening, self._host, self._config)
+        named = self._process.address(self._config.ssh)
+        reach = self._workers.submit(_reach, listening, named, self._config)
         facts = self._read(HostFacts)
         now = time.time()
         if len(facts.disks) != len(request.disks):
@@ -143,11 +145,12 @@ class FarHost:
             ) from None
 
 
-def _reach(listening: Listening, host: str, config: Config) -> Reached:
-    """Connect to the far port, over all its addresses at once; the first that answers counts."""
+def _reach(listening: Listening, named: str | None, config: Config) -> Reached:
+    """Connect to the far port, over all its addresses at once (`named`: that of ssh); the first that answers
+    counts."""
     addresses: Sequence[str] = ()
     if listening.port:
-        addresses = candidates(config.address, config.ssh, host, listening.addresses)
+        addresses = candidates(config.address, named, listening.addresses)
     limit = min(_CONNECT, config.connect_timeout)
     answers: SimpleQueue[tuple[str, float] | None] = SimpleQueue()
 

@@ -10,7 +10,7 @@ from xenplugin.config import Config
 from xenplugin.errors import PeerError
 from xenplugin.link import listener
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.link.remote_process import ready_line
+from xenplugin.link.ready_line import SURVEY, ready_line
 from xenplugin.migrate.checks import strict_fields
 from xenplugin.migrate.checks.facts import HOLD, LONGEST, Listening, Request
 from xenplugin.migrate.checks.survey import Survey
@@ -21,7 +21,7 @@ def respond(config: Config, source: int, sink: int) -> None:
     open, this process is replaced by a smaller one. Raises PeerError for a request that cannot be read, OSError."""
     channel = PipeEndpoint(source, sink)
     with Survey(config, 0) as survey:
-        channel.send(ready_line(os.urandom(32)))
+        channel.send(ready_line(SURVEY))
         try:
             request = strict_fields.read(Request, _line(source))
         except ValueError as error:

@@ -19,7 +19,7 @@ from xenplugin.migrate.checks import ask, strict_fields
 from xenplugin.migrate.checks.ask import FarAnswer, FarHost
 from xenplugin.migrate.checks.facts import Listening
 
-READY = f"""echo 'XENPLUGIN-RECEIVE 2 {{"random": "{"00" * 32}"}}'"""
+READY = "echo 'XENPLUGIN-SURVEY 2 {}'"
 #: Reads the request and answers it; then says what it reads.
 ANSWERS = 'read -r request; cat {folder}/answer; read -r end; echo "$end" >{folder}/end'
 
@@ -89,14 +89,14 @@ def test_a_port_that_answers(far: Path) -> None:
         ("echo Permission denied >&2; exit 255", LinkError, "cannot reach hostb: Permission denied"),
         ("exit 127", PeerError, "did not start on hostb"),
         ("echo \"xenplugin: error: No such command 'survey'.\" >&2; exit 2", PeerError, "older xenplugin"),
-        ("seq 100000", PeerError, "other output"),
-        ("echo 'XENPLUGIN-RECEIVE 1 {}'; cat", PeerError, "speaks version 1"),
-        ("echo 'xl migration receiver ready, send binary domain data.'; cat", PeerError, "xl's own receiver"),
+        ("exec seq 100000", PeerError, "other output"),
+        ("echo 'XENPLUGIN-SURVEY 1 {}'; cat", PeerError, "speaks version 1"),
+        ("echo 'xl migration receiver ready, send binary domain data.'; exec cat", PeerError, "xl's own receiver"),
         (f"{READY}; exit 1", LinkError, "hostb ended"),
         (f"{READY}; read x; echo 'xenplugin: error: no xl here' >&2; exit 15", None, "far side: no xl here"),
-        (f"{READY}; cat", PeerError, "cannot be read: Listening"),
-        (f"{READY}; head -c 3000000 /dev/zero; cat", PeerError, "more than 1048576 bytes"),
-        (f"{READY}; cat >/dev/null", LinkError, "did not answer within 1 s"),
+        (f"{READY}; exec cat", PeerError, "cannot be read: Listening"),
+        (f"{READY}; head -c 3000000 /dev/zero; exec cat", PeerError, "more than 1048576 bytes"),
+        (f"{READY}; exec cat >/dev/null", LinkError, "did not answer within 1 s"),
         ("exec sleep 1000", LinkError, "did not answer within 2 s"),
     ],
 )  # fmt: skip
