@@ -70,7 +70,7 @@ def migrate(xl_arguments: bool, words: tuple[str, ...], **values: Any) -> None:
 @_FORCE
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="DOMAIN HOST")
 def plan(words: tuple[str, ...], **values: Any) -> None:
-    """Check whether the guest DOMAIN can move to HOST, and start nothing.
+    """Check whether DOMAIN can move to HOST; start nothing.
 
     Both hosts are asked in one login. Each check passes, warns or refuses; `migrate` makes the same checks first.
     Exit status 15: a check refuses the move.
