@@ -65,7 +65,7 @@ def check(state_dir: Path, config: Mapping[str, Any]) -> None:
     """Raise RefusedError if a disk of the guest with this configuration (libxl's, as JSON) may not be used here."""
     named = [disk.get("pdev_path") for disk in config.get("disks", []) if isinstance(disk, Mapping)]
     paths = [path for path in named if isinstance(path, str) and path]
-    left, incomplete = old_disk.read_all(state_dir)[0], journal.list_journals(state_dir, files=False)
+    left, incomplete = old_disk.read_all(state_dir)[0], journal.of_devices(state_dir)
     for path in paths:
         for old in reversed(left):
             if old.is_at(path) or (old.had(path) and not os.path.exists(path)):
