@@ -51,7 +51,7 @@ def copy(src: str, dst: str, raw: bool, **values: Any) -> None:
     """
     with Invocation(values) as verb:
         from xenplugin.image.safety.distinct import refuse_inputs, written
-        from xenplugin.image.source.raw import open_source
+        from xenplugin.image.source.at_rest import open_at_rest
         from xenplugin.transfer import send_disk
 
         config = verb.config()
@@ -66,7 +66,7 @@ def copy(src: str, dst: str, raw: bool, **values: Any) -> None:
         _refuse_taken(src, config.state_dir)
         if host is None:
             refuse_inputs(written(path), {"SRC": src, **_settings(config)})
-        with open_source(src, raw=raw) as source:
+        with open_at_rest(src, raw=raw, notify=verb.notice) as source:
             target = send_disk.RemotePath(host, path)
             verb.ui(events.Started("copy", src, str(target), source.size))
             if not verb.dry_run:
@@ -84,13 +84,13 @@ def seal(src: str, file: str, key_file: str, raw: bool, **values: Any) -> None:
     with Invocation(values) as verb:
         from xenplugin.codec.seal import make_key_file, read_key_file, remove_key_file
         from xenplugin.image.safety.distinct import refuse_inputs
-        from xenplugin.image.source.raw import open_source
+        from xenplugin.image.source.at_rest import open_at_rest
         from xenplugin.transfer import archive
 
         config = verb.config("rate", "level", "cipher", "state_dir")
         _refuse_taken(src, config.state_dir)
         refuse_inputs([file], {"SRC": src, "the key file": key_file, **_settings(config)})
-        with open_source(src, raw=raw) as source:
+        with open_at_rest(src, raw=raw, notify=verb.notice) as source:
             known = os.path.lexists(key_file)
             secret = read_key_file(key_file) if known else make_key_file(key_file)
             sealed_before = os.path.lexists(file)

@@ -269,6 +269,37 @@ def test_a_source_that_cannot_be_read(sides: Sides, image: Path, loop_device: At
 # -- sources that change -----------------------------------------------------------------------------
 
 
+@pytest.mark.root
+def test_a_source_that_is_mounted(sides: Sides, tmp_path: Path, loop_device: Attach) -> None:
+    """What is still in the file system's cache would be missing: refused, by its file too. Read-only it goes."""
+    image = tmp_path / "fs.img"
+    image.write_bytes(bytes(4 * MIB))
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    device = loop_device(image)
+    mount = sides.folder / "mnt"
+    mount.mkdir()
+    subprocess.run(["mount", device, mount], check=True)
+    try:
+        for source in (device, image):
+            refused(sides, source, "may be written to", f"mounted at {mount}", "snapshot")
+            done = sides.program.run("seal", "--key-file", "key", source, "sealed", code=15)
+            assert f"mounted at {mount}" in done.error
+            assert not {"key", "sealed"} & names_in(sides.folder)
+        (mount / "file").write_bytes(b"just written")
+        subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
+        sides.copy(device)
+    finally:
+        subprocess.run(["umount", mount], check=True)
+    assert content(sides.target) == content(image)
+    subprocess.run(["fsck.ext4", "-fn", sides.target], check=True, capture_output=True)
+
+
+def test_a_source_that_a_program_writes_to(sides: Sides, image: Path) -> None:
+    with open(image, "r+b"):
+        refused(sides, image, "may be written to", f"process {os.getpid()}", "for writing")
+    sides.copy(image)
+
+
 @pytest.fixture
 def long_image(tmp_path: Path) -> Path:
     """Longer than what is read ahead of the sending: there is something left to be changed."""
