@@ -22,7 +22,7 @@ from tests.helpers.image_kit import (
     send,
     sparse_image,
 )
-from xenplugin.errors import ImageError, PeerError, RefusedError
+from xenplugin.errors import ConfigError, ImageError, PeerError, RefusedError
 from xenplugin.geometry import BLOCK, CHUNK
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import write_at
@@ -317,7 +317,7 @@ class TestRefused:
 
     def test_a_state_directory_that_cannot_be_written(self, device: Path, state: Path) -> None:
         state.write_text("not a directory")
-        with pytest.raises(ImageError, match="state directory"):
+        with pytest.raises(ConfigError, match="state directory"):
             sink_at(device, state)
 
 
