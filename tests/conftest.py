@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -213,3 +214,16 @@ def nobody(tmp_path: Path) -> list[str]:
     if done.returncode:
         pytest.skip(f"an ordinary user cannot start this Python: {done.stderr.strip()}")
     return words
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("random deaths", "how many, and which")
+    group.addoption("--deaths", type=int, default=20, metavar="N", help="on the fake hosts (20)")
+    group.addoption("--xen-deaths", type=int, default=3, metavar="N", help="on real Xen (3)")
+    group.addoption("--seed", default="", help="draw the same deaths again (default: others each time)")
+
+
+@pytest.fixture(scope="session")
+def seed(request: pytest.FixtureRequest) -> str:
+    """What random deaths are drawn from."""
+    return str(request.config.getoption("--seed")) or secrets.token_hex(4)
