@@ -11,6 +11,7 @@ import click
 
 from xenplugin import events
 from xenplugin.cli.common import LINK, Invocation, options
+from xenplugin.config import CONFIG_FILE, Config
 from xenplugin.errors import RefusedError, UsageError
 
 _raw = click.option("--raw", is_flag=True, help="Treat SRC as a raw image, whatever its first bytes are.")
@@ -29,6 +30,14 @@ def split_target(text: str, command: bool = False) -> tuple[str | None, str]:
     return match[1], match[2]
 
 
+def named_file(path: str, name: str, far: bool = False) -> str:
+    """Return the file that DST `path` names for a source called `name`: a path that can only be a folder (its last
+    part is empty, '.' or '..') gets that name. On the `far` host, '' and '~USER' are home directories."""
+    if far and re.fullmatch("(~[^/]*)?", path):
+        path = f"{path or '~'}/"
+    return os.path.join(path, name) if os.path.basename(path) in ("", ".", "..") and path else path
+
+
 @click.command()
 @options(*LINK)
 @click.option("-N", "--dry-run", is_flag=True, help="Check what can be checked on this host, and move nothing.")
@@ -41,21 +50,23 @@ def copy(src: str, dst: str, raw: bool, **values: Any) -> None:
     Only what differs from DST's present content is sent. After an interruption the same command continues.
     """
     with Invocation(values) as verb:
-        from xenplugin.image.source.raw import open_source
+        from xenplugin.image.safety.distinct import refuse_inputs, written
+        from xenplugin.image.source.at_rest import open_at_rest
         from xenplugin.transfer import send_disk
 
         config = verb.config()
         host, path = split_target(dst, command=not config.ssh.strip())
+        path = named_file(path, os.path.basename(os.path.abspath(src)), far=host is not None)
         if not path:
-            raise UsageError(f"{dst!r} does not name a file on the far host")
-        if path.endswith("/"):
-            path += os.path.basename(os.path.abspath(src))
+            raise UsageError("DST is empty", hint="name the file or the block device to write")
         if host is None:
             path = os.path.abspath(path)
         if host and config.ssh.strip():
             host = host.replace("[", "").replace("]", "")  # ssh takes no brackets, and host names have none
         _refuse_taken(src, config.state_dir)
-        with open_source(src, raw=raw) as source:
+        if host is None:
+            refuse_inputs(written(path), {"SRC": src, **_settings(config)})
+        with open_at_rest(src, raw=raw, notify=verb.notice) as source:
             target = send_disk.RemotePath(host, path)
             verb.ui(events.Started("copy", src, str(target), source.size))
             if not verb.dry_run:
@@ -72,12 +83,14 @@ def seal(src: str, file: str, key_file: str, raw: bool, **values: Any) -> None:
     """Seal the image SRC into FILE, which can be carried by any means."""
     with Invocation(values) as verb:
         from xenplugin.codec.seal import make_key_file, read_key_file, remove_key_file
-        from xenplugin.image.source.raw import open_source
+        from xenplugin.image.safety.distinct import refuse_inputs
+        from xenplugin.image.source.at_rest import open_at_rest
         from xenplugin.transfer import archive
 
         config = verb.config("rate", "level", "cipher", "state_dir")
         _refuse_taken(src, config.state_dir)
-        with open_source(src, raw=raw) as source:
+        refuse_inputs([file], {"SRC": src, "the key file": key_file, **_settings(config)})
+        with open_at_rest(src, raw=raw, notify=verb.notice) as source:
             known = os.path.lexists(key_file)
             secret = read_key_file(key_file) if known else make_key_file(key_file)
             sealed_before = os.path.lexists(file)
@@ -115,12 +128,20 @@ def verify(file: str, key_file: str, **values: Any) -> None:
 def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any]) -> None:
     with Invocation(values) as verb:
         from xenplugin.codec.seal import read_key_file
+        from xenplugin.image.safety.distinct import refuse_inputs, written
         from xenplugin.migrate.claims import Claims
         from xenplugin.transfer import archive
 
         config = verb.config("state_dir")
+        if dst is not None:
+            refuse_inputs(written(dst), {"the sealed file": file, "the key file": key_file, **_settings(config)})
         secret = read_key_file(key_file)
         verb.finish(archive.unseal(file, dst, secret, config, Claims(config.state_dir).attached, verb.ui))
+
+
+def _settings(config: Config) -> dict[str, Path]:
+    """Return the configuration file, which is an input of every verb."""
+    return {"the configuration file": config.file or CONFIG_FILE}
 
 
 def _refuse_taken(src: str, state_dir: Path) -> None:

@@ -228,7 +228,7 @@ class Pool:
         while not self._closed.is_set() and connection.lost is None:
             if connection.spent and connection.number:
                 raise ConnectionError("its key has sealed as many frames as it may")
-            frame: Frame | None = None
+            frame: Sent | None = None
             if connection in self._idle:
                 self._all_used.wait(_IDLE_SECONDS)
             else:

@@ -19,10 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from xenplugin.geometry import CHUNK
+from xenplugin.image.beside import partial_name
 from xenplugin.image.old import moving, old_disk
 from xenplugin.image.old.old_disk import OldDisk
 from xenplugin.image.target import journal
-from xenplugin.image.target.partial import partial_name
 from xenplugin.migrate import records
 from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
 from xenplugin.migrate.records import Record

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 from xenplugin.config import Config
 from xenplugin.errors import Interrupted, LinkError, RefusedError, XenpluginError, from_code
+from xenplugin.image.home import at_home
 from xenplugin.image.old import moving
 from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.image.safety.shared_storage import refuse_shared
@@ -79,7 +80,7 @@ class DiskReceiver:
         sink: Sink | None = None
         image: _ReceivedImage | None = None
         try:
-            path = config.mapped(job.path) if job.live else job.path
+            path = config.mapped(job.path) if job.live else at_home(job.path)
             if job.live:
                 moving.lend_volume(config.state_dir, path)
             told_apart = refuse_shared(job.disk, path, live=job.live)

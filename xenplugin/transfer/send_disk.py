@@ -18,6 +18,7 @@ from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import RESUME_HINT, Interrupted, XenpluginError
 from xenplugin.geometry import CHUNK
+from xenplugin.image.index import unchanged
 from xenplugin.image.index.digest import text
 from xenplugin.image.safety import shared_storage
 from xenplugin.image.source.raw import Source
@@ -148,7 +149,7 @@ class DiskSender:
         with self._phase("transfer"):
             count = self._send_rest()
         with self._phase("finish"):
-            self._source.finish()
+            unchanged.refuse_changed(self._source, self._tracker.digest.root(), self._notice)
             digest = self._conclude(count)
         return self._result(digest)
 

@@ -217,10 +217,7 @@ class SourceSession(TransferSession):
     def end(self, digest: bytes, count: int = 0) -> None:
         """Send END, after everything was given to `put`, and await the receipt. Raises XenpluginError."""
         self.pool.ending = True
-        if not self._control_carries:
-            self.send(End(digest, count))
-        else:  # behind the last frame, which may not have left yet
-            self.pool.queue.put(End(digest, count))
+        self.send(End(digest, count))
         self.wait(lambda: self.done is not None)
         self.pool.close()  # the far side closes its ends now, and none is to be opened again
         if self.done != digest:

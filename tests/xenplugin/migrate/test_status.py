@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from xenplugin.geometry import CHUNK
+from xenplugin.image.beside import journal_name
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.old import moving, old_disk
 from xenplugin.image.target import journal
-from xenplugin.image.target.partial import journal_name, lock_partial
+from xenplugin.image.target.partial import lock_partial
 from xenplugin.migrate import records, status
 from xenplugin.migrate.ownership import TRANSITIONS, OwnershipState, Role
 from xenplugin.migrate.records import PeerNote

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from xenplugin.geometry import MAX_IMAGE, chunk_count
+from xenplugin.image.beside import fitting
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import image_error, os_errors, remove, sync_directory, write_atomically
 
@@ -216,7 +217,7 @@ def _durable(runs: Iterable[tuple[int, int]]) -> Iterable[dict[str, Any]]:
 def name_in(state_dir: Path, target: str) -> Path:
     """Return the path in `state_dir` of the journal of device `target`, or of the link to that of file `target`."""
     tag = hashlib.sha256(os.fsencode(target)).hexdigest()[:12]
-    return state_dir / f"{os.path.basename(target)[:100]}-{tag}{SUFFIX}"
+    return state_dir / fitting(os.path.basename(target)[:100], f"-{tag}{SUFFIX}")
 
 
 def link(state_dir: Path, target: str, journal: Path) -> None:
