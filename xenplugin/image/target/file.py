@@ -149,6 +149,9 @@ class FileTarget(Target):
         if (again or not self._fresh) and has_data(self.fd, offset, length):
             self._zero(offset, length)
 
+    def left_zero(self, first: int, count: int) -> None:
+        """Do nothing: a file's zeros stay zeros."""
+
     def finish(self, attached: Attached) -> None:
         part = partial_name(self.path)
         with os_errors("complete", self.path):

@@ -25,11 +25,13 @@ from tests.helpers.image_kit import (
 from xenplugin.errors import ImageError, PeerError, RefusedError
 from xenplugin.geometry import BLOCK, CHUNK
 from xenplugin.image.buffers import Buffer
+from xenplugin.image.files import write_at
 from xenplugin.image.index.digest import leaves
 from xenplugin.image.source.raw import open_source
 from xenplugin.image.target import device as device_target
 from xenplugin.image.target import journal
 from xenplugin.image.target.abstract import Attached
+from xenplugin.image.target.allocation import Allocation
 from xenplugin.image.target.base_index import IndexLeaves, IndexNone
 from xenplugin.image.target.chunk_update import ChunkUpdate
 from xenplugin.image.target.sink import Sink, open_sink
@@ -86,6 +88,80 @@ def test_the_device_becomes_the_image(
     assert list(state.iterdir()) == []
     if can_punch:
         assert allocated(backing) < 5 * CHUNK  # zero chunks were given back
+
+
+class TestThin:
+    """Zeros take no space where the device did not have any: a loop device stands for a thin volume."""
+
+    @pytest.fixture
+    def backing(self, tmp_path: Path) -> Path:
+        """The file behind the device: it has data in one chunk, else holes."""
+        return sparse_image(tmp_path / "backing", SIZE, [(5 * CHUNK, CHUNK)], seed=2)
+
+    @pytest.mark.parametrize("can_punch", [True, False])  # False: as dm-thin
+    @pytest.mark.parametrize("first", ["index", "zeros"])
+    def test_zeros_take_no_space(
+        self,
+        image: Path,
+        backing: Path,
+        device: Path,
+        state: Path,
+        can_punch: bool,
+        first: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        if not can_punch:
+            monkeypatch.setattr(device_target, "punch", lambda *_: False)
+        with open_source(image) as source, sink_at(device, state) as sink:
+            base = base_of(sink.index(), source.chunks) if first == "index" else {}
+            send(source, sink, base)
+            sink.commit()
+        assert device.read_bytes() == image.read_bytes()
+        blocks = 1 + 4 + 2 + 1  # those of EXTENTS
+        was = 15  # of the chunk that had data, which has less now
+        assert allocated(backing) <= (blocks + was) * BLOCK
+
+    def test_a_device_that_frees_nothing_gets_whole_chunks(
+        self, image: Path, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Allocation, "of", lambda _: Allocation(False, 0))
+        written: list[int] = []
+
+        def write(fd: int, parts: list[memoryview], offset: int) -> None:
+            written.append(sum(map(len, parts)))
+            write_at(fd, parts, offset)
+
+        monkeypatch.setattr(device_target, "write_at", write)
+        transfer(image, device, state)
+        assert device.read_bytes() == image.read_bytes()
+        assert sorted(written) == [8192, CHUNK, CHUNK, CHUNK, CHUNK]
+
+    @pytest.mark.parametrize(("unit", "sparse"), [(CHUNK // 4, True), (3 * BLOCK, False), (3 * CHUNK, False)])
+    def test_a_pool_that_does_not_zero_new_units(
+        self, image: Path, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch, unit: int, sparse: bool
+    ) -> None:
+        """Writing to a part of a unit for the first time brings old content into the rest of it."""
+        monkeypatch.setattr(device_target, "punch", lambda *_: False)
+        monkeypatch.setattr(Allocation, "of", lambda _: Allocation(sparse, 0 if sparse else -(-unit // CHUNK)))
+        has = set(range(5 * CHUNK // unit, -(-6 * CHUNK // unit)))
+
+        def write(fd: int, parts: list[memoryview], offset: int) -> None:
+            for one in range(offset // unit, -(-(offset + sum(map(len, parts))) // unit)):
+                if one not in has:
+                    has.add(one)
+                    old = bytes(min(unit, SIZE - one * unit)).replace(b"\0", b"o")
+                    with open(device, "r+b") as file:
+                        file.seek(one * unit)
+                        file.write(old)
+                        file.flush()
+                        os.fsync(file.fileno())
+            write_at(fd, parts, offset)
+
+        monkeypatch.setattr(device_target, "write_at", write)
+        with open_source(image) as source, sink_at(device, state) as sink:
+            send(source, sink, base_of(sink.index(), source.chunks))
+            sink.commit()
+        assert device.read_bytes() == image.read_bytes()
 
 
 def test_only_the_difference_is_written(image: Path, backing: Path, device: Path, state: Path) -> None:
