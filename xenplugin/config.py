@@ -226,7 +226,10 @@ class Config:
         "--congestion",
     )
     address: str | None = _setting(
-        None, "IP address of the far host for the data (default: found automatically).", _parse_address, "--address"
+        None,
+        "IP address of the destination for the data (default: found automatically).",
+        _parse_address,
+        "--address",
     )
     ports: str = _setting(
         "49300-49399", "Ports on which the far host receives data; 0: the data goes through ssh.", parse_ports

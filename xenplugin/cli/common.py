@@ -19,7 +19,7 @@ from xenplugin import events
 from xenplugin.cli.malloc_tuning import keep_buffers
 from xenplugin.cli.secrecy import forbid_core_dumps
 from xenplugin.config import Config, load
-from xenplugin.errors import ConfigError, UsageError, unexpected
+from xenplugin.errors import ConfigError, RefusedError, UsageError, unexpected
 from xenplugin.link import tcp
 from xenplugin.results import Result
 from xenplugin.ui import output
@@ -104,6 +104,10 @@ class Invocation:
         except ConfigError as exc:
             raise UsageError(exc.message, hint=exc.hint) from None
 
+    def given(self, *names: str) -> dict[str, Any]:
+        """Return those of the options `names` that were given, as they were written."""
+        return {name: self._options[name] for name in names if name in self._options}
+
     def notice(self, text: str) -> None:
         """Show a notice."""
         self.ui(events.Notice(text))
@@ -145,6 +149,16 @@ def options(*names: str, result: bool = True, progress: bool = True) -> Callable
         return decorated  # type: ignore[no-any-return]
 
     return decorate
+
+
+def refuse_taken(src: str, state_dir: Path) -> None:
+    """Raise RefusedError if a guest has `src` as a disk, or arrives with it: what is written to it during the copy
+    would silently leave the copy inconsistent."""
+    from xenplugin.migrate.claims import Claims
+
+    domain = Claims(state_dir).attached(src)
+    if domain is not None:
+        raise RefusedError(f"{src} is a disk of the guest {domain}", hint="shut the guest down first")
 
 
 def take_standard_streams() -> tuple[int, int]:

@@ -6,7 +6,9 @@ Calls block. Closing from another thread ends a blocked call with an OSError or 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import select
 import socket
 from typing import Protocol
 
@@ -75,10 +77,17 @@ class SocketEndpoint:
 
 class PipeEndpoint:
     """Two descriptors: `source` to read, `sink` to write. `head` was already read from `source` and is returned
-    first. Closing closes `sink` only; reading ends when the other side closes. `owner` is kept alive with it."""
+    first. Closing closes `sink` only; reading ends when the other side closes, or if nothing came for `silence`
+    seconds (None: no limit). `owner` is kept alive with it."""
 
     def __init__(
-        self, source: int, sink: int, head: bytes = b"", pacer: Pacer | None = None, owner: object = None
+        self,
+        source: int,
+        sink: int,
+        head: bytes = b"",
+        pacer: Pacer | None = None,
+        owner: object = None,
+        silence: float | None = None,
     ) -> None:
         self.carried = 0
         self._source = source
@@ -86,6 +95,7 @@ class PipeEndpoint:
         self._head = head
         self._pacer = pacer
         self._owner = owner
+        self._silence = silence
         self._nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)  # now: the end must not lack a descriptor
 
     def receive_into(self, space: memoryview) -> int:
@@ -94,6 +104,7 @@ class PipeEndpoint:
             space[:count] = self._head[:count]
             self._head = self._head[count:]
         else:
+            self._await()
             count = os.readv(self._source, [space])
         self.carried += count
         return count
@@ -108,6 +119,14 @@ class PipeEndpoint:
                 count = os.write(self._sink, piece)
                 self.carried += count
                 view = view[count:]
+
+    def _await(self) -> None:
+        if self._silence is None:
+            return
+        poll = select.poll()
+        poll.register(self._source, select.POLLIN)
+        if not poll.poll(1000 * self._silence):
+            raise TimeoutError(errno.ETIMEDOUT, f"nothing was received for {self._silence:.0f} s")
 
     def close(self) -> None:
         # Another thread may be writing. The number of a closed descriptor could be given to another file by then,

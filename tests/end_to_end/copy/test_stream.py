@@ -20,6 +20,7 @@ from tests.helpers.proxy import Proxy, free_ports
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import LinkError, PeerError, RefusedError, TamperError, XenpluginError
+from xenplugin.link.remote_process import RemoteProcess
 from xenplugin.transfer.send_stream import StreamSender
 from xenplugin.wire.frames import WINDOW
 
@@ -226,7 +227,7 @@ def test_a_killed_far_side_is_noticed(ends: Ends) -> None:
     pipe.write(b"x")
     pipe.flush()
     far = pipe._started._remote
-    assert far is not None
+    assert isinstance(far, RemoteProcess)
     far._process.kill()
     wait_until(lambda: ends.failures, "the failure told")
     with pytest.raises(LinkError):
@@ -241,7 +242,7 @@ def test_closing_interrupts_the_far_side(ends: Ends) -> None:
     pipe.flush()
     wait_until(lambda: ends.path.exists() and ends.path.stat().st_size == 100, "the bytes there")
     far = pipe._started._remote
-    assert far is not None
+    assert isinstance(far, RemoteProcess)
     pipe.close()
     assert far._process.returncode == 130
 
