@@ -114,11 +114,12 @@ class Invocation:
         """Show a notice."""
         self.ui(events.Notice(text))
 
-    def finish(self, result: Result) -> None:
-        """Show the result of a verb that moves data."""
-        self.ui(events.Finished(result))
+    def finish(self, result: Result | None) -> None:
+        """Show the result of a verb that moves data; None: there is none to show."""
+        if result is not None:
+            self.ui(events.Finished(result))
         if self.json:
-            print(json.dumps(result.as_json()), flush=True)
+            print(json.dumps(result.as_json() if result is not None else None), flush=True)
 
 
 def options(*names: str, result: bool = True, progress: bool = True) -> Callable[[F], F]:

@@ -24,9 +24,9 @@ from xenplugin.xen.xl import find
 
 def migrate(
     domain: str, host: str, config: Config, emit: events.Emit, options: Sequence[str], explicit: frozenset[str]
-) -> Result:
+) -> Result | None:
     """Move the guest `domain` (name or domain id); `options` are for xl, `explicit` the settings that win over its
-    policy. Raises XenpluginError."""
+    policy. Returns None if it has moved, but there is no result. Raises XenpluginError."""
     with Store() as store:
         found = guests.find(store, domain)  # a wrong name is refused before anything is started
     ssh, host = xl_words.destination(config.ssh, [host])
@@ -49,7 +49,9 @@ def migrate_as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> in
         emit(events.Failed(exc.code, str(exc), exc.hint))
         return 1
     try:
-        emit(events.Finished(supervisor.run()))
+        result = supervisor.run()
+        if result is not None:
+            emit(events.Finished(result))
         return 0
     except XenpluginError as exc:
         emit(events.Failed(exc.code, str(exc), exc.hint))
