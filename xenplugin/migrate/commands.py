@@ -12,6 +12,7 @@ from typing import NoReturn
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import Interrupted, OwnershipError, RefusedError, UsageError, XenpluginError
+from xenplugin.image.state_folder import writable
 from xenplugin.migrate import policy, record_locks, records, xl_words
 from xenplugin.migrate.checks.examine import apply_force, examined, forced, report
 from xenplugin.migrate.local_host import LocalHost
@@ -44,9 +45,10 @@ def migrate(
     options: Sequence[str],
     explicit: frozenset[str],
     force: Sequence[str] = (),
-) -> Result:
+) -> Result | None:
     """Move the guest `domain` (name or domain id); `options` are for xl, `explicit` the settings that win over its
-    policy; `force`: checks that may refuse in vain. Raises XenpluginError."""
+    policy; `force`: checks that may refuse in vain. Returns None if it has moved, but there is no result. Raises
+    XenpluginError."""
     passed_over = forced(force)
     move = _move(domain, host, config, explicit, options)
     _claim(move.guest.uuid, config, emit)
@@ -115,7 +117,9 @@ def migrate_as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> in
 
 def _run_as_xl(supervisor: Supervisor, emit: events.Emit) -> int:
     try:
-        emit(events.Finished(supervisor.run()))
+        result = supervisor.run()
+        if result is not None:
+            emit(events.Finished(result))
         return 0
     except XenpluginError as exc:
         emit(events.Failed(exc.code, str(exc), exc.hint))
@@ -169,7 +173,7 @@ def _claim(uuid: str, config: Config, emit: events.Emit) -> None:
     """Claim the guest for this process, and settle what earlier migrations left, before xl is started. A second
     migration of the guest at the same time is refused: its xl would spoil the first one's log of dirty pages, and
     at its end resume the guest that the first has suspended."""
-    record_locks.claim(config.state_dir / records.FOLDER, uuid)
+    record_locks.claim(writable(config.state_dir, records.FOLDER), uuid)
     LocalHost(config.state_dir, lambda text: emit(events.Notice(text))).settle_earlier(uuid)
 
 

@@ -17,8 +17,9 @@ from xenplugin.errors import RefusedError
 from xenplugin.image.beside import partial_name
 from xenplugin.image.files import os_errors
 from xenplugin.image.safety.in_use import claim_device, refuse_if_used, refuse_mount_point
+from xenplugin.image.source.raw import refuse_partial_sectors
 from xenplugin.image.target.abstract import Attached, refuse_attached
-from xenplugin.image.target.device import refuse_size
+from xenplugin.image.target.device_size import refuse_size
 from xenplugin.image.target.partial import open_left, open_replaced
 from xenplugin.image.target.sink import refuse_place
 
@@ -36,22 +37,25 @@ class TargetFacts:
     file_system: int = 0
 
 
-def examine(path: str, size: int, *, state_dir: Path, attached: Attached) -> TargetFacts:
-    """Return what is at `path`, the target of an image of `size` bytes. Raises RefusedError or ImageError if it
-    cannot be the target."""
+def examine(path: str, size: int, *, state_dir: Path, attached: Attached, larger_device: str) -> TargetFacts:
+    """Return what is at `path`, the target of an image of `size` bytes. The keywords are those of sink.open_sink.
+    Raises RefusedError or ImageError if it cannot be the target."""
     real = os.path.realpath(path)
     mode = refuse_place(path, real)
     refuse_attached(lambda _: attached(path) or attached(real), path)
     if stat.S_ISBLK(mode):
-        return _device(path, size)
+        return _device(path, size, larger_device)
     return _file(real, size, state_dir)
 
 
-def _device(path: str, size: int) -> TargetFacts:
+def _device(path: str, size: int, larger_device: str) -> TargetFacts:
     fd = claim_device(path, os.O_RDONLY)
     try:
         refuse_if_used(path, fd, claimed=True)
-        has = refuse_size(path, fd, size)
+        with os_errors("examine", path):
+            has = os.lseek(fd, 0, os.SEEK_END)
+            refuse_partial_sectors(path, fd, has)
+        refuse_size(path, has, size, larger_device)
     finally:
         os.close(fd)
     return TargetFacts(True, has)

@@ -216,7 +216,9 @@ def _disk(config: Config, request: Request, disk: WantedDisk, own: Record | None
             claims.refuse([of])
             return attached(of)
 
-        there = dry_run.examine(path, disk.size, state_dir=config.state_dir, attached=user)
+        there = dry_run.examine(
+            path, disk.size, state_dir=config.state_dir, attached=user, larger_device=config.larger_device
+        )
         known = refuse_shared(disk.shared, path, live=True)
     except (RefusedError, ImageError, PeerError, ConfigError) as error:
         hint = (error.hint or "").replace("UUID", request.uuid)
