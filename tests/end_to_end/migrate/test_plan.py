@@ -190,7 +190,7 @@ def test_all_that_refuse_are_shown(world: World) -> None:
     done = world.migrate().end()
     said = [event["name"] for event in done.events if event["event"] == "checked"]
     assert said == ["xen-version", "memory", "target"]
-    assert done.code == 15 and "3 checks refuse it (xen-version, memory, target)" in done.error
+    assert done.code == 15 and "for 3 reasons: xen-version, memory, target" in done.error
     assert "xenplugin plan g1 hostb" in (done.hint or "")
     text = planned(world, code=15).out
     assert text.count("REFUSED") == 3 and "--force memory" in text

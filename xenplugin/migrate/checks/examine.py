@@ -101,7 +101,7 @@ def report(guest: str, host: str, checks: Sequence[CheckResult], emit: events.Em
     if refusals:
         names = ", ".join(dict.fromkeys(one.name for one in refusals))
         raise RefusedError(
-            f"{guest} cannot move to {host}: {len(refusals)} checks refuse it ({names})",
+            f"{guest} cannot move to {host} for {len(refusals)} reasons: {names}",
             hint=f"xenplugin plan {guest} {host} shows all checks",
         )
 

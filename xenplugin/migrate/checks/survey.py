@@ -216,10 +216,10 @@ def _disk(config: Config, request: Request, disk: WantedDisk, own: Record | None
             claims.refuse([of])
             return attached(of)
 
+        known = refuse_shared(disk.shared, path, live=True)  # first: such a disk is in use as well
         there = dry_run.examine(
             path, disk.size, state_dir=config.state_dir, attached=user, larger_device=config.larger_device
         )
-        known = refuse_shared(disk.shared, path, live=True)
     except (RefusedError, ImageError, PeerError, ConfigError) as error:
         hint = (error.hint or "").replace("UUID", request.uuid)
         return FoundDisk(path, unusable=Unusable(error.message, _volume_hint(path, disk.size) or hint))

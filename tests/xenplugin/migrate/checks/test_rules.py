@@ -99,7 +99,7 @@ TABLE = [
     ("files", far(missing=(KERNEL.path,)), "warn", "cannot be started again there", False),
     ("files", far(missing=(MODEL.path,)), "refuse", "device model", True),
     ("state-directory", far(state_free=1000), "refuse", "hostb has 1000 B", False),
-    ("state-directory", near(state_free=(1 << 20) + 512 * 1024 - 1), "refuse", "this host", False),
+    ("state-directory", near(state_free=(256 << 10) + 512 * 1024 - 1), "refuse", "this host", False),
     ("state-directory", far(state_free=None), "warn", "hostb: it is not known", False),
     ("ports", answer(reached=replace(REACHED, address="")), "warn", "port 49300 of hostb cannot be reached", False),
     ("ports", answer(reached=NO_FREE_PORT), "warn", "no free port", False),

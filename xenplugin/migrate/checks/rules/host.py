@@ -17,7 +17,7 @@ _LEAST_DOM0 = 128 * 1024
 #: Seconds by which two clocks may differ without a word.
 _CLOCKS = 5.0
 #: Bytes for the records of a migration, and for each MiB of a disk's data (docs/migration.md).
-_RECORDS, _PER_MIB = 1 << 20, 512
+_RECORDS, _PER_MIB = 256 << 10, 512
 _NAMED = 8  #: features that a message names
 
 
