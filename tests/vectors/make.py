@@ -19,6 +19,7 @@ from tests.vectors.cases.domain import domain
 from tests.vectors.cases.good import good_streams
 from tests.vectors.cases.live import live
 from tests.vectors.cases.malformed import after_end, contents, orders
+from tests.vectors.cases.measurement import measurement
 from tests.vectors.vector import Vectors
 
 
@@ -43,7 +44,7 @@ def key_vectors() -> list[dict[str, str]]:
 def make() -> str:
     """Return the whole of vectors.json."""
     vectors = Vectors()
-    for part in (good_streams, preambles, damage, after_end, orders, contents, backward, live, domain):
+    for part in (good_streams, preambles, damage, after_end, orders, contents, backward, live, domain, measurement):
         part(vectors)
     names = [vector["name"] for vector in vectors.rows]
     assert len(names) == len(set(names)), [name for name in names if names.count(name) > 1]

@@ -31,7 +31,9 @@ def split_target(text: str, command: bool = False) -> tuple[str | None, str]:
 
 @click.command()
 @options(*LINK)
-@click.option("-N", "--dry-run", is_flag=True, help="Check what can be checked on this host, and move nothing.")
+@click.option(
+    "-N", "--dry-run", is_flag=True, help="Say what would be sent and how long it would take; move nothing."
+)
 @_raw
 @click.argument("src")
 @click.argument("dst")
@@ -60,6 +62,11 @@ def copy(src: str, dst: str, raw: bool, **values: Any) -> None:
             verb.ui(events.Started("copy", src, str(target), source.size))
             if not verb.dry_run:
                 verb.finish(send_disk.copy(source, target, config, verb.ui))
+                return
+        from xenplugin.migrate.forecast.forecast import DiskToMove, Forecast
+
+        disk = DiskToMove(os.path.basename(src), src, path)
+        verb.planned(Forecast([disk], host, config, verb.ui).run())
 
 
 @click.command()
