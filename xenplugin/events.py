@@ -121,8 +121,8 @@ def to_json(event: Event) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any]) -> Event | None:
-    """Return the event in `values`, the inverse of `to_json`; unknown keys are ignored. An unknown event is None, and
-    so is an estimate, which the process that shows it has made itself."""
+    """Return the event in `values`, the inverse of `to_json`; unknown keys are ignored. An unknown event is None,
+    and so is an estimate: the process that shows it has made it."""
     kind = _KINDS.get(str(values.get("event")))
     if kind is None or kind is Estimated:
         return None

@@ -10,13 +10,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from xenplugin.wire.frames import Chunk, End, Segment, Sent
+from xenplugin.wire.frames import Chunk, Segment, Sent
 
 #: Bytes counted for a frame beside its payload, so that the number of empty frames is limited as well.
 _FRAME_BYTES = 256
 
 
-def cost(frame: Sent | End) -> int:
+def cost(frame: Sent) -> int:
     """Return the bytes of memory that are counted for `frame`."""
     return _FRAME_BYTES + (len(frame.payload) if isinstance(frame, Chunk | Segment) else 0)
 
@@ -27,7 +27,7 @@ class SendQueue:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._frames: deque[Sent | End] = deque()
+        self._frames: deque[Sent] = deque()
         self._bytes = 0
         self._left = 0
         self._starved = False
@@ -40,7 +40,7 @@ class SendQueue:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, frame: Sent | End) -> bool:
+    def put(self, frame: Sent) -> bool:
         """Append `frame`, waiting while the queue is full. Return False if it was closed, without the frame."""
         with self._lock:
             while self._bytes >= self.capacity and not self._closed:
@@ -52,7 +52,7 @@ class SendQueue:
             self._filled.notify()
             return True
 
-    def get(self, gone: Callable[[], bool], timeout: float) -> Sent | End | None:
+    def get(self, gone: Callable[[], bool], timeout: float) -> Sent | None:
         """Return the next frame; None after `timeout` seconds, when the queue is closed, or when `gone()` is true,
         which is examined again after `wake`."""
         with self._lock:

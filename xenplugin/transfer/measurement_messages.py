@@ -1,4 +1,4 @@
-"""The messages of a measurement: questions in NOTEs, answers in ANSWERs (docs/wire-format.md, section 8). Pure.
+"""The messages of a measurement: questions in NOTEs, answers in ANSWERs (docs/wire-format.md, section 9). Pure.
 
 What comes from the other side is checked to its last byte; anything else than the format says is a PeerError.
 """

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from xenplugin.config import Config
 from xenplugin.errors import PeerError, from_code
+from xenplugin.image.home import at_home
 from xenplugin.image.scan import ZEROS
 from xenplugin.image.target.present import PresentContent
 from xenplugin.link.endpoint import PipeEndpoint
@@ -74,7 +75,7 @@ class MeasurementReceiver:
             session.close()
 
     def _open(self, image: MeasuredImage) -> PresentContent:
-        path = self._config.mapped(image.path) if image.live else image.path
+        path = self._config.mapped(image.path) if image.live else at_home(image.path)
         return PresentContent(path, image.size, self._config.state_dir)
 
     def _answer_all(self, session: DestinationSession, images: list[PresentContent]) -> None:

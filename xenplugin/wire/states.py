@@ -35,11 +35,13 @@ _ALWAYS: Table = {
     (State.FLOW, Type.PING): State.FLOW,
 }
 _AFTER: Table = {(State.ENDED, Type.ERROR): State.FAILED, (State.ENDED, Type.PING): State.ENDED}
+#: What a lost connection had not delivered is sent again, over the control channel if there is no other way.
+_AGAIN: Table = {(State.ENDED, Type.CHUNK): State.ENDED, (State.ENDED, Type.ZEROS): State.ENDED}
 _END: Table = {(State.FLOW, Type.END): State.ENDED}
 
 FORWARD_FILE: Table = {**_DATA, **_END}
 FORWARD_DATA: Table = {**_DATA, **_ALWAYS}
-FORWARD_CONTROL: Table = {**_DATA, **_END, **_ALWAYS, **_AFTER}
+FORWARD_CONTROL: Table = {**_DATA, **_END, **_ALWAYS, **_AFTER, **_AGAIN}
 BACKWARD_DATA: Table = {
     (State.START, Type.WELCOME): State.FLOW,
     (State.FLOW, Type.ACK): State.FLOW,
@@ -63,6 +65,7 @@ DOMAIN_FORWARD_CONTROL: Table = {
     **_AFTER,
     (State.FLOW, Type.NOTE): State.FLOW,
     (State.ENDED, Type.NOTE): State.ENDED,
+    (State.ENDED, Type.SEGMENT): State.ENDED,
 }
 DOMAIN_BACKWARD_CONTROL: Table = {
     **BACKWARD_DATA,

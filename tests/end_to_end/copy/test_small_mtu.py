@@ -63,18 +63,19 @@ def path() -> Iterator[NarrowPath]:
 
 
 @pytest.mark.parametrize(
-    ("mtu", "ways"),
+    ("mtu", "chunks", "ways"),
     [
-        (1300, {"192.0.2.2"}),
-        pytest.param(600, {"192.0.2.2"}, marks=pytest.mark.slow),
-        pytest.param(300, {"192.0.2.2", "control channel"}, marks=pytest.mark.slow),
+        (1300, 3, {"192.0.2.2"}),
+        pytest.param(600, 3, {"192.0.2.2"}, marks=pytest.mark.slow),
+        # The only chunk leaves the queue at once, so the stream ends before its connection is given up.
+        pytest.param(300, 1, {"192.0.2.2", "control channel"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_copy_takes_smaller_segments_or_the_control_channel(
-    program: Program, tmp_path: Path, path: NarrowPath, mtu: int, ways: set[str]
+    program: Program, tmp_path: Path, path: NarrowPath, mtu: int, chunks: int, ways: set[str]
 ) -> None:
     path.drop(mtu)
-    image = dense_image(tmp_path / "source.img", 3)
+    image = dense_image(tmp_path / "source.img", chunks)
     remote = shlex.join([sys.executable, "-m", "xenplugin"])
     done = program.start(
         *("copy", "-s", "ip netns exec", "--remote-program", remote, "--log-json", "--json"),

@@ -59,6 +59,7 @@ def domain(vectors: Vectors) -> None:
             PING_,
         ],
     )
+    good("a segment after END", [*parts, ended, last])
     good("nothing at all", [parts[0], end_(sha(b""), 0)], "sha256:" + sha(b"").hex())
     good("data connection", [*parts, last], None, DATA1)
     good("an error, told", [*parts, error_(14, b"gone")], LINK)
@@ -75,7 +76,6 @@ def domain(vectors: Vectors) -> None:
     bad("an image of some size", image_(1), ())
     bad("CHUNK of another kind of session", C0)
     bad("ZEROS of another kind of session", Z1)
-    bad("SEGMENT after END", last, [*parts[:1], end_(digest, 4)])  # which waits for four more
     bad("SEGMENT without a payload", segment_(1, b"", 1))
     bad("SEGMENT of nothing", segment_(1, b"x", 0, 1))
     bad("SEGMENT of more than a MiB", segment_(1, b"x", CHUNK + 1, 1))

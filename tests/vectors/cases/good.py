@@ -32,6 +32,8 @@ def good_streams(vectors: Vectors) -> None:
         add(f"data connection, {label}", data, outcome=None)
     add("frames in another order of chunks", Stream([BODY[0], C2, Z1, C0, end_(ROOT)]))
     add("a chunk described twice, the same", Stream([*BODY, C0, Z1, end_(ROOT)], head=CONN))
+    late = [BODY[0], C0, end_(ROOT), Z1, C2]  # a connection that was lost had not delivered the last two
+    add("control channel: a chunk and zeros after END", Stream(late, head=CONN))
     add("pings", Stream([BODY[0], PING_, *BODY[1:], PING_, end_(ROOT), PING_], head=CONN))
     add(
         "an error, told",

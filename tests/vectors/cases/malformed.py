@@ -66,8 +66,6 @@ def after_end(vectors: Vectors) -> None:
     add("file: a chunk after END", Stream([*WHOLE, C0]), good=5, error=TAMPER)
     add("file: the file twice", Stream(WHOLE), data=Stream(WHOLE).bytes() * 2, error=TAMPER)
     add("control channel: a second END", Stream([*WHOLE, end_(ROOT)], head=CONN), good=5, error=PEER, outcome=None)
-    add("control channel: a chunk after END", Stream([*WHOLE, C0], head=CONN), good=5, error=PEER, outcome=None)
-    add("control channel: zeros after END", Stream([*WHOLE, Z1], head=CONN), good=5, error=PEER, outcome=None)
     add(
         "control channel: the image after END",
         Stream([*WHOLE, BODY[0]], head=CONN),

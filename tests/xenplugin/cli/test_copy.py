@@ -62,6 +62,50 @@ def test_a_target_that_is_a_directory_with_a_slash_gets_the_name(sides: Sides, i
     assert content(sides.target) == content(image)
 
 
+@pytest.mark.parametrize(
+    ("target", "arrives"),
+    [
+        ("~/disk.img", "disk.img"),
+        ("disk.img", "disk.img"),
+        ("./~", "~"),
+        ("~", "source.img"),
+        ("", "source.img"),
+        (".", "source.img"),
+    ],
+)
+def test_paths_of_the_far_host_are_below_its_home(sides: Sides, image: Path, target: str, arrives: str) -> None:
+    words = sides.words(image)
+    sides.program.run(*words[:-1], f"far:{target}")
+    home = sides.folder / "home"
+    assert names_in(home) - {".local"} == {arrives} and content(home / arrives) == content(image)
+    assert "~" not in names_in(sides.folder)
+
+
+def test_errors_name_the_path_that_the_far_host_uses(sides: Sides, image: Path) -> None:
+    words = sides.words(image)
+    done = sides.program.run(*words[:-1], "far:~/missing/disk.img", code=15)
+    assert f"{sides.folder}/home/missing" in done.error + done.hint
+    done = sides.program.run(*words[:-1], "far:~no-such-user/disk.img", code=15)
+    assert "no-such-user" in done.error and "does not exist" in done.error
+
+
+def test_a_tilde_on_this_host_is_the_shells(program: Program, image: Path, tmp_path: Path) -> None:
+    """As with scp and cp: only the shell expands it, so a quoted one is a name."""
+    program.run("copy", image, "~")
+    assert content(tmp_path / "~") == content(image)
+
+
+def test_a_target_that_can_only_be_a_directory_gets_the_name(program: Program, image: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for target in (".", "./", "../folder/.", "../folder/"):
+        program.run("copy", image, target, cwd=tmp_path / "home")
+    assert content(tmp_path / "home" / image.name) == content(tmp_path / "folder" / image.name) == content(image)
+
+
+def test_an_empty_target_is_refused(program: Program, image: Path) -> None:
+    assert "DST is empty" in program.run("copy", image, "", code=2).error
+
+
 def test_a_host_that_is_a_whole_command(program: Program, image: Path, tmp_path: Path) -> None:
     """-s '': all before the last colon, slashes or not, is the command (as in xl migrate)."""
     command = " ".join([*PROGRAM, "receive"])

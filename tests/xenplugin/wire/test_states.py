@@ -54,10 +54,12 @@ def test_a_machine_walks_its_table(name: str, kinds: list[Type]) -> None:
         assert machine.state is state
 
 
-def test_after_the_end_only_pings_errors_and_notes_are_allowed() -> None:
+def test_after_the_end_only_pings_errors_notes_and_what_was_lost_are_allowed() -> None:
     for (name, table), kind in product(TABLES.items(), Type):
         after = table.get((states.State.ENDED, kind))
         expected = {Type.PING: states.State.ENDED, Type.ERROR: states.State.FAILED}
         if name == "domain control":
-            expected[Type.NOTE] = states.State.ENDED
+            expected |= dict.fromkeys((Type.NOTE, Type.SEGMENT), states.State.ENDED)
+        if name == "control":
+            expected |= dict.fromkeys((Type.CHUNK, Type.ZEROS), states.State.ENDED)
         assert after in (None, expected.get(kind)), name

@@ -7,26 +7,26 @@ A name that would be too long is cut before the suffix; `number` tells apart nam
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from collections.abc import Callable
 
-#: Bytes of a file's name (NAME_MAX of Linux), and of the kernel's name of a logical volume (DM_NAME_LEN less 1).
-LONGEST_FILE, LONGEST_VOLUME = 255, 127
+from xenplugin.image.beside import fitting
+
+#: Bytes of the kernel's name of a logical volume (DM_NAME_LEN less 1).
+LONGEST_VOLUME = 127
 _LONGEST_HOST = 64
 
 
 def aside_file(name: str, host: str, left: float, number: int = 0) -> str:
     """Return the name of the file `name` (without folder, in the file system's encoding) when its guest left for
     `host` at `left` (seconds of the epoch)."""
-    return _fitting(name, _suffix(host, left, number), lambda text: len(os.fsencode(text)) <= LONGEST_FILE)
+    return fitting(name, _suffix(host, left, number))
 
 
 def aside_volume(group: str, name: str, host: str, left: float, number: int = 0) -> str:
     """Return the name of the logical volume `name` in volume group `group`, as `aside_file` does. Raises ValueError
     if the group's name leaves no room."""
-    return _fitting(name, _suffix(host, left, number), lambda text: len(mapped(group, text)) <= LONGEST_VOLUME)
+    return fitting(name, _suffix(host, left, number), lambda text: len(mapped(group, text)) <= LONGEST_VOLUME)
 
 
 def mapped(group: str, name: str) -> str:
@@ -39,12 +39,3 @@ def _suffix(host: str, left: float, number: int) -> str:
     plain = re.sub("[^A-Za-z0-9.-]+", "-", host.rpartition("@")[2]).strip("-")[:_LONGEST_HOST] or "unknown"
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(left))
     return f".left-for-{plain}-{stamp}" + (f".{number}" if number else "")
-
-
-def _fitting(name: str, suffix: str, fits: Callable[[str], bool]) -> str:
-    # Whole characters are cut: some file systems take no name that is not valid UTF-8.
-    while name and not fits(name + suffix):
-        name = name[:-1]
-    if not name:
-        raise ValueError("the name of the volume group is too long")
-    return name + suffix

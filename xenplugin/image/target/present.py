@@ -15,6 +15,7 @@ from pathlib import Path
 
 from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK, chunk_count, chunk_length
+from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import os_errors
@@ -22,7 +23,7 @@ from xenplugin.image.old import old_disk
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.target import journal
 from xenplugin.image.target.base_index import IndexItem, IndexNone, described
-from xenplugin.image.target.partial import journal_name, open_left, partial_name
+from xenplugin.image.target.partial import open_left
 
 
 class PresentContent:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from xenplugin import events
@@ -17,7 +17,7 @@ from xenplugin.codec.compress import STORE
 from xenplugin.config import Config
 from xenplugin.errors import XenpluginError, unexpected
 from xenplugin.geometry import CHUNK
-from xenplugin.image.source.raw import open_source
+from xenplugin.image.source.raw import Source
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
 from xenplugin.migrate.forecast import model
 from xenplugin.migrate.forecast.comparison import ComparedDisk, Comparison, usual
@@ -36,10 +36,11 @@ _ANY_RATE = Expected(1.25e6, 12.5e6, 125e6)
 
 @dataclass(frozen=True)
 class DiskToMove:
-    """A disk at `path` here that would go to the path `target` there. `name`: what the estimate calls it."""
+    """A disk whose content is in `source` and that would go to the path `target` there. `name`: what the estimate
+    calls it."""
 
     name: str
-    path: str
+    source: Source
     target: str
 
 
@@ -67,7 +68,6 @@ class Forecast:
         emit: events.Emit,
         guest: GuestToMove | None = None,
         *,
-        raw: bool = True,
         remote: PrestartedRemote | None = None,
     ) -> None:
         self._disks = disks
@@ -76,12 +76,7 @@ class Forecast:
         self._host = host
         self._rate: Expected | None = None
         self._failure: XenpluginError | None = None
-        self._stack = ExitStack()
-        self._sources = [self._stack.enter_context(open_source(disk.path, raw=raw)) for disk in disks]
-        images = [
-            MeasuredImage(disk.target, source.size, live=guest is not None)
-            for disk, source in zip(disks, self._sources, strict=True)
-        ]
+        images = [MeasuredImage(disk.target, disk.source.size, live=guest is not None) for disk in disks]
         self._measurement = Measurement(host, images, config, emit, remote)
 
     def run(self, seconds: float = COMPARE_SECONDS) -> Estimate:
@@ -90,8 +85,7 @@ class Forecast:
         try:
             measurement.open()
             compared = [
-                ComparedDisk(disk.name, source, DataChunks(source.runs()))
-                for disk, source in zip(self._disks, self._sources, strict=True)
+                ComparedDisk(disk.name, disk.source, DataChunks(disk.source.runs())) for disk in self._disks
             ]
             level = self._config.level
             if level is None and self._host is None:
@@ -114,7 +108,6 @@ class Forecast:
         with suppress(XenpluginError):
             self._measurement.end()
         self._measurement.close()
-        self._stack.close()
 
     @contextmanager
     def _path_measured(self) -> Iterator[None]:
