@@ -20,6 +20,7 @@ from xenplugin.cli.malloc_tuning import keep_buffers
 from xenplugin.cli.secrecy import forbid_core_dumps
 from xenplugin.config import Config, load
 from xenplugin.errors import ConfigError, RefusedError, UsageError, unexpected
+from xenplugin.image import state_folder
 from xenplugin.link import tcp
 from xenplugin.results import Result
 from xenplugin.ui import output
@@ -100,9 +101,10 @@ class Invocation:
             config = config.with_values(self._options)
             if config.congestion and "congestion" in self._options:
                 tcp.check_congestion(config.congestion)
-            return config
         except ConfigError as exc:
             raise UsageError(exc.message, hint=exc.hint) from None
+        state_folder.check(config.state_dir)
+        return config
 
     def given(self, *names: str) -> dict[str, Any]:
         """Return those of the options `names` that were given, as they were written."""

@@ -11,6 +11,7 @@ from typing import NoReturn
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import Interrupted, OwnershipError, RefusedError, UsageError, XenpluginError
+from xenplugin.image.state_folder import writable
 from xenplugin.migrate import policy, record_locks, records, xl_words
 from xenplugin.migrate.local_host import LocalHost
 from xenplugin.migrate.supervisor import Supervisor
@@ -107,7 +108,7 @@ def _claim(uuid: str, config: Config, emit: events.Emit) -> None:
     """Claim the guest for this process, and settle what earlier migrations left, before xl is started. A second
     migration of the guest at the same time is refused: its xl would spoil the first one's log of dirty pages, and
     at its end resume the guest that the first has suspended."""
-    record_locks.claim(config.state_dir / records.FOLDER, uuid)
+    record_locks.claim(writable(config.state_dir, records.FOLDER), uuid)
     LocalHost(config.state_dir, lambda text: emit(events.Notice(text))).settle_earlier(uuid)
 
 
