@@ -10,6 +10,7 @@ from typing import Any
 from xenplugin.codec.seal import SECRET_BYTES, cipher_named, new_secret
 from xenplugin.errors import ConfigError, PeerError
 from xenplugin.geometry import MAX_IMAGE
+from xenplugin.image.path_text import canonical
 from xenplugin.wire.preamble import VERSION, Cipher
 
 MAX_LINE = 65536
@@ -57,6 +58,8 @@ class Job:
                     hint="install the same version of xenplugin on both sides",
                 )
             own = _FIELDS[values["kind"]]
+            if "path" in own:
+                values["path"] = canonical(values["path"])
             job = cls(
                 bytes.fromhex(values["secret"]),
                 bytes.fromhex(values["session"]),
@@ -65,14 +68,12 @@ class Job:
                 values["kind"],
                 **{name: values[name] for name in own},
             )
-        except (ValueError, KeyError, TypeError, RecursionError, ConfigError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError):
             raise PeerError("the job cannot be read") from None
         if (
             any(type(values[name]) is not kind for name, kind in {**own, "local": bool}.items())
             or (len(job.secret), len(job.session)) != (SECRET_BYTES, 16)
             or not 0 <= job.size <= MAX_IMAGE
-            or (job.kind == IMAGE) != bool(job.path)
-            or "\0" in job.path
             or not _MIGRATION.fullmatch(job.migration)
         ):
             raise PeerError("the job has fields of the wrong type or out of range")
