@@ -22,6 +22,7 @@ from xenplugin.errors import ConfigError, RefusedError
 from xenplugin.image import state_folder
 from xenplugin.image.path_text import canonical, leads_nowhere_else
 from xenplugin.image.small_file import read_small
+from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
 from xenplugin.link.tcp import MAX_STREAMS
 
 CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
@@ -256,6 +257,13 @@ class Config:
         "whole disk, not compressed).",
         parse_mode,
         "--mode",
+    )
+    larger_device: str = _setting(
+        REFUSE,
+        "What becomes of the rest of a target device that is larger than the image: refuse (it is not written to), "
+        "keep (the rest stays as it is), zero. For a guest's disk the far host's setting counts.",
+        _one_of(LARGER_DEVICE),
+        "--larger-device",
     )
     paths: tuple[tuple[str, str], ...] = _setting(
         (),
