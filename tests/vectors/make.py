@@ -20,6 +20,7 @@ from tests.vectors.cases.domain import domain
 from tests.vectors.cases.good import good_streams
 from tests.vectors.cases.live import live
 from tests.vectors.cases.malformed import after_end, contents, orders
+from tests.vectors.cases.measurement import measurement
 from tests.vectors.vector import PEER, Vectors
 
 
@@ -73,6 +74,7 @@ def make() -> str:
         backward,
         live,
         domain,
+        measurement,
     ):
         part(vectors)
     names = [vector["name"] for vector in vectors.rows]

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 
 
-def canonical(path: str) -> str:
-    """Return a path that came as JSON as this host's functions would return it. Raises ValueError for text that is
-    not the path of any file."""
-    if not path or "\0" in path:
+def canonical(path: object) -> str:
+    """Return a path that came as JSON as this host's functions would return it. Raises ValueError for anything that
+    is not the path of any file."""
+    if not isinstance(path, str) or not path or "\0" in path:
         raise ValueError("no file has such a path")
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 

@@ -353,6 +353,16 @@ class TestRefused:
                 sink.commit()
         assert len(journal.read_all(state)[0]) == 1
 
+    def test_what_came_into_use_meanwhile(self, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A program that opens a device without a claim is not kept off; what it wrote would be in the image."""
+        monkeypatch.setattr("xenplugin.image.safety.in_use.GRACE", 0.1)
+        for user in (open_elsewhere(device, "r+b"), loop_device(device)):
+            with sink_at(device, state) as sink:
+                sink.put_zeros(0, 8)
+                with user, pytest.raises(RefusedError, match=r"in use: (process|/dev/loop)"):
+                    sink.commit()
+            assert len(journal.read_all(state)[0]) == 1
+
     def test_mounted(self, tmp_path: Path, state: Path) -> None:
         disk = sparse_image(tmp_path / "fs", 8 * CHUNK, [])
         subprocess.run(["mkfs.ext4", "-q", str(disk)], check=True)
