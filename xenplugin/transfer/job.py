@@ -10,6 +10,7 @@ from typing import Any
 from xenplugin.codec.seal import SECRET_BYTES, cipher_named, new_secret
 from xenplugin.errors import ConfigError, PeerError
 from xenplugin.geometry import MAX_IMAGE
+from xenplugin.image.path_text import canonical
 from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
 from xenplugin.wire.preamble import VERSION, Cipher
 
@@ -42,11 +43,9 @@ class MeasuredImage:
     @classmethod
     def of(cls, values: Any) -> MeasuredImage:
         """Return the image that `values`, from the network, describe. Raises ValueError, KeyError, TypeError."""
-        image = cls(values["path"], values["size"], values["live"])
+        image = cls(canonical(values["path"]), values["size"], values["live"])
         if (
             any(type(value) is not kind for value, kind in zip(vars(image).values(), (str, int, bool), strict=True))
-            or not image.path
-            or "\0" in image.path
             or not 0 <= image.size <= MAX_IMAGE
         ):
             raise ValueError("an image of a measurement is malformed")
@@ -96,6 +95,8 @@ class Job:
             given = {name: values[name] for name in own}
             if values["kind"] == MEASUREMENT:
                 given["images"] = tuple(map(MeasuredImage.of, values["images"]))
+            if values["kind"] == IMAGE:
+                given["path"] = canonical(values["path"])
             job = cls(
                 bytes.fromhex(values["secret"]),
                 bytes.fromhex(values["session"]),
@@ -110,8 +111,6 @@ class Job:
             any(type(values[name]) is not kind for name, kind in {**own, "local": bool}.items())
             or (len(job.secret), len(job.session)) != (SECRET_BYTES, 16)
             or not 0 <= job.size <= MAX_IMAGE
-            or (job.kind == IMAGE) != bool(job.path)
-            or "\0" in job.path
             or not _MIGRATION.fullmatch(job.migration)
             or job.larger_device not in LARGER_DEVICE
         ):
