@@ -20,7 +20,7 @@ from xenplugin.config import Config
 from xenplugin.errors import ConfigError, ImageError, PeerError, RefusedError, XenpluginError
 from xenplugin.image.safety.shared_storage import refuse_shared
 from xenplugin.image.target import dry_run
-from xenplugin.migrate import records
+from xenplugin.migrate import host_identity, records
 from xenplugin.migrate.checks.facts import (
     FoundDisk,
     HostFacts,
@@ -168,9 +168,11 @@ def _migrating(state_dir: Path, request: Request, here: bool) -> Unusable | None
 def _taken(store: Store, request: Request, own: Record | None) -> Iterator[Unusable]:
     """Yield why the guest's names or its uuid cannot be used here: another domain has them."""
     here = bool(request.domid)
+    # Both hosts may be one: then the guest itself does not count.
+    itself = request.source_domid if request.source and request.source == host_identity.here().machine else 0
     names = {request.name + AWAY} if here else {request.name, request.name + INCOMING}
     for domid in store.list("/local/domain"):
-        if not domid.isdecimal() or int(domid) in (0, request.domid):
+        if not domid.isdecimal() or int(domid) in (0, request.domid, itself):
             continue
         name, vm = store.read(f"/local/domain/{domid}/name"), store.read(f"/local/domain/{domid}/vm") or ""
         same = vm.removeprefix("/vm/").lower() == request.uuid
