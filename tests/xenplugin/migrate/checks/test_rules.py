@@ -140,6 +140,13 @@ def test_every_check_passes_or_speaks_and_each_fails_once_here() -> None:
     assert {name for name, *_ in TABLE} == set(rules.RULES)
 
 
+def test_a_guest_without_anything_gets_an_answer_of_each_check() -> None:
+    bare = replace(GUEST, files=(), bridges=())
+    case = replace(far(disks=()), guest=bare, request=replace(REQUEST, files=(), bridges=(), disks=()))
+    found = rules.judge(case)
+    assert [check.name for check in found] == list(rules.RULES) and {check.verdict for check in found} == {"pass"}
+
+
 def test_what_can_be_forced_is_what_has_refused_so() -> None:
     assert {name for name, *_, forcible in TABLE if forcible} == set(rules.FORCIBLE)
 
