@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -243,3 +244,16 @@ def stick(request: Any, tmp_path: Path, loop_device: Callable[[Path], Path]) -> 
     _call(*mount, device, folder)
     yield folder
     _call("umount", folder)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("random deaths", "how many, and which")
+    group.addoption("--deaths", type=int, default=20, metavar="N", help="on the fake hosts (20)")
+    group.addoption("--xen-deaths", type=int, default=3, metavar="N", help="on real Xen (3)")
+    group.addoption("--seed", default="", help="draw the same deaths again (default: others each time)")
+
+
+@pytest.fixture(scope="session")
+def seed(request: pytest.FixtureRequest) -> str:
+    """What random deaths are drawn from."""
+    return str(request.config.getoption("--seed")) or secrets.token_hex(4)

@@ -20,6 +20,7 @@ from xenplugin.cli.malloc_tuning import keep_buffers
 from xenplugin.cli.secrecy import forbid_core_dumps
 from xenplugin.config import Config, load
 from xenplugin.errors import ConfigError, RefusedError, UsageError, unexpected
+from xenplugin.image import state_folder
 from xenplugin.link import tcp
 from xenplugin.results import Result
 from xenplugin.ui import output
@@ -103,9 +104,10 @@ class Invocation:
             config = config.with_values(self._options)
             if config.congestion and "congestion" in self._options:
                 tcp.check_congestion(config.congestion)
-            return config
         except ConfigError as exc:
             raise UsageError(exc.message, hint=exc.hint) from None
+        state_folder.check(config.state_dir)
+        return config
 
     def given(self, *names: str) -> dict[str, Any]:
         """Return those of the options `names` that were given, as they were written."""
@@ -115,11 +117,12 @@ class Invocation:
         """Show a notice."""
         self.ui(events.Notice(text))
 
-    def finish(self, result: Result) -> None:
-        """Show the result of a verb that moves data."""
-        self.ui(events.Finished(result))
+    def finish(self, result: Result | None) -> None:
+        """Show the result of a verb that moves data; None: there is none to show."""
+        if result is not None:
+            self.ui(events.Finished(result))
         if self.json:
-            print(json.dumps(result.as_json()), flush=True)
+            print(json.dumps(result.as_json() if result is not None else None), flush=True)
 
 
 def options(*names: str, result: bool = True, progress: bool = True) -> Callable[[F], F]:

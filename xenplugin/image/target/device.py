@@ -33,6 +33,7 @@ from xenplugin.image.safety.in_use import claim_device, refuse_if_used
 from xenplugin.image.scan import byte_runs, gaps, nonzero_blocks
 from xenplugin.image.source.raw import refuse_partial_sectors
 from xenplugin.image.sparse import Run, punch
+from xenplugin.image.state_folder import writable
 from xenplugin.image.target import journal
 from xenplugin.image.target.abstract import Attached, Target, Write, refuse_attached
 from xenplugin.image.target.allocation import Allocation
@@ -178,9 +179,8 @@ def open_device(path: str, size: int, *, state_dir: Path, attached: Attached, us
 
 def _journal(path: str, real: str, size: int, state_dir: Path) -> tuple[Journal, ChunkSet]:
     """Open the device's journal: continue an earlier one, even of another path to the device, or create one."""
-    with os_errors("create the state directory", str(state_dir)):
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for state in journal.list_journals(state_dir, files=False):
+    writable(state_dir)
+    for state in journal.of_devices(state_dir):
         if state.kind == "device" and os.path.realpath(state.target) == real:
             if state.size == size and not state.done:
                 return Journal.reopen(state), state.durable

@@ -22,7 +22,7 @@ from tests.helpers.image_kit import (
     send,
     sparse_image,
 )
-from xenplugin.errors import ImageError, PeerError, RefusedError
+from xenplugin.errors import ConfigError, ImageError, PeerError, RefusedError
 from xenplugin.geometry import BLOCK, CHUNK
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import write_at
@@ -228,17 +228,17 @@ class TestRecord:
     def test_it_is_incomplete_until_it_is_committed(self, image: Path, device: Path, state: Path) -> None:
         with open_source(image) as source, sink_at(device, state) as sink:
             send(source, sink, {}, stop=3)
-            (found,) = journal.list_journals(state)
+            (found,) = journal.read_all(state)[0]
             assert (found.target, found.kind, found.size, found.done) == (str(device), "device", SIZE, False)
             sink.suspend()
-        (found,) = journal.list_journals(state)
+        (found,) = journal.read_all(state)[0]
         assert len(found.durable) == 3
         with sink_at(device, state) as sink:
             assert sink.resumed == 3 * CHUNK
             sink.discard()  # the old content is gone all the same
-        assert len(journal.list_journals(state)) == 1
+        assert len(journal.read_all(state)[0]) == 1
         transfer(image, device, state)
-        assert journal.list_journals(state) == []
+        assert journal.read_all(state)[0] == []
 
     def test_resuming_without_base_keeps_what_was_durable(self, image: Path, device: Path, state: Path) -> None:
         with open_source(image) as source, sink_at(device, state, use_base=False) as sink:
@@ -253,7 +253,7 @@ class TestRecord:
             sink.suspend()
         (tmp_path / "lv").symlink_to(device)
         transfer(image, tmp_path / "lv", state)
-        assert journal.list_journals(state) == []
+        assert journal.read_all(state)[0] == []
 
 
 class TestRefused:
@@ -261,7 +261,7 @@ class TestRefused:
     def test_another_size(self, device: Path, state: Path, size: int, text: str) -> None:
         with pytest.raises(RefusedError, match=text):
             sink_at(device, state, size)
-        assert not state.exists() or journal.list_journals(state) == []
+        assert not state.exists() or journal.read_all(state)[0] == []
 
     def test_a_second_copy(self, device: Path, state: Path) -> None:
         with sink_at(device, state), pytest.raises(RefusedError, match="in use: this command"):
@@ -281,7 +281,7 @@ class TestRefused:
             guests[str(device)] = "g1"
             with pytest.raises(RefusedError, match="g1"):
                 sink.commit()
-        assert len(journal.list_journals(state)) == 1
+        assert len(journal.read_all(state)[0]) == 1
 
     def test_mounted(self, tmp_path: Path, state: Path) -> None:
         disk = sparse_image(tmp_path / "fs", 8 * CHUNK, [])
@@ -317,7 +317,7 @@ class TestRefused:
 
     def test_a_state_directory_that_cannot_be_written(self, device: Path, state: Path) -> None:
         state.write_text("not a directory")
-        with pytest.raises(ImageError, match="state directory"):
+        with pytest.raises(ConfigError, match="state directory"):
             sink_at(device, state)
 
 

@@ -35,7 +35,7 @@ def start_copy(image: Path, target: Path, stop: int) -> None:
 def test_what_was_durable_is_not_sent_again(image: Path, target: Path) -> None:
     start_copy(image, target, 5)
     assert len(leftovers(target.parent)) == 2
-    (listed,) = journal.list_journals(target.parent / "state")
+    (listed,) = journal.read_all(target.parent / "state")[0]
     assert listed.target == str(target) and len(listed.durable) == 5
     with sink_for(target, SIZE) as sink:
         assert sink.resumed == 5 * CHUNK
