@@ -21,6 +21,7 @@ from xenplugin.codec.seal import cipher_named
 from xenplugin.errors import ConfigError, RefusedError
 from xenplugin.image import state_folder
 from xenplugin.image.small_file import read_small
+from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
 from xenplugin.link.tcp import MAX_STREAMS
 
 CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
@@ -255,6 +256,13 @@ class Config:
         "whole disk, not compressed).",
         parse_mode,
         "--mode",
+    )
+    larger_device: str = _setting(
+        REFUSE,
+        "What becomes of the rest of a target device that is larger than the image: refuse (it is not written to), "
+        "keep (the rest stays as it is), zero. For a guest's disk the far host's setting counts.",
+        _one_of(LARGER_DEVICE),
+        "--larger-device",
     )
     paths: tuple[tuple[str, str], ...] = _setting(
         (),

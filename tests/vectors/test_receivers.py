@@ -52,7 +52,7 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
     """Run the real receiver on a control channel; return the digest of what came, or the error."""
     job = {**vector["job"], "protocol": 2, "secret": vector["secret"], "path": str(target)}
     disk = {"own": [], "below": [], "device": False, "markers": []}
-    job |= {"whole": False, "migration": "", "local": True, "disk": disk, "details": {}}
+    job |= {"whole": False, "migration": "", "larger_device": "refuse", "local": True, "disk": disk, "details": {}}
     stream = json.dumps(job).encode() + b"\n" + base64.b64decode(vector["stream"])
     inside, feed = os.pipe()
     answers, outside = os.pipe()

@@ -53,6 +53,8 @@ GOOD: list[tuple[str, str, Any]] = [
     ("mode", '"static"', "static"),
     ("left_disks", '"keep-aside"', "keep-aside"),
     ("left_disks", '"remove"', "remove"),
+    ("larger_device", '"keep"', "keep"),
+    ("larger_device", '"zero"', "zero"),
     ("paths", "{}", ()),
     ("paths", '{"/a//b/" = "/c", "/a/b/c" = "/"}', (("/a/b/c", "/"), ("/a/b", "/c"))),
 ]
@@ -86,6 +88,7 @@ BAD: list[tuple[str, str]] = [
     ],
     *[("whole", value) for value in ('"false"', "0", "1", '"yes"')],
     *[("left_disks", value) for value in ('"keep"', '""', "true", "[]")],
+    *[("larger_device", value) for value in ('"grow"', '""', "true", "[]")],
     *[
         ("connect_timeout", value)
         for value in (

@@ -48,7 +48,7 @@ def named_file(path: str, name: str, far: bool = False) -> str:
 
 
 @click.command()
-@options(*LINK)
+@options(*LINK, "larger_device")
 @click.option("-N", "--dry-run", is_flag=True, help="Check what can be checked on this host, and move nothing.")
 @_raw
 @click.argument("src")
@@ -165,7 +165,7 @@ def seal(src: str, file: str, key_file: str, raw: bool, **values: Any) -> None:
 
 
 @click.command("open")
-@options()
+@options("larger_device")
 @_sealed_with
 @click.argument("file")
 @click.argument("dst")
@@ -197,7 +197,7 @@ def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any]) -
         from xenplugin.migrate.claims import Claims
         from xenplugin.transfer import archive
 
-        config = verb.config("state_dir")
+        config = verb.config("state_dir", "larger_device")
         inputs: dict[str, str | Path] = {"the key file": key_file, **_settings(config)}
         sealed: str | int = file
         if file == "-":

@@ -10,13 +10,22 @@ from typing import Any
 from xenplugin.codec.seal import SECRET_BYTES, cipher_named, new_secret
 from xenplugin.errors import ConfigError, PeerError
 from xenplugin.geometry import MAX_IMAGE
+from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
 from xenplugin.wire.preamble import VERSION, Cipher
 
 MAX_LINE = 65536
 _MIGRATION = re.compile("([0-9a-f]{32})?")
 IMAGE, DOMAIN = "image", "domain"
 _FIELDS: dict[str, dict[str, type]] = {
-    IMAGE: {"size": int, "path": str, "whole": bool, "live": bool, "migration": str, "disk": dict},
+    IMAGE: {
+        "size": int,
+        "path": str,
+        "whole": bool,
+        "live": bool,
+        "migration": str,
+        "larger_device": str,
+        "disk": dict,
+    },
     DOMAIN: {"details": dict},
 }
 
@@ -25,8 +34,9 @@ _FIELDS: dict[str, dict[str, type]] = {
 class Job:
     """What to receive. `kind` IMAGE: `size` bytes go to `path`; `whole`: send all of it, whatever the target holds;
     `live`: the image is written to meanwhile; `migration`: the id of the migration that it belongs to, "" for a
-    copy; `disk`: its identity (image.safety.shared_storage). `kind` DOMAIN: a stream, described by `details`.
-    `local`: both sides are on this machine."""
+    copy; `larger_device`: what becomes of the rest of a larger device (of no meaning if `live`: the host that
+    receives a guest decides that); `disk`: its identity (image.safety.shared_storage). `kind` DOMAIN: a stream,
+    described by `details`. `local`: both sides are on this machine."""
 
     secret: bytes = field(repr=False)
     session: bytes
@@ -38,6 +48,7 @@ class Job:
     whole: bool = False
     live: bool = False
     migration: str = ""
+    larger_device: str = REFUSE
     disk: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -74,6 +85,7 @@ class Job:
             or (job.kind == IMAGE) != bool(job.path)
             or "\0" in job.path
             or not _MIGRATION.fullmatch(job.migration)
+            or job.larger_device not in LARGER_DEVICE
         ):
             raise PeerError("the job has fields of the wrong type or out of range")
         return job
