@@ -245,6 +245,24 @@ def open_sink(
 
     if not 0 <= size <= MAX_IMAGE:
         raise PeerError(f"an image cannot have {size} bytes")
+    mode = refuse_place(name, real)
+    if stat.S_ISBLK(mode):
+        device = open_device(
+            name,
+            size,
+            state_dir=state_dir,
+            attached=attached_by_any_name,
+            use_base=use_base,
+            larger_device=larger_device,
+        )
+        return Sink(device, attached_by_any_name)
+    file = open_file(real, size, state_dir=state_dir, attached=attached_by_any_name, use_base=use_base)
+    return Sink(file, attached_by_any_name)
+
+
+def refuse_place(name: str, real: str) -> int:
+    """Return the mode of what is at the absolute path `name`, 0 if nothing is; `real`: symbolic links resolved.
+    Raises RefusedError if no image can be there, ImageError."""
     with os_errors("examine", name):
         try:
             mode = os.stat(real).st_mode
@@ -254,21 +272,10 @@ def open_sink(
         raise RefusedError(f"{name} is a directory", hint=f"name a file in it: {os.path.join(name, 'NAME')}")
     if mode:
         refuse_kind(name, mode)
-        if stat.S_ISBLK(mode):
-            device = open_device(
-                name,
-                size,
-                state_dir=state_dir,
-                attached=attached_by_any_name,
-                use_base=use_base,
-                larger_device=larger_device,
-            )
-            return Sink(device, attached_by_any_name)
     elif real.startswith("/dev/") and not real.startswith("/dev/shm/"):
         raise RefusedError(f"there is no block device {name}", hint="create the volume first")
     elif not os.path.isdir(os.path.dirname(real)):
         raise RefusedError(
             f"the directory of {name} does not exist", hint=f"create it with: mkdir -p {os.path.dirname(real)}"
         )
-    file = open_file(real, size, state_dir=state_dir, attached=attached_by_any_name, use_base=use_base)
-    return Sink(file, attached_by_any_name)
+    return mode
