@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from xenplugin import events
-from xenplugin.cli.common import LINK, Invocation, data_output, options, refuse_taken
+from xenplugin.cli.common import LINK, Invocation, options, refuse_taken
 from xenplugin.config import CONFIG_FILE, Config
 from xenplugin.errors import UsageError
+from xenplugin.image.formats.kinds import KEPT, RAW
 
-if TYPE_CHECKING:
-    from xenplugin.image.standard_streams import StandardOutput
-
-_raw = click.option("--raw", is_flag=True, help="Treat SRC as a raw image, whatever its first bytes are.")
+_FORMATS = click.Choice([RAW, *KEPT])
+_format = click.option(
+    "--format", type=_FORMATS, help="How SRC is stored, by QEMU's names (default: found by its first bytes)."
+)
 _sealed_with = click.option("--key-file", required=True, metavar="KEY", help="Key file that FILE was sealed with.")
 
 
@@ -52,22 +54,15 @@ def named_file(path: str, name: str, far: bool = False) -> str:
 @click.option(
     "-N", "--dry-run", is_flag=True, help="Say what would be sent and how long it would take; move nothing."
 )
-@_raw
+@_format
 @click.argument("src")
 @click.argument("dst")
-def copy(src: str, dst: str, raw: bool, **values: Any) -> None:
+def copy(src: str, dst: str, format: str | None, **values: Any) -> None:
     """Copy the image or block device [HOST:]SRC to [HOST:]DST.
 
     Only what differs from DST's present content is sent. After an interruption the same command continues.
-    SRC may be - for standard input, if that is a file or a block device.
     """
     with Invocation(values) as verb:
-        if dst == "-":
-            raise UsageError(
-                "copy does not write to standard output",
-                hint="seal SRC - writes a sealed stream there, and open FILE - an image; a file called - is ./-",
-            )
-        src = _image(src)
         config = verb.config()
         command = not config.ssh.strip()
         target_host, target = split_target(dst, command)
@@ -86,12 +81,12 @@ def copy(src: str, dst: str, raw: bool, **values: Any) -> None:
         if target_host is None:
             target = os.path.abspath(target)
         if source_host is not None:
-            _pull(verb, config, _for_ssh(source_host, command), source, target, raw, (src, dst))
+            _pull(verb, config, _for_ssh(source_host, command), source, target, format, (src, dst))
         else:
-            _push(verb, config, source, target_host and _for_ssh(target_host, command), target, raw)
+            _push(verb, config, source, target_host and _for_ssh(target_host, command), target, format)
 
 
-def _push(verb: Invocation, config: Config, src: str, host: str | None, path: str, raw: bool) -> None:
+def _push(verb: Invocation, config: Config, src: str, host: str | None, path: str, format: str | None) -> None:
     from xenplugin.image.safety.distinct import refuse_inputs, written
     from xenplugin.image.source.at_rest import open_at_rest
     from xenplugin.transfer import send_disk
@@ -99,7 +94,7 @@ def _push(verb: Invocation, config: Config, src: str, host: str | None, path: st
     refuse_taken(src, config.state_dir)
     if host is None:
         refuse_inputs(written(path), {"SRC": src, **_settings(config)})
-    with open_at_rest(src, raw=raw, notify=verb.notice) as source:
+    with open_at_rest(src, format, notify=verb.notice) as source:
         target = send_disk.RemotePath(host, path)
         verb.ui(events.Started("copy", src, str(target), source.size))
         if not verb.dry_run:
@@ -112,7 +107,7 @@ def _push(verb: Invocation, config: Config, src: str, host: str | None, path: st
 
 
 def _pull(
-    verb: Invocation, config: Config, host: str, path: str, target: str, raw: bool, shown: tuple[str, str]
+    verb: Invocation, config: Config, host: str, path: str, target: str, format: str | None, shown: tuple[str, str]
 ) -> None:
     from xenplugin.image.safety.distinct import refuse_inputs, written
     from xenplugin.migrate.claims import Claims
@@ -122,7 +117,7 @@ def _pull(
     if verb.dry_run:
         raise UsageError("-N is for a SRC on this host only", hint="run it on SRC's host")
     refuse_inputs(written(target), _settings(config))
-    request = Request(path, target, raw, verb.given(*OPTIONS))
+    request = Request(path, target, format or "", verb.given(*OPTIONS))
     verb.finish(pull(host, request, shown, config, Claims(config.state_dir).attached, verb.ui))
 
 
@@ -134,55 +129,45 @@ def _for_ssh(host: str, command: bool) -> str:
 @click.command()
 @options("rate", "level", "cipher")
 @click.option("--key-file", required=True, metavar="KEY", help="Key file; created (mode 600) if it does not exist.")
-@_raw
+@_format
 @click.argument("src")
 @click.argument("file")
-def seal(src: str, file: str, key_file: str, raw: bool, **values: Any) -> None:
-    """Seal the image SRC into FILE, which can be carried by any means.
-
-    FILE may be - for standard output, and SRC for standard input, if that is a file or a block device.
-    """
+def seal(src: str, file: str, key_file: str, format: str | None, **values: Any) -> None:
+    """Seal the image SRC into FILE, which can be carried by any means."""
     with Invocation(values) as verb:
         from xenplugin.codec.seal import make_key_file, read_key_file, remove_key_file
         from xenplugin.image.safety.distinct import refuse_inputs
         from xenplugin.image.source.at_rest import open_at_rest
-        from xenplugin.image.standard_streams import OUTPUT
         from xenplugin.transfer import archive
 
         config = verb.config("rate", "level", "cipher", "state_dir")
-        src = _image(src)
-        output = data_output(verb) if file == "-" else None
         refuse_taken(src, config.state_dir)
-        refuse_inputs([_path_of(output or file)], {"SRC": src, "the key file": key_file, **_settings(config)})
-        with open_at_rest(src, raw=raw, notify=verb.notice) as source:
+        refuse_inputs([file], {"SRC": src, "the key file": key_file, **_settings(config)})
+        with open_at_rest(src, format, notify=verb.notice) as source:
             known = os.path.lexists(key_file)
             secret = read_key_file(key_file) if known else make_key_file(key_file)
             sealed_before = os.path.lexists(file)
             try:
                 verb.ui(events.Started("seal", src, file, source.size))
-                result = archive.seal(source, output or file, secret, config, verb.ui)
+                result = archive.seal(source, file, secret, config, verb.ui)
             except BaseException:
-                opens_nothing = output is not None or sealed_before or not os.path.lexists(file)
-                if not known and opens_nothing:
+                if not known and (sealed_before or not os.path.lexists(file)):  # the new key opens nothing
                     remove_key_file(key_file, secret)
                 raise
             if not known:
-                verb.notice(f"a new key is in {key_file}: carry it separately from {OUTPUT if output else file}")
+                verb.notice(f"a new key is in {key_file}: carry it separately from {file}")
             verb.finish(result)
 
 
 @click.command("open")
 @options("larger_device")
 @_sealed_with
+@click.option("--format", type=_FORMATS, help="How to store DST, by QEMU's names (default: raw).")
 @click.argument("file")
 @click.argument("dst")
-def open_(file: str, dst: str, key_file: str, **values: Any) -> None:
-    """Open the sealed FILE into the image DST.
-
-    Each may be - for standard input or output. Each chunk is checked before it is written there, but only exit
-    code 0 says that the image is whole.
-    """
-    _unseal(file, dst, key_file, values)
+def open_(file: str, dst: str, key_file: str, format: str | None, **values: Any) -> None:
+    """Open the sealed FILE into the image DST."""
+    _unseal(file, dst, key_file, values, format)
 
 
 @click.command()
@@ -190,48 +175,24 @@ def open_(file: str, dst: str, key_file: str, **values: Any) -> None:
 @_sealed_with
 @click.argument("file")
 def verify(file: str, key_file: str, **values: Any) -> None:
-    """Check the sealed FILE to its last byte; write nothing.
-
-    FILE may be - for standard input.
-    """
+    """Check the sealed FILE to its last byte; write nothing."""
     _unseal(file, None, key_file, values)
 
 
-def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any]) -> None:
+def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any], format: str | None = None) -> None:
     with Invocation(values) as verb:
         from xenplugin.codec.seal import read_key_file
         from xenplugin.image.safety.distinct import refuse_inputs, written
         from xenplugin.migrate.claims import Claims
         from xenplugin.transfer import archive
 
-        config = verb.config("state_dir", "larger_device")
-        inputs: dict[str, str | Path] = {"the key file": key_file, **_settings(config)}
-        sealed: str | int = file
-        if file == "-":
-            if os.isatty(0):
-                raise UsageError("standard input is a terminal", hint="redirect a sealed file or a pipe")
-            sealed = os.dup(0)
-        inputs["the sealed file"] = _path_of(sealed)
-        output = data_output(verb) if dst == "-" else None
-        if output or dst is not None:
-            refuse_inputs([_path_of(output)] if output else written(str(dst)), inputs)
+        config = verb.config("state_dir", "formats", "larger_device")
+        if format is not None:
+            config = replace(config, formats=((RAW, format),))
+        if dst is not None:
+            refuse_inputs(written(dst), {"the sealed file": file, "the key file": key_file, **_settings(config)})
         secret = read_key_file(key_file)
-        attached = Claims(config.state_dir).attached
-        verb.finish(archive.unseal(sealed, output or dst, secret, config, attached, verb.ui))
-
-
-def _image(src: str) -> str:
-    """Return the path of the image SRC, which may be standard input."""
-    from xenplugin.image.standard_streams import image_path
-
-    return image_path() if src == "-" else src
-
-
-def _path_of(place: str | int | StandardOutput) -> str:
-    """Return the path of a file, or of what a descriptor leads to."""
-    if isinstance(place, str):
-        return place
-    return os.path.realpath(f"/proc/self/fd/{place if isinstance(place, int) else place.fd}")
+        verb.finish(archive.unseal(file, dst, secret, config, Claims(config.state_dir).attached, verb.ui))
 
 
 def _settings(config: Config) -> dict[str, Path]:
