@@ -20,6 +20,7 @@ from xenplugin.codec.compress import LEVELS, STORE
 from xenplugin.codec.seal import cipher_named
 from xenplugin.errors import ConfigError, RefusedError
 from xenplugin.image import state_folder
+from xenplugin.image.formats.kinds import KEPT, RAW, Format
 from xenplugin.image.path_text import canonical, leads_nowhere_else
 from xenplugin.image.small_file import read_small
 from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
@@ -178,6 +179,17 @@ def _parse_paths(value: Any) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(pairs, key=lambda pair: (-len(pair[0]), pair)))
 
 
+def _parse_formats(value: Any) -> tuple[tuple[str, str], ...]:
+    """Return pairs of a format of the source and the one here from a table. Raises ValueError."""
+    if not isinstance(value, dict | tuple):
+        raise ValueError('it must be a table like {"qcow2" = "raw"}')
+    pairs = dict(value)
+    for name in (*pairs, *pairs.values()):
+        if name != RAW and name not in KEPT:
+            raise ValueError(f"{name!r} is none of {RAW}, {', '.join(KEPT)}")
+    return tuple(sorted(pairs.items()))
+
+
 def _plain(path: str) -> str:
     return re.sub("/+", "/", path).rstrip("/") or "/"
 
@@ -270,6 +282,11 @@ class Config:
         "Where the disks of arriving guests go, if not to the same path: a table of old and new paths.",
         _parse_paths,
     )
+    formats: tuple[tuple[str, str], ...] = _setting(
+        (),
+        "How arriving images are stored in files, if not as on the source: a table of formats, by QEMU's names.",
+        _parse_formats,
+    )
     left_disks: str = _setting(
         KEEP_ASIDE,
         "What becomes of the disks that a guest leaves behind: keep-aside (they are renamed, and make the way back "
@@ -304,6 +321,11 @@ class Config:
             if path == old or path.startswith(old.rstrip("/") + "/"):
                 return _plain(f"{new}/{path[len(old) :]}")
         return path
+
+    def stored(self, format: Format) -> Format:
+        """Return how this host stores an image that the source stores as `format`."""
+        name = dict(self.formats).get(format.name, format.name)
+        return format if name == format.name else Format(name)
 
     def with_values(
         self, values: Mapping[str, Any], file: Path | None = None, only: Collection[str] | None = None
