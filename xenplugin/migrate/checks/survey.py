@@ -18,6 +18,7 @@ from typing import TypeVar
 from xenplugin import __version__
 from xenplugin.config import Config
 from xenplugin.errors import ConfigError, ImageError, PeerError, RefusedError, XenpluginError
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.safety.shared_storage import refuse_shared
 from xenplugin.image.target import dry_run
 from xenplugin.migrate import host_identity, records
@@ -220,7 +221,12 @@ def _disk(config: Config, request: Request, disk: WantedDisk, own: Record | None
 
         known = refuse_shared(disk.shared, path, live=True)  # first: such a disk is in use as well
         there = dry_run.examine(
-            path, disk.size, state_dir=config.state_dir, attached=user, larger_device=config.larger_device
+            path,
+            disk.size,
+            state_dir=config.state_dir,
+            attached=user,
+            format=config.stored(Format()),
+            larger_device=config.larger_device,
         )
     except (RefusedError, ImageError, PeerError, ConfigError) as error:
         hint = (error.hint or "").replace("UUID", request.uuid)

@@ -180,6 +180,10 @@ def test_many_features_are_counted_not_listed() -> None:
         (replace(FOUND, size=GIB), r"the file there \(1.0 GiB\) is the base"),
         (replace(FOUND, size=0), "a new file"),
         (replace(FOUND, device=True, size=4 * GIB, free=None), "written in place"),
+        (
+            replace(FOUND, device=True, aside="/dev/vg0/g1.left", free=None),
+            "the volume /dev/vg0/g1.left gets its name",
+        ),
     ],
 )
 def test_what_is_at_the_place_of_a_disk(found: object, words: str) -> None:

@@ -38,7 +38,7 @@ def target(case: Case) -> Iterator[CheckResult]:
 
 def _what(found: FoundDisk) -> str:
     if found.device:
-        return "a block device, written in place"
+        return f"the volume {found.aside} gets its name back" if found.aside else "a block device, written in place"
     if found.aside:
         return f"the old disk {found.aside} is the base of the difference"
     if found.size:
