@@ -83,13 +83,24 @@ def _refuse_device(path: str, fd: int, status: os.stat_result, notify: Callable[
         uses += [Use(f"of the file behind it, {use.text}", use.writes) for use in others]
     _refuse_writers(path, uses)
     _refuse_opened(path, opened)
-    try:
-        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
-    except OSError as error:
-        # Claimed, perhaps by what only reads. ZFS, for one, is not to be seen in any other way.
-        if error.errno == errno.EBUSY and not uses and not any(opened()):
-            raise _refused(path, "the kernel does not report what uses it") from error
+    if not uses and _is_claimed(path):  # ZFS, or the second disk of a btrfs, for example
+        raise _refused(path, "it is claimed, and the kernel does not report by what")
     _notify_unseen(path, notify)
+
+
+def _is_claimed(path: str) -> bool:
+    """Return whether something has claimed the device, as what mounts it does, and keeps it for GRACE."""
+    deadline = time.monotonic() + in_use.GRACE
+    while True:
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
+            return False
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                return False
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.05)
 
 
 def _refuse_file(path: str, fd: int, status: os.stat_result, notify: Callable[[str], None]) -> None:
