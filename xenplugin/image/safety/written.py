@@ -17,21 +17,19 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 
 from xenplugin.errors import RefusedError
 from xenplugin.image.files import os_errors
 from xenplugin.image.safety import in_use, lease
 from xenplugin.image.safety.users import (
     Use,
-    backing_file,
     layers_above,
     loops_on,
     node_of,
     openers,
-    openers_of_devices,
-    partitions,
+    uses_around_device,
     uses_of_device,
-    whole_disk,
 )
 
 _HINT = (
@@ -45,10 +43,7 @@ def write_back(path: str) -> None:
     user may open these."""
     with suppress(OSError):
         status = os.stat(path)
-        numbers = layers_above(status)
-        if stat.S_ISBLK(status.st_mode):
-            numbers |= whole_disk(status.st_rdev)
-        for number in numbers:
+        for number in layers_above(status):
             with suppress(OSError):
                 fd = os.open(node_of(number), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                 try:
@@ -69,20 +64,9 @@ def refuse_written(path: str, fd: int, notify: Callable[[str], None]) -> None:
 
 
 def _refuse_device(path: str, fd: int, status: os.stat_result, notify: Callable[[str], None]) -> None:
-    number = status.st_rdev
-    behind = backing_file(number)
-
-    def opened() -> Iterator[Use]:
-        yield from openers_of_devices({number, *partitions(number), *whole_disk(number)}, fd)
-        if behind is not None:
-            yield from (Use(f"of the file behind it, {use.text}", use.writes) for use in openers(behind))
-
-    uses = list(uses_of_device(number))
-    if behind is not None:
-        others = loops_on(lambda other: os.path.samestat(other, behind), but=number)
-        uses += [Use(f"of the file behind it, {use.text}", use.writes) for use in others]
+    uses = list(uses_of_device(status.st_rdev))
     _refuse_writers(path, uses)
-    _refuse_opened(path, opened)
+    _refuse_opened(path, lambda: chain(openers(status, fd), uses_around_device(status.st_rdev)))
     if not uses and _is_claimed(path):  # ZFS, or the second disk of a btrfs, for example
         raise _refused(path, "it is claimed, and the kernel does not report by what")
     _notify_unseen(path, notify)
