@@ -20,6 +20,7 @@ from xenplugin.codec.compress import LEVELS, STORE
 from xenplugin.codec.seal import cipher_named
 from xenplugin.errors import ConfigError, RefusedError
 from xenplugin.image import state_folder
+from xenplugin.image.path_text import canonical, leads_nowhere_else
 from xenplugin.image.small_file import read_small
 from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
 from xenplugin.link.tcp import MAX_STREAMS
@@ -291,13 +292,14 @@ class Config:
 
     def mapped(self, path: str) -> str:
         """Return the path on this host of the disk that is at `path` on the source: the longest of `paths` that
-        contains it is replaced. Raises RefusedError for a path that is not absolute or contains '..'."""
-        if not path.startswith("/") or ".." in path.split("/") or not path.isprintable():
+        contains it is replaced. Raises RefusedError for a path that is not absolute, or contains '..' or control
+        characters."""
+        if not leads_nowhere_else(path):
             raise RefusedError(
                 f"the path {path!r} from another host is not accepted",
                 hint="give the guest's disk an absolute path without '..'",
             )
-        path = _plain(path)
+        path = _plain(canonical(path))
         for old, new in self.paths:
             if path == old or path.startswith(old.rstrip("/") + "/"):
                 return _plain(f"{new}/{path[len(old) :]}")
