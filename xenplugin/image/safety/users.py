@@ -37,7 +37,7 @@ def uses_of_device(number: int) -> Iterator[Use]:
         yield Use(f"{name} is swap space", True)
     for holder in _holders(numbers):
         yield _use_through(f"it is part of {_mapped_name(holder)}", holder)
-    yield from loops_on(lambda other: stat.S_ISBLK(other.st_mode) and other.st_rdev in numbers)
+    yield from loops_on(_one_of(numbers))
 
 
 def loops_on(same: Callable[[os.stat_result], bool], *, but: int | None = None) -> Iterator[Use]:
@@ -64,7 +64,7 @@ def openers(status: os.stat_result, own: int = -1) -> Iterator[Use]:
 
 def openers_of_devices(numbers: set[int], own: int = -1) -> Iterator[Use]:
     """Yield the processes that have one of the block devices `numbers` open, except for our descriptor `own`."""
-    yield from _openers("/dev/", lambda other: stat.S_ISBLK(other.st_mode) and other.st_rdev in numbers, own)
+    yield from _openers("/dev/", _one_of(numbers), own)
 
 
 def uses_around_device(number: int) -> Iterator[Use]:
@@ -111,8 +111,7 @@ def layers_above(status: os.stat_result) -> set[int]:
     while new:
         found |= new
         numbers = {part for number in new for part in partitions(number)} | new
-        above = _numbers(_holders(numbers))
-        above |= _numbers(_loops(lambda other, on=numbers: stat.S_ISBLK(other.st_mode) and other.st_rdev in on))  # type: ignore[misc]
+        above = _numbers(_holders(numbers)) | _numbers(_loops(_one_of(numbers)))
         new = (numbers | above) - found
     return found
 
@@ -120,6 +119,11 @@ def layers_above(status: os.stat_result) -> set[int]:
 def node_of(number: int) -> str:
     """Return the path below /dev of block device `number`."""
     return f"{_DEV}/" + os.path.basename(os.path.realpath(_directory(number))).replace("!", "/")
+
+
+def _one_of(numbers: set[int]) -> Callable[[os.stat_result], bool]:
+    """Return a test for the status of one of the block devices `numbers`."""
+    return lambda status: stat.S_ISBLK(status.st_mode) and status.st_rdev in numbers
 
 
 def _directory(number: int) -> str:
