@@ -20,6 +20,7 @@ from xenplugin.codec.compress import LEVELS, STORE
 from xenplugin.codec.seal import cipher_named
 from xenplugin.errors import ConfigError
 from xenplugin.image import path_mapping, state_folder
+from xenplugin.image.formats.kinds import KEPT, RAW, Format
 from xenplugin.image.small_file import read_small
 from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
 from xenplugin.link.tcp import MAX_STREAMS
@@ -163,6 +164,17 @@ def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
     return parse
 
 
+def _parse_formats(value: Any) -> tuple[tuple[str, str], ...]:
+    """Return pairs of a format of the source and the one here from a table. Raises ValueError."""
+    if not isinstance(value, dict | tuple):
+        raise ValueError('it must be a table like {"qcow2" = "raw"}')
+    pairs = dict(value)
+    for name in (*pairs, *pairs.values()):
+        if name != RAW and name not in KEPT:
+            raise ValueError(f"{name!r} is none of {RAW}, {', '.join(KEPT)}")
+    return tuple(sorted(pairs.items()))
+
+
 def _setting(default: Any, help: str, parse: Callable[[Any], Any], flag: str | None = None) -> Any:
     """Return a field of Config. `flag` is its option; None if only the configuration file has the setting."""
     return field(default=default, metadata={"help": help, "parse": parse, "flag": flag})
@@ -251,6 +263,11 @@ class Config:
         "Where the disks of arriving guests go, if not to the same path: a table of old and new paths.",
         path_mapping.parse,
     )
+    formats: tuple[tuple[str, str], ...] = _setting(
+        (),
+        "How arriving images are stored in files, if not as on the source: a table of formats, by QEMU's names.",
+        _parse_formats,
+    )
     left_disks: str = _setting(
         KEEP_ASIDE,
         "What becomes of the disks that a guest leaves behind: keep-aside (they are renamed, and make the way back "
@@ -272,10 +289,13 @@ class Config:
         return range(low, high + 1) if low else range(0)
 
     def mapped(self, path: str) -> str:
-        """Return the path on this host of the disk that is at `path` on the source: the longest of `paths` that
-        contains it is replaced. Raises RefusedError for a path that is not absolute, or contains '..' or control
-        characters."""
+        """Return the path on this host of the disk at `path` on the source. Raises RefusedError (path_mapping)."""
         return path_mapping.mapped(self.paths, path)
+
+    def stored(self, format: Format) -> Format:
+        """Return how this host stores an image that the source stores as `format`."""
+        name = dict(self.formats).get(format.name, format.name)
+        return format if name == format.name else Format(name)
 
     def with_values(
         self, values: Mapping[str, Any], file: Path | None = None, only: Collection[str] | None = None
