@@ -16,6 +16,7 @@ from pathlib import Path
 from xenplugin.errors import RefusedError
 from xenplugin.image.beside import partial_name
 from xenplugin.image.files import os_errors
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.safety.in_use import claim_device, refuse_if_used, refuse_mount_point
 from xenplugin.image.source.raw import refuse_partial_sectors
 from xenplugin.image.target.abstract import Attached, refuse_attached
@@ -69,7 +70,7 @@ def _file(path: str, size: int, state_dir: Path) -> TargetFacts:
             f"no file can be created in {folder}: it is read-only or belongs to another user",
             hint="mount it writable, or set `paths` in xenplugin.conf to another folder",
         )
-    replaced = open_replaced(path, size)
+    replaced = open_replaced(path, size, Format())
     try:
         if replaced is not None:
             refuse_if_used(path, replaced.fileno())

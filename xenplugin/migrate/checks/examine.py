@@ -136,7 +136,7 @@ def _wanted(
     wanted = []
     for disk in disks:
         try:
-            with open_source(disk.path, raw=True) as source:
+            with open_source(disk.path) as source:
                 status = os.fstat(source.fileno())
                 taken = None if stat.S_ISBLK(status.st_mode) else min(512 * status.st_blocks, source.size)
                 names = enter(marked(disk.path, live=True, local=False, notice=_notice(emit)))
