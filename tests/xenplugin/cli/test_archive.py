@@ -220,7 +220,7 @@ def test_a_file_system_that_takes_no_such_file_gets_a_hint(program: Program, ima
     """As FAT from 4 GiB on."""
     program.run("seal", "--key-file", "key", image, "sealed")
     limit = ["prlimit", f"--fsize={MIB}", "--"]
-    for words in (["seal", "--key-file", "key", image, "sealed2"], ["open", "--key-file", "key", "sealed", "new.img"]):
-        done = program.start(*words, prefix=limit).end()
+    for verb, source, target in (("seal", "source.img", "sealed2"), ("open", "sealed", "new.img")):
+        done = program.start(verb, "--key-file", "key", source, target, prefix=limit).end()
         assert done.code == 13 and "File too large" in done.error and "files of this size" in done.hint
     assert names_in(tmp_path) == {"home", "key", "sealed", "source.img"}
