@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xenplugin.errors import RefusedError
-from xenplugin.image.beside import partial_name
+from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.files import os_errors
 from xenplugin.image.formats.kinds import Format
+from xenplugin.image.safety.fixed_name import refuse_fixed_name
 from xenplugin.image.safety.in_use import claim_device, refuse_if_used, refuse_mount_point
 from xenplugin.image.source.raw import refuse_partial_sectors
+from xenplugin.image.target import journal
 from xenplugin.image.target.abstract import Attached, refuse_attached
 from xenplugin.image.target.device_size import refuse_size
 from xenplugin.image.target.partial import open_left, open_replaced
@@ -74,6 +76,9 @@ def _file(path: str, size: int, state_dir: Path) -> TargetFacts:
     try:
         if replaced is not None:
             refuse_if_used(path, replaced.fileno())
+        _refuse_fixed_name(path, None if replaced is None else replaced.fileno())
+        if os.path.lexists(partial_name(path)):
+            journal.read(journal_name(path))
         old = open_left(path, state_dir) if replaced is None or not replaced.size else None
         aside = ""
         if old is not None:
@@ -87,6 +92,15 @@ def _file(path: str, size: int, state_dir: Path) -> TargetFacts:
             replaced.close()
     free = (there.f_bfree if os.geteuid() == 0 else there.f_bavail) * there.f_frsize + _partial(path)
     return TargetFacts(False, replaced.size if replaced is not None else None, aside, free, number)
+
+
+def _refuse_fixed_name(path: str, fd: int | None) -> None:
+    with os_errors("open the folder of", path):
+        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        refuse_fixed_name(path, fd, folder)
+    finally:
+        os.close(folder)
 
 
 def _partial(path: str) -> int:
