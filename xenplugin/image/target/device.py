@@ -132,13 +132,19 @@ class DeviceTarget(Target):
         if nonzero_blocks(buffer, length):
             raise OSError(errno.EIO, "the device does not read as zeros after zeros were written")
 
+    def complete(self) -> os.stat_result:
+        with os_errors("examine", self.path):
+            return os.fstat(self.fd)
+
     def finish(self, attached: Attached) -> None:
-        refuse_attached(attached, self.path)
         with os_errors("write zeros to", self.path):
             self._check_left()
             if self._zero_to > self.size:
                 self._zero(self.size, self._zero_to, lambda _: None)
                 self.sync()
+        # The claim keeps off what claims a device as well. Guests, QEMU and dd do not: look for them again.
+        refuse_attached(attached, self.path)
+        refuse_if_used(self.path, self.fd, claimed=True)
         self.journal.done()
         self.journal.remove()
 

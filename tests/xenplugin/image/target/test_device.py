@@ -353,6 +353,16 @@ class TestRefused:
                 sink.commit()
         assert len(journal.read_all(state)[0]) == 1
 
+    def test_what_came_into_use_meanwhile(self, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A program that opens a device without a claim is not kept off; what it wrote would be in the image."""
+        monkeypatch.setattr("xenplugin.image.safety.in_use.GRACE", 0.1)
+        for user in (open_elsewhere(device, "r+b"), loop_device(device)):
+            with sink_at(device, state) as sink:
+                sink.put_zeros(0, 8)
+                with user, pytest.raises(RefusedError, match=r"in use: (process|/dev/loop)"):
+                    sink.commit()
+            assert len(journal.read_all(state)[0]) == 1
+
     def test_mounted(self, tmp_path: Path, state: Path) -> None:
         disk = sparse_image(tmp_path / "fs", 8 * CHUNK, [])
         subprocess.run(["mkfs.ext4", "-q", str(disk)], check=True)
@@ -370,6 +380,20 @@ class TestRefused:
 
     def test_a_loop_device_on_top(self, device: Path, state: Path) -> None:
         with loop_device(device) as upper, pytest.raises(RefusedError, match=f"{upper} is set up on it"):
+            sink_at(device, state)
+
+    def test_the_file_behind_it_is_used(
+        self, backing: Path, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("xenplugin.image.safety.in_use.GRACE", 0.1)
+        with open_elsewhere(backing, "rb"), loop_device(backing) as other:
+            sink_at(device, state).close()
+            with (
+                open_elsewhere(other, "r+b") as pid,
+                pytest.raises(RefusedError, match=f"{other} .* process {pid} "),
+            ):
+                sink_at(device, state)
+        with open_elsewhere(backing, "r+b") as pid, pytest.raises(RefusedError, match=f"behind it, process {pid} "):
             sink_at(device, state)
 
     def test_open_in_another_process(self, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
