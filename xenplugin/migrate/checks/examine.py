@@ -22,6 +22,7 @@ from xenplugin.config import Config
 from xenplugin.errors import ImageError, RefusedError, UsageError, XenpluginError
 from xenplugin.image.safety.shared_storage import marked
 from xenplugin.image.source.raw import open_source
+from xenplugin.migrate import host_identity
 from xenplugin.migrate.checks import candidate, rules
 from xenplugin.migrate.checks.ask import FarHost
 from xenplugin.migrate.checks.candidate import Candidate
@@ -151,7 +152,10 @@ def _request(leaving: Candidate, guest: Guest, disks: tuple[WantedDisk, ...]) ->
     model = _device_model(guest.domid) if leaving.kind == "hvm" else None
     if model is not None and not any(file.path == model for file in files):
         files += (WantedFile(model, "the device model (QEMU)", at_start=False, elsewhere=True),)
-    return Request(leaving.name, leaving.uuid, leaving.kind, 0, leaving.vcpus, files, leaving.bridges, disks)
+    here = host_identity.here().machine
+    return Request(
+        leaving.name, leaving.uuid, leaving.kind, 0, here, guest.domid, leaving.vcpus, files, leaving.bridges, disks
+    )
 
 
 def _device_model(domid: int) -> str | None:
