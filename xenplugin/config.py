@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import re
 import shlex
 import tomllib
@@ -19,7 +18,11 @@ from typing import Any
 
 from xenplugin.codec.compress import LEVELS, STORE
 from xenplugin.codec.seal import cipher_named
-from xenplugin.errors import ConfigError, RefusedError
+from xenplugin.errors import ConfigError
+from xenplugin.image import path_mapping, state_folder
+from xenplugin.image.formats.kinds import KEPT, RAW, Format
+from xenplugin.image.small_file import read_small
+from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
 from xenplugin.link.tcp import MAX_STREAMS
 
 CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
@@ -29,6 +32,7 @@ LEFT_DISKS = (KEEP_ASIDE, REMOVE) = ("keep-aside", "remove")
 _TIME_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600}
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _LEAST_RATE = 1000  # bytes/s
+_LARGEST = 1 << 20  # bytes of a configuration file
 
 
 def parse_rate(text: str | int) -> int:
@@ -160,22 +164,15 @@ def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
     return parse
 
 
-def _parse_paths(value: Any) -> tuple[tuple[str, str], ...]:
-    """Return pairs of a path of the source and the path here, the longest first, from a table. Raises
-    ValueError."""
+def _parse_formats(value: Any) -> tuple[tuple[str, str], ...]:
+    """Return pairs of a format of the source and the one here from a table. Raises ValueError."""
     if not isinstance(value, dict | tuple):
-        raise ValueError('it must be a table like {"/from" = "/to"}')
-    for path in (path for pair in dict(value).items() for path in pair):
-        if not isinstance(path, str) or not path.startswith("/") or ".." in path.split("/") or "\0" in path:
-            raise ValueError(f"{path!r} must be an absolute path without '..'")
-    pairs = [(_plain(old), _plain(new)) for old, new in dict(value).items()]
-    if len({old for old, _ in pairs}) < len(pairs):
-        raise ValueError("a path stands there twice")
-    return tuple(sorted(pairs, key=lambda pair: (-len(pair[0]), pair)))
-
-
-def _plain(path: str) -> str:
-    return re.sub("/+", "/", path).rstrip("/") or "/"
+        raise ValueError('it must be a table like {"qcow2" = "raw"}')
+    pairs = dict(value)
+    for name in (*pairs, *pairs.values()):
+        if name != RAW and name not in KEPT:
+            raise ValueError(f"{name!r} is none of {RAW}, {', '.join(KEPT)}")
+    return tuple(sorted(pairs.items()))
 
 
 def _setting(default: Any, help: str, parse: Callable[[Any], Any], flag: str | None = None) -> Any:
@@ -183,14 +180,7 @@ def _setting(default: Any, help: str, parse: Callable[[Any], Any], flag: str | N
     return field(default=default, metadata={"help": help, "parse": parse, "flag": flag})
 
 
-def _default_state_dir() -> Path:
-    if os.geteuid() == 0:
-        return Path("/var/lib/xen/xenplugin")
-    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(base) / "xenplugin"
-
-
-_STATE_DIR = _default_state_dir()
+_STATE_DIR = state_folder.default()
 
 
 @dataclass(frozen=True)
@@ -261,10 +251,22 @@ class Config:
         parse_mode,
         "--mode",
     )
+    larger_device: str = _setting(
+        REFUSE,
+        "What becomes of the rest of a target device that is larger than the image: refuse (it is not written to), "
+        "keep (the rest stays as it is), zero. For a guest's disk the far host's setting counts.",
+        _one_of(LARGER_DEVICE),
+        "--larger-device",
+    )
     paths: tuple[tuple[str, str], ...] = _setting(
         (),
         "Where the disks of arriving guests go, if not to the same path: a table of old and new paths.",
-        _parse_paths,
+        path_mapping.parse,
+    )
+    formats: tuple[tuple[str, str], ...] = _setting(
+        (),
+        "How arriving images are stored in files, if not as on the source: a table of formats, by QEMU's names.",
+        _parse_formats,
     )
     left_disks: str = _setting(
         KEEP_ASIDE,
@@ -277,7 +279,7 @@ class Config:
         _STATE_DIR,
         "Directory of the journals and of the records which host has which guest. It must be on a disk; do not "
         "change it while xenplugin status shows anything.",
-        Path,
+        state_folder.parse,
     )
 
     @property
@@ -287,18 +289,13 @@ class Config:
         return range(low, high + 1) if low else range(0)
 
     def mapped(self, path: str) -> str:
-        """Return the path on this host of the disk that is at `path` on the source: the longest of `paths` that
-        contains it is replaced. Raises RefusedError for a path that is not absolute or contains '..'."""
-        if not path.startswith("/") or ".." in path.split("/") or not path.isprintable():
-            raise RefusedError(
-                f"the path {path!r} from another host is not accepted",
-                hint="give the guest's disk an absolute path without '..'",
-            )
-        path = _plain(path)
-        for old, new in self.paths:
-            if path == old or path.startswith(old.rstrip("/") + "/"):
-                return _plain(f"{new}/{path[len(old) :]}")
-        return path
+        """Return the path on this host of the disk at `path` on the source. Raises RefusedError (path_mapping)."""
+        return path_mapping.mapped(self.paths, path)
+
+    def stored(self, format: Format) -> Format:
+        """Return how this host stores an image that the source stores as `format`."""
+        name = dict(self.formats).get(format.name, format.name)
+        return format if name == format.name else Format(name)
 
     def with_values(
         self, values: Mapping[str, Any], file: Path | None = None, only: Collection[str] | None = None
@@ -334,12 +331,14 @@ def load(path: Path | None, only: Collection[str] | None = None) -> Config:
     that are wanted; all others have their defaults, whatever the file says. Raises ConfigError."""
     where = path or CONFIG_FILE
     try:
-        text = where.read_text(encoding="utf-8")
+        text = read_small(where, _LARGEST, follow=True).decode("utf-8")
     except FileNotFoundError:
         if path is None:
             return Config()
         raise ConfigError(f"there is no configuration file {where}") from None
-    except (OSError, UnicodeDecodeError) as exc:
+    except OSError as exc:
+        raise ConfigError(f"cannot read {where}: {exc.strerror}") from None
+    except UnicodeDecodeError as exc:
         raise ConfigError(f"cannot read {where}: {exc}") from None
     try:
         values = tomllib.loads(text)

@@ -1,4 +1,5 @@
-"""The verb `receive`, the far side of every transfer: the source starts it there (link.remote_process)."""
+"""The far sides that the near side starts there (link.remote_process): `receive`, of every transfer; `survey`, of
+the checks before a guest moves."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from xenplugin.errors import XenpluginError
 
 if TYPE_CHECKING:
     from xenplugin.migrate.destination import DestinationMigration
+    from xenplugin.transfer.receive_measurement import MeasurementReceiver
 
 
 @click.command(hidden=True)
@@ -23,7 +25,7 @@ def receive(config: str | None) -> None:
         from xenplugin.link.endpoint import PipeEndpoint
         from xenplugin.link.ready_line import RECEIVE, ready_line
         from xenplugin.transfer.destination_session import read_job
-        from xenplugin.transfer.job import DOMAIN
+        from xenplugin.transfer.job import DOMAIN, MEASUREMENT
         from xenplugin.transfer.receive_disk import DiskReceiver
 
         settings = verb.config()
@@ -31,11 +33,15 @@ def receive(config: str | None) -> None:
         random = os.urandom(32)
         channel.send(ready_line(RECEIVE, random=random.hex()))
         job = read_job(channel)
-        receiver: DestinationMigration | DiskReceiver
+        receiver: DestinationMigration | DiskReceiver | MeasurementReceiver
         if job.kind == DOMAIN:
             from xenplugin.migrate.destination import DestinationMigration
 
             receiver = DestinationMigration(channel, random, settings, job)
+        elif job.kind == MEASUREMENT:
+            from xenplugin.transfer.receive_measurement import MeasurementReceiver
+
+            receiver = MeasurementReceiver(channel, random, settings, job)
         else:
             from xenplugin.migrate.claims import Claims
 
@@ -48,3 +54,13 @@ def receive(config: str | None) -> None:
             if receiver.reported:  # the source shows it
                 sys.exit(exc.code)
             raise
+
+
+@click.command(hidden=True)
+@click.option("--config", metavar="FILE")
+def survey(config: str | None) -> None:
+    """Answer what the source asks about a guest that may move here. Started by the source on the far host."""
+    with Invocation({"config": config, "quiet": True}) as verb:
+        from xenplugin.migrate.checks.respond import respond
+
+        respond(verb.config(), *take_standard_streams())

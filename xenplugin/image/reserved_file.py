@@ -21,6 +21,7 @@ from contextlib import suppress
 
 from xenplugin.image.beside import spare_name
 from xenplugin.image.files import exchange, remove, sync_directory, write_at, write_atomically
+from xenplugin.image.small_file import open_regular
 
 _BLOCK = 4096
 
@@ -59,7 +60,7 @@ def remove_reserved(path: str | os.PathLike[str]) -> None:
 def _fill(spare: str, data: bytes) -> int:
     """Make `data` the durable content of the spare. Returns its size in bytes, 0 if it is missing or too small."""
     try:
-        fd = os.open(spare, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = open_regular(spare, os.O_WRONLY)
     except FileNotFoundError:
         return 0
     try:

@@ -10,6 +10,14 @@ import errno
 import os
 import stat
 
+
+class UnfitFileError(OSError):
+    """The file is not a regular one, or is too large; `strerror` says so."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(errno.EINVAL, why)
+
+
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISDIR, "a directory"),
@@ -22,7 +30,7 @@ _KINDS = (
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
     """Open the regular file `path` with `flags`, and return its descriptor. `follow`: it may be a symbolic link.
-    Never waits. Raises OSError, whose strerror says what it is if it is not a regular file."""
+    Never waits. Raises OSError, UnfitFileError if it is not a regular file."""
     _refuse_kind(os.stat(path, follow_symlinks=follow))  # to open some devices does something
     fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     try:
@@ -34,8 +42,8 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, *, foll
 
 
 def read_small(path: str | os.PathLike[str], most: int, *, follow: bool = False) -> bytes:
-    """Return the content of the regular file `path`, at most `most` bytes. Raises OSError as `open_regular` does,
-    and if it is larger."""
+    """Return the content of the regular file `path`. Raises OSError, UnfitFileError if it is not a regular file or
+    has more than `most` bytes."""
     fd = open_regular(path, follow=follow)
     try:
         parts, left = [], most + 1
@@ -45,11 +53,11 @@ def read_small(path: str | os.PathLike[str], most: int, *, follow: bool = False)
     finally:
         os.close(fd)
     if not left:
-        raise OSError(errno.EINVAL, f"it is larger than {most} bytes")
+        raise UnfitFileError(f"it is larger than {most} bytes")
     return b"".join(parts)
 
 
 def _refuse_kind(status: os.stat_result) -> None:
     for test, kind in _KINDS:
         if test(status.st_mode):
-            raise OSError(errno.EINVAL, f"it is {kind}, not a regular file")
+            raise UnfitFileError(f"it is {kind}, not a regular file")

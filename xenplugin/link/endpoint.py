@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import select
 import socket
+import struct
+import time
 from typing import Protocol
 
 from xenplugin.link.rate import WHOLE, Pacer
 from xenplugin.wire.body import Buffer
+
+#: Seconds to wait for the other end of a connection to close it.
+_DRAIN_SECONDS = 5.0
 
 
 class Endpoint(Protocol):
@@ -40,11 +46,23 @@ class SocketEndpoint:
         self.carried = 0
         self._pacer = pacer
         self._overhead = overhead
+        self._silence = math.inf
+        self._least = 0
+
+    def limit_silence(self, seconds: float, least: int) -> None:
+        """Have `receive_into` raise BlockingIOError if nothing comes for `seconds`, and ConnectionError if in that
+        time fewer bytes come than are wanted, and than `least`: after damage to a length, pings alone would have to
+        fill a frame."""
+        self._silence, self._least = seconds, least
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("=QQ", math.ceil(seconds), 0))
 
     def receive_into(self, space: memoryview) -> int:
         # Wait for all of it: otherwise each packet would wake this thread, which then takes the interpreter's lock.
+        began = time.monotonic()
         count = self.sock.recv_into(space, len(space), socket.MSG_WAITALL)
         self.carried += count
+        if 0 < count < min(self._least, len(space)) and time.monotonic() - began >= self._silence:
+            raise ConnectionError("a record that began does not end")
         return count
 
     def send(self, *parts: Buffer) -> None:
@@ -68,6 +86,17 @@ class SocketEndpoint:
                     count = self.sock.send(piece)
                 self.carried += count
                 view = view[count:]
+
+    def drain(self) -> None:
+        """Send nothing more and drop what comes, until the other end closes the connection or a few seconds have
+        passed. A close at once could overtake what was sent last."""
+        end = time.monotonic() + _DRAIN_SECONDS
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+            while (left := end - time.monotonic()) > 0:
+                self.sock.settimeout(left)
+                if not self.sock.recv(WHOLE):
+                    return
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

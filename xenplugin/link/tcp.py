@@ -70,6 +70,15 @@ def acknowledged(sock: socket.socket) -> int:
     return max(0, int(count) - 1)  # the kernel counts the SYN
 
 
+def checksum_errors(path: Path = Path("/proc/net/snmp")) -> int:
+    """Return the number of packets with a wrong TCP checksum that have come to this host; 0 if that is unknown."""
+    try:
+        names, values = (line.split() for line in path.read_text().splitlines() if line.startswith("Tcp:"))
+        return int(values[names.index("InCsumErrors")])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def timeouts(sock: socket.socket) -> int:
     """Return the retransmission time-outs in a row (Linux, struct tcp_info). Raises OSError."""
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[2]
@@ -173,6 +182,12 @@ def set_unsent(sock: socket.socket, count: int) -> None:
     """Limit the bytes that wait unsent in the kernel to `count`, if this host supports it."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, count)
+
+
+def drop_unsent(sock: socket.socket) -> None:
+    """Have the kernel drop what it has not sent when the connection is closed (socket(7), SO_LINGER)."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def tune(sock: socket.socket, dead_after: float, congestion: str | None, unsent: int = UNSENT) -> None:

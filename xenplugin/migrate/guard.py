@@ -66,7 +66,7 @@ def check(state_dir: Path, config: Mapping[str, Any]) -> None:
     if that cannot be told, because a record cannot be read."""
     named = [disk.get("pdev_path") for disk in config.get("disks", []) if isinstance(disk, Mapping)]
     paths = [path for path in named if isinstance(path, str) and path]
-    (left, unreadable), incomplete = old_disk.read_all(state_dir), journal.list_journals(state_dir, files=False)
+    (left, unreadable), incomplete = old_disk.read_all(state_dir), journal.of_devices(state_dir)
     if paths and unreadable:
         bad, why = unreadable[0]
         raise RefusedError(

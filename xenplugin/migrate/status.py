@@ -71,13 +71,18 @@ def status(
         rows.append(_running(one, progress) if runs else _left(one))
     for bad in unreadable:
         means = f"look for the guest on both hosts (xl list), then rm {bad.path}"
-        rows.append({"kind": "unreadable", "path": str(bad.path), "why": bad.why, "command": None, "next": means})
+        rows.append(_unreadable(bad.path, bad.why, means))
     old, invalid = old_disk.read_all(state_dir)
     rows += [_aside(one) for one in old]
     for path, why in invalid:
-        means = f"find the disk that it is about by its text, then rm {path}"
-        rows.append({"kind": "unreadable", "path": str(path), "why": why, "command": None, "next": means})
-    return rows + [_image(state) for state in journal.list_journals(state_dir)]
+        rows.append(_unreadable(path, why, f"find the disk that it is about by its text, then rm {path}"))
+    incomplete, invalid = journal.read_all(state_dir)
+    rows += [_unreadable(path, why, f"find out what made it, then rm {path}") for path, why in invalid]
+    return rows + [_image(state) for state in incomplete]
+
+
+def _unreadable(path: Path, why: str, means: str) -> dict[str, Any]:
+    return {"kind": "unreadable", "path": str(path), "why": why, "command": None, "next": means}
 
 
 def _running(one: Record, progress: Callable[[str], Mapping[str, Any] | None]) -> dict[str, Any]:
@@ -121,7 +126,7 @@ def _aside(old: OldDisk) -> dict[str, Any]:
 
 def _image(state: journal.TargetState) -> dict[str, Any]:
     durable = sum(count for _, count in state.durable.runs()) * CHUNK
-    running = state.kind == "file" and _locked(partial_name(state.target))
+    running = state.kind != "device" and _locked(partial_name(state.target))
     return {
         "kind": "image", "target": state.target, "bytes_image": state.size,
         "bytes_durable": state.size if state.done else min(durable, state.size), "created": state.created,

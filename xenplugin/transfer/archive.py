@@ -14,7 +14,9 @@ from xenplugin import events
 from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.codec.seal import FILE_RANDOM, Aead, Keys, cipher_named
 from xenplugin.config import Config
-from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, TamperError, XenpluginError
+from xenplugin.errors import Interrupted, PeerError, RefusedError, TamperError, XenpluginError
+from xenplugin.image.files import image_error
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.index.digest import text
 from xenplugin.image.index.unchanged import refuse_changed
 from xenplugin.image.new_file import NewFile
@@ -54,7 +56,7 @@ def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     except OSError as exc:
-        raise ImageError(f"cannot write {path}: {exc.strerror}") from None
+        raise image_error(exc, "write", path) from None
     seconds = time.monotonic() - began
     return TransferResult(
         seconds=seconds,
@@ -115,7 +117,7 @@ class _Sealing:
             with self._lock:
                 self._write(*self._writer.pack(frame))
         except OSError as exc:
-            raise ImageError(f"cannot write {self._path}: {exc.strerror}") from None
+            raise image_error(exc, "write", self._path) from None
 
     def _write(self, *parts: Any) -> None:
         for part in parts:
@@ -152,7 +154,7 @@ def unseal(
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     except OSError as exc:
-        raise ImageError(f"cannot read {path}: {exc.strerror}") from None
+        raise image_error(exc, "read", path) from None
 
 
 class _Opening:
@@ -251,4 +253,6 @@ class _Opening:
             state_dir=self._config.state_dir,
             attached=self._attached,
             use_base=False,
+            format=self._config.stored(Format()),
+            larger_device=self._config.larger_device,
         )

@@ -2,8 +2,8 @@
 
 Threads: those of the session (transfer.destination_session), whose readers decrypt, decompress, write and check;
 one that sends the index of the target's old content; one that makes what has arrived durable now and then
-(checkpoint). The partial image is kept if the link was lost, if the source gave up, or if only its commit failed;
-it is removed after any other failure.
+(checkpoint). The partial image is kept if the link was lost or the stream changed on it (all that was written had
+authenticated), if the source gave up, or if only its commit failed; it is removed after any other failure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from xenplugin.config import Config
-from xenplugin.errors import Interrupted, LinkError, RefusedError, XenpluginError, from_code
+from xenplugin.errors import Interrupted, LinkError, RefusedError, TamperError, XenpluginError, from_code
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.home import at_home
 from xenplugin.image.old import moving
 from xenplugin.image.safety.committed import CommittedImage
@@ -98,7 +99,13 @@ class DiskReceiver:
             if job.live:  # a guest's disk: its toolstack wants to find a file there before the image is complete
                 placeholder = Placeholder.make(path)
             sink = open_sink(
-                path, job.size, state_dir=config.state_dir, attached=self._attached, use_base=not job.whole
+                path,
+                job.size,
+                state_dir=config.state_dir,
+                attached=self._attached,
+                use_base=not job.whole,
+                format=config.stored(Format.of_json(job.format)),
+                larger_device=config.larger_device if job.live else job.larger_device,
             )
             image = _ReceivedImage(session, sink, self._on_committed, path, live=job.live)
             session.serve(
@@ -124,7 +131,7 @@ def _give_up(sink: Sink | None, placeholder: Placeholder | None, error: Xenplugi
     """Keep the partial image in `sink` if `keep` is set or it can be resumed after `error`, else remove it."""
     if sink is not None:
         with contextlib.suppress(XenpluginError):
-            if keep or isinstance(error, LinkError | Interrupted | RefusedError):
+            if keep or isinstance(error, LinkError | TamperError | Interrupted | RefusedError):
                 sink.suspend()
             else:
                 sink.discard()

@@ -19,14 +19,14 @@ from xenplugin.config import Config
 from xenplugin.errors import RESUME_HINT, ImageError, LinkError, PeerError, XenpluginError
 from xenplugin.link import tcp
 from xenplugin.link.connection import Connection
-from xenplugin.link.connector import ConnectionFactory, Connector
+from xenplugin.link.connector import ConnectionFactory, Connector, candidates
 from xenplugin.link.pool import Pool, handle
 from xenplugin.link.rate import Pacer
 from xenplugin.link.remote import Remote
 from xenplugin.link.remote_process import remote_command
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
 from xenplugin.link.stall import Stall
-from xenplugin.transfer.job import DOMAIN, Job
+from xenplugin.transfer.job import DOMAIN, IMAGE, Job
 from xenplugin.transfer.packing import CORES
 from xenplugin.transfer.path_tuning import PathTuner, QueueGauge
 from xenplugin.transfer.session import TICK, FrameSink, Silence, TransferSession
@@ -37,8 +37,6 @@ from xenplugin.wire.frames import Answer, Done, End, Frame, Image, Index, IndexR
 #: Connections of a domain's stream to begin with, at most: one that has little to carry restarts slowly, and what
 #: each has in hand must leave before the guest's last pages.
 _STREAM_STREAMS = 8
-#: Addresses of the destination that are tried.
-_MAX_ADDRESSES = 16
 
 
 def start_remote(host: str | None, config: Config, emit: events.Emit) -> PrestartedRemote:
@@ -83,7 +81,7 @@ class SourceSession(TransferSession):
         pacer = pacer or (Pacer(config.rate) if config.rate else None)
         factory = ConnectionFactory(Keys(job.secret, remote.random), job.session, job.cipher, job.size)
         self._channel = remote.channel(pacer)
-        backward = states.DOMAIN_BACKWARD_CONTROL if in_order else states.BACKWARD_CONTROL
+        backward = states.BACKWARD_CONTROL if job.kind == IMAGE else states.DOMAIN_BACKWARD_CONTROL
         super().__init__(factory.make(0, self._channel, backward))
         self._remote = remote
         self._host = host
@@ -103,7 +101,7 @@ class SourceSession(TransferSession):
             timeout=config.connect_timeout,
             silence=config.silence,
             congestion=config.congestion,
-            unsent=tcp.UNSENT_IN_ORDER if in_order else tcp.UNSENT,
+            unsent=tcp.UNSENT if job.kind == IMAGE else tcp.UNSENT_IN_ORDER,
             pacer=pacer,
         )
         self.pool = Pool(
@@ -121,7 +119,7 @@ class SourceSession(TransferSession):
         self._tuner: PathTuner | None = None  # once there are connections
         self._welcome: WelcomeFields | None = None
         self.done: bytes | None = None  #: the receipt
-        self._first_streams = 0
+        self.first_streams = 0  #: data connections at the beginning; 0: the control channel carries the data
         self._control_carries = False  # data
         self._control_lock = threading.Lock()
         self.rtt = 0.0  #: seconds
@@ -147,7 +145,8 @@ class SourceSession(TransferSession):
         self.wait(lambda: self._welcome is not None)
         connector, config, welcome = self._connector, self._config, self._welcome
         assert welcome is not None
-        addresses = self._addresses(welcome)
+        named = self._remote.address(config.ssh) if self._host is not None else None
+        addresses = candidates(config.address, named, welcome.addresses)
         connector.port = welcome.port
         cores = min(CORES, welcome.cores or CORES)
 
@@ -165,11 +164,11 @@ class SourceSession(TransferSession):
             self._use_control()
         else:
             self.rtt = connector.rtt
-            self._first_streams = wanted(connector.rtt)
+            self.first_streams = wanted(connector.rtt)
             self.pool.add(first)
-            self.pool.open(self._first_streams - 1)
+            self.pool.open(self.first_streams - 1)
             address = connector.address or ""
-            self._emit(events.Linked(address, connector.rtt, self._first_streams, connector.congestion))
+            self._emit(events.Linked(address, connector.rtt, self.first_streams, connector.congestion))
         self.gauge.connected(connector.rtt)
         self._tuner = PathTuner(config, connector, self.pool)
         return welcome
@@ -189,16 +188,6 @@ class SourceSession(TransferSession):
                 self.notice(f"no large packet reaches {_name(self._host)}: data goes through {self._control_name}")
                 self._use_control()
         return False
-
-    def _addresses(self, welcome: WelcomeFields) -> list[str]:
-        if self._config.address:
-            return [self._config.address]
-        found: list[str] = []
-        if self._host is not None:
-            named = self._remote.address(self._config.ssh)
-            found += [named] if named else []
-        found += welcome.addresses
-        return list(dict.fromkeys(found))[:_MAX_ADDRESSES]
 
     def notice(self, text: str) -> None:
         """Report `text` to the administrator."""
@@ -239,7 +228,7 @@ class SourceSession(TransferSession):
     @property
     def streams(self) -> int:
         """TCP connections at the beginning or now, whichever are more."""
-        return max(self._first_streams, self.pool.size)
+        return max(self.first_streams, self.pool.size)
 
     # -- for the threads --------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Protocol, TextIO
 
 from xenplugin import events
-from xenplugin.ui import units
+from xenplugin.ui import estimate_text, units
 
 SOCKET = "/run/systemd/journal/socket"
 #: Priorities of syslog(3).
@@ -60,8 +60,13 @@ def fields_of(event: events.Event) -> dict[str, str] | None:
     elif isinstance(event, events.Linked):
         text = f"linked to {event.address}, RTT {event.rtt * 1000:.1f} ms, {event.streams} streams"
         priority = INFO
+    elif isinstance(event, events.Estimated):
+        text, priority = f"estimate: {estimate_text.line(event.estimate)}", INFO
     elif isinstance(event, events.Notice):
         text, priority = event.text, WARNING
+    elif isinstance(event, events.Checked):
+        text, priority = f"{event.verdict}: {event.text}", WARNING
+        more = {"XENPLUGIN_CHECK": event.name} | ({"XENPLUGIN_HINT": event.hint} if event.hint else {})
     elif isinstance(event, events.Far):
         text, priority = f"far side: {event.text}", NOTICE
     elif isinstance(event, events.Failed):

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from xenplugin.errors import PeerError, RefusedError
 from xenplugin.external_tool import output_of
+from xenplugin.image.small_file import open_regular
 
 #: A file called xl with these words in its first 512 bytes is the shim (migrate/xl_shim.py).
 SHIM_MARK = b"xenplugin shim"
@@ -67,7 +68,7 @@ class Domain:
 def has_shim(path: str | os.PathLike[str]) -> bool:
     """Return whether the file `path` is the shim; False if it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path, follow=True), "rb") as file:
             return SHIM_MARK in file.read(512)
     except OSError:
         return False
@@ -149,6 +150,10 @@ class XlCommand:
     def unpause(self, domid: int) -> None:
         """Let a paused domain run. xl does not report whether that worked."""
         self._run("unpause", str(domid))
+
+    def output(self, *words: str) -> str:
+        """Return what `xl WORDS` prints."""
+        return self._run(*words)
 
     def start_migrate(self, words: Sequence[str], lifeline: int) -> subprocess.Popen[bytes]:
         """Start `xl WORDS` (global options, `migrate`, its options, GUEST, HOST) with a pipe for standard error.

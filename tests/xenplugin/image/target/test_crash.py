@@ -39,7 +39,7 @@ CHILD = """
     from tests.helpers.image_kit import base_of, send
     from xenplugin.image.target.sink import open_sink
     from xenplugin.image.source.raw import open_source
-    source = open_source({image!r}, raw=True)
+    source = open_source({image!r})
     sink = open_sink({target!r}, source.size, state_dir=Path({state!r}), attached=lambda _: None)
     def checkpoints():
         while sink.missing():
@@ -126,7 +126,7 @@ def test_an_incomplete_device_is_recorded_and_can_be_completed(tmp_path: Path) -
     with loop_device(backing) as device:
         child = start(image, device, tmp_path / "state", "time.sleep(60)")
         kill(child, 0.3)
-        (state,) = journal.list_journals(tmp_path / "state")
+        (state,) = journal.read_all(tmp_path / "state")[0]
         assert state.target == str(device) and not state.done
         with (
             open_source(image) as source,
@@ -134,7 +134,7 @@ def test_an_incomplete_device_is_recorded_and_can_be_completed(tmp_path: Path) -
         ):
             sent = send(source, sink, base_of(sink.index(), source.chunks))
             sink.commit()
-        assert sent.known > 0 and journal.list_journals(tmp_path / "state") == []
+        assert sent.known > 0 and journal.read_all(tmp_path / "state")[0] == []
         assert device.read_bytes() == image.read_bytes()
 
 

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.helpers.image_kit import (
     send,
     sparse_image,
 )
-from xenplugin.errors import ImageError, PeerError, RefusedError
+from xenplugin.errors import ConfigError, ImageError, PeerError, RefusedError
 from xenplugin.geometry import BLOCK, CHUNK
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import write_at
@@ -34,6 +35,7 @@ from xenplugin.image.target.abstract import Attached
 from xenplugin.image.target.allocation import Allocation
 from xenplugin.image.target.base_index import IndexLeaves, IndexNone
 from xenplugin.image.target.chunk_update import ChunkUpdate
+from xenplugin.image.target.device_size import KEEP, ZERO
 from xenplugin.image.target.sink import Sink, open_sink
 
 pytestmark = needs_root
@@ -65,13 +67,13 @@ def state(tmp_path: Path) -> Path:
 
 
 def sink_at(
-    device: Path, state: Path, size: int = SIZE, *, attached: Attached = lambda _: None, use_base: bool = True
+    device: Path, state: Path, size: int = SIZE, *, attached: Attached = lambda _: None, **options: Any
 ) -> Sink:
-    return open_sink(device, size, state_dir=state, attached=attached, use_base=use_base)
+    return open_sink(device, size, state_dir=state, attached=attached, **options)
 
 
-def transfer(image: Path, device: Path, state: Path) -> int:
-    with open_source(image) as source, sink_at(device, state) as sink:
+def transfer(image: Path, device: Path, state: Path, **options: Any) -> int:
+    with open_source(image) as source, sink_at(device, state, source.size, **options) as sink:
         sent = send(source, sink, base_of(sink.index(), source.chunks))
         sink.commit()
     return sent.data
@@ -164,6 +166,74 @@ class TestThin:
         assert device.read_bytes() == image.read_bytes()
 
 
+class TestLarger:
+    """A device that is larger than the image, by an extent of LVM or by less than a page."""
+
+    @pytest.fixture(params=[512, 4096, 2 * CHUNK + 512])
+    def more(self, request: pytest.FixtureRequest) -> int:
+        return int(request.param)
+
+    @pytest.fixture
+    def backing(self, tmp_path: Path, more: int) -> Path:
+        return sparse_image(tmp_path / "backing", SIZE + more, [(0, SIZE + more)], seed=2)
+
+    @pytest.mark.parametrize("can_punch", [True, False])
+    @pytest.mark.parametrize("larger_device", [KEEP, ZERO])
+    def test_the_rest(
+        self,
+        image: Path,
+        backing: Path,
+        device: Path,
+        state: Path,
+        larger_device: str,
+        can_punch: bool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        if not can_punch:
+            monkeypatch.setattr(device_target, "punch", lambda *_: False)
+        rest = backing.read_bytes()[SIZE:]
+        for _ in range(2):
+            transfer(image, device, state, larger_device=larger_device)
+            now = backing.read_bytes()
+            assert now[:SIZE] == image.read_bytes()
+            assert now[SIZE:] == (rest if larger_device == KEEP else bytes(len(rest)))
+        assert list(state.iterdir()) == []
+
+    @pytest.mark.parametrize("larger_device", [KEEP, ZERO])
+    @pytest.mark.parametrize("size", [SIZE - 1, SIZE - 4097, CHUNK + 1])
+    def test_an_image_that_ends_within_a_sector(
+        self, tmp_path: Path, backing: Path, device: Path, state: Path, size: int, larger_device: str
+    ) -> None:
+        image = sparse_image(tmp_path / "odd", size, [(0, BLOCK), (size - 100, 100)])
+        rest = backing.read_bytes()[size:]
+        transfer(image, device, state, larger_device=larger_device)
+        now = backing.read_bytes()
+        assert now[:size] == image.read_bytes()
+        assert now[size:] == (rest if larger_device == KEEP else bytes(len(rest)))
+
+    def test_a_device_that_does_not_keep_zeros(
+        self, image: Path, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with open_source(image) as source, sink_at(device, state, larger_device=ZERO) as sink:
+            send(source, sink, base_of(sink.index(), source.chunks))
+            monkeypatch.setattr(device_target, "punch", lambda *_: True)
+            with pytest.raises(ImageError, match="does not read as zeros"):
+                sink.commit()
+        assert len(journal.read_all(state)[0]) == 1
+
+    def test_it_is_refused_by_default(self, device: Path, state: Path) -> None:
+        with pytest.raises(RefusedError, match="larger than the image") as caught:
+            sink_at(device, state)
+        assert "--larger-device keep" in (caught.value.hint or "") and not state.exists()
+
+    def test_what_was_committed_is_the_whole_device(self, image: Path, device: Path, state: Path) -> None:
+        """A guest's disk is compared with that before the guest may run on it."""
+        with open_source(image) as source, sink_at(device, state, larger_device=KEEP) as sink:
+            send(source, sink, base_of(sink.index(), source.chunks))
+            sink.commit()
+            assert sink.committed(bytes(32)).difference(str(device)) is None
+
+
 def test_only_the_difference_is_written(image: Path, backing: Path, device: Path, state: Path) -> None:
     transfer(image, device, state)
     assert transfer(image, device, state) == 0
@@ -228,17 +298,17 @@ class TestRecord:
     def test_it_is_incomplete_until_it_is_committed(self, image: Path, device: Path, state: Path) -> None:
         with open_source(image) as source, sink_at(device, state) as sink:
             send(source, sink, {}, stop=3)
-            (found,) = journal.list_journals(state)
+            (found,) = journal.read_all(state)[0]
             assert (found.target, found.kind, found.size, found.done) == (str(device), "device", SIZE, False)
             sink.suspend()
-        (found,) = journal.list_journals(state)
+        (found,) = journal.read_all(state)[0]
         assert len(found.durable) == 3
         with sink_at(device, state) as sink:
             assert sink.resumed == 3 * CHUNK
             sink.discard()  # the old content is gone all the same
-        assert len(journal.list_journals(state)) == 1
+        assert len(journal.read_all(state)[0]) == 1
         transfer(image, device, state)
-        assert journal.list_journals(state) == []
+        assert journal.read_all(state)[0] == []
 
     def test_resuming_without_base_keeps_what_was_durable(self, image: Path, device: Path, state: Path) -> None:
         with open_source(image) as source, sink_at(device, state, use_base=False) as sink:
@@ -253,7 +323,7 @@ class TestRecord:
             sink.suspend()
         (tmp_path / "lv").symlink_to(device)
         transfer(image, tmp_path / "lv", state)
-        assert journal.list_journals(state) == []
+        assert journal.read_all(state)[0] == []
 
 
 class TestRefused:
@@ -261,7 +331,7 @@ class TestRefused:
     def test_another_size(self, device: Path, state: Path, size: int, text: str) -> None:
         with pytest.raises(RefusedError, match=text):
             sink_at(device, state, size)
-        assert not state.exists() or journal.list_journals(state) == []
+        assert not state.exists() or journal.read_all(state)[0] == []
 
     def test_a_second_copy(self, device: Path, state: Path) -> None:
         with sink_at(device, state), pytest.raises(RefusedError, match="in use: this command"):
@@ -281,7 +351,17 @@ class TestRefused:
             guests[str(device)] = "g1"
             with pytest.raises(RefusedError, match="g1"):
                 sink.commit()
-        assert len(journal.list_journals(state)) == 1
+        assert len(journal.read_all(state)[0]) == 1
+
+    def test_what_came_into_use_meanwhile(self, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A program that opens a device without a claim is not kept off; what it wrote would be in the image."""
+        monkeypatch.setattr("xenplugin.image.safety.in_use.GRACE", 0.1)
+        for user in (open_elsewhere(device, "r+b"), loop_device(device)):
+            with sink_at(device, state) as sink:
+                sink.put_zeros(0, 8)
+                with user, pytest.raises(RefusedError, match=r"in use: (process|/dev/loop)"):
+                    sink.commit()
+            assert len(journal.read_all(state)[0]) == 1
 
     def test_mounted(self, tmp_path: Path, state: Path) -> None:
         disk = sparse_image(tmp_path / "fs", 8 * CHUNK, [])
@@ -302,6 +382,20 @@ class TestRefused:
         with loop_device(device) as upper, pytest.raises(RefusedError, match=f"{upper} is set up on it"):
             sink_at(device, state)
 
+    def test_the_file_behind_it_is_used(
+        self, backing: Path, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("xenplugin.image.safety.in_use.GRACE", 0.1)
+        with open_elsewhere(backing, "rb"), loop_device(backing) as other:
+            sink_at(device, state).close()
+            with (
+                open_elsewhere(other, "r+b") as pid,
+                pytest.raises(RefusedError, match=f"{other} .* process {pid} "),
+            ):
+                sink_at(device, state)
+        with open_elsewhere(backing, "r+b") as pid, pytest.raises(RefusedError, match=f"behind it, process {pid} "):
+            sink_at(device, state)
+
     def test_open_in_another_process(self, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("xenplugin.image.safety.in_use.GRACE", 0.1)
         with open_elsewhere(device, "rb") as pid, pytest.raises(RefusedError, match=f"process {pid} "):
@@ -317,7 +411,7 @@ class TestRefused:
 
     def test_a_state_directory_that_cannot_be_written(self, device: Path, state: Path) -> None:
         state.write_text("not a directory")
-        with pytest.raises(ImageError, match="state directory"):
+        with pytest.raises(ConfigError, match="state directory"):
             sink_at(device, state)
 
 
