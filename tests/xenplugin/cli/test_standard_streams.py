@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import shlex
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.images import MIB, content, dense_image, names_in
-from tests.helpers.program import PROGRAM, Done, Program
+from tests.helpers.program import PROGRAM, Done, Program, wait_until
 
 X = shlex.join(PROGRAM)
 
@@ -165,19 +166,14 @@ def test_a_reader_that_takes_nothing_does_not_hold_up_the_end(program: Program, 
     dense_image(tmp_path / "dense.img", 2)
     program.run("seal", "--level", "store", "--key-file", "key", "dense.img", "sealed")
     inside, outside = os.pipe()
-    words = [*PROGRAM, verb, "--log-json", "--key-file", "key", "dense.img" if verb == "seal" else "sealed", "-"]
+    words = [*PROGRAM, verb, "--key-file", "key", "dense.img" if verb == "seal" else "sealed", "-"]
     process = subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=outside, stderr=subprocess.PIPE, cwd=program.folder, env=program.env
     )
-    os.close(outside)
-    os.set_blocking(inside, False)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if b'"phase"' in line:
-            break
-    os.set_blocking(inside, True)
-    os.read(inside, 1)  # it writes, and the pipe is full soon
+    wait_until(lambda: not select.select([], [outside], [], 0)[1], "a full pipe")
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 130
-    os.close(inside)
+    for end in (inside, outside):
+        os.close(end)
+    assert process.stderr is not None
     process.stderr.close()
