@@ -14,8 +14,9 @@ from xenplugin import events
 from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.codec.seal import FILE_RANDOM, Aead, Keys, cipher_named
 from xenplugin.config import Config
-from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, TamperError, XenpluginError
+from xenplugin.errors import Interrupted, PeerError, RefusedError, TamperError, XenpluginError
 from xenplugin.geometry import CHUNK
+from xenplugin.image.files import image_error
 from xenplugin.image.formats.kinds import Format
 from xenplugin.image.index.digest import text
 from xenplugin.image.index.unchanged import refuse_changed
@@ -63,7 +64,7 @@ def seal(
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     except OSError as exc:
-        raise ImageError(f"cannot write {path}: {exc.strerror}") from None
+        raise image_error(exc, "write", path) from None
     seconds = time.monotonic() - began
     return TransferResult(
         seconds=seconds,
@@ -131,7 +132,7 @@ class _Sealing:
         try:
             self._write(*self._writer.pack(frame))
         except OSError as exc:
-            raise ImageError(f"cannot write {self._path}: {exc.strerror}") from None
+            raise image_error(exc, "write", self._path) from None
 
     def _write(self, *parts: Any) -> None:
         for part in parts:
@@ -175,7 +176,7 @@ def unseal(
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     except OSError as exc:
-        raise ImageError(f"cannot read {path}: {exc.strerror}") from None
+        raise image_error(exc, "read", path) from None
 
 
 class _Opening:
