@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from xenplugin.errors import PeerError
-from xenplugin.migrate.checks.facts import WantedBridge, WantedFile
+from xenplugin.migrate.checks.facts import KINDS, WantedBridge, WantedFile
 from xenplugin.xen import guest as guests
 
-KINDS = ("pv", "pvh", "hvm")
 _SCRIPTS = "/etc/xen/scripts"
 #: KiB that libxl asks for beside a guest's memory: LIBXL_PV_EXTRA_MEMORY, LIBXL_HVM_EXTRA_MEMORY.
 _EXTRA = {"pv": 1024, "pvh": 2048, "hvm": 2048}
