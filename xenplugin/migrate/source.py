@@ -255,6 +255,7 @@ class SourceMigration:
             self._pacer,
             self._check,
             migration=self._id,
+            domid=leaving.guest.domid,
             live=leaving.live,
             standby=self._prestarted,
         )
