@@ -17,15 +17,17 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from xenplugin import placement
 from xenplugin.codec.compress import LEVELS, STORE
 from xenplugin.codec.seal import cipher_named
-from xenplugin.errors import ConfigError, RefusedError
+from xenplugin.errors import ConfigError
 from xenplugin.link.tcp import MAX_STREAMS
 
 CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
 MODES = ("live", "static", "full")
 LONG_DOWNTIME = ("give-up", "go-on")
 LEFT_DISKS = (KEEP_ASIDE, REMOVE) = ("keep-aside", "remove")
+MOVE_CONFIG = (MOVE, COPY, LEAVE) = ("move", "copy", "leave")
 _TIME_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600}
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _LEAST_RATE = 1000  # bytes/s
@@ -149,6 +151,11 @@ def parse_mode(text: str) -> str:
     return text
 
 
+def parse_move_config(text: str) -> str:
+    """Return what becomes of a guest's configuration file, one of MOVE_CONFIG. Raises ValueError."""
+    return _one_of(MOVE_CONFIG)(text)
+
+
 def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
     """Return a parser that takes one of `values`."""
 
@@ -158,24 +165,6 @@ def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
         return text
 
     return parse
-
-
-def _parse_paths(value: Any) -> tuple[tuple[str, str], ...]:
-    """Return pairs of a path of the source and the path here, the longest first, from a table. Raises
-    ValueError."""
-    if not isinstance(value, dict | tuple):
-        raise ValueError('it must be a table like {"/from" = "/to"}')
-    for path in (path for pair in dict(value).items() for path in pair):
-        if not isinstance(path, str) or not path.startswith("/") or ".." in path.split("/") or "\0" in path:
-            raise ValueError(f"{path!r} must be an absolute path without '..'")
-    pairs = [(_plain(old), _plain(new)) for old, new in dict(value).items()]
-    if len({old for old, _ in pairs}) < len(pairs):
-        raise ValueError("a path stands there twice")
-    return tuple(sorted(pairs, key=lambda pair: (-len(pair[0]), pair)))
-
-
-def _plain(path: str) -> str:
-    return re.sub("/+", "/", path).rstrip("/") or "/"
 
 
 def _setting(default: Any, help: str, parse: Callable[[Any], Any], flag: str | None = None) -> Any:
@@ -261,13 +250,24 @@ class Config:
     paths: tuple[tuple[str, str], ...] = _setting(
         (),
         "Where the disks of arriving guests go, if not to the same path: a table of old and new paths.",
-        _parse_paths,
+        placement.parse_paths,
     )
     left_disks: str = _setting(
         KEEP_ASIDE,
         "What becomes of the disks that a guest leaves behind: keep-aside (they are renamed, and make the way back "
         "short), remove (they are removed once it runs on the far host).",
         _one_of(LEFT_DISKS),
+    )
+    bridges: tuple[tuple[str, str], ...] = _setting(
+        (),
+        "The bridges of arriving guests, if not those of the same names: a table of old and new names.",
+        placement.parse_bridges,
+    )
+    config: str = _setting(
+        MOVE,
+        "What becomes of the guest's configuration file and its links in /etc/xen/auto: move (to the far host), "
+        "copy, leave.",
+        parse_move_config,
     )
     file: Path | None = None  #: where these come from, if it was named
     state_dir: Path = _setting(
@@ -284,18 +284,13 @@ class Config:
         return range(low, high + 1) if low else range(0)
 
     def mapped(self, path: str) -> str:
-        """Return the path on this host of the disk that is at `path` on the source: the longest of `paths` that
-        contains it is replaced. Raises RefusedError for a path that is not absolute or contains '..'."""
-        if not path.startswith("/") or ".." in path.split("/") or not path.isprintable():
-            raise RefusedError(
-                f"the path {path!r} from another host is not accepted",
-                hint="give the guest's disk an absolute path without '..'",
-            )
-        path = _plain(path)
-        for old, new in self.paths:
-            if path == old or path.startswith(old.rstrip("/") + "/"):
-                return _plain(f"{new}/{path[len(old) :]}")
-        return path
+        """Return the path on this host of what is at `path` on the source. Raises RefusedError for a path that is
+        not absolute or contains '..'."""
+        return placement.mapped_path(self.paths, path)
+
+    def bridge(self, name: str) -> str:
+        """Return the bridge of this host for a guest that has the bridge `name` on the source."""
+        return dict(self.bridges).get(name, name)
 
     def with_values(
         self, values: Mapping[str, Any], file: Path | None = None, only: Collection[str] | None = None

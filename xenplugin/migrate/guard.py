@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import getopt
-import json
 import os
 import subprocess
 import time
@@ -28,12 +27,13 @@ from xenplugin.image.old.old_disk import OldDisk
 from xenplugin.image.target import journal
 from xenplugin.migrate.claims import Claims
 from xenplugin.migrate.xl_protocol import read_config
+from xenplugin.xen import dry_run
 
 #: What xl takes `restore` options for (main_restore).
 _RESTORE = ("FhcpdeVA", ["vncviewer", "vncviewer-autopass", "help"])
 _SPLICE = 1 << 20
-#: Seconds for xl to print a configuration, and to end when its input does.
-_PRINTING, _ENDING = 60.0, 10.0
+#: Seconds for xl to end when its input does.
+_ENDING = 10.0
 
 
 def run(xl: str, words: Sequence[str], state_dir: Path) -> int:
@@ -92,21 +92,9 @@ def _left(path: str, old: OldDisk) -> RefusedError:
 def _dry_run(xl: str, words: Sequence[str]) -> Mapping[str, Any] | None:
     """Return the configuration that `xl create` would use; None if xl refuses it, and will say why."""
     try:
-        done = subprocess.run([xl, "-N", *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PRINTING)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise PeerError(f"cannot find out which disks the guest has: {error}") from None
-    if done.returncode:
+        return dry_run.configuration(xl, words)
+    except dry_run.UnreadableConfig:
         return None
-    try:
-        fields = json.loads(done.stdout)
-        if isinstance(fields, dict):
-            return fields
-    except (ValueError, RecursionError):
-        pass
-    raise PeerError(
-        "cannot find out which disks the guest has: xl prints its configuration in another format than JSON",
-        hint='remove output_format="sxp" from /etc/xen/xl.conf',
-    )
 
 
 def _saved(xl: str, words: Sequence[str]) -> Mapping[str, Any] | None:

@@ -22,7 +22,7 @@ from xenplugin.config import Config
 from xenplugin.errors import Interrupted, PeerError, XenpluginError, unexpected
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote, SharedLogin
-from xenplugin.migrate import host_identity, leaving_guest, policy, records
+from xenplugin.migrate import host_identity, leaving_config, leaving_guest, policy, records
 from xenplugin.migrate.claims import Claims
 from xenplugin.migrate.conclude import close_all, conclude
 from xenplugin.migrate.current_record import CurrentRecord
@@ -224,6 +224,7 @@ class SourceMigration:
         far = host_identity.of_fields(self._notes.send("guest", {**about, **host_identity.here().fields}))
         self._record.note(peer=replace(peer, **far.fields))
         self._open_disks(leaving)
+        wait_noted = leaving_config.send(leaving, self._notes, self._record, self._notice)
         self._notes.wait(self._stream_connected)
         if leaving.live:
             assert self._disks is not None
@@ -231,6 +232,7 @@ class SourceMigration:
             self._disks.precopy()
             check_estimate(self._config, self._disks.seconds_left, self._notice)
             self._disks.follow()
+        wait_noted()
 
     def _begin_record(self, leaving: LeavingGuest, peer: PeerNote) -> None:
         guest, config = leaving.guest, leaving.config
