@@ -21,7 +21,7 @@ class ConfigError(Exception):
 def read(path: str, more: list[str]) -> dict[str, Any]:
     """Return the configuration in the file `path` with the settings `more`, each as "name=value". Raises
     ConfigError with xl's message, OSError."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         text = file.read()
     if text.startswith("{"):
         found: dict[str, Any] = json.loads(text)

@@ -50,6 +50,8 @@ def run(xl: str, words: Sequence[str], state_dir: Path) -> int:
     fields = None
     if command and "create".startswith(command):
         fields = _dry_run(xl, words)
+        if fields is None:
+            _check_left(state_dir, rest)
     elif command and "restore".startswith(command):
         fields = _saved(xl, rest)
     if fields is not None:
@@ -59,6 +61,14 @@ def run(xl: str, words: Sequence[str], state_dir: Path) -> int:
 
 def _become(xl: str, words: Sequence[str]) -> NoReturn:
     os.execv(xl, [xl, *words])
+
+
+def _check_left(state_dir: Path, words: Sequence[str]) -> None:
+    """Raise RefusedError if one of the words is the name of a configuration file whose guest has left."""
+    for word in words:
+        for old in old_disk.those_of(state_dir, word):
+            if old.storage == old_disk.CONFIG and not os.path.exists(word):
+                raise _left(word, old)
 
 
 def check(state_dir: Path, config: Mapping[str, Any]) -> None:
@@ -82,8 +92,11 @@ def check(state_dir: Path, config: Mapping[str, Any]) -> None:
 def _left(path: str, old: OldDisk) -> RefusedError:
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(old.left))
     rename = "" if old.aside == old.path else f"give {old.aside} its name back, then "
+    what = f"its disk {path} here is older than the one there"
+    if old.storage == old_disk.CONFIG:
+        what = f"its configuration file lies aside: {old.aside}"
     return RefusedError(
-        f"{old.guest} left for {old.host} on {when}, and its disk {path} here is older than the one there",
+        f"{old.guest} left for {old.host} on {when}, and {what}",
         hint=f"bring it back by xl migrate on {old.host}; or, if it shall never run there again:"
         f" {rename}xenplugin clean",
     )

@@ -53,7 +53,10 @@ def parts(file: GuestFile) -> Iterator[dict[str, Any]]:
     """Yield the notes that carry the file; the last one has the names of the file and of its links."""
     for at in range(0, len(file.data), _PART):
         yield {"data": base64.b64encode(file.data[at : at + _PART]).decode()}
-    yield {"name": os.path.basename(file.path), "links": [os.path.basename(link) for link, _ in file.links]}
+    # A file in auto itself is started there as well, and gets a link.
+    started = [file.path] if folder_beside(file.path) != os.path.dirname(file.path) else []
+    links = [os.path.basename(link) for link in (*started, *(link for link, _ in file.links))]
+    yield {"name": os.path.basename(file.path), "links": links}
 
 
 def _wanted(leaving: LeavingGuest, record: Record | None, notify: Notify) -> GuestFile | None:
@@ -76,7 +79,7 @@ def _wanted(leaving: LeavingGuest, record: Record | None, notify: Notify) -> Gue
 
 def _unacceptable(file: GuestFile) -> str | None:
     """Return why the far host would not take the file; None if it would."""
-    if len(file.links) > MOST_LINKS:
+    if len(file.links) >= MOST_LINKS:
         return f"{len(file.links)} links in {guest_file.auto()} lead to it"
     names = (os.path.basename(path) for path in (file.path, *(link for link, _ in file.links)))
     bad = next((name for name in names if not plain_name(name)), None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,7 +127,8 @@ def read(path: str) -> GuestFile | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb") as file:
-            data, status = file.read(LARGEST + 1), os.fstat(fd)
+            status = os.fstat(fd)
+            data = file.read(LARGEST + 1) if stat.S_ISREG(status.st_mode) else None
     except OSError:
         return None
-    return GuestFile(path, data, status.st_mtime_ns) if len(data) <= LARGEST else None
+    return GuestFile(path, data, status.st_mtime_ns) if data is not None and len(data) <= LARGEST else None

@@ -87,8 +87,8 @@ def make_links(links: Links) -> list[str]:
             try:
                 os.symlink(text, path)
             except FileExistsError:
-                folder = os.path.dirname(path)
-                if os.path.join(folder, _text(path) or "") != os.path.join(folder, text):
+                leads = os.path.realpath(os.path.join(os.path.dirname(path), text))
+                if _text(path) is None or os.path.realpath(path) != leads:
                     taken.append(path)
     _sync(links)
     return taken

@@ -1,0 +1,234 @@
+"""A guest's configuration file and its links move along: a restart of the host where it runs starts it, one of the
+other host does not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes import guest_files
+from tests.fakes.hosts import FakeHost
+from tests.fakes.world import G1, World
+from tests.helpers.program import wait_until
+
+
+def text(host: FakeHost, bridge: str = "xenbr0", uuid: str = G1) -> str:
+    return guest_files.TEXT.format(disk=host.disk("g1-0.img"), uuid=uuid).replace("xenbr0", bridge)
+
+
+def configured(world: World, name: str = "g1.cfg", link: str | None = "10-g1") -> Path:
+    """The guest runs on host a, from the file that is returned."""
+    path = world.a.root / "xen" / name
+    path.write_text(text(world.a))
+    path.chmod(0o640)
+    if link:
+        (world.a.root / "xen/auto" / link).symlink_to(f"../{name}")
+    world.create(config=path)
+    return path
+
+
+def files(host: FakeHost) -> dict[str, str]:
+    """What is in its /etc/xen."""
+    return guest_files.files(host.root / "xen")
+
+
+def restarted(host: FakeHost) -> list[str]:
+    """The guests that a restart of the host starts, by what Debian's xendomains does. They stay paused: a real one
+    would start anew, and the counter cannot."""
+    for domain in host.domains():
+        host.run("xl", "destroy", str(domain["domid"]))
+    for entry in sorted((host.root / "xen/auto").glob("*")):
+        words: list[str | Path] = [host.root / "bin/xl", "create", "--quiet", "--defconfig", entry, "-p"]
+        subprocess.run(words, env=host.env, capture_output=True, timeout=60, check=False)
+    return sorted(host.states())
+
+
+def rows(host: FakeHost) -> list[dict[str, Any]]:
+    found = json.loads(host.run("xenplugin", "status", "--json").out)
+    return [row for row in found if row["kind"] == "aside" and row["storage"] == "config"]
+
+
+def test_there(world: World) -> None:
+    path = configured(world)
+    world.b.configure(bridges={"xenbr0": "br0"})
+    done = world.moved()
+    there = world.b.root / "xen/g1.cfg"
+    wanted = text(world.b).replace("bridge=xenbr0", "bridge=br0").replace("''", "'bridge=br0'")
+    assert files(world.b) == {"g1.cfg": wanted, "auto/10-g1": f"-> {there}"}, done.err
+    assert there.stat().st_mode & 0o777 == 0o600
+    (old,) = files(world.a)
+    assert old.startswith("g1.cfg.left-for-hostb-20") and files(world.a)[old] == text(world.a)
+    (row,) = rows(world.a)
+    assert (row["path"], row["aside"]) == (str(path), str(path.parent / old))
+    world.assert_intact(world.b)
+    world.assert_settled()
+    assert restarted(world.a) == []
+    assert restarted(world.b) == ["g1"]
+
+
+def test_there_and_back(world: World) -> None:
+    """What was changed on host b comes back; the file and the link are where they were, and as they were but for
+    that."""
+    path = configured(world)
+    before = files(world.a)
+    world.b.configure(bridges={"xenbr0": "br0"})
+    world.a.configure(bridges={"br0": "xenbr0"})
+    world.moved()
+    there = world.b.root / "xen/g1.cfg"
+    there.write_text(there.read_text().replace("this comment", "that comment"))
+    world.moved(there=world.a)
+    after = {name: found.replace("that comment", "this comment") for name, found in files(world.a).items()}
+    assert after == {**before, "g1.cfg": before["g1.cfg"].replace("''", "'bridge=xenbr0'")}
+    assert "that comment" in path.read_text() and path.stat().st_mode & 0o777 == 0o640
+    assert rows(world.a) == [] and len(rows(world.b)) == 1
+    (old,) = files(world.b)
+    assert old.startswith("g1.cfg.left-for-hosta-")
+    world.assert_intact(world.a)
+    world.assert_settled()
+    assert restarted(world.b) == []
+    assert restarted(world.a) == ["g1"]
+
+
+def test_the_old_file_comes_back_if_none_arrives(world: World) -> None:
+    configured(world)
+    before = files(world.a)
+    world.moved()
+    (world.b.root / "xen/g1.cfg").unlink()
+    (world.b.root / "xen/auto/10-g1").unlink()
+    done = world.moved(there=world.a)
+    assert files(world.a) == before and rows(world.a) == [] and rows(world.b) == []
+    assert "g1.cfg has its name again" in done.err and "no configuration file" in done.notices()
+
+
+@pytest.mark.parametrize("how", ["setting", "policy"])
+def test_left(world: World, how: str) -> None:
+    configured(world)
+    before = files(world.a)
+    if how == "setting":
+        world.a.configure(config="leave")
+    else:
+        world.a.store.put(f"/tool/xenplugin/policy/{G1}/config", "leave")
+    world.moved()
+    assert files(world.a) == before and files(world.b) == {} and rows(world.a) == []
+    assert restarted(world.a) == []  # its disk is not there
+
+
+def test_copied(world: World) -> None:
+    configured(world)
+    before = files(world.a)
+    world.a.configure(config="copy")
+    world.moved()
+    assert files(world.a) == before and set(files(world.b)) == {"g1.cfg", "auto/10-g1"}
+    world.moved(there=world.a)  # host b moves it
+    assert files(world.a) == before and len(rows(world.b)) == 1
+    world.assert_settled()
+
+
+def test_a_file_in_auto_itself(world: World) -> None:
+    """Each file there is started, whatever its name, so it must not lie aside there."""
+    config = world.a.root / "xen/auto/g1.cfg"
+    config.write_text(text(world.a))
+    world.create(config=config)
+    world.moved()
+    assert set(files(world.b)) == {"g1.cfg", "auto/g1.cfg"}
+    (old,) = files(world.a)
+    assert old.startswith("g1.cfg.left-for-")
+    world.moved(there=world.a)
+    assert set(files(world.a)) == {"auto/g1.cfg"} and rows(world.a) == []
+
+
+def test_the_bridge_of_the_running_guest(world: World) -> None:
+    configured(world)
+    world.b.configure(bridges={"xenbr0": "br0"})
+    world.moved()
+    assert [nic["bridge"] for nic in world.b.domains()[0]["config"]["nics"]] == ["br0", "br0"]
+
+
+def test_a_file_elsewhere_to_which_a_link_leads(world: World) -> None:
+    """It goes into /etc/xen, and back to where it was."""
+    path = world.a.root / "srv" / "g1.cfg"
+    path.parent.mkdir()
+    path.write_text(text(world.a))
+    (world.a.root / "xen/auto/g1").symlink_to(path)
+    world.create(config=path)
+    world.moved()
+    assert set(files(world.b)) == {"g1.cfg", "auto/g1"} and restartable(world.b)
+    assert not path.exists() and files(world.a) == {}
+    assert [old.name.partition(".left")[0] for old in path.parent.iterdir()] == ["g1.cfg"]
+    world.moved(there=world.a)
+    assert files(world.a) == {"auto/g1": f"-> {path}"} and path.read_text() == text(world.a)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def restartable(host: FakeHost) -> bool:
+    """Whether each entry of auto leads to a file."""
+    return all(entry.exists() for entry in (host.root / "xen/auto").iterdir())
+
+
+def test_something_takes_the_name_while_it_moves(world: World) -> None:
+    configured(world)
+    world.b.stall("r.cleared")
+    running = world.migrate()
+    wait_until(lambda: world.b.reached("r.cleared"), "the last step")
+    (world.b.root / "xen/g1.cfg").write_text("mine")
+    world.b.release("r.cleared")
+    done = running.end()
+    assert done.code == 0 and "belongs to something else by now" in done.err
+    found = files(world.b)
+    assert found.pop("g1.cfg") == "mine" and "auto/10-g1" not in found
+    assert [(name[:18], data) for name, data in found.items()] == [("g1.cfg.from-hosta-", text(world.b))]
+
+
+def test_the_older_file_comes_back_if_the_newer_cannot_be_right(world: World) -> None:
+    path = configured(world)
+    before = files(world.a)
+    world.moved()
+    there = world.b.root / "xen/g1.cfg"
+    there.write_text(there.read_text() + "disk += [ '/srv/more.img,raw,xvdb,rw' ]\n")
+    world.moved(there=world.a)
+    found = files(world.a)
+    assert {name: found[name] for name in before} == before and path.exists()
+    assert [name[:18] for name in found if name not in before] == ["g1.cfg.from-hostb-"]
+
+
+def test_a_configuration_that_xl_is_given(world: World) -> None:
+    """It stays, unless it is the guest's own."""
+    path = configured(world)
+    given = world.folder / "other.cfg"
+    given.write_text(path.read_text())
+    done = world.moved("-C", str(given))
+    assert f"{given} (-C) does not move along" in done.notices() and given.exists()
+    assert set(files(world.b)) == {"g1.cfg", "auto/10-g1"}
+    done = world.moved("-C", str(world.b.root / "xen/g1.cfg"), there=world.a)
+    assert "(-C)" not in done.notices() and path.exists()
+
+
+def test_what_the_old_host_says(world: World) -> None:
+    path = configured(world)
+    world.a.run("xenplugin", "enable")
+    world.moved()
+    done = world.a.start(world.a.root / "sbin" / "xl", "create", path).end()
+    assert (
+        done.code == 1 and "g1 left for hostb" in done.error and "its configuration file lies aside" in done.error
+    )
+    assert "old config" in world.a.run("xenplugin", "status").out
+    said = json.loads(world.a.run("xenplugin", "clean", "--yes", "--json").out)
+    assert str(path) in [one["path"] for one in said["removed"]] and files(world.a) == {}
+
+
+def test_a_file_that_is_changed_while_it_moves(world: World) -> None:
+    path = configured(world)
+    world.b.stall("r.cleared")
+    running = world.migrate()
+    wait_until(lambda: world.b.reached("r.cleared"), "the last step")
+    new = path.with_suffix(".new")
+    new.write_text(text(world.a) + "# changed\n")
+    new.rename(path)
+    world.b.release("r.cleared")
+    done = running.end()
+    assert done.code == 0 and "was changed while g1 moved" in done.notices()
+    assert list(files(world.a).values()) == [text(world.a) + "# changed\n"]
