@@ -4,7 +4,8 @@
 # make test      lint, types, the tests, a migration on real Xen hosts, the unit tests on Debian's own packages
 # make test-fast the same without what needs minutes
 # make test-lab  the tests on real Xen hosts, also those by Vagrant: more than an hour under software emulation
-# make test-faults  each process of a migration killed in each phase, on fake hosts: 40 minutes
+# make test-faults  each process of a migration killed in each phase, and random deaths (DEATHS=20, SEED=), on fake
+#                hosts: 40 minutes
 # make check     lint and types alone, as pre-commit runs them
 # Each says what it lacks; all but deb make their own virtual environment in .venv.
 
@@ -12,6 +13,8 @@ PY := .venv/bin/python
 # Most tests wait more than they work, so two files of them run at a time, those of end_to_end first, as they take
 # longest. Real Xen hosts have the machine for themselves.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
+DEATHS ?= 20
+SEED ?=
 
 .PHONY: demo xen-demo deb test test-lab test-faults test-fast check debian bench clean
 
@@ -42,7 +45,7 @@ test-lab: .venv/ready
 	$(PY) -m pytest -m "lab and slow"
 
 test-faults: .venv/ready
-	$(PY) -m pytest -m matrix
+	$(PY) -m pytest -m matrix --deaths $(DEATHS) --seed "$(SEED)"
 
 test-fast: .venv/ready check
 	$(PY) -m pytest $(TWO) -m "not slow and not lab and not matrix"

@@ -76,6 +76,9 @@ tools)
     test)
         need lintian lintian "the Debian package is not checked by lintian"
         need groff groff-base "the man pages are not checked by groff"
+        need mkfs.vfat dosfstools "no USB stick is tested"
+        need mkfs.exfat exfatprogs "no USB stick is tested"
+        need mount.exfat-fuse exfat-fuse "no USB stick is tested"
         vagrant_tools
         ;;
     vagrant)

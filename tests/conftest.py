@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -213,3 +214,46 @@ def nobody(tmp_path: Path) -> list[str]:
     if done.returncode:
         pytest.skip(f"an ordinary user cannot start this Python: {done.stderr.strip()}")
     return words
+
+
+#: How the file systems of USB sticks are made and mounted, from a block device on a folder. The last is a driver of
+#: user space: it has no hard links, no rename without replacing, and runs where the kernel has no exFAT.
+_STICKS = {
+    "vfat": (["mkfs.vfat", "-I"], ["mount", "-t", "vfat"]),
+    "exfat": (["mkfs.exfat"], ["mount", "-t", "exfat"]),
+    "exfat-fuse": (["mkfs.exfat"], ["mount.exfat-fuse"]),
+}
+
+
+@pytest.fixture(params=_STICKS)
+def stick(request: Any, tmp_path: Path, loop_device: Callable[[Path], Path]) -> Iterator[Path]:
+    """A mounted USB stick of 96 MiB without hard links: a file system that has no permissions either."""
+    make, mount = _STICKS[request.param]
+    if reason := _missing(make[0], mount[0]):
+        pytest.skip(reason)
+    kind = request.param
+    if kind in ("vfat", "exfat"):
+        subprocess.run(["sh", "-c", f"modprobe -q {kind}"], capture_output=True, timeout=60)
+        if not any(line.split()[-1] == kind for line in Path("/proc/filesystems").read_text().splitlines()):
+            pytest.skip(f"this kernel has no {kind}")
+    (tmp_path / "stick.bin").write_bytes(b"")
+    os.truncate(tmp_path / "stick.bin", 96 << 20)
+    device, folder = loop_device(tmp_path / "stick.bin"), tmp_path / "stick"
+    folder.mkdir()
+    _call(*make, device)
+    _call(*mount, device, folder)
+    yield folder
+    _call("umount", folder)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("random deaths", "how many, and which")
+    group.addoption("--deaths", type=int, default=20, metavar="N", help="on the fake hosts (20)")
+    group.addoption("--xen-deaths", type=int, default=3, metavar="N", help="on real Xen (3)")
+    group.addoption("--seed", default="", help="draw the same deaths again (default: others each time)")
+
+
+@pytest.fixture(scope="session")
+def seed(request: pytest.FixtureRequest) -> str:
+    """What random deaths are drawn from."""
+    return str(request.config.getoption("--seed")) or secrets.token_hex(4)

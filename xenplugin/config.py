@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import re
 import shlex
 import tomllib
@@ -21,6 +20,8 @@ from xenplugin import placement
 from xenplugin.codec.compress import LEVELS, STORE
 from xenplugin.codec.seal import cipher_named
 from xenplugin.errors import ConfigError
+from xenplugin.image import state_folder
+from xenplugin.image.small_file import read_small
 from xenplugin.link.tcp import MAX_STREAMS
 
 CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
@@ -31,6 +32,7 @@ MOVE_CONFIG = (MOVE, COPY, LEAVE) = ("move", "copy", "leave")
 _TIME_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600}
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _LEAST_RATE = 1000  # bytes/s
+_LARGEST = 1 << 20  # bytes of a configuration file
 
 
 def parse_rate(text: str | int) -> int:
@@ -172,14 +174,7 @@ def _setting(default: Any, help: str, parse: Callable[[Any], Any], flag: str | N
     return field(default=default, metadata={"help": help, "parse": parse, "flag": flag})
 
 
-def _default_state_dir() -> Path:
-    if os.geteuid() == 0:
-        return Path("/var/lib/xen/xenplugin")
-    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(base) / "xenplugin"
-
-
-_STATE_DIR = _default_state_dir()
+_STATE_DIR = state_folder.default()
 
 
 @dataclass(frozen=True)
@@ -215,7 +210,10 @@ class Config:
         "--congestion",
     )
     address: str | None = _setting(
-        None, "IP address of the far host for the data (default: found automatically).", _parse_address, "--address"
+        None,
+        "IP address of the destination for the data (default: found automatically).",
+        _parse_address,
+        "--address",
     )
     ports: str = _setting(
         "49300-49399", "Ports on which the far host receives data; 0: the data goes through ssh.", parse_ports
@@ -274,7 +272,7 @@ class Config:
         _STATE_DIR,
         "Directory of the journals and of the records which host has which guest. It must be on a disk; do not "
         "change it while xenplugin status shows anything.",
-        Path,
+        state_folder.parse,
     )
 
     @property
@@ -326,12 +324,14 @@ def load(path: Path | None, only: Collection[str] | None = None) -> Config:
     that are wanted; all others have their defaults, whatever the file says. Raises ConfigError."""
     where = path or CONFIG_FILE
     try:
-        text = where.read_text(encoding="utf-8")
+        text = read_small(where, _LARGEST, follow=True).decode("utf-8")
     except FileNotFoundError:
         if path is None:
             return Config()
         raise ConfigError(f"there is no configuration file {where}") from None
-    except (OSError, UnicodeDecodeError) as exc:
+    except OSError as exc:
+        raise ConfigError(f"cannot read {where}: {exc.strerror}") from None
+    except UnicodeDecodeError as exc:
         raise ConfigError(f"cannot read {where}: {exc}") from None
     try:
         values = tomllib.loads(text)

@@ -4,7 +4,8 @@
 
 Write number n goes to slot n % SLOTS of each writable disk. When a guest starts, it must have been stopped after
 the last write that was made anywhere (`WORLD/UUID.truth`), find every slot of its disks as that write left it, and
-be the only running guest with its uuid (a lock). Otherwise it adds a line to `WORLD/violations`. On a suspend
+be the only running guest with its uuid (a lock). One with the counter 0 boots, and remembers nothing; for its disks
+the same holds. Otherwise it adds a line to `WORLD/violations`. On a suspend
 request (SIGTERM) it writes its counter to MEMORY and ends.
 """
 
@@ -53,6 +54,7 @@ def main(world: str, host: str, uuid: str, memory: str, start: str, *disks: str)
         return
     truth = os.open(os.path.join(world, f"{uuid}.truth"), os.O_RDWR | os.O_CREAT, 0o600)
     before = int(os.pread(truth, 20, 0) or b"0")
+    counter = counter or before
     if before != counter:
         violated(f"it remembers {counter} writes, there were {before}")
     files = []

@@ -1,7 +1,7 @@
 """A stand-in for ssh: runs a command in the place of a far host, and may do to the channel what a network would.
 
     python -IS ssh.py --world FOLDER [OPTIONS] HOST WORDS...        # by a shell, as the fake host FOLDER/HOST
-    python -IS ssh.py --config FILE [OPTIONS] HOST xenplugin receive     # on this machine, with that configuration
+    python -IS ssh.py --config FILE [OPTIONS] HOST xenplugin VERB        # on this machine, with that configuration
 
 Two processes, as ssh and sshd are: if this one is killed, the far side's standard input ends. The file FOLDER/cut
 means that the link is down: nothing passes, nobody sees an end, and no host can be reached.
@@ -92,7 +92,7 @@ def near(options: argparse.Namespace) -> int:
         with open(os.path.join(root, "env.json")) as file:
             env, cwd = json.load(file), "/"
     else:
-        assert options.words == ["xenplugin", "receive"], options.words
+        assert options.words in (["xenplugin", "receive"], ["xenplugin", "send"]), options.words
         command = shlex.join([sys.executable, "-m", *options.words, "--config", options.config])
     if options.banner:
         with open(options.banner, "rb") as banner:
@@ -126,6 +126,10 @@ def near(options: argparse.Namespace) -> int:
     def backward() -> None:
         line = io.FileIO(ours.fileno(), closefd=False).readline()
         with contextlib.suppress(OSError):
+            if options.words[-1] == "send":  # of a pull, whose job comes backward
+                send(cut, 1, line)
+                line = io.FileIO(ours.fileno(), closefd=False).readline()
+                line = line.replace(*LOCAL) if options.local or options.world else line
             send(cut, 1, re.sub(rb'"random": "....', b'"random": "0123', line) if options.other_random else line)
             pump(cut, ours.fileno(), 1, flipped(options.flip_backward))
         done.set()

@@ -63,6 +63,15 @@ class World:
         self.a.run("xl", "create", config or self.folder / f"{name}.json")
         self.await_writes(uuid)
 
+    def config_on(self, host: FakeHost) -> Path:
+        """A file from which `xl create` starts g1 on `host`, with its disks there."""
+        config = json.loads((self.folder / "g1.json").read_text())
+        for disk in config["disks"]:
+            disk["pdev_path"] = str(host.disk(Path(disk["pdev_path"]).name))
+        path = self.folder / f"g1-{host.name}.json"
+        path.write_text(json.dumps(config))
+        return path
+
     def truth(self, uuid: str = G1) -> int:
         """The number of writes that there were."""
         path = self.folder / f"{uuid}.truth"
@@ -86,6 +95,13 @@ class World:
         ssh = [] if "-s" in options else ["-s", self.ssh]
         return here.start(here.root / "bin" / "xenplugin", "migrate", "--log-json", "--json", *ssh, *options, guest,
                           there.name)  # fmt: skip
+
+    def by_hand(self, *options: str, there: FakeHost | None = None) -> Running:
+        """`xl migrate -s 'xenplugin transport'` from the other host to `there` (default: b)."""
+        there = there or self.b
+        here = self.a if there is self.b else self.b
+        ours = f"xenplugin transport {shlex.join(['-s', self.ssh, *options])}"
+        return here.start(here.root / "bin" / "xl", "migrate", "-s", ours, "g1", there.name)
 
     def moved(self, *options: str, there: FakeHost | None = None) -> Done:
         """A migration that succeeds."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from xenplugin.config import Config
 from xenplugin.errors import RefusedError, XenpluginError
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.link.remote_process import ready_line
+from xenplugin.link.ready_line import RECEIVE, ready_line
 from xenplugin.transfer.destination_session import read_job
 from xenplugin.transfer.receive_stream import StreamReceiver
 
@@ -27,7 +27,7 @@ def main(ports: str) -> int:
     os.dup2(2, 1)
     random = os.urandom(32)
     channel = PipeEndpoint(source, sink)
-    channel.send(ready_line(random))
+    channel.send(ready_line(RECEIVE, random=random.hex()))
     job = replace(read_job(channel), local=True)  # listen on loopback only
     pipe = StreamReceiver(channel, random, Config(ports=ports), job)
     pipe.on_note = pipe.note

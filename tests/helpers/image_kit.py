@@ -16,7 +16,9 @@ from tests.helpers.images import LOSETUP
 from xenplugin.geometry import BLOCK, CHUNK, PAGE, block_count
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import LEAF, ZERO_LEAF, ImageDigest, chunk_digest, leaves, text
+from xenplugin.image.index.unchanged import image_digest
 from xenplugin.image.scan import byte_runs, nonzero_blocks
+from xenplugin.image.source.content_state import Change
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.sparse import data_ranges
 from xenplugin.image.target.abstract import Attached
@@ -132,7 +134,7 @@ def copy(source: Path, target: Path, *, use_base: bool = True) -> Sent:
     with open_source(source, raw=True) as image, sink_for(target, image.size, use_base=use_base) as sink:
         sent = send(image, sink, base_of(sink.index(), image.chunks))
         sink.commit()
-        image.finish()
+        assert image.change() is Change.SAME
     assert sent.tree.complete
     return sent
 
@@ -140,17 +142,7 @@ def copy(source: Path, target: Path, *, use_base: bool = True) -> Sent:
 def digest_file(path: Path) -> str:
     """Return the digest of the image at `path` as text."""
     with open_source(path, raw=True) as source:
-        tree = ImageDigest(source.size)
-        buffer = Buffer(CHUNK)
-        for run in source.runs():
-            if run.hole:
-                tree.add_zeros(run.first, run.count)
-                continue
-            for index in range(run.first, run.first + run.count):
-                view = source.read(index, buffer)
-                tree.add(index, chunk_digest(leaves(view, len(view), nonzero_blocks(buffer, len(view)))))
-        source.finish()
-        return text(tree.root())
+        return text(image_digest(source))
 
 
 def allocated(path: Path) -> int:

@@ -22,6 +22,7 @@ from xenplugin.errors import XenpluginError
 from xenplugin.geometry import CHUNK, PAGE
 from xenplugin.image.source.changes import Changes, Unwatched
 from xenplugin.image.source.raw import open_source
+from xenplugin.link.remote_process import RemoteProcess
 from xenplugin.results import TransferResult
 from xenplugin.transfer.send_disk import RemotePath
 from xenplugin.transfer.send_live_disk import LiveDiskSender
@@ -128,7 +129,9 @@ class Bench:
 
     def far(self) -> int:
         assert self.live is not None
-        return self.live._opened._remote._process.pid
+        remote = self.live._opened._remote
+        assert isinstance(remote, RemoteProcess)
+        return remote._process.pid
 
     def assert_arrived(self, result: TransferResult, target: Path | None = None) -> None:
         assert content(target or self.target)[: self.disk.stat().st_size] == content(self.disk)

@@ -118,6 +118,8 @@ class Proxy:
                     self.forwarded += len(piece)
                 sink.sendall(self.change(number, forward, place, piece) if self.change else piece)
                 place += len(piece)
+            sink.shutdown(socket.SHUT_WR)  # the other direction may go on
+            return
         for sock in (source, sink):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)

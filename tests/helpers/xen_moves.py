@@ -97,12 +97,12 @@ class Home:
 
 
 class Guest:
-    """The guest `name` of /srv/guests on either of the lab's hosts. `words` are further arguments of xl create.
-    Methods raise CommandError, CheckError."""
+    """The guest `name` of /srv/guests on either of the lab's hosts. `words` are further arguments of xl create, and
+    `disk` is its disk (default: its file in /srv/guests). Methods raise CommandError, CheckError."""
 
-    def __init__(self, lab: Lab, name: str = "g1", words: Sequence[str] = ()) -> None:
+    def __init__(self, lab: Lab, name: str = "g1", words: Sequence[str] = (), disk: str = "") -> None:
         self.lab, self.name, self._words = lab, name, words
-        self.disk = f"/srv/guests/{name}.img"
+        self.disk = disk or f"/srv/guests/{name}.img"
         self._logs = [f"/var/log/xen/console/guest-{name}{end}.log" for end in ("", "--incoming")]
 
     def create(self, node: Node) -> None:
@@ -233,6 +233,11 @@ class Move:
         script = f"rm -f {EVENTS}; exec {shlex.join(words)} 2>{EVENTS}"
         self._process = node.popen(["sh", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
     def end(self) -> tuple[int, str]:
         """Wait for it, and return its exit code and output. Raises CommandError if it does not end."""
         limit = MOVE * self._node.pace()
@@ -315,6 +320,12 @@ def recover(node: Node) -> tuple[int, str]:
     """Run `xenplugin recover` on `node`, and return its exit code and output."""
     done = node.run(["xenplugin", "recover"], timeout=ASK * 2)
     return done.code, done.error_text
+
+
+def left_over(node: Node) -> list[dict[str, Any]]:
+    """Return the rows of `xenplugin status` on `node`: old disks, and what was interrupted."""
+    rows: list[dict[str, Any]] = json.loads(node.check(["xenplugin", "status", "--json"], timeout=ASK))
+    return [row for row in rows if row["kind"] != "host"]
 
 
 def clean(node: Node) -> list[str]:

@@ -20,6 +20,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "": ("netem xenplugin", "lab", "demo", "benchmarks"),
     "xenplugin": (
         "errors geometry",
+        "external_tool",
         "wire image events",
         "codec xen",
         "link ui",

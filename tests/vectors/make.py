@@ -14,6 +14,7 @@ import sys
 
 from tests.vectors.by_hand import ACCEPTOR, CONNECTION, FILE, LABELS, SECRET, derive, preamble
 from tests.vectors.cases.backward import backward
+from tests.vectors.cases.connection_damage import connection_damage
 from tests.vectors.cases.damaged import damage, preambles
 from tests.vectors.cases.domain import domain
 from tests.vectors.cases.good import good_streams
@@ -43,7 +44,18 @@ def key_vectors() -> list[dict[str, str]]:
 def make() -> str:
     """Return the whole of vectors.json."""
     vectors = Vectors()
-    for part in (good_streams, preambles, damage, after_end, orders, contents, backward, live, domain):
+    for part in (
+        good_streams,
+        preambles,
+        damage,
+        connection_damage,
+        after_end,
+        orders,
+        contents,
+        backward,
+        live,
+        domain,
+    ):
         part(vectors)
     names = [vector["name"] for vector in vectors.rows]
     assert len(names) == len(set(names)), [name for name in names if names.count(name) > 1]

@@ -31,6 +31,8 @@ from tests.vectors.by_hand import (
 )
 
 PEER, TAMPER, IMAGE_ERROR, LINK, REFUSED = "PeerError", "TamperError", "ImageError", "LinkError", "RefusedError"
+#: The outcome where a data connection ends, and not the session.
+LOST = "connection lost"
 CODES = {PEER: 11, TAMPER: 12, IMAGE_ERROR: 13, LINK: 14, REFUSED: 15}
 
 # The image that most vectors use: two chunks, a block and a part of a block.
@@ -99,8 +101,8 @@ class Vectors:
 
         `good`: how many of the stream's frames a reader returns before `error` (None: all). `outcome`: the result
         at the receiver of the image, an error's name or the image's digest ("": the same as `error`, or the digest
-        of the usual image; None: the stream alone does not determine it). `expected`: for a backward stream, the
-        control channel's preamble as its reader knows it. `kind`, `live`: those of the job.
+        of the usual image; LOST; None: the stream alone does not determine it). `expected`: for a backward stream,
+        the control channel's preamble as its reader knows it. `kind`, `live`: those of the job.
         """
         data = stream.bytes() if data is None else data
         if outcome == "":

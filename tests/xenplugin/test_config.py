@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from xenplugin.cli.copying import split_target
 from xenplugin.codec.compress import STORE
 from xenplugin.config import Config, load, option_text, parse_level, parse_ports, parse_rate
 from xenplugin.errors import ConfigError, RefusedError, UsageError
+from xenplugin.image import state_folder
 
 GOOD: list[tuple[str, str, Any]] = [
     ("ssh", '"ssh -p 22"', "ssh -p 22"),
@@ -120,7 +122,7 @@ BAD: list[tuple[str, str]] = [
     *[("patience", value) for value in ("0", "120", "1e9", '"25h"', '"' + "9" * 400 + 's"')],
     *[(name, value) for name in ("no_progress", "max_downtime") for value in ("0", "60", '"0s"', '"25h"')],
     *[("long_downtime", value) for value in ('"stop"', '""', "1", "true", "[]")],
-    *[("state_dir", value) for value in ("5", "true")],
+    *[("state_dir", value) for value in ("5", "true", '""', '"state"', '"~/state"', '"/a\\u0000"')],
     *[("mode", value) for value in ('"fast"', '""', "1", "true", "[]")],
     *[
         ("paths", value)
@@ -323,3 +325,23 @@ def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
 )
 def test_a_target_is_split_into_host_and_path(text: str, host: str | None, path: str) -> None:
     assert split_target(text) == (host, path)
+
+
+@pytest.mark.parametrize(
+    ("state", "home", "expected"),
+    [
+        ("/xdg", "/home/a", "/xdg/xenplugin"),
+        ("", "/home/a", "/home/a/.local/state/xenplugin"),
+        ("state", "/home/a", "/home/a/.local/state/xenplugin"),  # the XDG specification: relative ones are ignored
+    ],
+)
+def test_the_state_directory_of_an_ordinary_user_is_absolute(
+    monkeypatch: pytest.MonkeyPatch, state: str, home: str, expected: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    monkeypatch.setenv("XDG_STATE_HOME", state)
+    monkeypatch.setenv("HOME", home)
+    assert state_folder.default() == Path(expected)
+    monkeypatch.setenv("XDG_STATE_HOME", "state")
+    monkeypatch.setenv("HOME", "home")
+    assert state_folder.default().is_absolute()

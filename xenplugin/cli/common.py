@@ -19,7 +19,8 @@ from xenplugin import events
 from xenplugin.cli.malloc_tuning import keep_buffers
 from xenplugin.cli.secrecy import forbid_core_dumps
 from xenplugin.config import Config, load
-from xenplugin.errors import ConfigError, UsageError, unexpected
+from xenplugin.errors import ConfigError, RefusedError, UsageError, unexpected
+from xenplugin.image import state_folder
 from xenplugin.link import tcp
 from xenplugin.results import Result
 from xenplugin.ui import output
@@ -100,19 +101,25 @@ class Invocation:
             config = config.with_values(self._options)
             if config.congestion and "congestion" in self._options:
                 tcp.check_congestion(config.congestion)
-            return config
         except ConfigError as exc:
             raise UsageError(exc.message, hint=exc.hint) from None
+        state_folder.check(config.state_dir)
+        return config
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """Return those of the options `names` that were given, as they were written."""
+        return {name: self._options[name] for name in names if name in self._options}
 
     def notice(self, text: str) -> None:
         """Show a notice."""
         self.ui(events.Notice(text))
 
-    def finish(self, result: Result) -> None:
-        """Show the result of a verb that moves data."""
-        self.ui(events.Finished(result))
+    def finish(self, result: Result | None) -> None:
+        """Show the result of a verb that moves data; None: there is none to show."""
+        if result is not None:
+            self.ui(events.Finished(result))
         if self.json:
-            print(json.dumps(result.as_json()), flush=True)
+            print(json.dumps(result.as_json() if result is not None else None), flush=True)
 
 
 def options(*names: str, result: bool = True, progress: bool = True) -> Callable[[F], F]:
@@ -144,6 +151,16 @@ def options(*names: str, result: bool = True, progress: bool = True) -> Callable
         return decorated  # type: ignore[no-any-return]
 
     return decorate
+
+
+def refuse_taken(src: str, state_dir: Path) -> None:
+    """Raise RefusedError if a guest has `src` as a disk, or arrives with it: what is written to it during the copy
+    would silently leave the copy inconsistent."""
+    from xenplugin.migrate.claims import Claims
+
+    domain = Claims(state_dir).attached(src)
+    if domain is not None:
+        raise RefusedError(f"{src} is a disk of the guest {domain}", hint="shut the guest down first")
 
 
 def take_standard_streams() -> tuple[int, int]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
 from xenplugin import events
-from xenplugin.cli.common import LINK, Invocation, options
-from xenplugin.errors import RefusedError, UsageError
+from xenplugin.cli.common import LINK, Invocation, options, refuse_taken
+from xenplugin.config import CONFIG_FILE, Config
+from xenplugin.errors import UsageError
 
 _raw = click.option("--raw", is_flag=True, help="Treat SRC as a raw image, whatever its first bytes are.")
 _sealed_with = click.option("--key-file", required=True, metavar="KEY", help="Key file that FILE was sealed with.")
@@ -29,6 +31,11 @@ def split_target(text: str, command: bool = False) -> tuple[str | None, str]:
     return match[1], match[2]
 
 
+def split_source(text: str, command: bool = False) -> tuple[str | None, str]:
+    """Split SRC as `split_target` splits DST; with `command`, an existing file's name is not split."""
+    return (None, text) if command and os.path.lexists(text) else split_target(text, command)
+
+
 def named_file(path: str, name: str, far: bool = False) -> str:
     """Return the file that DST `path` names for a source called `name`: a path that can only be a folder (its last
     part is empty, '.' or '..') gets that name. On the `far` host, '' and '~USER' are home directories."""
@@ -44,29 +51,67 @@ def named_file(path: str, name: str, far: bool = False) -> str:
 @click.argument("src")
 @click.argument("dst")
 def copy(src: str, dst: str, raw: bool, **values: Any) -> None:
-    """Copy the image or block device SRC to [HOST:]DST.
+    """Copy the image or block device [HOST:]SRC to [HOST:]DST.
 
     Only what differs from DST's present content is sent. After an interruption the same command continues.
     """
     with Invocation(values) as verb:
-        from xenplugin.image.source.raw import open_source
-        from xenplugin.transfer import send_disk
-
         config = verb.config()
-        host, path = split_target(dst, command=not config.ssh.strip())
-        path = named_file(path, os.path.basename(os.path.abspath(src)), far=host is not None)
-        if not path:
+        command = not config.ssh.strip()
+        target_host, target = split_target(dst, command)
+        source_host, source = split_source(src, command) if target_host is None or not command else (None, src)
+        if source_host is not None and target_host is not None:
+            by_hand = shlex.join(["xenplugin", "copy", source, dst])
+            raise UsageError(
+                f"SRC and DST are both on other hosts: {source_host} and {target_host}",
+                hint=f"run it on one of them: ssh {source_host} {shlex.quote(by_hand)}",
+            )
+        if source_host is not None and os.path.basename(source) in ("", ".", "..", "~"):
+            raise UsageError(f"SRC names no file on the far host: {src}")
+        target = named_file(target, os.path.basename(os.path.abspath(source)), far=target_host is not None)
+        if not target:
             raise UsageError("DST is empty", hint="name the file or the block device to write")
-        if host is None:
-            path = os.path.abspath(path)
-        if host and config.ssh.strip():
-            host = host.replace("[", "").replace("]", "")  # ssh takes no brackets, and host names have none
-        _refuse_taken(src, config.state_dir)
-        with open_source(src, raw=raw) as source:
-            target = send_disk.RemotePath(host, path)
-            verb.ui(events.Started("copy", src, str(target), source.size))
-            if not verb.dry_run:
-                verb.finish(send_disk.copy(source, target, config, verb.ui))
+        if target_host is None:
+            target = os.path.abspath(target)
+        if source_host is not None:
+            _pull(verb, config, _for_ssh(source_host, command), source, target, raw, (src, dst))
+        else:
+            _push(verb, config, source, target_host and _for_ssh(target_host, command), target, raw)
+
+
+def _push(verb: Invocation, config: Config, src: str, host: str | None, path: str, raw: bool) -> None:
+    from xenplugin.image.safety.distinct import refuse_inputs, written
+    from xenplugin.image.source.at_rest import open_at_rest
+    from xenplugin.transfer import send_disk
+
+    refuse_taken(src, config.state_dir)
+    if host is None:
+        refuse_inputs(written(path), {"SRC": src, **_settings(config)})
+    with open_at_rest(src, raw=raw, notify=verb.notice) as source:
+        target = send_disk.RemotePath(host, path)
+        verb.ui(events.Started("copy", src, str(target), source.size))
+        if not verb.dry_run:
+            verb.finish(send_disk.copy(source, target, config, verb.ui))
+
+
+def _pull(
+    verb: Invocation, config: Config, host: str, path: str, target: str, raw: bool, shown: tuple[str, str]
+) -> None:
+    from xenplugin.image.safety.distinct import refuse_inputs, written
+    from xenplugin.migrate.claims import Claims
+    from xenplugin.transfer.pull import pull
+    from xenplugin.transfer.request import OPTIONS, Request
+
+    if verb.dry_run:
+        raise UsageError("-N checks a SRC on this host only", hint="run it on SRC's host")
+    refuse_inputs(written(target), _settings(config))
+    request = Request(path, target, raw, verb.given(*OPTIONS))
+    verb.finish(pull(host, request, shown, config, Claims(config.state_dir).attached, verb.ui))
+
+
+def _for_ssh(host: str, command: bool) -> str:
+    """Return `host` without brackets: ssh takes none, and host names have none."""
+    return host if command else host.replace("[", "").replace("]", "")
 
 
 @click.command()
@@ -79,12 +124,14 @@ def seal(src: str, file: str, key_file: str, raw: bool, **values: Any) -> None:
     """Seal the image SRC into FILE, which can be carried by any means."""
     with Invocation(values) as verb:
         from xenplugin.codec.seal import make_key_file, read_key_file, remove_key_file
-        from xenplugin.image.source.raw import open_source
+        from xenplugin.image.safety.distinct import refuse_inputs
+        from xenplugin.image.source.at_rest import open_at_rest
         from xenplugin.transfer import archive
 
         config = verb.config("rate", "level", "cipher", "state_dir")
-        _refuse_taken(src, config.state_dir)
-        with open_source(src, raw=raw) as source:
+        refuse_taken(src, config.state_dir)
+        refuse_inputs([file], {"SRC": src, "the key file": key_file, **_settings(config)})
+        with open_at_rest(src, raw=raw, notify=verb.notice) as source:
             known = os.path.lexists(key_file)
             secret = read_key_file(key_file) if known else make_key_file(key_file)
             sealed_before = os.path.lexists(file)
@@ -122,19 +169,17 @@ def verify(file: str, key_file: str, **values: Any) -> None:
 def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any]) -> None:
     with Invocation(values) as verb:
         from xenplugin.codec.seal import read_key_file
+        from xenplugin.image.safety.distinct import refuse_inputs, written
         from xenplugin.migrate.claims import Claims
         from xenplugin.transfer import archive
 
         config = verb.config("state_dir")
+        if dst is not None:
+            refuse_inputs(written(dst), {"the sealed file": file, "the key file": key_file, **_settings(config)})
         secret = read_key_file(key_file)
         verb.finish(archive.unseal(file, dst, secret, config, Claims(config.state_dir).attached, verb.ui))
 
 
-def _refuse_taken(src: str, state_dir: Path) -> None:
-    """Raise RefusedError if a guest has `src` as a disk, or arrives with it: what is written to it during the copy
-    would silently leave the copy inconsistent."""
-    from xenplugin.migrate.claims import Claims
-
-    domain = Claims(state_dir).attached(src)
-    if domain is not None:
-        raise RefusedError(f"{src} is a disk of the guest {domain}", hint="shut the guest down first")
+def _settings(config: Config) -> dict[str, Path]:
+    """Return the configuration file, which is an input of every verb."""
+    return {"the configuration file": config.file or CONFIG_FILE}

@@ -10,7 +10,7 @@ import sys
 import click
 
 from xenplugin import __version__
-from xenplugin.cli import copying, measuring, moving, receiving, settling
+from xenplugin.cli import copying, measuring, moving, receiving, sending, settling
 from xenplugin.errors import UsageError
 from xenplugin.ui import output
 
@@ -37,7 +37,7 @@ for command in (
     moving.migrate, moving.transport, moving.enable, moving.disable, moving.guard,
     settling.status, settling.recover, settling.clean,
     measuring.bench,
-    receiving.receive,
+    receiving.receive, sending.send,
 ):  # fmt: skip
     cli.add_command(command)
 

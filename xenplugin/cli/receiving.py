@@ -21,7 +21,7 @@ def receive(config: str | None) -> None:
     """Receive an image or a guest over standard input and output. Started by the source on the far host."""
     with Invocation({"config": config, "quiet": True}) as verb:
         from xenplugin.link.endpoint import PipeEndpoint
-        from xenplugin.link.remote_process import ready_line
+        from xenplugin.link.ready_line import RECEIVE, ready_line
         from xenplugin.transfer.destination_session import read_job
         from xenplugin.transfer.job import DOMAIN
         from xenplugin.transfer.receive_disk import DiskReceiver
@@ -29,7 +29,7 @@ def receive(config: str | None) -> None:
         settings = verb.config()
         channel = PipeEndpoint(*take_standard_streams())
         random = os.urandom(32)
-        channel.send(ready_line(random))
+        channel.send(ready_line(RECEIVE, random=random.hex()))
         job = read_job(channel)
         receiver: DestinationMigration | DiskReceiver
         if job.kind == DOMAIN:

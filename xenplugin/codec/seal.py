@@ -18,12 +18,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from xenplugin.errors import ConfigError, TamperError
+from xenplugin.image.files import write_at
+from xenplugin.image.new_file import NewFile
+from xenplugin.image.small_file import open_regular
 from xenplugin.wire.body import Buffer
 from xenplugin.wire.preamble import Cipher, Preamble
 
 SECRET_BYTES = 32
 FILE_RANDOM = bytes(32)
 _TAG = 16
+_LONGEST_KEY_FILE = 200  # bytes that are read of a key file
 _KEY_BYTES = {Cipher.AES_128_GCM: 16, Cipher.AES_256_GCM: 32, Cipher.CHACHA20_POLY1305: 32}
 CIPHERS = tuple(cipher.label for cipher in Cipher)
 
@@ -109,21 +113,29 @@ class Aead:
 
 
 def read_key_file(path: str) -> bytes:
-    """Return the secret in a key file: 64 hexadecimal digits. Raises ConfigError, also if others may read it."""
+    """Return the secret in a key file: 64 hexadecimal digits in a regular file. Raises ConfigError, also if others
+    may read it."""
     try:
-        with open(path, encoding="ascii") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = file.read(200).strip()
+        fd = open_regular(path, follow=True)
+        try:
+            mode, text = os.fstat(fd).st_mode, os.read(fd, _LONGEST_KEY_FILE).strip()
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         raise ConfigError(
             f"there is no key file {path}", hint="give the key file that was used to seal it"
         ) from None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"cannot read the key file {path}: {exc}") from None
+    except OSError as exc:
+        raise ConfigError(f"cannot read the key file {path}: {exc.strerror}") from None
     if mode & 0o077:
         raise ConfigError(f"the key file {path} can be read by others", hint=f"chmod 600 {path}")
+    if not text:
+        raise ConfigError(
+            f"the key file {path} is empty",
+            hint="put a copy of the key in its place, or remove it: then seal makes a new one",
+        )
     try:
-        secret = bytes.fromhex(text)
+        secret = bytes.fromhex(text.decode("ascii"))
     except ValueError:
         secret = b""
     if len(secret) != SECRET_BYTES:
@@ -132,25 +144,18 @@ def read_key_file(path: str) -> bytes:
 
 
 def make_key_file(path: str) -> bytes:
-    """Write a fresh secret to a new file that only its owner can read. Raises ConfigError."""
+    """Write a fresh secret to a new file that only its owner can read, whole or not at all. Raises ConfigError."""
     secret = new_secret()
-    made = False
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        made = True
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secret.hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with NewFile(path) as made:
+            if os.fstat(made.fd).st_mode & 0o077:
+                raise ConfigError(
+                    f"the file system of {path} cannot keep a key file from being read by others",
+                    hint="keep the key file elsewhere, apart from what is sealed with it",
+                )
+            write_at(made.fd, [memoryview(secret.hex().encode() + b"\n")], 0)
+            made.commit()
     except OSError as exc:
-        if made:
-            with suppress(OSError):
-                os.unlink(path)
         raise ConfigError(f"cannot make the key file {path}: {exc.strerror}") from None
     return secret
 

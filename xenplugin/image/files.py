@@ -10,9 +10,10 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from xenplugin.errors import ImageError
+from xenplugin.image.beside import draft_name
 
 _HINTS = {
     errno.ENOSPC: "free some space, then start again",
@@ -80,12 +81,26 @@ def write_at(fd: int, parts: list[memoryview], offset: int) -> None:
 
 
 def rename_new(source: str, target: str) -> None:
-    """Rename `source` to `target`; raise FileExistsError if `target` exists. Raises OSError."""
+    """Rename the file `source` to `target`; raise FileExistsError if `target` exists. Raises OSError.
+
+    On a file system that cannot rename without replacing (FUSE, NFS) an empty file has the new name for a moment;
+    a crash at that moment leaves it.
+    """
     if _renameat2(source, target, _RENAME_NOREPLACE):
         return
-    if os.path.lexists(target):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    os.rename(source, target)
+    # Only one process can make the name. What it has made is empty, and only it replaces that.
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        if not os.path.samestat(os.fstat(fd), os.lstat(target)):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+        os.rename(source, target)
+    except OSError:
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), os.lstat(target)):
+                os.unlink(target)
+        raise
+    finally:
+        os.close(fd)
 
 
 def exchange(source: str, target: str) -> bool:
@@ -117,8 +132,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0
     What is on disk at each instant, for a file NAME:
 
     1. NAME as it was, if it existed. A draft left by a crash is removed.
-    2. NAME as it was, and the draft .NAME.new beside it, incomplete at first, then complete, with permissions
-       `mode`, and fsynced.
+    2. NAME as it was, and its draft (image/beside.py), incomplete at first, then complete, with permissions `mode`,
+       and fsynced.
     3. NAME is the new file, by a rename. A power failure may still bring the old one back.
     4. On return the folder is fsynced: NAME is the new file for good.
 
@@ -126,8 +141,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0
     that crashes never leave more than one; callers make sure that only one process at a time writes `path`.
     Raises OSError; NAME is then as it was, unless it was the fsync of the folder that failed.
     """
-    folder, name = os.path.split(os.fspath(path))
-    draft = os.path.join(folder, f".{name.removeprefix('.')}.new")
+    path = os.fspath(path)
+    draft = draft_name(path)
     remove(draft)
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -139,11 +154,11 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0
         if replace:
             os.rename(draft, path)
         else:
-            rename_new(draft, os.fspath(path))
+            rename_new(draft, path)
     except BaseException:
         remove(draft)
         raise
-    sync_directory(folder)
+    sync_directory(os.path.dirname(path))
 
 
 def start_writing(fd: int) -> None:

@@ -19,7 +19,9 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from xenplugin.image.beside import spare_name
 from xenplugin.image.files import exchange, remove, sync_directory, write_at, write_atomically
+from xenplugin.image.small_file import open_regular
 
 _BLOCK = 4096
 
@@ -30,7 +32,7 @@ def write_reserved(path: str | os.PathLike[str], data: bytes, *, continued: bool
     exchange that is not durable yet. Only one process at a time may write `path`. Raises OSError; `path` is then as
     it was, unless it was the sync of the folder that failed."""
     path = os.fspath(path)
-    folder, spare = os.path.dirname(path), _spare(path)
+    folder, spare = os.path.dirname(path), spare_name(path)
     if not continued:
         sync_directory(folder)
     size = _fill(spare, data)
@@ -52,13 +54,13 @@ def write_reserved(path: str | os.PathLike[str], data: bytes, *, continued: bool
 def remove_reserved(path: str | os.PathLike[str]) -> None:
     """Remove the file `path` and its spare. Does nothing if they are gone. Raises OSError."""
     remove(os.fspath(path))
-    remove(_spare(os.fspath(path)))
+    remove(spare_name(os.fspath(path)))
 
 
 def _fill(spare: str, data: bytes) -> int:
     """Make `data` the durable content of the spare. Returns its size in bytes, 0 if it is missing or too small."""
     try:
-        fd = os.open(spare, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = open_regular(spare, os.O_WRONLY)
     except FileNotFoundError:
         return 0
     try:
@@ -76,7 +78,7 @@ def _write_anew(path: str, data: bytes) -> None:
     room = -(-3 * len(data) // _BLOCK) * _BLOCK
     known = os.path.lexists(path)
     try:
-        _allocate(_spare(path), room)
+        _allocate(spare_name(path), room)
         write_atomically(path, data.ljust(room))
     except OSError:
         if not known:
@@ -87,8 +89,3 @@ def _write_anew(path: str, data: bytes) -> None:
 def _allocate(spare: str, size: int) -> None:
     # Written, not only allocated: an extent that was never written is split when it is, which may need a block.
     write_atomically(spare, b" " * size)
-
-
-def _spare(path: str) -> str:
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}.spare")

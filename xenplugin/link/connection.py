@@ -48,6 +48,11 @@ class Connection:
         return self._writer.counter >= MAX_FRAMES_PER_KEY - _RESERVE
 
     @property
+    def damaged(self) -> bool:
+        """Whether it has brought a record that does not authenticate."""
+        return self._reader.damaged
+
+    @property
     def bytes_wire(self) -> int:
         """Sealed bytes sent and received."""
         return self.endpoint.carried

@@ -9,12 +9,9 @@ saves a round trip; nothing is sent over them until then.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import math
 import queue
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -30,10 +27,12 @@ from xenplugin.link.rate import Pacer
 from xenplugin.wire import states
 from xenplugin.wire.frames import Image, Welcome
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
-from xenplugin.wire.session import Reader, Writer
+from xenplugin.wire.session import MAX_SEALED, Reader, Writer
 
 #: Seconds between the first attempts at two addresses.
 _STAGGER = 0.25
+#: Attempts at an address that answers and does not prove itself.
+_TRIES = 2
 
 
 @dataclass(frozen=True)
@@ -108,8 +107,14 @@ class Connector:
                 answers.put((address, None))
                 return
             connection = None
-            with contextlib.suppress(OSError, ValueError, XenpluginError, StopIteration):
-                connection = self._proven(address, wanted)
+            for _ in range(_TRIES):
+                try:
+                    connection = self._proven(address, wanted)
+                except (XenpluginError, StopIteration, ConnectionResetError):
+                    continue  # something answers there, but a bit of its proof or of ours may have been changed
+                except (OSError, ValueError):
+                    pass
+                break
             answers.put((address, connection))
 
         for place, address in enumerate(addresses):
@@ -187,14 +192,12 @@ class Connector:
             sock.settimeout(None)
             rtt, mss = tcp.measure(sock)
             tcp.tune(sock, self._silence, self.wanted, self._unsent)
-            seconds = math.ceil(self._silence).to_bytes(8, "little") + bytes(8)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
             overhead = 1 + 52 / max(mss, 500)  # IPv4 and TCP headers with timestamps
+            endpoint = SocketEndpoint(sock, self._pacer, overhead)
+            endpoint.limit_silence(self._silence, MAX_SEALED)  # what comes here are small frames
             with self._lock:
                 number = next(self._numbers)
-            connection = self._factory.make(
-                number, SocketEndpoint(sock, self._pacer, overhead), states.BACKWARD_DATA
-            )
+            connection = self._factory.make(number, endpoint, states.BACKWARD_DATA)
             connection.rtt, connection.segment = rtt, segment
             return connection
         except BaseException:

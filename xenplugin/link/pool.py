@@ -2,7 +2,8 @@
 
 Each connection has a thread that takes frames from the queue, seals and sends them, and one that reads
 acknowledgements. When a connection is lost, its unacknowledged frames are returned to the owner and another one is
-dialled, with growing pauses. The pool fails only if no connection was alive for `patience` seconds.
+dialled, with growing pauses. One on which a record does not authenticate counts as lost. The pool fails only if no
+connection was alive for `patience` seconds, or if several in a row were damaged.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from xenplugin.errors import RESUME_HINT, LinkError, PeerError, XenpluginError, from_code, unexpected
+from xenplugin.errors import RESUME_HINT, LinkError, PeerError, TamperError, XenpluginError, from_code, unexpected
 from xenplugin.link import tcp
 from xenplugin.link.connection import Connection
+from xenplugin.link.damage import Damaged, DamageLimit
 from xenplugin.link.endpoint import SocketEndpoint
 from xenplugin.link.queue import SendQueue
 from xenplugin.wire.frames import Ack, Error, Frame, Ping, Sent, Welcome
@@ -71,6 +73,7 @@ class Pool:
         self._wanted = 0  # connections that were asked for, alive or not
         self._idle: set[Connection] = set()  # alive, but not used to send data
         self._all_used = threading.Event()
+        self._damage = DamageLimit()
 
     def add(self, connection: Connection) -> None:
         """Send over `connection` from now on, and read its acknowledgements."""
@@ -210,7 +213,8 @@ class Pool:
                 connection.lost = connection.lost or exc
             except XenpluginError as exc:
                 self._fail(exc)
-            if self._closed.wait(_RECEIPT_SECONDS if self.ending else 0):
+            damaged = isinstance(connection.lost, Damaged)
+            if self._closed.wait(_RECEIPT_SECONDS if self.ending and not damaged else 0):
                 return
             self._remove(connection)
             if connection.number == 0:
@@ -218,7 +222,8 @@ class Pool:
             if isinstance(connection.lost, Stuck) and not self._stuck(connection):
                 self._only_control = True
                 return
-            self._notice(f"connection {connection.number} was lost ({connection.lost}); opening another")
+            why = f"brought {connection.lost}" if damaged else f"was lost ({connection.lost})"
+            self._notice(f"connection {connection.number} {why}; opening another")
             if not connection.heard:
                 self._closed.wait(_SILENT_PAUSE)  # something accepts connections but does not forward them
             connection = None
@@ -249,10 +254,20 @@ class Pool:
         except OSError as exc:
             connection.lost = connection.lost or exc
         except Exception as exc:
-            self._fail(unexpected(exc))
+            if connection.damaged:
+                self._note_damage(connection)
+            else:
+                self._fail(unexpected(exc))
         self.queue.wake()
         if connection.lost is not None:
             connection.endpoint.close()
+
+    def _note_damage(self, connection: Connection) -> None:
+        connection.lost = connection.lost or Damaged("a damaged record")
+        try:
+            self._damage.add(self.delivered)
+        except TamperError as exc:
+            self._fail(exc)
 
     def _redial(self) -> Connection | None:
         pause = 0.1
@@ -301,13 +316,16 @@ class Pool:
 
 
 def handle(connection: Connection, frame: Frame) -> None:
-    """Handle a backward frame that any connection may carry. Raises PeerError, or the error in an ERROR frame."""
+    """Handle a backward frame that any connection may carry. Raises PeerError, or the error in an ERROR frame:
+    Damaged if that concerns this connection only."""
     if isinstance(frame, Ack):
         try:
             connection.acknowledged(frame.frames)
         except ValueError as exc:
             raise PeerError(f"connection {connection.number}: {exc}") from None
     elif isinstance(frame, Error):
+        if connection.number and frame.code == TamperError.code:
+            raise Damaged("the far side a damaged record")
         raise from_code(frame.code, frame.text)
     elif not isinstance(frame, Ping | Welcome):
         raise PeerError(f"an unexpected {frame.type.name} frame on connection {connection.number}")

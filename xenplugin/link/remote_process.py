@@ -1,6 +1,6 @@
 """Starts the far side as xl does; its standard input and output are the control channel.
 
-    sh -c "exec SSHCMD HOST xenplugin receive"
+    sh -c "exec SSHCMD HOST xenplugin receive"        (in a pull: send)
 
 With SSHCMD '' the HOST is the whole command; without a HOST the far side is a child of this process. The far side
 begins with a line of its own, the ready line. Output of login banners and shell start-up files before it is
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import select
 import shlex
@@ -24,9 +23,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from xenplugin import __version__
 from xenplugin.errors import (
     RESUME_HINT,
+    ConfigError,
     ImageError,
     LinkError,
     PeerError,
@@ -38,9 +37,8 @@ from xenplugin.errors import (
 )
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.link.rate import Pacer
-from xenplugin.wire.preamble import VERSION
+from xenplugin.link.ready_line import RECEIVE, SAME_VERSION, mark, parse
 
-MARK = b"XENPLUGIN-RECEIVE "
 #: Options of ssh(1) that have a value.
 _SSH_VALUES = "BbcDEeFIiJLlmOoPpQRSWw"
 #: The first words of `xl migrate-receive`: the command to log in with starts that, whatever follows it.
@@ -48,24 +46,23 @@ _XL_MARK = b"xl migration receiver ready"
 #: Most bytes of other output before the ready line, and of one line.
 _NOISE = 64 << 10
 _LINE = 4096
-_ERROR = "xenplugin: error: "
-_SAME = "install the same version of xenplugin on both sides"
+#: How a far side writes to its standard error why it ends.
+ERROR, HINT = "xenplugin: error: ", "xenplugin: hint: "
 #: Exit codes that tell the failure of a far side which ended before it had a sealed channel to report it.
-_OWN_FAILURES = {kind.code for kind in (PeerError, TamperError, ImageError, RefusedError)}
+_OWN_FAILURES = {kind.code for kind in (ConfigError, PeerError, TamperError, ImageError, RefusedError)}
+#: Gets a line of the far side's standard error; returns True if it says nothing about why the far side ends.
+OnStderr = Callable[[str], bool | None]
 
 
-def ready_line(random: bytes) -> bytes:
-    """Return the ready line of an acceptor (docs/wire-format.md, section 4)."""
-    fields = json.dumps({"random": random.hex(), "version": __version__})
-    return MARK + f"{VERSION} {fields}\n".encode()
-
-
-def remote_command(ssh: str, host: str | None, program: str, config: Path | None = None) -> list[str]:
-    """Return the argument vector that starts the far side; `config` is the configuration file of a far side on this
-    machine. Raises UsageError for a HOST that ssh would take as an option, or a malformed PROGRAM."""
+def remote_command(
+    ssh: str, host: str | None, program: str, config: Path | None = None, verb: str = RECEIVE
+) -> list[str]:
+    """Return the argument vector that starts the far side, which runs `verb`; `config` is the configuration file of
+    a far side on this machine. Raises UsageError for a HOST that ssh would take as an option, or a malformed
+    PROGRAM."""
     if host is None:
         # -P: otherwise Python would import modules from the current directory
-        words = [sys.executable, "-P", "-m", "xenplugin", "receive"]
+        words = [sys.executable, "-P", "-m", "xenplugin", verb]
         return words + (["--config", str(config)] if config else [])
     if not ssh.strip():
         return ["sh", "-c", f"exec {host}"]
@@ -75,7 +72,7 @@ def remote_command(ssh: str, host: str | None, program: str, config: Path | None
         words = shlex.split(program)
     except ValueError as exc:
         raise UsageError(f"--remote-program {program!r}: {exc}") from None
-    return ["sh", "-c", f'exec {without_terminal(ssh)} "$@"', "sh", host, *words, "receive"]
+    return ["sh", "-c", f'exec {without_terminal(ssh)} "$@"', "sh", host, *words, verb]
 
 
 def without_terminal(ssh: str) -> str:
@@ -130,11 +127,12 @@ def ssh_address(ssh: str, host: str) -> str | None:
 
 
 class RemoteProcess:
-    """The process that runs the far side, or ssh. `name` is what messages call it; `on_stderr` gets each line of
-    its standard error, from another thread. Raises PeerError if it cannot be started."""
+    """The process that runs `verb` on the far side, or ssh. `name` is what messages call it; `on_stderr` gets each
+    line of its standard error, from another thread. Raises PeerError if it cannot be started."""
 
-    def __init__(self, command: list[str], name: str, on_stderr: Callable[[str], None]) -> None:
+    def __init__(self, command: list[str], name: str, on_stderr: OnStderr, verb: str = RECEIVE) -> None:
         self._name = name
+        self._verb = verb
         self._last: deque[str] = deque(maxlen=20)
         self._rest = b""
         self._ssh = command[2].removeprefix("exec ").split(" ")[0] if command[:2] == ["sh", "-c"] else command[0]
@@ -151,7 +149,7 @@ class RemoteProcess:
             )
         except OSError as exc:
             raise PeerError(f"cannot start {command[0]}: {exc.strerror}") from None
-        self.random = b""  #: of the acceptor, from its ready line
+        self.random = b""  #: of a destination, from its ready line
         self._stderr = threading.Thread(target=self._relay, args=(on_stderr,), daemon=True)
         try:
             self._stderr.start()
@@ -170,7 +168,7 @@ class RemoteProcess:
         poll.register(self._process.stdout, select.POLLIN)
         seen = b""
         while True:
-            start = seen.find(MARK)
+            start = seen.find(mark(self._verb))
             stop = seen.find(b"\n", start) if start >= 0 else -1
             if stop >= 0:
                 break
@@ -195,27 +193,12 @@ class RemoteProcess:
                 raise self._never_ready(seen)
             seen += piece
         line, self._rest = seen[start:stop], seen[stop + 1 :]
-        self._parse(line[len(MARK) :])
-
-    def _parse(self, line: bytes) -> None:
         if line.endswith(b"\r"):
             raise PeerError(
                 f"{self._name} is reached through a terminal, which would change what passes",
                 hint="use ssh without -t, and RequestTTY no in ssh_config",
             )
-        number, _, fields = line.partition(b" ")
-        if number != str(VERSION).encode():
-            raise PeerError(
-                f"{self._name} speaks version {number.decode(errors='replace')[:20]} of the sealed stream,"
-                f" this side {VERSION}",
-                hint=_SAME,
-            )
-        try:
-            self.random = bytes.fromhex(json.loads(fields)["random"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise PeerError(f"the ready line of {self._name} is malformed", hint=_SAME) from None
-        if len(self.random) != 32:
-            raise PeerError(f"the ready line of {self._name} has a random of {len(self.random)} bytes", hint=_SAME)
+        self.random = parse(line, self._verb, self._name)["random"]
 
     def _never_ready(self, seen: bytes) -> PeerError | LinkError:
         code = self._wait(5)
@@ -236,22 +219,30 @@ class RemoteProcess:
             hint = "install that program on this host, or give another command with -s"
         elif code in (126, 127):
             hint = "install xenplugin there, or give its path with --remote-program"
+        elif "No such command" in output:
+            hint = SAME_VERSION
         return PeerError(f"xenplugin did not start on {self._name} ({_ending(code)}){tail}", hint=hint)
 
-    def channel(self, pacer: Pacer | None) -> PipeEndpoint:
-        """Return the control channel, after `await_ready`. The caller closes it."""
+    def address(self, ssh: str) -> str | None:
+        """Return the address at which `ssh` reaches the far side; None if that is not known."""
+        return None if self._local else ssh_address(ssh, self._name)
+
+    def channel(self, pacer: Pacer | None, silence: float | None = None) -> PipeEndpoint:
+        """Return the control channel, after `await_ready`. The caller closes it. `silence`: as of PipeEndpoint."""
         assert self._process.stdin is not None and self._process.stdout is not None
         write = os.dup(self._process.stdin.fileno())
         self._process.stdin.close()
-        return PipeEndpoint(self._process.stdout.fileno(), write, self._rest, pacer, self._process.stdout)
+        source = self._process.stdout
+        return PipeEndpoint(source.fileno(), write, self._rest, pacer, source, silence)
 
     def failure(self) -> XenpluginError:
         """Return why the channel ended: the far side's own failure if it reported one, otherwise a LinkError."""
         code = self._wait(5)
         self._stderr.join(2)
-        reported = [line.removeprefix(_ERROR) for line in self._last if line.startswith(_ERROR)]
+        reported = [line.removeprefix(ERROR) for line in self._last if line.startswith(ERROR)]
+        hints = [line.removeprefix(HINT) for line in self._last if line.startswith(HINT)]
         if code in _OWN_FAILURES and reported:
-            return from_code(code, reported[-1])
+            return from_code(code, "\n".join([reported[-1], *hints[-1:]]))
         return LinkError(self._why_gone(code), hint=RESUME_HINT)
 
     def _why_gone(self, code: int | None) -> str:
@@ -280,14 +271,13 @@ class RemoteProcess:
         except subprocess.TimeoutExpired:
             return None
 
-    def _relay(self, on_stderr: Callable[[str], None]) -> None:
+    def _relay(self, on_stderr: OnStderr) -> None:
         assert self._process.stderr is not None
         with self._process.stderr as pipe:
             for raw in iter(lambda: pipe.readline(_LINE), b""):
                 line = raw.decode(errors="replace").rstrip()
-                if line:
+                if line and not on_stderr(line):
                     self._last.append(line)
-                    on_stderr(line)
 
 
 def _ending(code: int | None) -> str:

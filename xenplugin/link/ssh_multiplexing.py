@@ -10,11 +10,10 @@ import os
 import shlex
 import tempfile
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 
 from xenplugin.errors import Interrupted, XenpluginError, unexpected
-from xenplugin.link.remote_process import RemoteProcess, ssh_settings
+from xenplugin.link.remote_process import OnStderr, RemoteProcess, ssh_settings
 
 #: Most bytes of the socket's path: the limit of 108 (unix(7)) less what ssh appends while it creates the socket.
 _LONGEST = 80
@@ -52,7 +51,7 @@ class PrestartedRemote:
     """A remote process that starts in the background. `command`, `name`, `on_stderr`: as for RemoteProcess;
     `timeout`: seconds in which it must be ready."""
 
-    def __init__(self, command: list[str], name: str, on_stderr: Callable[[str], None], timeout: float) -> None:
+    def __init__(self, command: list[str], name: str, on_stderr: OnStderr, timeout: float) -> None:
         self._process: RemoteProcess | None = None
         self._failure: XenpluginError | None = None
         self._unwanted = False
@@ -60,7 +59,7 @@ class PrestartedRemote:
         self._thread = threading.Thread(target=self._start, args=(command, name, on_stderr, timeout), daemon=True)
         self._thread.start()
 
-    def _start(self, command: list[str], name: str, on_stderr: Callable[[str], None], timeout: float) -> None:
+    def _start(self, command: list[str], name: str, on_stderr: OnStderr, timeout: float) -> None:
         try:
             with self._lock:
                 if self._unwanted:

@@ -70,6 +70,15 @@ def acknowledged(sock: socket.socket) -> int:
     return max(0, int(count) - 1)  # the kernel counts the SYN
 
 
+def checksum_errors(path: Path = Path("/proc/net/snmp")) -> int:
+    """Return the number of packets with a wrong TCP checksum that have come to this host; 0 if that is unknown."""
+    try:
+        names, values = (line.split() for line in path.read_text().splitlines() if line.startswith("Tcp:"))
+        return int(values[names.index("InCsumErrors")])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def timeouts(sock: socket.socket) -> int:
     """Return the retransmission time-outs in a row (Linux, struct tcp_info). Raises OSError."""
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[2]

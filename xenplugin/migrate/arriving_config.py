@@ -25,6 +25,7 @@ from typing import Any
 
 from xenplugin.config import Config
 from xenplugin.errors import PeerError, RefusedError, XenpluginError
+from xenplugin.image.beside import fitting
 from xenplugin.image.files import os_errors, remove, rename_new, sync_directory
 from xenplugin.image.old import aside_name, config_file, moving, old_disk
 from xenplugin.image.old.old_disk import CONFIG, OldDisk
@@ -81,7 +82,7 @@ class ArrivingConfig:
         except PeerError as why:
             wanted, path, leading = path, _kept_name(record, path), ()
             self._notify(f"{wanted}: {why.message}; it will be {path}, unchanged: mend it, then rename it")
-        beside = os.path.join(folder_beside(path), f".{name}.xenplugin-{record.id[:12]}")
+        beside = os.path.join(folder_beside(path), fitting(f".{name}", f".xenplugin-{record.id[:12]}"))
         self._record.note(config=ConfigNote(path, leading, beside=beside, replaces=replaces))
         _write(beside, data, _status(path) if replaces else _status(old.aside) if old else None)
 

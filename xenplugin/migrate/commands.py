@@ -11,6 +11,7 @@ from typing import NoReturn
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import Interrupted, OwnershipError, RefusedError, UsageError, XenpluginError
+from xenplugin.image.state_folder import writable
 from xenplugin.migrate import policy, record_locks, records, xl_words
 from xenplugin.migrate.local_host import LocalHost
 from xenplugin.migrate.supervisor import Supervisor
@@ -23,9 +24,9 @@ from xenplugin.xen.xl import find
 
 def migrate(
     domain: str, host: str, config: Config, emit: events.Emit, options: Sequence[str], explicit: frozenset[str]
-) -> Result:
+) -> Result | None:
     """Move the guest `domain` (name or domain id); `options` are for xl, `explicit` the settings that win over its
-    policy. Raises XenpluginError."""
+    policy. Returns None if it has moved, but there is no result. Raises XenpluginError."""
     with Store() as store:
         found = guests.find(store, domain)  # a wrong name is refused before anything is started
     ssh, host = xl_words.destination(config.ssh, [host])
@@ -48,7 +49,9 @@ def migrate_as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> in
         emit(events.Failed(exc.code, str(exc), exc.hint))
         return 1
     try:
-        emit(events.Finished(supervisor.run()))
+        result = supervisor.run()
+        if result is not None:
+            emit(events.Finished(result))
         return 0
     except XenpluginError as exc:
         emit(events.Failed(exc.code, str(exc), exc.hint))
@@ -103,7 +106,7 @@ def _claim(uuid: str, config: Config, emit: events.Emit) -> None:
     """Claim the guest for this process, and settle what earlier migrations left, before xl is started. A second
     migration of the guest at the same time is refused: its xl would spoil the first one's log of dirty pages, and
     at its end resume the guest that the first has suspended."""
-    record_locks.claim(config.state_dir / records.FOLDER, uuid)
+    record_locks.claim(writable(config.state_dir, records.FOLDER), uuid)
     LocalHost(config.state_dir, lambda text: emit(events.Notice(text))).settle_earlier(uuid)
 
 

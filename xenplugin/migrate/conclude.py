@@ -5,16 +5,21 @@ once the guest has moved, nothing that fails here is an error any more."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from xenplugin.errors import OwnershipError, XenpluginError, unexpected
+from xenplugin.migrate import records, recover
 from xenplugin.migrate.local_host import LocalHost, Notify
-from xenplugin.migrate.ownership import OwnershipState
+from xenplugin.migrate.ownership import OwnershipState, Role
 from xenplugin.migrate.records import Record
 from xenplugin.transfer.send_stream import StreamSender
+from xenplugin.xen.guest import Guest
 
 #: Seconds to inform a far side that may hang. It ends the processes of its migration first, which may take 20.
 _CLOSING = 30.0
+#: In these states, and without a record, a guest that is not here any more has moved.
+_LEAVING = frozenset({OwnershipState.HANDING, OwnershipState.GIVEN, OwnershipState.REMOVED})
 
 
 class Closable(Protocol):
@@ -49,6 +54,27 @@ def conclude(
     except Exception as exc:  # the guest is where it belongs: what is left to do is done later
         notify(f"the record of this migration stays until `xenplugin recover`: {unexpected(exc)}")
     return None if given else failure
+
+
+def settle_killed(state_dir: Path, guest: Guest, notify: Notify) -> bool:
+    """Settle what a transport that was killed has left of the migration of `guest`, after xl has ended. Returns
+    whether the guest has moved. Raises OwnershipError if something could not be settled."""
+    host = LocalHost(state_dir, notify)
+    why = ""
+    try:
+        known, _ = records.read_all(state_dir)
+        ours = [one.state for one in known if one.role is Role.SOURCE and one.uuid == guest.uuid]
+        if not recover.recover(state_dir, notify, host=host):
+            domain = host.xl.domain(guest.domid)
+            if (domain is not None and domain.uuid == guest.uuid) or not _LEAVING.issuperset(ours):
+                return False
+            notify(f"{guest.name} has moved, but its transport was killed, so there is no result to show")
+            return True
+    except Exception as exc:
+        why = f": {unexpected(exc)}"
+    raise OwnershipError(
+        f"the transport of {guest.name}'s migration was killed{why}", hint="run `xenplugin recover`"
+    )
 
 
 def close_all(notify: Notify, *opened: Closable | None) -> None:

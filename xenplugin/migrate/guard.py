@@ -72,10 +72,17 @@ def _check_left(state_dir: Path, words: Sequence[str]) -> None:
 
 
 def check(state_dir: Path, config: Mapping[str, Any]) -> None:
-    """Raise RefusedError if a disk of the guest with this configuration (libxl's, as JSON) may not be used here."""
+    """Raise RefusedError if a disk of the guest with this configuration (libxl's, as JSON) may not be used here, or
+    if that cannot be told, because a record cannot be read."""
     named = [disk.get("pdev_path") for disk in config.get("disks", []) if isinstance(disk, Mapping)]
     paths = [path for path in named if isinstance(path, str) and path]
-    left, incomplete = old_disk.read_all(state_dir)[0], journal.list_journals(state_dir, files=False)
+    (left, unreadable), incomplete = old_disk.read_all(state_dir), journal.of_devices(state_dir)
+    if paths and unreadable:
+        bad, why = unreadable[0]
+        raise RefusedError(
+            f"the record {bad} cannot be read ({why}), so it is not known which disk has been left behind here",
+            hint="find the disk that it is about by its text, then remove that file",
+        )
     for path in paths:
         for old in reversed(left):
             if old.is_at(path) or (old.had(path) and not os.path.exists(path)):

@@ -15,6 +15,7 @@ from typing import Any
 
 from xenplugin.config import LEAVE, MOVE
 from xenplugin.errors import XenpluginError
+from xenplugin.image.beside import LONGEST
 from xenplugin.image.old import config_file
 from xenplugin.migrate import xl_words
 from xenplugin.migrate.current_record import CurrentRecord
@@ -29,8 +30,7 @@ from xenplugin.xen.xl import find
 Notify = Callable[[str], None]
 #: Bytes of the file in one note, which is at most 16 KiB (docs/wire-format.md); base64 makes 4 of 3.
 _PART = 9 << 10
-#: Bytes of a file's name: what is put before and after it on the far host must fit as well.
-LONGEST_NAME = 150
+#: Links to one file that are taken.
 MOST_LINKS = 16
 
 
@@ -105,7 +105,7 @@ def plain_name(name: Any) -> bool:
         and name.isprintable()
         and not name.startswith(".")
         and "/" not in name
-        and 0 < len(os.fsencode(name)) <= LONGEST_NAME
+        and 0 < len(os.fsencode(name)) <= LONGEST
     )
 
 

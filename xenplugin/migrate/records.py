@@ -26,6 +26,8 @@ from xenplugin.image.field_types import typed
 from xenplugin.image.files import os_errors, sync_directory
 from xenplugin.image.reserved_file import remove_reserved, write_reserved
 from xenplugin.image.safety.committed import CommittedImage
+from xenplugin.image.small_file import read_small
+from xenplugin.image.state_folder import writable
 from xenplugin.migrate import record_locks
 from xenplugin.migrate.host_identity import HostIdentity
 from xenplugin.migrate.ownership import FINAL, FIRST, TRANSITIONS, OwnershipState, Role, check
@@ -160,9 +162,10 @@ def new(role: Role, id: str, *, uuid: str, name: str, peer: PeerNote, mode: str 
 def begin(state_dir: Path, record: Record) -> Record:
     """Put a new record on disk, in place of settled ones of this guest in this role with the same peer: a source
     begins anew only when its own earlier record is settled, so it will not ask for those any more. Raises
-    RefusedError if an earlier migration of this guest in this role is not settled, ImageError if it cannot be
-    written."""
+    RefusedError if an earlier migration of this guest in this role is not settled, ConfigError if the state
+    directory cannot be written, ImageError if the record cannot be."""
     _check_id(record.id)
+    writable(state_dir, FOLDER)
     with locked(state_dir) as folder:
         known, _ = read_all(state_dir)
         for other in known:
@@ -288,9 +291,7 @@ def _write(folder: Path, record: Record) -> None:
 
 def _read(path: Path) -> Record | Unreadable | None:
     try:
-        if path.stat().st_size > _LARGEST:
-            return Unreadable(path, "the file is too large")
-        record = _parse(json.loads(path.read_bytes()))
+        record = _parse(json.loads(read_small(path, _LARGEST)))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -19,10 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from xenplugin.geometry import CHUNK
+from xenplugin.image.beside import partial_name
 from xenplugin.image.old import moving, old_disk
 from xenplugin.image.old.old_disk import OldDisk
 from xenplugin.image.target import journal
-from xenplugin.image.target.partial import partial_name
 from xenplugin.migrate import records
 from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
 from xenplugin.migrate.records import Record
@@ -71,13 +71,18 @@ def status(
         rows.append(_running(one, progress) if runs else _left(one))
     for bad in unreadable:
         means = f"look for the guest on both hosts (xl list), then rm {bad.path}"
-        rows.append({"kind": "unreadable", "path": str(bad.path), "why": bad.why, "command": None, "next": means})
+        rows.append(_unreadable(bad.path, bad.why, means))
     old, invalid = old_disk.read_all(state_dir)
     rows += [_aside(one) for one in old]
     for path, why in invalid:
-        means = f"find the disk that it is about by its text, then rm {path}"
-        rows.append({"kind": "unreadable", "path": str(path), "why": why, "command": None, "next": means})
-    return rows + [_image(state) for state in journal.list_journals(state_dir)]
+        rows.append(_unreadable(path, why, f"find the disk that it is about by its text, then rm {path}"))
+    incomplete, invalid = journal.read_all(state_dir)
+    rows += [_unreadable(path, why, f"find out what made it, then rm {path}") for path, why in invalid]
+    return rows + [_image(state) for state in incomplete]
+
+
+def _unreadable(path: Path, why: str, means: str) -> dict[str, Any]:
+    return {"kind": "unreadable", "path": str(path), "why": why, "command": None, "next": means}
 
 
 def _running(one: Record, progress: Callable[[str], Mapping[str, Any] | None]) -> dict[str, Any]:

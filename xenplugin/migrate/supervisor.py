@@ -21,8 +21,8 @@ from typing import BinaryIO
 
 from xenplugin import events
 from xenplugin.config import Config, load, option_text
-from xenplugin.errors import OwnershipError, PeerError, XenpluginError, from_code, unexpected
-from xenplugin.migrate import recover
+from xenplugin.errors import PeerError, XenpluginError, from_code, unexpected
+from xenplugin.migrate.conclude import settle_killed
 from xenplugin.results import Result
 from xenplugin.xen.guest import Guest
 from xenplugin.xen.xl import XlCommand
@@ -39,7 +39,7 @@ class Supervisor:
         self, guest: Guest, host: str, config: Config, emit: events.Emit, explicit: frozenset[str],
         global_options: Sequence[str] = (), options: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        self._domid, self._guest, self._host = guest.domid, guest.name, host
+        self._guest, self._host = guest, host
         self._config, self._explicit = config, explicit
         self._emit = emit
         self._global, self._options = list(global_options), list(options)
@@ -48,14 +48,15 @@ class Supervisor:
         #: xl's own exit status as a shell shows it, 128 + N if signal N ended it; None before its end
         self.status: int | None = None
 
-    def run(self) -> Result:
-        """Move the guest. Raises XenpluginError; the guest is then where its record says."""
+    def run(self) -> Result | None:
+        """Move the guest. Returns None if it has moved, but the transport was killed before it could report the
+        result. Raises XenpluginError; the guest is then where its record says."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             given = _as_options(self._config, self._explicit)
             transport = shlex.join([*program(), "transport", *given, "--lifeline", str(theirs.fileno())])
             # xl pastes -s and HOST into a shell's command line. The domain id is of the guest that was looked up.
-            where = [str(self._domid), shlex.quote(self._host)]
+            where = [str(self._guest.domid), shlex.quote(self._host)]
             words = [*self._global, "migrate", *self._options, "-s", transport, "--", *where]
             with _ignored():
                 xl = XlCommand().start_migrate(words, theirs.fileno())
@@ -102,28 +103,17 @@ class Supervisor:
                 if part.strip():
                     self._emit(events.Xl(part.rstrip()))
 
-    def _outcome(self) -> Result:
+    def _outcome(self) -> Result | None:
         if self._result is not None:
             return self._result
-        if self._failure is None:  # the transport was killed, or xl never started it
-            try:
-                code = recover.recover(self._config.state_dir, lambda text: self._emit(events.Notice(text)))
-            except Exception as exc:
-                self._emit(events.Notice(str(unexpected(exc))))
-                code = OwnershipError.code
-            if code:
-                raise OwnershipError(
-                    f"the transport of {self._guest}'s migration was killed", hint="run `xenplugin recover`"
-                )
-            if self.status == 0:
-                raise PeerError(
-                    f"{self._guest} has moved, but its transport was killed, so there is no result to show"
-                )
-            raise PeerError(
-                f"xl migrate failed with status {self.status} (its messages are above)",
-                hint="run `xenplugin status`",
-            )
-        raise self._failure
+        if self._failure is not None:
+            raise self._failure
+        # The transport was killed, or xl never started it.
+        if settle_killed(self._config.state_dir, self._guest, lambda text: self._emit(events.Notice(text))):
+            return None
+        raise PeerError(
+            f"xl migrate failed with status {self.status} (its messages are above)", hint="run `xenplugin status`"
+        )
 
 
 def program() -> list[str]:

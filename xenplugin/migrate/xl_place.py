@@ -20,6 +20,7 @@ from contextlib import suppress
 
 from xenplugin.errors import RefusedError
 from xenplugin.image.files import sync_directory, write_atomically
+from xenplugin.image.small_file import open_regular
 from xenplugin.xen.xl import has_shim, set_aside
 
 
@@ -59,7 +60,7 @@ def give_back(place: str) -> None:
 def is_program(path: str | os.PathLike[str]) -> bool:
     """Return whether the file is a program of machine code, as a real xl is that no package has."""
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path, follow=True), "rb") as file:
             return file.read(4) == b"\x7fELF"
     except OSError:
         return False

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +16,8 @@ from xenplugin.codec.seal import FILE_RANDOM, Aead, Keys, cipher_named
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, TamperError, XenpluginError
 from xenplugin.image.index.digest import text
+from xenplugin.image.index.unchanged import refuse_changed
+from xenplugin.image.new_file import NewFile
 from xenplugin.image.source.raw import Source
 from xenplugin.image.target.null_sink import NullSink
 from xenplugin.image.target.sink import Sink, open_sink
@@ -41,30 +41,20 @@ def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.
     """Write `source` as a sealed stream to `path`, whole or not at all. Raises XenpluginError."""
     if os.path.isdir(path):
         raise RefusedError(f"{path} is a directory", hint=f"name a file in it: {os.path.join(path, 'NAME')}")
-    if os.path.exists(path):
-        raise RefusedError(f"{path} exists already", hint="remove it, or choose another name")
     began = time.monotonic()
     emit(events.Phase("transfer"))
-    folder = os.path.dirname(path) or "."
-    partial: str | None = None
     try:
-        descriptor, partial = _nameless(folder)
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
+        with NewFile(path) as made, open(made.fd, "wb", buffering=0, closefd=False) as file:
             sealing = _Sealing(source, file, path, secret, config)
             root = sealing.run(emit)
-            source.finish()
-            os.fsync(descriptor)
-            _give_name(descriptor, partial, folder, path)
+            refuse_changed(source, root, lambda text: emit(events.Notice(text)))
+            made.commit()
     except FileExistsError:
-        raise RefusedError(f"{path} exists already") from None
+        raise RefusedError(f"{path} exists already", hint="remove it, or choose another name") from None
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     except OSError as exc:
         raise ImageError(f"cannot write {path}: {exc.strerror}") from None
-    finally:
-        if partial is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(partial)
     seconds = time.monotonic() - began
     return TransferResult(
         seconds=seconds,
@@ -76,28 +66,6 @@ def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.
         level=sealing.adaptive.level,
         sha256=text(root),
     )
-
-
-def _nameless(folder: str) -> tuple[int, str | None]:
-    """Make a file in `folder`, open for writing, without a name, so that nothing is left however this ends. Returns
-    (descriptor, None), or (descriptor, name) where the file system cannot do that. Raises OSError."""
-    try:
-        return os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600), None
-    except OSError as exc:
-        if exc.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-            raise
-    return tempfile.mkstemp(prefix=".xenplugin-", dir=folder)
-
-
-def _give_name(descriptor: int, partial: str | None, folder: str, path: str) -> None:
-    """Give the finished file the name `path`, durably. Raises FileExistsError (as rename would not), OSError."""
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        # Python follows the link in /proc only if a directory is given as well.
-        os.link(partial or f"/proc/self/fd/{descriptor}", path, src_dir_fd=None if partial else directory)
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 class _Sealing:

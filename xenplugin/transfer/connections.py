@@ -1,29 +1,32 @@
 """The connections that the destination of a session has accepted.
 
 A peer that connects is a stranger until it has proved itself by a frame that is authentic. What strangers send
-touches nothing of the session, though they may have seen its identifier on the path; what a known connection sends
-can end the session.
+touches nothing of the session, though they may have seen its identifier on the path. A record that does not
+authenticate ends its connection, several in a row the session; an authentic one that breaks the rules ends it at
+once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from xenplugin.codec.seal import Aead, Keys
-from xenplugin.errors import PeerError, XenpluginError
+from xenplugin.errors import PeerError, TamperError, XenpluginError
 from xenplugin.link import listener, tcp
+from xenplugin.link.damage import DamageLimit
 from xenplugin.link.endpoint import Endpoint, SocketEndpoint
 from xenplugin.transfer.job import Job
 from xenplugin.wire import states
-from xenplugin.wire.frames import Frame, Welcome
+from xenplugin.wire.frames import Error, Frame, Welcome
 from xenplugin.wire.preamble import Carrier, Preamble
 from xenplugin.wire.session import Reader, Writer
+
+#: Bytes of a frame that come while nothing may be heard, at least.
+_LEAST = 1024
 
 
 class AcceptedConnection:
@@ -55,6 +58,8 @@ class Connections:
         self._table = table
         self._silence = silence
         self._connections: dict[int, AcceptedConnection] = {}
+        self._past = 0  # bytes that connections carried which are gone
+        self._damage = DamageLimit()
         self._numbers = {0}
         self._lock = threading.Lock()
 
@@ -101,8 +106,8 @@ class Connections:
             return self._accept(preamble)
 
         connection: AcceptedConnection | None = None
+        reader = Reader(self._table, accept=accept, size=self._job.size)
         try:
-            reader = Reader(self._table, accept=accept, size=self._job.size)
             frames = receive(endpoint, reader)
             with _patience(endpoint):
                 if next(frames, None) is None:
@@ -114,8 +119,7 @@ class Connections:
             writer = Writer(self._keys.backward(preambles[0]))
             connection = AcceptedConnection(preambles[0].number, endpoint, writer)
             tcp.tune(sock, self._silence, None)
-            silence = struct.pack("=QQ", math.ceil(self._silence), 0)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
+            endpoint.limit_silence(self._silence, _LEAST)
             connection.send(Welcome("{}"))  # before another thread may send a ping
             with self._lock:
                 self._connections[connection.number] = connection
@@ -123,15 +127,37 @@ class Connections:
         except OSError:
             pass  # lost: the source notices as well, and comes again under a new number
         except XenpluginError as exc:
-            if connection is not None:
+            if connection is not None and reader.damaged:
+                self._drop_damaged(connection, endpoint, failed)
+            elif connection is not None:
                 failed(exc)
         except Exception as exc:  # a bug must end the session, not hang it
             failed(exc)
         finally:
             if connection is not None:
-                with self._lock:
-                    self._connections.pop(connection.number, None)
+                self._remove(connection)
             endpoint.close()
+
+    def _remove(self, connection: AcceptedConnection) -> None:
+        with self._lock:
+            if self._connections.pop(connection.number, None) is not None:
+                self._past += connection.endpoint.carried
+
+    def _drop_damaged(
+        self, connection: AcceptedConnection, endpoint: SocketEndpoint, failed: Callable[[BaseException], None]
+    ) -> None:
+        """Tell the source that a record was damaged; what was on its way here is dropped and comes again."""
+        self._remove(connection)
+        with self._lock:
+            carried = self._past + sum(other.endpoint.carried for other in self._connections.values())
+        try:
+            self._damage.add(carried)
+        except TamperError as exc:
+            failed(exc)
+            return
+        with contextlib.suppress(OSError):
+            connection.send(Error(TamperError.code, "a damaged record"))
+            endpoint.drain()
 
     def alive(self) -> list[AcceptedConnection]:
         """Return the connections there are, the control channel included."""

@@ -7,7 +7,8 @@ Threads: those of transfer.session, and a reader for each data connection.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,20 +29,41 @@ from xenplugin.wire.session import Reader
 _TICK = 1.0
 
 
-def read_job(channel: PipeEndpoint) -> Job:
-    """Read the source's job from `channel`, and nothing beyond it. Raises PeerError, LinkError."""
+@dataclass(frozen=True)
+class SourceProcess:
+    """The source as messages call it, and why it has `ended`; `hint`: of a link that was lost."""
+
+    name: str = "the source"
+    ended: Callable[[], XenpluginError] = lambda: LinkError("the source went away")
+    hint: str | None = None
+
+
+STARTED_BY_SOURCE = SourceProcess()
+
+
+def read_job(channel: PipeEndpoint, source: SourceProcess = STARTED_BY_SOURCE) -> Job:
+    """Read the source's job from `channel`, and nothing beyond it. Raises XenpluginError."""
+    line = read_line(channel, "the job")
+    if line is None:
+        raise source.ended()
+    return Job.parse(line)
+
+
+def read_line(channel: PipeEndpoint, what: str) -> bytes | None:
+    """Read one line, `what`, with its line feed from `channel`, and nothing beyond it; None if the channel ends
+    before. Raises PeerError, LinkError."""
     line = bytearray()
     byte = bytearray(1)
     while not line.endswith(b"\n"):
         if len(line) >= MAX_LINE:
-            raise PeerError(f"the job is longer than {MAX_LINE} bytes")
+            raise PeerError(f"{what} is longer than {MAX_LINE} bytes")
         try:
             if not channel.receive_into(memoryview(byte)):
-                raise LinkError("the source went away")
+                return None
         except OSError as exc:
             raise LinkError(f"the control channel failed: {exc.strerror}") from None
         line += byte
-    return Job.parse(bytes(line))
+    return bytes(line)
 
 
 class DestinationSession(TransferSession):
@@ -56,8 +78,10 @@ class DestinationSession(TransferSession):
         connections: Connections,
         config: Config,
         job: Job,
+        source: SourceProcess,
     ) -> None:
         super().__init__(control)
+        self._source = source
         self._frames = frames
         self._connections = connections
         self._config = config
@@ -66,7 +90,14 @@ class DestinationSession(TransferSession):
         self._handle: FrameHandler | None = None
 
     @classmethod
-    def accept(cls, channel: PipeEndpoint, random: bytes, config: Config, job: Job) -> DestinationSession:
+    def accept(
+        cls,
+        channel: PipeEndpoint,
+        random: bytes,
+        config: Config,
+        job: Job,
+        source: SourceProcess = STARTED_BY_SOURCE,
+    ) -> DestinationSession:
         """Wait until the source has proved itself over `channel`; `random` is the one that the ready line gave.
         Raises XenpluginError, OSError."""
         forward, data = states.FORWARD_CONTROL, states.FORWARD_DATA
@@ -74,10 +105,10 @@ class DestinationSession(TransferSession):
             forward, data = states.DOMAIN_FORWARD_CONTROL, states.DOMAIN_FORWARD_DATA
         connections = Connections(job, Keys(job.secret, random), data, config.silence)
         reader = Reader(forward, accept=connections.accept_control, size=job.size)
-        frames = _ControlFrames(channel, reader, Silence("the source", config))
+        frames = _ControlFrames(channel, reader, Silence(source.name, config, source.hint))
         if not isinstance(next(frames, None), Image) or reader.preamble is None:
-            raise LinkError("the source went away")
-        return cls(connections.add_control(channel, reader.preamble), frames, connections, config, job)
+            raise source.ended()
+        return cls(connections.add_control(channel, reader.preamble), frames, connections, config, job, source)
 
     def serve(self, handle: FrameHandler, **fields: Any) -> None:
         """Listen for data connections, send WELCOME with `fields`, and have `handle` called for every connection.
@@ -108,7 +139,7 @@ class DestinationSession(TransferSession):
         self._handle(self.control, self._frames)
 
     def _channel_ended(self) -> XenpluginError:
-        return LinkError("the control channel ended")
+        return self._source.ended()
 
     def _kept_alive(self) -> Iterable[FrameSink]:
         return self._connections.alive()

@@ -1,9 +1,9 @@
-"""Receives one disk image: what `xenplugin receive` does for `copy` and for a guest's disks.
+"""Receives one disk image: what `xenplugin receive` does for `copy` and for a guest's disks, and a pull here.
 
 Threads: those of the session (transfer.destination_session), whose readers decrypt, decompress, write and check;
 one that sends the index of the target's old content; one that makes what has arrived durable now and then
-(checkpoint). The partial image is kept if the link was lost, if the source gave up, or if only its commit failed;
-it is removed after any other failure.
+(checkpoint). The partial image is kept if the link was lost or the stream changed on it (all that was written had
+authenticated), if the source gave up, or if only its commit failed; it is removed after any other failure.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from xenplugin.config import Config
-from xenplugin.errors import Interrupted, LinkError, RefusedError, XenpluginError, from_code
+from xenplugin.errors import Interrupted, LinkError, RefusedError, TamperError, XenpluginError, from_code
 from xenplugin.image.home import at_home
 from xenplugin.image.old import moving
 from xenplugin.image.safety.committed import CommittedImage
@@ -24,7 +25,7 @@ from xenplugin.image.target.placeholder import Placeholder
 from xenplugin.image.target.sink import Sink, open_sink
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.transfer.connections import AcceptedConnection
-from xenplugin.transfer.destination_session import DestinationSession
+from xenplugin.transfer.destination_session import STARTED_BY_SOURCE, DestinationSession, SourceProcess
 from xenplugin.transfer.index_sender import IndexSender
 from xenplugin.transfer.job import Job
 from xenplugin.transfer.session import expected
@@ -41,9 +42,17 @@ _ACK_EVERY = 4
 OnCommitted = Callable[[str, CommittedImage], None]
 
 
+@dataclass(frozen=True)
+class Received:
+    """An image that is durable under its name: its digest, and the bytes that an earlier try had brought."""
+
+    digest: bytes
+    resumed: int
+
+
 class DiskReceiver:
     """Receives the image of `job` over `channel`; `random` is the one that the ready line gave, `attached(path)`
-    names the guest that has `path` as a disk. `run()` once."""
+    names the guest that has `path` as a disk, `source` is the process that sends it. `run()` once."""
 
     def __init__(
         self,
@@ -53,7 +62,9 @@ class DiskReceiver:
         job: Job,
         attached: Attached,
         on_committed: OnCommitted | None = None,
+        source: SourceProcess = STARTED_BY_SOURCE,
     ) -> None:
+        self._source = source
         self._channel = channel
         self._random = random
         self._config = config
@@ -62,19 +73,19 @@ class DiskReceiver:
         self._on_committed = on_committed
         self.reported = False  #: the source knows why it failed
 
-    def run(self) -> None:
+    def run(self) -> Received:
         """Receive the image. Raises XenpluginError, after it was reported to the source."""
         try:
-            session = DestinationSession.accept(self._channel, self._random, self._config, self._job)
+            session = DestinationSession.accept(self._channel, self._random, self._config, self._job, self._source)
         except BaseException as exc:
             raise expected(exc) from None
         try:
-            self._receive(session)
+            return self._receive(session)
         finally:
             self.reported = session.reported
             session.close()
 
-    def _receive(self, session: DestinationSession) -> None:
+    def _receive(self, session: DestinationSession) -> Received:
         job, config = self._job, self._config
         placeholder: Placeholder | None = None
         sink: Sink | None = None
@@ -96,7 +107,7 @@ class DiskReceiver:
                 placeholder=placeholder is not None,
                 unsure=not told_apart,
             )
-            image.finish()
+            return Received(image.finish(), sink.resumed)
         except BaseException as exc:
             error = expected(exc)
             session.report(error)
@@ -113,7 +124,7 @@ def _give_up(sink: Sink | None, placeholder: Placeholder | None, error: Xenplugi
     """Keep the partial image in `sink` if `keep` is set or it can be resumed after `error`, else remove it."""
     if sink is not None:
         with contextlib.suppress(XenpluginError):
-            if keep or isinstance(error, LinkError | Interrupted | RefusedError):
+            if keep or isinstance(error, LinkError | TamperError | Interrupted | RefusedError):
                 sink.suspend()
             else:
                 sink.discard()
@@ -149,8 +160,9 @@ class _ReceivedImage:
         """Whether all of the image has arrived as it was sent: if it cannot be committed, the next try can."""
         return self._writer.verified
 
-    def finish(self) -> None:
-        """Wait until the image is complete, make it durable, send the receipt. Raises XenpluginError."""
+    def finish(self) -> bytes:
+        """Wait until the image is complete, make it durable, send the receipt. Returns the image digest. Raises
+        XenpluginError."""
         for thread in self._threads:
             thread.start()
         self._session.wait(lambda: self._writer.complete)
@@ -161,6 +173,7 @@ class _ReceivedImage:
         self._threads[0].join()  # no INDEX may follow DONE
         with contextlib.suppress(OSError):
             self._session.control.send(Done(root))
+        return root
 
     def close(self) -> None:
         """End the threads."""

@@ -18,11 +18,12 @@ from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import RESUME_HINT, Interrupted, XenpluginError
 from xenplugin.geometry import CHUNK
+from xenplugin.image.index import unchanged
 from xenplugin.image.index.digest import text
 from xenplugin.image.safety import shared_storage
 from xenplugin.image.source.raw import Source
 from xenplugin.link.rate import Pacer
-from xenplugin.link.ssh_multiplexing import PrestartedRemote
+from xenplugin.link.remote import Starting
 from xenplugin.results import PhaseName, TransferResult
 from xenplugin.transfer.chunk_tracker import ChunkTracker, SinglePassTracker
 from xenplugin.transfer.job import Job
@@ -46,12 +47,16 @@ class RemotePath:
         return self.path if self.host is None else f"{self.host}:{self.path}"
 
 
-def copy(source: Source, target: RemotePath, config: Config, emit: events.Emit) -> TransferResult:
-    """Send `source`, which nobody writes to meanwhile, to `target`. Raises XenpluginError."""
+def copy(
+    source: Source, target: RemotePath, config: Config, emit: events.Emit, remote: Starting | None = None
+) -> TransferResult:
+    """Send `source`, which nobody writes to meanwhile, to `target`. `remote`: as for DiskSender. Raises
+    XenpluginError."""
     index = RemoteIndex(source.size)
     tracker = SinglePassTracker(source.size, index)
     try:
-        return DiskSender(source, target, config, emit, index, tracker, Plan(source.runs())).run()
+        plan = Plan(source.runs())
+        return DiskSender(source, target, config, emit, index, tracker, plan, remote=remote).run()
     except XenpluginError as exc:
         if target.host is None:
             exc.remote = False  # the child process that found it is no other side to the user
@@ -78,7 +83,7 @@ class DiskSender:
         live: bool = False,
         migration: str = "",
         pacer: Pacer | None = None,
-        remote: PrestartedRemote | None = None,
+        remote: Starting | None = None,
     ) -> None:
         self._source = source
         self._target = target
@@ -148,7 +153,7 @@ class DiskSender:
         with self._phase("transfer"):
             count = self._send_rest()
         with self._phase("finish"):
-            self._source.finish()
+            unchanged.refuse_changed(self._source, self._tracker.digest.root(), self._notice)
             digest = self._conclude(count)
         return self._result(digest)
 

@@ -22,7 +22,8 @@ from xenplugin.link.connection import Connection
 from xenplugin.link.connector import ConnectionFactory, Connector
 from xenplugin.link.pool import Pool, handle
 from xenplugin.link.rate import Pacer
-from xenplugin.link.remote_process import RemoteProcess, remote_command, ssh_address
+from xenplugin.link.remote import Remote
+from xenplugin.link.remote_process import remote_command
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
 from xenplugin.link.stall import Stall
 from xenplugin.transfer.job import DOMAIN, Job
@@ -66,7 +67,7 @@ class SourceSession(TransferSession):
 
     def __init__(
         self,
-        remote: RemoteProcess,
+        remote: Remote,
         host: str | None,
         job: Job,
         config: Config,
@@ -194,7 +195,7 @@ class SourceSession(TransferSession):
             return [self._config.address]
         found: list[str] = []
         if self._host is not None:
-            named = ssh_address(self._config.ssh, self._host)
+            named = self._remote.address(self._config.ssh)
             found += [named] if named else []
         found += welcome.addresses
         return list(dict.fromkeys(found))[:_MAX_ADDRESSES]

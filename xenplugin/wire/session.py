@@ -1,8 +1,9 @@
 """One direction of one connection: `Reader` makes frames of bytes, `Writer` bytes of frames. Pure, no I/O.
 
-A reader gives the same frames however its bytes are cut. Its owner receives straight into `Reader.space()`, which
-saves a copy, and reports how many bytes came with `Reader.advance()`. Keys come from outside: the reader is given
-a function that makes an opener from the preamble, or an opener if the other side sends no preamble.
+A reader gives the same frames however its bytes are cut, and none after one that does not authenticate. Its owner
+receives straight into `Reader.space()`, which saves a copy, and reports how many bytes came by `Reader.advance()`.
+Keys come from outside: the reader is given a function that makes an opener from the preamble, or an opener if the
+other side sends no preamble.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ TAG = 16
 HEADER = 4
 MAX_SEALED = CHUNK + (16 << 10) + TAG
 MAX_FRAMES_PER_KEY = 1 << 26
+_DAMAGED = "the sealed stream is damaged: a record was changed on its way"
 
 
 class Opener(Protocol):
@@ -60,6 +62,7 @@ class Reader:
         self._buffer = bytearray(HEADER + MAX_SEALED)
         self._have = 0
         self.preamble: Preamble | None = None
+        self.damaged = False  #: a frame did not authenticate; nothing is read after it
 
     @property
     def state(self) -> states.State:
@@ -89,6 +92,8 @@ class Reader:
 
     def _need(self) -> int:
         """Return how many bytes the buffer must hold before they can be used."""
+        if self.damaged:
+            raise TamperError(_DAMAGED)
         if self._opener is None:
             return PREAMBLE_LENGTH
         if self._have < HEADER:
@@ -96,6 +101,7 @@ class Reader:
         length = int.from_bytes(self._buffer[:HEADER], "big")
         if not TAG < length <= MAX_SEALED:
             # The length is authenticated only together with its frame, so an impossible length means damage.
+            self.damaged = True
             raise TamperError("the sealed stream is damaged (impossible frame length)")
         return HEADER + length
 
@@ -108,8 +114,14 @@ class Reader:
         if self._nothing_after_end and self.state is states.State.ENDED:
             raise TamperError("bytes follow the end of the sealed stream")
         view = memoryview(self._buffer)
-        plaintext = self._opener.open(self._counter, bytes(view[:HEADER]), view[HEADER:need])
-        view.release()
+        try:
+            plaintext = self._opener.open(self._counter, bytes(view[:HEADER]), view[HEADER:need])
+        except TamperError as exc:
+            self.damaged = True
+            # What opened before shows that the key is right.
+            raise TamperError(_DAMAGED) if self._counter else exc from None
+        finally:
+            view.release()
         self._counter += 1
         frame = frames.decode(plaintext, self._size)
         self._machine.step(frame.type)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from xenplugin.errors import PeerError
 from xenplugin.image.old.aside_name import is_aside
+from xenplugin.image.small_file import read_small
 from xenplugin.xen import config_text
 
 #: The folder of configuration files; a host that starts starts what its folder `auto` has.
@@ -125,10 +125,6 @@ def read(path: str) -> GuestFile | None:
     """Read the regular file `path`, which is no symbolic link; None for anything else, and for a larger one than a
     configuration can be."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            status = os.fstat(fd)
-            data = file.read(LARGEST + 1) if stat.S_ISREG(status.st_mode) else None
+        return GuestFile(path, read_small(path, LARGEST), os.lstat(path).st_mtime_ns)
     except OSError:
         return None
-    return GuestFile(path, data, status.st_mtime_ns) if data is not None and len(data) <= LARGEST else None

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xenplugin.errors import PeerError, RefusedError
+from xenplugin.external_tool import output_of
+from xenplugin.image.small_file import open_regular
 
 #: A file called xl with these words in its first 512 bytes is the shim (migrate/xl_shim.py).
 SHIM_MARK = b"xenplugin shim"
@@ -66,7 +68,7 @@ class Domain:
 def has_shim(path: str | os.PathLike[str]) -> bool:
     """Return whether the file `path` is the shim; False if it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path, follow=True), "rb") as file:
             return SHIM_MARK in file.read(512)
     except OSError:
         return False
@@ -169,25 +171,10 @@ class XlCommand:
             raise PeerError(f"cannot start {self.path}: {error.strerror}") from None
 
     def _run(self, *words: str) -> str:
-        name = f"xl {words[0]}"
-        try:
-            done = subprocess.run(
-                [self.path, *words],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=self._patience,
-                env={**os.environ, "LC_ALL": "C"},
-            )
-        except OSError as error:
-            raise PeerError(f"cannot start {self.path}: {error.strerror}") from None
-        except subprocess.TimeoutExpired:
-            raise PeerError(
-                f"{name} did not end within {self._patience:.0f} s", hint="does xenstored answer? xenstore-ls"
-            ) from None
-        if done.returncode:
-            message = done.stderr.decode(errors="replace").strip().splitlines()
-            raise PeerError(f"{name} failed ({done.returncode})" + (f": {message[-1]}" if message else ""))
-        return done.stdout.decode(errors="replace")  # not as text: a name may hold a carriage return
+        return output_of(
+            [self.path, *words], self._patience, PeerError,
+            name=f"xl {words[0]}", if_silent="does xenstored answer? xenstore-ls",
+        )  # fmt: skip
 
 
 def parse_one(text: str, domid: int) -> Domain:

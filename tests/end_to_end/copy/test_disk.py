@@ -269,6 +269,37 @@ def test_a_source_that_cannot_be_read(sides: Sides, image: Path, loop_device: At
 # -- sources that change -----------------------------------------------------------------------------
 
 
+@pytest.mark.root
+def test_a_source_that_is_mounted(sides: Sides, tmp_path: Path, loop_device: Attach) -> None:
+    """What is still in the file system's cache would be missing: refused, by its file too. Read-only it goes."""
+    image = tmp_path / "fs.img"
+    image.write_bytes(bytes(4 * MIB))
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    device = loop_device(image)
+    mount = sides.folder / "mnt"
+    mount.mkdir()
+    subprocess.run(["mount", device, mount], check=True)
+    try:
+        for source in (device, image):
+            refused(sides, source, "may be written to", f"mounted at {mount}", "snapshot")
+            done = sides.program.run("seal", "--key-file", "key", source, "sealed", code=15)
+            assert f"mounted at {mount}" in done.error
+            assert not {"key", "sealed"} & names_in(sides.folder)
+        (mount / "file").write_bytes(b"just written")
+        subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
+        sides.copy(device)
+    finally:
+        subprocess.run(["umount", mount], check=True)
+    assert content(sides.target) == content(image)
+    subprocess.run(["fsck.ext4", "-fn", sides.target], check=True, capture_output=True)
+
+
+def test_a_source_that_a_program_writes_to(sides: Sides, image: Path) -> None:
+    with open(image, "r+b"):
+        refused(sides, image, "may be written to", f"process {os.getpid()}", "for writing")
+    sides.copy(image)
+
+
 @pytest.fixture
 def long_image(tmp_path: Path) -> Path:
     """Longer than what is read ahead of the sending: there is something left to be changed."""
@@ -296,6 +327,32 @@ def test_a_source_that_changes(sides: Sides, image: Path) -> None:
     done = running.end()
     assert done.code == 13 and "changed while it was copied" in done.error and done.hint
     assert content(sides.target) == b"old content"
+    sides.assert_clean()
+
+
+@pytest.mark.parametrize("then", [os.link, os.rename])
+def test_a_source_that_gets_another_name(sides: Sides, image: Path, then: Callable[[Path, Path], None]) -> None:
+    """A hard link as a snapshot, a rename: the content is what it was."""
+    before = content(image)
+    running = sides.start(image, *HELD)
+    running.await_sent(MIB)
+    with running.stopped():
+        then(image, sides.folder / "snapshot.img")
+    assert running.end().code == 0
+    assert content(sides.target) == before
+    sides.assert_clean()
+
+
+@pytest.mark.root
+def test_a_source_device_that_changes(sides: Sides, image: Path, loop_device: Attach) -> None:
+    device = loop_device(image)
+    running = sides.start(device, *HELD)
+    running.await_sent(MIB)
+    with running.stopped(), open(device, "r+b") as file:
+        file.write(b"written to meanwhile")
+    done = running.end()
+    assert done.code == 13 and "changed while it was copied" in done.error and done.hint
+    assert not sides.target.exists()
     sides.assert_clean()
 
 

@@ -13,6 +13,7 @@ from tests.helpers.images import MIB, content, noise
 from tests.helpers.live_disk import Bench, Watched, through
 from tests.helpers.program import NEVER, wait_until
 from tests.helpers.proxy import Proxy
+from xenplugin import events
 from xenplugin.geometry import BLOCK, CHUNK, PAGE
 from xenplugin.results import TransferResult
 
@@ -108,6 +109,26 @@ def test_connections_are_cut_again_and_again(bench: Bench) -> None:
     arrived.set()
     cutter.join(NEVER)
     assert any(cuts) and proxy.made > 3
+    bench.assert_arrived(result)
+
+
+def test_bits_that_change_cost_connections(bench: Bench) -> None:
+    """One forward, one backward, while the guest writes."""
+    flipped: set[bool] = set()
+
+    def change(_number: int, forward: bool, place: int, piece: bytes) -> bytes:
+        if forward in flipped or place < (MIB if forward else 60):
+            return piece
+        flipped.add(forward)
+        return bytes((piece[0] ^ 1,)) + piece[1:]
+
+    bench.proxy = Proxy(bench.ports, change)
+    watched = Watched()
+    bench.values["rate"] = "60mbit"
+    guest = bench.write(watched)
+    result = through(bench.begin(watched), guest)
+    notices = [event.text for event in bench.events if isinstance(event, events.Notice)]
+    assert len(flipped) == 2 and sum("damaged record; opening another" in text for text in notices) == 2
     bench.assert_arrived(result)
 
 

@@ -16,21 +16,12 @@ import pytest
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.topology import ROUTER, SITE_B
-from tests.helpers.xen_moves import ASK, Guest, Trap, clean, domains, hosts, migrate, moved, recover, started
+from tests.helpers.xen_deaths import FAR, PIDS, settled
+from tests.helpers.xen_moves import ASK, Guest, Trap, clean, domains, hosts, migrate, moved, started
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 FEW = ("--streams", "2", "--level", "1")
 
-#: Process -> what finds its pids. The newest xl migrate-receive: those of former guests wait for their end.
-PIDS = {
-    "xl": "pgrep -f '^[^ ]*xl migrate '",
-    "transport": "pgrep -f '^/usr/bin/python3 .*xenplugin transport'",
-    "supervisor": "pgrep -f '^/usr/bin/python3 .*xenplugin migrate'",
-    "ssh": "pgrep -f '^ssh .*xenplugin receive'",
-    "receive": "ps -o ppid= -p $(pgrep -n -f '^[^ ]*xl migrate-receive')",
-    "far-xl": "pgrep -n -f '^[^ ]*xl migrate-receive'",
-}
-FAR = ("receive", "far-xl")
 #: Point -> how a trap on the source, or on the destination, knows it.
 MEMORY = ("event", '"name": "memory"')
 STOPPED = ("event", '"name": "stopped"')
@@ -50,21 +41,6 @@ def guest(xen_lab: Lab) -> Iterator[Guest]:
     with started(xen_lab) as made:
         made.say("disk 200")
         yield made
-
-
-def settled(guest: Guest, first: str, where: Node | None = None) -> None:
-    """Recover on both hosts, and check that one intact guest runs, on `where` if given, and nothing else is
-    left."""
-    nodes = sorted(hosts(guest.lab), key=lambda node: node.name != first)
-    said = [recover(node) for node in nodes]
-    assert said[1][0] == 0, said
-    if said[0][0]:  # it needed the record of the other host
-        assert recover(nodes[0])[0] == 0, said
-    home = guest.home()
-    assert where is None or home.node.name == where.name
-    guest.check_whole()
-    for node in nodes:
-        assert clean(node) == []
 
 
 @pytest.mark.parametrize(

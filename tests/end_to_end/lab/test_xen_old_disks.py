@@ -11,7 +11,7 @@ import pytest
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from tests.fakes import lvm_cases
-from tests.helpers.xen_moves import ASK, START, Guest, clean, hosts, moved, started_to_leave
+from tests.helpers.xen_moves import ASK, START, Guest, clean, hosts, left_over, moved, started_to_leave
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 _GROUP = "vg-lab"
@@ -27,8 +27,7 @@ def guest(xen_lab: Lab) -> Iterator[Guest]:
 
 
 def old_disks(node: Node) -> list[str]:
-    rows = json.loads(node.check(["xenplugin", "status", "--json"], timeout=ASK))
-    return [row["aside"] for row in rows if row["kind"] == "aside"]
+    return [row["aside"] for row in left_over(node)]
 
 
 def test_the_disk_lies_aside(xen_lab: Lab, guest: Guest) -> None:

@@ -11,36 +11,14 @@ import contextlib
 import itertools
 import json
 import os
-import shlex
 import signal
 
 import pytest
 
+from tests.end_to_end.migrate.phases import PHASES, WHO
 from tests.fakes.world import G1, World
 from tests.helpers.program import Running, wait_until
 
-#: phase -> where (a: source, b: destination) it is held, and at which point; None: by a slow link.
-PHASES = {
-    "connect": ("b", "r.banner"),
-    "disks": None,
-    "config": ("b", "r.config"),  # the far xl has looked at the disks
-    "memory": ("a", "s.memory0"),
-    "suspended": ("a", "s.suspended"),  # libxc's END has not left
-    "stopped": ("a", "s.tail"),  # it has, libxl's has not: the disks are settled meanwhile
-    "read": ("b", "r.read"),  # the gate is open, the far xl attaches disks
-    "restored": ("b", "r.restored"),  # before message 4
-    "received": ("a", "s.received"),  # after it
-    "renamed": ("a", "s.renamed"),  # before message 6
-    "cleared": ("b", "r.cleared"),  # after it, before the far xl renames
-    "far-renamed": ("b", "r.renamed"),  # it did, and has not unpaused
-    "started": ("b", "r.started"),  # it runs there; before message 7
-    "reported": ("b", "r.reported"),  # after it
-    "report": ("a", "s.report"),  # the near xl has read it, and has not destroyed
-    "destroyed": ("a", "s.destroyed"),
-}
-WHO = [
-    "xl", "transport", "supervisor", "ssh-domain", "ssh-disk", "receive-domain", "receive-disk", "far-xl",
-]  # fmt: skip
 #: A migration that breaks before the gate opens leaves the guest where it was.
 BEFORE = ("connect", "disks", "memory", "suspended")
 
@@ -55,18 +33,12 @@ def begun(world: World, phase: str, *options: str, hand: bool = False) -> Runnin
         return running
     host = world.a if held[0] == "a" else world.b
     host.stall(held[1])
-    running = by_hand(world) if hand else world.migrate(*options)
+    running = world.by_hand() if hand else world.migrate(*options)
     wait_until(lambda: host.reached(held[1]) or running.process.poll() is not None, phase)
     assert host.reached(held[1]), running.end().err
     if phase == "stopped" and not hand:
         running.await_phase("stopped")
     return running
-
-
-def by_hand(world: World, *options: str) -> Running:
-    """xl migrate -s 'xenplugin transport' g1 hostb"""
-    ours = f"xenplugin transport {shlex.join(['-s', world.ssh, *options])}"
-    return world.a.start(world.a.root / "bin" / "xl", "migrate", "-s", ours, "g1", "hostb")
 
 
 def let_go(world: World, phase: str) -> None:
@@ -97,9 +69,9 @@ def killed(world: World, phase: str, who: str, number: int, first: str) -> None:
     let_go(world, phase)
     done = running.end()
     world.await_quiet()
-    # One process less, and the others have settled it already; the exit code says how, if it can be known.
+    # One process less, and the others have settled it already; the exit code tells how.
     where = world.home()
-    if done.code >= 0 and who != "transport":
+    if done.code >= 0:
         assert (done.code == 0) == (where is world.b), f"exit {done.code}, it runs on {where.name}"
     settled(world, phase, first)
 
@@ -199,10 +171,20 @@ def test_the_far_host_is_lost_for_ever(world: World, phase: str) -> None:
 
 @pytest.mark.parametrize(
     ("phase", "who", "first"),
-    [("memory", "transport", "a"), ("cleared", "far-xl", "b")],
+    [("memory", "transport", "a"), ("cleared", "transport", "a"), ("cleared", "far-xl", "b")],
 )
 def test_a_process_is_killed_in_a_few_phases(world: World, phase: str, who: str, first: str) -> None:
     killed(world, phase, who, signal.SIGKILL, first)
+
+
+def test_a_transport_that_is_killed_takes_its_figures_along(world: World) -> None:
+    running = begun(world, "started")
+    world.kill("transport")
+    let_go(world, "started")
+    done = running.end()
+    assert (done.code, done.out) == (0, "null\n") and "there is no result" in done.notices()
+    world.await_quiet()
+    world.assert_intact(world.b)
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ def test_a_key_that_others_can_read_is_not_used(program: Program, image: Path, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", ["", "hello", 63 * "0", 66 * "0", 64 * "x"])
+@pytest.mark.parametrize("text", ["hello", 63 * "0", 66 * "0", 64 * "x"])
 def test_a_malformed_key_file_is_refused(program: Program, image: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "key").write_text(text)
     (tmp_path / "key").chmod(0o600)

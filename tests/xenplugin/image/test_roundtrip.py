@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tests.helpers.image_kit import allocated, base_of, copy, digest_file, leftovers, send, sink_for, sparse_image
 from xenplugin.geometry import BLOCK, CHUNK, PAGE
+from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.source.raw import open_source
-from xenplugin.image.target import journal, partial
+from xenplugin.image.target import journal
 
 LIMIT = 6 * CHUNK
 SIZES = st.one_of(
@@ -80,8 +81,8 @@ def interrupt(image: Path, target: Path, stop: int, synced: int) -> None:
 
 def lose_power(target: Path, seed: int) -> None:
     """Overwrite what was not durable: after a crash it may be anything."""
-    part = Path(partial.partial_name(str(target)))
-    state = journal.read(partial.journal_name(str(target)))
+    part = Path(partial_name(str(target)))
+    state = journal.read(journal_name(str(target)))
     assert state is not None
     rng = random.Random(seed)
     chunks = -(-state.size // CHUNK)

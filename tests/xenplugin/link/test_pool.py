@@ -82,27 +82,47 @@ def test_opened_connections_share_the_queue(world: World) -> None:
     [
         ([Ack(5)], PeerError),
         ([Error(13, "disk full")], ImageError),
-        ([Error(12, "changed")], TamperError),
-        (None, TamperError),
         ([Index(0, ((0xFFFF, b""),))], PeerError),
         ([Done(bytes(32))], PeerError),
         ([Welcome("{}")], PeerError),
     ],
 )
-def test_an_invalid_answer_ends_the_session(
-    world: World, answers: list[Frame] | None, kind: type[XenpluginError]
-) -> None:
+def test_an_invalid_answer_ends_the_session(world: World, answers: list[Frame], kind: type[XenpluginError]) -> None:
     world.pool.add(world.connection())
     end = world.end()
     world.put(chunk(0))
     end.next(1)
-    if answers is None:
-        end.garble()
-    else:
-        end.answer(*answers)
+    end.answer(*answers)
     error = world.failures.get(timeout=PATIENT)
     assert type(error) is kind
-    assert error.remote == bool(answers and isinstance(answers[0], Error))
+    assert error.remote == isinstance(answers[0], Error)
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_damaged_record_costs_its_connection(world: World, here: bool) -> None:
+    world.pool.add(world.connection())
+    end = world.end()
+    world.put(chunk(0), chunk(1))
+    end.next(2)
+    end.answer(Ack(1))
+    if here:
+        end.garble()
+    else:
+        end.answer(Error(12, "a damaged record"))
+    end.answer(Ack(2))  # authentic, and too late
+    assert [frame.index for frame in world.returned.get(timeout=PATIENT) if isinstance(frame, Chunk)] == [1]
+    side = "" if here else "the far side "
+    assert world.notices.get(timeout=PATIENT) == f"connection 1 brought {side}a damaged record; opening another"
+    assert end.closed.is_set() and world.end().number == 2 and world.failures.empty()
+
+
+def test_the_third_damaged_connection_in_a_row_ends_the_session(world: World) -> None:
+    world.pool.add(world.connection())
+    for _ in range(3):
+        assert world.failures.empty()
+        world.end().garble()
+    error = world.failures.get(timeout=PATIENT)
+    assert type(error) is TamperError and not error.remote and "3 data connections" in error.message
 
 
 def test_a_key_at_its_limit_is_replaced(world: World) -> None:

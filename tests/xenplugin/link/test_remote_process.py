@@ -12,10 +12,11 @@ import pytest
 
 from xenplugin import __version__
 from xenplugin.errors import LinkError, PeerError, XenpluginError
-from xenplugin.link.remote_process import RemoteProcess, ready_line, remote_command
+from xenplugin.link.ready_line import RECEIVE, ready_line
+from xenplugin.link.remote_process import RemoteProcess, remote_command
 
 RANDOM = bytes(range(32))
-READY = ready_line(RANDOM).decode().rstrip("\n")
+READY = ready_line(RECEIVE, random=RANDOM.hex()).decode().rstrip("\n")
 SAY = f"printf '%s\\n' {shlex.quote(READY)}"
 Start = Callable[[str], RemoteProcess]
 

@@ -221,7 +221,7 @@ def test_a_folder_that_cannot_be_written(arrival: Arrival) -> None:
 
 
 NAMES: list[Any] = [
-    "", ".", "..", "../g1.cfg", "a/b", "/etc/passwd", ".hidden", "a\0b", "a\nb", "\x1b[2J", "\udcff", "a" * 151, 5,
+    "", ".", "..", "../g1.cfg", "a/b", "/etc/passwd", ".hidden", "a\0b", "a\nb", "\x1b[2J", "\udcff", "a" * 256, 5,
     None, ["g1"], {},
 ]  # fmt: skip
 

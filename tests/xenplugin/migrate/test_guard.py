@@ -140,6 +140,15 @@ def test_an_incomplete_device_is_refused(host: Host) -> None:
         guard.check(host.state, host.config("/dev/null"))
 
 
+def test_a_record_that_cannot_be_read_may_be_about_any_disk(host: Host) -> None:
+    (record,) = (host.state / old_disk.FOLDER).iterdir()
+    record.write_text(record.read_text()[:-9])
+    with pytest.raises(RefusedError, match="cannot be read") as refused:
+        guard.check(host.state, host.config(host.other))
+    assert str(record) in refused.value.message and "remove that file" in str(refused.value.hint)
+    guard.check(host.state, {"c_info": {"name": "without disks"}})
+
+
 def test_a_disk_of_a_migration_that_is_not_settled_is_refused(host: Host) -> None:
     one = records.new(
         Role.DESTINATION, records.new_id(), uuid="3f2a9d1c-0b7e-4c55-9a10-6f1d2e3c4b5a", name="g5",

@@ -6,16 +6,18 @@ import io
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from xenplugin.geometry import CHUNK
+from xenplugin.image.beside import journal_name
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.old import moving, old_disk
 from xenplugin.image.target import journal
-from xenplugin.image.target.partial import journal_name, lock_partial
+from xenplugin.image.target.partial import lock_partial
 from xenplugin.migrate import records, status
 from xenplugin.migrate.ownership import TRANSITIONS, OwnershipState, Role
 from xenplugin.migrate.records import PeerNote
@@ -80,6 +82,38 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     (row,) = status.status(tmp_path)[1:]
     assert row["kind"] == "unreadable" and "rm " in row["next"]
     assert "unreadable" in text([row])
+
+
+def _endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _huge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 42)
+
+
+def test_nothing_in_the_folders_makes_it_wait(tmp_path: Path) -> None:
+    """A pipe, a device or terabytes in the place of a record or a journal: each is named."""
+    state_dir = tmp_path / "state"
+    wrong: dict[Path, Callable[[Path], object]] = {
+        state_dir / records.FOLDER / f"{32 * 'a'}.source.json": os.mkfifo,
+        state_dir / records.FOLDER / f"{32 * 'b'}.source.json": _endless,
+        state_dir / "left" / "x.json": os.mkfifo,
+        state_dir / "left" / "y.json": _endless,
+        state_dir / "left" / "z.json": _huge,
+        tmp_path / ".g1.img.xenplugin-journal": os.mkfifo,
+        tmp_path / ".g2.img.xenplugin-journal": _endless,
+    }
+    for path, make in wrong.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make(path)
+    for name in ("g1.img", "g2.img"):
+        journal.link(state_dir, str(tmp_path / name), journal_name(str(tmp_path / name)))
+    rows = status.status(state_dir)[1:]
+    assert {row["path"] for row in rows} == {str(path) for path in wrong}
+    assert all(row["kind"] == "unreadable" and f"rm {row['path']}" in row["next"] for row in rows)
+    assert all(row["why"] for row in rows)
 
 
 def test_images_that_are_not_complete(tmp_path: Path) -> None:

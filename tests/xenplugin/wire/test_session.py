@@ -174,3 +174,23 @@ def test_a_reader_takes_one_source_of_keys() -> None:
         Reader(states.FORWARD_FILE)
     with pytest.raises(ValueError):
         Reader(states.FORWARD_FILE, opener=KEYS.forward(preamble()), accept=KEYS.forward)
+
+
+def test_nothing_is_read_after_a_frame_that_does_not_open() -> None:
+    """Not even the frame itself, authentic, if its damaged copy came first: its nonce was tried once."""
+    data, parts = stream(Cipher.AES_128_GCM)
+    reader = Reader(states.FORWARD_FILE, accept=KEYS.forward)
+    first = 64 + 4 + 1 + 8 + 16
+    assert list(read_frames(reader, data[:first])) == [parts[0]] and not reader.damaged
+    length = 4 + int.from_bytes(data[first : first + 4], "big")
+    record = data[first : first + length]
+    with pytest.raises(TamperError, match="changed on its way"):
+        list(read_frames(reader, record[:-1] + bytes((record[-1] ^ 1,))))
+    assert reader.damaged
+    for _ in range(2):
+        with pytest.raises(TamperError, match="changed on its way"):
+            list(read_frames(reader, record))
+        with pytest.raises(TamperError):
+            reader.space()
+        with pytest.raises(TamperError):
+            next(iter(reader.advance(0)))

@@ -8,13 +8,13 @@ A name that would be too long is cut before the suffix; `number` tells apart nam
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from collections.abc import Callable
 
-#: Bytes of a file's name (NAME_MAX of Linux), and of the kernel's name of a logical volume (DM_NAME_LEN less 1).
-LONGEST_FILE, LONGEST_VOLUME = 255, 127
+from xenplugin.image.beside import fitting
+
+#: Bytes of the kernel's name of a logical volume (DM_NAME_LEN less 1).
+LONGEST_VOLUME = 127
 _LONGEST_HOST = 64
 _ASIDE = re.compile(r"\.(left-for|replaced-by|from)-[A-Za-z0-9.-]+-\d{8}T\d{6}Z(\.\d+)?$")
 
@@ -22,17 +22,17 @@ _ASIDE = re.compile(r"\.(left-for|replaced-by|from)-[A-Za-z0-9.-]+-\d{8}T\d{6}Z(
 def aside_file(name: str, host: str, left: float, number: int = 0) -> str:
     """Return the name of the file `name` (without folder, in the file system's encoding) when its guest left for
     `host` at `left` (seconds of the epoch)."""
-    return _fitting_file(name, _suffix(host, left, number))
+    return fitting(name, _suffix(host, left, number))
 
 
 def replaced_file(name: str, host: str, when: float, number: int = 0) -> str:
     """Return the name of the file `name` that made room at `when` for one that has come from `host`."""
-    return _fitting_file(name, _suffix(host, when, number, "replaced-by"))
+    return fitting(name, _suffix(host, when, number, "replaced-by"))
 
 
 def arrived_file(name: str, host: str, when: float, number: int = 0) -> str:
     """Return the name of a file that has come from `host` at `when` and cannot have its name `name` here."""
-    return _fitting_file(name, _suffix(host, when, number, "from"))
+    return fitting(name, _suffix(host, when, number, "from"))
 
 
 def is_aside(name: str) -> bool:
@@ -43,7 +43,7 @@ def is_aside(name: str) -> bool:
 def aside_volume(group: str, name: str, host: str, left: float, number: int = 0) -> str:
     """Return the name of the logical volume `name` in volume group `group`, as `aside_file` does. Raises ValueError
     if the group's name leaves no room."""
-    return _fitting(name, _suffix(host, left, number), lambda text: len(mapped(group, text)) <= LONGEST_VOLUME)
+    return fitting(name, _suffix(host, left, number), lambda text: len(mapped(group, text)) <= LONGEST_VOLUME)
 
 
 def mapped(group: str, name: str) -> str:
@@ -56,16 +56,3 @@ def _suffix(host: str, left: float, number: int, why: str = "left-for") -> str:
     plain = re.sub("[^A-Za-z0-9.-]+", "-", host.rpartition("@")[2]).strip("-")[:_LONGEST_HOST] or "unknown"
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(left))
     return f".{why}-{plain}-{stamp}" + (f".{number}" if number else "")
-
-
-def _fitting_file(name: str, suffix: str) -> str:
-    return _fitting(name, suffix, lambda text: len(os.fsencode(text)) <= LONGEST_FILE)
-
-
-def _fitting(name: str, suffix: str, fits: Callable[[str], bool]) -> str:
-    # Whole characters are cut: some file systems take no name that is not valid UTF-8.
-    while name and not fits(name + suffix):
-        name = name[:-1]
-    if not name:
-        raise ValueError("the name of the volume group is too long")
-    return name + suffix

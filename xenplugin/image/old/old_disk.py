@@ -18,6 +18,7 @@ from typing import Any
 from xenplugin.image.field_types import typed
 from xenplugin.image.files import os_errors, remove, sync_directory, write_atomically
 from xenplugin.image.old import volume
+from xenplugin.image.small_file import read_small
 
 FORMAT = 1
 FOLDER = "left"
@@ -143,9 +144,7 @@ def mark_returning(state_dir: Path, uuid: str, migration: str) -> None:
 
 def _read(path: Path) -> OldDisk:
     """Raises OSError; ValueError, KeyError or TypeError for anything else than a record."""
-    if path.stat().st_size > _LARGEST:
-        raise ValueError("the file is too large")
-    values: dict[str, Any] = dict(json.loads(path.read_bytes()))
+    values: dict[str, Any] = dict(json.loads(read_small(path, _LARGEST)))
     if values.pop("format") != FORMAT:
         raise ValueError("another version of xenplugin wrote it")
     values["links"] = tuple((str(link), str(text)) for link, text in values.get("links", ()))

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 
 from xenplugin.errors import ImageError
+from xenplugin.external_tool import output_of
 
 #: Where the kernel shows block devices, and where volumes have their names.
 SYSFS, DEV = "/sys/dev/block", "/dev"
@@ -82,18 +82,4 @@ def remove(volume: Volume) -> None:
 
 
 def _run(*words: str) -> str:
-    try:
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=_PATIENCE,
-            env={**os.environ, "LC_ALL": "C", "LVM_SUPPRESS_FD_WARNINGS": "1"},
-        )  # fmt: skip
-    except OSError as error:
-        raise ImageError(f"cannot start {words[0]}: {error.strerror}", hint="install lvm2") from None
-    except subprocess.TimeoutExpired:
-        raise ImageError(f"{words[0]} did not end within {_PATIENCE:.0f} s") from None
-    if done.returncode:
-        messages = done.stderr.strip().splitlines()
-        raise ImageError(
-            f"{words[0]} failed ({done.returncode})" + (f": {messages[-1].strip()}" if messages else "")
-        )
-    return done.stdout
+    return output_of(words, _PATIENCE, ImageError, if_absent="install lvm2", env={"LVM_SUPPRESS_FD_WARNINGS": "1"})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -51,13 +52,16 @@ def _sysfs(number: int) -> str:
 
 
 def _of_device(directory: str) -> set[LocalIdentity]:
-    """Return the identities of the device with this directory in /sys: its number, and the file behind a loop
-    device."""
+    """Return the identities of the device with this directory in /sys: its number, and the file or device behind
+    a loop device."""
     found: set[LocalIdentity] = set()
     with suppress(OSError, ValueError), open(f"{directory}/dev", encoding="ascii") as file:
         major, minor = file.read().split(":")
         found.add(("device", os.makedev(int(major), int(minor))))
     with suppress(OSError, ValueError), open(f"{directory}/loop/backing_file", errors="surrogateescape") as file:
         status = os.stat(file.read().rstrip("\n"))
-        found.add(("file", status.st_dev, status.st_ino))
+        if stat.S_ISBLK(status.st_mode):
+            found |= _of_device(_sysfs(status.st_rdev))
+        else:
+            found.add(("file", status.st_dev, status.st_ino))
     return found

@@ -26,6 +26,7 @@ from typing import Any
 
 from xenplugin.errors import PeerError, RefusedError
 from xenplugin.image.files import os_errors, remove
+from xenplugin.image.safety.distinct import written
 from xenplugin.image.safety.identity import NAMES, Identity, identify, is_local, is_name, overlap
 
 _MARKER = re.compile(r"\.xenplugin-[0-9a-f]{32}")
@@ -96,7 +97,8 @@ def marked(path: str, *, live: bool, local: bool, notice: Callable[[str], None])
 
 
 def refuse_shared(description: dict[str, Any], path: str, *, live: bool) -> bool:
-    """Raise RefusedError if the target `path` is the disk that a job describes, or if one lies on the other.
+    """Raise RefusedError if the target `path`, or a file beside it that would be written as well, is the
+    disk that a job describes, or if one lies on the other.
 
     `description` is what marked() yields at the source. Returns whether enough is known to exclude that the disk is
     shared. Raises PeerError, ImageError.
@@ -106,17 +108,22 @@ def refuse_shared(description: dict[str, Any], path: str, *, live: bool) -> bool
     def token(file: str) -> list[str]:
         return [f"file {file}", *(f"file {mark.name}" for mark in marks if mark.beside(file))]
 
-    with os_errors("examine", path):
-        target = identify(os.path.realpath(path), token)
-    name = overlap(source, target)
-    if name is None:
-        return not (source.device and target.device) or (source.known and target.known)
-    same = name in source.own and name in target.own
-    what = "is the source disk itself" if same else "overlaps the source disk"
-    text = f"{path} {what}"
+    apart = True
+    for each in written(path):
+        if each == path or os.path.lexists(each):
+            with os_errors("examine", each):
+                target = identify(os.path.realpath(each), token)
+            if (name := overlap(source, target)) is not None:
+                raise _shared(each, name, same=name in source.own and name in target.own, live=live)
+            apart &= not (source.device and target.device) or (source.known and target.known)
+    return apart
+
+
+def _shared(path: str, name: str, *, same: bool, live: bool) -> RefusedError:
+    text = f"{path} {'is the source disk itself' if same else 'overlaps the source disk'}"
     if is_local(name):
-        raise RefusedError(text, hint="migrate it to another host" if live else "give another target")
-    raise RefusedError(f"{text}: both hosts share it ({name})", hint=_PLAIN if live else "give another target")
+        return RefusedError(text, hint="migrate it to another host" if live else "give another target")
+    return RefusedError(f"{text}: both hosts share it ({name})", hint=_PLAIN if live else "give another target")
 
 
 def unknown(path: str) -> str:

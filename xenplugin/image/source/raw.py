@@ -19,6 +19,7 @@ from xenplugin.geometry import CHUNK, MAX_IMAGE, PAGE, chunk_count, chunk_length
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import image_error, os_errors, read_at
 from xenplugin.image.safety.formats import HEAD, TAIL, detect, format_error
+from xenplugin.image.source.content_state import Change, ContentState, has_own_times
 from xenplugin.image.sparse import Run, chunk_runs
 
 _BLKSSZGET = 0x1268
@@ -42,7 +43,7 @@ class Source:
         self.size = size
         self.device = device
         self._fd = fd
-        self._state = os.fstat(fd)
+        self._state = ContentState.of(fd, device)
         self.chunks = chunk_count(size)
 
     def __enter__(self) -> Source:
@@ -101,18 +102,13 @@ class Source:
             except OSError:  # advice only
                 pass
 
-    def finish(self) -> None:
-        """Raise ImageError if the image changed since it was opened (of a device, only the size is compared)."""
+    def change(self) -> Change:
+        """Return whether the content changed since the image was opened, without reading it. Raises ImageError."""
         with os_errors("examine", self.path):
-            now = os.fstat(self._fd)
-            size = os.lseek(self._fd, 0, os.SEEK_END) if self.device else now.st_size
-        old = self._state
-        same = self.device or (now.st_mtime_ns, now.st_ctime_ns) == (old.st_mtime_ns, old.st_ctime_ns)
-        if size != self.size or not same:
-            raise ImageError(
-                f"{self.path} changed while it was copied",
-                hint="stop the program that writes to it and start again, or migrate the guest live",
-            )
+            if self.device:  # what other programs have written so far is to count
+                os.fsync(self._fd)
+            now = ContentState.of(self._fd, self.device)
+            return self._state.compare(now, lambda: has_own_times(self._fd))
 
 
 _REFUSED = (

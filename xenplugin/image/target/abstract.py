@@ -137,6 +137,10 @@ class Target(ABC):
         """Make `count` chunks from `first` on zero. `again`: some were written in this session. Raises OSError."""
 
     @abstractmethod
+    def left_zero(self, first: int, count: int) -> None:
+        """Note that `count` chunks from `first` on were read as zeros, and are not written."""
+
+    @abstractmethod
     def finish(self, attached: Attached) -> None:
         """Commit, once everything is written and durable. Raises RefusedError, ImageError."""
 

@@ -10,29 +10,33 @@ What is on disk at each instant:
 4. Commit: device flushed, "done" in the journal, journal removed. A device that is given up keeps its journal,
    because its content is neither the old image nor the new one, and `xenplugin status` says so.
 
-Strategy: O_DIRECT, in runs of blocks as long as possible, zeros included, because a hole within a chunk saves
-nothing on a disk. Whole zero chunks are punched with fallocate, which makes a device read as zeros and lets a thin
-volume free the space.
+Strategy: O_DIRECT, in runs of blocks as long as possible. Runs of zero chunks are punched with fallocate, which
+makes a device read as zeros and lets it free the space. A device that cannot do that is read, and zeros are written
+only where it is not zero, so that a thin volume does not grow (target/allocation.py). The same is done for zero
+blocks within a chunk, but not on a device that cannot free space: one long write is quicker there.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from xenplugin.errors import ImageError, RefusedError
-from xenplugin.geometry import CHUNK
+from xenplugin.geometry import CHUNK, chunk_length
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import os_errors, read_at, write_at
 from xenplugin.image.safety.in_use import claim_device, refuse_if_used
-from xenplugin.image.scan import gaps, nonzero_blocks
+from xenplugin.image.scan import byte_runs, gaps, nonzero_blocks
 from xenplugin.image.source.raw import refuse_partial_sectors
 from xenplugin.image.sparse import Run, punch
+from xenplugin.image.state_folder import writable
 from xenplugin.image.target import journal
 from xenplugin.image.target.abstract import Attached, Target, Write, refuse_attached
+from xenplugin.image.target.allocation import Allocation
 from xenplugin.image.target.journal import Journal
 
 #: Chunks zeroed by one system call (1 GiB), so that signals are handled in between.
@@ -46,13 +50,19 @@ class DeviceTarget(Target):
         super().__init__(path, size, fd, log, kept)
         self.keeps_all = use_base
         self._zeros = Buffer(CHUNK)
+        self._allocation = Allocation.of(os.fstat(fd).st_rdev)
+        self._lock = threading.Lock()
+        self._left = ChunkSet()  #: zero chunks that were read as zeros and not written; only where that may change
 
     def runs(self, first: int, stop: int) -> Iterator[Run]:
         if first < stop:
             yield Run(first, stop - first, False)
 
     def read(self, index: int, view: memoryview) -> None:
-        if read_at(self.fd, view, index * CHUNK) < len(view):
+        self._read_at(index * CHUNK, view)
+
+    def _read_at(self, offset: int, view: memoryview) -> None:
+        if read_at(self.fd, view, offset) < len(view):
             raise OSError(errno.EIO, "the device is shorter than when it was opened")
 
     def write(self, what: Write, scratch: Buffer) -> None:
@@ -61,38 +71,76 @@ class DeviceTarget(Target):
         for start, stop in what.data:
             view[start:stop] = what.payload[at : at + stop - start]
             at += stop - start
-        for start, stop in gaps(sorted((*what.data, *what.keep)), what.length):
+        blank = list(gaps(sorted((*what.data, *what.keep)), what.length))
+        kept = what.keep
+        if self._allocation.sparse:
+            kept = tuple(sorted((*kept, *blank)))
+        for start, stop in blank:
             view[start:stop] = self._zeros.view[: stop - start]
-        for start, stop in gaps(what.keep, what.length):
+        for start, stop in gaps(kept, what.length):
             write_at(self.fd, [view[start:stop]], what.offset + start)
+        if self._allocation.sparse:  # after the data: what a write brought back is overwritten as well
+            for start, stop in blank:
+                self._make_zero(what.offset + start, stop - start, scratch)
+        with self._lock:
+            self._left.discard(what.offset // CHUNK, 1)
 
     def zeros(self, first: int, count: int, again: bool) -> None:
+        buffer = Buffer(CHUNK)
         stop = first + count
         while first < stop:
             part = min(_PUNCH, stop - first)
             length = min(self.size, (first + part) * CHUNK) - first * CHUNK
             if punch(self.fd, first * CHUNK, length):
                 # Check that the kernel did it, at the edges, where it would fail first.
-                self._probe_zero({first, first + part - 1})
+                for index in {first, first + part - 1}:
+                    self._probe_zero(index, buffer)
             else:
                 for index in range(first, first + part):
-                    size = min(CHUNK, self.size - index * CHUNK)
-                    write_at(self.fd, [self._zeros.view[:size]], index * CHUNK)
-                    self._probe_zero({index})
+                    if self._make_zero(index * CHUNK, chunk_length(self.size, index), buffer):
+                        self._probe_zero(index, buffer)
+                    else:
+                        self.left_zero(index, 1)
             first += part
 
-    def _probe_zero(self, indexes: set[int]) -> None:
-        buffer = Buffer(CHUNK)
-        for index in indexes:
-            size = min(CHUNK, self.size - index * CHUNK)
-            self.read(index, buffer.view[:size])
-            if nonzero_blocks(buffer, size):
-                raise OSError(errno.EIO, "the device does not read as zeros after zeros were written")
+    def left_zero(self, first: int, count: int) -> None:
+        if self._allocation.reach:
+            with self._lock:
+                self._left.add(first, count)
+
+    def _make_zero(self, offset: int, length: int, buffer: Buffer) -> bool:
+        """Write zeros over what is not zero in the `length` bytes (at most CHUNK) at `offset`, which are read into
+        `buffer`. Returns whether there was anything. Raises OSError."""
+        self._read_at(offset, buffer.view[:length])
+        mask = nonzero_blocks(buffer, length)
+        for start, stop in byte_runs(mask, length):
+            write_at(self.fd, [self._zeros.view[: stop - start]], offset + start)
+        return bool(mask)
+
+    def _probe_zero(self, index: int, buffer: Buffer) -> None:
+        size = chunk_length(self.size, index)
+        self.read(index, buffer.view[:size])
+        if nonzero_blocks(buffer, size):
+            raise OSError(errno.EIO, "the device does not read as zeros after zeros were written")
 
     def finish(self, attached: Attached) -> None:
         refuse_attached(attached, self.path)
+        with os_errors("write zeros to", self.path):
+            self._check_left()
         self.journal.done()
         self.journal.remove()
+
+    def _check_left(self) -> None:
+        """Look once more at zeros that were not written, where writing to other chunks may have changed them.
+        Raises OSError."""
+        buffer = Buffer(CHUNK)
+        changed = False
+        for first, count in self._left.runs():
+            reach = min(self._allocation.reach, count)
+            for index in {*range(first, first + reach), *range(first + count - reach, first + count)}:
+                changed |= self._make_zero(index * CHUNK, chunk_length(self.size, index), buffer)
+        if changed:
+            self.sync()
 
     def discard(self) -> None:
         """Leave the journal in place: it shows that the old content is gone."""
@@ -131,9 +179,8 @@ def open_device(path: str, size: int, *, state_dir: Path, attached: Attached, us
 
 def _journal(path: str, real: str, size: int, state_dir: Path) -> tuple[Journal, ChunkSet]:
     """Open the device's journal: continue an earlier one, even of another path to the device, or create one."""
-    with os_errors("create the state directory", str(state_dir)):
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for state in journal.list_journals(state_dir, files=False):
+    writable(state_dir)
+    for state in journal.of_devices(state_dir):
         if state.kind == "device" and os.path.realpath(state.target) == real:
             if state.size == size and not state.done:
                 return Journal.reopen(state), state.durable

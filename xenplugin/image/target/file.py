@@ -30,6 +30,7 @@ from pathlib import Path
 
 from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK, PAGE
+from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import (
@@ -40,6 +41,7 @@ from xenplugin.image.files import (
     sync_directory,
     write_at,
 )
+from xenplugin.image.safety.fixed_name import refuse_fixed_name
 from xenplugin.image.safety.in_use import kept_closed, refuse_if_used, refuse_mount_point
 from xenplugin.image.scan import ZEROS, data_extents, gaps
 from xenplugin.image.source.raw import Source
@@ -48,11 +50,9 @@ from xenplugin.image.target import journal
 from xenplugin.image.target.abstract import Attached, Target, Write, refuse_attached
 from xenplugin.image.target.journal import Journal
 from xenplugin.image.target.partial import (
-    journal_name,
     lock_partial,
     open_left,
     open_replaced,
-    partial_name,
     prepare,
 )
 
@@ -148,6 +148,9 @@ class FileTarget(Target):
         length = min(self.size, (first + count) * CHUNK) - offset
         if (again or not self._fresh) and has_data(self.fd, offset, length):
             self._zero(offset, length)
+
+    def left_zero(self, first: int, count: int) -> None:
+        """Do nothing: a file's zeros stay zeros."""
 
     def finish(self, attached: Attached) -> None:
         part = partial_name(self.path)
@@ -250,6 +253,7 @@ def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_
             refuse_if_used(path, replaced.fileno())
         with os_errors("open the folder of", path):
             folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        refuse_fixed_name(path, None if replaced is None else replaced.fileno(), folder)
         if replaced is None or not replaced.size:
             left = open_left(path, state_dir)
         log, kept = prepare(path, size, fd, created)

@@ -27,14 +27,22 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import MAX_IMAGE, chunk_count
+from xenplugin.image.beside import fitting
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import image_error, os_errors, remove, sync_directory, write_atomically
+from xenplugin.image.small_file import UnfitFileError, open_regular
 
 VERSION = 1
 SUFFIX = ".journal"
 _RUNS_PER_LINE = 256
 _CHECK = 16
+_LATEST = 1 << 36  # seconds of the epoch, beyond any
+#: Bytes of the longest line: the header, with a path of 4096 bytes that are six characters each in JSON.
+_LONGEST_LINE = 32768
+#: Bytes that are read, those of 200 000 runs: a larger journal costs memory. What follows is copied again.
+_MOST = 1 << 22
 
 
 @dataclass
@@ -65,7 +73,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
@@ -73,13 +81,14 @@ def _record(line: bytes) -> dict[str, Any] | None:
 def read(path: str | os.PathLike[str]) -> TargetState | None:
     """Read the journal at `path`; None if there is none, or none of this version with a complete header.
 
-    Raises ImageError if it exists and cannot be read.
+    Raises RefusedError for anything but a regular file, ImageError if it cannot be read.
     """
     name = os.fspath(path)
     state: TargetState | None = None
     try:
-        with open(name, "rb") as file:
-            for line in file:
+        with open(open_regular(name), "rb") as file:
+            while state is None or state.length < _MOST:
+                line = file.readline(_LONGEST_LINE)
                 record = _record(line[:-1]) if line.endswith(b"\n") else None
                 if record is None:
                     break
@@ -92,6 +101,11 @@ def read(path: str | os.PathLike[str]) -> TargetState | None:
                 state.length += len(line)
     except FileNotFoundError:
         return None
+    except UnfitFileError as error:
+        raise RefusedError(
+            f"{name} cannot be the journal of a copy: {error.strerror}",
+            hint="find out what made it, and remove it",
+        ) from None
     except OSError as error:
         raise image_error(error, "read", name) from error
     return state
@@ -106,7 +120,7 @@ def _header(path: Path, record: dict[str, Any]) -> TargetState | None:
             "created": int(created) | float(created),
             "kind": "file" | "device" as kind,
             "inode": int(inode),
-        } if 0 <= size <= MAX_IMAGE:
+        } if 0 <= size <= MAX_IMAGE and 0 <= created < _LATEST:
             return TargetState(path, target, size, float(created), kind, inode)
     return None
 
@@ -204,7 +218,7 @@ class Journal:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+    return open_regular(path, os.O_WRONLY | os.O_APPEND)
 
 
 def _durable(runs: Iterable[tuple[int, int]]) -> Iterable[dict[str, Any]]:
@@ -216,11 +230,11 @@ def _durable(runs: Iterable[tuple[int, int]]) -> Iterable[dict[str, Any]]:
 def name_in(state_dir: Path, target: str) -> Path:
     """Return the path in `state_dir` of the journal of device `target`, or of the link to that of file `target`."""
     tag = hashlib.sha256(os.fsencode(target)).hexdigest()[:12]
-    return state_dir / f"{os.path.basename(target)[:100]}-{tag}{SUFFIX}"
+    return state_dir / fitting(os.path.basename(target)[:100], f"-{tag}{SUFFIX}")
 
 
 def link(state_dir: Path, target: str, journal: Path) -> None:
-    """Link a journal from `state_dir`, so that list_journals() finds it. Errors are ignored."""
+    """Link a journal from `state_dir`, so that read_all() finds it. Errors are ignored."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = name_in(state_dir, target)
@@ -240,13 +254,30 @@ def unlink(state_dir: Path, target: str) -> None:
         pass
 
 
-def list_journals(state_dir: Path, *, files: bool = True) -> list[TargetState]:
-    """Return the journals of all incomplete targets, oldest first. Dangling links are left out.
+def read_all(state_dir: Path) -> tuple[list[TargetState], list[tuple[Path, str]]]:
+    """Return the journals of all incomplete targets, oldest first, and those that cannot be read, with the reason.
 
-    `files`: include the journals of files, which are found through links. Raises ImageError if one cannot be read.
+    Dangling links are left out. Raises ImageError if the directory cannot be read.
     """
+    states, unreadable = [], []
+    for name in _names(state_dir):
+        try:
+            # Its folder may be another user's: only the link of ours is followed, none of theirs.
+            path = os.readlink(name) if name.is_symlink() else name
+            if (state := read(path)) is not None:
+                states.append(state)
+        except (ImageError, RefusedError) as error:
+            unreadable.append((Path(path), error.message))
+    return sorted(states, key=lambda state: state.created), unreadable
+
+
+def of_devices(state_dir: Path) -> list[TargetState]:
+    """Return the journals of all incomplete devices, oldest first. Raises RefusedError, ImageError if one cannot be
+    read."""
+    found = [read(name) for name in _names(state_dir) if not name.is_symlink()]
+    return sorted((state for state in found if state is not None), key=lambda state: state.created)
+
+
+def _names(state_dir: Path) -> list[Path]:
     with os_errors("list", str(state_dir)):
-        names = sorted(state_dir.glob("*" + SUFFIX)) if state_dir.is_dir() else []
-        names = [name for name in names if files or (name.is_file() and not name.is_symlink())]
-    states = [state for name in names if (state := read(name)) is not None]
-    return sorted(states, key=lambda state: state.created)
+        return sorted(state_dir.glob("*" + SUFFIX)) if state_dir.is_dir() else []

@@ -1,4 +1,4 @@
-"""The partial file beside a target, and its journal: names, lock, and which of their content can be kept.
+"""The partial file beside a target, and its journal: their lock, and which of their content can be kept.
 
 Strategy: target/file.py says what is on disk at each instant. A partial is continued only if it existed before, is
 owned by us or by the owner of the old image, and has the inode number and the size that its journal says; otherwise
@@ -15,24 +15,13 @@ from pathlib import Path
 
 from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK
+from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import image_error, os_errors
 from xenplugin.image.old import old_disk
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.target import journal
 from xenplugin.image.target.journal import Journal
-
-
-def partial_name(path: str) -> str:
-    """Return the path of the partial of target `path`."""
-    directory, name = os.path.split(path)
-    return os.path.join(directory, f".{name}.xenplugin-part")
-
-
-def journal_name(path: str) -> Path:
-    """Return the path of the journal of target file `path`."""
-    directory, name = os.path.split(path)
-    return Path(directory, f".{name}.xenplugin-journal")
 
 
 def open_replaced(path: str, size: int) -> Source | None:

@@ -107,6 +107,8 @@ class Sink:
             for begin, n, zero in self._states.split_zero(first, count):
                 if again or not zero:
                     self._target.zeros(begin, n, again)
+                else:
+                    self._target.left_zero(begin, n)
             good = True
         except OSError as error:
             raise image_error(error, "write zeros to", self.path, first * CHUNK) from error

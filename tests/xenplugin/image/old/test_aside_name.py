@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xenplugin.image.old.aside_name import LONGEST_FILE, LONGEST_VOLUME, aside_file, aside_volume, mapped
+from xenplugin.image.beside import LONGEST
+from xenplugin.image.old.aside_name import LONGEST_VOLUME, aside_file, aside_volume, mapped
 
 LEFT = 1795979171.0
 #: Names as the kernel has them: any bytes but "/" and NUL.
@@ -40,11 +41,11 @@ def test_odd_hosts(host: str, plain: str) -> None:
 @given(NAMES, HOSTS, st.floats(0, 4e9), st.integers(0, 10**6))
 def test_a_file_gets_a_legal_name(name: str, host: str, left: float, number: int) -> None:
     made = os.fsencode(aside_file(name, host, left, number))
-    assert len(made) <= LONGEST_FILE and b"/" not in made and b"\0" not in made and made != os.fsencode(name)
+    assert len(made) <= LONGEST and b"/" not in made and b"\0" not in made and made != os.fsencode(name)
     stem, _, rest = made.rpartition(b".left-for-")
     assert stem and os.fsencode(name).startswith(stem)
     assert re.fullmatch(rb"[A-Za-z0-9.-]+-[0-9]{8}T[0-9]{6}Z(\.[0-9]+)?", rest)
-    if len(made) < LONGEST_FILE - 3:
+    if len(made) < LONGEST - 3:
         assert stem == os.fsencode(name)
 
 

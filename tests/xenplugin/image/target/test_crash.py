@@ -26,8 +26,9 @@ from tests.helpers.image_kit import (
 )
 from xenplugin.errors import ImageError
 from xenplugin.geometry import BLOCK, CHUNK
+from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.source.raw import open_source
-from xenplugin.image.target import journal, partial
+from xenplugin.image.target import journal
 from xenplugin.image.target.sink import open_sink
 
 ROOT = Path(__file__).parents[4]
@@ -93,8 +94,8 @@ def test_killed_at_any_moment_it_is_resumed_with_what_was_durable(tmp_path: Path
     for _ in range(3):
         before = old.read_bytes()
         kill(start(image, old, tmp_path / "state"), rng.uniform(0, 0.25))
-        state = journal.read(partial.journal_name(str(old)))
-        part = Path(partial.partial_name(str(old)))
+        state = journal.read(journal_name(str(old)))
+        part = Path(partial_name(str(old)))
         if not part.exists():  # it was faster
             assert old.read_bytes() == image.read_bytes()
             continue
@@ -125,7 +126,7 @@ def test_an_incomplete_device_is_recorded_and_can_be_completed(tmp_path: Path) -
     with loop_device(backing) as device:
         child = start(image, device, tmp_path / "state", "time.sleep(60)")
         kill(child, 0.3)
-        (state,) = journal.list_journals(tmp_path / "state")
+        (state,) = journal.read_all(tmp_path / "state")[0]
         assert state.target == str(device) and not state.done
         with (
             open_source(image) as source,
@@ -133,7 +134,7 @@ def test_an_incomplete_device_is_recorded_and_can_be_completed(tmp_path: Path) -
         ):
             sent = send(source, sink, base_of(sink.index(), source.chunks))
             sink.commit()
-        assert sent.known > 0 and journal.list_journals(tmp_path / "state") == []
+        assert sent.known > 0 and journal.read_all(tmp_path / "state")[0] == []
         assert device.read_bytes() == image.read_bytes()
 
 
@@ -208,7 +209,7 @@ def test_a_journal_that_cannot_be_written_is_whole_all_the_same(
                 sink.checkpoint()
         put(sink, 2, b"x" * CHUNK)
         sink.checkpoint()
-    state = journal.read(partial.journal_name(str(target)))
+    state = journal.read(journal_name(str(target)))
     assert state is not None and list(state.durable.runs()) == [(0, 3)]
 
 

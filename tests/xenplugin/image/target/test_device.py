@@ -22,14 +22,16 @@ from tests.helpers.image_kit import (
     send,
     sparse_image,
 )
-from xenplugin.errors import ImageError, PeerError, RefusedError
+from xenplugin.errors import ConfigError, ImageError, PeerError, RefusedError
 from xenplugin.geometry import BLOCK, CHUNK
 from xenplugin.image.buffers import Buffer
+from xenplugin.image.files import write_at
 from xenplugin.image.index.digest import leaves
 from xenplugin.image.source.raw import open_source
 from xenplugin.image.target import device as device_target
 from xenplugin.image.target import journal
 from xenplugin.image.target.abstract import Attached
+from xenplugin.image.target.allocation import Allocation
 from xenplugin.image.target.base_index import IndexLeaves, IndexNone
 from xenplugin.image.target.chunk_update import ChunkUpdate
 from xenplugin.image.target.sink import Sink, open_sink
@@ -86,6 +88,80 @@ def test_the_device_becomes_the_image(
     assert list(state.iterdir()) == []
     if can_punch:
         assert allocated(backing) < 5 * CHUNK  # zero chunks were given back
+
+
+class TestThin:
+    """Zeros take no space where the device did not have any: a loop device stands for a thin volume."""
+
+    @pytest.fixture
+    def backing(self, tmp_path: Path) -> Path:
+        """The file behind the device: it has data in one chunk, else holes."""
+        return sparse_image(tmp_path / "backing", SIZE, [(5 * CHUNK, CHUNK)], seed=2)
+
+    @pytest.mark.parametrize("can_punch", [True, False])  # False: as dm-thin
+    @pytest.mark.parametrize("first", ["index", "zeros"])
+    def test_zeros_take_no_space(
+        self,
+        image: Path,
+        backing: Path,
+        device: Path,
+        state: Path,
+        can_punch: bool,
+        first: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        if not can_punch:
+            monkeypatch.setattr(device_target, "punch", lambda *_: False)
+        with open_source(image) as source, sink_at(device, state) as sink:
+            base = base_of(sink.index(), source.chunks) if first == "index" else {}
+            send(source, sink, base)
+            sink.commit()
+        assert device.read_bytes() == image.read_bytes()
+        blocks = 1 + 4 + 2 + 1  # those of EXTENTS
+        was = 15  # of the chunk that had data, which has less now
+        assert allocated(backing) <= (blocks + was) * BLOCK
+
+    def test_a_device_that_frees_nothing_gets_whole_chunks(
+        self, image: Path, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Allocation, "of", lambda _: Allocation(False, 0))
+        written: list[int] = []
+
+        def write(fd: int, parts: list[memoryview], offset: int) -> None:
+            written.append(sum(map(len, parts)))
+            write_at(fd, parts, offset)
+
+        monkeypatch.setattr(device_target, "write_at", write)
+        transfer(image, device, state)
+        assert device.read_bytes() == image.read_bytes()
+        assert sorted(written) == [8192, CHUNK, CHUNK, CHUNK, CHUNK]
+
+    @pytest.mark.parametrize(("unit", "sparse"), [(CHUNK // 4, True), (3 * BLOCK, False), (3 * CHUNK, False)])
+    def test_a_pool_that_does_not_zero_new_units(
+        self, image: Path, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch, unit: int, sparse: bool
+    ) -> None:
+        """Writing to a part of a unit for the first time brings old content into the rest of it."""
+        monkeypatch.setattr(device_target, "punch", lambda *_: False)
+        monkeypatch.setattr(Allocation, "of", lambda _: Allocation(sparse, 0 if sparse else -(-unit // CHUNK)))
+        has = set(range(5 * CHUNK // unit, -(-6 * CHUNK // unit)))
+
+        def write(fd: int, parts: list[memoryview], offset: int) -> None:
+            for one in range(offset // unit, -(-(offset + sum(map(len, parts))) // unit)):
+                if one not in has:
+                    has.add(one)
+                    old = bytes(min(unit, SIZE - one * unit)).replace(b"\0", b"o")
+                    with open(device, "r+b") as file:
+                        file.seek(one * unit)
+                        file.write(old)
+                        file.flush()
+                        os.fsync(file.fileno())
+            write_at(fd, parts, offset)
+
+        monkeypatch.setattr(device_target, "write_at", write)
+        with open_source(image) as source, sink_at(device, state) as sink:
+            send(source, sink, base_of(sink.index(), source.chunks))
+            sink.commit()
+        assert device.read_bytes() == image.read_bytes()
 
 
 def test_only_the_difference_is_written(image: Path, backing: Path, device: Path, state: Path) -> None:
@@ -152,17 +228,17 @@ class TestRecord:
     def test_it_is_incomplete_until_it_is_committed(self, image: Path, device: Path, state: Path) -> None:
         with open_source(image) as source, sink_at(device, state) as sink:
             send(source, sink, {}, stop=3)
-            (found,) = journal.list_journals(state)
+            (found,) = journal.read_all(state)[0]
             assert (found.target, found.kind, found.size, found.done) == (str(device), "device", SIZE, False)
             sink.suspend()
-        (found,) = journal.list_journals(state)
+        (found,) = journal.read_all(state)[0]
         assert len(found.durable) == 3
         with sink_at(device, state) as sink:
             assert sink.resumed == 3 * CHUNK
             sink.discard()  # the old content is gone all the same
-        assert len(journal.list_journals(state)) == 1
+        assert len(journal.read_all(state)[0]) == 1
         transfer(image, device, state)
-        assert journal.list_journals(state) == []
+        assert journal.read_all(state)[0] == []
 
     def test_resuming_without_base_keeps_what_was_durable(self, image: Path, device: Path, state: Path) -> None:
         with open_source(image) as source, sink_at(device, state, use_base=False) as sink:
@@ -177,7 +253,7 @@ class TestRecord:
             sink.suspend()
         (tmp_path / "lv").symlink_to(device)
         transfer(image, tmp_path / "lv", state)
-        assert journal.list_journals(state) == []
+        assert journal.read_all(state)[0] == []
 
 
 class TestRefused:
@@ -185,7 +261,7 @@ class TestRefused:
     def test_another_size(self, device: Path, state: Path, size: int, text: str) -> None:
         with pytest.raises(RefusedError, match=text):
             sink_at(device, state, size)
-        assert not state.exists() or journal.list_journals(state) == []
+        assert not state.exists() or journal.read_all(state)[0] == []
 
     def test_a_second_copy(self, device: Path, state: Path) -> None:
         with sink_at(device, state), pytest.raises(RefusedError, match="in use: this command"):
@@ -205,7 +281,7 @@ class TestRefused:
             guests[str(device)] = "g1"
             with pytest.raises(RefusedError, match="g1"):
                 sink.commit()
-        assert len(journal.list_journals(state)) == 1
+        assert len(journal.read_all(state)[0]) == 1
 
     def test_mounted(self, tmp_path: Path, state: Path) -> None:
         disk = sparse_image(tmp_path / "fs", 8 * CHUNK, [])
@@ -241,7 +317,7 @@ class TestRefused:
 
     def test_a_state_directory_that_cannot_be_written(self, device: Path, state: Path) -> None:
         state.write_text("not a directory")
-        with pytest.raises(ImageError, match="state directory"):
+        with pytest.raises(ConfigError, match="state directory"):
             sink_at(device, state)
 
 

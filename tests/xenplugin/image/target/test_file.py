@@ -25,9 +25,9 @@ from tests.helpers.image_kit import (
 )
 from xenplugin.errors import PeerError
 from xenplugin.geometry import BLOCK, CHUNK
+from xenplugin.image.beside import partial_name
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.source.raw import open_source
-from xenplugin.image.target import partial
 from xenplugin.image.target.base_index import IndexNone, IndexZeros
 from xenplugin.image.target.chunk_update import ChunkUpdate
 
@@ -75,7 +75,7 @@ def test_the_old_image_is_whole_until_the_new_one_is(image: Path, target: Path) 
         send(source, sink, base_of(sink.index(), source.chunks))
         sink.checkpoint()
         assert target.read_bytes() == old
-        part = Path(partial.partial_name(str(target)))
+        part = Path(partial_name(str(target)))
         assert part.stat().st_mode & 0o777 == 0o600
         sink.commit()
     assert target.read_bytes() == image.read_bytes()

@@ -21,8 +21,8 @@ from tests.helpers.image_kit import (
 )
 from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK
+from xenplugin.image.beside import partial_name
 from xenplugin.image.source.raw import open_source
-from xenplugin.image.target import partial
 from xenplugin.image.target.sink import open_sink
 
 
@@ -83,7 +83,7 @@ def test_a_second_copy(target: Path) -> None:
 
 def test_a_copy_that_ended_while_this_one_began(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The partial was renamed to the target between open and lock: it must not be written to."""
-    part = Path(partial.partial_name(str(target)))
+    part = Path(partial_name(str(target)))
     part.write_bytes(b"complete")
     real = fcntl.flock
 
@@ -122,7 +122,7 @@ def fifo(_: Path, path: str) -> None:
 def test_a_partial_that_is_not_ours(target: Path, tmp_path: Path, make: Callable[[Path, str], None]) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    part = partial.partial_name(str(target))
+    part = partial_name(str(target))
     make(victim, part)
     with pytest.raises((RefusedError, ImageError)):
         sink_for(target, SIZE)

@@ -20,8 +20,9 @@ from tests.helpers.image_kit import (
     sparse_image,
 )
 from xenplugin.geometry import BLOCK, CHUNK
+from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.source.raw import open_source
-from xenplugin.image.target import file, journal, partial
+from xenplugin.image.target import file, journal
 from xenplugin.image.target.base_index import IndexNone, IndexZeros
 
 
@@ -34,7 +35,7 @@ def start_copy(image: Path, target: Path, stop: int) -> None:
 def test_what_was_durable_is_not_sent_again(image: Path, target: Path) -> None:
     start_copy(image, target, 5)
     assert len(leftovers(target.parent)) == 2
-    (listed,) = journal.list_journals(target.parent / "state")
+    (listed,) = journal.read_all(target.parent / "state")[0]
     assert listed.target == str(target) and len(listed.durable) == 5
     with sink_for(target, SIZE) as sink:
         assert sink.resumed == 5 * CHUNK
@@ -91,9 +92,9 @@ def test_another_size(tmp_path: Path, image: Path, target: Path, size: int) -> N
 @pytest.mark.parametrize("lost", ["journal", "partial", "both exchanged"])
 def test_a_partial_and_a_journal_that_do_not_belong_together(image: Path, target: Path, lost: str) -> None:
     start_copy(image, target, 10)
-    part = Path(partial.partial_name(str(target)))
+    part = Path(partial_name(str(target)))
     if lost == "journal":
-        partial.journal_name(str(target)).unlink()
+        journal_name(str(target)).unlink()
     elif lost == "partial":
         part.unlink()
     else:
@@ -109,7 +110,7 @@ def test_a_partial_and_a_journal_that_do_not_belong_together(image: Path, target
 
 def test_a_crash_between_rename_and_the_end(image: Path, target: Path) -> None:
     start_copy(image, target, 10)
-    os.rename(partial.partial_name(str(target)), target)
+    os.rename(partial_name(str(target)), target)
     assert copy(image, target).data == 0
     assert target.read_bytes() == image.read_bytes() and leftovers(target.parent) == []
 

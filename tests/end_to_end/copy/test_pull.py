@@ -1,0 +1,327 @@
+"""`xenplugin copy HOST:SRC DST`: the far host sends, and this one receives."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Sides
+from tests.helpers.image_kit import digest_file
+from tests.helpers.images import MIB, content, dense_image, make_image, names_in
+from tests.helpers.program import ROOT, Done, Running, processes_with, wait_until
+
+HELD = ("--rate", "12mbit", "--streams", "2")
+
+
+class Pull:
+    """Copies from the far side of `sides` to its `target`, on this one."""
+
+    def __init__(self, sides: Sides) -> None:
+        self.sides = sides
+        sides.near["ports"] = sides.far["ports"]
+        sides.ssh_options.append("--local")
+        self.state = sides.folder / "near-state"
+
+    def words(self, source: Path | str, *options: str, target: Path | str | None = None) -> list[str | Path]:
+        words = self.sides.words(Path("unused"), *options)[:-2]
+        return [*words, f"far:{source}", target or self.sides.target]
+
+    def start(self, source: Path | str, *options: str) -> Running:
+        return self.sides.program.start(*self.words(source, "--log-json", "--json", *options))
+
+    def run(self, source: Path | str, *options: str, code: int = 0, target: Path | str | None = None) -> Done:
+        words = self.words(source, "--log-json", "--json", *options, target=target)
+        done = self.sides.program.run(*words, code=code)
+        self.sides.program.await_none()
+        return done
+
+    def far(self) -> int:
+        """The pid of the far side's program."""
+        running = processes_with(self.sides.program.token).items()
+        return next(pid for pid, words in running if "send" in words and "-m" in words)
+
+    def assert_clean(self) -> None:
+        self.sides.assert_clean()
+        assert not self.state.exists() or names_in(self.state) == set()
+
+
+@pytest.fixture
+def pull(sides: Sides) -> Pull:
+    return Pull(sides)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return dense_image(tmp_path / "source.img", 4)
+
+
+def test_a_pulled_image_is_the_image_and_as_sparse(pull: Pull, tmp_path: Path) -> None:
+    image = make_image(tmp_path / "source.img")
+    done = pull.run(image)
+    target = pull.sides.target
+    assert content(target) == content(image)
+    assert target.stat().st_blocks <= image.stat().st_blocks + 128
+    pull.assert_clean()
+    result = done.result
+    assert result == done.event("finished")["result"]
+    assert result["sha256"] == digest_file(image) and result["bytes_image"] == image.stat().st_size
+    assert set(result["phases"]) == {"connect", "transfer", "finish"}
+    assert result["bytes_wire"] > 0 and result["streams"] >= 1 and result["resumed"] == 0
+
+
+def test_events_are_those_of_a_push(pull: Pull, image: Path) -> None:
+    done = pull.run(image)
+    kinds = [event["event"] for event in done.events if event["event"] != "progress"]
+    assert kinds == ["started", "phase", "linked", "phase", "phase", "finished"]
+    assert done.event("started")["image"] == f"far:{image}"
+    assert done.event("started")["target"] == str(pull.sides.target)
+    assert done.event("linked")["address"] == "far"
+    assert done.event("progress")["bytes_total"] == 4 * MIB
+
+
+def test_only_the_difference_is_sent(pull: Pull, image: Path) -> None:
+    first = pull.run(image)
+    with open(image, "r+b") as file:
+        file.seek(2 * MIB + 300)
+        file.write(b"something else")
+    done = pull.run(image)
+    assert content(pull.sides.target) == content(image)
+    assert first.result["bytes_wire"] > 4 * MIB > 2 * MIB > done.result["bytes_wire"]
+    whole = pull.run(image, "--whole")
+    assert whole.result["bytes_wire"] > 4 * MIB
+    pull.assert_clean()
+
+
+def test_paths_of_the_far_host_are_below_its_home(pull: Pull, image: Path) -> None:
+    home = pull.sides.folder / "home"
+    os.rename(image, home / "disk.img")
+    for source in ("~/disk.img", "disk.img", "./disk.img"):
+        pull.run(source)
+        assert content(pull.sides.target) == content(home / "disk.img")
+        pull.sides.target.unlink()
+    pull.run("disk.img", target=f"{pull.sides.there}/")
+    assert names_in(pull.sides.there) == {"disk.img"}
+    missing = pull.run("~/missing.img", code=13)
+    assert missing.error.startswith(f"far side: cannot open {home}/missing.img")
+    assert missing.hint == "check the path"
+    assert len([line for line in missing.err.splitlines() if "missing.img" in line]) == 1
+    assert "no-such-user" in pull.run("~no-such-user/disk.img", code=15).error
+
+
+def test_what_the_far_side_refuses_is_its_error(pull: Pull, tmp_path: Path) -> None:
+    (tmp_path / "qcow2.img").write_bytes(b"QFI\xfb\0\0\0\3" + bytes(MIB))
+    done = pull.run(tmp_path / "qcow2.img", code=15)
+    assert "qcow2" in done.error and "--raw" in done.hint
+    pull.run(tmp_path / "qcow2.img", "--raw")
+    assert content(pull.sides.target) == content(tmp_path / "qcow2.img")
+    assert "is a directory" in pull.run(tmp_path, code=15).error
+
+
+def test_what_is_refused_here_is_this_sides_error(pull: Pull, image: Path) -> None:
+    pull.sides.target.write_bytes(b"old content")
+    with open(pull.sides.target, "rb"):
+        done = pull.run(image, code=15)
+    assert "in use" in done.error and "far side" not in done.error
+    assert content(pull.sides.target) == b"old content"
+    done = pull.run(image, code=15, target=pull.sides.there / "missing" / "disk.img")
+    assert "does not exist" in done.error and "mkdir -p" in done.hint
+    done = pull.run(image, code=15, target=image)
+    assert "source disk itself" in done.error
+    pull.assert_clean()
+
+
+@pytest.mark.root
+def test_a_full_disk(pull: Pull, image: Path, small_disk: Callable[[int], Path]) -> None:
+    disk = small_disk(2)
+    done = pull.run(image, code=13, target=disk / "disk.img")
+    assert "No space left" in done.error and "far side" not in done.error
+    assert names_in(disk) == set()
+
+
+def test_options_reach_the_side_that_sends(pull: Pull, tmp_path: Path) -> None:
+    image = make_image(tmp_path / "source.img")
+    done = pull.run(image, "--level", "store", "--cipher", "chacha20-poly1305", "--streams", "1")
+    assert done.result["cipher"] == "chacha20-poly1305" and done.result["streams"] == 1
+    assert done.result["bytes_wire"] > done.result["bytes_data"]
+    assert content(pull.sides.target) == content(image)
+
+
+def test_without_a_port_the_data_goes_through_ssh(pull: Pull, image: Path) -> None:
+    pull.sides.near["ports"] = "0"
+    done = pull.run(image)
+    assert content(pull.sides.target) == content(image)
+    assert done.result["streams"] == 0 and "through ssh" in done.notices()
+    pull.assert_clean()
+
+
+def test_an_interrupted_pull_is_resumed(pull: Pull, image: Path) -> None:
+    running = pull.start(image, *HELD)
+    running.await_sent(2 * MIB)
+    running.signal(signal.SIGINT)
+    done = running.end(within=20)
+    assert done.code == 130 and "run the same command again" in done.hint
+    pull.sides.assert_kept()
+    done = pull.run(image)
+    assert done.result["resumed"] > 0 and done.result["bytes_wire"] < 4 * MIB
+    assert content(pull.sides.target) == content(image)
+    pull.assert_clean()
+
+
+@pytest.mark.slow
+def test_a_far_side_that_is_killed(pull: Pull, image: Path) -> None:
+    running = pull.start(image, *HELD)
+    running.await_sent(2 * MIB)
+    os.kill(pull.far(), signal.SIGKILL)
+    done = running.end()
+    assert done.code == 14 and "run the same command again" in done.hint
+    pull.sides.assert_kept()
+    assert pull.run(image).result["resumed"] > 0
+
+
+@pytest.mark.slow
+def test_nothing_is_left_if_this_side_is_killed(pull: Pull, image: Path) -> None:
+    running = pull.start(image, *HELD)
+    running.await_sent(2 * MIB)
+    running.signal(signal.SIGKILL)
+    running.process.wait()
+    pull.sides.assert_kept()
+    pull.run(image)
+    assert content(pull.sides.target) == content(image)
+    pull.assert_clean()
+
+
+@pytest.mark.slow
+def test_a_source_that_changes_meanwhile(pull: Pull, image: Path) -> None:
+    running = pull.start(image, *HELD)
+    running.await_sent(MIB)
+    with running.stopped(), open(image, "r+b") as file:
+        file.write(b"changed")
+    done = running.end()
+    assert done.code == 13 and "far side" in done.error and "changed" in done.error
+    pull.assert_clean()
+
+
+@pytest.mark.parametrize("byte", [40, 3000])
+def test_a_changed_byte_is_found(pull: Pull, image: Path, byte: int) -> None:
+    pull.sides.near["ports"] = "0"
+    pull.sides.ssh_options += ["--flip-backward", str(byte)]
+    done = pull.run(image, code=12)
+    assert "far side" not in done.error
+    assert names_in(pull.sides.there) == set()
+
+
+def test_a_far_side_can_write_to_the_target_only(pull: Pull, image: Path, tmp_path: Path) -> None:
+    """Its job names another file, a migration and a live image; its lines on standard error are hostile, too."""
+    evil = tmp_path / "evil"
+    lines = [
+        "\x1b[2J",
+        "xenplugin: error: forged",
+        '{"event": "progress", "bytes_done": NaN, "bytes_total": 1}',
+        '{"event": "failed", "code": 20, "error": "forged", "hint": null}',
+        '{"event": "finished", "result": {"bytes_wire": "many"}}',
+        '{"event": "phase", "name": "forged"}',
+        json.dumps({"event": "notice", "text": "\x1b]0;forged\x07"}),
+    ]
+    (tmp_path / "lines").write_text("\n".join(lines))
+    hostile = ROOT / "tests" / "helpers" / "hostile_source.py"
+    far = shlex.join([sys.executable, str(hostile), str(evil), str(tmp_path / "lines")])
+    pull.sides.ssh = shlex.join(["sh", "-c", f"exec {far}"])
+    pull.sides.target.write_bytes(b"old content")
+    done = pull.run(image)
+    assert not evil.exists() and content(pull.sides.target) == content(image)
+    assert done.result["sha256"] == digest_file(image)
+    assert [event["text"] for event in done.events if event["event"] == "notice"] == ["\x1b]0;forged\x07"]
+    assert not {"failed", "progress"} & {event["event"] for event in done.events}
+    shown = pull.sides.program.run(*pull.words(image))
+    assert "\x1b" not in shown.err
+    pull.assert_clean()
+
+
+CASES = {
+    "an older version": (
+        "echo \"xenplugin: error: No such command 'send'.\" >&2; exit 2",
+        11,
+        "No such command",
+        "same version",
+    ),
+    "another version": ("echo 'XENPLUGIN-SEND 1 {}'; cat >/dev/null", 11, "speaks version 1", "same version"),
+    "no JSON": ("echo 'XENPLUGIN-SEND 2 hello'", 11, "is malformed", "same version"),
+    "a destination": ("echo 'XENPLUGIN-RECEIVE 2 {}'", 11, "did not start", ""),
+    "ready and gone": ("echo 'XENPLUGIN-SEND 2 {}'", 14, "ended", "again"),
+    "ready, then an echo": ("echo 'XENPLUGIN-SEND 2 {}'; cat", 11, "job cannot be read", ""),
+    "a job without an end": ("echo 'XENPLUGIN-SEND 2 {}'; yes | tr -d '\\n'", 11, "longer than", ""),
+    "unreachable": ("echo 'ssh: connect: No route to host' >&2; exit 255", 14, "No route to host", ""),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_far_side_that_is_not_the_plugin(pull: Pull, case: str) -> None:
+    script, code, says, hint = CASES[case]
+    pull.sides.ssh = shlex.join(["sh", "-c", script])
+    done = pull.run("/source.img", code=code)
+    assert says in done.error and hint in done.hint
+    assert names_in(pull.sides.there) == set()
+
+
+@pytest.mark.slow
+def test_a_far_side_that_is_ready_and_says_nothing_more(pull: Pull) -> None:
+    pull.sides.near["patience"] = "1s"
+    pull.sides.ssh = shlex.join(["sh", "-c", "echo 'XENPLUGIN-SEND 2 {}'; cat >/dev/null"])
+    assert "nothing was received" in pull.run("/source.img", code=14).error
+
+
+def test_banners_are_skipped(pull: Pull, image: Path, tmp_path: Path) -> None:
+    banner = tmp_path / "banner"
+    banner.write_bytes(b"Welcome!\r\n\0\xff XENPLUGIN-SEN \x1b[1m" + 30000 * b"=-" + b"\n")
+    pull.sides.ssh_options += ["--banner", str(banner)]
+    pull.run(image)
+    assert content(pull.sides.target) == content(image)
+
+
+def test_a_request_that_cannot_be_read_is_refused(pull: Pull) -> None:
+    """The far side alone."""
+    random = 64 * "0"
+    good = {"path": "/x", "target": "/y", "raw": False, "options": {}}
+    requests: list[object] = [None, [], {}, {**good, "path": ""}, {**good, "path": "a\0"}, {**good, "raw": 1}]
+    requests += [{**good, "options": {"ssh": "sh"}}, {**good, "options": {"rate": 5}}, {**good, "more": 1}]
+    for request in requests:
+        line = f"XENPLUGIN-RECEIVE 2 {json.dumps({'random': random, 'request': request})}"
+        script = 'printf "%s\\n" "$LINE" | "$@"'
+        far = ["sh", "-c", script, "sh", sys.executable, "-m", "xenplugin", "send"]
+        done = pull.sides.program.spawn(far, env={"LINE": line}).end()
+        assert done.code == 11 and "request cannot be read" in done.error
+        assert done.out.startswith("XENPLUGIN-SEND 2 ") and len(done.out.splitlines()) == 1
+
+
+def test_a_destination_that_ends_at_once(pull: Pull) -> None:
+    assert "went away" in pull.sides.program.run("send", code=14).error
+
+
+def test_two_far_hosts_are_refused_with_the_way_to_do_it(pull: Pull) -> None:
+    done = pull.sides.program.run("copy", "hosta:/srv/a b.img", "hostb:/srv/x", code=2)
+    assert done.hint == "run it on one of them: ssh hosta 'xenplugin copy '\"'\"'/srv/a b.img'\"'\"' hostb:/srv/x'"
+
+
+def test_what_cannot_be_asked_for(pull: Pull) -> None:
+    program = pull.sides.program
+    for source in ("far:", "far:~", "far:/srv/", "far:."):
+        assert "names no file" in program.run("copy", source, "x", code=2).error
+    assert "-N" in program.run("copy", "-N", "far:/x", "x", code=2).error
+    assert "DST is empty" in program.run("copy", "far:/x", "", code=2).error
+
+
+def test_a_host_that_is_a_whole_command(pull: Pull, image: Path) -> None:
+    far = f"{sys.executable} -m xenplugin send"
+    program = pull.sides.program
+    program.run("copy", "-s", "", f"{far}:{image}", "other.img")
+    assert content(pull.sides.folder / "other.img") == content(image)
+    os.rename(image, pull.sides.folder / "a:b.img")
+    program.run("copy", "-s", "", "a:b.img", "third.img")
+    wait_until(lambda: content(pull.sides.folder / "third.img") == content(pull.sides.folder / "a:b.img"), "it")

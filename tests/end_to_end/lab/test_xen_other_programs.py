@@ -1,0 +1,137 @@
+"""Programs that start and move guests by themselves, on a real Xen host that a guest has left: none runs the guest
+on its old disk, and what they print leads to the answer.
+
+libvirt and the ClusterLabs' agent are those of Debian. Of Ganeti the command lines are used that it runs
+(ganeti/hypervisor/hv_xen.py of 3.0: StartInstance, AcceptInstance, MigrateInstance; XL_SOCAT_CMD).
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.hosts.lifecycle.lab import Lab
+from lab.hosts.topology import HOST_A
+from tests.helpers import debian
+from tests.helpers.xen_moves import ASK, START, Guest, Move, clean, hosts, moved, started_to_leave
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
+LIBVIRT = ("libvirt-daemon-system", "libvirt-daemon-driver-xen", "libvirt-clients")
+AGENT = "/usr/lib/ocf/resource.d/heartbeat/Xen"
+PORT = 8082
+
+
+@pytest.fixture(scope="module")
+def guest(xen_lab: Lab) -> Iterator[Guest]:
+    """g1, which has left host-a for host-b; the plugin is enabled on host-a only."""
+    if debian.codename() != xen_lab.spec.xen.debian:
+        pytest.skip(f"this machine fetches the packages of {debian.codename() or 'another system'}")
+    near, far = hosts(xen_lab)
+    with started_to_leave(xen_lab) as made:
+        moved(near, far, made.name)
+        yield made
+
+
+def stayed(guest: Guest) -> None:
+    """Check that the guest runs on, on host-b, intact."""
+    assert guest.home().node.name != HOST_A.name
+    guest.check_whole(rounds=1)
+
+
+def test_libvirt(xen_lab: Lab, guest: Guest, tmp_path: Path) -> None:
+    """By hand, and by itself when its daemon starts. It knows nothing of us: it finds no disk of that name."""
+    near = hosts(xen_lab)[0]
+    debian.install(near, LIBVIRT, tmp_path)
+    near.check(["systemctl", "start", "libvirtd"], timeout=START)
+    define = 'virsh domxml-from-native xen-xl "$1" >/run/guest.xml && virsh -q define /run/guest.xml'
+    near.check(["sh", "-c", define, "sh", f"/srv/guests/{guest.name}.cfg"], timeout=START)
+    try:
+        done = near.run(["virsh", "start", guest.name], timeout=START)
+        log = near.run(["sh", "-c", "cat /var/log/libvirt/libxl/libxl-driver.log"], timeout=ASK).stdout
+        print(done.error_text, log[-2000:])
+        assert done.code and guest.disk in done.error_text + log
+        stayed(guest)
+        near.check(["virsh", "-q", "autostart", guest.name], timeout=ASK)
+        near.check(["systemctl", "restart", "libvirtd"], timeout=START)
+        listed = near.check(["virsh", "-q", "list", "--all"], timeout=START)  # answered after the autostart
+        assert "shut off" in listed, listed
+        stayed(guest)
+    finally:
+        near.run(["virsh", "-q", "undefine", guest.name], timeout=ASK)
+        units = ["libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket", "libvirtd"]
+        near.check(["systemctl", "stop", *units], timeout=START)
+
+
+def agent(guest: Guest, action: str, target: str = "") -> list[str]:
+    """Return the command that runs an action of the cluster's agent, as Pacemaker does."""
+    settings = {
+        "OCF_ROOT": "/usr/lib/ocf",
+        "OCF_RESOURCE_INSTANCE": guest.name,
+        "OCF_RESKEY_xmfile": f"/srv/guests/{guest.name}.cfg",
+        "OCF_RESKEY_CRM_meta_migrate_target": target,
+    }
+    return ["env", *(f"{name}={value}" for name, value in settings.items()), AGENT, action]
+
+
+def test_the_agent_of_a_cluster_starts_it(xen_lab: Lab, guest: Guest, tmp_path: Path) -> None:
+    near, far = hosts(xen_lab)
+    for node in (near, far):
+        folder = tmp_path / node.name
+        folder.mkdir()
+        debian.unpack(node, "resource-agents", "usr/lib/ocf", folder)
+    done = near.run(agent(guest, "start"), timeout=START)
+    print(done.error_text)
+    assert done.code and "left for host-b" in done.error_text and "xenplugin: hint" in done.error_text
+    stayed(guest)
+
+
+def test_ganeti_starts_it(xen_lab: Lab, guest: Guest) -> None:
+    near = hosts(xen_lab)[0]
+    done = near.run(["xl", "create", "-p", f"/srv/guests/{guest.name}.cfg"], timeout=START)
+    assert done.code == 1 and "left for host-b" in done.error_text
+    stayed(guest)
+
+
+def test_ganeti_moves_it_back(xen_lab: Lab, guest: Guest) -> None:
+    """First with the plugin only where it comes to: that host's xl refuses. Then with it on both hosts: the other
+    xl refuses a way to a receiver that is not ours."""
+    near, far = hosts(xen_lab)
+    address = HOST_A.nics[0].address
+    listen = f"exec socat -b524288 TCP-LISTEN:{PORT},bind={address},reuseaddr SYSTEM:'xl migrate-receive'"
+    config = f"/srv/guests/{guest.name}.cfg"
+    words = ["xl", "migrate", "-s", f"socat -b524288 - TCP:{address}:{PORT} #", "-C", config, guest.name, address]
+    with near.popen(["sh", "-c", listen], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as receiver:
+        near.check(["sh", "-c", f"until ss -Hltn | grep -q :{PORT}; do sleep 0.1; done"], timeout=ASK)
+        done = far.run(words, timeout=START)
+        _, said = receiver.communicate(timeout=ASK * near.pace())
+    print(done.error_text, said)
+    assert done.code and "left for host-b" in said
+    stayed(guest)
+    far.check(["xenplugin", "enable"], timeout=ASK)
+    try:
+        done = far.run(words, timeout=START)
+        assert done.code == 1 and "starts another receiver than xenplugin" in done.error_text, done.error_text
+    finally:
+        far.check(["xenplugin", "disable"], timeout=ASK)
+    stayed(guest)
+
+
+def test_the_agent_of_a_cluster_moves_it_back(xen_lab: Lab, guest: Guest) -> None:
+    """As above; and with the plugin on both hosts the guest moves with its disk."""
+    near, far = hosts(xen_lab)
+    done = far.run(agent(guest, "migrate_to", near.name), timeout=START)
+    print(done.error_text)
+    assert done.code and "left for host-b" in done.error_text
+    stayed(guest)
+    far.check(["xenplugin", "enable"], timeout=ASK)
+    try:
+        code, said = Move(far, agent(guest, "migrate_to", near.name)).end()
+        assert code == 0, said
+    finally:
+        far.check(["xenplugin", "disable"], timeout=ASK)
+    assert guest.home().node.name == near.name
+    guest.check_whole()
+    assert clean(near) == clean(far) == []

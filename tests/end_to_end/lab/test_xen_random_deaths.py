@@ -1,0 +1,83 @@
+"""Random deaths on real Xen: of a process of a live migration, or of a whole host, which then boots again.
+
+    pytest tests/end_to_end/lab/test_xen_random_deaths.py -m "lab and slow" --xen-deaths 10 --seed 7
+
+Afterwards exactly one guest is left, on the right disk, and the exit code tells where. The guest stays where a
+death has left it. With the seed that a failing test names the same deaths are drawn again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from lab.hosts.interface import Node
+from lab.hosts.lifecycle.lab import Lab
+from tests.helpers.xen_deaths import SOURCE, TARGET, Death, draw, settle, settled, strike
+from tests.helpers.xen_moves import ASK, START, Guest, clean, hosts, left_over, migrate, started
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    metafunc.parametrize("number", range(metafunc.config.getoption("--xen-deaths")))
+
+
+@pytest.fixture(scope="module")
+def guest(xen_lab: Lab) -> Iterator[Guest]:
+    """g1, which writes to its disk; the plugin is enabled on both hosts."""
+    for node in hosts(xen_lab):
+        node.check(["xenplugin", "enable"], timeout=ASK)
+    try:
+        with started(xen_lab) as made:
+            made.say("disk 200")
+            yield made
+    finally:
+        for node in hosts(xen_lab):
+            node.check(["xenplugin", "disable"], timeout=ASK)
+
+
+def test_something_dies(guest: Guest, seed: str, number: int) -> None:
+    source, target = guest.sides()
+    death = draw(random.Random(f"{seed} {number}"))
+    last = guest.trace().ticks[-1].number
+    print(f"--seed {seed}, {number}: {death}, from {source.name} to {target.name}, after tick {last}")
+    move = strike(guest, death, lambda: migrate(source, target, guest.name, "--streams", "2", "--level", "1"))
+    code, said = move.end()
+    print(f"exit code {code}, {said.strip()[-200:]}")
+    if death.who in (SOURCE, TARGET):
+        survived(guest, death, last)
+    else:
+        settled(guest, death.first)
+    where = guest.home().node
+    if death.who not in ("supervisor", SOURCE) and code != 20:
+        assert where.name == (target if code == 0 else source).name, (
+            f"exit code {code}, but it runs on {where.name}"
+        )
+
+
+def survived(guest: Guest, death: Death, last: int) -> None:
+    """Recover after the death of a host, with which what was on consoles and in memory may be gone. A guest that
+    was on it, and runs nowhere, is started from its disk, which it has on one host only."""
+    for node in hosts(guest.lab):
+        node.check(["sh", "-c", f": >/var/log/xen/console/guest-{guest.name}.log"], timeout=ASK)
+    settle(guest, death.first)
+    if not any(guest.left().values()):
+        assert death.who == SOURCE or death.phase == "handover"
+        (home,) = [node for node in hosts(guest.lab) if starts(guest, node)]
+        assert [row["path"] for node in hosts(guest.lab) if node.name != home.name for row in left_over(node)] in (
+            [], [guest.disk],
+        )  # fmt: skip
+    guest.await_trace(lambda seen: seen.rounds >= 2, "it does not check its disk")
+    seen = guest.check_whole()
+    assert seen.ticks[0].number > last
+    for node in hosts(guest.lab):
+        assert clean(node) == []
+
+
+def starts(guest: Guest, node: Node) -> bool:
+    """Return whether the guest can be started on `node`, as an administrator starts it."""
+    words = ["xl", "create", "-q", f"/srv/guests/{guest.name}.cfg", "memory=128"]
+    return node.run(words, timeout=START).code == 0
