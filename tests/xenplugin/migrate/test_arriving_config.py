@@ -12,9 +12,10 @@ import pytest
 
 from tests.fakes import guest_files
 from tests.fakes.guest_files import TEXT, files
+from tests.helpers.dying import Killed, dying
 from xenplugin.config import Config
 from xenplugin.errors import PeerError
-from xenplugin.image.old import config_file, old_disk
+from xenplugin.image.old import config_file, moving, old_disk
 from xenplugin.migrate import arriving_config, leaving_config, records
 from xenplugin.migrate.arriving_config import ArrivingConfig
 from xenplugin.migrate.current_record import CurrentRecord
@@ -328,3 +329,63 @@ def test_the_folder_of_the_old_file_is_gone(back: Arrival, tmp_path: Path) -> No
     (tmp_path / "srv").rename(tmp_path / "gone")
     back.take(text())
     assert back.ends()["g1.cfg"] == HERE
+
+
+# -- crashes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("module", "name", "times"),
+    [
+        (os, "symlink", 1), (config_file, "sync_directory", 1), (arriving_config, "rename_new", 1),
+        (arriving_config, "sync_directory", 1), (moving, "remove_old", 1), (old_disk, "forget", 1),
+    ],
+)  # fmt: skip
+def test_killed_while_it_gets_its_name(
+    back: Arrival, tmp_path: Path, module: Any, name: str, times: int, after: bool
+) -> None:
+    """The same again does the rest. The old file may stay aside, but never comes back over the new one."""
+    back.take(text())
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        dying(patch, module, name, times, after)
+        back.finish()
+    for _ in range(2):
+        arriving_config.finish(back.state_dir, back.on_disk(), back.said.append)
+    assert files(back.folder) == {"auto/10-g1": "-> ../../srv/web.cfg"}
+    found = files(tmp_path / "srv")
+    assert found.pop("web.cfg") == HERE
+    aside = [old.aside for old in old_disk.read_all(back.state_dir)[0]]
+    assert {str(tmp_path / "srv" / name) for name in found} <= set(aside) and set(found.values()) <= {
+        "# old\n" + text()
+    }
+    assert back.said == []
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("module", "name", "times"), [(arriving_config, "_write", 1), (os, "fsync", 3), (os, "fchown", 1)]
+)
+def test_killed_while_it_is_written(
+    back: Arrival, tmp_path: Path, module: Any, name: str, times: int, after: bool
+) -> None:
+    """The guest stays where it was, and nothing of it is left here."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        dying(patch, module, name, times, after)
+        back.take(text())
+    back.record.record = back.on_disk()
+    assert back.ends(OwnershipState.REFUSED) == {}
+    assert list(files(tmp_path / "srv").values()) == ["# old\n" + text()]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_while_an_older_file_makes_room(arrival: Arrival, after: bool) -> None:
+    (arrival.folder / "g1.cfg").write_text("# by hand\n" + text())
+    arrival.take(text())
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        dying(patch, arriving_config, "rename_new", 1, after)
+        arrival.finish()
+    arriving_config.finish(arrival.state_dir, arrival.on_disk(), arrival.said.append)
+    found = files(arrival.folder)
+    assert found.pop("g1.cfg") == HERE and found.pop("auto/10-g1")
+    assert list(found.values()) == ["# by hand\n" + text()]
