@@ -232,3 +232,108 @@ def test_a_file_that_is_changed_while_it_moves(world: World) -> None:
     done = running.end()
     assert done.code == 0 and "was changed while g1 moved" in done.notices()
     assert list(files(world.a).values()) == [text(world.a) + "# changed\n"]
+
+
+# -- moves that fail, and crashes ------------------------------------------------------------------
+
+#: Kills the program at the call number `times` of a function, before or after it has done its work.
+_KILL = """
+import os, signal
+from {package} import {module} as module
+left, work = [{times}], module.{name}
+def dying(*words, **more):
+    left[0] -= 1
+    if left[0] == 0 and not {after}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = work(*words, **more)
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+module.{name} = dying
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["r.config", "r.read", "s.received", "r.ready"])
+@pytest.mark.parametrize("who", ["transport", "receive-domain", "far-xl"])
+def test_a_move_that_fails(world: World, point: str, who: str) -> None:
+    """Nothing has changed on host a, and nothing is left on host b."""
+    configured(world)
+    before = files(world.a)
+    host = world.b if point.startswith("r.") else world.a
+    host.stall(point)
+    running = world.migrate()
+    wait_until(lambda: host.reached(point), point)
+    assert files(world.a) == before
+    assert [name[:18] for name in files(world.b)] in ([".g1.cfg.xenplugin-"], [])
+    world.kill(who)
+    host.release(point)
+    assert running.end().code != 0
+    world.await_quiet()
+    for each in (world.a, world.b, world.a):
+        each.recover(code=None)
+    world.assert_intact(world.a)
+    world.assert_settled()
+    assert files(world.a) == before and files(world.b) == {} and rows(world.a) == rows(world.b) == []
+
+
+NEAR = [
+    ("xenplugin.migrate", "leaving_config", "put_aside", False),
+    ("xenplugin.image.old", "moving", "rename_file", False),
+    ("xenplugin.image.old", "moving", "rename_file", True),
+    ("xenplugin.image.old", "config_file", "remove", True),
+    ("xenplugin.migrate", "leaving_config", "put_aside", True),
+]
+FAR = [
+    ("xenplugin.migrate", "arriving_config", "finish", False),
+    ("xenplugin.image.old", "config_file", "make_links", True),
+    ("xenplugin.migrate", "arriving_config", "rename_new", True),
+    ("xenplugin.migrate", "arriving_config", "finish", True),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("side", "package", "module", "name", "after"), [
+    *(("a", *step) for step in NEAR), *(("b", *step) for step in FAR),
+])  # fmt: skip
+def test_killed_when_the_guest_has_left(
+    world: World, side: str, package: str, module: str, name: str, after: bool
+) -> None:
+    """It runs on host b. `recover` does the rest on each host."""
+    configured(world)
+    host = world.a if side == "a" else world.b
+    # rename_file also takes the disk's name away, before.
+    times = 2 if name == "rename_file" else 1
+    host.patch(_KILL.format(package=package, module=module, name=name, after=after, times=times))
+    world.migrate().process.wait(100)
+    host.patch("")
+    world.await_quiet()
+    for each in (world.a, world.b, world.a):
+        each.recover(code=None)
+    world.assert_intact(world.b)
+    world.assert_settled()
+    assert files(world.b) == {"g1.cfg": text(world.b), "auto/10-g1": f"-> {world.b.root}/xen/g1.cfg"}
+    assert [name.partition(".left-for")[0] for name in files(world.a)] == ["g1.cfg"]
+    assert len(rows(world.a)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["s.received", "s.renamed", "s.cleared", "s.report"])
+def test_a_host_that_restarts_while_its_guest_leaves(world: World, point: str) -> None:
+    """At no point does it start the guest again."""
+    configured(world)
+    world.a.stall(point)
+    running = world.migrate()
+    wait_until(lambda: world.a.reached(point), point)
+    wait_until(lambda: not world.a.disk("g1-0.img").exists(), "the old disk aside")
+    for who in ("xl", "transport", "supervisor"):
+        world.kill(who)
+    world.a.release(point)
+    running.process.wait(60)
+    assert restarted(world.a) == []
+    world.await_quiet()
+    for host in (world.a, world.b, world.a):
+        host.recover(code=None)
+    where, other = (world.b, world.a) if world.b.states() else (world.a, world.b)
+    assert set(files(where)) == {"g1.cfg", "auto/10-g1"}
+    assert not any((other.root / "xen/auto").iterdir())
