@@ -241,20 +241,23 @@ _KILL = """
 import os, signal
 from {package} import {module} as module
 left, work = [{times}], module.{name}
+def die():
+    open({killed!r}, "w").close()
+    os.kill(os.getpid(), signal.SIGKILL)
 def dying(*words, **more):
     left[0] -= 1
     if left[0] == 0 and not {after}:
-        os.kill(os.getpid(), signal.SIGKILL)
+        die()
     result = work(*words, **more)
     if left[0] == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+        die()
     return result
 module.{name} = dying
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["r.config", "r.read", "s.received", "r.ready"])
+@pytest.mark.parametrize("point", ["r.config", "r.read", "s.stream", "r.restored"])
 @pytest.mark.parametrize("who", ["transport", "receive-domain", "far-xl"])
 def test_a_move_that_fails(world: World, point: str, who: str) -> None:
     """Nothing has changed on host a, and nothing is left on host b."""
@@ -304,9 +307,13 @@ def test_killed_when_the_guest_has_left(
     host = world.a if side == "a" else world.b
     # rename_file also takes the disk's name away, before.
     times = 2 if name == "rename_file" else 1
-    host.patch(_KILL.format(package=package, module=module, name=name, after=after, times=times))
+    killed = world.folder / "killed"
+    host.patch(
+        _KILL.format(package=package, module=module, name=name, after=after, times=times, killed=str(killed))
+    )
     world.migrate().process.wait(100)
     host.patch("")
+    assert killed.exists()
     world.await_quiet()
     for each in (world.a, world.b, world.a):
         each.recover(code=None)
