@@ -22,6 +22,7 @@ from xenplugin.codec.seal import cipher_named
 from xenplugin.errors import ConfigError
 from xenplugin.image import state_folder
 from xenplugin.image.small_file import read_small
+from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
 from xenplugin.link.tcp import MAX_STREAMS
 
 CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
@@ -245,6 +246,13 @@ class Config:
         parse_mode,
         "--mode",
     )
+    larger_device: str = _setting(
+        REFUSE,
+        "What becomes of the rest of a target device that is larger than the image: refuse (it is not written to), "
+        "keep (the rest stays as it is), zero. For a guest's disk the far host's setting counts.",
+        _one_of(LARGER_DEVICE),
+        "--larger-device",
+    )
     paths: tuple[tuple[str, str], ...] = _setting(
         (),
         "Where the disks of arriving guests go, if not to the same path: a table of old and new paths.",
@@ -283,7 +291,7 @@ class Config:
 
     def mapped(self, path: str) -> str:
         """Return the path on this host of what is at `path` on the source. Raises RefusedError for a path that is
-        not absolute or contains '..'."""
+        not absolute, or contains '..' or control characters."""
         return placement.mapped_path(self.paths, path)
 
     def bridge(self, name: str) -> str:

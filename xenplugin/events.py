@@ -59,6 +59,13 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Estimated:
+    """What the copy or the move is expected to take."""
+
+    estimate: results.Estimate
+
+
+@dataclass(frozen=True)
 class Notice:
     """A message for the administrator; the work continues."""
 
@@ -95,7 +102,7 @@ class Finished:
     result: results.Result
 
 
-Event: TypeAlias = Started | Phase | Linked | Progress | Notice | Far | Xl | Failed | Finished
+Event: TypeAlias = Started | Phase | Linked | Estimated | Progress | Notice | Far | Xl | Failed | Finished
 Emit: TypeAlias = Callable[[Event], None]
 
 
@@ -104,15 +111,20 @@ _KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in get_ar
 
 def to_json(event: Event) -> dict[str, Any]:
     """Return the event as a JSON object: {"event": "progress", ...}."""
-    values = {"result": event.result.as_json()} if isinstance(event, Finished) else asdict(event)
+    if isinstance(event, Finished):
+        values = {"result": event.result.as_json()}
+    elif isinstance(event, Estimated):
+        values = {"estimate": event.estimate.as_json()}
+    else:
+        values = asdict(event)
     return {"event": type(event).__name__.lower(), **values}
 
 
 def from_json(values: dict[str, Any]) -> Event | None:
-    """Return the event in `values`, the inverse of `to_json`; unknown keys are ignored, an unknown event is
-    None."""
+    """Return the event in `values`, the inverse of `to_json`; unknown keys are ignored. An unknown event is None,
+    and so is an estimate: the process that shows it has made it."""
     kind = _KINDS.get(str(values.get("event")))
-    if kind is None:
+    if kind is None or kind is Estimated:
         return None
     if kind is Finished:
         return Finished(results.from_json(values["result"]))

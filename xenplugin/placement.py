@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from xenplugin.errors import RefusedError
+from xenplugin.image.path_text import canonical, leads_nowhere_else
 
 Table = tuple[tuple[str, str], ...]
 
@@ -35,13 +36,13 @@ def parse_bridges(value: Any) -> Table:
 
 def mapped_path(paths: Table, path: str) -> str:
     """Return the path on this host of what is at `path` on the source: the longest of `paths` that contains it is
-    replaced. Raises RefusedError for a path that is not absolute or contains '..'."""
-    if not path.startswith("/") or ".." in path.split("/") or not path.isprintable():
+    replaced. Raises RefusedError for a path that is not absolute, or contains '..' or control characters."""
+    if not leads_nowhere_else(path):
         raise RefusedError(
             f"the path {path!r} from another host is not accepted",
             hint="give the guest's disk an absolute path without '..'",
         )
-    path = _plain(path)
+    path = _plain(canonical(path))
     for old, new in paths:
         if path == old or path.startswith(old.rstrip("/") + "/"):
             return _plain(f"{new}/{path[len(old) :]}")

@@ -17,6 +17,93 @@ PhaseName: TypeAlias = Literal[
 ]
 
 
+@dataclass(frozen=True)
+class Expected:
+    """An expected value, and the range in which it should lie: low <= middle <= high."""
+
+    low: float
+    middle: float
+    high: float
+
+    def as_json(self) -> dict[str, float]:
+        """Return the JSON object."""
+        return {"low": round(self.low, 3), "middle": round(self.middle, 3), "high": round(self.high, 3)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskEstimate:
+    """What is expected of one disk. `name`: its name in the guest, or its path; `bytes_image`: virtual size;
+    `bytes_to_send`: not compressed; `bytes_known`: of its data, the far host has these."""
+
+    name: str
+    bytes_image: int
+    bytes_to_send: Expected
+    bytes_known: Expected
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON object, in bytes."""
+        return {
+            "name": self.name,
+            "bytes_image": self.bytes_image,
+            "bytes_to_send": self.bytes_to_send.as_json(),
+            "bytes_known": self.bytes_known.as_json(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a copy or a guest's move is expected to take (docs/usage.md, "The estimate").
+
+    `downtime` is None for a copy, `bytes_memory` 0. `bytes_wire`: sealed bytes of disks and memory. `rate`: bytes/s
+    that the path was measured to carry; `streams`: data connections, 0 if ssh carries the data. `bytes_compared`:
+    of the disks, read for the estimate. `assumptions`: what could not be measured, one sentence each."""
+
+    seconds: Expected
+    downtime: Expected | None
+    phases: Mapping[PhaseName, float]
+    bytes_wire: Expected
+    bytes_memory: int
+    bytes_compared: int
+    rtt: float
+    rate: Expected
+    streams: int
+    level: int
+    disks: tuple[DiskEstimate, ...]
+    assumptions: tuple[str, ...]
+
+    @property
+    def bytes_image(self) -> int:
+        """Virtual size of all disks."""
+        return sum(disk.bytes_image for disk in self.disks)
+
+    @property
+    def bytes_to_send(self) -> float:
+        """The middle of what is to be sent of all disks, not compressed."""
+        return sum(disk.bytes_to_send.middle for disk in self.disks)
+
+    @property
+    def bytes_known(self) -> float:
+        """The middle of what the far host has of all disks' data."""
+        return sum(disk.bytes_known.middle for disk in self.disks)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON object; the unit is in each name."""
+        return {
+            "seconds": self.seconds.as_json(),
+            "downtime_seconds": None if self.downtime is None else self.downtime.as_json(),
+            "phases_seconds": _rounded(self.phases),
+            "bytes_wire": self.bytes_wire.as_json(),
+            "bytes_memory": self.bytes_memory,
+            "bytes_compared": self.bytes_compared,
+            "rtt_seconds": round(self.rtt, 6),
+            "rate_bytes_per_second": self.rate.as_json(),
+            "streams": self.streams,
+            "level": self.level,
+            "disks": [disk.as_json() for disk in self.disks],
+            "assumptions": list(self.assumptions),
+        }
+
+
 @dataclass(frozen=True, kw_only=True)
 class TransferResult:
     """Result of copy, seal, open and verify, and of one disk of a guest.

@@ -215,7 +215,7 @@ class Host:
 
     def put(self, nodes: dict[str, str]) -> None:
         """Write nodes to xenstore."""
-        self._ask((_WRITE, path.encode() + b"\0" + value.encode()) for path, value in nodes.items())
+        self._ask((_WRITE, path.encode() + b"\0" + os.fsencode(value)) for path, value in nodes.items())
 
     def drop(self, *paths: str) -> None:
         """Remove nodes from xenstore, with those below them."""

@@ -119,7 +119,7 @@ def _create(host: Host, words: list[str], flags: list[str]) -> int:
         complain(str(error))
         return 1
     if "-N" in flags or {"-n", "--dryrun"} & given.keys():
-        print(json.dumps(config, indent=4))
+        os.write(1, os.fsencode(json.dumps(config, indent=4, ensure_ascii=False)))
         return 0
     for nic in config.get("nics", []):  # libxl__device_nic_setdefault
         nic.setdefault("bridge", "xenbr0")
@@ -188,10 +188,10 @@ def _migrate(host: Host, words: list[str], flags: list[str]) -> int:
             config = json.load(file)
     elif "-D" in given:
         config = {**config, "c_info": {**config["c_info"], "domid": domain["domid"]}}
-    text = json.dumps(config, indent=4)
+    text = json.dumps(config, indent=4, ensure_ascii=False)  # libxl writes bytes as they are
     for key, value in host.knob("twice", {}).items():  # as no xl writes it: libxl reads the first, Python the last
         text = text.replace(f'"{key}":', f'"{key}": {json.dumps(value)}, "{key}":', 1)
-    return Sender(host, domain, rune, text.encode() + b"\0").run()
+    return Sender(host, domain, rune, os.fsencode(text) + b"\0").run()
 
 
 def _receive(host: Host, words: list[str], flags: list[str]) -> int:

@@ -86,7 +86,7 @@ def reader_of(vector: dict[str, Any]) -> Reader:
     """Return a reader that accepts what the vector's job allows."""
     keys, job = keys_of(vector), vector.get("job")
     kind = "file" if job is None else "data" if vector["number"] else "control"
-    kind = "domain " + kind if job and job["kind"] == "domain" else kind
+    kind = "domain " + kind if job and job["kind"] != "image" else kind  # a measurement has the same frames
     table = TABLES[kind, vector["direction"]]
     if vector["direction"] == "backward":
         assert job is not None

@@ -17,7 +17,7 @@ from xenplugin.errors import XenpluginError
 from xenplugin.link.connection import Connection
 from xenplugin.link.endpoint import SocketEndpoint
 from xenplugin.link.pool import Pool
-from xenplugin.transfer.connections import AcceptedConnection, Connections
+from xenplugin.transfer.connections import HEAD, AcceptedConnection, Connections
 from xenplugin.transfer.job import Job
 from xenplugin.wire import states
 from xenplugin.wire.frames import Error, Frame, Welcome, Zeros
@@ -57,10 +57,12 @@ def test_the_acceptor_drops_the_connection_only_and_says_why(
         got.extend(frames)
 
     near, far = pair
-    serving = threading.Thread(target=lines.serve, args=(take, failures.append, far, lambda: None))
-    serving.start()
     stream = base64.b64decode(vector["stream"])
-    near.sendall(stream)
+    serve = lines.prove(take, failures.append, stream[:HEAD])
+    assert serve is not None
+    serving = threading.Thread(target=serve, args=(far,))
+    serving.start()
+    near.sendall(stream[HEAD:])
     near.settimeout(60)
     heard = b""
     while piece := near.recv(65536):

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.helpers.reader import read_frames
+from tests.vectors.cases.measurement import MEASURED
 from tests.vectors.reading import VECTORS, each, keys_of, outcome, tree_digest
+from tests.vectors.vector import SIZE
 from xenplugin.config import Config
 from xenplugin.errors import XenpluginError
 from xenplugin.image.index.digest import text
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.transfer import archive, receive_disk, receive_stream
+from xenplugin.transfer import archive, receive_disk, receive_measurement, receive_stream
 from xenplugin.transfer.destination_session import read_job
 from xenplugin.wire import frames, states
 from xenplugin.wire.preamble import Preamble
@@ -52,7 +54,9 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
     """Run the real receiver on a control channel; return the digest of what came, or the error."""
     job = {**vector["job"], "protocol": 2, "secret": vector["secret"], "path": str(target)}
     disk = {"own": [], "below": [], "device": False, "markers": []}
-    job |= {"whole": False, "migration": "", "local": True, "disk": disk, "details": {}}
+    images = [{"path": str(target), "size": SIZE, "live": False}]
+    job |= {"whole": False, "migration": "", "larger_device": "refuse", "local": True, "disk": disk, "details": {}}
+    job |= {"images": images}
     stream = json.dumps(job).encode() + b"\n" + base64.b64decode(vector["stream"])
     inside, feed = os.pipe()
     answers, outside = os.pipe()
@@ -68,6 +72,8 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
             random = bytes.fromhex(vector["random"])
             if asked.kind == "domain":
                 take_domain(receive_stream.StreamReceiver(channel, random, config, asked), came)
+            elif asked.kind == "measurement":
+                receive_measurement.MeasurementReceiver(channel, random, config, asked).run()
             else:
                 receive_disk.DiskReceiver(channel, random, config, asked, lambda _: None).run()
         except BaseException as exc:
@@ -96,14 +102,17 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
     if failures:
         return outcome(failures[0])
     preamble = Preamble.unpack(base64.b64decode(vector["stream"])[:64])
-    domain = vector["job"]["kind"] == "domain"
-    table = states.DOMAIN_BACKWARD_CONTROL if domain else states.BACKWARD_CONTROL
+    image, domain = (vector["job"]["kind"] == kind for kind in ("image", "domain"))
+    table = states.BACKWARD_CONTROL if image else states.DOMAIN_BACKWARD_CONTROL
     reader = Reader(table, opener=keys_of(vector).backward(preamble), size=vector["job"]["size"])
     last = list(read_frames(reader, bytes(heard)))[-1]
     assert isinstance(last, frames.Done)
     if domain:
         assert hashlib.sha256(came).digest() == last.digest
         return "sha256:" + last.digest.hex()
+    if not image:
+        assert last.digest == bytes(32)
+        return MEASURED
     assert tree_digest(target.read_bytes()) == text(last.digest)
     return text(last.digest)
 
@@ -130,7 +139,7 @@ def test_a_control_channel_ends_with_its_outcome(vector: dict[str, Any], tmp_pat
     assert receive(vector, tmp_path / "image") == vector["outcome"]
     ended = vector["outcome"]
     left = {entry.name for entry in tmp_path.iterdir()} - {"state"}
-    if vector["job"]["kind"] == "domain":
+    if vector["job"]["kind"] != "image":
         assert left == set()
     elif isinstance(ended, str):
         assert left == {"image"}

@@ -58,6 +58,8 @@ GOOD: list[tuple[str, str, Any]] = [
     ("config", '"leave"', "leave"),
     ("bridges", "{}", ()),
     ("bridges", '{"xenbr1" = "br1", "xenbr0" = "ovs0.10:20"}', (("xenbr0", "ovs0.10:20"), ("xenbr1", "br1"))),
+    ("larger_device", '"keep"', "keep"),
+    ("larger_device", '"zero"', "zero"),
     ("paths", "{}", ()),
     ("paths", '{"/a//b/" = "/c", "/a/b/c" = "/"}', (("/a/b/c", "/"), ("/a/b", "/c"))),
 ]
@@ -96,6 +98,7 @@ BAD: list[tuple[str, str]] = [
         for value in ('"br0"', "5", '{"a" = 5}', '{"a" = ""}', '{"a b" = "c"}', '{"a" = "b,c"}', '{"a" = "b/c"}')
     ],
     *[("left_disks", value) for value in ('"keep"', '""', "true", "[]")],
+    *[("larger_device", value) for value in ('"grow"', '""', "true", "[]")],
     *[
         ("connect_timeout", value)
         for value in (

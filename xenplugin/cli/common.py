@@ -22,7 +22,7 @@ from xenplugin.config import Config, load
 from xenplugin.errors import ConfigError, RefusedError, UsageError, unexpected
 from xenplugin.image import state_folder
 from xenplugin.link import tcp
-from xenplugin.results import Result
+from xenplugin.results import Estimate, Result
 from xenplugin.ui import output
 from xenplugin.ui.journald import JournaldUi, Ui, joined
 from xenplugin.ui.jsonl import JsonLines
@@ -40,7 +40,7 @@ class Invocation:
     def __init__(self, options: dict[str, Any]) -> None:
         self.json = options.pop("json", False)
         log_json, progress = options.pop("log_json", False), options.pop("progress", None)
-        quiet, verbose = options.pop("quiet", False), options.pop("verbose", False)
+        self.quiet, verbose = options.pop("quiet", False), options.pop("verbose", False)
         self.dry_run = options.pop("dry_run", False)
         config_file = options.pop("config", None)
         self._config_file = Path(config_file) if config_file else None
@@ -51,7 +51,7 @@ class Invocation:
         else:
             from xenplugin.ui.text import TextUi
 
-            shown = TextUi(sys.stderr, progress=progress, quiet=quiet or self.json, verbose=verbose)
+            shown = TextUi(sys.stderr, progress=progress, quiet=self.quiet or self.json, verbose=verbose)
         self._journal = JournaldUi()
         self.ui: Ui = joined(shown, sys.stderr, self._journal)
 
@@ -113,6 +113,17 @@ class Invocation:
     def notice(self, text: str) -> None:
         """Show a notice."""
         self.ui(events.Notice(text))
+
+    def planned(self, estimate: Estimate) -> None:
+        """Show the estimate of a verb that only plans."""
+        from xenplugin.ui import estimate_text, units
+
+        self.ui(events.Estimated(estimate))
+        if self.json:
+            print(json.dumps({"schema": 1, "outcome": "planned", "estimate": estimate.as_json()}), flush=True)
+        elif not self.quiet:
+            for text in estimate_text.details(estimate):
+                print(units.printable(f"  {text}"))
 
     def finish(self, result: Result | None) -> None:
         """Show the result of a verb that moves data; None: there is none to show."""

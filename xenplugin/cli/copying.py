@@ -45,8 +45,10 @@ def named_file(path: str, name: str, far: bool = False) -> str:
 
 
 @click.command()
-@options(*LINK)
-@click.option("-N", "--dry-run", is_flag=True, help="Check what can be checked on this host, and move nothing.")
+@options(*LINK, "larger_device")
+@click.option(
+    "-N", "--dry-run", is_flag=True, help="Say what would be sent and how long it would take; move nothing."
+)
 @_raw
 @click.argument("src")
 @click.argument("dst")
@@ -92,6 +94,11 @@ def _push(verb: Invocation, config: Config, src: str, host: str | None, path: st
         verb.ui(events.Started("copy", src, str(target), source.size))
         if not verb.dry_run:
             verb.finish(send_disk.copy(source, target, config, verb.ui))
+            return
+        from xenplugin.migrate.forecast.forecast import DiskToMove, Forecast
+
+        disk = DiskToMove(os.path.basename(src), source, path)
+        verb.planned(Forecast([disk], host, config, verb.ui).run())
 
 
 def _pull(
@@ -103,7 +110,7 @@ def _pull(
     from xenplugin.transfer.request import OPTIONS, Request
 
     if verb.dry_run:
-        raise UsageError("-N checks a SRC on this host only", hint="run it on SRC's host")
+        raise UsageError("-N is for a SRC on this host only", hint="run it on SRC's host")
     refuse_inputs(written(target), _settings(config))
     request = Request(path, target, raw, verb.given(*OPTIONS))
     verb.finish(pull(host, request, shown, config, Claims(config.state_dir).attached, verb.ui))
@@ -148,7 +155,7 @@ def seal(src: str, file: str, key_file: str, raw: bool, **values: Any) -> None:
 
 
 @click.command("open")
-@options()
+@options("larger_device")
 @_sealed_with
 @click.argument("file")
 @click.argument("dst")
@@ -173,7 +180,7 @@ def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any]) -
         from xenplugin.migrate.claims import Claims
         from xenplugin.transfer import archive
 
-        config = verb.config("state_dir")
+        config = verb.config("state_dir", "larger_device")
         if dst is not None:
             refuse_inputs(written(dst), {"the sealed file": file, "the key file": key_file, **_settings(config)})
         secret = read_key_file(key_file)

@@ -13,6 +13,7 @@ from xenplugin.errors import XenpluginError
 
 if TYPE_CHECKING:
     from xenplugin.migrate.destination import DestinationMigration
+    from xenplugin.transfer.receive_measurement import MeasurementReceiver
 
 
 @click.command(hidden=True)
@@ -23,7 +24,7 @@ def receive(config: str | None) -> None:
         from xenplugin.link.endpoint import PipeEndpoint
         from xenplugin.link.ready_line import RECEIVE, ready_line
         from xenplugin.transfer.destination_session import read_job
-        from xenplugin.transfer.job import DOMAIN
+        from xenplugin.transfer.job import DOMAIN, MEASUREMENT
         from xenplugin.transfer.receive_disk import DiskReceiver
 
         settings = verb.config()
@@ -31,11 +32,15 @@ def receive(config: str | None) -> None:
         random = os.urandom(32)
         channel.send(ready_line(RECEIVE, random=random.hex()))
         job = read_job(channel)
-        receiver: DestinationMigration | DiskReceiver
+        receiver: DestinationMigration | DiskReceiver | MeasurementReceiver
         if job.kind == DOMAIN:
             from xenplugin.migrate.destination import DestinationMigration
 
             receiver = DestinationMigration(channel, random, settings, job)
+        elif job.kind == MEASUREMENT:
+            from xenplugin.transfer.receive_measurement import MeasurementReceiver
+
+            receiver = MeasurementReceiver(channel, random, settings, job)
         else:
             from xenplugin.migrate.claims import Claims
 

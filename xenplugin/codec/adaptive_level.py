@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import dataclass
 
 from xenplugin.codec.compress import STORE
 
@@ -42,6 +43,40 @@ _HOPE = 1.3
 _DOUBT = 1.02
 #: A costlier level must be better by this factor.
 _BETTER = 1.04
+
+
+@dataclass(frozen=True)
+class LevelSpeeds:
+    """How a host and its content compare with USUAL. `slowness`: seconds that compression takes, relative to the
+    usual; `density`: the logarithm of the ratio, relative to the usual; `other`: seconds per byte that a worker
+    spends on reading and hashing; `workers`: threads that compress."""
+
+    workers: int
+    slowness: float = 1.0
+    density: float = 1.0
+    other: float = 0.0
+
+    def capacity(self, level: int) -> float:
+        """Return the bytes/s that all workers read, hash and compress at `level`."""
+        return self.workers / (self.slowness / USUAL[level][0] + self.other)
+
+    def ratio(self, level: int) -> float:
+        """Return how many times smaller the content becomes at `level`."""
+        return float(USUAL[level][1] ** self.density)
+
+    def best(self, drain: float, present: int) -> int:
+        """Return the level that moves the most over a link of `drain` bytes/s; `present` is in use now."""
+        best, most = present, 0.0
+        for level in USUAL:  # from cheap to costly
+            estimate = min(self.capacity(level), drain * self.ratio(level))
+            if estimate > most * _BETTER:
+                best, most = level, estimate
+        return best
+
+
+def density(level: int, raw: int, packed: int) -> float:
+    """Return the density of `raw` bytes that became `packed` bytes at `level`."""
+    return min(math.log(max(1.0, raw / max(packed, 1))) / math.log(USUAL[level][1]), 3.0)
 
 
 class AdaptiveLevel:
@@ -81,10 +116,9 @@ class AdaptiveLevel:
             self._other = _mean(self._other, other_seconds / raw, _CHUNK_WEIGHT)
             if level in USUAL and level != STORE:
                 weight = _TRY_WEIGHT if self._level == STORE else _CHUNK_WEIGHT
-                speed, ratio = USUAL[level]
+                speed, _ = USUAL[level]
                 self._slowness = _mean(self._slowness, pack_seconds / raw * speed, weight)
-                density = math.log(max(1.0, raw / max(packed, 1))) / math.log(ratio)
-                self._density = _mean(self._density, min(density, 3.0), weight)
+                self._density = _mean(self._density, density(level, raw, packed), weight)
 
     def drained(self, count: int, seconds: float, starved: bool) -> None:
         """Note that `count` compressed bytes left the queue within `seconds`; `starved`: senders found it empty."""
@@ -103,16 +137,8 @@ class AdaptiveLevel:
                 self._drain = _mean(self._drain, rate, _DRAIN_WEIGHT)
             if not starved:
                 self._full = self._drain
-            self._level = self._best(self._drain)
-
-    def _best(self, drain: float) -> int:
-        best, most = self._level, 0.0
-        for level, (speed, ratio) in USUAL.items():  # from cheap to costly
-            capacity = self._workers / (self._slowness / speed + self._other)
-            estimate = min(capacity, drain * ratio**self._density)
-            if estimate > most * _BETTER:
-                best, most = level, estimate
-        return best
+            speeds = LevelSpeeds(self._workers, self._slowness, self._density, self._other)
+            self._level = speeds.best(self._drain, self._level)
 
 
 def _mean(old: float, new: float, weight: float) -> float:

@@ -1,24 +1,34 @@
 """Accepts data connections: one TCP port out of a range, on every address of this host.
 
-A connection is unproven until its first frame opens (transfer.connections). The number of unproven connections is
-limited, and so is their time.
+A connection is a stranger's until its first bytes have proved its peer (transfer.connections). One thread holds all
+strangers, and the kernel wakes it for one only when these bytes are there: a stranger that is silent or slow costs
+a socket, and no work. link.strangers decides which of them must leave. Those that have proved themselves have a
+thread each, and are not counted.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import json
+import math
 import os
+import resource
+import selectors
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
+from typing import TypeAlias
 
-MAX_UNPROVEN = 64
-#: Seconds an unproven connection may take. One that was dialled ahead sends nothing until the first one was
-#: welcomed, and a busy host needs time for that.
-UNPROVEN_SECONDS = 30.0
+from xenplugin.link.strangers import MOST, Strangers
+
+#: Connections that the kernel holds until they are accepted; and how many are accepted at a time.
+_BACKLOG, _BATCH = 1024, 32
+#: Seconds to wait if nothing can be accepted.
+_PAUSE = 0.1
 
 
 def bind(ports: range, local: bool) -> socket.socket | None:
@@ -35,7 +45,7 @@ def bind(ports: range, local: bool) -> socket.socket | None:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind((address, port))
-                sock.listen(MAX_UNPROVEN)
+                sock.listen(_BACKLOG)
                 return sock
             except OSError:
                 if sock is not None:
@@ -67,50 +77,88 @@ def addresses() -> list[str]:
     return list(dict.fromkeys(valid))
 
 
-class Listener:
-    """Accepts connections on `sock` and calls `welcome(connection, proven)` for each, in a thread of its own.
-    `welcome` calls `proven()` when the peer has proved itself, which makes room for another unproven connection."""
+#: Takes the first bytes of a connection, and returns what serves it; None if they do not prove its peer.
+Prove: TypeAlias = Callable[[bytes], Callable[[socket.socket], None] | None]
 
-    def __init__(self, sock: socket.socket, welcome: Callable[[socket.socket, Callable[[], None]], None]) -> None:
+
+class Listener:
+    """Accepts connections on `sock`. `prove` gets the first `head` bytes of each, in this object's only thread, and
+    must not block; what it returns is called in a thread of its own."""
+
+    def __init__(self, sock: socket.socket, head: int, prove: Prove) -> None:
         self._sock = sock
-        self._welcome = welcome
+        self._head = head
+        self._prove = prove
         self._closed = threading.Event()
-        self._places = threading.BoundedSemaphore(MAX_UNPROVEN)
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._strangers: Strangers[socket.socket] = Strangers(min(MOST, max(1, descriptors // 4)))
         self.port: int = sock.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._selector = selectors.DefaultSelector()
+        sock.setblocking(False)
+        self._selector.register(sock, selectors.EVENT_READ)
+        threading.Thread(target=self._run, daemon=True).start()
 
     def close(self) -> None:
-        """Stop accepting; accepted connections stay open."""
+        """Stop accepting; connections that are served stay open."""
         self._closed.set()
         with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
+            self._sock.shutdown(socket.SHUT_RDWR)  # which wakes the thread, too
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            ready = [key.fileobj for key, _ in self._selector.select(self._strangers.wait(time.monotonic()))]
+            for sock in ready:
+                if isinstance(sock, socket.socket) and sock in self._strangers:
+                    self._judge(sock)
+            for sock in self._strangers.expired(time.monotonic()):
+                self._judge(sock)
+            if self._sock in ready and not self._closed.is_set():
+                self._accept()
+        for sock in self._strangers.expired(math.inf):
+            sock.close()
+        self._selector.close()
         self._sock.close()
 
     def _accept(self) -> None:
-        while True:
+        """Accept some of those that wait, but not so many that those who have proved themselves would have to."""
+        for number in range(_BATCH):
             try:
-                connection, _ = self._sock.accept()
-            except OSError:
-                if self._closed.wait(0.1):
+                stranger, where = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                short = exc.errno in (errno.EMFILE, errno.ENFILE)
+                if short and number:  # this is the error also if no connection waits any more
                     return
-                continue  # this connection failed, or no descriptor is free at the moment
-            if not self._places.acquire(blocking=False):
-                connection.close()
+                oldest = self._strangers.oldest() if short else None
+                if oldest is None:
+                    self._closed.wait(_PAUSE)
+                    return
+                self._judge(oldest)
                 continue
             try:
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-            except RuntimeError:  # no more threads
-                connection.close()
-                self._places.release()
+                # One that is silent, or sends a byte now and then, is not reported by the selector.
+                stranger.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, self._head)
+                self._selector.register(stranger, selectors.EVENT_READ)
+            except OSError:
+                stranger.close()
+                continue
+            self._strangers.add(stranger, where[0], time.monotonic())
+            while (surplus := self._strangers.surplus()) is not None:
+                self._judge(surplus)
 
-    def _serve(self, connection: socket.socket) -> None:
-        place = [self._places]  # emptied by the first call of `proven`
-
-        def proven() -> None:
-            while place:
-                place.pop().release()
-
-        try:
-            self._welcome(connection, proven)
-        finally:
-            proven()
+    def _judge(self, sock: socket.socket) -> None:
+        """Have `sock` served if its peer has proved itself by now, else close it."""
+        self._strangers.remove(sock)
+        self._selector.unregister(sock)
+        serve = None
+        with contextlib.suppress(OSError):
+            head = sock.recv(self._head, socket.MSG_DONTWAIT)
+            if len(head) == self._head:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+                serve = self._prove(head)
+        if serve is not None:
+            with contextlib.suppress(RuntimeError):  # no more threads: the peer comes again
+                threading.Thread(target=serve, args=(sock,), daemon=True).start()
+                return
+        sock.close()

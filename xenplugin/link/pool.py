@@ -158,6 +158,13 @@ class Pool:
             self._idle = set()
             self._all_used.set()
 
+    def drop(self) -> None:
+        """End all connections, and drop what the kernel still has to send over them."""
+        with self._lock:
+            for _, sock in self._sockets():
+                tcp.drop_unsent(sock)
+        self.close()
+
     def close(self) -> None:
         """End all connections."""
         self._closed.set()

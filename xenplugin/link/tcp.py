@@ -184,6 +184,12 @@ def set_unsent(sock: socket.socket, count: int) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, count)
 
 
+def drop_unsent(sock: socket.socket) -> None:
+    """Have the kernel drop what it has not sent when the connection is closed (socket(7), SO_LINGER)."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def tune(sock: socket.socket, dead_after: float, congestion: str | None, unsent: int = UNSENT) -> None:
     """Set the options of a data connection: it is lost after `dead_after` seconds without an acknowledgement, and
     `unsent` bytes may wait in the kernel. A congestion control that this host does not allow is ignored."""

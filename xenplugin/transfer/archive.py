@@ -251,4 +251,5 @@ class _Opening:
             state_dir=self._config.state_dir,
             attached=self._attached,
             use_base=False,
+            larger_device=self._config.larger_device,
         )

@@ -12,19 +12,23 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeAlias
 
 from xenplugin.codec.seal import Aead, Keys
 from xenplugin.errors import PeerError, TamperError, XenpluginError
-from xenplugin.link import listener, tcp
+from xenplugin.link import tcp
 from xenplugin.link.damage import DamageLimit
 from xenplugin.link.endpoint import Endpoint, SocketEndpoint
 from xenplugin.transfer.job import Job
 from xenplugin.wire import states
 from xenplugin.wire.frames import Error, Frame, Welcome
+from xenplugin.wire.preamble import LENGTH as PREAMBLE_LENGTH
 from xenplugin.wire.preamble import Carrier, Preamble
-from xenplugin.wire.session import Reader, Writer
+from xenplugin.wire.session import HEADER, TAG, Reader, Writer
 
+#: Bytes with which a connection proves its peer: the preamble and IMAGE.
+HEAD = PREAMBLE_LENGTH + HEADER + 1 + 8 + TAG
 #: Bytes of a frame that come while nothing may be heard, at least.
 _LEAST = 1024
 
@@ -87,55 +91,60 @@ class Connections:
         if number in self._numbers:
             raise PeerError(f"connection number {number} is used twice")
 
-    def serve(
+    def prove(
+        self, handle: FrameHandler, failed: Callable[[BaseException], None], head: bytes
+    ) -> Callable[[socket.socket], None] | None:
+        """Return what serves the connection that begins with the HEAD bytes `head`, None if they do not prove that
+        the source has sent them. `handle` takes the connection's frames to its end, `failed` is called with an
+        error that ends the session. (No key is derived before the preamble is found to be one of this session.)"""
+        try:
+            reader = Reader(self._table, accept=self._accept_data, size=self._job.size)
+            first = list(_frames_in(head, reader))
+            if len(first) != 1 or reader.preamble is None:
+                return None
+            with self._lock:
+                self._check(reader.preamble.number)
+                self._numbers.add(reader.preamble.number)
+            return partial(self._serve, handle, failed, reader, reader.preamble)
+        except XenpluginError:
+            return None
+        except Exception as exc:  # a bug must end the session, not hang it
+            failed(exc)
+            return None
+
+    def _accept_data(self, preamble: Preamble) -> Aead:
+        with self._lock:
+            self._check(preamble.number)
+        return self._accept(preamble)
+
+    def _serve(
         self,
         handle: FrameHandler,
         failed: Callable[[BaseException], None],
+        reader: Reader,
+        preamble: Preamble,
         sock: socket.socket,
-        known: Callable[[], None],
     ) -> None:
-        """Wait until the peer behind `sock` has proved itself, call `known` (link.listener), and have `handle` take
-        its frames to the connection's end. `failed` is called with an error that ends the session."""
         endpoint = SocketEndpoint(sock)
-        preambles: list[Preamble] = []
-
-        def accept(preamble: Preamble) -> Aead:
-            preambles.append(preamble)
-            with self._lock:
-                self._check(preamble.number)
-            return self._accept(preamble)
-
-        connection: AcceptedConnection | None = None
-        reader = Reader(self._table, accept=accept, size=self._job.size)
+        connection = AcceptedConnection(preamble.number, endpoint, Writer(self._keys.backward(preamble)))
         try:
-            frames = receive(endpoint, reader)
-            with _patience(endpoint):
-                if next(frames, None) is None:
-                    return
-            with self._lock:
-                self._check(preambles[0].number)
-                self._numbers.add(preambles[0].number)
-            known()
-            writer = Writer(self._keys.backward(preambles[0]))
-            connection = AcceptedConnection(preambles[0].number, endpoint, writer)
             tcp.tune(sock, self._silence, None)
             endpoint.limit_silence(self._silence, _LEAST)
             connection.send(Welcome("{}"))  # before another thread may send a ping
             with self._lock:
                 self._connections[connection.number] = connection
-            handle(connection, frames)
+            handle(connection, receive(endpoint, reader))
         except OSError:
             pass  # lost: the source notices as well, and comes again under a new number
         except XenpluginError as exc:
-            if connection is not None and reader.damaged:
+            if reader.damaged:
                 self._drop_damaged(connection, endpoint, failed)
-            elif connection is not None:
+            else:
                 failed(exc)
         except Exception as exc:  # a bug must end the session, not hang it
             failed(exc)
         finally:
-            if connection is not None:
-                self._remove(connection)
+            self._remove(connection)
             endpoint.close()
 
     def _remove(self, connection: AcceptedConnection) -> None:
@@ -177,12 +186,12 @@ def receive(endpoint: Endpoint, reader: Reader) -> Iterator[Frame]:
         yield from reader.advance(count)
 
 
-@contextlib.contextmanager
-def _patience(endpoint: Endpoint) -> Iterator[None]:
-    timer = threading.Timer(listener.UNPROVEN_SECONDS, endpoint.close)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def _frames_in(data: bytes, reader: Reader) -> Iterator[Frame]:
+    """Yield the frames that `data` completes. Raises TamperError, PeerError."""
+    view = memoryview(data)
+    while len(view):
+        space = reader.space()
+        count = min(len(space), len(view))
+        space[:count] = view[:count]
+        view = view[count:]
+        yield from reader.advance(count)

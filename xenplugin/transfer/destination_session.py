@@ -17,8 +17,8 @@ from xenplugin.config import Config
 from xenplugin.errors import LinkError, PeerError, XenpluginError
 from xenplugin.link import listener
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.transfer.connections import AcceptedConnection, Connections, FrameHandler
-from xenplugin.transfer.job import DOMAIN, MAX_LINE, Job
+from xenplugin.transfer.connections import HEAD, AcceptedConnection, Connections, FrameHandler
+from xenplugin.transfer.job import IMAGE, MAX_LINE, Job
 from xenplugin.transfer.packing import CORES
 from xenplugin.transfer.session import FrameSink, Silence, TransferSession
 from xenplugin.wire import states
@@ -101,7 +101,7 @@ class DestinationSession(TransferSession):
         """Wait until the source has proved itself over `channel`; `random` is the one that the ready line gave.
         Raises XenpluginError, OSError."""
         forward, data = states.FORWARD_CONTROL, states.FORWARD_DATA
-        if job.kind == DOMAIN:
+        if job.kind != IMAGE:
             forward, data = states.DOMAIN_FORWARD_CONTROL, states.DOMAIN_FORWARD_DATA
         connections = Connections(job, Keys(job.secret, random), data, config.silence)
         reader = Reader(forward, accept=connections.accept_control, size=job.size)
@@ -116,7 +116,8 @@ class DestinationSession(TransferSession):
         self._handle = handle
         sock = listener.bind(self._config.port_range, self._job.local)
         if sock is not None:
-            self._listener = listener.Listener(sock, partial(self._connections.serve, handle, self.fail))
+            prove = partial(self._connections.prove, handle, self.fail)
+            self._listener = listener.Listener(sock, HEAD, prove)
         local = ["127.0.0.1"] if self._job.local else listener.addresses()
         fields |= {"port": self._listener.port if self._listener else 0, "addresses": local, "cores": CORES}
         self.control.send(Welcome(json.dumps(fields)))

@@ -33,7 +33,7 @@ class IndexSender:
         for item in self._sink.index():
             if isinstance(item, IndexLeaves):
                 first = first if batch else item.first
-                batch.append(_without_zeros(item.leaves, chunk_length(self._sink.size, item.first)))
+                batch.append(without_zeros(item.leaves, chunk_length(self._sink.size, item.first)))
                 if len(batch) < INDEX_CHUNKS:
                     continue
             if batch:
@@ -66,7 +66,7 @@ class IndexSender:
             self._send(frame)
 
 
-def _without_zeros(leaves: bytes, length: int) -> tuple[int, bytes]:
+def without_zeros(leaves: bytes, length: int) -> tuple[int, bytes]:
     """Return (zero map, the other leaves); a short last block is never called zero."""
     zero_map, others = 0, []
     for block in range(block_count(length)):

@@ -4,29 +4,62 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from xenplugin.codec.seal import SECRET_BYTES, cipher_named, new_secret
 from xenplugin.errors import ConfigError, PeerError
 from xenplugin.geometry import MAX_IMAGE
+from xenplugin.image.path_text import canonical
+from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
 from xenplugin.wire.preamble import VERSION, Cipher
 
 MAX_LINE = 65536
 _MIGRATION = re.compile("([0-9a-f]{32})?")
-IMAGE, DOMAIN = "image", "domain"
+IMAGE, DOMAIN, MEASUREMENT = "image", "domain", "measurement"
 _FIELDS: dict[str, dict[str, type]] = {
-    IMAGE: {"size": int, "path": str, "whole": bool, "live": bool, "migration": str, "disk": dict},
+    IMAGE: {
+        "size": int,
+        "path": str,
+        "whole": bool,
+        "live": bool,
+        "migration": str,
+        "larger_device": str,
+        "disk": dict,
+    },
     DOMAIN: {"details": dict},
+    MEASUREMENT: {"images": list},
 }
+
+
+@dataclass(frozen=True)
+class MeasuredImage:
+    """An image that a measurement asks about: `size` bytes that would go to `path`; `live`: as a guest's disk."""
+
+    path: str
+    size: int
+    live: bool
+
+    @classmethod
+    def of(cls, values: Any) -> MeasuredImage:
+        """Return the image that `values`, from the network, describe. Raises ValueError, KeyError, TypeError."""
+        image = cls(canonical(values["path"]), values["size"], values["live"])
+        if (
+            any(type(value) is not kind for value, kind in zip(vars(image).values(), (str, int, bool), strict=True))
+            or not 0 <= image.size <= MAX_IMAGE
+        ):
+            raise ValueError("an image of a measurement is malformed")
+        return image
 
 
 @dataclass(frozen=True)
 class Job:
     """What to receive. `kind` IMAGE: `size` bytes go to `path`; `whole`: send all of it, whatever the target holds;
     `live`: the image is written to meanwhile; `migration`: the id of the migration that it belongs to, "" for a
-    copy; `disk`: its identity (image.safety.shared_storage). `kind` DOMAIN: a stream, described by `details`.
-    `local`: both sides are on this machine."""
+    copy; `larger_device`: what becomes of the rest of a larger device (of no meaning if `live`: the host that
+    receives a guest decides that); `disk`: its identity (image.safety.shared_storage). `kind` DOMAIN: a stream,
+    described by `details`. `kind` MEASUREMENT: nothing; the source asks what there is of `images`. `local`: both
+    sides are on this machine."""
 
     secret: bytes = field(repr=False)
     session: bytes
@@ -38,8 +71,10 @@ class Job:
     whole: bool = False
     live: bool = False
     migration: str = ""
+    larger_device: str = REFUSE
     disk: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    images: tuple[MeasuredImage, ...] = ()
 
     @classmethod
     def fresh(cls, cipher: str | None, local: bool, **fields: Any) -> Job:
@@ -57,13 +92,18 @@ class Job:
                     hint="install the same version of xenplugin on both sides",
                 )
             own = _FIELDS[values["kind"]]
+            given = {name: values[name] for name in own}
+            if values["kind"] == MEASUREMENT:
+                given["images"] = tuple(map(MeasuredImage.of, values["images"]))
+            if values["kind"] == IMAGE:
+                given["path"] = canonical(values["path"])
             job = cls(
                 bytes.fromhex(values["secret"]),
                 bytes.fromhex(values["session"]),
                 cipher_named(str(values["cipher"])),
                 values["local"],
                 values["kind"],
-                **{name: values[name] for name in own},
+                **given,
             )
         except (ValueError, KeyError, TypeError, RecursionError, ConfigError):
             raise PeerError("the job cannot be read") from None
@@ -71,9 +111,8 @@ class Job:
             any(type(values[name]) is not kind for name, kind in {**own, "local": bool}.items())
             or (len(job.secret), len(job.session)) != (SECRET_BYTES, 16)
             or not 0 <= job.size <= MAX_IMAGE
-            or (job.kind == IMAGE) != bool(job.path)
-            or "\0" in job.path
             or not _MIGRATION.fullmatch(job.migration)
+            or job.larger_device not in LARGER_DEVICE
         ):
             raise PeerError("the job has fields of the wrong type or out of range")
         return job
@@ -89,6 +128,8 @@ class Job:
             "kind": self.kind,
             **{name: getattr(self, name) for name in _FIELDS[self.kind]},
         }
+        if self.kind == MEASUREMENT:
+            values["images"] = [asdict(image) for image in self.images]
         line = (json.dumps(values) + "\n").encode()
         if len(line) > MAX_LINE:
             raise ValueError(f"a job of {len(line)} bytes")

@@ -72,6 +72,7 @@ def _receive(
         if job.kind != IMAGE:
             raise PeerError(f"{source.name} sends a guest instead of an image")
         job = replace(job, path=request.target, whole=config.whole, live=False, migration="")
+        job = replace(job, larger_device=config.larger_device)
         return job, DiskReceiver(channel, random, config, job, attached, source=source).run()
     except LinkError as exc:
         raise LinkError(exc.message, hint=exc.hint or RESUME_HINT, remote=exc.remote) from None

@@ -98,7 +98,12 @@ class DiskReceiver:
             if job.live:  # a guest's disk: its toolstack wants to find a file there before the image is complete
                 placeholder = Placeholder.make(path)
             sink = open_sink(
-                path, job.size, state_dir=config.state_dir, attached=self._attached, use_base=not job.whole
+                path,
+                job.size,
+                state_dir=config.state_dir,
+                attached=self._attached,
+                use_base=not job.whole,
+                larger_device=config.larger_device if job.live else job.larger_device,
             )
             image = _ReceivedImage(session, sink, self._on_committed, path, live=job.live)
             session.serve(

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from xenplugin.errors import Interrupted, LinkError, PeerError
+from xenplugin.image.path_text import canonical
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ready_line import RECEIVE, SEND, parse, ready_line
@@ -40,15 +41,13 @@ class Request:
         """Return the request in `values`, of a ready line. Raises PeerError."""
         try:
             request = cls(**values)  # type: ignore[arg-type]
-            kinds = [type(request.path), type(request.target), type(request.raw), type(request.options)]
+            request = replace(request, path=canonical(request.path), target=canonical(request.target))
             valid = (
-                kinds == [str, str, bool, dict]
-                and "" not in (request.path, request.target)
-                and "\0" not in request.path + request.target
+                [type(request.raw), type(request.options)] == [bool, dict]
                 and set(request.options) <= set(OPTIONS)
                 and all(type(value) in (str, bool) for value in request.options.values())
             )
-        except TypeError:
+        except (TypeError, ValueError):
             valid = False
         if not valid:
             raise PeerError("the request cannot be read")

@@ -104,6 +104,7 @@ class DiskSender:
             whole=config.whole,
             live=live,
             migration=migration,
+            larger_device=config.larger_device,
         )
         self._welcome = WelcomeFields()
         self._session: SourceSession | None = None

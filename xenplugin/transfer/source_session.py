@@ -26,7 +26,7 @@ from xenplugin.link.remote import Remote
 from xenplugin.link.remote_process import remote_command
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
 from xenplugin.link.stall import Stall
-from xenplugin.transfer.job import DOMAIN, Job
+from xenplugin.transfer.job import DOMAIN, IMAGE, Job
 from xenplugin.transfer.packing import CORES
 from xenplugin.transfer.path_tuning import PathTuner, QueueGauge
 from xenplugin.transfer.session import TICK, FrameSink, Silence, TransferSession
@@ -83,7 +83,7 @@ class SourceSession(TransferSession):
         pacer = pacer or (Pacer(config.rate) if config.rate else None)
         factory = ConnectionFactory(Keys(job.secret, remote.random), job.session, job.cipher, job.size)
         self._channel = remote.channel(pacer)
-        backward = states.DOMAIN_BACKWARD_CONTROL if in_order else states.BACKWARD_CONTROL
+        backward = states.BACKWARD_CONTROL if job.kind == IMAGE else states.DOMAIN_BACKWARD_CONTROL
         super().__init__(factory.make(0, self._channel, backward))
         self._remote = remote
         self._host = host
@@ -103,7 +103,7 @@ class SourceSession(TransferSession):
             timeout=config.connect_timeout,
             silence=config.silence,
             congestion=config.congestion,
-            unsent=tcp.UNSENT_IN_ORDER if in_order else tcp.UNSENT,
+            unsent=tcp.UNSENT if job.kind == IMAGE else tcp.UNSENT_IN_ORDER,
             pacer=pacer,
         )
         self.pool = Pool(
@@ -121,7 +121,7 @@ class SourceSession(TransferSession):
         self._tuner: PathTuner | None = None  # once there are connections
         self._welcome: WelcomeFields | None = None
         self.done: bytes | None = None  #: the receipt
-        self._first_streams = 0
+        self.first_streams = 0  #: data connections at the beginning; 0: the control channel carries the data
         self._control_carries = False  # data
         self._control_lock = threading.Lock()
         self.rtt = 0.0  #: seconds
@@ -165,11 +165,11 @@ class SourceSession(TransferSession):
             self._use_control()
         else:
             self.rtt = connector.rtt
-            self._first_streams = wanted(connector.rtt)
+            self.first_streams = wanted(connector.rtt)
             self.pool.add(first)
-            self.pool.open(self._first_streams - 1)
+            self.pool.open(self.first_streams - 1)
             address = connector.address or ""
-            self._emit(events.Linked(address, connector.rtt, self._first_streams, connector.congestion))
+            self._emit(events.Linked(address, connector.rtt, self.first_streams, connector.congestion))
         self.gauge.connected(connector.rtt)
         self._tuner = PathTuner(config, connector, self.pool)
         return welcome
@@ -239,7 +239,7 @@ class SourceSession(TransferSession):
     @property
     def streams(self) -> int:
         """TCP connections at the beginning or now, whichever are more."""
-        return max(self._first_streams, self.pool.size)
+        return max(self.first_streams, self.pool.size)
 
     # -- for the threads --------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Protocol, TextIO
 
 from xenplugin import events
-from xenplugin.ui import units
+from xenplugin.ui import estimate_text, units
 
 SOCKET = "/run/systemd/journal/socket"
 #: Priorities of syslog(3).
@@ -60,6 +60,8 @@ def fields_of(event: events.Event) -> dict[str, str] | None:
     elif isinstance(event, events.Linked):
         text = f"linked to {event.address}, RTT {event.rtt * 1000:.1f} ms, {event.streams} streams"
         priority = INFO
+    elif isinstance(event, events.Estimated):
+        text, priority = f"estimate: {estimate_text.line(event.estimate)}", INFO
     elif isinstance(event, events.Notice):
         text, priority = event.text, WARNING
     elif isinstance(event, events.Far):

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from xenplugin import events
 from xenplugin.codec.compress import STORE
-from xenplugin.results import MigrationResult
-from xenplugin.ui import units
+from xenplugin.results import Estimate, MigrationResult
+from xenplugin.ui import estimate_text, units
+from xenplugin.ui.time_left import time_left
 
 #: Seconds between the lines of --progress without a terminal.
 _LINE_EVERY = 10.0
@@ -43,6 +44,8 @@ class TextUi:
         self._verbose = verbose
         self._last_line = 0.0
         self._done = "done"
+        self._estimate: Estimate | None = None
+        self._phase = ""
         self._lock = threading.Lock()
 
     def __call__(self, event: events.Event) -> None:
@@ -77,7 +80,11 @@ class TextUi:
             self._print(f"{event.image}{target}  ({units.size(event.bytes_image)})", "bold")
         elif isinstance(event, events.Linked):
             self._linked(event)
+        elif isinstance(event, events.Estimated):
+            self._print(f"  {estimate_text.line(event.estimate)}")
+            self._estimate = event.estimate
         elif isinstance(event, events.Phase):
+            self._phase = event.name
             if self._verbose:
                 self._print(f"phase: {event.name}", "dim")
             if event.name in ("finish", "memory", "stopped", "handover"):
@@ -101,7 +108,7 @@ class TextUi:
 
     def _progress(self, event: events.Progress) -> None:
         share = min(1.0, event.bytes_done / event.bytes_total) if event.bytes_total else 1.0
-        left = event.seconds / share - event.seconds if share > 0.01 else None
+        left = self._left(event.seconds, share)
         pace = units.rate(event.bytes_wire / event.seconds) if event.seconds > 0.2 else "..."
         level = "stored" if event.level == STORE else f"zstd {event.level}"
         amount = units.size(event.bytes_done)
@@ -126,6 +133,16 @@ class TextUi:
         elif self._lines and time.monotonic() - self._last_line > _LINE_EVERY:
             self._last_line = time.monotonic()
             self._print(f"{100 * share:3.0f} %  {tail}  {remaining}")
+
+    def _left(self, seconds: float, share: float) -> float | None:
+        """Return the seconds left: of the whole with an estimate, of the phase without one."""
+        phases = list(self._estimate.phases.items()) if self._estimate is not None else []
+        names = [name for name, _ in phases]
+        if self._phase not in names:
+            return time_left(None, seconds, share)
+        place = names.index(self._phase)
+        left = time_left(phases[place][1], seconds, share)
+        return left and left + sum(expected for _, expected in phases[place + 1 :])
 
     def _finished(self, event: events.Finished) -> None:
         result = event.result

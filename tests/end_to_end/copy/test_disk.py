@@ -209,11 +209,35 @@ def test_block_devices_as_source_and_target(sides: Sides, image: Path, loop_devi
 
 @pytest.mark.root
 def test_a_device_of_another_size(sides: Sides, image: Path, loop_device: Attach) -> None:
-    for mib, word in ((3, "too small"), (5, "larger")):
+    for mib, word, hint in ((3, "too small", "a file"), (5, "larger", "--larger-device keep")):
         backing = dense_image(sides.folder / f"backing{mib}.img", mib, seed=9)
         before = content(backing)
-        refused(sides, image, word, "exactly", target=loop_device(backing))
+        refused(sides, image, word, hint, target=loop_device(backing))
         assert content(backing) == before
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("what", ["keep", "zero"])
+def test_a_larger_device(sides: Sides, image: Path, loop_device: Attach, what: str) -> None:
+    backing = dense_image(sides.folder / "backing.img", 5, seed=9)
+    rest = content(backing)[4 * MIB :]
+    device = loop_device(backing)
+    sides.far["larger_device"] = "keep" if what == "zero" else "zero"  # for guests only
+    sides.copy(image, "--larger-device", what, target=device)
+    assert content(backing) == content(image) + (rest if what == "keep" else bytes(MIB))
+    sides.assert_clean()
+
+
+@pytest.mark.root
+def test_a_sealed_image_is_opened_to_a_larger_device(sides: Sides, image: Path, loop_device: Attach) -> None:
+    backing = dense_image(sides.folder / "backing.img", 5, seed=9)
+    rest = content(backing)[4 * MIB :]
+    device = loop_device(backing)
+    sides.program.run("seal", "--key-file", "key", image, "sealed")
+    done = sides.program.run("open", "--key-file", "key", "sealed", device, code=15)
+    assert "--larger-device" in done.hint
+    sides.program.run("open", "--larger-device", "keep", "--key-file", "key", "sealed", device)
+    assert content(backing) == content(image) + rest
 
 
 @pytest.mark.root

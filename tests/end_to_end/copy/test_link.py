@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -85,6 +86,28 @@ def test_strangers_come_and_go(sides: Sides, image: Path, proxied: Proxied) -> N
     assert done.code == 0, done.err
     assert content(sides.target) == content(image)
     assert "was lost" in done.notices()
+
+
+@pytest.mark.slow
+def test_idle_strangers_do_not_keep_the_source_out(sides: Sides, image: Path, proxied: Proxied) -> None:
+    """They come from the source's own address, are more than may stay, and come again when they are sent away."""
+    proxy = proxied()
+    running = sides.start(image, *HELD)
+    proxy.await_forwarded(MIB)
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            for port in sides.ports:
+                with contextlib.suppress(ConnectionRefusedError):
+                    stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+                    break
+        made = proxy.made
+        proxy.drop()
+        done = running.end()
+    assert done.code == 0, done.err
+    assert proxy.made - made < 10, "none of them was sent away"
+    assert content(sides.target) == content(image)
+    assert "through" not in done.notices()
+    sides.assert_clean()
 
 
 @pytest.mark.slow

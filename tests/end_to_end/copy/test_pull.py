@@ -325,3 +325,23 @@ def test_a_host_that_is_a_whole_command(pull: Pull, image: Path) -> None:
     os.rename(image, pull.sides.folder / "a:b.img")
     program.run("copy", "-s", "", "a:b.img", "third.img")
     wait_until(lambda: content(pull.sides.folder / "third.img") == content(pull.sides.folder / "a:b.img"), "it")
+
+
+def test_a_source_that_a_program_writes_to(pull: Pull, image: Path) -> None:
+    with open(image, "r+b"):
+        done = pull.run(image, code=15)
+    assert "may be written to" in done.error and f"process {os.getpid()}" in done.error
+    pull.assert_clean()
+
+
+@pytest.mark.root
+def test_a_larger_device(pull: Pull, image: Path, loop_device: Callable[[Path], Path]) -> None:
+    """The user of this host decides about its device, not the far host's configuration."""
+    backing = dense_image(pull.sides.folder / "backing.img", 5, seed=9)
+    rest = content(backing)[4 * MIB :]
+    device = loop_device(backing)
+    pull.sides.far["larger_device"] = "zero"
+    done = pull.run(image, target=device, code=15)
+    assert "--larger-device" in done.hint
+    pull.run(image, "--larger-device", "keep", target=device)
+    assert content(backing) == content(image) + rest

@@ -145,6 +145,23 @@ def test_a_block_device(world: World, loop_device: Callable[[Path], Path]) -> No
     assert "attached to guest g1" in copied(world, device).error
 
 
+@pytest.mark.root
+def test_a_larger_block_device(world: World, loop_device: Callable[[Path], Path]) -> None:
+    """The far host's setting decides, and the guest runs on it: what was committed is the whole device."""
+    world.create(disks=2, read_only=1)
+    backing = world.b.root / "backing"
+    backing.write_bytes(b"r" * 5 * MIB)
+    world.b.disk("g1-1.img").symlink_to(loop_device(backing))
+    world.a.configure(larger_device="keep")
+    done = world.migrate().end()
+    assert done.code == 15 and "larger_device in xenplugin.conf" in done.hint, done.err
+    world.assert_intact(world.a)
+    world.b.configure(larger_device="keep")
+    name, _ = world.names.pop()  # which has no longer the size that the others are compared with
+    arrived(world, world.migrate())
+    assert backing.read_bytes() == world.bases[name] + b"r" * MIB
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("point", "where"), [("r.cleared", "b"), ("s.received", "a")])
 def test_the_claim_outlives_its_processes(world: World, point: str, where: str) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
+import selectors
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from xenplugin.link import listener
+from tests.helpers.program import wait_until
+from xenplugin.link import listener, strangers
 
 
 def free_range(count: int) -> range:
@@ -51,43 +58,150 @@ def test_every_address_is_listened_on_unless_local() -> None:
         assert sock.getsockname()[0] in ("::", "0.0.0.0")
 
 
-def test_unauthenticated_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    import queue
+class Door:
+    """A listener to which those are known who begin with HELLO; they get an answer, and stay until it ends."""
 
-    monkeypatch.setattr(listener, "MAX_UNPROVEN", 2)
-    arrived: queue.Queue[tuple[socket.socket, Callable[[], None], queue.Queue[None]]] = queue.Queue()
+    HELLO = b"hello, it is me"
 
-    def welcome(connection: socket.socket, known: Callable[[], None]) -> None:
-        leave: queue.Queue[None] = queue.Queue()
-        arrived.put((connection, known, leave))
-        leave.get(timeout=60)
-        connection.close()
+    def __init__(self) -> None:
+        sock = listener.bind(free_range(1), local=True)
+        assert sock is not None
+        self.heads: list[bytes] = []
+        self.end = threading.Event()
+        self.listener = listener.Listener(sock, len(self.HELLO), self._prove)
 
-    sock = listener.bind(free_range(1), local=True)
-    assert sock is not None
-    door = listener.Listener(sock, welcome)
+    def _prove(self, head: bytes) -> Callable[[socket.socket], None] | None:
+        self.heads.append(head)
+        return self._serve if head == self.HELLO else None
 
-    def visit() -> socket.socket:
-        return socket.create_connection(("127.0.0.1", door.port), timeout=60)
+    def _serve(self, sock: socket.socket) -> None:
+        with sock:
+            sock.sendall(b"welcome")
+            self.end.wait(60)
 
-    guests = [visit(), visit()]
-    first, second = arrived.get(timeout=60), arrived.get(timeout=60)
-    with visit() as third:
-        assert third.recv(1) == b"", "there is no room for a third stranger"
-    first[1]()
-    first[1]()  # twice makes no second place
-    guests.append(visit())
-    fourth = arrived.get(timeout=60)
-    with visit() as fifth:
-        assert fifth.recv(1) == b""
-    for _, _, leave in (first, second, fourth):
-        leave.put(None)
-    for guest in guests:
-        assert guest.recv(1) == b""
-        guest.close()
-    door.close()
+    def visit(self, data: bytes = b"") -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self.listener.port), timeout=60)
+        sock.sendall(data)
+        return sock
+
+    def is_known(self) -> bool:
+        with self.visit(self.HELLO) as sock:
+            return sock.recv(7) == b"welcome"
+
+    def held(self) -> int:
+        return len(self.listener._strangers)
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    made = Door()
+    yield made
+    made.listener.close()
+    made.end.set()
+
+
+def is_closed(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_silent_strangers_keep_nobody_out(door: Door) -> None:
+    """More than there are places, as idle as they may be, and one that sends a byte now and then."""
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(door.visit(b"h"))
+        silent = [stack.enter_context(door.visit()) for _ in range(100)]
+        assert door.is_known()
+        first.settimeout(60)
+        assert is_closed(first), "the oldest has left"
+        assert is_closed(silent[0])
+        assert 0 < door.held() <= strangers.MOST_OF_ONE
+        assert door.is_known()
+
+
+def test_those_who_are_known_are_not_counted(door: Door) -> None:
+    with contextlib.ExitStack() as stack:
+        known = [stack.enter_context(door.visit(Door.HELLO)) for _ in range(100)]
+        assert all(sock.recv(7) == b"welcome" for sock in known)
+        assert door.held() == 0
+
+
+def test_a_stranger_who_was_slow_is_known_when_all_has_come(door: Door) -> None:
+    with door.visit(Door.HELLO[:5]) as slow:
+        wait_until(lambda: door.held() == 1, "it waits")
+        assert not door.heads
+        slow.sendall(Door.HELLO[5:])
+        assert slow.recv(7) == b"welcome"
+
+
+def test_a_stranger_who_is_displaced_while_his_proof_arrives_is_known(door: Door) -> None:
+    """The selector has not reported it yet, and its place is needed."""
+    near, far = socket.socketpair()
+    with near:
+        near.sendall(Door.HELLO)
+        door.listener._selector.register(far, selectors.EVENT_READ)
+        door.listener._strangers.add(far, "192.0.2.1", 0.0)
+        door.listener._judge(far)
+        near.settimeout(60)
+        assert near.recv(7) == b"welcome"
+
+
+def test_a_silent_stranger_is_closed_soon(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strangers, "SECONDS", 0.2)
+    with door.visit() as silent, door.visit(b"he") as slow:
+        assert is_closed(silent) and is_closed(slow)
+
+
+def test_ten_thousand_strangers_cost_neither_threads_nor_descriptors(door: Door) -> None:
+    """Some hang up at once, some say nonsense, some nothing."""
+    threads = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        for number in range(10_000):
+            sock = door.visit((b"", b"GET / HTTP/1.0\r\n\r\n")[number % 2])
+            if number % 100:
+                sock.close()
+            else:
+                stack.enter_context(sock)
+            assert door.held() <= strangers.MOST_OF_ONE + 1
+        assert threading.active_count() <= threads
+        assert door.is_known()
+
+
+def test_without_a_descriptor_a_stranger_leaves(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    with door.visit() as silent:
+        wait_until(lambda: door.held() == 1, "it waits")
+        real = door.listener._sock.accept
+
+        class Full:
+            """The socket, when no descriptor is free."""
+
+            def accept(self) -> tuple[socket.socket, Any]:
+                if door.held():
+                    raise OSError(errno.EMFILE, "too many open files")
+                return real()
+
+        monkeypatch.setattr(door.listener, "_accept", functools.partial(accept_from, door.listener, Full()))
+        assert door.is_known()
+        assert is_closed(silent)
+
+
+def accept_from(listening: listener.Listener, sock: Any) -> None:
+    """Accept as it does, but from `sock`."""
+    kept, listening._sock = listening._sock, sock
+    try:
+        listener.Listener._accept(listening)
+    finally:
+        listening._sock = kept
+
+
+def test_nobody_is_accepted_after_the_end(door: Door) -> None:
+    with door.visit() as silent:
+        wait_until(lambda: door.held() == 1, "it waits")
+        door.listener.close()
+        assert is_closed(silent)
     with pytest.raises(OSError):
-        visit()
+        door.visit()
 
 
 def test_addresses_the_one_ssh_came_to_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def recorded(folder: Path, *paths: Path, role: Role = D, **changes: Any) -> Reco
 
 
 def image_of(path: Path, digest: bytes = bytes(32)) -> CommittedImage:
-    return CommittedImage.of(os.stat(path), path.stat().st_size, digest)
+    return CommittedImage.of(os.stat(path), digest)
 
 
 def test_a_host_without_records_claims_nothing(tmp_path: Path, disk: Path) -> None:

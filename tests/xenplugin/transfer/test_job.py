@@ -25,6 +25,7 @@ JOB: dict[str, Any] = {
     "kind": "image",
     "live": False,
     "migration": "",
+    "larger_device": "refuse",
     "disk": {},
 }
 
@@ -45,6 +46,7 @@ WRONG: dict[str, list[Any]] = {
     "path": ["", "/a\0b", 5, None, ["/x"]],
     "whole": ["false", 0, None],
     "local": ["", 1],
+    "larger_device": [None, 1, "", "grow", "Keep", ["keep"]],
     "migration": [None, 5, "x", KEY, KEY[:31], KEY[:32].upper(), KEY[:32] + "\n"],
 }
 

@@ -13,7 +13,8 @@ from xenplugin.image.safety.local_identity import LocalIdentity
 class CommittedImage:
     """Of a file, `device` and `inode` are where it lies, and `mtime_ns` is its time of modification (nanoseconds of
     the epoch). Of a block device, `device` is its own number, and the others are 0: writing to a device sets no
-    time that can be relied on. `size` in bytes; `digest`: the image digest, in hex."""
+    time that can be relied on. `size` in bytes, of the whole device if the image is smaller; `digest`: the
+    image digest, in hex."""
 
     device: int
     inode: int
@@ -22,11 +23,11 @@ class CommittedImage:
     digest: str
 
     @classmethod
-    def of(cls, status: os.stat_result, size: int, digest: bytes) -> CommittedImage:
-        """Return the identity of the file or block device that `status` is of; it holds `size` bytes."""
+    def of(cls, status: os.stat_result, digest: bytes) -> CommittedImage:
+        """Return the identity of the file or block device that `status` is of. Raises OSError."""
         if stat.S_ISBLK(status.st_mode):
-            return cls(status.st_rdev, 0, size, 0, digest.hex())
-        return cls(status.st_dev, status.st_ino, size, status.st_mtime_ns, digest.hex())
+            return cls(status.st_rdev, 0, _size(status.st_rdev), 0, digest.hex())
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, digest.hex())
 
     @property
     def identity(self) -> LocalIdentity:
@@ -37,7 +38,7 @@ class CommittedImage:
         """Return why `path` is not this image, as it was committed; None if it is. Costs a stat."""
         try:
             status = os.stat(path)
-            now = CommittedImage.of(status, _size(status), bytes.fromhex(self.digest))
+            now = CommittedImage.of(status, bytes.fromhex(self.digest))
         except OSError as error:
             return f"it cannot be examined: {error.strerror}"
         if now.identity != self.identity:
@@ -47,11 +48,8 @@ class CommittedImage:
         return None if now == self else "it was written to"
 
 
-def _size(status: os.stat_result) -> int:
-    """Return the size in bytes of the file or block device. Raises OSError."""
-    if not stat.S_ISBLK(status.st_mode):
-        return status.st_size
-    number = status.st_rdev
+def _size(number: int) -> int:
+    """Return the size in bytes of the block device `number`. Raises OSError."""
     try:
         with open(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/size", encoding="ascii") as file:
             return 512 * int(file.read())  # the kernel counts sectors of 512 bytes, whatever the device's are

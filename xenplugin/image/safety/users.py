@@ -156,7 +156,7 @@ def _use_through(text: str, directory: str) -> Use:
 
 def _swaps(numbers: set[int]) -> Iterator[str]:
     try:
-        with open("/proc/swaps") as file:
+        with open("/proc/swaps", errors="surrogateescape") as file:
             names = [line.split()[0] for line in file.read().splitlines()[1:]]
     except OSError:
         return

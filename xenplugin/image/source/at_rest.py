@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from xenplugin.image.safety.written import refuse_written, write_back
+from xenplugin.image.source.content_state import writes_to
 from xenplugin.image.source.raw import Source, open_source
 
 
@@ -19,6 +21,8 @@ def open_at_rest(path: str, *, raw: bool, notify: Callable[[str], None]) -> Sour
     try:
         # After the source has noted what it looks like: a program that comes between is seen by one of the two.
         refuse_written(path, source.fileno(), notify)
+        if source.device and writes_to(os.fstat(source.fileno()).st_rdev) is None:
+            notify(f"the kernel does not count writes to {path} (iostats): one during the copy is not noticed")
     except BaseException:
         source.close()
         raise

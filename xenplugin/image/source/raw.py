@@ -25,9 +25,14 @@ from xenplugin.image.sparse import Run, chunk_runs
 _BLKSSZGET = 0x1268
 
 
+def sector_size(fd: int) -> int:
+    """Return the bytes of a logical sector of the open block device. Raises OSError."""
+    return int.from_bytes(fcntl.ioctl(fd, _BLKSSZGET, bytes(4)), "little")
+
+
 def refuse_partial_sectors(path: str, fd: int, size: int) -> None:
     """Raise RefusedError for a device whose last bytes direct I/O cannot reach, as some loop devices have them."""
-    sector = int.from_bytes(fcntl.ioctl(fd, _BLKSSZGET, bytes(4)), "little")
+    sector = sector_size(fd)
     if size % sector or sector > PAGE:
         raise RefusedError(
             f"{path} has {size} bytes in sectors of {sector} bytes: some of them cannot be read or written",

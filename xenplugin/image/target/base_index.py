@@ -97,12 +97,15 @@ def _item(target: Target, states: ChunkStates, index: int, here: bool, buffer: B
             length = target.read_base(index, here, buffer)
         except (OSError, ImageError):  # what cannot be read is sent again
             return nothing
-    mask = nonzero_blocks(buffer, length)
-    found = leaves(buffer.view, length, mask) if mask else b""
+    found = described(index, buffer, length)
     if states.started(index):
         return nothing
-    if mask:
-        return IndexLeaves(index, found)
-    if here:
+    if here and isinstance(found, IndexZeros):
         states.found_zero(index)
-    return IndexZeros(index, 1)
+    return found
+
+
+def described(index: int, buffer: Buffer, length: int) -> IndexLeaves | IndexZeros:
+    """Return the item for chunk `index`, whose `length` bytes are in `buffer`."""
+    mask = nonzero_blocks(buffer, length)
+    return IndexLeaves(index, leaves(buffer.view, length, mask)) if mask else IndexZeros(index, 1)

@@ -36,6 +36,7 @@ from xenplugin.image.target.base_index import IndexItem, base_items, joined
 from xenplugin.image.target.chunk_states import ChunkStates, TargetClosed
 from xenplugin.image.target.chunk_update import ChunkUpdate, check_zeros
 from xenplugin.image.target.device import open_device
+from xenplugin.image.target.device_size import REFUSE
 from xenplugin.image.target.file import open_file
 
 
@@ -185,7 +186,8 @@ class Sink:
     def committed(self, digest: bytes) -> CommittedImage:
         """Return the identity of the image, whose image digest is `digest`; after `commit`."""
         assert self._status is not None
-        return CommittedImage.of(self._status, self.size, digest)
+        with os_errors("examine", self.path):
+            return CommittedImage.of(self._status, digest)
 
     def suspend(self) -> None:
         """Close the sink so that it can be resumed; what is done is made durable if possible."""
@@ -227,11 +229,13 @@ def open_sink(
     state_dir: Path,
     attached: Attached,
     use_base: bool = True,
+    larger_device: str = REFUSE,
 ) -> Sink:
     """Open `path`, a regular file (present or not) or a block device, as target of an image of `size` bytes.
 
     Symbolic links are followed. `attached` returns the guest that has a path attached. `use_base`: the present
-    content may serve as base. Raises RefusedError where data could be lost, ImageError.
+    content may serve as base. `larger_device`: what becomes of the rest of a device that is larger than the image
+    (target.device_size.LARGER_DEVICE). Raises RefusedError where data could be lost, ImageError.
     """
     name = os.path.abspath(os.fspath(path))
     real = os.path.realpath(name)
@@ -251,7 +255,14 @@ def open_sink(
     if mode:
         refuse_kind(name, mode)
         if stat.S_ISBLK(mode):
-            device = open_device(name, size, state_dir=state_dir, attached=attached_by_any_name, use_base=use_base)
+            device = open_device(
+                name,
+                size,
+                state_dir=state_dir,
+                attached=attached_by_any_name,
+                use_base=use_base,
+                larger_device=larger_device,
+            )
             return Sink(device, attached_by_any_name)
     elif real.startswith("/dev/") and not real.startswith("/dev/shm/"):
         raise RefusedError(f"there is no block device {name}", hint="create the volume first")

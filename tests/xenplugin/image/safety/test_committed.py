@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,15 @@ from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.image.safety.local_identity import own
 
 
-def of(path: Path, size: int) -> CommittedImage:
-    return CommittedImage.of(os.stat(path), size, b"\xab" * 32)
+def of(path: Path) -> CommittedImage:
+    return CommittedImage.of(os.stat(path), b"\xab" * 32)
 
 
 def test_a_file(tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
     path.write_bytes(bytes(4096))
     os.utime(path, ns=(0, 1_700_000_000_123_456_789))
-    image = of(path, 4096)
+    image = of(path)
     assert image.digest == "ab" * 32 and image.identity in own(str(path))
     (tmp_path / "link").symlink_to(path)
     path.chmod(0o600)
@@ -43,10 +44,10 @@ def test_a_device(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).write_bytes(bytes(1 << 20))
     with loop_device(tmp_path / "one") as device, loop_device(tmp_path / "two") as other:
-        image = of(device, 1 << 20)
+        image = of(device)
         assert image.identity in own(str(device)) and image.difference(str(device)) is None
         os.utime(device)
         assert image.difference(str(device)) is None
         assert image.difference(str(other)) == "another file or device has its place"
         assert image.difference(str(tmp_path / "one")) == "another file or device has its place"
-        assert of(device, 512).difference(str(device)) == f"it has {1 << 20} bytes instead of 512"
+        assert replace(image, size=512).difference(str(device)) == f"it has {1 << 20} bytes instead of 512"

@@ -180,6 +180,17 @@ class TestLoopDevice:
             finally:
                 os.close(claim)
 
+    def test_writes_that_are_not_counted(self, image: Path) -> None:
+        told: list[str] = []
+        with loop_device(image) as device:
+            counting = Path(f"/sys/block/{device.name}/queue/iostats")
+            counting.write_text("0")
+            try:
+                open_at_rest(str(device), raw=True, notify=told.append).close()
+            finally:
+                counting.write_text("1")
+        assert len(told) == 1 and "does not count writes" in told[0]
+
     def test_what_is_in_the_cache_of_the_device_arrives(self, image: Path) -> None:
         """A reader keeps the device open, so the writer's end does not write the device's cache to the file."""
         with loop_device(image) as device, open_elsewhere(device, "rb"):

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,7 @@ from xenplugin.image.target.abstract import Attached
 from xenplugin.image.target.allocation import Allocation
 from xenplugin.image.target.base_index import IndexLeaves, IndexNone
 from xenplugin.image.target.chunk_update import ChunkUpdate
+from xenplugin.image.target.device_size import KEEP, ZERO
 from xenplugin.image.target.sink import Sink, open_sink
 
 pytestmark = needs_root
@@ -65,13 +67,13 @@ def state(tmp_path: Path) -> Path:
 
 
 def sink_at(
-    device: Path, state: Path, size: int = SIZE, *, attached: Attached = lambda _: None, use_base: bool = True
+    device: Path, state: Path, size: int = SIZE, *, attached: Attached = lambda _: None, **options: Any
 ) -> Sink:
-    return open_sink(device, size, state_dir=state, attached=attached, use_base=use_base)
+    return open_sink(device, size, state_dir=state, attached=attached, **options)
 
 
-def transfer(image: Path, device: Path, state: Path) -> int:
-    with open_source(image) as source, sink_at(device, state) as sink:
+def transfer(image: Path, device: Path, state: Path, **options: Any) -> int:
+    with open_source(image) as source, sink_at(device, state, source.size, **options) as sink:
         sent = send(source, sink, base_of(sink.index(), source.chunks))
         sink.commit()
     return sent.data
@@ -162,6 +164,74 @@ class TestThin:
             send(source, sink, base_of(sink.index(), source.chunks))
             sink.commit()
         assert device.read_bytes() == image.read_bytes()
+
+
+class TestLarger:
+    """A device that is larger than the image, by an extent of LVM or by less than a page."""
+
+    @pytest.fixture(params=[512, 4096, 2 * CHUNK + 512])
+    def more(self, request: pytest.FixtureRequest) -> int:
+        return int(request.param)
+
+    @pytest.fixture
+    def backing(self, tmp_path: Path, more: int) -> Path:
+        return sparse_image(tmp_path / "backing", SIZE + more, [(0, SIZE + more)], seed=2)
+
+    @pytest.mark.parametrize("can_punch", [True, False])
+    @pytest.mark.parametrize("larger_device", [KEEP, ZERO])
+    def test_the_rest(
+        self,
+        image: Path,
+        backing: Path,
+        device: Path,
+        state: Path,
+        larger_device: str,
+        can_punch: bool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        if not can_punch:
+            monkeypatch.setattr(device_target, "punch", lambda *_: False)
+        rest = backing.read_bytes()[SIZE:]
+        for _ in range(2):
+            transfer(image, device, state, larger_device=larger_device)
+            now = backing.read_bytes()
+            assert now[:SIZE] == image.read_bytes()
+            assert now[SIZE:] == (rest if larger_device == KEEP else bytes(len(rest)))
+        assert list(state.iterdir()) == []
+
+    @pytest.mark.parametrize("larger_device", [KEEP, ZERO])
+    @pytest.mark.parametrize("size", [SIZE - 1, SIZE - 4097, CHUNK + 1])
+    def test_an_image_that_ends_within_a_sector(
+        self, tmp_path: Path, backing: Path, device: Path, state: Path, size: int, larger_device: str
+    ) -> None:
+        image = sparse_image(tmp_path / "odd", size, [(0, BLOCK), (size - 100, 100)])
+        rest = backing.read_bytes()[size:]
+        transfer(image, device, state, larger_device=larger_device)
+        now = backing.read_bytes()
+        assert now[:size] == image.read_bytes()
+        assert now[size:] == (rest if larger_device == KEEP else bytes(len(rest)))
+
+    def test_a_device_that_does_not_keep_zeros(
+        self, image: Path, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with open_source(image) as source, sink_at(device, state, larger_device=ZERO) as sink:
+            send(source, sink, base_of(sink.index(), source.chunks))
+            monkeypatch.setattr(device_target, "punch", lambda *_: True)
+            with pytest.raises(ImageError, match="does not read as zeros"):
+                sink.commit()
+        assert len(journal.read_all(state)[0]) == 1
+
+    def test_it_is_refused_by_default(self, device: Path, state: Path) -> None:
+        with pytest.raises(RefusedError, match="larger than the image") as caught:
+            sink_at(device, state)
+        assert "--larger-device keep" in (caught.value.hint or "") and not state.exists()
+
+    def test_what_was_committed_is_the_whole_device(self, image: Path, device: Path, state: Path) -> None:
+        """A guest's disk is compared with that before the guest may run on it."""
+        with open_source(image) as source, sink_at(device, state, larger_device=KEEP) as sink:
+            send(source, sink, base_of(sink.index(), source.chunks))
+            sink.commit()
+            assert sink.committed(bytes(32)).difference(str(device)) is None
 
 
 def test_only_the_difference_is_written(image: Path, backing: Path, device: Path, state: Path) -> None:
@@ -282,6 +352,16 @@ class TestRefused:
             with pytest.raises(RefusedError, match="g1"):
                 sink.commit()
         assert len(journal.read_all(state)[0]) == 1
+
+    def test_what_came_into_use_meanwhile(self, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A program that opens a device without a claim is not kept off; what it wrote would be in the image."""
+        monkeypatch.setattr("xenplugin.image.safety.in_use.GRACE", 0.1)
+        for user in (open_elsewhere(device, "r+b"), loop_device(device)):
+            with sink_at(device, state) as sink:
+                sink.put_zeros(0, 8)
+                with user, pytest.raises(RefusedError, match=r"in use: (process|/dev/loop)"):
+                    sink.commit()
+            assert len(journal.read_all(state)[0]) == 1
 
     def test_mounted(self, tmp_path: Path, state: Path) -> None:
         disk = sparse_image(tmp_path / "fs", 8 * CHUNK, [])

@@ -1,0 +1,123 @@
+"""What a target has already: read-only, without a lock, a journal or any trace on disk.
+
+The base is the one that a transfer to the same path would have (target/file.py, target/device.py): what an
+interrupted transfer left, the present file or device, or the old disk that lies aside. It may be in use meanwhile,
+so what is read is true of one moment only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from xenplugin.errors import ImageError, RefusedError
+from xenplugin.geometry import CHUNK, chunk_count, chunk_length
+from xenplugin.image.beside import journal_name, partial_name
+from xenplugin.image.buffers import Buffer
+from xenplugin.image.chunkset import ChunkSet
+from xenplugin.image.files import os_errors
+from xenplugin.image.old import old_disk
+from xenplugin.image.source.raw import Source, open_source
+from xenplugin.image.target import journal
+from xenplugin.image.target.base_index import IndexItem, IndexNone, described
+from xenplugin.image.target.partial import open_left
+
+
+class PresentContent:
+    """What could serve as base of an image of `size` bytes at `path`. Opened read-only; close it. For one thread at
+    a time. Raises RefusedError or ImageError if what is at the path cannot be read."""
+
+    def __init__(self, path: str, size: int, state_dir: Path) -> None:
+        self._size = size
+        self._buffer = Buffer(CHUNK)
+        self._kept = ChunkSet()
+        self._partial: Source | None = None
+        self._old: Source | None = None
+        real = os.path.realpath(path)
+        with os_errors("examine", path):
+            try:
+                mode = os.stat(real).st_mode
+            except FileNotFoundError:
+                mode = 0
+        if mode:
+            self._old = _opened(real)
+        if not stat.S_ISBLK(mode):
+            if self._old is None or not self._old.size:
+                self._use_left(open_left(real, state_dir))
+            self._open_partial(real)
+        #: Whether the base is an old volume that lies aside: without its device it cannot be read.
+        self.hidden = self._old is None and _has_left_volume(path, state_dir)
+
+    def __enter__(self) -> PresentContent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open; may be called more than once."""
+        for source in (self._partial, self._old):
+            if source is not None:
+                source.close()
+
+    def describe(self, index: int) -> IndexItem:
+        """Return what there is of chunk `index`; what cannot be read counts as nothing."""
+        length = chunk_length(self._size, index)
+        source = self._partial if index in self._kept else self._old
+        if source is None or index >= source.chunks:
+            return IndexNone(index, 1)
+        try:
+            got = len(source.read(index, self._buffer))
+        except ImageError:
+            return IndexNone(index, 1)
+        if got < length:
+            self._buffer.view[got:length] = bytes(length - got)
+        return described(index, self._buffer, length)
+
+    def has(self, index: int) -> bool:
+        """Return whether the image has a chunk `index`."""
+        return 0 <= index < chunk_count(self._size)
+
+    def _use_left(self, source: Source | None) -> None:
+        if source is not None:
+            _without_trace(source)
+            if self._old is not None:
+                self._old.close()
+            self._old = source
+
+    def _open_partial(self, real: str) -> None:
+        """Use what an interrupted transfer has left, if it can be continued."""
+        with suppress(ImageError, RefusedError):
+            state = journal.read(journal_name(real))
+            if state is None or (state.kind, state.size) != ("file", self._size):
+                return
+            partial = _opened(partial_name(real))
+            if os.fstat(partial.fileno()).st_ino == state.inode and partial.size == self._size:
+                self._partial, self._kept = partial, state.durable
+            else:
+                partial.close()
+
+
+def _opened(path: str) -> Source:
+    source = open_source(path, raw=True)
+    _without_trace(source)
+    return source
+
+
+def _without_trace(source: Source) -> None:
+    """Have the file's access time stay as it is, where its owner or root asks for that."""
+    with suppress(OSError):
+        flags = fcntl.fcntl(source.fileno(), fcntl.F_GETFL)
+        fcntl.fcntl(source.fileno(), fcntl.F_SETFL, flags | os.O_NOATIME)
+
+
+def _has_left_volume(path: str, state_dir: Path) -> bool:
+    """Return whether an old volume that had the name `path` lies aside: a transfer would give it its name back."""
+    with suppress(ImageError):
+        return any(
+            old.storage == old_disk.VOLUME and old.aside != old.path for old in old_disk.those_of(state_dir, path)
+        )
+    return False
