@@ -184,8 +184,9 @@ def _migrate(host: Host, words: list[str], flags: list[str]) -> int:
         rune += (" -d" if "--debug" in given else "") + (" -p" if "-p" in given else "")
     config = domain["config"]
     if "-C" in given:
-        with open(given["-C"]) as file:
-            config = json.load(file)
+        from lab.fakexen import config_file
+
+        config = config_file.read(given["-C"], [])
     elif "-D" in given:
         config = {**config, "c_info": {**config["c_info"], "domid": domain["domid"]}}
     text = json.dumps(config, indent=4, ensure_ascii=False)  # libxl writes bytes as they are

@@ -52,33 +52,25 @@ def rows(host: FakeHost) -> list[dict[str, Any]]:
     return [row for row in found if row["kind"] == "aside" and row["storage"] == "config"]
 
 
-def test_there(world: World) -> None:
-    path = configured(world)
-    world.b.configure(bridges={"xenbr0": "br0"})
-    done = world.moved()
-    there = world.b.root / "xen/g1.cfg"
-    wanted = text(world.b).replace("bridge=xenbr0", "bridge=br0").replace("''", "'bridge=br0'")
-    assert files(world.b) == {"g1.cfg": wanted, "auto/10-g1": f"-> {there}"}, done.err
-    assert there.stat().st_mode & 0o777 == 0o600
-    (old,) = files(world.a)
-    assert old.startswith("g1.cfg.left-for-hostb-20") and files(world.a)[old] == text(world.a)
-    (row,) = rows(world.a)
-    assert (row["path"], row["aside"]) == (str(path), str(path.parent / old))
-    world.assert_intact(world.b)
-    world.assert_settled()
-    assert restarted(world.a) == []
-    assert restarted(world.b) == ["g1"]
-
-
 def test_there_and_back(world: World) -> None:
-    """What was changed on host b comes back; the file and the link are where they were, and as they were but for
-    that."""
+    """On host b it has b's paths and bridges. What was changed there comes back; the file and the link are where
+    they were, and as they were but for that."""
     path = configured(world)
     before = files(world.a)
     world.b.configure(bridges={"xenbr0": "br0"})
     world.a.configure(bridges={"br0": "xenbr0"})
     world.moved()
     there = world.b.root / "xen/g1.cfg"
+    wanted = text(world.b, "br0").replace("''", "'bridge=br0'")
+    assert files(world.b) == {"g1.cfg": wanted, "auto/10-g1": f"-> {there}"}
+    assert [nic["bridge"] for nic in world.b.domains()[0]["config"]["nics"]] == ["br0", "br0"]
+    ((old, data),) = files(world.a).items()
+    assert old.startswith("g1.cfg.left-for-hostb-20") and data == before["g1.cfg"]
+    assert [(row["path"], row["aside"]) for row in rows(world.a)] == [(str(path), str(path.parent / old))]
+    world.assert_intact(world.b)
+    world.assert_settled()
+    assert restarted(world.a) == []
+
     there.write_text(there.read_text().replace("this comment", "that comment"))
     world.moved(there=world.a)
     after = {name: found.replace("that comment", "this comment") for name, found in files(world.a).items()}
@@ -104,30 +96,28 @@ def test_the_old_file_comes_back_if_none_arrives(world: World) -> None:
     assert "g1.cfg has its name again" in done.err and "no configuration file" in done.notices()
 
 
-@pytest.mark.parametrize("how", ["setting", "policy"])
-def test_left(world: World, how: str) -> None:
+def test_left(world: World) -> None:
+    """As the guest's policy says, which counts more than the setting."""
     configured(world)
     before = files(world.a)
-    if how == "setting":
-        world.a.configure(config="leave")
-    else:
-        world.a.store.put(f"/tool/xenplugin/policy/{G1}/config", "leave")
+    world.a.configure(config="copy")
+    world.a.store.put(f"/tool/xenplugin/policy/{G1}/config", "leave")
     world.moved()
     assert files(world.a) == before and files(world.b) == {} and rows(world.a) == []
     assert restarted(world.a) == []  # its disk is not there
 
 
+@pytest.mark.slow
 def test_copied(world: World) -> None:
     configured(world)
     before = files(world.a)
     world.a.configure(config="copy")
     world.moved()
     assert files(world.a) == before and set(files(world.b)) == {"g1.cfg", "auto/10-g1"}
-    world.moved(there=world.a)  # host b moves it
-    assert files(world.a) == before and len(rows(world.b)) == 1
-    world.assert_settled()
+    assert restarted(world.b) == ["g1"]
 
 
+@pytest.mark.slow
 def test_a_file_in_auto_itself(world: World) -> None:
     """Each file there is started, whatever its name, so it must not lie aside there."""
     config = world.a.root / "xen/auto/g1.cfg"
@@ -141,13 +131,7 @@ def test_a_file_in_auto_itself(world: World) -> None:
     assert set(files(world.a)) == {"auto/g1.cfg"} and rows(world.a) == []
 
 
-def test_the_bridge_of_the_running_guest(world: World) -> None:
-    configured(world)
-    world.b.configure(bridges={"xenbr0": "br0"})
-    world.moved()
-    assert [nic["bridge"] for nic in world.b.domains()[0]["config"]["nics"]] == ["br0", "br0"]
-
-
+@pytest.mark.slow
 def test_a_file_elsewhere_to_which_a_link_leads(world: World) -> None:
     """It goes into /etc/xen, and back to where it was."""
     path = world.a.root / "srv" / "g1.cfg"
@@ -169,6 +153,7 @@ def restartable(host: FakeHost) -> bool:
     return all(entry.exists() for entry in (host.root / "xen/auto").iterdir())
 
 
+@pytest.mark.slow
 def test_something_takes_the_name_while_it_moves(world: World) -> None:
     configured(world)
     world.b.stall("r.cleared")
@@ -180,21 +165,10 @@ def test_something_takes_the_name_while_it_moves(world: World) -> None:
     assert done.code == 0 and "belongs to something else by now" in done.err
     found = files(world.b)
     assert found.pop("g1.cfg") == "mine" and "auto/10-g1" not in found
-    assert [(name[:18], data) for name, data in found.items()] == [("g1.cfg.from-hosta-", text(world.b))]
+    assert [(name[:12], data) for name, data in found.items()] == [("g1.cfg.from-", text(world.b))]
 
 
-def test_the_older_file_comes_back_if_the_newer_cannot_be_right(world: World) -> None:
-    path = configured(world)
-    before = files(world.a)
-    world.moved()
-    there = world.b.root / "xen/g1.cfg"
-    there.write_text(there.read_text() + "disk += [ '/srv/more.img,raw,xvdb,rw' ]\n")
-    world.moved(there=world.a)
-    found = files(world.a)
-    assert {name: found[name] for name in before} == before and path.exists()
-    assert [name[:18] for name in found if name not in before] == ["g1.cfg.from-hostb-"]
-
-
+@pytest.mark.slow
 def test_a_configuration_that_xl_is_given(world: World) -> None:
     """It stays, unless it is the guest's own."""
     path = configured(world)
@@ -220,6 +194,7 @@ def test_what_the_old_host_says(world: World) -> None:
     assert str(path) in [one["path"] for one in said["removed"]] and files(world.a) == {}
 
 
+@pytest.mark.slow
 def test_a_file_that_is_changed_while_it_moves(world: World) -> None:
     path = configured(world)
     world.b.stall("r.cleared")
@@ -256,9 +231,15 @@ module.{name} = dying
 """
 
 
+FAILING = [("r.config", "transport"), ("r.restored", "receive-domain"), ("s.stream", "far-xl")]
+MORE = [(point, who) for point in ("r.config", "r.read", "s.stream", "r.restored")
+        for who in ("transport", "receive-domain", "far-xl") if (point, who) not in FAILING]  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["r.config", "r.read", "s.stream", "r.restored"])
-@pytest.mark.parametrize("who", ["transport", "receive-domain", "far-xl"])
+@pytest.mark.parametrize(
+    ("point", "who"), [*FAILING, *(pytest.param(*pair, marks=pytest.mark.matrix) for pair in MORE)]
+)
 def test_a_move_that_fails(world: World, point: str, who: str) -> None:
     """Nothing has changed on host a, and nothing is left on host b."""
     configured(world)
@@ -280,25 +261,26 @@ def test_a_move_that_fails(world: World, point: str, who: str) -> None:
     assert files(world.a) == before and files(world.b) == {} and rows(world.a) == rows(world.b) == []
 
 
-NEAR = [
-    ("xenplugin.migrate", "leaving_config", "put_aside", False),
-    ("xenplugin.image.old", "moving", "rename_file", False),
-    ("xenplugin.image.old", "moving", "rename_file", True),
-    ("xenplugin.image.old", "config_file", "remove", True),
-    ("xenplugin.migrate", "leaving_config", "put_aside", True),
+STEPS = [
+    ("a", "xenplugin.migrate", "leaving_config", "put_aside", False),
+    ("a", "xenplugin.image.old", "moving", "rename_file", True),
+    ("b", "xenplugin.migrate", "arriving_config", "finish", False),
+    ("b", "xenplugin.image.old", "config_file", "make_links", True),
 ]
-FAR = [
-    ("xenplugin.migrate", "arriving_config", "finish", False),
-    ("xenplugin.image.old", "config_file", "make_links", True),
-    ("xenplugin.migrate", "arriving_config", "rename_new", True),
-    ("xenplugin.migrate", "arriving_config", "finish", True),
+MORE_STEPS = [
+    ("a", "xenplugin.image.old", "moving", "rename_file", False),
+    ("a", "xenplugin.image.old", "config_file", "remove", True),
+    ("a", "xenplugin.migrate", "leaving_config", "put_aside", True),
+    ("b", "xenplugin.migrate", "arriving_config", "rename_new", True),
+    ("b", "xenplugin.migrate", "arriving_config", "finish", True),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("side", "package", "module", "name", "after"), [
-    *(("a", *step) for step in NEAR), *(("b", *step) for step in FAR),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("side", "package", "module", "name", "after"),
+    [*STEPS, *(pytest.param(*step, marks=pytest.mark.matrix) for step in MORE_STEPS)],
+)
 def test_killed_when_the_guest_has_left(
     world: World, side: str, package: str, module: str, name: str, after: bool
 ) -> None:
@@ -325,7 +307,14 @@ def test_killed_when_the_guest_has_left(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["s.received", "s.renamed", "s.cleared", "s.report"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        "s.renamed",
+        "s.report",
+        *(pytest.param(name, marks=pytest.mark.matrix) for name in ("s.received", "s.cleared")),
+    ],
+)
 def test_a_host_that_restarts_while_its_guest_leaves(world: World, point: str) -> None:
     """At no point does it start the guest again."""
     configured(world)
