@@ -103,6 +103,8 @@ class Sides:
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{_toml(key)} = {_toml(each)}' for key, each in value.items())} }}"
     return str(value) if isinstance(value, int | float) else f'"{value}"'
 
 

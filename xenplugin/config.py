@@ -21,6 +21,7 @@ from xenplugin.codec.compress import LEVELS, STORE
 from xenplugin.codec.seal import cipher_named
 from xenplugin.errors import ConfigError
 from xenplugin.image import state_folder
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.small_file import read_small
 from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
 from xenplugin.link.tcp import MAX_STREAMS
@@ -258,6 +259,11 @@ class Config:
         "Where the disks of arriving guests go, if not to the same path: a table of old and new paths.",
         placement.parse_paths,
     )
+    formats: tuple[tuple[str, str], ...] = _setting(
+        (),
+        "How arriving images are stored in files, if not as on the source: a table of formats, by QEMU's names.",
+        placement.parse_formats,
+    )
     left_disks: str = _setting(
         KEEP_ASIDE,
         "What becomes of the disks that a guest leaves behind: keep-aside (they are renamed, and make the way back "
@@ -297,6 +303,11 @@ class Config:
     def bridge(self, name: str) -> str:
         """Return the bridge of this host for a guest that has the bridge `name` on the source."""
         return dict(self.bridges).get(name, name)
+
+    def stored(self, format: Format) -> Format:
+        """Return how this host stores an image that the source stores as `format`."""
+        name = dict(self.formats).get(format.name, format.name)
+        return format if name == format.name else Format(name)
 
     def with_values(
         self, values: Mapping[str, Any], file: Path | None = None, only: Collection[str] | None = None

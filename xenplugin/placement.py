@@ -1,4 +1,4 @@
-"""Where an arriving guest's disks and bridges are on this host: the settings `paths` and `bridges`. Pure."""
+"""What an arriving guest has on this host: the settings `paths`, `formats` and `bridges`. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from xenplugin.errors import RefusedError
+from xenplugin.image.formats.kinds import KEPT, RAW
 from xenplugin.image.path_text import canonical, leads_nowhere_else
 
 Table = tuple[tuple[str, str], ...]
@@ -31,6 +32,15 @@ def parse_bridges(value: Any) -> Table:
         # Open vSwitch: a VLAN and trunks may follow the name (vif-openvswitch of Xen's hotplug scripts).
         if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9_.:-]{1,64}", name):
             raise ValueError(f"{name!r} is not the name of a bridge")
+    return tuple(sorted(pairs))
+
+
+def parse_formats(value: Any) -> Table:
+    """Return pairs of a format of the source and the one here from a table. Raises ValueError."""
+    pairs = _pairs(value, '{"qcow2" = "raw"}')
+    for name in (name for pair in pairs for name in pair):
+        if name != RAW and name not in KEPT:
+            raise ValueError(f"{name!r} is none of {RAW}, {', '.join(KEPT)}")
     return tuple(sorted(pairs))
 
 

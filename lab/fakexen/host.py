@@ -126,7 +126,8 @@ class Host:
                       "config": config, "counter": None, "guest": None}  # fmt: skip
             state["domains"].append(domain)
             self.put({f"/local/domain/{domid}/name": name, f"/local/domain/{domid}/vm": f"/vm/{uuid}",
-                      f"/vm/{uuid}/name": name, f"/vm/{uuid}/uuid": uuid})  # fmt: skip
+                      f"/vm/{uuid}/name": name, f"/vm/{uuid}/uuid": uuid,
+                      f"/local/domain/{domid}/control/feature-suspend": "1"})  # fmt: skip
         return domain
 
     def furnish(self, domid: int, counter: int) -> None:

@@ -35,10 +35,10 @@ def cli() -> None:
 
 for command in (
     copying.copy, copying.seal, copying.open_, copying.verify,
-    moving.migrate, moving.transport, moving.enable, moving.disable, moving.guard,
+    moving.migrate, moving.plan, moving.transport, moving.enable, moving.disable, moving.guard,
     settling.status, settling.recover, settling.clean,
     measuring.bench,
-    receiving.receive, sending.send,
+    receiving.receive, receiving.survey, sending.send,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -24,6 +24,7 @@ _FIELDS: dict[str, dict[str, type]] = {
         "whole": bool,
         "live": bool,
         "migration": str,
+        "format": dict,
         "larger_device": str,
         "disk": dict,
     },
@@ -56,10 +57,10 @@ class MeasuredImage:
 class Job:
     """What to receive. `kind` IMAGE: `size` bytes go to `path`; `whole`: send all of it, whatever the target holds;
     `live`: the image is written to meanwhile; `migration`: the id of the migration that it belongs to, "" for a
-    copy; `larger_device`: what becomes of the rest of a larger device (of no meaning if `live`: the host that
-    receives a guest decides that); `disk`: its identity (image.safety.shared_storage). `kind` DOMAIN: a stream,
-    described by `details`. `kind` MEASUREMENT: nothing; the source asks what there is of `images`. `local`: both
-    sides are on this machine."""
+    copy; `format`: how the source stores it (image.formats.kinds); `larger_device`: what becomes of the rest of a
+    larger device (of no meaning if `live`: the host that receives a guest decides that); `disk`: its identity
+    (image.safety.shared_storage). `kind` DOMAIN: a stream, described by `details`. `kind` MEASUREMENT: nothing; the
+    source asks what there is of `images`. `local`: both sides are on this machine."""
 
     secret: bytes = field(repr=False)
     session: bytes
@@ -71,6 +72,7 @@ class Job:
     whole: bool = False
     live: bool = False
     migration: str = ""
+    format: dict[str, Any] = field(default_factory=dict)
     larger_device: str = REFUSE
     disk: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from xenplugin.errors import Interrupted, LinkError, PeerError
+from xenplugin.image.formats.kinds import KEPT, RAW
 from xenplugin.image.path_text import canonical
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.link.rate import Pacer
@@ -24,12 +25,12 @@ _GONE = "the destination went away"
 
 @dataclass(frozen=True)
 class Request:
-    """The image at `path` is wanted; `raw`: whatever its first bytes are. `target`: the file that it goes to, for
-    messages. `options`: settings by name, as the user wrote them."""
+    """The image at `path` is wanted; `format`: how it is stored (QEMU's name), "" to find out. `target`: the file
+    that it goes to, for messages. `options`: settings by name, as the user wrote them."""
 
     path: str
     target: str
-    raw: bool = False
+    format: str = ""
     options: Mapping[str, str | bool] = field(default_factory=dict)
 
     def ready_line(self, random: bytes) -> bytes:
@@ -43,7 +44,8 @@ class Request:
             request = cls(**values)  # type: ignore[arg-type]
             request = replace(request, path=canonical(request.path), target=canonical(request.target))
             valid = (
-                [type(request.raw), type(request.options)] == [bool, dict]
+                request.format in ("", RAW, *KEPT)
+                and type(request.options) is dict
                 and set(request.options) <= set(OPTIONS)
                 and all(type(value) in (str, bool) for value in request.options.values())
             )
