@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from xenplugin import placement
+from xenplugin import setting_values
 from xenplugin.codec.compress import LEVELS, STORE
 from xenplugin.codec.seal import cipher_named
 from xenplugin.errors import ConfigError
-from xenplugin.image import state_folder
+from xenplugin.image import path_mapping, state_folder
 from xenplugin.image.formats.kinds import Format
 from xenplugin.image.small_file import read_small
 from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
@@ -31,7 +31,6 @@ MODES = ("live", "static", "full")
 LONG_DOWNTIME = ("give-up", "go-on")
 LEFT_DISKS = (KEEP_ASIDE, REMOVE) = ("keep-aside", "remove")
 MOVE_CONFIG = (MOVE, COPY, LEAVE) = ("move", "copy", "leave")
-_TIME_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600}
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _LEAST_RATE = 1000  # bytes/s
 _LARGEST = 1 << 20  # bytes of a configuration file
@@ -128,26 +127,6 @@ def _parse_address(text: str) -> str:
     return str(ipaddress.ip_address(_parse_text(text)))
 
 
-def _parse_time(text: str | float) -> float:
-    """Return seconds from a time: 120.0 from '2min'. Raises ValueError."""
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([a-z]*)", str(text).strip().lower())
-    if match is None or isinstance(text, bool) or match[2] not in ("", *_TIME_UNITS):
-        raise ValueError('a time is a number with a unit: ms, s, min or h, like "30s"')
-    if not match[2]:
-        raise ValueError(f'a time needs a unit: "{match[1]}s" for seconds, or ms, min, h')
-    seconds = float(match[1]) * _TIME_UNITS[match[2]]
-    if not 1 <= seconds <= 86400:
-        raise ValueError('a time is at least "1s" and at most "24h"')
-    return seconds
-
-
-def _parse_silence(text: str | float) -> float:
-    seconds = _parse_time(text)
-    if seconds <= 5:  # a quiet connection sends a PING every 5 s (docs/wire-format.md)
-        raise ValueError('it must be more than "5s": a quiet connection sends something every 5 seconds')
-    return seconds
-
-
 def parse_mode(text: str) -> str:
     """Return the mode of a migration, which is one of MODES. Raises ValueError."""
     if text not in MODES:
@@ -221,18 +200,24 @@ class Config:
         "49300-49399", "Ports on which the far host receives data; 0: the data goes through ssh.", parse_ports
     )
     whole: bool = _setting(False, "Send everything, also what the target already has.", _parse_flag, "--whole")
-    connect_timeout: float = _setting(10.0, 'Time in which a connection must open, like "10s".', _parse_time)
-    silence: float = _setting(30.0, 'Silence after which a connection is lost, like "30s".', _parse_silence)
-    patience: float = _setting(120.0, 'Time without any connection before giving up, like "2min".', _parse_time)
+    connect_timeout: float = _setting(
+        10.0, 'Time in which a connection must open, like "10s".', setting_values.parse_time
+    )
+    silence: float = _setting(
+        30.0, 'Silence after which a connection is lost, like "30s".', setting_values.parse_silence
+    )
+    patience: float = _setting(
+        120.0, 'Time without any connection before giving up, like "2min".', setting_values.parse_time
+    )
     no_progress: float = _setting(
         300.0,
         'Time in which the far host must acknowledge some of the data, like "5min"; after it the transfer ends.',
-        _parse_time,
+        setting_values.parse_time,
     )
     max_downtime: float = _setting(
         120.0,
         'Time for which a guest may be suspended in mode live, like "2min"; after it the guest is resumed here.',
-        _parse_time,
+        setting_values.parse_time,
     )
     long_downtime: str = _setting(
         "give-up",
@@ -257,12 +242,12 @@ class Config:
     paths: tuple[tuple[str, str], ...] = _setting(
         (),
         "Where the disks of arriving guests go, if not to the same path: a table of old and new paths.",
-        placement.parse_paths,
+        path_mapping.parse,
     )
     formats: tuple[tuple[str, str], ...] = _setting(
         (),
         "How arriving images are stored in files, if not as on the source: a table of formats, by QEMU's names.",
-        placement.parse_formats,
+        setting_values.parse_formats,
     )
     left_disks: str = _setting(
         KEEP_ASIDE,
@@ -273,7 +258,7 @@ class Config:
     bridges: tuple[tuple[str, str], ...] = _setting(
         (),
         "The bridges of arriving guests, if not those of the same names: a table of old and new names.",
-        placement.parse_bridges,
+        setting_values.parse_bridges,
     )
     config: str = _setting(
         MOVE,
@@ -296,9 +281,8 @@ class Config:
         return range(low, high + 1) if low else range(0)
 
     def mapped(self, path: str) -> str:
-        """Return the path on this host of what is at `path` on the source. Raises RefusedError for a path that is
-        not absolute, or contains '..' or control characters."""
-        return placement.mapped_path(self.paths, path)
+        """Return the path on this host of the disk at `path` on the source. Raises RefusedError (path_mapping)."""
+        return path_mapping.mapped(self.paths, path)
 
     def bridge(self, name: str) -> str:
         """Return the bridge of this host for a guest that has the bridge `name` on the source."""

@@ -60,6 +60,8 @@ GOOD: list[tuple[str, str, Any]] = [
     ("bridges", '{"xenbr1" = "br1", "xenbr0" = "ovs0.10:20"}', (("xenbr0", "ovs0.10:20"), ("xenbr1", "br1"))),
     ("larger_device", '"keep"', "keep"),
     ("larger_device", '"zero"', "zero"),
+    ("formats", "{}", ()),
+    ("formats", '{"qcow2" = "raw"}', (("qcow2", "raw"),)),
     ("paths", "{}", ()),
     ("paths", '{"/a//b/" = "/c", "/a/b/c" = "/"}', (("/a/b/c", "/"), ("/a/b", "/c"))),
 ]
@@ -97,6 +99,7 @@ BAD: list[tuple[str, str]] = [
         ("bridges", value)
         for value in ('"br0"', "5", '{"a" = 5}', '{"a" = ""}', '{"a b" = "c"}', '{"a" = "b,c"}', '{"a" = "b/c"}')
     ],
+    *[("formats", value) for value in ('"raw"', "5", '{"qcow2" = "none"}', '{"qcow2" = 5}', '{"" = "raw"}')],
     *[("left_disks", value) for value in ('"keep"', '""', "true", "[]")],
     *[("larger_device", value) for value in ('"grow"', '""', "true", "[]")],
     *[

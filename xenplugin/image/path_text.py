@@ -6,8 +6,6 @@ Python's own functions have it. In JSON that is an escape, so nothing is lost be
 
 from __future__ import annotations
 
-import re
-
 
 def canonical(path: object) -> str:
     """Return a path that came as JSON as this host's functions would return it. Raises ValueError for anything that
@@ -15,12 +13,3 @@ def canonical(path: object) -> str:
     if not isinstance(path, str) or not path or "\0" in path:
         raise ValueError("no file has such a path")
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-
-
-def leads_nowhere_else(path: str) -> bool:
-    """Return whether a path from another host is absolute, without '..' and without control characters."""
-    try:
-        canonical(path)
-    except ValueError:
-        return False
-    return path.startswith("/") and ".." not in path.split("/") and not re.search("[\x00-\x1f\x7f]", path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -91,8 +92,17 @@ def _refuse_foreign(part: str, status: os.stat_result, replaced: Source | None) 
     owners = {os.geteuid()}
     if replaced is not None:
         owners.add(os.fstat(replaced.fileno()).st_uid)
+    if status.st_uid not in owners:
+        owners |= _given_owner(part)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or status.st_uid not in owners:
         raise RefusedError(f"{part} was not created by xenplugin for this user", hint="remove it and start again")
+
+
+def _given_owner(part: str) -> set[int]:
+    """Return the owner that files made by us beside `part` get: on FAT and exFAT the one of the mount."""
+    with suppress(OSError), tempfile.TemporaryFile(prefix=".xenplugin-", dir=os.path.dirname(part)) as trial:
+        return {os.fstat(trial.fileno()).st_uid}
+    return set()
 
 
 def prepare(path: str, size: int, format: Format, fd: int, created: bool) -> tuple[Journal, ChunkSet, Content]:
