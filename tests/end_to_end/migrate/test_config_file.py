@@ -58,6 +58,7 @@ def test_there_and_back(world: World) -> None:
     path = configured(world)
     before = files(world.a)
     world.b.configure(bridges={"xenbr0": "br0"})
+    (world.b.root / "net/xenbr0").rename(world.b.root / "net/br0")
     world.a.configure(bridges={"br0": "xenbr0"})
     world.moved()
     there = world.b.root / "xen/g1.cfg"
