@@ -209,8 +209,7 @@ class SourceMigration:
         self._pipe.flush()
 
     def _prepare(self, fields: dict[str, Any]) -> None:
-        """Prepare both sides for the guest, which is known now; in mode live, send its disks until little is
-        left."""
+        """Prepare both sides for the guest; in mode live, send its disks until little is left."""
         usual = self._config  # holds for what the policy does not set, or sets no more
         leaving = leaving_guest.look_up(fields, usual, self._explicit, self._notice)
         self._config, self._memory = leaving.config, leaving.memory
@@ -257,6 +256,7 @@ class SourceMigration:
             self._pacer,
             self._check,
             migration=self._id,
+            domid=leaving.guest.domid,
             live=leaving.live,
             standby=self._prestarted,
         )

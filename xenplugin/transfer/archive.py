@@ -14,7 +14,8 @@ from xenplugin import events
 from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.codec.seal import FILE_RANDOM, Aead, Keys, cipher_named
 from xenplugin.config import Config
-from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, TamperError, XenpluginError
+from xenplugin.errors import Interrupted, PeerError, RefusedError, TamperError, XenpluginError
+from xenplugin.image.files import image_error
 from xenplugin.image.formats.kinds import Format
 from xenplugin.image.index.digest import text
 from xenplugin.image.index.unchanged import refuse_changed
@@ -55,7 +56,7 @@ def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     except OSError as exc:
-        raise ImageError(f"cannot write {path}: {exc.strerror}") from None
+        raise image_error(exc, "write", path) from None
     seconds = time.monotonic() - began
     return TransferResult(
         seconds=seconds,
@@ -116,7 +117,7 @@ class _Sealing:
             with self._lock:
                 self._write(*self._writer.pack(frame))
         except OSError as exc:
-            raise ImageError(f"cannot write {self._path}: {exc.strerror}") from None
+            raise image_error(exc, "write", self._path) from None
 
     def _write(self, *parts: Any) -> None:
         for part in parts:
@@ -153,7 +154,7 @@ def unseal(
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     except OSError as exc:
-        raise ImageError(f"cannot read {path}: {exc.strerror}") from None
+        raise image_error(exc, "read", path) from None
 
 
 class _Opening:

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from xenplugin.errors import PeerError
-from xenplugin.migrate.checks.facts import WantedBridge, WantedFile
+from xenplugin.migrate.checks.facts import KINDS, WantedBridge, WantedFile
 from xenplugin.xen import guest as guests
 from xenplugin.xen.config_text import FILES
 
-KINDS = ("pv", "pvh", "hvm")
 #: The folder of the hotplug scripts.
 SCRIPTS = "/etc/xen/scripts"
 #: KiB that libxl asks for beside a guest's memory: LIBXL_PV_EXTRA_MEMORY, LIBXL_HVM_EXTRA_MEMORY.

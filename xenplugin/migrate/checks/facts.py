@@ -5,12 +5,16 @@ The far host reads a request from the network, the near one an answer: both are 
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
+from xenplugin.geometry import MAX_IMAGE
 from xenplugin.xen.cpu_policy import CpuPolicy
 from xenplugin.xen.host_info import XenInfo
 
+#: The types of guests.
+KINDS = ("pv", "pvh", "hvm")
 #: Most bytes of a request and of an answer.
 LONGEST = 1 << 20
 #: The line that asks the far side to keep the login open.
@@ -50,21 +54,35 @@ class WantedDisk:
     data: int | None
     shared: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a size that no image has."""
+        if not 0 <= self.size <= MAX_IMAGE:
+            raise ValueError(f"a disk cannot have {self.size} bytes")
+
 
 @dataclass(frozen=True)
 class Request:
-    """A guest that may move, as a host is asked about it. `kind`: pv, pvh or hvm; `domid`: its domain on the host
-    that is asked, 0 on the far host; `vcpus`: its virtual CPUs; `local`: listen on this machine only."""
+    """A guest that may move, as a host is asked about it. `kind`: one of KINDS; `domid`: its domain on the host
+    that is asked, 0 on the far host; `source` and `source_domid`: the machine that it is on (host_identity), "" if
+    unknown, and its domain there, because both hosts may be one; `vcpus`: its virtual CPUs; `local`: listen on this
+    machine only."""
 
     name: str
     uuid: str
     kind: str
     domid: int
+    source: str
+    source_domid: int
     vcpus: int
     files: tuple[WantedFile, ...]
     bridges: tuple[WantedBridge, ...]
     disks: tuple[WantedDisk, ...]
     local: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a kind of guest that there is not."""
+        if self.kind not in KINDS:
+            raise ValueError(f"the type {self.kind!r} is not one of {', '.join(KINDS)}")
 
 
 @dataclass(frozen=True)
@@ -137,3 +155,10 @@ class Listening:
     port: int
     addresses: tuple[str, ...]
     wanted: bool
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no port or no address."""
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"{self.port} is not a port")
+        for address in self.addresses:  # a name would be looked up
+            ipaddress.ip_address(address)

@@ -19,9 +19,10 @@ from typing import TypeVar
 from xenplugin import __version__
 from xenplugin.config import Config
 from xenplugin.errors import ConfigError, ImageError, PeerError, RefusedError, XenpluginError
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.safety.shared_storage import refuse_shared
 from xenplugin.image.target import dry_run
-from xenplugin.migrate import records
+from xenplugin.migrate import host_identity, records
 from xenplugin.migrate.checks.facts import (
     FoundDisk,
     HostFacts,
@@ -170,9 +171,11 @@ def _migrating(state_dir: Path, request: Request, here: bool) -> Unusable | None
 def _taken(store: Store, request: Request, own: Record | None) -> Iterator[Unusable]:
     """Yield why the guest's names or its uuid cannot be used here: another domain has them."""
     here = bool(request.domid)
+    # Both hosts may be one: then the guest itself does not count.
+    itself = request.source_domid if request.source and request.source == host_identity.here().machine else 0
     names = {request.name + AWAY} if here else {request.name, request.name + INCOMING}
     for domid in store.list("/local/domain"):
-        if not domid.isdecimal() or int(domid) in (0, request.domid):
+        if not domid.isdecimal() or int(domid) in (0, request.domid, itself):
             continue
         name, vm = store.read(f"/local/domain/{domid}/name"), store.read(f"/local/domain/{domid}/vm") or ""
         same = vm.removeprefix("/vm/").lower() == request.uuid
@@ -220,7 +223,12 @@ def _disk(config: Config, request: Request, disk: WantedDisk, own: Record | None
 
         known = refuse_shared(disk.shared, path, live=True)  # first: such a disk is in use as well
         there = dry_run.examine(
-            path, disk.size, state_dir=config.state_dir, attached=user, larger_device=config.larger_device
+            path,
+            disk.size,
+            state_dir=config.state_dir,
+            attached=user,
+            format=config.stored(Format()),
+            larger_device=config.larger_device,
         )
     except (RefusedError, ImageError, PeerError, ConfigError) as error:
         hint = (error.hint or "").replace("UUID", request.uuid)

@@ -13,7 +13,7 @@ import pytest
 from lab.fakexen.xenstored import Xenstored
 from tests.xenplugin.migrate.checks.cases import DISK, GIB, REQUEST, UUID
 from xenplugin.config import Config
-from xenplugin.migrate import records
+from xenplugin.migrate import host_identity, records
 from xenplugin.migrate.checks import survey
 from xenplugin.migrate.checks.facts import HostFacts, Request, WantedBridge, WantedFile
 from xenplugin.migrate.checks.survey import Survey
@@ -112,6 +112,19 @@ def test_names_and_uuids(host: Xenstored, tmp_path: Path, domid: int, nodes: dic
         host.put(f"/local/domain/{path}", value)
     taken = found(tmp_path, domid=domid).taken
     assert [words in one.text and bool(one.hint) for one in taken] == ([True] if words else [])
+
+
+def test_the_guest_itself_is_no_obstacle_where_both_hosts_are_one(
+    host: Xenstored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`xl migrate GUEST localhost`, which works for a guest without disks."""
+    for key, value in {"name": "g1", "vm": f"/vm/{UUID}"}.items():
+        host.put(f"/local/domain/7/{key}", value)
+    (tmp_path / "machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    monkeypatch.setattr(host_identity, "MACHINE_ID", tmp_path / "machine-id")
+    here = host_identity.here().machine
+    for source, count in ((here, 0), ("", 1), ("another", 1)):
+        assert len(found(tmp_path, replace(REQUEST, source=source, disks=())).taken) == count, source
 
 
 def record(folder: Path, role: Role, uuid: str = UUID, driver: int | None = None, **values: Any) -> records.Record:
