@@ -46,12 +46,14 @@ class WantedBridge:
 @dataclass(frozen=True)
 class WantedDisk:
     """A disk that moves. `size` in bytes; `data`: bytes that it takes at most on the far host, None if unknown;
-    `shared`: its names that are the same on every host (image.safety.shared_storage)."""
+    `format`: how it is stored, as image.formats.kinds.Format.as_json gives it; `shared`: its names that are the
+    same on every host (image.safety.shared_storage)."""
 
     device: str
     path: str
     size: int
     data: int | None
+    format: dict[str, Any]
     shared: dict[str, Any]
 
     def __post_init__(self) -> None:

@@ -227,7 +227,7 @@ def _disk(config: Config, request: Request, disk: WantedDisk, own: Record | None
             disk.size,
             state_dir=config.state_dir,
             attached=user,
-            format=config.stored(Format()),
+            format=config.stored(Format.of_json(disk.format)),
             larger_device=config.larger_device,
         )
     except (RefusedError, ImageError, PeerError, ConfigError) as error:

@@ -220,6 +220,12 @@ def test_places_that_cannot_be_a_disk(host: Xenstored, tmp_path: Path, path: str
     assert there.unusable and words in there.unusable.text and hint in there.unusable.hint
 
 
+@pytest.mark.parametrize("format", [{}, {"name": "raw", "options": {"x": "y"}}, {"name": "-x", "options": {}}])
+def test_a_format_that_is_none_is_refused(host: Xenstored, tmp_path: Path, format: dict[str, Any]) -> None:
+    (there,) = found(tmp_path, disk(tmp_path, format=format)).disks
+    assert there.unusable and "format" in there.unusable.text
+
+
 def test_nothing_is_changed_by_looking(host: Xenstored, tmp_path: Path) -> None:
     (tmp_path / "disks").mkdir()
     (tmp_path / "disks" / "g1.img").write_bytes(bytes(MIB))
