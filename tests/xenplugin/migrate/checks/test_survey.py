@@ -174,9 +174,12 @@ def test_files_and_paths(host: Xenstored, tmp_path: Path) -> None:
         WantedFile("/elsewhere/there", "b", False, mapped=True),
         WantedFile("/elsewhere/there2", "c", False),
         WantedFile("/elsewhere/lost", "d", False, mapped=True),
+        WantedFile("/elsewhere/there", "e", False, either=True),
+        WantedFile(str(tmp_path / "there"), "f", False, either=True),
+        WantedFile("/elsewhere/lost2", "g", False, either=True),
     )
     facts = found(tmp_path, replace(REQUEST, files=files, disks=()), paths=(("/elsewhere", str(tmp_path)),))
-    assert facts.missing == ("/elsewhere/there2", "/elsewhere/lost")
+    assert facts.missing == ("/elsewhere/there2", "/elsewhere/lost", "/elsewhere/lost2")
 
 
 def test_bridges_and_scripts(host: Xenstored, tmp_path: Path) -> None:
@@ -192,6 +195,14 @@ def test_bridges_and_scripts(host: Xenstored, tmp_path: Path) -> None:
     assert facts.no_bridge == ("br1", "eth0", "../net/br0", "ovs2") and facts.no_script == (
         str(tmp_path / "vif-lost"),
     )
+
+
+def test_bridges_of_other_names(host: Xenstored, tmp_path: Path) -> None:
+    (tmp_path / "net/br0/bridge").mkdir(parents=True)
+    (tmp_path / "vif-bridge").mkdir()
+    wanted = tuple(WantedBridge(name, str(tmp_path / "vif-bridge")) for name in ("xenbr0", "xenbr1", "br0"))
+    request = replace(REQUEST, bridges=wanted, disks=())
+    assert found(tmp_path, request, bridges=(("xenbr0", "br0"), ("xenbr1", "br1"))).no_bridge == ("br1",)
 
 
 @pytest.mark.parametrize(
