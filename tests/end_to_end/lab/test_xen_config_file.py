@@ -1,4 +1,4 @@
-"""A guest's configuration file on real Xen: it moves along, there and back, and restarting hosts do the right thing."""
+"""A guest's configuration file on real Xen, there and back: which host starts the guest when it is restarted."""
 
 from __future__ import annotations
 
