@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xenplugin.errors import RefusedError
-from xenplugin.image.beside import partial_name
+from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.files import os_errors
 from xenplugin.image.formats.kinds import Format
 from xenplugin.image.old import old_disk, volume
 from xenplugin.image.safety.fixed_name import refuse_fixed_name
 from xenplugin.image.safety.in_use import claim_device, refuse_if_used, refuse_mount_point
 from xenplugin.image.source.raw import refuse_partial_sectors
+from xenplugin.image.target import journal
 from xenplugin.image.target.abstract import Attached, refuse_attached
 from xenplugin.image.target.device_size import refuse_size
 from xenplugin.image.target.partial import open_left, open_replaced
@@ -95,6 +96,8 @@ def _file(path: str, size: int, format: Format, state_dir: Path) -> TargetFacts:
             refuse_if_used(path, replaced.fileno())
         with _opened(folder) as fd:
             refuse_fixed_name(path, None if replaced is None else replaced.fileno(), fd)
+        if os.path.lexists(partial_name(path)):
+            journal.read(journal_name(path))
         old = open_left(path, state_dir) if replaced is None or not replaced.size else None
         aside = ""
         if old is not None:

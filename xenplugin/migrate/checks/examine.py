@@ -20,6 +20,8 @@ from typing import Any
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, RefusedError, UsageError, XenpluginError
+from xenplugin.image.formats.inspect import inspect
+from xenplugin.image.formats.kinds import RAW, Format
 from xenplugin.image.safety.shared_storage import marked
 from xenplugin.image.source.raw import open_source
 from xenplugin.migrate import host_identity
@@ -31,8 +33,8 @@ from xenplugin.migrate.checks.facts import Request, Unusable, WantedDisk, Wanted
 from xenplugin.migrate.checks.survey import Survey
 from xenplugin.migrate.claims import Claims
 from xenplugin.results import CheckResult
+from xenplugin.xen import dry_run, xen_tools
 from xenplugin.xen import guest as guests
-from xenplugin.xen import xen_tools
 from xenplugin.xen.guest import Disk, Guest
 from xenplugin.xen.process import process
 from xenplugin.xen.xenstore import Store
@@ -112,7 +114,7 @@ def _configuration(guest: Guest, options: Sequence[str]) -> dict[str, Any]:
     xl = XlCommand()
     words = list(options)
     if "-C" in words:
-        return xen_tools.configuration_of_file(xl, words[words.index("-C") + 1])
+        return dry_run.configuration(xl.path, ["create", words[words.index("-C") + 1]])
     return xen_tools.configuration(xl, guest.domid)
 
 
@@ -138,10 +140,15 @@ def _wanted(
     for disk in disks:
         try:
             with open_source(disk.path) as source:
+                size, format, files = source.size, Format(), 1
+                if disk.format != RAW:
+                    info = inspect(disk.path, disk.format)
+                    size, format, files = info.size, info.format, len(info.files)
                 status = os.fstat(source.fileno())
-                taken = None if stat.S_ISBLK(status.st_mode) else min(512 * status.st_blocks, source.size)
+                known = files == 1 and not stat.S_ISBLK(status.st_mode)  # of backing files only a part may count
+                taken = min(512 * status.st_blocks, size) if known else None
                 names = enter(marked(disk.path, live=True, local=False, notice=_notice(emit)))
-                wanted.append(WantedDisk(disk.device, disk.path, source.size, taken, names))
+                wanted.append(WantedDisk(disk.device, disk.path, size, taken, format.as_json(), names))
         except (RefusedError, ImageError) as error:
             unmovable.append(Unusable(error.message, (error.hint or "").replace("UUID", uuid)))
     return tuple(wanted)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.fakes.lvm import UUID, Lvm
 from xenplugin.errors import XenpluginError
-from xenplugin.image.beside import partial_name
+from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.formats.kinds import Format
 from xenplugin.image.old import old_disk
 from xenplugin.image.old.old_disk import OldDisk
@@ -56,6 +56,11 @@ def pipe(place: Path) -> None:
     os.mkfifo(place)
 
 
+def foreign_journal(place: Path) -> None:
+    Path(partial_name(str(place))).touch(0o600)
+    os.mkfifo(journal_name(str(place)))
+
+
 def lost_folder(place: Path) -> None:
     place.parent.rmdir()
 
@@ -93,6 +98,7 @@ def another_copy(place: Path, _: Callable[[Path], None]) -> Iterator[None]:
         (as_made, larger, True),
         (as_made, pipe, True),
         (as_made, lost_folder, True),
+        (as_made, foreign_journal, True),
         (opened, empty, True),
         (another_copy, empty, True),
     ],
