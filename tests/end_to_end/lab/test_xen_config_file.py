@@ -42,9 +42,7 @@ def text(node: Node, path: str = _FILE) -> str:
 
 
 def files(node: Node) -> list[str]:
-    return node.check(
-        ["sh", "-c", "cd /etc/xen && ls -dA g1.cfg* .g1* auto/* 2>/dev/null; :"], timeout=ASK
-    ).split()
+    return node.check(["sh", "-c", "cd /etc/xen && ls -dA g1.cfg* .g1* auto/* 2>/dev/null; :"], timeout=ASK).split()
 
 
 def autostart(node: Node) -> list[str]:
