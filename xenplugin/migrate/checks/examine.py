@@ -21,7 +21,7 @@ from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, RefusedError, UsageError, XenpluginError
 from xenplugin.image.formats.inspect import inspect
-from xenplugin.image.formats.kinds import RAW
+from xenplugin.image.formats.kinds import RAW, Format
 from xenplugin.image.safety.shared_storage import marked
 from xenplugin.image.source.raw import open_source
 from xenplugin.migrate import host_identity
@@ -140,11 +140,15 @@ def _wanted(
     for disk in disks:
         try:
             with open_source(disk.path) as source:
+                size, format, files = source.size, Format(), 1
+                if disk.format != RAW:
+                    info = inspect(disk.path, disk.format)
+                    size, format, files = info.size, info.format, len(info.files)
                 status = os.fstat(source.fileno())
-                size = source.size if disk.format == RAW else inspect(disk.path, disk.format).size
-                taken = None if stat.S_ISBLK(status.st_mode) else min(512 * status.st_blocks, size)
+                known = files == 1 and not stat.S_ISBLK(status.st_mode)  # of backing files only a part may count
+                taken = min(512 * status.st_blocks, size) if known else None
                 names = enter(marked(disk.path, live=True, local=False, notice=_notice(emit)))
-                wanted.append(WantedDisk(disk.device, disk.path, size, taken, names))
+                wanted.append(WantedDisk(disk.device, disk.path, size, taken, format.as_json(), names))
         except (RefusedError, ImageError) as error:
             unmovable.append(Unusable(error.message, (error.hint or "").replace("UUID", uuid)))
     return tuple(wanted)

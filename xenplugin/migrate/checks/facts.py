@@ -24,14 +24,15 @@ HOLD = b"hold"
 @dataclass(frozen=True)
 class WantedFile:
     """A file that the guest needs on its host. `what`: what it is, for messages; `at_start`: only when the guest is
-    started again; `mapped`: the setting `paths` applies to it, as to disks; `elsewhere`: the far host may have it
-    under another path, and find it."""
+    started again; `mapped`: the setting `paths` applies to it, as to disks; `either`: it applies if there is
+    a file under that path; `elsewhere`: the far host may have it under another path, and find it."""
 
     path: str
     what: str
     at_start: bool
     mapped: bool = False
     elsewhere: bool = False
+    either: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,14 @@ class WantedBridge:
 @dataclass(frozen=True)
 class WantedDisk:
     """A disk that moves. `size` in bytes; `data`: bytes that it takes at most on the far host, None if unknown;
-    `shared`: its names that are the same on every host (image.safety.shared_storage)."""
+    `format`: how it is stored, as image.formats.kinds.Format.as_json gives it; `shared`: its names that are the
+    same on every host (image.safety.shared_storage)."""
 
     device: str
     path: str
     size: int
     data: int | None
+    format: dict[str, Any]
     shared: dict[str, Any]
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,7 +71,8 @@ class Survey:
         own = _own_record(self._config.state_dir, request)
         taken, dom0, suspends = self._from_xenstore(request, own)
         missing = tuple(dict.fromkeys(self._missing(request)))
-        no_bridge, no_script = _networks(request.bridges)
+        here = [replace(each, bridge=self._config.bridge(each.bridge)) for each in request.bridges]
+        no_bridge, no_script = _networks(here)
         disks = tuple(_disk(self._config, request, disk, own) for disk in request.disks)
         info, xen_why = self._info.result()
         domain, _ = self._domain.result()
@@ -116,11 +118,11 @@ class Survey:
     def _missing(self, request: Request) -> Iterator[str]:
         """Yield the paths of files that are not on this host, as they are called on it."""
         for file in request.files:
-            path = file.path
-            if file.mapped:
+            paths = [] if file.mapped else [file.path]
+            if file.mapped or file.either:
                 with suppress(RefusedError):
-                    path = self._config.mapped(path)
-            if not os.path.exists(path):
+                    paths.append(self._config.mapped(file.path))
+            if not any(map(os.path.exists, paths)):
                 yield file.path
 
 
@@ -225,7 +227,7 @@ def _disk(config: Config, request: Request, disk: WantedDisk, own: Record | None
             disk.size,
             state_dir=config.state_dir,
             attached=user,
-            format=config.stored(Format()),
+            format=config.stored(Format.of_json(disk.format)),
             larger_device=config.larger_device,
         )
     except (RefusedError, ImageError, PeerError, ConfigError) as error:

@@ -37,6 +37,7 @@ DISK = WantedDisk(
     "/srv/g1.img",
     4 * GIB,
     GIB,
+    {"name": "raw", "options": {}},
     {"own": ["file x"], "below": [], "device": False, "markers": [["m", "g1.img", 7]]},
 )
 FOUND = FoundDisk("/srv/g1.img", False, None, "", 20 * GIB, 64769)

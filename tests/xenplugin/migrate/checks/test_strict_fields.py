@@ -28,7 +28,7 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     found = [path] if path else []
     for key, item in items:
-        found += [] if key == "shared" else paths(item, (*path, key))
+        found += [] if key in ("shared", "format") else paths(item, (*path, key))
     return found
 
 

@@ -174,9 +174,12 @@ def test_files_and_paths(host: Xenstored, tmp_path: Path) -> None:
         WantedFile("/elsewhere/there", "b", False, mapped=True),
         WantedFile("/elsewhere/there2", "c", False),
         WantedFile("/elsewhere/lost", "d", False, mapped=True),
+        WantedFile("/elsewhere/there", "e", False, either=True),
+        WantedFile(str(tmp_path / "there"), "f", False, either=True),
+        WantedFile("/elsewhere/lost2", "g", False, either=True),
     )
     facts = found(tmp_path, replace(REQUEST, files=files, disks=()), paths=(("/elsewhere", str(tmp_path)),))
-    assert facts.missing == ("/elsewhere/there2", "/elsewhere/lost")
+    assert facts.missing == ("/elsewhere/there2", "/elsewhere/lost", "/elsewhere/lost2")
 
 
 def test_bridges_and_scripts(host: Xenstored, tmp_path: Path) -> None:
@@ -194,6 +197,14 @@ def test_bridges_and_scripts(host: Xenstored, tmp_path: Path) -> None:
     )
 
 
+def test_bridges_of_other_names(host: Xenstored, tmp_path: Path) -> None:
+    (tmp_path / "net/br0/bridge").mkdir(parents=True)
+    (tmp_path / "vif-bridge").mkdir()
+    wanted = tuple(WantedBridge(name, str(tmp_path / "vif-bridge")) for name in ("xenbr0", "xenbr1", "br0"))
+    request = replace(REQUEST, bridges=wanted, disks=())
+    assert found(tmp_path, request, bridges=(("xenbr0", "br0"), ("xenbr1", "br1"))).no_bridge == ("br1",)
+
+
 @pytest.mark.parametrize(
     ("path", "words", "hint"),
     [
@@ -207,6 +218,12 @@ def test_bridges_and_scripts(host: Xenstored, tmp_path: Path) -> None:
 def test_places_that_cannot_be_a_disk(host: Xenstored, tmp_path: Path, path: str, words: str, hint: str) -> None:
     (there,) = found(tmp_path, replace(disk(tmp_path), disks=(replace(disk(tmp_path).disks[0], path=path),))).disks
     assert there.unusable and words in there.unusable.text and hint in there.unusable.hint
+
+
+@pytest.mark.parametrize("format", [{}, {"name": "raw", "options": {"x": "y"}}, {"name": "-x", "options": {}}])
+def test_a_format_that_is_none_is_refused(host: Xenstored, tmp_path: Path, format: dict[str, Any]) -> None:
+    (there,) = found(tmp_path, disk(tmp_path, format=format)).disks
+    assert there.unusable and "format" in there.unusable.text
 
 
 def test_nothing_is_changed_by_looking(host: Xenstored, tmp_path: Path) -> None:
