@@ -55,8 +55,9 @@ class Estimate:
     """What a copy or a guest's move is expected to take (docs/usage.md, "The estimate").
 
     `downtime` is None for a copy, `bytes_memory` 0. `bytes_wire`: sealed bytes of disks and memory. `rate`: bytes/s
-    that the path was measured to carry; `streams`: data connections, 0 if ssh carries the data. `bytes_compared`:
-    of the disks, read for the estimate. `assumptions`: what could not be measured, one sentence each."""
+    that the path was measured to carry; `ready`: seconds in which the far side's program was started; `streams`:
+    data connections, 0 if ssh carries the data. `bytes_compared`: of the disks, read for the estimate.
+    `assumptions`: what could not be measured, one text each."""
 
     seconds: Expected
     downtime: Expected | None
@@ -65,6 +66,7 @@ class Estimate:
     bytes_memory: int
     bytes_compared: int
     rtt: float
+    ready: float
     rate: Expected
     streams: int
     level: int
@@ -96,6 +98,7 @@ class Estimate:
             "bytes_memory": self.bytes_memory,
             "bytes_compared": self.bytes_compared,
             "rtt_seconds": round(self.rtt, 6),
+            "ready_seconds": round(self.ready, 3),
             "rate_bytes_per_second": self.rate.as_json(),
             "streams": self.streams,
             "level": self.level,
