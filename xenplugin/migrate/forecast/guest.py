@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from xenplugin import events
 from xenplugin.codec.compress import STORE
 from xenplugin.config import Config
-from xenplugin.errors import XenpluginError
 from xenplugin.image.source.raw import open_source
 from xenplugin.migrate.forecast import learned
 from xenplugin.migrate.forecast.forecast import COMPARE_SECONDS, DiskToMove, Forecast, GuestToMove
@@ -100,7 +99,7 @@ class EstimateBeside:
             self._forecast.stop()
 
     def _run(self) -> None:
-        with suppress(XenpluginError, OSError), ExitStack() as sources:
+        with suppress(Exception), ExitStack() as sources:  # whatever it is, the move matters more
             self._forecast = _forecast(self._move, lambda event: None, sources)
             if self._needed.is_set():
                 self._forecast.stop()
