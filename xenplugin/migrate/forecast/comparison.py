@@ -29,7 +29,7 @@ from xenplugin.transfer.packing import CORES
 #: Chunks in a question, and questions that wait for an answer: as much as the far host hashes in a round trip.
 _ASKED, _AHEAD = 8, 16
 #: Chunks that are compressed, for the ratio and the speed; at this level unless one is fixed.
-_PACKED, _LEVEL = 24, 3
+_PACKED, _LEVEL = 128, 3
 #: An old copy that cannot be read now is taken to differ by this share: at least, likely, at most.
 _HIDDEN = (0.01, 0.1, 1.0)
 

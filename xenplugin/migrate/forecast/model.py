@@ -297,8 +297,7 @@ def _slowest(move: Move, at: _Point, near: float, far: float, link: float) -> fl
         return seconds * (_SERIAL / load.cores(cores, 1) + (1 - _SERIAL) / load.cores(cores, threads))
 
     if machines.shared:
-        threads = 2 * near_cores + _NEAR_THREADS + _FAR_THREADS
-        limits = [link, spread(near + far, machines.near_load, near_cores, threads)]
+        limits = [link, spread(near + far, machines.near_load, near_cores, near_cores + _FAR_THREADS)]
     else:
         limits = [
             link,
