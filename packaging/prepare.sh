@@ -74,6 +74,8 @@ tools)
     case "${2:-}" in
     demo) need mmdebstrap mmdebstrap "the image is made of this machine's /usr instead of a fresh Debian" ;;
     test)
+        need qemu-img qemu-utils "images in other formats than raw are not tested"
+        have /usr/share/doc/libnbd0 libnbd0 "images in other formats than raw are not tested"
         need lintian lintian "the Debian package is not checked by lintian"
         need groff groff-base "the man pages are not checked by groff"
         need mkfs.vfat dosfstools "no USB stick is tested"

@@ -103,6 +103,8 @@ class Sides:
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{_toml(key)} = {_toml(each)}' for key, each in value.items())} }}"
     return str(value) if isinstance(value, int | float) else f'"{value}"'
 
 
@@ -219,15 +221,15 @@ def nobody(tmp_path: Path) -> list[str]:
 #: How the file systems of USB sticks are made and mounted, from a block device on a folder. The last is a driver of
 #: user space: it has no hard links, no rename without replacing, and runs where the kernel has no exFAT.
 _STICKS = {
-    "vfat": (["mkfs.vfat", "-I"], ["mount", "-t", "vfat"]),
-    "exfat": (["mkfs.exfat"], ["mount", "-t", "exfat"]),
-    "exfat-fuse": (["mkfs.exfat"], ["mount.exfat-fuse"]),
+    "vfat": (["mkfs.vfat", "-I"], ["mount", "-t", "vfat", "-o", "uid=65534"]),
+    "exfat": (["mkfs.exfat"], ["mount", "-t", "exfat", "-o", "uid=65534"]),
+    "exfat-fuse": (["mkfs.exfat"], ["mount.exfat-fuse", "-o", "uid=65534"]),
 }
 
 
 @pytest.fixture(params=_STICKS)
 def stick(request: Any, tmp_path: Path, loop_device: Callable[[Path], Path]) -> Iterator[Path]:
-    """A mounted USB stick of 96 MiB without hard links: a file system that has no permissions either."""
+    """A mounted USB stick of 96 MiB, as a desktop mounts it: no links, no permissions, another user's files."""
     make, mount = _STICKS[request.param]
     if reason := _missing(make[0], mount[0]):
         pytest.skip(reason)

@@ -51,7 +51,7 @@ def run(image: str | None, emit: events.Emit) -> BenchResult:
 def _run(path: str, generated: bool, emit: events.Emit) -> BenchResult:
     emit(events.Phase("read"))
     figures: dict[str, float] = {}
-    with open_source(path, raw=True) as source:
+    with open_source(path) as source:
         chunks: list[Buffer] = []
         for item in source.runs():
             for index in range(item.first, item.first + item.count):

@@ -18,8 +18,9 @@ from typing import Any
 
 from xenplugin.codec.compress import LEVELS, STORE
 from xenplugin.codec.seal import cipher_named
-from xenplugin.errors import ConfigError, RefusedError
-from xenplugin.image import state_folder
+from xenplugin.errors import ConfigError
+from xenplugin.image import path_mapping, state_folder
+from xenplugin.image.formats.kinds import KEPT, RAW, Format
 from xenplugin.image.small_file import read_small
 from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
 from xenplugin.link.tcp import MAX_STREAMS
@@ -163,22 +164,15 @@ def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
     return parse
 
 
-def _parse_paths(value: Any) -> tuple[tuple[str, str], ...]:
-    """Return pairs of a path of the source and the path here, the longest first, from a table. Raises
-    ValueError."""
+def _parse_formats(value: Any) -> tuple[tuple[str, str], ...]:
+    """Return pairs of a format of the source and the one here from a table. Raises ValueError."""
     if not isinstance(value, dict | tuple):
-        raise ValueError('it must be a table like {"/from" = "/to"}')
-    for path in (path for pair in dict(value).items() for path in pair):
-        if not isinstance(path, str) or not path.startswith("/") or ".." in path.split("/") or "\0" in path:
-            raise ValueError(f"{path!r} must be an absolute path without '..'")
-    pairs = [(_plain(old), _plain(new)) for old, new in dict(value).items()]
-    if len({old for old, _ in pairs}) < len(pairs):
-        raise ValueError("a path stands there twice")
-    return tuple(sorted(pairs, key=lambda pair: (-len(pair[0]), pair)))
-
-
-def _plain(path: str) -> str:
-    return re.sub("/+", "/", path).rstrip("/") or "/"
+        raise ValueError('it must be a table like {"qcow2" = "raw"}')
+    pairs = dict(value)
+    for name in (*pairs, *pairs.values()):
+        if name != RAW and name not in KEPT:
+            raise ValueError(f"{name!r} is none of {RAW}, {', '.join(KEPT)}")
+    return tuple(sorted(pairs.items()))
 
 
 def _setting(default: Any, help: str, parse: Callable[[Any], Any], flag: str | None = None) -> Any:
@@ -267,7 +261,12 @@ class Config:
     paths: tuple[tuple[str, str], ...] = _setting(
         (),
         "Where the disks of arriving guests go, if not to the same path: a table of old and new paths.",
-        _parse_paths,
+        path_mapping.parse,
+    )
+    formats: tuple[tuple[str, str], ...] = _setting(
+        (),
+        "How arriving images are stored in files, if not as on the source: a table of formats, by QEMU's names.",
+        _parse_formats,
     )
     left_disks: str = _setting(
         KEEP_ASIDE,
@@ -290,18 +289,13 @@ class Config:
         return range(low, high + 1) if low else range(0)
 
     def mapped(self, path: str) -> str:
-        """Return the path on this host of the disk that is at `path` on the source: the longest of `paths` that
-        contains it is replaced. Raises RefusedError for a path that is not absolute or contains '..'."""
-        if not path.startswith("/") or ".." in path.split("/") or not path.isprintable():
-            raise RefusedError(
-                f"the path {path!r} from another host is not accepted",
-                hint="give the guest's disk an absolute path without '..'",
-            )
-        path = _plain(path)
-        for old, new in self.paths:
-            if path == old or path.startswith(old.rstrip("/") + "/"):
-                return _plain(f"{new}/{path[len(old) :]}")
-        return path
+        """Return the path on this host of the disk at `path` on the source. Raises RefusedError (path_mapping)."""
+        return path_mapping.mapped(self.paths, path)
+
+    def stored(self, format: Format) -> Format:
+        """Return how this host stores an image that the source stores as `format`."""
+        name = dict(self.formats).get(format.name, format.name)
+        return format if name == format.name else Format(name)
 
     def with_values(
         self, values: Mapping[str, Any], file: Path | None = None, only: Collection[str] | None = None

@@ -87,6 +87,16 @@ class Xl:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """A check before a migration that did not pass: its `verdict` is "warn" or "refuse" (results.CheckResult)."""
+
+    name: str
+    verdict: str
+    text: str
+    hint: str
+
+
+@dataclass(frozen=True)
 class Failed:
     """The verb failed; `code` is the exit code."""
 
@@ -102,7 +112,7 @@ class Finished:
     result: results.Result
 
 
-Event: TypeAlias = Started | Phase | Linked | Estimated | Progress | Notice | Far | Xl | Failed | Finished
+Event: TypeAlias = Started | Phase | Linked | Estimated | Progress | Notice | Far | Xl | Checked | Failed | Finished
 Emit: TypeAlias = Callable[[Event], None]
 
 

@@ -1,4 +1,5 @@
-"""Results of a transfer, of a guest's migration and of bench, and their JSON (docs/migration.md, "The result").
+"""Results of a transfer, of a guest's migration, of plan and of bench, and their JSON (docs/migration.md, "The
+result").
 
 The JSON is a public interface: `--json` prints it, and the event `finished` carries it. It is made here only.
 """
@@ -236,6 +237,55 @@ class MigrationResult:
             "sha256": [disk.sha256 for disk in self.disks],
             "mode": self.mode,
             "disks": [disk.as_json() for disk in self.disks],
+        }
+
+
+#: What a check says: the guest can move as far as it is concerned; it can, but should it; it cannot.
+Verdict: TypeAlias = Literal["pass", "warn", "refuse"]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What one check before a migration found (docs/migration.md, "Checks"). `hint`: what to do, "" if there is
+    nothing to do; `forcible`: `--force NAME` lets the guest move in spite of it."""
+
+    name: str
+    verdict: Verdict
+    text: str
+    hint: str = ""
+    forcible: bool = False
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the guest cannot move because of it."""
+        return self.verdict == "refuse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanResult:
+    """Result of plan: what moving `guest` to `host` would be like."""
+
+    guest: str
+    uuid: str
+    host: str
+    mode: str
+    checks: tuple[CheckResult, ...]
+
+    @property
+    def refused(self) -> bool:
+        """Whether a check refuses it."""
+        return any(check.refuses for check in self.checks)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        return {
+            "schema": 1,
+            "outcome": "refused" if self.refused else "planned",
+            "guest": self.guest,
+            "uuid": self.uuid,
+            "host": self.host,
+            "mode": self.mode,
+            "checks": [asdict(check) for check in self.checks],
         }
 
 

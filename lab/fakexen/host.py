@@ -126,7 +126,8 @@ class Host:
                       "config": config, "counter": None, "guest": None}  # fmt: skip
             state["domains"].append(domain)
             self.put({f"/local/domain/{domid}/name": name, f"/local/domain/{domid}/vm": f"/vm/{uuid}",
-                      f"/vm/{uuid}/name": name, f"/vm/{uuid}/uuid": uuid})  # fmt: skip
+                      f"/vm/{uuid}/name": name, f"/vm/{uuid}/uuid": uuid,
+                      f"/local/domain/{domid}/control/feature-suspend": "1"})  # fmt: skip
         return domain
 
     def furnish(self, domid: int, counter: int) -> None:
@@ -215,7 +216,7 @@ class Host:
 
     def put(self, nodes: dict[str, str]) -> None:
         """Write nodes to xenstore."""
-        self._ask((_WRITE, path.encode() + b"\0" + value.encode()) for path, value in nodes.items())
+        self._ask((_WRITE, path.encode() + b"\0" + os.fsencode(value)) for path, value in nodes.items())
 
     def drop(self, *paths: str) -> None:
         """Remove nodes from xenstore, with those below them."""

@@ -53,7 +53,7 @@ def _restore(host: Host) -> tuple[int, str]:
         sys.exit(1)
     body = read(0, length, "optdata", "<incoming migration stream>")
     (size,) = struct.unpack("<I", body[:4])
-    config = json.loads(body[4 : 4 + size].rstrip(b"\0"))
+    config = json.loads(os.fsdecode(body[4 : 4 + size].rstrip(b"\0")))
     complain("Parsing config from <saved>")
     name = config["c_info"]["name"]
     for disk in config.get("disks", []):  # libxl__device_disk_set_backend

@@ -32,8 +32,9 @@ def main(host: Host, words: list[str]) -> int:
     except getopt.GetoptError:
         return _usage()
     verb, *words = rest or ["help"]
-    verbs = {"list": _list, "domid": _domid, "create": _create, "destroy": _destroy, "rename": _rename,
-             "pause": _pause, "unpause": _unpause, "migrate": _migrate, "migrate-receive": _receive}  # fmt: skip
+    verbs = {"info": _info, "list": _list, "domid": _domid, "create": _create, "destroy": _destroy,
+             "rename": _rename, "pause": _pause, "unpause": _unpause, "migrate": _migrate,
+             "migrate-receive": _receive}  # fmt: skip
     run = verbs.get(verb)
     if run is None:
         return _usage()
@@ -70,7 +71,7 @@ def _domain_id(host: Host, who: str) -> int:
 
 
 def _list(host: Host, words: list[str], flags: list[str]) -> int:
-    options, who = getopt.getopt(words, "v")
+    options, who = getopt.getopt(words, "vl", ["long"])
     domains = [DOM0, *host.domains()]
     if who:
         domid = _domain_id(host, who[0])
@@ -78,6 +79,10 @@ def _list(host: Host, words: list[str], flags: list[str]) -> int:
         if not domains:
             complain(f"Error: Domain '{who[0]}' does not exist.")
             return 1
+    if {"-l", "--long"} & dict(options).keys():  # list_domains_details of tools/xl/xl_info.c
+        with_config = [domain for domain in domains if "config" in domain]
+        print(json.dumps([{"domid": one["domid"], "config": _config(one)} for one in with_config], indent=4))
+        return 0
     print(HEAD + (VERBOSE if options else ""))
     for domain in domains:
         still = domain["paused"] or domain["shutdown"]
@@ -87,6 +92,26 @@ def _list(host: Host, words: list[str], flags: list[str]) -> int:
         if options:
             row += f" {domain['uuid']} {'2' if domain['shutdown'] else '-':>8} {'-':>16}"
         print(row)
+    return 0
+
+
+def _config(domain: Domain) -> dict[str, Any]:
+    """Return the configuration as libxl_retrieve_domain_configuration does: with the name that the domain has."""
+    config: dict[str, Any] = domain["config"]
+    return {**config, "c_info": {**config["c_info"], "name": domain["name"]}}
+
+
+def _info(host: Host, words: list[str], flags: list[str]) -> int:
+    """Print some of output_physinfo and output_xeninfo; the knob `info` changes or removes (null) lines."""
+    lines = {
+        "host": os.path.basename(host.root), "nr_cpus": "4", "hw_caps": "178bf3ff:f6d8320b:2e500800:244037ff",
+        "virt_caps": "pv hvm hap shadow", "total_memory": "8191", "free_memory": "4096", "xen_major": "4",
+        "xen_minor": "17", "xen_extra": ".5", "xen_version": "4.17.5",
+        "xen_commandline": "placeholder dom0_mem=1024M", "xend_config_format": "4",
+    }  # fmt: skip
+    for name, value in {**lines, **host.knob("info", {})}.items():
+        if value is not None:
+            print(f"{name:<23}: {value}")
     return 0
 
 
@@ -105,7 +130,7 @@ def _create(host: Host, words: list[str], flags: list[str]) -> int:
     with open(words[-1]) as file:
         config = json.load(file)
     if "-N" in flags:
-        print(json.dumps(config, indent=4))
+        os.write(1, os.fsencode(json.dumps(config, indent=4, ensure_ascii=False)))
         return 0
     for disk in config.get("disks", []):  # libxl__device_disk_set_backend
         if not os.path.exists(disk["pdev_path"]):
@@ -172,10 +197,10 @@ def _migrate(host: Host, words: list[str], flags: list[str]) -> int:
             config = json.load(file)
     elif "-D" in given:
         config = {**config, "c_info": {**config["c_info"], "domid": domain["domid"]}}
-    text = json.dumps(config, indent=4)
+    text = json.dumps(config, indent=4, ensure_ascii=False)  # libxl writes bytes as they are
     for key, value in host.knob("twice", {}).items():  # as no xl writes it: libxl reads the first, Python the last
         text = text.replace(f'"{key}":', f'"{key}": {json.dumps(value)}, "{key}":', 1)
-    return Sender(host, domain, rune, text.encode() + b"\0").run()
+    return Sender(host, domain, rune, os.fsencode(text) + b"\0").run()
 
 
 def _receive(host: Host, words: list[str], flags: list[str]) -> int:

@@ -36,6 +36,21 @@ if patch.exists():
 from xenplugin.cli.main import main
 main()
 """
+# xen-cpuid -p [DOMID]: the policies in cpuid.txt.
+_CPUID = """#!/bin/sh
+cat {root}/cpuid.txt
+"""
+_POLICY = """{name} policy: 9 leaves, 1 MSRs
+ CPUID:
+  leaf     subleaf  -> eax      ebx      ecx      edx
+  00000000:ffffffff -> 0000000d:68747541:444d4163:69746e65
+  00000001:ffffffff -> 00a20f10:00000800:f6f83203:178bfbff
+  00000007:00000000 -> 00000000:219c07a9:00000000:00000000
+  80000000:ffffffff -> 80000021:68747541:444d4163:69746e65
+ MSRs:
+  index    -> value
+  000000ce -> 0000000000000000
+"""
 # `python -P -m xenplugin ...`, and libxl_domain_resume of this host in place of Xen's library.
 _PYTHON = """#!{python}
 import os, sys
@@ -66,7 +81,8 @@ class FakeHost:
         for place in ("bin", "sbin", "disks", "memory", "stall", "state"):
             (self.root / place).mkdir(parents=True)
         names = {"python": sys.executable, "project": str(ROOT), "root": str(self.root)}
-        for program, text in (("xl", _XL), ("xenplugin", _PROGRAM), ("python", _PYTHON)):
+        programs = {"xl": _XL, "xenplugin": _PROGRAM, "python": _PYTHON, "xen-cpuid": _CPUID}
+        for program, text in programs.items():
             path = self.root / "bin" / program
             path.write_text(text.format(**names))
             path.chmod(0o755)
@@ -77,6 +93,7 @@ class FakeHost:
             "XENSTORED_PATH": str(self.root / "xenstored.sock"),
             TOKEN: token,
         }
+        self.cpu("PV Max", "HVM Max", *(f"Domain {number}" for number in range(1, 20)))
         (self.root / "machine-id").write_text(hashlib.md5(name.encode()).hexdigest() + "\n")
         (self.root / "env.json").write_text(json.dumps(self.env))
         self.store = Xenstored(self.root / "xenstored.sock")
@@ -94,6 +111,11 @@ class FakeHost:
         paths = self.config.get("paths", {}).items()
         lines += ["[paths]", *(f"{json.dumps(there)} = {json.dumps(here)}" for there, here in paths)]
         (self.root / "xenplugin.conf").write_text("\n".join(lines) + "\n")
+
+    def cpu(self, *names: str, lacks: str = "") -> None:
+        """Have xen-cpuid print the policy for all `names`, without a register's value `lacks`."""
+        text = "".join(_POLICY.format(name=name) for name in names)
+        (self.root / "cpuid.txt").write_text(text.replace(lacks, "00000000") if lacks else text)
 
     def knob(self, **values: Any) -> None:
         (self.root / "knobs.json").write_text(json.dumps(values))

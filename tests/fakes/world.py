@@ -40,11 +40,12 @@ class World:
 
     # -- guests -----------------------------------------------------------------------------------
 
-    def create(self, disks: int = 1, mib: int = 4, read_only: int = 0, name: str = "g1", uuid: str = G1) -> None:
-        """A running guest on host a, its disks noise."""
+    def create(self, disks: int = 1, mib: int = 4, read_only: int = 0, name: str = "g1", uuid: str = G1,
+               end: str = ".img") -> None:  # fmt: skip
+        """A running guest on host a, its disks noise, in files called NAME-0 and so on with `end` behind."""
         rows = []
         for number in range(disks):
-            disk = self.a.disk(f"{name}-{number}.img")
+            disk = self.a.disk(f"{name}-{number}{end}")
             data = random.Random(f"{name}{number}").randbytes(mib * MIB // 2)
             data += bytes(mib * MIB - len(data))
             disk.write_bytes(data)

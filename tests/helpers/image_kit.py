@@ -131,7 +131,7 @@ def send(source: Source, sink: Sink, base: dict[int, bytes], *, stop: int | None
 
 def copy(source: Path, target: Path, *, use_base: bool = True) -> Sent:
     """Copy an image, with the difference to the target's base, and commit."""
-    with open_source(source, raw=True) as image, sink_for(target, image.size, use_base=use_base) as sink:
+    with open_source(source) as image, sink_for(target, image.size, use_base=use_base) as sink:
         sent = send(image, sink, base_of(sink.index(), image.chunks))
         sink.commit()
         assert image.change() is Change.SAME
@@ -141,7 +141,7 @@ def copy(source: Path, target: Path, *, use_base: bool = True) -> Sent:
 
 def digest_file(path: Path) -> str:
     """Return the digest of the image at `path` as text."""
-    with open_source(path, raw=True) as source:
+    with open_source(path) as source:
         return text(image_digest(source))
 
 

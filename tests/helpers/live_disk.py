@@ -112,7 +112,7 @@ class Bench:
     def begin(
         self, changes: Changes | None = None, listen: bool = True, target: Path | None = None
     ) -> LiveDiskSender:
-        source = self._open.enter_context(open_source(self.disk, raw=True))
+        source = self._open.enter_context(open_source(self.disk))
         self.live = LiveDiskSender(
             source,
             RemotePath(None, str(target or self.target)),

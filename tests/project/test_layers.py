@@ -30,7 +30,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "cli",
         "__main__",
     ),
-    "xenplugin.image": ("safety", "source", "index old", "target"),
+    "xenplugin.image": ("formats safety", "source", "index old", "target"),
     "netem": ("errors", "dummynet emulator", "cli", "__main__"),
     "lab": (
         "errors",

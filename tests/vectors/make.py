@@ -21,7 +21,7 @@ from tests.vectors.cases.good import good_streams
 from tests.vectors.cases.live import live
 from tests.vectors.cases.malformed import after_end, contents, orders
 from tests.vectors.cases.measurement import measurement
-from tests.vectors.vector import Vectors
+from tests.vectors.vector import PEER, Vectors
 
 
 def key_vectors() -> list[dict[str, str]]:
@@ -40,6 +40,24 @@ def key_vectors() -> list[dict[str, str]]:
                 }
             )
     return out
+
+
+def path_vectors() -> list[dict[str, str | None]]:
+    """The bytes of a path (in hex) that a JSON text in the job stands for, and the error if it stands for none."""
+    good = {
+        '"/disk"': b"/disk",
+        '"/\u00e9"': b"/\xc3\xa9",
+        '"/\\u00e9"': b"/\xc3\xa9",
+        '"/\\ud83d\\ude00"': b"/\xf0\x9f\x98\x80",
+        '"/a\\udcff\\udc80"': b"/a\xff\x80",
+        '"/\\udcc3\\udca9"': b"/\xc3\xa9",
+        '"/\\n"': b"/\n",
+    }
+    bad = ('""', '"/\\u0000"', '"/\\ud800"', '"/\\udc7f"', '"/\\udd00"', "5", "null")
+    return [
+        *({"json": text, "bytes": path.hex(), "error": None} for text, path in good.items()),
+        *({"json": text, "bytes": None, "error": PEER} for text in bad),
+    ]
 
 
 def make() -> str:
@@ -61,9 +79,10 @@ def make() -> str:
         part(vectors)
     names = [vector["name"] for vector in vectors.rows]
     assert len(names) == len(set(names)), [name for name in names if names.count(name) > 1]
+    paths = ",\n".join(json.dumps(row) for row in path_vectors())
     rows = ",\n".join(json.dumps(vector) for vector in vectors.rows)
     keys = ",\n".join(json.dumps(key) for key in key_vectors())
-    return f'{{"format": 1, "keys": [\n{keys}\n],\n"vectors": [\n{rows}\n]}}\n'
+    return f'{{"format": 1, "keys": [\n{keys}\n],\n"paths": [\n{paths}\n],\n"vectors": [\n{rows}\n]}}\n'
 
 
 if __name__ == "__main__":

@@ -55,7 +55,15 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
     job = {**vector["job"], "protocol": 2, "secret": vector["secret"], "path": str(target)}
     disk = {"own": [], "below": [], "device": False, "markers": []}
     images = [{"path": str(target), "size": SIZE, "live": False}]
-    job |= {"whole": False, "migration": "", "larger_device": "refuse", "local": True, "disk": disk, "details": {}}
+    job |= {
+        "whole": False,
+        "migration": "",
+        "larger_device": "refuse",
+        "format": {"name": "raw", "options": {}},
+        "local": True,
+        "disk": disk,
+        "details": {},
+    }
     job |= {"images": images}
     stream = json.dumps(job).encode() + b"\n" + base64.b64decode(vector["stream"])
     inside, feed = os.pipe()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ from xenplugin import events
 from xenplugin.cli.common import LINK, Invocation, options, refuse_taken
 from xenplugin.config import CONFIG_FILE, Config
 from xenplugin.errors import UsageError
+from xenplugin.image.formats.kinds import KEPT, RAW
 
-_raw = click.option("--raw", is_flag=True, help="Treat SRC as a raw image, whatever its first bytes are.")
+_FORMATS = click.Choice([RAW, *KEPT])
+_format = click.option(
+    "--format", type=_FORMATS, help="How SRC is stored, by QEMU's names (default: found by its first bytes)."
+)
 _sealed_with = click.option("--key-file", required=True, metavar="KEY", help="Key file that FILE was sealed with.")
 
 
@@ -49,10 +54,10 @@ def named_file(path: str, name: str, far: bool = False) -> str:
 @click.option(
     "-N", "--dry-run", is_flag=True, help="Say what would be sent and how long it would take; move nothing."
 )
-@_raw
+@_format
 @click.argument("src")
 @click.argument("dst")
-def copy(src: str, dst: str, raw: bool, **values: Any) -> None:
+def copy(src: str, dst: str, format: str | None, **values: Any) -> None:
     """Copy the image or block device [HOST:]SRC to [HOST:]DST.
 
     Only what differs from DST's present content is sent. After an interruption the same command continues.
@@ -76,12 +81,12 @@ def copy(src: str, dst: str, raw: bool, **values: Any) -> None:
         if target_host is None:
             target = os.path.abspath(target)
         if source_host is not None:
-            _pull(verb, config, _for_ssh(source_host, command), source, target, raw, (src, dst))
+            _pull(verb, config, _for_ssh(source_host, command), source, target, format, (src, dst))
         else:
-            _push(verb, config, source, target_host and _for_ssh(target_host, command), target, raw)
+            _push(verb, config, source, target_host and _for_ssh(target_host, command), target, format)
 
 
-def _push(verb: Invocation, config: Config, src: str, host: str | None, path: str, raw: bool) -> None:
+def _push(verb: Invocation, config: Config, src: str, host: str | None, path: str, format: str | None) -> None:
     from xenplugin.image.safety.distinct import refuse_inputs, written
     from xenplugin.image.source.at_rest import open_at_rest
     from xenplugin.transfer import send_disk
@@ -89,7 +94,7 @@ def _push(verb: Invocation, config: Config, src: str, host: str | None, path: st
     refuse_taken(src, config.state_dir)
     if host is None:
         refuse_inputs(written(path), {"SRC": src, **_settings(config)})
-    with open_at_rest(src, raw=raw, notify=verb.notice) as source:
+    with open_at_rest(src, format, notify=verb.notice) as source:
         target = send_disk.RemotePath(host, path)
         verb.ui(events.Started("copy", src, str(target), source.size))
         if not verb.dry_run:
@@ -102,7 +107,7 @@ def _push(verb: Invocation, config: Config, src: str, host: str | None, path: st
 
 
 def _pull(
-    verb: Invocation, config: Config, host: str, path: str, target: str, raw: bool, shown: tuple[str, str]
+    verb: Invocation, config: Config, host: str, path: str, target: str, format: str | None, shown: tuple[str, str]
 ) -> None:
     from xenplugin.image.safety.distinct import refuse_inputs, written
     from xenplugin.migrate.claims import Claims
@@ -112,7 +117,7 @@ def _pull(
     if verb.dry_run:
         raise UsageError("-N is for a SRC on this host only", hint="run it on SRC's host")
     refuse_inputs(written(target), _settings(config))
-    request = Request(path, target, raw, verb.given(*OPTIONS))
+    request = Request(path, target, format or "", verb.given(*OPTIONS))
     verb.finish(pull(host, request, shown, config, Claims(config.state_dir).attached, verb.ui))
 
 
@@ -124,10 +129,10 @@ def _for_ssh(host: str, command: bool) -> str:
 @click.command()
 @options("rate", "level", "cipher")
 @click.option("--key-file", required=True, metavar="KEY", help="Key file; created (mode 600) if it does not exist.")
-@_raw
+@_format
 @click.argument("src")
 @click.argument("file")
-def seal(src: str, file: str, key_file: str, raw: bool, **values: Any) -> None:
+def seal(src: str, file: str, key_file: str, format: str | None, **values: Any) -> None:
     """Seal the image SRC into FILE, which can be carried by any means."""
     with Invocation(values) as verb:
         from xenplugin.codec.seal import make_key_file, read_key_file, remove_key_file
@@ -138,7 +143,7 @@ def seal(src: str, file: str, key_file: str, raw: bool, **values: Any) -> None:
         config = verb.config("rate", "level", "cipher", "state_dir")
         refuse_taken(src, config.state_dir)
         refuse_inputs([file], {"SRC": src, "the key file": key_file, **_settings(config)})
-        with open_at_rest(src, raw=raw, notify=verb.notice) as source:
+        with open_at_rest(src, format, notify=verb.notice) as source:
             known = os.path.lexists(key_file)
             secret = read_key_file(key_file) if known else make_key_file(key_file)
             sealed_before = os.path.lexists(file)
@@ -157,11 +162,12 @@ def seal(src: str, file: str, key_file: str, raw: bool, **values: Any) -> None:
 @click.command("open")
 @options("larger_device")
 @_sealed_with
+@click.option("--format", type=_FORMATS, help="How to store DST, by QEMU's names (default: raw).")
 @click.argument("file")
 @click.argument("dst")
-def open_(file: str, dst: str, key_file: str, **values: Any) -> None:
+def open_(file: str, dst: str, key_file: str, format: str | None, **values: Any) -> None:
     """Open the sealed FILE into the image DST."""
-    _unseal(file, dst, key_file, values)
+    _unseal(file, dst, key_file, values, format)
 
 
 @click.command()
@@ -173,14 +179,16 @@ def verify(file: str, key_file: str, **values: Any) -> None:
     _unseal(file, None, key_file, values)
 
 
-def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any]) -> None:
+def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any], format: str | None = None) -> None:
     with Invocation(values) as verb:
         from xenplugin.codec.seal import read_key_file
         from xenplugin.image.safety.distinct import refuse_inputs, written
         from xenplugin.migrate.claims import Claims
         from xenplugin.transfer import archive
 
-        config = verb.config("state_dir", "larger_device")
+        config = verb.config("state_dir", "formats", "larger_device")
+        if format is not None:
+            config = replace(config, formats=((RAW, format),))
         if dst is not None:
             refuse_inputs(written(dst), {"the sealed file": file, "the key file": key_file, **_settings(config)})
         secret = read_key_file(key_file)

@@ -5,6 +5,7 @@ A verb imports what it runs inside its function, so that `xenplugin --version` a
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -34,16 +35,24 @@ def cli() -> None:
 
 for command in (
     copying.copy, copying.seal, copying.open_, copying.verify,
-    moving.migrate, moving.transport, moving.enable, moving.disable, moving.guard,
+    moving.migrate, moving.plan, moving.transport, moving.enable, moving.disable, moving.guard,
     settling.status, settling.recover, settling.clean,
     measuring.bench,
-    receiving.receive, sending.send,
+    receiving.receive, receiving.survey, sending.send,
 ):  # fmt: skip
     cli.add_command(command)
 
 
+def _use_utf8() -> None:
+    """Start again in UTF-8 mode if the locale has another encoding for names: hosts with different locales would
+    otherwise mean different files by one path, and a record could not be read under another locale."""
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def main() -> None:
     """Run the command line. Exit code 2 for one that click refuses; the verbs set all others (cli.common)."""
+    _use_utf8()
     output.guard()
     try:
         sys.exit(cli.main(prog_name="xenplugin", standalone_mode=False))

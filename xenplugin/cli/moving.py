@@ -1,8 +1,9 @@
-"""The verbs that move a guest: `migrate`; `transport`, which xl starts; `enable` and `disable` for plain
-`xl migrate`."""
+"""The verbs that move a guest: `migrate`; `plan`, which checks whether it can move; `transport`, which xl starts;
+`enable` and `disable` for plain `xl migrate`."""
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from contextlib import suppress
@@ -12,52 +13,116 @@ import click
 
 from xenplugin import events
 from xenplugin.cli.common import LINK, Invocation, options, take_standard_streams
-from xenplugin.errors import UsageError, XenpluginError
+from xenplugin.errors import RefusedError, UsageError, XenpluginError
 from xenplugin.ui.jsonl import JsonLines
 
 GUEST = (*LINK, "mode")
 
 
+#: What only `xl migrate` does otherwise, by the names of their parameters.
+_XL_OPTIONS = {"xl_config": "-C", "no_wait": "-e", "paused": "-p", "preserve": "-D", "debug": "--debug"}
+_CONFIG = click.option("-C", "xl_config", metavar="FILE", help="As in xl: use another configuration for the guest.")
+_FORCE = click.option(
+    "--force",
+    multiple=True,
+    metavar="CHECK",
+    help="Move the guest although this check refuses it. Only for checks that can be wrong; may be repeated.",
+)
+
+
 @click.command()
 @options(*GUEST)
-@click.option("-C", "xl_config", metavar="FILE", help="As in xl: use another configuration for the guest.")
+@_CONFIG
 @click.option(
     "-e", "no_wait", is_flag=True, help="As in xl: leave no daemon on the far host to wait for the guest."
 )
 @click.option("-p", "paused", is_flag=True, help="As in xl: leave the guest paused on the far host.")
 @click.option("-D", "preserve", is_flag=True, help="As in xl: keep the domain id.")
 @click.option("--debug", is_flag=True, help="As in xl: log every page.")
+@_FORCE
+@click.option("-N", "--dry-run", is_flag=True, help="The same as plan: check both hosts, start nothing.")
 @click.option("--xl-arguments", is_flag=True, hidden=True)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="DOMAIN HOST")
 def migrate(xl_arguments: bool, words: tuple[str, ...], **values: Any) -> None:
     """Move the running guest DOMAIN with its disks to HOST.
 
-    In mode live the guest keeps running, and is suspended for a moment at the end. If the migration fails, the
-    guest continues to run here, and the same command continues with the disk data that has arrived. After exit
-    status 20, run `xenplugin recover` on both hosts: it decides where the guest runs.
+    In mode live the guest keeps running, and is suspended for a moment at the end. Both hosts are checked before
+    anything moves. If the migration fails, the guest continues to run here, and the same command continues with
+    the disk data that has arrived. After exit status 20, run `xenplugin recover` on both hosts: it decides where
+    the guest runs.
     """
-    xl_options = {"-C": values.pop("xl_config"), "-e": values.pop("no_wait"), "-p": values.pop("paused"),
-                  "-D": values.pop("preserve"), "--debug": values.pop("debug")}  # fmt: skip
-    explicit = _explicit(values)
+    if values["dry_run"]:
+        _plan(words, values)
+        return
+    given, force, explicit = _for_xl(values), values.pop("force"), _explicit(values)
     with Invocation(values) as verb:
         from xenplugin.migrate import commands
 
         if xl_arguments:
             sys.exit(commands.migrate_as_xl(words, verb.config(), verb.ui))
-        if len(words) != 2:
-            raise UsageError(
-                f"migrate needs two arguments, DOMAIN and HOST; {len(words)} given",
-                hint="xenplugin migrate g1 hostb",
+        guest, host = _two(words, "migrate")
+        verb.finish(commands.migrate(guest, host, verb.config(), verb.ui, given, explicit, force))
+
+
+@click.command()
+@options(*GUEST, progress=False)
+@_CONFIG
+@_FORCE
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="DOMAIN HOST")
+def plan(words: tuple[str, ...], **values: Any) -> None:
+    """Check whether DOMAIN can move to HOST; start nothing.
+
+    Both hosts are asked in one login. Each check passes, warns or refuses; `migrate` makes the same checks first.
+    Exit status 15: a check refuses the move.
+    """
+    _plan(words, values)
+
+
+def _plan(words: tuple[str, ...], values: dict[str, Any]) -> None:
+    given, force, explicit = _for_xl(values), values.pop("force"), _explicit(values)
+    with Invocation(values) as verb:
+        from xenplugin.migrate import commands
+        from xenplugin.ui import plan_table
+
+        guest, host = _two(words, "plan")
+        try:
+            result = commands.plan(guest, host, verb.config(), verb.ui, given, explicit, force)
+        except XenpluginError as exc:
+            if verb.json:
+                error = {"code": exc.code, "message": str(exc), "hint": exc.hint}
+                print(json.dumps({"schema": 1, "outcome": "failed", "error": error}), flush=True)
+            raise
+        if verb.json:
+            print(json.dumps(result.as_json()), flush=True)
+        else:
+            plan_table.show(result, sys.stdout)
+        if result.refused:
+            raise RefusedError(
+                f"{result.guest} cannot move to {result.host} as it is",
+                hint="mend what is refused above, then run the same command again",
             )
-        given = [word for flag, value in xl_options.items() if value for word in (flag, value) if word is not True]
-        verb.finish(commands.migrate(words[0], words[1], verb.config(), verb.ui, given, explicit))
+
+
+def _two(words: tuple[str, ...], verb: str) -> tuple[str, str]:
+    if len(words) != 2:
+        raise UsageError(
+            f"{verb} needs two arguments, DOMAIN and HOST; {len(words)} given", hint=f"xenplugin {verb} g1 hostb"
+        )
+    return words[0], words[1]
+
+
+def _for_xl(values: dict[str, Any]) -> list[str]:
+    """Take the options of xl out of `values`. Returns them as xl has them."""
+    taken = {flag: values.pop(name, None) for name, flag in _XL_OPTIONS.items()}
+    return [word for flag, value in taken.items() if value for word in (flag, value) if word is not True]
 
 
 @click.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @options(*GUEST)
 @click.option("--lifeline", type=int, hidden=True)
+@click.option("--login", default="", hidden=True)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
-def transport(words: tuple[str, ...], lifeline: int | None, **values: Any) -> None:
+def transport(words: tuple[str, ...], lifeline: int | None, login: str, **values: Any) -> None:
     """Carry a migration in ssh's place. Started by xl: xl migrate -s 'xenplugin transport' DOMAIN HOST."""
     explicit = _explicit(values)
     if lifeline is not None:
@@ -72,7 +137,9 @@ def transport(words: tuple[str, ...], lifeline: int | None, **values: Any) -> No
             supervisor = socket.socket(fileno=lifeline)
             verb.ui = _Reports(supervisor)
         source, sink = take_standard_streams()
-        result = transport.run(words, verb.config(), verb.ui, supervisor, explicit, source=source, sink=sink)
+        result = transport.run(
+            words, verb.config(), verb.ui, supervisor, explicit, source=source, sink=sink, login=login
+        )
         verb.ui(events.Finished(result))
 
 

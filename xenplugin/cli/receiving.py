@@ -1,4 +1,5 @@
-"""The verb `receive`, the far side of every transfer: the source starts it there (link.remote_process)."""
+"""The far sides that the near side starts there (link.remote_process): `receive`, of every transfer; `survey`, of
+the checks before a guest moves."""
 
 from __future__ import annotations
 
@@ -53,3 +54,13 @@ def receive(config: str | None) -> None:
             if receiver.reported:  # the source shows it
                 sys.exit(exc.code)
             raise
+
+
+@click.command(hidden=True)
+@click.option("--config", metavar="FILE")
+def survey(config: str | None) -> None:
+    """Answer what the source asks about a guest that may move here. Started by the source on the far host."""
+    with Invocation({"config": config, "quiet": True}) as verb:
+        from xenplugin.migrate.checks.respond import respond
+
+        respond(verb.config(), *take_standard_streams())

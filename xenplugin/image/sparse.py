@@ -9,10 +9,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from xenplugin.geometry import CHUNK
+from xenplugin.geometry import CHUNK, chunk_count
 
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -66,13 +66,27 @@ def chunk_runs(fd: int, first: int, stop: int) -> Iterator[Run]:
 
     A chunk with any data at all is data. Moves the file position. Raises OSError.
     """
-    at = first
-    for begin, end in data_ranges(fd, first * CHUNK, stop * CHUNK, CHUNK):
-        begin, end = begin // CHUNK, end // CHUNK
+    return runs_of(data_ranges(fd, first * CHUNK, stop * CHUNK, CHUNK), first, stop)
+
+
+def runs_of(ranges: Iterable[tuple[int, int]], first: int, stop: int) -> Iterator[Run]:
+    """Yield chunks `first` to `stop` as runs, in order, data and holes in turn: data is what any of the `ranges` of
+    bytes (start, stop), which are in order, touches."""
+    at, held = first, None
+    for begin, end in ranges:
+        begin, end = begin // CHUNK, min(chunk_count(end), stop)
+        if held is not None and begin <= held.first + held.count:
+            held = Run(held.first, max(held.count, end - held.first), False)
+            at = held.first + held.count
+            continue
+        if held is not None:
+            yield held
         if at < begin:
             yield Run(at, begin - at, True)
-        yield Run(begin, end - begin, False)
+        held = Run(begin, end - begin, False)
         at = end
+    if held is not None:
+        yield held
     if at < stop:
         yield Run(at, stop - at, True)
 

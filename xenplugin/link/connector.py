@@ -33,6 +33,16 @@ from xenplugin.wire.session import MAX_SEALED, Reader, Writer
 _STAGGER = 0.25
 #: Attempts at an address that answers and does not prove itself.
 _TRIES = 2
+#: Addresses of the destination that are tried.
+_MOST_ADDRESSES = 16
+
+
+def candidates(given: str | None, named: str | None, offered: Sequence[str]) -> list[str]:
+    """Return the addresses to try: the `given` one alone, or the one that the far side is reached at (`named`, None
+    if that is not known), and those that it has `offered`."""
+    if given:
+        return [given]
+    return list(dict.fromkeys([*([named] if named else []), *offered]))[:_MOST_ADDRESSES]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The lines by which the programs of a session say that they are ready (docs/wire-format.md, section 4).
 
 The destination's line is XENPLUGIN-RECEIVE. In a pull the far side is the source: it begins with XENPLUGIN-SEND,
-and the destination answers with its line, which also says what is wanted. Nothing secret is sent before.
+and the destination answers with its line, which also says what is wanted. Nothing secret is sent before. The far
+side of the checks before a guest moves begins with XENPLUGIN-SURVEY (migrate/checks/ask.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from xenplugin import __version__
 from xenplugin.errors import PeerError
 from xenplugin.wire.preamble import VERSION
 
-RECEIVE, SEND = "receive", "send"
+RECEIVE, SEND, SURVEY = "receive", "send", "survey"
 #: What to do about a line that does not fit.
 SAME_VERSION = "install the same version of xenplugin on both sides"
 

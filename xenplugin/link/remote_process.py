@@ -235,6 +235,37 @@ class RemoteProcess:
         source = self._process.stdout
         return PipeEndpoint(source.fileno(), write, self._rest, pacer, source, silence)
 
+    def write(self, data: bytes) -> None:
+        """Write to its standard input, instead of `channel`, after `await_ready`. Raises as `failure` returns."""
+        assert self._process.stdin is not None
+        try:
+            view = memoryview(data)
+            while len(view):
+                view = view[self._process.stdin.write(view) or 0 :]
+        except OSError:
+            raise self.failure() from None
+
+    def read_line(self, longest: int, timeout: float) -> bytes:
+        """Return the next line of its standard output without its end, instead of `channel`, after `await_ready`.
+        Raises PeerError if it is longer than `longest` bytes, LinkError if it is not there within `timeout`
+        seconds, and as `failure` returns if the output ends."""
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self._process.stdout, select.POLLIN)
+        while b"\n" not in self._rest:
+            if len(self._rest) > longest:
+                raise PeerError(f"{self._name} answers with a line of more than {longest} bytes", hint=SAME_VERSION)
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(1000 * left):
+                raise LinkError(f"{self._name} did not answer within {timeout:.0f} s")
+            piece = os.read(self._process.stdout.fileno(), 65536)
+            if not piece:
+                raise self.failure()
+            self._rest += piece
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
+
     def failure(self) -> XenpluginError:
         """Return why the channel ended: the far side's own failure if it reported one, otherwise a LinkError."""
         code = self._wait(5)
@@ -248,6 +279,12 @@ class RemoteProcess:
     def _why_gone(self, code: int | None) -> str:
         tail = f": {self._last[-1]}" if self._last else ""
         return f"{self._name} ended ({_ending(code)}){tail}"
+
+    def kill(self) -> None:
+        """End the process at once: it has nothing to settle, and may ignore other signals."""
+        self._process.kill()
+        self._wait(5)
+        self._stderr.join(2)
 
     def end(self, patience: float) -> int | None:
         """Wait up to `patience` seconds for the process to end, then end it. Return its exit status (None:

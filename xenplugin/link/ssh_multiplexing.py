@@ -22,11 +22,16 @@ _LONGEST = 80
 class SharedLogin:
     """A login of `ssh` to `host` that further sessions share until `close()`. `first` is the command that logs in,
     `further` the command that uses its connection while it is open. Both are plain `ssh` if that is not OpenSSH, or
-    already has a ControlPath."""
+    already has a ControlPath. `path`: its socket, "" if nothing is shared; given to the constructor, it is of a
+    login that another process has made, and closes."""
 
-    def __init__(self, ssh: str, host: str) -> None:
+    def __init__(self, ssh: str, host: str, path: str = "") -> None:
         self.first = self.further = ssh
+        self.path = path
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        if path:
+            self.first = self.further = f"{_sharing(ssh, path)}no"
+            return
         settings = ssh_settings(ssh, host)
         if not settings or settings.get("controlpath", "none") != "none":
             return
@@ -38,13 +43,17 @@ class SharedLogin:
         if len(os.fsencode(path)) > _LONGEST:
             self.close()
             return
-        shared = f"{ssh} -o ControlPath={shlex.quote(path)} -o ControlPersist=no -o ControlMaster="
-        self.first, self.further = f"{shared}yes", f"{shared}no"
+        self.path = path
+        self.first, self.further = f"{_sharing(ssh, path)}yes", f"{_sharing(ssh, path)}no"
 
     def close(self) -> None:
         """End the sharing; sessions that are open go on."""
         if self._folder is not None:
             self._folder.cleanup()
+
+
+def _sharing(ssh: str, path: str) -> str:
+    return f"{ssh} -o ControlPath={shlex.quote(path)} -o ControlPersist=no -o ControlMaster="
 
 
 class PrestartedRemote:

@@ -4,8 +4,9 @@ was started with this program as its transport."""
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from xenplugin import events
@@ -13,25 +14,86 @@ from xenplugin.config import Config
 from xenplugin.errors import Interrupted, OwnershipError, RefusedError, UsageError, XenpluginError
 from xenplugin.image.state_folder import writable
 from xenplugin.migrate import policy, record_locks, records, xl_words
+from xenplugin.migrate.checks.examine import apply_force, examined, forced, report
 from xenplugin.migrate.local_host import LocalHost
 from xenplugin.migrate.supervisor import Supervisor
-from xenplugin.results import Result
+from xenplugin.results import PlanResult, Result
 from xenplugin.xen import guest as guests
+from xenplugin.xen.guest import Guest
 from xenplugin.xen.process import ancestor
 from xenplugin.xen.xenstore import Store
 from xenplugin.xen.xl import find
 
 
+@dataclass(frozen=True)
+class _Move:
+    """A move of `guest` to `host`, as the arguments of Supervisor have it."""
+
+    guest: Guest
+    host: str
+    config: Config
+    explicit: frozenset[str] = frozenset()
+    global_options: Sequence[str] = ()
+    options: Sequence[str] = ()
+
+
 def migrate(
-    domain: str, host: str, config: Config, emit: events.Emit, options: Sequence[str], explicit: frozenset[str]
+    domain: str,
+    host: str,
+    config: Config,
+    emit: events.Emit,
+    options: Sequence[str],
+    explicit: frozenset[str],
+    force: Sequence[str] = (),
 ) -> Result | None:
     """Move the guest `domain` (name or domain id); `options` are for xl, `explicit` the settings that win over its
-    policy. Returns None if it has moved, but there is no result. Raises XenpluginError."""
+    policy; `force`: checks that may refuse in vain. Returns None if it has moved, but there is no result. Raises
+    XenpluginError."""
+    passed_over = forced(force)
+    move = _move(domain, host, config, explicit, options)
+    _claim(move.guest.uuid, config, emit)
+    with _checked(move, emit, passed_over) as supervisor:
+        return supervisor.run()
+
+
+def plan(
+    domain: str,
+    host: str,
+    config: Config,
+    emit: events.Emit,
+    options: Sequence[str],
+    explicit: frozenset[str],
+    force: Sequence[str] = (),
+) -> PlanResult:
+    """Examine what `migrate` with the same arguments would do, and start nothing. Raises XenpluginError."""
+    passed_over = forced(force)
+    move = _move(domain, host, config, explicit, options)
     with Store() as store:
-        found = guests.find(store, domain)  # a wrong name is refused before anything is started
+        wanted = policy.read(store, move.guest.uuid, config)
+    with examined(move.guest, move.host, move.config, emit, options=options) as found:
+        checks = apply_force(found.checks, passed_over)
+    mode = config.mode if "mode" in explicit else wanted.mode
+    return PlanResult(guest=move.guest.name, uuid=move.guest.uuid, host=move.host, mode=mode, checks=checks)
+
+
+def _move(domain: str, host: str, config: Config, explicit: frozenset[str], options: Sequence[str]) -> _Move:
+    """Return the move that the command line asks for. A wrong name is refused before anything is started."""
+    with Store() as store:
+        found = guests.find(store, domain)
     ssh, host = xl_words.destination(config.ssh, [host])
-    _claim(found.uuid, config, emit)
-    return Supervisor(found, host, replace(config, ssh=ssh), emit, explicit, options=options).run()
+    return _Move(found, host, replace(config, ssh=ssh), explicit, options=options)
+
+
+@contextmanager
+def _checked(move: _Move, emit: events.Emit, force: frozenset[str] = frozenset()) -> Iterator[Supervisor]:
+    """Check whether the guest can move, and yield what moves it over the same login. Raises RefusedError if it
+    cannot, and XenpluginError if that cannot be found out: xl has not been started then."""
+    with examined(move.guest, move.host, move.config, emit, options=move.options) as found:
+        report(move.guest.name, move.host, apply_force(found.checks, force), emit)
+        yield Supervisor(
+            move.guest, move.host, move.config, emit, move.explicit, move.global_options, move.options,
+            login=found.far.hold(),
+        )  # fmt: skip
 
 
 def migrate_as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
@@ -41,13 +103,19 @@ def migrate_as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> in
     if asked is None or asked.has_transport:
         _plain(words)
     try:
-        supervisor = _as_asked(words, asked, config, emit)
+        move = _as_asked(words, asked, config, emit)
+        _claim(move.guest.uuid, config, emit)
+        with _checked(move, emit) as supervisor:
+            return _run_as_xl(supervisor, emit)
     except UsageError as exc:
         emit(events.Failed(exc.code, str(exc), exc.hint))
         return exc.code
     except XenpluginError as exc:
         emit(events.Failed(exc.code, str(exc), exc.hint))
         return 1
+
+
+def _run_as_xl(supervisor: Supervisor, emit: events.Emit) -> int:
     try:
         result = supervisor.run()
         if result is not None:
@@ -66,10 +134,8 @@ def _status(error: XenpluginError, xl: int | None) -> int:
     return 1 if xl is None or (xl == 0 and isinstance(error, OwnershipError)) else xl
 
 
-def _as_asked(
-    words: Sequence[str], asked: xl_words.MigrateCommand, config: Config, emit: events.Emit
-) -> Supervisor:
-    """Prepare the migration that `xl WORDS` asks for. Replaces this process by the real xl if the guest's policy
+def _as_asked(words: Sequence[str], asked: xl_words.MigrateCommand, config: Config, emit: events.Emit) -> _Move:
+    """Return the move that `xl WORDS` asks for. Replaces this process by the real xl if the guest's policy
     says so, or if -s decides what runs on the far host and the guest has no disk to move. Raises XenpluginError."""
     with Store() as store:
         found = guests.find(store, asked.domain)
@@ -88,8 +154,7 @@ def _as_asked(
         emit(events.Notice(f"{found.name} has no disks: xl moves it as -s says"))
         _plain(words)
     ssh, host = xl_words.destination(asked.ssh or config.ssh, xl_words.host_words(asked.host))
-    _claim(found.uuid, config, emit)
-    return Supervisor(found, host, replace(config, ssh=ssh), emit, frozenset(), asked.globals, asked.options)
+    return _Move(found, host, replace(config, ssh=ssh), frozenset(), asked.globals, asked.options)
 
 
 def prepare_transport(config: Config, emit: events.Emit) -> None:

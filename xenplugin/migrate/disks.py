@@ -58,7 +58,7 @@ class Disks:
                 if live:
                     changes = track(disk, lambda text: emit(events.Notice(text)))
                     self._opened.callback(changes.close)
-                source = self._opened.enter_context(open_source(disk.path, raw=True))
+                source = self._opened.enter_context(open_source(disk.path))
                 self.sizes.append(source.size)
                 report = self._subscriber_of(disk.device)
                 target = RemotePath(host, disk.path)

@@ -56,7 +56,8 @@ class SourceMigration:
     """The migration of one guest to `host` (as xl was given it); `run()` once.
 
     `xl_words` are the far xl's arguments; `explicit`: the settings among mode and rate in `config` that win over
-    the guest's policy; `source` and `sink` the descriptors of the near xl's protocol."""
+    the guest's policy; `source` and `sink` the descriptors of the near xl's protocol; `login`: the socket of a
+    login at the host that is open already (link.ssh_multiplexing), "" for none."""
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class SourceMigration:
         *,
         source: int,
         sink: int,
+        login: str = "",
     ) -> None:
         self._host = host
         self._config = config
@@ -79,7 +81,7 @@ class SourceMigration:
         self._pacer = Pacer(config.rate)
         self._id = records.new_id()
         self._paused = "-p" in xl_words
-        self._login = SharedLogin(config.ssh, host)
+        self._login = SharedLogin(config.ssh, host, login)
         self._prestarted: PrestartedRemote | None = None  # for the first disk: nearly every guest has one
         self._pipe = StreamSender(
             {"id": self._id, "xl": xl_words},

@@ -126,7 +126,7 @@ def _aside(old: OldDisk) -> dict[str, Any]:
 
 def _image(state: journal.TargetState) -> dict[str, Any]:
     durable = sum(count for _, count in state.durable.runs()) * CHUNK
-    running = state.kind == "file" and _locked(partial_name(state.target))
+    running = state.kind != "device" and _locked(partial_name(state.target))
     return {
         "kind": "image", "target": state.target, "bytes_image": state.size,
         "bytes_durable": state.size if state.done else min(durable, state.size), "created": state.created,

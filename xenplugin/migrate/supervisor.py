@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import BinaryIO
 
@@ -23,26 +21,26 @@ from xenplugin import events
 from xenplugin.config import Config, load, option_text
 from xenplugin.errors import PeerError, XenpluginError, from_code, unexpected
 from xenplugin.migrate.conclude import settle_killed
+from xenplugin.migrate.terminal_signals import ignored
 from xenplugin.results import Result
 from xenplugin.xen.guest import Guest
 from xenplugin.xen.xl import XlCommand
 
-#: Signals that end a migration in order; those of the terminal go to every process in the foreground.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-
 
 class Supervisor:
     """The migration of `guest` to `host`, one word for ssh, by xl. `explicit`: settings that win over the
-    guest's policy; `global_options` and `options` are for xl itself, before and after its word `migrate`."""
+    guest's policy; `global_options` and `options` are for xl itself, before and after its word `migrate`; `login`:
+    the socket of a login at the host that is open while this runs (link.ssh_multiplexing), "" for none."""
 
     def __init__(
         self, guest: Guest, host: str, config: Config, emit: events.Emit, explicit: frozenset[str],
-        global_options: Sequence[str] = (), options: Sequence[str] = (),
+        global_options: Sequence[str] = (), options: Sequence[str] = (), login: str = "",
     ) -> None:  # fmt: skip
         self._guest, self._host = guest, host
         self._config, self._explicit = config, explicit
         self._emit = emit
         self._global, self._options = list(global_options), list(options)
+        self._login = ["--login", login] if login else []
         self._result: Result | None = None
         self._failure: XenpluginError | None = None
         #: xl's own exit status as a shell shows it, 128 + N if signal N ended it; None before its end
@@ -54,11 +52,12 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             given = _as_options(self._config, self._explicit)
-            transport = shlex.join([*program(), "transport", *given, "--lifeline", str(theirs.fileno())])
+            given += [*self._login, "--lifeline", str(theirs.fileno())]
+            transport = shlex.join([*program(), "transport", *given])
             # xl pastes -s and HOST into a shell's command line. The domain id is of the guest that was looked up.
             where = [str(self._guest.domid), shlex.quote(self._host)]
             words = [*self._global, "migrate", *self._options, "-s", transport, "--", *where]
-            with _ignored():
+            with ignored():
                 xl = XlCommand().start_migrate(words, theirs.fileno())
             theirs.close()
             relay = threading.Thread(target=self._relay_stderr, args=(xl,), daemon=True)
@@ -70,9 +69,9 @@ class Supervisor:
                     why = "" if isinstance(exc, KeyboardInterrupt) else f": {unexpected(exc)}"
                     self._emit(events.Notice(f"giving the migration up, if that is still possible{why}"))
                     ours.shutdown(socket.SHUT_WR)
-                    with _ignored():
+                    with ignored():
                         self._listen(lines)
-            with _ignored():
+            with ignored():
                 ended = xl.wait()
                 self.status = 128 - ended if ended < 0 else ended
                 if relay.ident is not None:
@@ -132,14 +131,3 @@ def _as_options(config: Config, explicit: frozenset[str]) -> list[str]:
             continue
         words += [flag] if setting.type == "bool" else [flag, option_text(setting.name, value)]
     return words
-
-
-@contextmanager
-def _ignored() -> Iterator[None]:
-    """Ignore the terminal's signals inside; a process started inside ignores them for good."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -39,14 +39,18 @@ def run(
     *,
     source: int,
     sink: int,
+    login: str = "",
 ) -> MigrationResult:
     """Move the guest that xl sends through the descriptors `source` and `sink`; `words` are what xl appended.
-    `explicit`: settings that win over the guest's policy. Returns the result. Raises XenpluginError."""
+    `explicit`: settings that win over the guest's policy; `login`: as for SourceMigration. Returns the result.
+    Raises XenpluginError."""
     host_words, far_words = parse(words)
     ssh, host = xl_words.destination(config.ssh, host_words)
     if not all(stat.S_ISFIFO(os.fstat(number).st_mode) for number in (source, sink)):
         raise _not_from_xl()
-    migration = SourceMigration(host, far_words, replace(config, ssh=ssh), emit, explicit, source=source, sink=sink)
+    migration = SourceMigration(
+        host, far_words, replace(config, ssh=ssh), emit, explicit, source=source, sink=sink, login=login
+    )
 
     def give_up() -> None:
         if not migration.cancel():

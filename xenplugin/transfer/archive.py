@@ -15,6 +15,7 @@ from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.codec.seal import FILE_RANDOM, Aead, Keys, cipher_named
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, TamperError, XenpluginError
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.index.digest import text
 from xenplugin.image.index.unchanged import refuse_changed
 from xenplugin.image.new_file import NewFile
@@ -251,5 +252,6 @@ class _Opening:
             state_dir=self._config.state_dir,
             attached=self._attached,
             use_base=False,
+            format=self._config.stored(Format()),
             larger_device=self._config.larger_device,
         )

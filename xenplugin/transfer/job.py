@@ -10,6 +10,7 @@ from typing import Any
 from xenplugin.codec.seal import SECRET_BYTES, cipher_named, new_secret
 from xenplugin.errors import ConfigError, PeerError
 from xenplugin.geometry import MAX_IMAGE
+from xenplugin.image.path_text import canonical
 from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
 from xenplugin.wire.preamble import VERSION, Cipher
 
@@ -23,6 +24,7 @@ _FIELDS: dict[str, dict[str, type]] = {
         "whole": bool,
         "live": bool,
         "migration": str,
+        "format": dict,
         "larger_device": str,
         "disk": dict,
     },
@@ -42,11 +44,9 @@ class MeasuredImage:
     @classmethod
     def of(cls, values: Any) -> MeasuredImage:
         """Return the image that `values`, from the network, describe. Raises ValueError, KeyError, TypeError."""
-        image = cls(values["path"], values["size"], values["live"])
+        image = cls(canonical(values["path"]), values["size"], values["live"])
         if (
             any(type(value) is not kind for value, kind in zip(vars(image).values(), (str, int, bool), strict=True))
-            or not image.path
-            or "\0" in image.path
             or not 0 <= image.size <= MAX_IMAGE
         ):
             raise ValueError("an image of a measurement is malformed")
@@ -57,10 +57,10 @@ class MeasuredImage:
 class Job:
     """What to receive. `kind` IMAGE: `size` bytes go to `path`; `whole`: send all of it, whatever the target holds;
     `live`: the image is written to meanwhile; `migration`: the id of the migration that it belongs to, "" for a
-    copy; `larger_device`: what becomes of the rest of a larger device (of no meaning if `live`: the host that
-    receives a guest decides that); `disk`: its identity (image.safety.shared_storage). `kind` DOMAIN: a stream,
-    described by `details`. `kind` MEASUREMENT: nothing; the source asks what there is of `images`. `local`: both
-    sides are on this machine."""
+    copy; `format`: how the source stores it (image.formats.kinds); `larger_device`: what becomes of the rest of a
+    larger device (of no meaning if `live`: the host that receives a guest decides that); `disk`: its identity
+    (image.safety.shared_storage). `kind` DOMAIN: a stream, described by `details`. `kind` MEASUREMENT: nothing; the
+    source asks what there is of `images`. `local`: both sides are on this machine."""
 
     secret: bytes = field(repr=False)
     session: bytes
@@ -72,6 +72,7 @@ class Job:
     whole: bool = False
     live: bool = False
     migration: str = ""
+    format: dict[str, Any] = field(default_factory=dict)
     larger_device: str = REFUSE
     disk: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
@@ -96,6 +97,8 @@ class Job:
             given = {name: values[name] for name in own}
             if values["kind"] == MEASUREMENT:
                 given["images"] = tuple(map(MeasuredImage.of, values["images"]))
+            if values["kind"] == IMAGE:
+                given["path"] = canonical(values["path"])
             job = cls(
                 bytes.fromhex(values["secret"]),
                 bytes.fromhex(values["session"]),
@@ -110,8 +113,6 @@ class Job:
             any(type(values[name]) is not kind for name, kind in {**own, "local": bool}.items())
             or (len(job.secret), len(job.session)) != (SECRET_BYTES, 16)
             or not 0 <= job.size <= MAX_IMAGE
-            or (job.kind == IMAGE) != bool(job.path)
-            or "\0" in job.path
             or not _MIGRATION.fullmatch(job.migration)
             or job.larger_device not in LARGER_DEVICE
         ):

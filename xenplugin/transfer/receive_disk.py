@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from xenplugin.config import Config
 from xenplugin.errors import Interrupted, LinkError, RefusedError, TamperError, XenpluginError, from_code
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.home import at_home
 from xenplugin.image.old import moving
 from xenplugin.image.safety.committed import CommittedImage
@@ -103,6 +104,7 @@ class DiskReceiver:
                 state_dir=config.state_dir,
                 attached=self._attached,
                 use_base=not job.whole,
+                format=config.stored(Format.of_json(job.format)),
                 larger_device=config.larger_device if job.live else job.larger_device,
             )
             image = _ReceivedImage(session, sink, self._on_committed, path, live=job.live)

@@ -16,7 +16,7 @@ from typing import Any
 
 from xenplugin.codec.compress import Unpacker
 from xenplugin.config import Config
-from xenplugin.errors import PeerError, TamperError, XenpluginError, from_code
+from xenplugin.errors import PeerError, RefusedError, TamperError, XenpluginError, from_code
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.transfer.connections import AcceptedConnection
 from xenplugin.transfer.destination_session import DestinationSession
@@ -124,10 +124,13 @@ class StreamReceiver:
 
 
 def note_text(fields: dict[str, Any]) -> str:
-    """Return the text of a NOTE. Raises ValueError if it is too long."""
-    text = json.dumps(fields)
+    """Return the text of a NOTE. Raises RefusedError if it is too long."""
+    text = json.dumps(fields, separators=(",", ":"))
     if len(text) > MAX_NOTE:
-        raise ValueError(f"a note of {len(text)} bytes")
+        raise RefusedError(
+            f"what the other host must know of the guest's disks takes {len(text)} bytes, {MAX_NOTE} are allowed",
+            hint="give the disks shorter paths",
+        )
     return text
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from xenplugin.errors import Interrupted, LinkError, PeerError
+from xenplugin.image.formats.kinds import KEPT, RAW
+from xenplugin.image.path_text import canonical
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ready_line import RECEIVE, SEND, parse, ready_line
@@ -23,12 +25,12 @@ _GONE = "the destination went away"
 
 @dataclass(frozen=True)
 class Request:
-    """The image at `path` is wanted; `raw`: whatever its first bytes are. `target`: the file that it goes to, for
-    messages. `options`: settings by name, as the user wrote them."""
+    """The image at `path` is wanted; `format`: how it is stored (QEMU's name), "" to find out. `target`: the file
+    that it goes to, for messages. `options`: settings by name, as the user wrote them."""
 
     path: str
     target: str
-    raw: bool = False
+    format: str = ""
     options: Mapping[str, str | bool] = field(default_factory=dict)
 
     def ready_line(self, random: bytes) -> bytes:
@@ -40,15 +42,14 @@ class Request:
         """Return the request in `values`, of a ready line. Raises PeerError."""
         try:
             request = cls(**values)  # type: ignore[arg-type]
-            kinds = [type(request.path), type(request.target), type(request.raw), type(request.options)]
+            request = replace(request, path=canonical(request.path), target=canonical(request.target))
             valid = (
-                kinds == [str, str, bool, dict]
-                and "" not in (request.path, request.target)
-                and "\0" not in request.path + request.target
+                request.format in ("", RAW, *KEPT)
+                and type(request.options) is dict
                 and set(request.options) <= set(OPTIONS)
                 and all(type(value) in (str, bool) for value in request.options.values())
             )
-        except TypeError:
+        except (TypeError, ValueError):
             valid = False
         if not valid:
             raise PeerError("the request cannot be read")

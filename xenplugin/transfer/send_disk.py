@@ -104,6 +104,7 @@ class DiskSender:
             whole=config.whole,
             live=live,
             migration=migration,
+            format=source.format.as_json(),
             larger_device=config.larger_device,
         )
         self._welcome = WelcomeFields()

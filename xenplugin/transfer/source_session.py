@@ -19,7 +19,7 @@ from xenplugin.config import Config
 from xenplugin.errors import RESUME_HINT, ImageError, LinkError, PeerError, XenpluginError
 from xenplugin.link import tcp
 from xenplugin.link.connection import Connection
-from xenplugin.link.connector import ConnectionFactory, Connector
+from xenplugin.link.connector import ConnectionFactory, Connector, candidates
 from xenplugin.link.pool import Pool, handle
 from xenplugin.link.rate import Pacer
 from xenplugin.link.remote import Remote
@@ -37,8 +37,6 @@ from xenplugin.wire.frames import Answer, Done, End, Frame, Image, Index, IndexR
 #: Connections of a domain's stream to begin with, at most: one that has little to carry restarts slowly, and what
 #: each has in hand must leave before the guest's last pages.
 _STREAM_STREAMS = 8
-#: Addresses of the destination that are tried.
-_MAX_ADDRESSES = 16
 
 
 def start_remote(host: str | None, config: Config, emit: events.Emit) -> PrestartedRemote:
@@ -147,7 +145,8 @@ class SourceSession(TransferSession):
         self.wait(lambda: self._welcome is not None)
         connector, config, welcome = self._connector, self._config, self._welcome
         assert welcome is not None
-        addresses = self._addresses(welcome)
+        named = self._remote.address(config.ssh) if self._host is not None else None
+        addresses = candidates(config.address, named, welcome.addresses)
         connector.port = welcome.port
         cores = min(CORES, welcome.cores or CORES)
 
@@ -189,16 +188,6 @@ class SourceSession(TransferSession):
                 self.notice(f"no large packet reaches {_name(self._host)}: data goes through {self._control_name}")
                 self._use_control()
         return False
-
-    def _addresses(self, welcome: WelcomeFields) -> list[str]:
-        if self._config.address:
-            return [self._config.address]
-        found: list[str] = []
-        if self._host is not None:
-            named = self._remote.address(self._config.ssh)
-            found += [named] if named else []
-        found += welcome.addresses
-        return list(dict.fromkeys(found))[:_MAX_ADDRESSES]
 
     def notice(self, text: str) -> None:
         """Report `text` to the administrator."""

@@ -64,6 +64,9 @@ def fields_of(event: events.Event) -> dict[str, str] | None:
         text, priority = f"estimate: {estimate_text.line(event.estimate)}", INFO
     elif isinstance(event, events.Notice):
         text, priority = event.text, WARNING
+    elif isinstance(event, events.Checked):
+        text, priority = f"{event.verdict}: {event.text}", WARNING
+        more = {"XENPLUGIN_CHECK": event.name} | ({"XENPLUGIN_HINT": event.hint} if event.hint else {})
     elif isinstance(event, events.Far):
         text, priority = f"far side: {event.text}", NOTICE
     elif isinstance(event, events.Failed):

@@ -27,6 +27,8 @@ GUEST_PHASES = {
     "stopped": "suspended: moving the rest of its disks",
     "handover": "its disks are complete at the destination; handing over",
 }
+#: How the verdict of a check that does not pass is shown.
+_CHECKED = {"warn": "warning", "refuse": "refused"}
 
 
 class TextUi:
@@ -67,6 +69,10 @@ class TextUi:
             self._print(event.text, "yellow")
         elif isinstance(event, events.Xl):
             self._print(event.text, "dim")
+        elif isinstance(event, events.Checked):
+            self._print(f"{_CHECKED.get(event.verdict, event.verdict)}: {event.text}", "yellow")
+            if event.hint:
+                self._print(f"  {event.hint}")
         elif isinstance(event, events.Failed):
             self.close()
             self._print(f"xenplugin: error: {event.error}", "bold red")

@@ -125,6 +125,16 @@ def check(
     `notify` gets a line for each CD drive, which is left behind. Raises RefusedError if the configuration does not
     agree with xenstore, or if a disk cannot be moved; PeerError if the configuration is malformed.
     """
+    moved, refusals = examine(config, guest, notify)
+    if refusals:
+        raise refusals[0]
+    return moved
+
+
+def examine(
+    config: Mapping[str, Any], guest: Guest, notify: Callable[[str], None] = lambda text: None
+) -> tuple[tuple[Disk, ...], list[RefusedError]]:
+    """Return the disks that can move with the guest, and why each of the others cannot. As `check` otherwise."""
     name, uuid = identity(config)
     if guest.uuid != uuid and guest.name != name:
         raise RefusedError(
@@ -140,17 +150,18 @@ def check(
             f"{guest.name} has the disks {_names(known)}, but xl's configuration has {_names(configured)}",
             hint="xl block-list shows its disks; if one is being attached or detached, wait for that",
         )
-    moved = [disk for name, disk in known.items() if not _left(disk, configured[name], notify)]
-    for disk in moved:
+    moved: list[Disk] = []
+    refusals = []
+    for disk in [disk for name, disk in known.items() if not _left(disk, configured[name], notify)]:
         if reason := _reason(disk, configured[disk.device]):
-            raise RefusedError(
-                f"{guest.name} cannot move with its disk {disk.device} ({disk.path or 'no path'}): {reason[0]}",
-                hint=reason[1],
-            )
-    twice = {disk.path for disk in moved if [other.path for other in moved].count(disk.path) > 1}
-    if twice:
-        raise RefusedError(f"{guest.name} has the disk {min(twice)} twice", hint="detach one of the two")
-    return tuple(moved)
+            text = f"{guest.name} cannot move with its disk {disk.device} ({disk.path or 'no path'}): {reason[0]}"
+            refusals.append(RefusedError(text, hint=reason[1]))
+        elif disk.path in [other.path for other in moved]:
+            text = f"{guest.name} has the disk {disk.path} twice"
+            refusals.append(RefusedError(text, hint="detach one of the two"))
+        else:
+            moved.append(disk)
+    return tuple(moved), refusals
 
 
 def _left(disk: Disk, configured: Mapping[str, Any], notify: Callable[[str], None]) -> bool:

@@ -50,7 +50,7 @@ def _writer(files: set[tuple[int, int]], devices: set[int]) -> str | None:
                         continue
                     flags = Path(f"/proc/{pid}/fdinfo/{number}").read_text().split("flags:")[1].split()[0]
                     if int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
-                        return f"process {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})"
+                        return f"process {pid} ({Path(f'/proc/{pid}/comm').read_text(errors='replace').strip()})"
     return None
 
 

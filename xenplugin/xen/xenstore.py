@@ -91,7 +91,7 @@ class Store(_Client):
     def write(self, path: str, value: str) -> None:
         """Set the value of a node (ASCII, no line feeds), and create it and those above it as needed."""
         # As one argument: pyxs takes no empty ones.
-        word = path.encode() + b"\0" + value.encode()
+        word = path.encode() + b"\0" + os.fsencode(value)
         self._request(f"write {path}", self._client.execute_command, _WRITE, word)
 
     def remove(self, path: str) -> None:
@@ -165,4 +165,4 @@ class _Reply:
 
 
 def _text(value: bytes | str) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+    return os.fsdecode(value) if isinstance(value, bytes) else value

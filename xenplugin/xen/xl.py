@@ -151,6 +151,10 @@ class XlCommand:
         """Let a paused domain run. xl does not report whether that worked."""
         self._run("unpause", str(domid))
 
+    def output(self, *words: str) -> str:
+        """Return what `xl WORDS` prints."""
+        return self._run(*words)
+
     def start_migrate(self, words: Sequence[str], lifeline: int) -> subprocess.Popen[bytes]:
         """Start `xl WORDS` (global options, `migrate`, its options, GUEST, HOST) with a pipe for standard error.
         Its children inherit the descriptor `lifeline` under the same number, and no other. xl stays in this process

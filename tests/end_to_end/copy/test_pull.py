@@ -117,9 +117,9 @@ def test_paths_of_the_far_host_are_below_its_home(pull: Pull, image: Path) -> No
 
 def test_what_the_far_side_refuses_is_its_error(pull: Pull, tmp_path: Path) -> None:
     (tmp_path / "qcow2.img").write_bytes(b"QFI\xfb\0\0\0\3" + bytes(MIB))
-    done = pull.run(tmp_path / "qcow2.img", code=15)
-    assert "qcow2" in done.error and "--raw" in done.hint
-    pull.run(tmp_path / "qcow2.img", "--raw")
+    done = pull.run(tmp_path / "qcow2.img", code=13)
+    assert "cannot examine" in done.error and "--format raw" in done.hint
+    pull.run(tmp_path / "qcow2.img", "--format", "raw")
     assert content(pull.sides.target) == content(tmp_path / "qcow2.img")
     assert "is a directory" in pull.run(tmp_path, code=15).error
 
@@ -208,13 +208,19 @@ def test_a_source_that_changes_meanwhile(pull: Pull, image: Path) -> None:
     pull.assert_clean()
 
 
-@pytest.mark.parametrize("byte", [40, 3000])
+@pytest.mark.parametrize("byte", [40, 3000])  # before the image, and within it
 def test_a_changed_byte_is_found(pull: Pull, image: Path, byte: int) -> None:
     pull.sides.near["ports"] = "0"
     pull.sides.ssh_options += ["--flip-backward", str(byte)]
     done = pull.run(image, code=12)
     assert "far side" not in done.error
-    assert names_in(pull.sides.there) == set()
+    if byte == 40:
+        assert names_in(pull.sides.there) == set()
+    else:  # what was verified is kept
+        pull.sides.assert_kept()
+    pull.sides.ssh_options.clear()
+    pull.run(image)
+    assert content(pull.sides.target) == content(image)
 
 
 def test_a_far_side_can_write_to_the_target_only(pull: Pull, image: Path, tmp_path: Path) -> None:
@@ -288,8 +294,16 @@ def test_banners_are_skipped(pull: Pull, image: Path, tmp_path: Path) -> None:
 def test_a_request_that_cannot_be_read_is_refused(pull: Pull) -> None:
     """The far side alone."""
     random = 64 * "0"
-    good = {"path": "/x", "target": "/y", "raw": False, "options": {}}
-    requests: list[object] = [None, [], {}, {**good, "path": ""}, {**good, "path": "a\0"}, {**good, "raw": 1}]
+    good = {"path": "/x", "target": "/y", "format": "", "options": {}}
+    requests: list[object] = [
+        None,
+        [],
+        {},
+        {**good, "path": ""},
+        {**good, "path": "a\0"},
+        {**good, "format": 1},
+        {**good, "format": "luks"},
+    ]
     requests += [{**good, "options": {"ssh": "sh"}}, {**good, "options": {"rate": 5}}, {**good, "more": 1}]
     for request in requests:
         line = f"XENPLUGIN-RECEIVE 2 {json.dumps({'random': random, 'request': request})}"

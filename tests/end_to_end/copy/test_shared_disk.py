@@ -55,7 +55,7 @@ class Two:
         sides = self.sides
         sides.words(self.disk)  # the configurations of both
         config = load(sides.folder / "near.toml").with_values({"ssh": sides.ssh})
-        with open_source(source or self.disk, raw=True) as opened:
+        with open_source(source or self.disk) as opened:
             there = RemotePath("far", str(target or sides.target))
             live = LiveDiskSender(opened, there, config, self.events.append, Unwatched())
             try:

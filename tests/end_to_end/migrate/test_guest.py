@@ -88,7 +88,8 @@ def test_a_format_that_is_not_raw(world: World) -> None:
 def test_the_far_disk_is_full(world: World, small_disk: Callable[[int], Path]) -> None:
     world.create()
     world.b.configure(paths={str(world.a.root / "disks"): str(small_disk(1))})
-    assert "space" in stays(world, world.migrate(), 13).error
+    assert "free for" in stays(world, world.migrate(), 15).error
+    assert "space" in stays(world, world.migrate("--force", "room"), 13).error
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def test_no_space_at_the_beginning(world: World, small_disk: Callable[[int], Pat
         (folder / "migrations" / name).touch()
     fill(folder)
     done = world.migrate().end()
-    assert done.code == 13 and "No space left" in done.error and done.hint
+    assert done.code == 15 and "for the state directory" in done.error and "free some space" in done.hint
     world.await_quiet()
     assert world.assert_intact() is world.a
     world.assert_settled()

@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Sides
-from tests.helpers.images import content, dense_image, names_in
+from tests.helpers.images import content, names_in
 from tests.helpers.program import PROGRAM, Program
-
-FOREIGN = {
-    "qcow2": (0, b"QFI\xfb\0\0\0\3"),
-    "vmdk": (0, b"KDMV\1\0\0\0"),
-    "vdi": (64, b"\x7f\x10\xda\xbe"),
-    "vhdx": (0, b"vhdxfile"),
-    "VHD": (-512, b"conectix"),
-}
-
-
-@pytest.mark.parametrize("kind", FOREIGN)
-def test_other_formats_are_refused_with_a_hint(sides: Sides, tmp_path: Path, kind: str) -> None:
-    offset, magic = FOREIGN[kind]
-    image = dense_image(tmp_path / "foreign.img", 2)
-    with open(image, "r+b") as file:
-        file.seek(offset, os.SEEK_END if offset < 0 else os.SEEK_SET)
-        file.write(magic)
-    done = sides.copy(image, code=15)
-    assert kind in done.error and "qemu-img convert" in done.hint and "--raw" in done.hint
-    assert names_in(sides.there) == set()
-    sides.copy(image, "--raw")
-    assert content(sides.target) == content(image)
 
 
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
         (["copy"], 2, "SRC"),
-        (["copy", "source.img", "far:"], 2, "not name a file"),
         (["copy", "--nonsense", "source.img", "b"], 2, "--nonsense"),
         (["copy", "source.img", "--", "-oProxyCommand=x:/b"], 2, "must not begin with"),
         (["copy", "--streams", "33", "source.img", "b"], 2, "--streams 33: streams are"),
@@ -87,9 +63,11 @@ def test_requests_that_cannot_be_met_are_one_line(
 
 def test_a_folder_as_target_gets_a_hint(program: Program, image: Path, tmp_path: Path) -> None:
     program.run("seal", "--key-file", "key", image, "sealed")
-    for words in (["copy", image, "."], ["open", "--key-file", "key", "sealed", "."]):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for words in (["copy", image, "folder"], ["open", "--key-file", "key", "sealed", "folder"]):
         done = program.run(*words, code=15)
-        assert done.error == f"{tmp_path} is a directory" and done.hint == f"name a file in it: {tmp_path}/NAME"
+        assert done.error == f"{folder} is a directory" and done.hint == f"name a file in it: {folder}/NAME"
     assert "name a file in it: ./NAME" in program.run("seal", "--key-file", "key", image, ".", code=15).hint
     program.run("copy", image, "./other/", code=15)  # no such folder
     (tmp_path / "other").mkdir()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
-from tests.helpers.images import content, names_in
+from tests.helpers.images import content, dense_image, names_in
 from tests.helpers.program import Program
 
 
@@ -35,3 +36,15 @@ def test_a_key_does_not_go_on_a_stick(program: Program, image: Path, stick: Path
     done = program.run("seal", "--key-file", stick / "key", image, stick / "sealed", code=10)
     assert "read by others" in done.error and "elsewhere" in done.hint
     assert names_in(stick) == set()
+
+
+def test_an_interrupted_copy_to_a_stick_can_be_started_again(program: Program, tmp_path: Path, stick: Path) -> None:
+    image = dense_image(tmp_path / "dense.img", 8)
+    running = program.start("copy", "--log-json", "--rate", "40mbit", image, stick / "copy.img")
+    running.await_sent(2 << 20)
+    running.signal(signal.SIGINT)
+    assert running.end().code == 130
+    program.await_none()
+    assert ".copy.img.xenplugin-part" in names_in(stick)
+    program.run("copy", image, stick / "copy.img")
+    assert content(stick / "copy.img") == content(image) and names_in(stick) == {"copy.img"}

@@ -71,7 +71,7 @@ def pages(path: Path) -> int:
 
 def interrupt(image: Path, target: Path, stop: int, synced: int) -> None:
     """Send some chunks, with a checkpoint after some of them, then stop as in a crash."""
-    with open_source(image, raw=True) as source, sink_for(target, source.size) as sink:
+    with open_source(image) as source, sink_for(target, source.size) as sink:
         base = base_of(sink.index(), source.chunks)
         first = min(stop, synced, source.chunks)
         send(source, sink, base, stop=first)

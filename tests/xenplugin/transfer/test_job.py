@@ -25,6 +25,7 @@ JOB: dict[str, Any] = {
     "kind": "image",
     "live": False,
     "migration": "",
+    "format": {"name": "raw", "options": {}},
     "larger_device": "refuse",
     "disk": {},
 }

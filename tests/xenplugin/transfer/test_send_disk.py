@@ -26,7 +26,7 @@ def sender(tmp_path: Path, **settings: str) -> LiveDiskSender:
     """A sender whose ssh leaves a mark."""
     (tmp_path / "disk").write_bytes(bytes(5000))
     config = Config(ssh=f"touch {tmp_path}/asked;", state_dir=tmp_path / "state").with_values(settings)
-    source = open_source(str(tmp_path / "disk"), raw=True)
+    source = open_source(str(tmp_path / "disk"))
     return LiveDiskSender(source, RemotePath("hostb", "/x"), config, lambda event: None, Unwatched())
 
 

@@ -20,7 +20,7 @@ def refuse_changed(source: Source, root: bytes, notify: Callable[[str], None]) -
     """
     change = source.change()
     if change is Change.UNSURE:
-        notify(f"{source.path} shows a change, but not of what: it is read again, to compare its content")
+        notify(f"the times of {source.path} have changed: it is read again, to compare its content")
         change = Change.SAME if image_digest(source) == root else Change.CHANGED
     if change is Change.CHANGED:
         raise ImageError(

@@ -206,9 +206,9 @@ def _backing_file(directory: Path) -> str:
 
 
 def read(path: Path) -> str:
-    """Return the text of a file in /sys or /proc; '' if it cannot be read."""
+    """Return the text of a file in /sys or /proc without its line feed; '' if it cannot be read."""
     try:
-        return path.read_bytes().decode(errors="replace").strip()
+        return os.fsdecode(path.read_bytes()).rstrip("\n")
     except OSError:
         return ""
 
@@ -221,4 +221,4 @@ def _identity(own: list[str], below: list[str], device: bool) -> Identity:
 def _short(name: str) -> str:
     if is_name(name):
         return name
-    return "sha256 " + hashlib.sha256(name.encode()).hexdigest()
+    return "sha256 " + hashlib.sha256(os.fsencode(name)).hexdigest()

@@ -15,12 +15,13 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 from xenplugin.errors import RefusedError
 from xenplugin.image.files import os_errors
 from xenplugin.image.safety import lease
 from xenplugin.image.safety.mounts import mounts
-from xenplugin.image.safety.users import Use, loops_on, openers, uses_of_device
+from xenplugin.image.safety.users import Use, loops_on, openers, uses_around_device, uses_of_device
 
 #: Seconds to wait for programs that open a device only briefly (udev, blkid).
 GRACE = 2.0
@@ -60,6 +61,10 @@ def _first(uses: Iterator[Use]) -> str | None:
     return next((use.text for use in uses), None)
 
 
+def _writers(uses: Iterator[Use]) -> Iterator[Use]:
+    return (use for use in uses if use.writes)
+
+
 def _refused(path: str, user: str | None) -> RefusedError:
     return RefusedError(
         f"{path} is in use: {user or 'the kernel does not report by what'}",
@@ -73,7 +78,7 @@ def _refuse_used_device(path: str, fd: int, status: os.stat_result, claimed: boo
     if not claimed:
         os.close(claim_device(path, os.O_RDONLY))
     deadline = time.monotonic() + GRACE
-    while user := _first(openers(status, fd)):
+    while user := _first(chain(openers(status, fd), _writers(uses_around_device(status.st_rdev)))):
         if time.monotonic() > deadline:
             raise _refused(path, user)
         time.sleep(0.05)

@@ -37,7 +37,7 @@ def uses_of_device(number: int) -> Iterator[Use]:
         yield Use(f"{name} is swap space", True)
     for holder in _holders(numbers):
         yield _use_through(f"it is part of {_mapped_name(holder)}", holder)
-    yield from loops_on(lambda other: stat.S_ISBLK(other.st_mode) and other.st_rdev in numbers)
+    yield from loops_on(_one_of(numbers))
 
 
 def loops_on(same: Callable[[os.stat_result], bool], *, but: int | None = None) -> Iterator[Use]:
@@ -64,7 +64,17 @@ def openers(status: os.stat_result, own: int = -1) -> Iterator[Use]:
 
 def openers_of_devices(numbers: set[int], own: int = -1) -> Iterator[Use]:
     """Yield the processes that have one of the block devices `numbers` open, except for our descriptor `own`."""
-    yield from _openers("/dev/", lambda other: stat.S_ISBLK(other.st_mode) and other.st_rdev in numbers, own)
+    yield from _openers("/dev/", _one_of(numbers), own)
+
+
+def uses_around_device(number: int) -> Iterator[Use]:
+    """Yield the uses of what shares its content with the block device `number`: other loop devices on the file
+    behind it, and the programs that have that file, its disk, or one of its partitions open."""
+    if (file := _backing_file(number)) is not None:
+        uses = (*loops_on(lambda other: os.path.samestat(other, file), but=number), *openers(file))
+        yield from (Use(f"of the file behind it, {use.text}", use.writes) for use in uses)
+    if around := partitions(number) | _whole_disk(number):
+        yield from openers_of_devices(around)
 
 
 def partitions(number: int) -> set[int]:
@@ -73,7 +83,7 @@ def partitions(number: int) -> set[int]:
     return {found for name in names if (found := _number(os.path.dirname(name))) is not None}
 
 
-def whole_disk(number: int) -> set[int]:
+def _whole_disk(number: int) -> set[int]:
     """Return the disk that block device `number` is a partition of; nothing if it is none."""
     here = _directory(number)
     if not os.path.exists(f"{here}/partition"):
@@ -82,7 +92,7 @@ def whole_disk(number: int) -> set[int]:
     return set() if found is None else {found}
 
 
-def backing_file(number: int) -> os.stat_result | None:
+def _backing_file(number: int) -> os.stat_result | None:
     """Return the status of the file behind loop device `number`; None if it is none, or the file has no name."""
     with suppress(OSError), open(f"{_directory(number)}/loop/backing_file", errors="surrogateescape") as file:
         return os.stat(file.read().rstrip("\n"))
@@ -90,18 +100,18 @@ def backing_file(number: int) -> os.stat_result | None:
 
 
 def layers_above(status: os.stat_result) -> set[int]:
-    """Return the block devices that lie above the file or device of `status`, and for a device itself: loop
-    devices, partitions, mapped devices. What is written to them ends in it."""
+    """Return the block devices whose writes may end in the file or device of `status`: itself, its disk, and what
+    lies above it: loop devices, partitions, mapped devices."""
     found: set[int] = set()
     if stat.S_ISBLK(status.st_mode):
         new = {status.st_rdev}
+        found = _whole_disk(status.st_rdev)  # but not its other partitions
     else:
         new = _numbers(_loops(lambda other: os.path.samestat(other, status)))
     while new:
         found |= new
         numbers = {part for number in new for part in partitions(number)} | new
-        above = _numbers(_holders(numbers))
-        above |= _numbers(_loops(lambda other, on=numbers: stat.S_ISBLK(other.st_mode) and other.st_rdev in on))  # type: ignore[misc]
+        above = _numbers(_holders(numbers)) | _numbers(_loops(_one_of(numbers)))
         new = (numbers | above) - found
     return found
 
@@ -109,6 +119,11 @@ def layers_above(status: os.stat_result) -> set[int]:
 def node_of(number: int) -> str:
     """Return the path below /dev of block device `number`."""
     return f"{_DEV}/" + os.path.basename(os.path.realpath(_directory(number))).replace("!", "/")
+
+
+def _one_of(numbers: set[int]) -> Callable[[os.stat_result], bool]:
+    """Return a test for the status of one of the block devices `numbers`."""
+    return lambda status: stat.S_ISBLK(status.st_mode) and status.st_rdev in numbers
 
 
 def _directory(number: int) -> str:
@@ -156,7 +171,7 @@ def _use_through(text: str, directory: str) -> Use:
 
 def _swaps(numbers: set[int]) -> Iterator[str]:
     try:
-        with open("/proc/swaps") as file:
+        with open("/proc/swaps", errors="surrogateescape") as file:
             names = [line.split()[0] for line in file.read().splitlines()[1:]]
     except OSError:
         return

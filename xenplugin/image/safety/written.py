@@ -17,21 +17,19 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 
 from xenplugin.errors import RefusedError
 from xenplugin.image.files import os_errors
 from xenplugin.image.safety import in_use, lease
 from xenplugin.image.safety.users import (
     Use,
-    backing_file,
     layers_above,
     loops_on,
     node_of,
     openers,
-    openers_of_devices,
-    partitions,
+    uses_around_device,
     uses_of_device,
-    whole_disk,
 )
 
 _HINT = (
@@ -45,10 +43,7 @@ def write_back(path: str) -> None:
     user may open these."""
     with suppress(OSError):
         status = os.stat(path)
-        numbers = layers_above(status)
-        if stat.S_ISBLK(status.st_mode):
-            numbers |= whole_disk(status.st_rdev)
-        for number in numbers:
+        for number in layers_above(status):
             with suppress(OSError):
                 fd = os.open(node_of(number), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                 try:
@@ -69,27 +64,27 @@ def refuse_written(path: str, fd: int, notify: Callable[[str], None]) -> None:
 
 
 def _refuse_device(path: str, fd: int, status: os.stat_result, notify: Callable[[str], None]) -> None:
-    number = status.st_rdev
-    behind = backing_file(number)
-
-    def opened() -> Iterator[Use]:
-        yield from openers_of_devices({number, *partitions(number), *whole_disk(number)}, fd)
-        if behind is not None:
-            yield from (Use(f"of the file behind it, {use.text}", use.writes) for use in openers(behind))
-
-    uses = list(uses_of_device(number))
-    if behind is not None:
-        others = loops_on(lambda other: os.path.samestat(other, behind), but=number)
-        uses += [Use(f"of the file behind it, {use.text}", use.writes) for use in others]
+    uses = list(uses_of_device(status.st_rdev))
     _refuse_writers(path, uses)
-    _refuse_opened(path, opened)
-    try:
-        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
-    except OSError as error:
-        # Claimed, perhaps by what only reads. ZFS, for one, is not to be seen in any other way.
-        if error.errno == errno.EBUSY and not uses and not any(opened()):
-            raise _refused(path, "the kernel does not report what uses it") from error
+    _refuse_opened(path, lambda: chain(openers(status, fd), uses_around_device(status.st_rdev)))
+    if not uses and _is_claimed(path):  # ZFS, or the second disk of a btrfs, for example
+        raise _refused(path, "it is claimed, and the kernel does not report by what")
     _notify_unseen(path, notify)
+
+
+def _is_claimed(path: str) -> bool:
+    """Return whether something has claimed the device, as what mounts it does, and keeps it for GRACE."""
+    deadline = time.monotonic() + in_use.GRACE
+    while True:
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
+            return False
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                return False
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.05)
 
 
 def _refuse_file(path: str, fd: int, status: os.stat_result, notify: Callable[[str], None]) -> None:

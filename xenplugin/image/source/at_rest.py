@@ -7,17 +7,18 @@ from collections.abc import Callable
 
 from xenplugin.image.safety.written import refuse_written, write_back
 from xenplugin.image.source.content_state import writes_to
-from xenplugin.image.source.raw import Source, open_source
+from xenplugin.image.source.formatted import open_image
+from xenplugin.image.source.raw import Source
 
 
-def open_at_rest(path: str, *, raw: bool, notify: Callable[[str], None]) -> Source:
-    """Open a raw image file or a block device, as open_source() does, that nothing writes to.
+def open_at_rest(path: str, format: str | None, notify: Callable[[str], None]) -> Source:
+    """Open an image file or a block device, as open_image() does, that nothing writes to.
 
     What programs have written to it so far is in it. `notify` gets a line of text where it cannot be known whether
     something writes to it. Raises RefusedError, ImageError.
     """
     write_back(path)
-    source = open_source(path, raw=raw)
+    source = open_image(path, format)
     try:
         # After the source has noted what it looks like: a program that comes between is seen by one of the two.
         refuse_written(path, source.fileno(), notify)

@@ -18,7 +18,7 @@ from xenplugin.errors import ImageError, RefusedError
 from xenplugin.geometry import CHUNK, MAX_IMAGE, PAGE, chunk_count, chunk_length
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import image_error, os_errors, read_at
-from xenplugin.image.safety.formats import HEAD, TAIL, detect, format_error
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.source.content_state import Change, ContentState, has_own_times
 from xenplugin.image.sparse import Run, chunk_runs
 
@@ -41,7 +41,10 @@ def refuse_partial_sectors(path: str, fd: int, size: int) -> None:
 
 
 class Source:
-    """An open image of `size` bytes, `chunks` chunks; `device`: it is a block device."""
+    """An open image of `size` bytes, `chunks` chunks; `device`: it is a block device; `format`: how it is
+    stored."""
+
+    format = Format()
 
     def __init__(self, fd: int, path: str, size: int, device: bool) -> None:
         self.path = path
@@ -89,7 +92,7 @@ class Source:
         view = buffer.view[:length]
         got = 0
         try:
-            got = read_at(self._fd, view, offset)
+            got = self.read_at(view, offset)
         except OSError as error:
             raise image_error(error, "read", self.path, offset) from error
         if got < length:
@@ -98,6 +101,11 @@ class Source:
                 hint="stop the program that writes to it, or migrate the guest live",
             )
         return view
+
+    def read_at(self, view: memoryview, offset: int) -> int:
+        """Fill `view` with what the image has from `offset` (bytes) on. Returns the bytes read, fewer than asked
+        for only at its end. Any thread may call it. Raises OSError."""
+        return read_at(self._fd, view, offset)
 
     def ahead(self, index: int) -> None:
         """Ask the kernel to start reading chunk `index` of a file. Does nothing for devices and beyond the end."""
@@ -131,30 +139,19 @@ def refuse_kind(path: str, mode: int) -> None:
             raise RefusedError(f"{path} is {name}, not a disk image")
 
 
-def open_source(path: str | PathLike[str], *, raw: bool = False) -> Source:
-    """Open a raw image file or a block device for reading.
-
-    Raises RefusedError for anything else, and for images of another format unless `raw` is set; ImageError if it
-    cannot be opened.
-    """
+def open_source(path: str | PathLike[str]) -> Source:
+    """Open the bytes of an image file or a block device for reading. Raises RefusedError for anything else,
+    ImageError if it cannot be opened."""
     name = os.fspath(path)
     with os_errors("open", name):
         refuse_kind(name, os.stat(name).st_mode)  # before open(), which could rewind a tape or wait for a pipe
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         with os_errors("open", name):
-            source = _source_of(fd, name)
+            return _source_of(fd, name)
     except BaseException:
         os.close(fd)
         raise
-    try:
-        found = None if raw else _format_of(source)
-        if found:
-            raise format_error(name, found)
-    except BaseException:
-        source.close()
-        raise
-    return source
 
 
 def _source_of(fd: int, name: str) -> Source:
@@ -176,15 +173,3 @@ def _source_of(fd: int, name: str) -> Source:
             if error.errno != errno.EINVAL:
                 raise
     return Source(fd, name, size, device)
-
-
-def _format_of(source: Source) -> str | None:
-    if not source.size:
-        return None
-    buffer = Buffer(CHUNK)
-    head = bytes(source.read(0, buffer)[:HEAD])
-    last = source.read(source.chunks - 1, buffer)
-    tail = bytes(last[-TAIL:])
-    if len(tail) < TAIL and source.chunks > 1:
-        tail = (bytes(source.read(source.chunks - 2, buffer)[-TAIL:]) + tail)[-TAIL:]
-    return detect(head, tail)

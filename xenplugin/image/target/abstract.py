@@ -137,12 +137,17 @@ class Target(ABC):
         """Make `count` chunks from `first` on zero. `again`: some were written in this session. Raises OSError."""
 
     @abstractmethod
+    def complete(self) -> os.stat_result:
+        """Make everything durable, after which nothing is written. Returns the state of the file or device, as it
+        is to be found once it has its name. Raises ImageError."""
+
+    @abstractmethod
     def left_zero(self, first: int, count: int) -> None:
         """Note that `count` chunks from `first` on were read as zeros, and are not written."""
 
     @abstractmethod
     def finish(self, attached: Attached) -> None:
-        """Commit, once everything is written and durable. Raises RefusedError, ImageError."""
+        """Give the complete target its name. Raises RefusedError, ImageError."""
 
     @abstractmethod
     def discard(self) -> None:

@@ -132,6 +132,10 @@ class DeviceTarget(Target):
         if nonzero_blocks(buffer, length):
             raise OSError(errno.EIO, "the device does not read as zeros after zeros were written")
 
+    def complete(self) -> os.stat_result:
+        with os_errors("examine", self.path):
+            return os.fstat(self.fd)
+
     def finish(self, attached: Attached) -> None:
         with os_errors("write zeros to", self.path):
             self._check_left()

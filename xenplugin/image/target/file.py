@@ -18,6 +18,9 @@ If NAME does not exist, or is empty, because a guest has left and its old disk l
 the base of the difference. It is only read.
 
 The partial is locked (flock), so a second copy to the same target is refused.
+
+In another format than raw the partial is an image of QEMU's, which writes its content (image/target/content). What
+stands above holds for the content. QEMU closes the partial before it is fsynced for the commit.
 """
 
 from __future__ import annotations
@@ -29,25 +32,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from xenplugin.errors import ImageError, RefusedError
-from xenplugin.geometry import CHUNK, PAGE
+from xenplugin.geometry import CHUNK
 from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
-from xenplugin.image.files import (
-    os_errors,
-    read_at,
-    remove,
-    rename_new,
-    sync_directory,
-    write_at,
-)
+from xenplugin.image.files import os_errors, remove, rename_new, sync_directory
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.safety.fixed_name import refuse_fixed_name
 from xenplugin.image.safety.in_use import kept_closed, refuse_if_used, refuse_mount_point
 from xenplugin.image.scan import ZEROS, data_extents, gaps
 from xenplugin.image.source.raw import Source
-from xenplugin.image.sparse import Run, chunk_runs, data_ranges, has_data, punch
+from xenplugin.image.sparse import Run
 from xenplugin.image.target import journal
 from xenplugin.image.target.abstract import Attached, Target, Write, refuse_attached
+from xenplugin.image.target.content import Content, open_old
 from xenplugin.image.target.journal import Journal
 from xenplugin.image.target.partial import (
     lock_partial,
@@ -69,28 +67,27 @@ class FileTarget(Target):
         fd: int,
         log: Journal,
         kept: ChunkSet,
+        content: Content,
         *,
         folder: int,
         replaced: Source | None,
         left: Source | None,
-        use_base: bool,
+        old: Source | None,
         state_dir: Path,
     ) -> None:
         super().__init__(path, size, fd, log, kept)
+        self._content = content
         self._folder = folder  # open already: after the rename nothing may be missing that makes it durable
         self._state_dir = state_dir
         self._fresh = not kept
-        # Reading back must not read ahead, which would fill the page cache with the holes that follow.
-        with suppress(OSError):
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
         self._replaced = replaced
         self._replaced_state = os.fstat(replaced.fileno()) if replaced else None
         self._left = left
-        self.old = left or replaced if use_base else None
+        self.old = old
 
     def runs(self, first: int, stop: int) -> Iterator[Run]:
         with os_errors("find the data in", self.path):
-            yield from chunk_runs(self.fd, first, stop)
+            yield from self._content.runs(first, stop)
 
     def write(self, what: Write, scratch: Buffer) -> None:
         if what.again or not self._fresh:
@@ -111,53 +108,56 @@ class FileTarget(Target):
         begin = end = 0
         for a, part in pieces:
             if parts and a != end:
-                write_at(self.fd, parts, what.offset + begin)
+                self._content.write(parts, what.offset + begin)
                 parts = []
             if not parts:
                 begin = a
             parts.append(part)
             end = a + len(part)
-        write_at(self.fd, parts, what.offset + begin)
+        self._content.write(parts, what.offset + begin)
 
     def _copy(self, offset: int, start: int, stop: int, scratch: Buffer) -> None:
         assert self.old is not None
         view = scratch.view[start:stop]
-        got = read_at(self.old.fileno(), view, offset + start)
+        got = self.old.read_at(view, offset + start)
         if got < len(view):
             view[got:] = bytes(len(view) - got)
 
     def _clear(self, what: Write) -> None:
         """Make a hole of everything that is not kept, if the chunk has old bytes."""
-        if not has_data(self.fd, what.offset, what.length):
+        if not self._content.has_data(what.offset, what.length):
             return
         for start, stop in gaps(what.keep, what.length):
-            self._zero(what.offset + start, stop - start)
-
-    def _zero(self, offset: int, length: int) -> None:
-        # A short last page is freed only if the hole reaches beyond the end of the file.
-        rest = -self.size % PAGE if offset + length == self.size else 0
-        if punch(self.fd, offset, length + rest):
-            return
-        # Holes cannot be made here: write zeros over the data.
-        for begin, end in data_ranges(self.fd, offset, offset + length):
-            for at in range(begin, end, CHUNK):
-                write_at(self.fd, [_ZEROS[: end - at]], at)
+            self._content.zero(what.offset + start, stop - start)
 
     def zeros(self, first: int, count: int, again: bool) -> None:
         offset = first * CHUNK
         length = min(self.size, (first + count) * CHUNK) - offset
-        if (again or not self._fresh) and has_data(self.fd, offset, length):
-            self._zero(offset, length)
+        if (again or not self._fresh) and self._content.has_data(offset, length):
+            self._content.zero(offset, length)
 
     def left_zero(self, first: int, count: int) -> None:
         """Do nothing: a file's zeros stay zeros."""
 
-    def finish(self, attached: Attached) -> None:
-        part = partial_name(self.path)
+    def read(self, index: int, view: memoryview) -> None:
+        self._content.read(view, index * CHUNK)
+
+    def start_writing(self) -> None:
+        self._content.start_writing()
+
+    def sync(self) -> None:
+        self._content.sync()
+
+    def complete(self) -> os.stat_result:
         with os_errors("complete", self.path):
             if (before := self._left or self._replaced) is not None:
                 _take_over(before.fileno(), self.fd)
-            os.fsync(self.fd)
+            self._content.complete()
+            self._close_old()  # while QEMU has the old image open, it is in use
+            return os.fstat(self.fd)
+
+    def finish(self, attached: Attached) -> None:
+        part = partial_name(self.path)
         self.journal.done()
         # The checks come last: what takes long is done, and nothing can open the old image before the rename.
         refuse_attached(attached, self.path)
@@ -208,13 +208,20 @@ class FileTarget(Target):
         journal.unlink(self._state_dir, self.path)
 
     def close(self) -> None:
-        super().close()
-        if self._folder >= 0:
-            os.close(self._folder)
-            self._folder = -1
+        self._content.close()
+        self._close_old()
+        self.journal.close()
+        for opened in (self.fd, self._folder):
+            if opened >= 0:
+                os.close(opened)
+        self.fd = self._folder = -1
         for source in (self._replaced, self._left):
             if source is not None:
                 source.close()
+
+    def _close_old(self) -> None:
+        if self.old is not None and self.old not in (self._replaced, self._left):
+            self.old.close()
 
 
 def _same(a: os.stat_result, b: os.stat_result) -> bool:
@@ -236,15 +243,20 @@ def _take_over(old: int, new: int) -> None:
                 os.setxattr(new, name, os.getxattr(old, name))
 
 
-def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_base: bool) -> FileTarget:
-    """Open a partial for the file `path` (symbolic links resolved), or continue an existing one.
+def open_file(
+    path: str, size: int, format: Format, *, state_dir: Path, attached: Attached, use_base: bool
+) -> FileTarget:
+    """Open a partial for the file `path` (symbolic links resolved), or continue an existing one. `format`: how the
+    image is to be stored.
 
     Raises RefusedError, ImageError; nothing that it created remains then.
     """
     refuse_attached(attached, path)
     refuse_mount_point(path)
-    replaced = open_replaced(path, size)
+    replaced = open_replaced(path, size, format)
     left: Source | None = None
+    old: Source | None = None
+    content: Content | None = None
     fd = folder = -1
     created = False
     try:
@@ -256,7 +268,9 @@ def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_
         refuse_fixed_name(path, None if replaced is None else replaced.fileno(), folder)
         if replaced is None or not replaced.size:
             left = open_left(path, state_dir)
-        log, kept = prepare(path, size, fd, created)
+        if use_base and (base := left or replaced) is not None:
+            old = open_old(base, format)
+        log, kept, content = prepare(path, size, format, fd, created)
     except BaseException:
         if created:
             with suppress(OSError):
@@ -264,7 +278,7 @@ def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_
         for opened in (fd, folder):
             if opened >= 0:
                 os.close(opened)
-        for source in (replaced, left):
+        for source in (replaced, left, old):
             if source is not None:
                 source.close()
         raise
@@ -275,9 +289,10 @@ def open_file(path: str, size: int, *, state_dir: Path, attached: Attached, use_
         fd,
         log,
         kept,
+        content,
         folder=folder,
         replaced=replaced,
         left=left,
-        use_base=use_base,
+        old=old,
         state_dir=state_dir,
     )

@@ -5,13 +5,14 @@ stops at the first line whose check fails. A crash leaves a torn last line; line
 which costs time but is safe. Chunks are listed as durable only after the fdatasync that made them durable has
 returned.
 
-    <check> {"journal": 1, "target": ..., "size": ..., "created": ..., "kind": "file" | "device", "inode": ...}
+    <check> {"journal": 1, "target": ..., "size": ..., "created": ..., "kind": "file" | ..., "inode": ...}
     <check> {"durable": [first, count, first, count, ...]}      in chunks
     <check> {"done": true}
 
-`inode` is the inode number of the partial file, 0 for devices. Nothing in a journal is secret. A device's journal
-is in the state directory. A file's journal is beside its partial, with a symbolic link in the state directory (if
-that is writable), so that `xenplugin status` finds it.
+`kind` is "file", "image" (a file in another format than raw) or "device". `inode` is the inode number of the
+partial file, 0 for devices. Nothing in a journal is secret. A device's journal is in the state directory. A file's
+journal is beside its partial, with a symbolic link in the state directory (if that is writable), so that `xenplugin
+status` finds it.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def _header(path: Path, record: dict[str, Any]) -> TargetState | None:
             "target": str(target),
             "size": int(size),
             "created": int(created) | float(created),
-            "kind": "file" | "device" as kind,
+            "kind": "file" | "image" | "device" as kind,
             "inode": int(inode),
         } if 0 <= size <= MAX_IMAGE and 0 <= created < _LATEST:
             return TargetState(path, target, size, float(created), kind, inode)

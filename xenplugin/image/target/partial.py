@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,21 +19,25 @@ from xenplugin.geometry import CHUNK
 from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import image_error, os_errors
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.old import old_disk
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.target import journal
+from xenplugin.image.target.content import Content, holds, info_of, open_content
 from xenplugin.image.target.journal import Journal
 
 
-def open_replaced(path: str, size: int) -> Source | None:
-    """Open the image that will be replaced; None if there is none. Raises RefusedError, ImageError."""
+def open_replaced(path: str, size: int, format: Format) -> Source | None:
+    """Open the bytes of the image that will be replaced by one of `size` bytes, stored in `format`; None if there
+    is none. Raises RefusedError, ImageError."""
     if not os.path.lexists(path):
         return None
-    replaced = open_source(path, raw=True)
-    if replaced.size > size:
+    replaced = open_source(path)
+    info = None if format.is_raw else info_of(replaced)
+    if (bytes_held := info.size if info else replaced.size) > size:
         replaced.close()
         raise RefusedError(
-            f"{path} is larger ({replaced.size} bytes) than the image to be written ({size} bytes)",
+            f"{path} is larger ({bytes_held} bytes) than the image to be written ({size} bytes)",
             hint="remove it first, if it is no longer needed",
         )
     return replaced
@@ -43,7 +48,7 @@ def open_left(path: str, state_dir: Path) -> Source | None:
     with suppress(ImageError, RefusedError):  # ordinary users may not be allowed to look; it only saves time
         for old in old_disk.those_of(state_dir, path):
             if old.storage == old_disk.FILE and old.aside != old.path and old.is_at(old.aside):
-                return open_source(old.aside, raw=True)
+                return open_source(old.aside)
     return None
 
 
@@ -87,15 +92,42 @@ def _refuse_foreign(part: str, status: os.stat_result, replaced: Source | None) 
     owners = {os.geteuid()}
     if replaced is not None:
         owners.add(os.fstat(replaced.fileno()).st_uid)
+    if status.st_uid not in owners:
+        owners |= _given_owner(part)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or status.st_uid not in owners:
         raise RefusedError(f"{part} was not created by xenplugin for this user", hint="remove it and start again")
 
 
-def prepare(path: str, size: int, fd: int, created: bool) -> tuple[Journal, ChunkSet]:
+def _given_owner(part: str) -> set[int]:
+    """Return the owner that files made by us beside `part` get: on FAT and exFAT the one of the mount."""
+    with suppress(OSError), tempfile.TemporaryFile(prefix=".xenplugin-", dir=os.path.dirname(part)) as trial:
+        return {os.fstat(trial.fileno()).st_uid}
+    return set()
+
+
+def prepare(path: str, size: int, format: Format, fd: int, created: bool) -> tuple[Journal, ChunkSet, Content]:
     """Bring partial and journal to state 2 of target/file.py, or keep what state 3 has.
 
-    Returns the journal, open, and the chunks that are kept. Raises ImageError.
+    Returns the journal, open, the chunks that are kept, and the partial's content. Raises RefusedError, ImageError.
     """
+    if format.is_raw:
+        return *_prepare_raw(path, size, fd, created), Content(fd, size)
+    part, name = partial_name(path), journal_name(path)
+    state = None if created else journal.read(name)
+    inode = os.fstat(fd).st_ino
+    if state and (state.kind, state.inode, state.size) == ("image", inode, size) and holds(part, format, size):
+        content = open_content(part, fd, format, size, fresh=False)
+        return Journal.reopen(state), state.durable, content
+    content = open_content(part, fd, format, size, fresh=True)
+    try:
+        return Journal.create(name, target=path, size=size, kind="image", inode=inode), ChunkSet(), content
+    except BaseException:
+        content.close()
+        raise
+
+
+def _prepare_raw(path: str, size: int, fd: int, created: bool) -> tuple[Journal, ChunkSet]:
+    """Do so for a partial that holds the image's bytes. Raises ImageError."""
     status = os.fstat(fd)
     name = journal_name(path)
     state = None if created else journal.read(name)

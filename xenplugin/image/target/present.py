@@ -102,7 +102,7 @@ class PresentContent:
 
 
 def _opened(path: str) -> Source:
-    source = open_source(path, raw=True)
+    source = open_source(path)
     _without_trace(source)
     return source
 

@@ -27,6 +27,7 @@ from xenplugin.errors import ImageError, PeerError, RefusedError
 from xenplugin.geometry import CHUNK, MAX_IMAGE
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import image_error, os_errors
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.index.digest import chunk_digest, leaves
 from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.image.scan import byte_runs, nonzero_blocks
@@ -38,6 +39,8 @@ from xenplugin.image.target.chunk_update import ChunkUpdate, check_zeros
 from xenplugin.image.target.device import open_device
 from xenplugin.image.target.device_size import REFUSE
 from xenplugin.image.target.file import open_file
+
+RAW_FORMAT = Format()
 
 
 class Sink:
@@ -174,8 +177,7 @@ class Sink:
         self._checkpoint()
         try:
             # Before it has its name: what is written to it from then on is to show.
-            with os_errors("examine", self.path):
-                status = os.fstat(self._target.fd)
+            status = self._target.complete()
             self._target.finish(self._attached)
         except ImageError as error:
             self._broken = str(error)
@@ -229,13 +231,15 @@ def open_sink(
     state_dir: Path,
     attached: Attached,
     use_base: bool = True,
+    format: Format = RAW_FORMAT,
     larger_device: str = REFUSE,
 ) -> Sink:
     """Open `path`, a regular file (present or not) or a block device, as target of an image of `size` bytes.
 
     Symbolic links are followed. `attached` returns the guest that has a path attached. `use_base`: the present
-    content may serve as base. `larger_device`: what becomes of the rest of a device that is larger than the image
-    (target.device_size.LARGER_DEVICE). Raises RefusedError where data could be lost, ImageError.
+    content may serve as base. `format`: how a file stores the image; a device is always raw. `larger_device`: what
+    becomes of the rest of a device that is larger than the image (target.device_size.LARGER_DEVICE). Raises
+    RefusedError where data could be lost, ImageError.
     """
     name = os.path.abspath(os.fspath(path))
     real = os.path.realpath(name)
@@ -245,6 +249,24 @@ def open_sink(
 
     if not 0 <= size <= MAX_IMAGE:
         raise PeerError(f"an image cannot have {size} bytes")
+    mode = refuse_place(name, real)
+    if stat.S_ISBLK(mode):
+        device = open_device(
+            name,
+            size,
+            state_dir=state_dir,
+            attached=attached_by_any_name,
+            use_base=use_base,
+            larger_device=larger_device,
+        )
+        return Sink(device, attached_by_any_name)
+    file = open_file(real, size, format, state_dir=state_dir, attached=attached_by_any_name, use_base=use_base)
+    return Sink(file, attached_by_any_name)
+
+
+def refuse_place(name: str, real: str) -> int:
+    """Return the mode of what is at the absolute path `name`, 0 if nothing is; `real`: symbolic links resolved.
+    Raises RefusedError if no image can be there, ImageError."""
     with os_errors("examine", name):
         try:
             mode = os.stat(real).st_mode
@@ -254,21 +276,10 @@ def open_sink(
         raise RefusedError(f"{name} is a directory", hint=f"name a file in it: {os.path.join(name, 'NAME')}")
     if mode:
         refuse_kind(name, mode)
-        if stat.S_ISBLK(mode):
-            device = open_device(
-                name,
-                size,
-                state_dir=state_dir,
-                attached=attached_by_any_name,
-                use_base=use_base,
-                larger_device=larger_device,
-            )
-            return Sink(device, attached_by_any_name)
     elif real.startswith("/dev/") and not real.startswith("/dev/shm/"):
         raise RefusedError(f"there is no block device {name}", hint="create the volume first")
     elif not os.path.isdir(os.path.dirname(real)):
         raise RefusedError(
             f"the directory of {name} does not exist", hint=f"create it with: mkdir -p {os.path.dirname(real)}"
         )
-    file = open_file(real, size, state_dir=state_dir, attached=attached_by_any_name, use_base=use_base)
-    return Sink(file, attached_by_any_name)
+    return mode

@@ -39,7 +39,7 @@ CHILD = """
     from tests.helpers.image_kit import base_of, send
     from xenplugin.image.target.sink import open_sink
     from xenplugin.image.source.raw import open_source
-    source = open_source({image!r}, raw=True)
+    source = open_source({image!r})
     sink = open_sink({target!r}, source.size, state_dir=Path({state!r}), attached=lambda _: None)
     def checkpoints():
         while sink.missing():

@@ -382,6 +382,20 @@ class TestRefused:
         with loop_device(device) as upper, pytest.raises(RefusedError, match=f"{upper} is set up on it"):
             sink_at(device, state)
 
+    def test_the_file_behind_it_is_used(
+        self, backing: Path, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("xenplugin.image.safety.in_use.GRACE", 0.1)
+        with open_elsewhere(backing, "rb"), loop_device(backing) as other:
+            sink_at(device, state).close()
+            with (
+                open_elsewhere(other, "r+b") as pid,
+                pytest.raises(RefusedError, match=f"{other} .* process {pid} "),
+            ):
+                sink_at(device, state)
+        with open_elsewhere(backing, "r+b") as pid, pytest.raises(RefusedError, match=f"behind it, process {pid} "):
+            sink_at(device, state)
+
     def test_open_in_another_process(self, device: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("xenplugin.image.safety.in_use.GRACE", 0.1)
         with open_elsewhere(device, "rb") as pid, pytest.raises(RefusedError, match=f"process {pid} "):

@@ -22,7 +22,7 @@ from tests.helpers.image_kit import (
 from xenplugin.geometry import BLOCK, CHUNK
 from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.source.raw import open_source
-from xenplugin.image.target import file, journal
+from xenplugin.image.target import content, journal
 from xenplugin.image.target.base_index import IndexNone, IndexZeros
 
 
@@ -118,7 +118,7 @@ def test_a_crash_between_rename_and_the_end(image: Path, target: Path) -> None:
 def test_where_holes_cannot_be_made(
     tmp_path: Path, image: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file, "punch", lambda *_: False)
+    monkeypatch.setattr(content, "punch", lambda *_: False)
     start_copy(image, target, 10)
     other = sparse_image(tmp_path / "other", SIZE, [(5 * CHUNK + 7, 3)])
     copy(other, target)

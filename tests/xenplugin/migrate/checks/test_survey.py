@@ -1,0 +1,227 @@
+"""What a host finds out about itself for a guest that may move."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.fakexen.xenstored import Xenstored
+from tests.xenplugin.migrate.checks.cases import DISK, GIB, REQUEST, UUID
+from xenplugin.config import Config
+from xenplugin.migrate import records
+from xenplugin.migrate.checks import survey
+from xenplugin.migrate.checks.facts import HostFacts, Request, WantedBridge, WantedFile
+from xenplugin.migrate.checks.survey import Survey
+from xenplugin.migrate.ownership import Role
+from xenplugin.migrate.records import DiskNote, PeerNote
+from xenplugin.xen import xen_tools
+
+NODES = {
+    "/local/domain/0/name": "Domain-0",
+    "/local/domain/0/memory/target": "1048576",
+    "/local/domain/3/name": "other",
+    "/local/domain/3/vm": "/vm/00000000-0000-4000-8000-000000000003",
+}
+MIB = 1 << 20
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Xenstored]:
+    """A host whose xl and xen-cpuid print what is in files of tmp_path."""
+    (tmp_path / "bin").mkdir()
+    for name in ("xl", "xen-cpuid"):
+        program = tmp_path / "bin" / name
+        program.write_text(f"#!/bin/sh\nexec cat {tmp_path}/{name}.txt\n")
+        program.chmod(0o755)
+    (tmp_path / "xl.txt").write_text(
+        "nr_cpus : 2\nvirt_caps : pv hvm hap\ntotal_memory : 2047\nfree_memory : 900\nxen_major : 4\n"
+        "xen_minor : 17\nxen_extra : .5\nxen_commandline : dom0_mem=1G\n"
+    )
+    (tmp_path / "xen-cpuid.txt").write_text(
+        "".join(
+            f"{name} policy: 1 leaves, 0 MSRs\n  00000001:ffffffff -> 00000000:00000000:00000000:0000000{bit}\n"
+            for bit, name in enumerate(("PV Max", "HVM Max", "Domain 7"))
+        )
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    monkeypatch.setenv("XENSTORED_PATH", str(tmp_path / "xenstored"))
+    monkeypatch.setattr(survey, "SYS_NET", tmp_path / "net")
+    monkeypatch.setattr(xen_tools, "_XL_CONF", str(tmp_path / "xl.conf"))
+    store = Xenstored(tmp_path / "xenstored", NODES)
+    yield store
+    store.close()
+
+
+def found(folder: Path, request: Request | None = None, *, domid: int = 0, **config: Any) -> HostFacts:
+    wanted = request or REQUEST
+    wanted = replace(wanted, domid=domid, disks=() if request is None else wanted.disks)
+    with Survey(Config(state_dir=folder / "state", **config), domid) as asked:
+        return asked.answer(wanted)
+
+
+def disk(folder: Path, **values: Any) -> Request:
+    shared = {"own": ["file .xenplugin-" + "0" * 32], "below": [], "device": False, "markers": []}
+    return replace(REQUEST, disks=(replace(DISK, path=str(folder / "g1.img"), shared=shared, **values),))
+
+
+def test_what_xen_says(host: Xenstored, tmp_path: Path) -> None:
+    xen = found(tmp_path).xen
+    assert xen is not None and xen.info.version == "4.17.5" and xen.dom0 == 1048576 and not xen.takes_from_dom0
+    assert xen.policy is not None and xen.policy.register(1, 0xFFFFFFFF, 3) == 0
+    (tmp_path / "xl.conf").write_text('autoballoon="on"\n')
+    for kind, bit in (("pv", 0), ("pvh", 1), ("hvm", 1)):
+        xen = found(tmp_path, replace(REQUEST, kind=kind, disks=())).xen
+        assert xen and xen.policy and xen.policy.register(1, 0xFFFFFFFF, 3) == bit and xen.takes_from_dom0
+    xen = found(tmp_path, domid=7).xen
+    assert xen and xen.policy and xen.policy.register(1, 0xFFFFFFFF, 3) == 2
+    (tmp_path / "xen-cpuid.txt").write_text("PV Max policy not supported by Xen\n")
+    xen = found(tmp_path).xen
+    assert xen and xen.policy is None and "xen-cpuid" in xen.policy_why
+
+
+def test_what_cannot_be_found_out_has_a_reason(
+    host: Xenstored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "xl.txt").write_text("nothing\n")
+    facts = found(tmp_path)
+    assert facts.xen is None and "xl info" in facts.xen_why
+    monkeypatch.setenv("XENSTORED_PATH", str(tmp_path / "none"))
+    (taken,) = found(tmp_path).taken
+    assert "not known which guests" in taken.text
+
+
+@pytest.mark.parametrize(
+    ("domid", "nodes", "words"),
+    [
+        (0, {}, ""),
+        (0, {"3/name": "g1"}, "there is a guest g1 already"),
+        (0, {"3/name": "g1--incoming"}, "g1--incoming"),
+        (0, {"3/vm": f"/vm/{UUID.upper()}"}, "the uuid of g1"),
+        (3, {"3/name": "g1", "3/vm": f"/vm/{UUID}"}, ""),
+        (3, {"3/name": "g1", "3/vm": f"/vm/{UUID}", "4/name": "g1--migratedaway"}, "g1--migratedaway"),
+        (3, {"3/name": "g1", "3/vm": f"/vm/{UUID}", "4/name": "g1--incoming"}, ""),
+    ],
+)
+def test_names_and_uuids(host: Xenstored, tmp_path: Path, domid: int, nodes: dict[str, str], words: str) -> None:
+    for path, value in nodes.items():
+        host.put(f"/local/domain/{path}", value)
+    taken = found(tmp_path, domid=domid).taken
+    assert [words in one.text and bool(one.hint) for one in taken] == ([True] if words else [])
+
+
+def record(folder: Path, role: Role, uuid: str = UUID, driver: int | None = None, **values: Any) -> records.Record:
+    one = records.new(role, records.new_id(), uuid=uuid, name="g1", peer=PeerNote("hosta"), xl=None, **values)
+    if driver is not None:
+        one = replace(one, driver=replace(one.driver, pid=driver))
+    return records.begin(folder / "state", one)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_migration_that_runs(host: Xenstored, tmp_path: Path, role: Role) -> None:
+    record(tmp_path, role)
+    here = found(tmp_path, domid=7).migrating
+    assert here and "migrated already" in here.text
+    there = found(tmp_path).migrating
+    assert (there is not None) is (role is Role.DESTINATION)
+
+
+def test_what_an_interrupted_arrival_left_is_no_obstacle(host: Xenstored, tmp_path: Path) -> None:
+    """The next migration settles it first: its domain and its claim of the disk do not count."""
+    disks = (DiskNote(str(tmp_path / "g1.img"), 4 * GIB),)
+    record(tmp_path, Role.DESTINATION, driver=999_999_999, disks=disks)
+    host.put("/local/domain/5/name", "g1--incoming")
+    host.put("/local/domain/5/vm", f"/vm/{UUID}")
+    facts = found(tmp_path, disk(tmp_path))
+    assert facts.taken == () and facts.migrating is None and facts.disks[0].unusable is None
+
+
+def test_the_claim_of_another_guest_is_one(host: Xenstored, tmp_path: Path) -> None:
+    disks = (DiskNote(str(tmp_path / "g1.img"), 4 * GIB),)
+    record(tmp_path, Role.DESTINATION, uuid=UUID[:-1] + "2", driver=999_999_999, disks=disks)
+    (there,) = found(tmp_path, disk(tmp_path)).disks
+    assert there.unusable and "is a disk of g1" in there.unusable.text and there.unusable.hint
+
+
+def test_a_record_that_cannot_be_read(host: Xenstored, tmp_path: Path) -> None:
+    (tmp_path / "state" / "migrations").mkdir(parents=True)
+    (tmp_path / "state" / "migrations" / f"{'0' * 32}.destination.json").write_text("no record")
+    there = found(tmp_path).migrating
+    assert there and "cannot be read" in there.text and there.hint
+
+
+def test_files_and_paths(host: Xenstored, tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("")
+    files = (
+        WantedFile(str(tmp_path / "there"), "a", False),
+        WantedFile("/elsewhere/there", "b", False, mapped=True),
+        WantedFile("/elsewhere/there2", "c", False),
+        WantedFile("/elsewhere/lost", "d", False, mapped=True),
+    )
+    facts = found(tmp_path, replace(REQUEST, files=files, disks=()), paths=(("/elsewhere", str(tmp_path)),))
+    assert facts.missing == ("/elsewhere/there2", "/elsewhere/lost")
+
+
+def test_bridges_and_scripts(host: Xenstored, tmp_path: Path) -> None:
+    for name in ("net/br0/bridge", "net/ovs", "net/eth0", "vif-bridge", "vif-openvswitch"):
+        (tmp_path / name).mkdir(parents=True)
+    plain, ovs = str(tmp_path / "vif-bridge"), str(tmp_path / "vif-openvswitch")
+    wanted = [
+        *(WantedBridge(name, plain) for name in ("br0", "br1", "eth0", "../net/br0")),
+        *(WantedBridge(name, ovs) for name in ("ovs.7:1", "ovs2")),
+        WantedBridge("", str(tmp_path / "vif-lost")),
+    ]
+    facts = found(tmp_path, replace(REQUEST, bridges=tuple(wanted), disks=()))
+    assert facts.no_bridge == ("br1", "eth0", "../net/br0", "ovs2") and facts.no_script == (
+        str(tmp_path / "vif-lost"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "words", "hint"),
+    [
+        ("/dev/vg0/g1", "there is no block device /dev/vg0/g1", f"lvcreate -L {4 * GIB}b -n g1 vg0"),
+        ("/nowhere/g1.img", "the directory of /nowhere/g1.img does not exist", "mkdir -p /nowhere"),
+        ("/tmp", "/tmp is a directory", "name a file"),
+        ("/dev/null", "a character device", ""),
+        ("relative", "not accepted", "absolute path"),
+    ],
+)
+def test_places_that_cannot_be_a_disk(host: Xenstored, tmp_path: Path, path: str, words: str, hint: str) -> None:
+    (there,) = found(tmp_path, replace(disk(tmp_path), disks=(replace(disk(tmp_path).disks[0], path=path),))).disks
+    assert there.unusable and words in there.unusable.text and hint in there.unusable.hint
+
+
+def test_nothing_is_changed_by_looking(host: Xenstored, tmp_path: Path) -> None:
+    (tmp_path / "disks").mkdir()
+    (tmp_path / "disks" / "g1.img").write_bytes(bytes(MIB))
+    before = sorted(path.name for path in (tmp_path / "disks").iterdir())
+    (there,) = found(tmp_path, disk(tmp_path / "disks")).disks
+    assert there.unusable is None and there.size == MIB and there.free
+    assert sorted(path.name for path in (tmp_path / "disks").iterdir()) == before
+
+
+def test_a_larger_file_and_one_in_use(host: Xenstored, tmp_path: Path) -> None:
+    target = tmp_path / "g1.img"
+    target.write_bytes(bytes(2 * MIB))
+    (there,) = found(tmp_path, disk(tmp_path, size=MIB)).disks
+    assert there.unusable and "larger" in there.unusable.text
+    with target.open("rb"):
+        (there,) = found(tmp_path, disk(tmp_path)).disks
+        assert there.unusable and "in use" in there.unusable.text
+
+
+def test_a_disk_that_both_hosts_share(host: Xenstored, tmp_path: Path) -> None:
+    marker = ".xenplugin-" + "a" * 32
+    (tmp_path / marker).touch()
+    shared = {"own": [f"file {marker}"], "below": [], "device": False, "markers": [[marker, "g1.img", 1]]}
+    request = replace(REQUEST, disks=(replace(DISK, path=str(tmp_path / "g1.img"), shared=shared),))
+    (there,) = found(tmp_path, request).disks
+    assert there.unusable and "both hosts share it" in there.unusable.text and UUID in there.unusable.hint
+    request = replace(REQUEST, disks=(replace(DISK, path=str(tmp_path / "g1.img"), shared=json.loads("{}")),))
+    (there,) = found(tmp_path, request).disks
+    assert there.unusable and "does not describe" in there.unusable.text

@@ -1,0 +1,72 @@
+"""Runs QEMU's programs for images: bounded in time, and with words for what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+from typing import Any
+
+from xenplugin.errors import ImageError, RefusedError
+
+#: Seconds for a command that only looks at an image or makes an empty one.
+PATIENCE = 120.0
+_PACKAGE = "install it (Debian: qemu-utils)"
+
+
+def missing(program: str) -> RefusedError:
+    """Return the error that says that `program` is not on this host."""
+    return RefusedError(
+        f"images in other formats than raw need {program}, which is not on this host", hint=_PACKAGE
+    )
+
+
+def node(path: str, format: str, *, backing: bool = True) -> dict[str, Any]:
+    """Return QEMU's description of the image `path` of this format (QEMU's name), for --blockdev or as a `json:`
+    name. Nothing of it is probed. `backing`: with its backing files, if it has any. Raises RefusedError,
+    ImageError."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise RefusedError(f"QEMU cannot open {path!r}: its name is not UTF-8", hint="rename it") from None
+    try:
+        block = stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError as error:
+        raise ImageError(f"cannot examine {path}: {error.strerror}") from error
+    file = {"driver": "host_device" if block else "file", "filename": path}
+    found: dict[str, Any] = {"driver": format, "node-name": "image", "file": file}
+    if format in ("qcow2", "qed", "vmdk") and not backing:
+        found["backing"] = None
+    return found
+
+
+def run(words: list[str], doing: str) -> str:
+    """Run a command of qemu-img. Returns what it printed. Raises RefusedError if it is missing; ImageError, "cannot
+    `doing`", if it fails."""
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
+    except FileNotFoundError:
+        raise missing(words[0]) from None
+    except OSError as error:
+        raise ImageError(f"cannot {doing}: cannot start {words[0]}: {error.strerror}") from error
+    except subprocess.TimeoutExpired:
+        raise ImageError(f"cannot {doing}: {words[0]} did not answer within {PATIENCE:.0f} s") from None
+    if done.returncode:
+        raise ImageError(f"cannot {doing}: {complaint(done.stderr)}")
+    return done.stdout.decode(errors="replace")
+
+
+def complaint(stderr: bytes) -> str:
+    """Return what one of QEMU's programs complains about, in one line, without the description of the image."""
+    line = (stderr.decode(errors="replace").strip().splitlines() or ["it printed no reason"])[-1]
+    line = line.partition(": ")[2] or line  # the program's name
+    for option in ("--blockdev ", "--export ", "Could not open 'json:"):
+        if line.startswith(option):  # which repeats all of its value
+            line = line.rpartition("}: ")[2] if "}: " in line else line.rpartition("}': ")[2] or line
+    return line
+
+
+def as_name(description: dict[str, Any]) -> str:
+    """Return the name by which qemu-img opens the image of a description."""
+    return "json:" + json.dumps({key: value for key, value in description.items() if key != "node-name"})

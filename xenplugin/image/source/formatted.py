@@ -1,0 +1,92 @@
+"""Read an image in another format than raw: what it holds, with its backing files, as QEMU reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+from xenplugin.errors import ImageError
+from xenplugin.geometry import CHUNK
+from xenplugin.image.files import os_errors
+from xenplugin.image.formats.detect import Found, format_at
+from xenplugin.image.formats.inspect import ImageInfo, inspect
+from xenplugin.image.formats.kinds import RAW
+from xenplugin.image.formats.node import Node, open_node
+from xenplugin.image.source.content_state import Change
+from xenplugin.image.source.raw import Source, open_source
+from xenplugin.image.sparse import Run, runs_of
+
+
+class FormattedSource(Source):
+    """The open content of an image that was inspected as `info`; its holes and zeros are the image's."""
+
+    def __init__(self, info: ImageInfo, node: Node, files: list[Source]) -> None:
+        super().__init__(files[0].fileno(), info.files[0], info.size, False)
+        self.format = info.format
+        self._node = node
+        self._files = files
+
+    @classmethod
+    def open(cls, info: ImageInfo, *, backing: bool = True) -> FormattedSource:
+        """Open the image that was inspected as `info`; `backing`: with its backing files. Raises RefusedError,
+        ImageError."""
+        with ExitStack() as opened:
+            files = [opened.enter_context(open_source(path)) for path in info.files[: None if backing else 1]]
+            node = open_node(info.files[0], info.format.name, backing=backing)
+            opened.callback(node.close)
+            with os_errors("examine", info.files[0]):
+                source = cls(info, node, files)
+            opened.pop_all()
+        return source
+
+    def runs(self, first: int = 0, stop: int | None = None) -> Iterator[Run]:
+        stop = self.chunks if stop is None else stop
+        begin, end = first * CHUNK, min(stop * CHUNK, self.size)
+        with os_errors("find the data in", self.path):
+            yield from runs_of(self._node.export.data(begin, end - begin), first, stop)
+
+    def read_at(self, view: memoryview, offset: int) -> int:
+        length = max(0, min(len(view), self.size - offset))
+        self._node.export.read(view[:length], offset)
+        return length
+
+    def ahead(self, index: int) -> None:
+        """Do nothing: QEMU reads by itself."""
+
+    def close(self) -> None:
+        with suppress(ImageError):  # it was only read
+            self._node.close()
+        self._fd = -1
+        for file in self._files:
+            file.close()
+
+    def change(self) -> Change:
+        changes = [file.change() for file in self._files]  # what its own times are means nothing
+        for worst in (Change.CHANGED, Change.UNSURE):
+            if worst in changes:
+                return worst
+        return Change.SAME
+
+
+def open_image(path: str, format: str | None = None) -> Source:
+    """Open what the image at `path` holds; `format` is QEMU's name of its format, None to find it by its content.
+    Raises RefusedError for what is no image, or cannot be moved by its content; ImageError."""
+    source = open_source(path)
+    try:
+        with os_errors("read", path):
+            found = format_at(source.fileno(), source.size)
+    except BaseException:
+        source.close()
+        raise
+    if format == RAW or (format is None and found is None):
+        return source
+    source.close()
+    if format is not None and (found is None or found.name != format):
+        found = Found(format)
+    assert found is not None
+    try:
+        return FormattedSource.open(inspect(path, found.name, fixed=found.fixed))
+    except ImageError as error:
+        if format is None and error.hint is None:
+            error.hint = f"its first bytes look like {found.name}: if it is a raw image, give --format raw"
+        raise

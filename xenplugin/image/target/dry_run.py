@@ -1,0 +1,109 @@
+"""Finds out, without changing anything, whether a path can be the target of an image.
+
+It asks what opening the target would ask (target.sink, target.file, target.device), in the same order. What only
+opening it can find out, such as a user that comes meanwhile, is found out then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from xenplugin.errors import RefusedError
+from xenplugin.image.beside import partial_name
+from xenplugin.image.files import os_errors
+from xenplugin.image.formats.kinds import Format
+from xenplugin.image.safety.in_use import claim_device, refuse_if_used, refuse_mount_point
+from xenplugin.image.source.raw import refuse_partial_sectors
+from xenplugin.image.target.abstract import Attached, refuse_attached
+from xenplugin.image.target.device_size import refuse_size
+from xenplugin.image.target.partial import open_left, open_replaced
+from xenplugin.image.target.sink import refuse_place
+
+
+@dataclass(frozen=True)
+class TargetFacts:
+    """What is at a path that can be a target. `device`: a block device; `size`: bytes of what is there, None if
+    nothing is; `aside`: the old disk that would be the base, "" if there is none; `free`: bytes of the file system
+    that a new image can take, None for a device; `file_system`: its device number."""
+
+    device: bool
+    size: int | None
+    aside: str = ""
+    free: int | None = None
+    file_system: int = 0
+
+
+def examine(path: str, size: int, *, state_dir: Path, attached: Attached, larger_device: str) -> TargetFacts:
+    """Return what is at `path`, the target of an image of `size` bytes. The keywords are those of sink.open_sink.
+    Raises RefusedError or ImageError if it cannot be the target."""
+    real = os.path.realpath(path)
+    mode = refuse_place(path, real)
+    refuse_attached(lambda _: attached(path) or attached(real), path)
+    if stat.S_ISBLK(mode):
+        return _device(path, size, larger_device)
+    return _file(real, size, state_dir)
+
+
+def _device(path: str, size: int, larger_device: str) -> TargetFacts:
+    fd = claim_device(path, os.O_RDONLY)
+    try:
+        refuse_if_used(path, fd, claimed=True)
+        with os_errors("examine", path):
+            has = os.lseek(fd, 0, os.SEEK_END)
+            refuse_partial_sectors(path, fd, has)
+        refuse_size(path, has, size, larger_device)
+    finally:
+        os.close(fd)
+    return TargetFacts(True, has)
+
+
+def _file(path: str, size: int, state_dir: Path) -> TargetFacts:
+    refuse_mount_point(path)
+    folder = os.path.dirname(path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RefusedError(
+            f"no file can be created in {folder}: it is read-only or belongs to another user",
+            hint="mount it writable, or set `paths` in xenplugin.conf to another folder",
+        )
+    replaced = open_replaced(path, size, Format())
+    try:
+        if replaced is not None:
+            refuse_if_used(path, replaced.fileno())
+        old = open_left(path, state_dir) if replaced is None or not replaced.size else None
+        aside = ""
+        if old is not None:
+            aside = old.path
+            old.close()
+        with os_errors("examine", folder):
+            there = os.statvfs(folder)
+            number = os.stat(folder).st_dev
+    finally:
+        if replaced is not None:
+            replaced.close()
+    free = (there.f_bfree if os.geteuid() == 0 else there.f_bavail) * there.f_frsize + _partial(path)
+    return TargetFacts(False, replaced.size if replaced is not None else None, aside, free, number)
+
+
+def _partial(path: str) -> int:
+    """Return the bytes that the partial of `path` takes already. Raises RefusedError if another copy writes to
+    it."""
+    part = partial_name(path)
+    try:
+        fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return 0
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return 512 * os.fstat(fd).st_blocks
+    except BlockingIOError:
+        raise RefusedError(f"another copy to {path} is running", hint="wait for it, or stop it") from None
+    except OSError:
+        return 0
+    finally:
+        with suppress(OSError):
+            os.close(fd)

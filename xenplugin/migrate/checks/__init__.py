@@ -1,0 +1,1 @@
+"""The checks before a guest moves: what both hosts are asked, and what their answers mean."""

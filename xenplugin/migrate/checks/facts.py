@@ -1,0 +1,138 @@
+"""What a host is asked about a guest that may move, and what it answers: plain values, as one line of JSON each.
+
+The far host reads a request from the network, the near one an answer: both are read strictly (strict_fields).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from xenplugin.xen.cpu_policy import CpuPolicy
+from xenplugin.xen.host_info import XenInfo
+
+#: Most bytes of a request and of an answer.
+LONGEST = 1 << 20
+#: The line that asks the far side to keep the login open.
+HOLD = b"hold"
+
+
+@dataclass(frozen=True)
+class WantedFile:
+    """A file that the guest needs on its host. `what`: what it is, for messages; `at_start`: only when the guest is
+    started again; `mapped`: the setting `paths` applies to it, as to disks; `elsewhere`: the far host may have it
+    under another path, and find it."""
+
+    path: str
+    what: str
+    at_start: bool
+    mapped: bool = False
+    elsewhere: bool = False
+
+
+@dataclass(frozen=True)
+class WantedBridge:
+    """What a network interface is attached to: `script` is the hotplug script, an absolute path."""
+
+    bridge: str
+    script: str
+
+
+@dataclass(frozen=True)
+class WantedDisk:
+    """A disk that moves. `size` in bytes; `data`: bytes that it takes at most on the far host, None if unknown;
+    `shared`: its names that are the same on every host (image.safety.shared_storage)."""
+
+    device: str
+    path: str
+    size: int
+    data: int | None
+    shared: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A guest that may move, as a host is asked about it. `kind`: pv, pvh or hvm; `domid`: its domain on the host
+    that is asked, 0 on the far host; `vcpus`: its virtual CPUs; `local`: listen on this machine only."""
+
+    name: str
+    uuid: str
+    kind: str
+    domid: int
+    vcpus: int
+    files: tuple[WantedFile, ...]
+    bridges: tuple[WantedBridge, ...]
+    disks: tuple[WantedDisk, ...]
+    local: bool = False
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Why something cannot be used, and what to do."""
+
+    text: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class FoundDisk:
+    """A disk's target. `path`: with the setting `paths` applied; `device`: it is a block device; `size`: bytes of
+    what is there, None if nothing is; `aside`: the old disk that is the base of the difference, "" if there is
+    none; `free`: bytes of the file system, None for a device; `file_system`: its number; `unsure`: whether both
+    hosts share it cannot be known; `unusable`: why it cannot be the target."""
+
+    path: str
+    device: bool = False
+    size: int | None = None
+    aside: str = ""
+    free: int | None = None
+    file_system: int = 0
+    unsure: bool = False
+    unusable: Unusable | None = None
+
+
+@dataclass(frozen=True)
+class XenFacts:
+    """Xen on a host. `policy`: the CPU of the domain, or where it is not, the most that a guest of its kind can
+    have; None if unknown; `policy_why`: why then; `dom0`: KiB of dom0's memory, None if unknown; `takes_from_dom0`:
+    xl takes memory from dom0 for a guest."""
+
+    info: XenInfo
+    policy: CpuPolicy | None
+    policy_why: str
+    dom0: int | None
+    takes_from_dom0: bool
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """A host's answer. `version`: of xenplugin; `clock`: seconds of the epoch at the time of the answer; `xen`:
+    None if unknown, and why then in `xen_why`; `state`: the state of the domain, as the six letters of xl list, ""
+    if there is none; `suspends`: the guest offers to be suspended, None if unknown; `taken`: why name and uuid are
+    not free; `migrating`: why the guest cannot be moved or received now; `missing`: paths of files that are not
+    there; `no_bridge`, `no_script`: what lacks of those; `disks`: one for each in the request; `state_free`: bytes
+    for the state directory, None if unknown."""
+
+    version: str
+    clock: float
+    xen: XenFacts | None
+    xen_why: str
+    state: str
+    suspends: bool | None
+    taken: tuple[Unusable, ...]
+    migrating: Unusable | None
+    missing: tuple[str, ...]
+    no_bridge: tuple[str, ...]
+    no_script: tuple[str, ...]
+    disks: tuple[FoundDisk, ...]
+    state_free: int | None
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where the far host receives data for the moment: `port` is 0 if nowhere; `wanted`: its setting `ports` names
+    any port."""
+
+    port: int
+    addresses: tuple[str, ...]
+    wanted: bool

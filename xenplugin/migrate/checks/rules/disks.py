@@ -1,0 +1,84 @@
+"""Whether each disk can leave this host, and has a place on the far host."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from xenplugin.image.safety import shared_storage
+from xenplugin.migrate.checks.case import Case
+from xenplugin.migrate.checks.facts import FoundDisk, WantedDisk
+from xenplugin.migrate.checks.rules.result import passes, refuses, warns
+from xenplugin.results import CheckResult
+from xenplugin.ui import units
+
+
+def disk(case: Case) -> Iterator[CheckResult]:
+    """Whether each disk is of a kind that can move."""
+    for one in case.unmovable:
+        yield refuses("disk", one.text, one.hint)
+    for wanted in case.request.disks:
+        yield passes("disk", f"{wanted.device}: {wanted.path}, {units.size(wanted.size)}")
+    if not case.unmovable and not case.request.disks:
+        yield passes("disk", "it has no disks that move")
+
+
+def target(case: Case) -> Iterator[CheckResult]:
+    """Whether each disk's place on the far host can be used, and what is there."""
+    for wanted, found in _pairs(case):
+        if found.unusable is not None:
+            yield refuses("target", f"{case.host}: {found.unusable.text}", found.unusable.hint)
+            continue
+        if found.unsure:
+            yield warns("target", f"{case.host}: {shared_storage.unknown(found.path)}")
+        yield passes("target", f"{wanted.device}: {case.host}:{found.path}, {_what(found)}")
+
+
+def _what(found: FoundDisk) -> str:
+    if found.device:
+        return "a block device, written in place"
+    if found.aside:
+        return f"the old disk {found.aside} is the base of the difference"
+    if found.size:
+        return f"the file there ({units.size(found.size)}) is the base of the difference, and is replaced"
+    return "a new file"
+
+
+def room(case: Case) -> Iterator[CheckResult]:
+    """Whether the far file systems have room for all disks that go there as files."""
+    needs: dict[int, int] = defaultdict(int)
+    free: dict[int, int] = {}
+    names: dict[int, list[str]] = defaultdict(list)
+    at_most: set[int] = set()  # file systems that get a disk whose data is not known
+    for wanted, found in _pairs(case):
+        if found.free is None:
+            continue
+        if wanted.data is None:
+            at_most.add(found.file_system)
+        needs[found.file_system] += wanted.size if wanted.data is None else wanted.data
+        free[found.file_system] = max(free.get(found.file_system, 0), found.free)
+        names[found.file_system].append(found.path)
+    for number, bytes_needed in needs.items():
+        text = f"{units.size(free[number])} free for {', '.join(names[number])}"
+        if bytes_needed <= free[number]:
+            yield passes("room", f"{case.host}: {text}")
+        elif number in at_most:
+            yield warns(
+                "room",
+                f"{case.host}: {text}, which may take up to {units.size(bytes_needed)}",
+                "how much of a device is not zeros is only known when it is sent",
+            )
+        else:
+            yield refuses(
+                "room",
+                f"{case.host}: {text}, which takes {units.size(bytes_needed)}",
+                "free some space there (`xenplugin clean` removes old disks), or set `paths` there to another"
+                " folder; if much of it is zeros: --force room",
+                forcible=True,
+            )
+    if not needs:
+        yield passes("room", "no disk goes into a file")
+
+
+def _pairs(case: Case) -> Iterator[tuple[WantedDisk, FoundDisk]]:
+    return zip(case.request.disks, case.far.facts.disks, strict=True)

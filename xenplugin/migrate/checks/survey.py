@@ -1,0 +1,241 @@
+"""Gathers what a host is asked about a guest that may move: on both hosts, by the same code.
+
+Nothing is changed. What takes time (xl, xen-cpuid) begins at once, before the request is known, side by side; each
+answer that cannot be had is reported as unknown with the reason, and never as a pass.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from xenplugin import __version__
+from xenplugin.config import Config
+from xenplugin.errors import ConfigError, ImageError, PeerError, RefusedError, XenpluginError
+from xenplugin.image.safety.shared_storage import refuse_shared
+from xenplugin.image.target import dry_run
+from xenplugin.migrate import records
+from xenplugin.migrate.checks.facts import (
+    FoundDisk,
+    HostFacts,
+    Request,
+    Unusable,
+    WantedBridge,
+    WantedDisk,
+    XenFacts,
+)
+from xenplugin.migrate.claims import Claims
+from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
+from xenplugin.migrate.records import Record
+from xenplugin.xen import xen_tools
+from xenplugin.xen.attached import attached
+from xenplugin.xen.cpu_policy import CpuPolicy
+from xenplugin.xen.host_info import XenInfo
+from xenplugin.xen.xenstore import Store
+from xenplugin.xen.xl import AWAY, INCOMING, XlCommand
+
+T = TypeVar("T")
+SYS_NET = Path("/sys/class/net")
+#: A guest's kind, and the name of the policy that bounds what its CPU can have.
+_BOUND = {"pv": "PV Max", "pvh": "HVM Max", "hvm": "HVM Max"}
+
+
+class Survey:
+    """The gathering of this host's facts; `domid`: the guest's domain if it is here, else 0. A context manager."""
+
+    def __init__(self, config: Config, domid: int) -> None:
+        self._config = config
+        self._domid = domid
+        self._workers = ThreadPoolExecutor(3, thread_name_prefix="survey")
+        self._info = self._workers.submit(_try, lambda: xen_tools.info(XlCommand()))
+        words = [str(domid)] if domid else []
+        self._policies = self._workers.submit(_try, lambda: xen_tools.policies(*words))
+        self._domain = self._workers.submit(_try, lambda: XlCommand().domain(domid) if domid else None)
+
+    def __enter__(self) -> Survey:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def answer(self, request: Request) -> HostFacts:
+        """Return the facts for `request`."""
+        own = _own_record(self._config.state_dir, request)
+        taken, dom0, suspends = self._from_xenstore(request, own)
+        missing = tuple(dict.fromkeys(self._missing(request)))
+        no_bridge, no_script = _networks(request.bridges)
+        disks = tuple(_disk(self._config, request, disk, own) for disk in request.disks)
+        info, xen_why = self._info.result()
+        domain, _ = self._domain.result()
+        return HostFacts(
+            version=__version__,
+            clock=time.time(),
+            xen=self._xen(info, request.kind, dom0) if info is not None else None,
+            xen_why=xen_why,
+            state=domain.state if domain is not None else "",
+            suspends=suspends,
+            taken=tuple(taken),
+            migrating=_migrating(self._config.state_dir, request, bool(self._domid)),
+            missing=missing,
+            no_bridge=no_bridge,
+            no_script=no_script,
+            disks=disks,
+            state_free=_free(self._config.state_dir),
+        )
+
+    def _xen(self, info: XenInfo, kind: str, dom0: int | None) -> XenFacts:
+        found, why = self._policies.result()
+        policy: CpuPolicy | None = None
+        if found is not None:
+            name = f"Domain {self._domid}" if self._domid else _BOUND[kind]
+            policy = found.get(name)
+            why = "" if policy else f"xen-cpuid reports no policy {name}"
+        return XenFacts(info, policy, why, dom0, xen_tools.takes_from_dom0(info.command_line))
+
+    def _from_xenstore(
+        self, request: Request, own: Record | None
+    ) -> tuple[list[Unusable], int | None, bool | None]:
+        """Return why name and uuid are not free, dom0's memory (KiB), and whether the guest can be suspended."""
+        try:
+            with Store() as store:
+                taken = list(_taken(store, request, own))
+                dom0 = store.read("/local/domain/0/memory/target") or ""
+                offer = store.read(f"/local/domain/{self._domid}/control/feature-suspend") if self._domid else None
+        except XenpluginError as error:
+            return [Unusable(f"it is not known which guests are there: {error}", error.hint or "")], None, None
+        memory = int(dom0) if re.fullmatch("[0-9]{1,15}", dom0) else None
+        return taken, memory, offer == "1" if self._domid else None
+
+    def _missing(self, request: Request) -> Iterator[str]:
+        """Yield the paths of files that are not on this host, as they are called on it."""
+        for file in request.files:
+            path = file.path
+            if file.mapped:
+                with suppress(RefusedError):
+                    path = self._config.mapped(path)
+            if not os.path.exists(path):
+                yield file.path
+
+
+def _try(ask: Callable[[], T]) -> tuple[T | None, str]:
+    """Return what `ask` returns, or None and why it failed."""
+    try:
+        return ask(), ""
+    except XenpluginError as error:
+        return None, error.message
+
+
+def _own_record(state_dir: Path, request: Request) -> Record | None:
+    """Return the record of an earlier arrival of the guest that was interrupted, and that a new one settles."""
+    with suppress(XenpluginError):
+        for one in records.read_all(state_dir)[0]:
+            receiving = one.role is Role.DESTINATION and one.state is OwnershipState.RECEIVING
+            if receiving and one.uuid == request.uuid and not one.alive:
+                return one
+    return None
+
+
+def _migrating(state_dir: Path, request: Request, here: bool) -> Unusable | None:
+    """Return why the guest cannot leave this host (`here`) or arrive at it now, because of another migration."""
+    try:
+        known, unreadable = records.read_all(state_dir)
+    except XenpluginError as error:
+        return Unusable(error.message, error.hint or "")
+    if unreadable:
+        bad = unreadable[0]
+        return Unusable(
+            f"the record {bad.path} cannot be read ({bad.why}), so it is not known which disks are taken",
+            "look for the guest on both hosts (xl list), then remove that file",
+        )
+    for one in known:
+        if one.uuid == request.uuid and one.state not in FINAL and (here or one.role is Role.DESTINATION):
+            if one.alive:
+                return Unusable(f"{one.name} is being migrated already", "wait for that migration, or stop it")
+            if one.state in (OwnershipState.HANDING, OwnershipState.CLEARED):
+                return Unusable(
+                    f"an earlier migration of {one.name} is not settled (state {one.state})",
+                    "run `xenplugin recover` there",
+                )
+    return None
+
+
+def _taken(store: Store, request: Request, own: Record | None) -> Iterator[Unusable]:
+    """Yield why the guest's names or its uuid cannot be used here: another domain has them."""
+    here = bool(request.domid)
+    names = {request.name + AWAY} if here else {request.name, request.name + INCOMING}
+    for domid in store.list("/local/domain"):
+        if not domid.isdecimal() or int(domid) in (0, request.domid):
+            continue
+        name, vm = store.read(f"/local/domain/{domid}/name"), store.read(f"/local/domain/{domid}/vm") or ""
+        same = vm.removeprefix("/vm/").lower() == request.uuid
+        if own is not None and same and name == request.name + INCOMING:
+            continue  # what is left of that arrival is destroyed before the next
+        if same and not here:
+            yield Unusable(
+                f"there is a domain with the uuid of {request.name} already (domain {domid})",
+                "run `xenplugin recover` there; if it stays, it is a copy that was started by hand",
+            )
+        elif name in names:
+            yield Unusable(f"there is a guest {name} already (domain {domid})", "rename one of the two: xl rename")
+
+
+def _networks(wanted: Sequence[WantedBridge]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the bridges and the scripts that this host lacks."""
+    bridges, scripts = [], []
+    for each in wanted:
+        if not os.path.exists(each.script):
+            scripts.append(each.script)
+        if each.bridge and not _bridge(each):
+            bridges.append(each.bridge)
+    return tuple(dict.fromkeys(bridges)), tuple(dict.fromkeys(scripts))
+
+
+def _bridge(wanted: WantedBridge) -> bool:
+    # Open vSwitch: BRIDGE[.VLAN][:TRUNKS], and the bridge is no bridge of the kernel's.
+    name = re.split("[.:]", wanted.bridge)[0] if "openvswitch" in wanted.script else wanted.bridge
+    if not name or "/" in name or name in (".", ".."):
+        return False
+    device = SYS_NET / name
+    return device.exists() if "openvswitch" in wanted.script else (device / "bridge").exists()
+
+
+def _disk(config: Config, request: Request, disk: WantedDisk, own: Record | None) -> FoundDisk:
+    """Return what is at the place of a disk here."""
+    path = disk.path
+    try:
+        path = config.mapped(path)
+        claims = Claims(config.state_dir, own.id if own is not None else "")
+
+        def user(of: str) -> str | None:
+            claims.refuse([of])
+            return attached(of)
+
+        known = refuse_shared(disk.shared, path, live=True)  # first: such a disk is in use as well
+        there = dry_run.examine(
+            path, disk.size, state_dir=config.state_dir, attached=user, larger_device=config.larger_device
+        )
+    except (RefusedError, ImageError, PeerError, ConfigError) as error:
+        hint = (error.hint or "").replace("UUID", request.uuid)
+        return FoundDisk(path, unusable=Unusable(error.message, _volume_hint(path, disk.size) or hint))
+    return FoundDisk(path, there.device, there.size, there.aside, there.free, there.file_system, unsure=not known)
+
+
+def _volume_hint(path: str, size: int) -> str:
+    """Return the command that makes the volume at `path`, if there is none there; "" otherwise."""
+    match = re.fullmatch("/dev/(?!mapper/|disk/|shm/)([A-Za-z0-9+_.-]+)/([A-Za-z0-9+_.-]+)", path)
+    return f"lvcreate -L {size}b -n {match[2]} {match[1]}" if match and not os.path.lexists(path) else ""
+
+
+def _free(state_dir: Path) -> int | None:
+    """Return the bytes that are free for the state directory; None if unknown."""
+    for folder in (state_dir, *state_dir.parents):
+        with suppress(OSError):
+            there = os.statvfs(folder)
+            return there.f_frsize * (there.f_bfree if os.geteuid() == 0 else there.f_bavail)
+    return None
