@@ -178,6 +178,7 @@ class MigrationResult:
     streams: int
     mode: str
     disks: tuple[TransferResult, ...]
+    estimate: Estimate | None = None  #: made beforehand, if there was one
 
     @classmethod
     def combine(
@@ -237,6 +238,7 @@ class MigrationResult:
             "sha256": [disk.sha256 for disk in self.disks],
             "mode": self.mode,
             "disks": [disk.as_json() for disk in self.disks],
+            "estimate": None if self.estimate is None else self.estimate.as_json(),
         }
 
 
@@ -270,6 +272,7 @@ class PlanResult:
     host: str
     mode: str
     checks: tuple[CheckResult, ...]
+    estimate: Estimate | None = None  #: if it is not refused, and could be made
 
     @property
     def refused(self) -> bool:
@@ -286,6 +289,7 @@ class PlanResult:
             "host": self.host,
             "mode": self.mode,
             "checks": [asdict(check) for check in self.checks],
+            "estimate": None if self.estimate is None else self.estimate.as_json(),
         }
 
 
@@ -340,7 +344,8 @@ def from_json(values: Mapping[str, Any]) -> Result:
 
 
 def _fields_of(kind: type[Result], values: Mapping[str, Any]) -> dict[str, Any]:
-    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
+    # An estimate is added by the process that shows the result.
+    return {field.name: values[field.name] for field in fields(kind) if field.name in values.keys() - {"estimate"}}
 
 
 def _rounded(phases: Mapping[PhaseName, float]) -> dict[str, float]:

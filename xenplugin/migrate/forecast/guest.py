@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
@@ -45,11 +45,6 @@ def estimate(move: PlannedMove, emit: events.Emit) -> Estimate:
         return _forecast(move, emit, sources).run()
 
 
-def note(move: PlannedMove, estimate: Estimate, result: MigrationResult) -> None:
-    """Remember what the move has shown, for the next estimate; never raises."""
-    learned.note(move.config.state_dir, move.uuid, move.host, estimate, result)
-
-
 def _forecast(move: PlannedMove, emit: events.Emit, sources: ExitStack) -> Forecast:
     """Return the forecast, with the disks' sources open in `sources`. Raises XenpluginError."""
     config = move.config
@@ -57,21 +52,21 @@ def _forecast(move: PlannedMove, emit: events.Emit, sources: ExitStack) -> Forec
         config = replace(config, whole=True, level=STORE)
     known = learned.look_up(config.state_dir, move.uuid, move.host, config.mode)
     disks = [
-        DiskToMove(disk.device, sources.enter_context(open_source(disk.path, raw=True)), disk.path)
-        for disk in move.disks
+        DiskToMove(disk.device, sources.enter_context(open_source(disk.path)), disk.path) for disk in move.disks
     ]
     guest = GuestToMove(move.memory, config.mode == "live", known.steps, known.ratio, known.assumptions)
     return Forecast(disks, move.host, config, emit, guest)
 
 
 class EstimateBeside:
-    """Makes the estimate beside the move, from now on. `emit` gets it when it is known. It measures only until the
-    move itself needs the link: so all events of the move are to be given to this object, which passes them on. If
-    no estimate can be made, the move goes on without. A context manager."""
+    """Makes the estimate of the move that `planned()` returns, beside that move, from now on; `emit` gets it. It is
+    measured only until the move itself needs the link: so all events of the move are to be given to this object,
+    which passes them on. If no estimate can be made, the move goes on without. A context manager."""
 
-    def __init__(self, move: PlannedMove, emit: events.Emit) -> None:
-        self.estimate: Estimate | None = None
-        self._move = move
+    def __init__(self, planned: Callable[[], PlannedMove], emit: events.Emit) -> None:
+        self._estimate: Estimate | None = None
+        self._planned = planned
+        self._move: PlannedMove | None = None
         self._emit = emit
         self._forecast: Forecast | None = None
         self._needed = threading.Event()  # the link, by the move
@@ -93,6 +88,15 @@ class EstimateBeside:
             self._stop()
         self._emit(event)
 
+    def conclude(self, result: MigrationResult) -> MigrationResult:
+        """Remember what the move has shown, for the next estimate. Returns its result with this estimate; never
+        raises."""
+        if self._estimate is None or self._move is None:
+            return result
+        move = self._move
+        learned.note(move.config.state_dir, move.uuid, move.host, self._estimate, result)
+        return replace(result, estimate=self._estimate)
+
     def _stop(self) -> None:
         self._needed.set()
         if self._forecast is not None:
@@ -100,8 +104,9 @@ class EstimateBeside:
 
     def _run(self) -> None:
         with suppress(Exception), ExitStack() as sources:  # whatever it is, the move matters more
+            self._move = self._planned()
             self._forecast = _forecast(self._move, lambda event: None, sources)
             if self._needed.is_set():
                 self._forecast.stop()
-            self.estimate = self._forecast.run(COMPARE_SECONDS)
-            self._emit(events.Estimated(self.estimate))
+            self._estimate = self._forecast.run(COMPARE_SECONDS)
+            self._emit(events.Estimated(self._estimate))
