@@ -41,8 +41,13 @@ class PlannedMove:
 
 def estimate(move: PlannedMove, emit: events.Emit) -> Estimate:
     """Return what the move is expected to take. Raises XenpluginError."""
+
+    def tell(event: events.Event) -> None:
+        if not isinstance(event, events.Linked):  # the estimate says it better
+            emit(event)
+
     with ExitStack() as sources:
-        return _forecast(move, emit, sources).run()
+        return _forecast(move, tell, sources).run()
 
 
 def _forecast(move: PlannedMove, emit: events.Emit, sources: ExitStack) -> Forecast:
