@@ -86,6 +86,10 @@ class Module:
                 if code is None and self.source == "config.py" and _called(call) == "ValueError":
                     for text in _texts(call.args[0], texts):
                         yield Entry(10, f"*setting* = *value*: {text}", "", self.source)
+                if _called(call) == "refuses":  # a check before a guest moves (migrate/checks/rules)
+                    hints = " / ".join(_texts(call.args[2], texts))
+                    for text in _texts(call.args[1], texts):
+                        yield Entry(codes["RefusedError"], text, hints, self.source)
                 if code is None or not call.args:
                     continue
                 hint = next((word.value for word in call.keywords if word.arg == "hint"), None)

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from xenplugin import setting_values
 from xenplugin.codec.compress import LEVELS, STORE
 from xenplugin.codec.seal import cipher_named
 from xenplugin.errors import ConfigError
 from xenplugin.image import path_mapping, state_folder
-from xenplugin.image.formats.kinds import KEPT, RAW, Format
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.small_file import read_small
 from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
 from xenplugin.link.tcp import MAX_STREAMS
@@ -29,7 +30,7 @@ CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
 MODES = ("live", "static", "full")
 LONG_DOWNTIME = ("give-up", "go-on")
 LEFT_DISKS = (KEEP_ASIDE, REMOVE) = ("keep-aside", "remove")
-_TIME_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600}
+MOVE_CONFIG = (MOVE, COPY, LEAVE) = ("move", "copy", "leave")
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _LEAST_RATE = 1000  # bytes/s
 _LARGEST = 1 << 20  # bytes of a configuration file
@@ -126,31 +127,16 @@ def _parse_address(text: str) -> str:
     return str(ipaddress.ip_address(_parse_text(text)))
 
 
-def _parse_time(text: str | float) -> float:
-    """Return seconds from a time: 120.0 from '2min'. Raises ValueError."""
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([a-z]*)", str(text).strip().lower())
-    if match is None or isinstance(text, bool) or match[2] not in ("", *_TIME_UNITS):
-        raise ValueError('a time is a number with a unit: ms, s, min or h, like "30s"')
-    if not match[2]:
-        raise ValueError(f'a time needs a unit: "{match[1]}s" for seconds, or ms, min, h')
-    seconds = float(match[1]) * _TIME_UNITS[match[2]]
-    if not 1 <= seconds <= 86400:
-        raise ValueError('a time is at least "1s" and at most "24h"')
-    return seconds
-
-
-def _parse_silence(text: str | float) -> float:
-    seconds = _parse_time(text)
-    if seconds <= 5:  # a quiet connection sends a PING every 5 s (docs/wire-format.md)
-        raise ValueError('it must be more than "5s": a quiet connection sends something every 5 seconds')
-    return seconds
-
-
 def parse_mode(text: str) -> str:
     """Return the mode of a migration, which is one of MODES. Raises ValueError."""
     if text not in MODES:
         raise ValueError(f"a mode is {', '.join(MODES[:-1])} or {MODES[-1]}")
     return text
+
+
+def parse_move_config(text: str) -> str:
+    """Return what becomes of a guest's configuration file, one of MOVE_CONFIG. Raises ValueError."""
+    return _one_of(MOVE_CONFIG)(text)
 
 
 def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
@@ -162,17 +148,6 @@ def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
         return text
 
     return parse
-
-
-def _parse_formats(value: Any) -> tuple[tuple[str, str], ...]:
-    """Return pairs of a format of the source and the one here from a table. Raises ValueError."""
-    if not isinstance(value, dict | tuple):
-        raise ValueError('it must be a table like {"qcow2" = "raw"}')
-    pairs = dict(value)
-    for name in (*pairs, *pairs.values()):
-        if name != RAW and name not in KEPT:
-            raise ValueError(f"{name!r} is none of {RAW}, {', '.join(KEPT)}")
-    return tuple(sorted(pairs.items()))
 
 
 def _setting(default: Any, help: str, parse: Callable[[Any], Any], flag: str | None = None) -> Any:
@@ -225,18 +200,24 @@ class Config:
         "49300-49399", "Ports on which the far host receives data; 0: the data goes through ssh.", parse_ports
     )
     whole: bool = _setting(False, "Send everything, also what the target already has.", _parse_flag, "--whole")
-    connect_timeout: float = _setting(10.0, 'Time in which a connection must open, like "10s".', _parse_time)
-    silence: float = _setting(30.0, 'Silence after which a connection is lost, like "30s".', _parse_silence)
-    patience: float = _setting(120.0, 'Time without any connection before giving up, like "2min".', _parse_time)
+    connect_timeout: float = _setting(
+        10.0, 'Time in which a connection must open, like "10s".', setting_values.parse_time
+    )
+    silence: float = _setting(
+        30.0, 'Silence after which a connection is lost, like "30s".', setting_values.parse_silence
+    )
+    patience: float = _setting(
+        120.0, 'Time without any connection before giving up, like "2min".', setting_values.parse_time
+    )
     no_progress: float = _setting(
         300.0,
         'Time in which the far host must acknowledge some of the data, like "5min"; after it the transfer ends.',
-        _parse_time,
+        setting_values.parse_time,
     )
     max_downtime: float = _setting(
         120.0,
         'Time for which a guest may be suspended in mode live, like "2min"; after it the guest is resumed here.',
-        _parse_time,
+        setting_values.parse_time,
     )
     long_downtime: str = _setting(
         "give-up",
@@ -266,13 +247,24 @@ class Config:
     formats: tuple[tuple[str, str], ...] = _setting(
         (),
         "How arriving images are stored in files, if not as on the source: a table of formats, by QEMU's names.",
-        _parse_formats,
+        setting_values.parse_formats,
     )
     left_disks: str = _setting(
         KEEP_ASIDE,
         "What becomes of the disks that a guest leaves behind: keep-aside (they are renamed, and make the way back "
         "short), remove (they are removed once it runs on the far host).",
         _one_of(LEFT_DISKS),
+    )
+    bridges: tuple[tuple[str, str], ...] = _setting(
+        (),
+        "The bridges of arriving guests, if not those of the same names: a table of old and new names.",
+        setting_values.parse_bridges,
+    )
+    config: str = _setting(
+        MOVE,
+        "What becomes of the guest's configuration file and its links in /etc/xen/auto: move (to the far host), "
+        "copy, leave.",
+        parse_move_config,
     )
     file: Path | None = None  #: where these come from, if it was named
     state_dir: Path = _setting(
@@ -291,6 +283,10 @@ class Config:
     def mapped(self, path: str) -> str:
         """Return the path on this host of the disk at `path` on the source. Raises RefusedError (path_mapping)."""
         return path_mapping.mapped(self.paths, path)
+
+    def bridge(self, name: str) -> str:
+        """Return the bridge of this host for a guest that has the bridge `name` on the source."""
+        return dict(self.bridges).get(name, name)
 
     def stored(self, format: Format) -> Format:
         """Return how this host stores an image that the source stores as `format`."""

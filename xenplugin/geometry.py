@@ -13,8 +13,9 @@ CHUNK = 1 << 20
 BLOCKS_PER_CHUNK = CHUNK // BLOCK
 #: Chunks (1 GiB) whose digests are combined into one, so that state does not grow with the image.
 CHUNKS_PER_GROUP = 1024
-#: Most bytes of an image: offsets stay far below 8 EiB, where signed ones overflow.
-MAX_IMAGE = 1 << 60
+#: Most bytes of an image (1 PiB): the digests of its groups of zeros are hashed in a moment, and offsets stay far
+#: below 8 EiB, where signed ones overflow.
+MAX_IMAGE = 1 << 50
 
 
 def chunk_count(size: int) -> int:

@@ -126,18 +126,34 @@ def _domid(host: Host, words: list[str], flags: list[str]) -> int:
 
 
 def _create(host: Host, words: list[str], flags: list[str]) -> int:
-    """Create a domain from libxl's JSON; the real xl takes xl.cfg(5)."""
-    with open(words[-1]) as file:
-        config = json.load(file)
-    if "-N" in flags:
+    """Create a domain from a configuration file, which is xl.cfg(5) or libxl's JSON."""
+    from lab.fakexen import config_file  # takes a while, and other commands need nothing of it
+
+    first = [words.pop(0)] if words and not words[0].startswith("-") and "=" not in words[0] else []
+    options, rest = getopt.getopt(words, "Fnqf:pcdeVAi", ["dryrun", "quiet", "defconfig="])
+    given = dict(options)
+    path = given.get("-f") or given.get("--defconfig") or (first + rest)[0]
+    if not {"-q", "--quiet"} & given.keys():
+        complain(f"Parsing config from {path}")
+    try:
+        config = config_file.read(path, [word for word in rest if "=" in word])
+    except OSError as error:
+        complain(f"Failed to read config file: {path}: {error.strerror}")
+        return 3
+    except config_file.ConfigError as error:
+        complain(str(error))
+        return 1
+    if "-N" in flags or {"-n", "--dryrun"} & given.keys():
         os.write(1, os.fsencode(json.dumps(config, indent=4, ensure_ascii=False)))
         return 0
+    for nic in config.get("nics", []):  # libxl__device_nic_setdefault
+        nic.setdefault("bridge", "xenbr0")
     for disk in config.get("disks", []):  # libxl__device_disk_set_backend
         if not os.path.exists(disk["pdev_path"]):
             raise LibxlError(f"Disk vdev={disk['vdev']} failed to stat: {disk['pdev_path']}", -6)
     domain = host.make(config, config["c_info"]["name"])
     host.furnish(domain["domid"], 0)
-    if "-p" not in words:
+    if "-p" not in given:
         host.unpause(domain["domid"])
     return 0
 
@@ -193,8 +209,9 @@ def _migrate(host: Host, words: list[str], flags: list[str]) -> int:
         rune += (" -d" if "--debug" in given else "") + (" -p" if "-p" in given else "")
     config = domain["config"]
     if "-C" in given:
-        with open(given["-C"]) as file:
-            config = json.load(file)
+        from lab.fakexen import config_file
+
+        config = config_file.read(given["-C"], [])
     elif "-D" in given:
         config = {**config, "c_info": {**config["c_info"], "domid": domain["domid"]}}
     text = json.dumps(config, indent=4, ensure_ascii=False)  # libxl writes bytes as they are

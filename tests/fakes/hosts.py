@@ -25,8 +25,12 @@ sys.path.insert(0, {project!r})
 sys.executable = {root!r} + "/bin/python"
 from xenplugin import config
 from xenplugin.migrate import host_identity
+from xenplugin.migrate.checks import candidate, survey
+from xenplugin.xen import guest_file
 config.CONFIG_FILE = Path({root!r} + "/xenplugin.conf")
 host_identity.MACHINE_ID, host_identity.HOST_KEYS = Path({root!r} + "/machine-id"), Path({root!r})
+guest_file.FOLDER = Path({root!r} + "/xen")
+survey.SYS_NET, candidate.SCRIPTS = Path({root!r} + "/net"), {root!r} + "/scripts"
 if sys.argv[1:2] and sys.argv[1] in ("enable", "disable", "status"):
     from xenplugin.migrate import xl_shim
     xl_shim.FRONT = Path({root!r} + "/sbin/xl")
@@ -78,7 +82,17 @@ class FakeHost:
         self.name = name
         self.root = folder / name
         self._started = started
-        for place in ("bin", "sbin", "disks", "memory", "stall", "state"):
+        for place in (
+            "bin",
+            "sbin",
+            "disks",
+            "memory",
+            "stall",
+            "state",
+            "xen/auto",
+            "scripts/vif-bridge",
+            "net/xenbr0/bridge",
+        ):
             (self.root / place).mkdir(parents=True)
         names = {"python": sys.executable, "project": str(ROOT), "root": str(self.root)}
         programs = {"xl": _XL, "xenplugin": _PROGRAM, "python": _PYTHON, "xen-cpuid": _CPUID}
@@ -107,9 +121,10 @@ class FakeHost:
     def configure(self, **values: Any) -> None:
         """Set keys of its xenplugin.conf."""
         self.config |= values
-        lines = [f"{key} = {json.dumps(value)}" for key, value in self.config.items() if key != "paths"]
-        paths = self.config.get("paths", {}).items()
-        lines += ["[paths]", *(f"{json.dumps(there)} = {json.dumps(here)}" for there, here in paths)]
+        tables = {key: value for key, value in self.config.items() if isinstance(value, dict)}
+        lines = [f"{key} = {json.dumps(value)}" for key, value in self.config.items() if key not in tables]
+        for key, table in tables.items():
+            lines += [f"[{key}]", *(f"{json.dumps(there)} = {json.dumps(here)}" for there, here in table.items())]
         (self.root / "xenplugin.conf").write_text("\n".join(lines) + "\n")
 
     def cpu(self, *names: str, lacks: str = "") -> None:

@@ -41,8 +41,9 @@ class World:
     # -- guests -----------------------------------------------------------------------------------
 
     def create(self, disks: int = 1, mib: int = 4, read_only: int = 0, name: str = "g1", uuid: str = G1,
-               end: str = ".img") -> None:  # fmt: skip
-        """A running guest on host a, its disks noise, in files called NAME-0 and so on with `end` behind."""
+               end: str = ".img", config: Path | None = None) -> None:  # fmt: skip
+        """A running guest on host a, its disks noise, in files called NAME-0 and so on with `end` behind. It is
+        started from the file `config`, which names its disks, or from one that is made."""
         rows = []
         for number in range(disks):
             disk = self.a.disk(f"{name}-{number}{end}")
@@ -54,10 +55,10 @@ class World:
             self.names.append((disk.name, writable))
             rows.append({"pdev_path": str(disk), "vdev": f"xvd{'abcd'[number]}", "backend": "phy", "format": "raw",
                          **({"readwrite": 1} if writable else {})})  # fmt: skip
-        config = {"c_info": {"type": "pv", "name": name, "uuid": uuid}, "b_info": {"max_memkb": 262144},
-                  "disks": rows}  # fmt: skip
-        (self.folder / f"{name}.json").write_text(json.dumps(config))
-        self.a.run("xl", "create", self.folder / f"{name}.json")
+        made = {"c_info": {"type": "pv", "name": name, "uuid": uuid}, "b_info": {"max_memkb": 262144},
+                "disks": rows}  # fmt: skip
+        (self.folder / f"{name}.json").write_text(json.dumps(made))
+        self.a.run("xl", "create", config or self.folder / f"{name}.json")
         self.await_writes(uuid)
 
     def config_on(self, host: FakeHost) -> Path:

@@ -53,8 +53,15 @@ GOOD: list[tuple[str, str, Any]] = [
     ("mode", '"static"', "static"),
     ("left_disks", '"keep-aside"', "keep-aside"),
     ("left_disks", '"remove"', "remove"),
+    ("config", '"move"', "move"),
+    ("config", '"copy"', "copy"),
+    ("config", '"leave"', "leave"),
+    ("bridges", "{}", ()),
+    ("bridges", '{"xenbr1" = "br1", "xenbr0" = "ovs0.10:20"}', (("xenbr0", "ovs0.10:20"), ("xenbr1", "br1"))),
     ("larger_device", '"keep"', "keep"),
     ("larger_device", '"zero"', "zero"),
+    ("formats", "{}", ()),
+    ("formats", '{"qcow2" = "raw"}', (("qcow2", "raw"),)),
     ("paths", "{}", ()),
     ("paths", '{"/a//b/" = "/c", "/a/b/c" = "/"}', (("/a/b/c", "/"), ("/a/b", "/c"))),
 ]
@@ -87,6 +94,12 @@ BAD: list[tuple[str, str]] = [
         for value in ('"2-1"', '"1-65536"', "70000", "-1", '"a"', "true", '"0-100"', '"1-2-3"', '"٣"')
     ],
     *[("whole", value) for value in ('"false"', "0", "1", '"yes"')],
+    *[("config", value) for value in ('"keep"', '""', "true", "[]", '"Move"')],
+    *[
+        ("bridges", value)
+        for value in ('"br0"', "5", '{"a" = 5}', '{"a" = ""}', '{"a b" = "c"}', '{"a" = "b,c"}', '{"a" = "b/c"}')
+    ],
+    *[("formats", value) for value in ('"raw"', "5", '{"qcow2" = "none"}', '{"qcow2" = 5}', '{"" = "raw"}')],
     *[("left_disks", value) for value in ('"keep"', '""', "true", "[]")],
     *[("larger_device", value) for value in ('"grow"', '""', "true", "[]")],
     *[

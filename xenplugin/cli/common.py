@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -26,6 +26,9 @@ from xenplugin.results import Estimate, Result
 from xenplugin.ui import output
 from xenplugin.ui.journald import JournaldUi, Ui, joined
 from xenplugin.ui.jsonl import JsonLines
+
+if TYPE_CHECKING:
+    from xenplugin.image.standard_streams import StandardOutput
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -172,6 +175,17 @@ def refuse_taken(src: str, state_dir: Path) -> None:
     domain = Claims(state_dir).attached(src)
     if domain is not None:
         raise RefusedError(f"{src} is a disk of the guest {domain}", hint="shut the guest down first")
+
+
+def data_output(verb: Invocation) -> StandardOutput:
+    """Return standard output as the place of data; from now on nothing is printed there. Raises UsageError."""
+    from xenplugin.image.standard_streams import StandardOutput
+
+    if verb.json:
+        raise UsageError("--json needs standard output, which gets the data", hint="use --log-json")
+    if output.was_closed(sys.stdout):
+        raise UsageError("standard output is closed", hint="redirect it to a file or a pipe")
+    return StandardOutput(take_standard_streams()[1])
 
 
 def take_standard_streams() -> tuple[int, int]:

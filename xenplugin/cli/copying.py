@@ -7,15 +7,18 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from xenplugin import events
-from xenplugin.cli.common import LINK, Invocation, options, refuse_taken
+from xenplugin.cli.common import LINK, Invocation, data_output, options, refuse_taken
 from xenplugin.config import CONFIG_FILE, Config
 from xenplugin.errors import UsageError
 from xenplugin.image.formats.kinds import KEPT, RAW
+
+if TYPE_CHECKING:
+    from xenplugin.image.standard_streams import StandardOutput
 
 _FORMATS = click.Choice([RAW, *KEPT])
 _format = click.option(
@@ -61,8 +64,15 @@ def copy(src: str, dst: str, format: str | None, **values: Any) -> None:
     """Copy the image or block device [HOST:]SRC to [HOST:]DST.
 
     Only what differs from DST's present content is sent. After an interruption the same command continues.
+    SRC may be - for standard input, if that is a file or a block device.
     """
     with Invocation(values) as verb:
+        if dst == "-":
+            raise UsageError(
+                "copy does not write to standard output",
+                hint="seal SRC - writes a sealed stream there, and open FILE - an image; a file called - is ./-",
+            )
+        src = _image(src)
         config = verb.config()
         command = not config.ssh.strip()
         target_host, target = split_target(dst, command)
@@ -133,29 +143,36 @@ def _for_ssh(host: str, command: bool) -> str:
 @click.argument("src")
 @click.argument("file")
 def seal(src: str, file: str, key_file: str, format: str | None, **values: Any) -> None:
-    """Seal the image SRC into FILE, which can be carried by any means."""
+    """Seal the image SRC into FILE, which can be carried by any means.
+
+    FILE may be - for standard output, and SRC for standard input, if that is a file or a block device.
+    """
     with Invocation(values) as verb:
         from xenplugin.codec.seal import make_key_file, read_key_file, remove_key_file
         from xenplugin.image.safety.distinct import refuse_inputs
         from xenplugin.image.source.at_rest import open_at_rest
+        from xenplugin.image.standard_streams import OUTPUT
         from xenplugin.transfer import archive
 
         config = verb.config("rate", "level", "cipher", "state_dir")
+        src = _image(src)
+        output = data_output(verb) if file == "-" else None
         refuse_taken(src, config.state_dir)
-        refuse_inputs([file], {"SRC": src, "the key file": key_file, **_settings(config)})
+        refuse_inputs([_path_of(output or file)], {"SRC": src, "the key file": key_file, **_settings(config)})
         with open_at_rest(src, format, notify=verb.notice) as source:
             known = os.path.lexists(key_file)
             secret = read_key_file(key_file) if known else make_key_file(key_file)
             sealed_before = os.path.lexists(file)
             try:
                 verb.ui(events.Started("seal", src, file, source.size))
-                result = archive.seal(source, file, secret, config, verb.ui)
+                result = archive.seal(source, output or file, secret, config, verb.ui)
             except BaseException:
-                if not known and (sealed_before or not os.path.lexists(file)):  # the new key opens nothing
+                opens_nothing = output is not None or sealed_before or not os.path.lexists(file)
+                if not known and opens_nothing:
                     remove_key_file(key_file, secret)
                 raise
             if not known:
-                verb.notice(f"a new key is in {key_file}: carry it separately from {file}")
+                verb.notice(f"a new key is in {key_file}: carry it separately from {OUTPUT if output else file}")
             verb.finish(result)
 
 
@@ -166,7 +183,11 @@ def seal(src: str, file: str, key_file: str, format: str | None, **values: Any) 
 @click.argument("file")
 @click.argument("dst")
 def open_(file: str, dst: str, key_file: str, format: str | None, **values: Any) -> None:
-    """Open the sealed FILE into the image DST."""
+    """Open the sealed FILE into the image DST.
+
+    Each may be - for standard input or output. Each chunk is checked before it is written there, but only exit
+    code 0 says that the image is whole.
+    """
     _unseal(file, dst, key_file, values, format)
 
 
@@ -175,7 +196,10 @@ def open_(file: str, dst: str, key_file: str, format: str | None, **values: Any)
 @_sealed_with
 @click.argument("file")
 def verify(file: str, key_file: str, **values: Any) -> None:
-    """Check the sealed FILE to its last byte; write nothing."""
+    """Check the sealed FILE to its last byte; write nothing.
+
+    FILE may be - for standard input.
+    """
     _unseal(file, None, key_file, values)
 
 
@@ -189,10 +213,37 @@ def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any], f
         config = verb.config("state_dir", "formats", "larger_device")
         if format is not None:
             config = replace(config, formats=((RAW, format),))
-        if dst is not None:
-            refuse_inputs(written(dst), {"the sealed file": file, "the key file": key_file, **_settings(config)})
+        if dst == "-" and format not in (None, RAW):
+            raise UsageError(
+                f"standard output cannot be {format}, which is not written in order", hint="name a file"
+            )
+        inputs: dict[str, str | Path] = {"the key file": key_file, **_settings(config)}
+        sealed: str | int = file
+        if file == "-":
+            if os.isatty(0):
+                raise UsageError("standard input is a terminal", hint="redirect a sealed file or a pipe")
+            sealed = os.dup(0)
+        inputs["the sealed file"] = _path_of(sealed)
+        output = data_output(verb) if dst == "-" else None
+        if output or dst is not None:
+            refuse_inputs([_path_of(output)] if output else written(str(dst)), inputs)
         secret = read_key_file(key_file)
-        verb.finish(archive.unseal(file, dst, secret, config, Claims(config.state_dir).attached, verb.ui))
+        attached = Claims(config.state_dir).attached
+        verb.finish(archive.unseal(sealed, output or dst, secret, config, attached, verb.ui))
+
+
+def _image(src: str) -> str:
+    """Return the path of the image SRC, which may be standard input."""
+    from xenplugin.image.standard_streams import image_path
+
+    return image_path() if src == "-" else src
+
+
+def _path_of(place: str | int | StandardOutput) -> str:
+    """Return the path of a file, or of what a descriptor leads to."""
+    if isinstance(place, str):
+        return place
+    return os.path.realpath(f"/proc/self/fd/{place if isinstance(place, int) else place.fd}")
 
 
 def _settings(config: Config) -> dict[str, Path]:

@@ -35,7 +35,7 @@ def parse(value: Any) -> Path:
 def check(state_dir: Path) -> None:
     """Raise ConfigError if what has the place of `state_dir`, or of a directory above it, is not a directory."""
     for folder in (state_dir, *state_dir.parents):
-        if folder.is_dir():
+        if os.path.isdir(folder):  # not Path.is_dir, which raises PermissionError
             return
         if os.path.lexists(folder):
             raise ConfigError(f"state_dir is {state_dir}, and {folder} is not a directory", hint=_HINT)

@@ -200,9 +200,7 @@ def prepare_transport(config: Config, emit: events.Emit) -> None:
     """Do what `migrate` does before it starts an xl, for an xl that was started by hand with this process as its
     transport; nothing if its command line does not name the guest. Raises XenpluginError: xl has received nothing
     yet, so it just ends."""
-    words = ancestor("xl").words
-    place = next((place for place, word in enumerate(words) if os.path.basename(word) == "xl"), 0)
-    asked = xl_words.parse(words[place + 1 :])
+    asked = xl_words.of_process(ancestor("xl").words)
     if asked is not None:
         with Store() as store:
             _claim(guests.find(store, asked.domain).uuid, config, emit)

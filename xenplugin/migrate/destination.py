@@ -6,7 +6,9 @@ the record that the guest may run here; "results" (7) for the record that it doe
 at the end (migrate/local_host.py).
 
 Notes: the source sends {"guest": ...} before the configuration and {"disks": ...} when the disks are open; each is
-answered with {"noted": ...} once it is on disk. {"settled": true} says that nothing of the guest is left there.
+answered with {"noted": ...} once it is on disk. {"config": ...}, the guest's configuration file in parts, comes
+before the guest is suspended; the last part is answered. {"settled": true} says that nothing of the guest is left
+there.
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ from xenplugin.config import Config
 from xenplugin.errors import LinkError, OwnershipError, PeerError, XenpluginError
 from xenplugin.image.old import old_disk
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.migrate import claims, host_identity, old_disks, records
+from xenplugin.migrate import arriving_config, claims, host_identity, old_disks, records
+from xenplugin.migrate.arriving_config import ArrivingConfig
 from xenplugin.migrate.current_record import CurrentRecord
 from xenplugin.migrate.gate import Gate
 from xenplugin.migrate.local_host import AT_WORK, LocalHost
+from xenplugin.migrate.mapped_config import mapped
 from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
 from xenplugin.migrate.records import DiskNote, PeerNote, Record
 from xenplugin.migrate.xl_protocol import Backward, Cleared, Forward, GuestConfig, TakenBack, Unpaused, rewrite
@@ -64,6 +68,7 @@ class DestinationMigration:
         self._forward = Gate(Forward(), (Cleared,))
         self._backward = Gate(Backward(), (Unpaused, TakenBack))
         self._record = CurrentRecord(config.state_dir)
+        self._config_file = ArrivingConfig(config, self._record, _notify)
         self._settled = False
         self._xl: subprocess.Popen[bytes] | None = None
 
@@ -108,12 +113,10 @@ class DestinationMigration:
         if identity(event.fields) != (record.name, record.uuid):
             raise PeerError("the source sent another guest than it announced")
         held = self._forward.release()
-        paths = {path: self._config.mapped(path) for path in _paths(event.fields)}
-        if foreign := {paths[path] for path in _paths(event.fields, cd=False)} - {
-            disk.path for disk in record.disks
-        }:
+        fields = mapped(event.fields, self._config)
+        if foreign := set(_moved(fields)) - {disk.path for disk in record.disks}:
             raise PeerError(f"the source sent a configuration with the disk {min(foreign)}, which has not moved")
-        self._write(rewrite(event.raw, paths) + held[event.end :])
+        self._write(rewrite(event.raw, fields) + held[event.end :])
 
     def _check_disks(self) -> None:
         """Before the guest may run here: its disks are those that were committed, and nothing has changed them."""
@@ -163,6 +166,8 @@ class DestinationMigration:
                 if event.status == 0:
                     self._record.advance(OwnershipState.RUNNING)
                 self._pipe.answer(self._backward.release())
+                if event.status == 0 and self._record.record is not None:
+                    arriving_config.finish(self._config.state_dir, self._record.record, _notify)
             elif isinstance(event, TakenBack):
                 self._leave_copies()
                 self._record.advance(OwnershipState.REFUSED)
@@ -185,6 +190,9 @@ class DestinationMigration:
         elif "disks" in fields:
             self._note_disks(fields["disks"])
             self._pipe.note({"noted": "disks"})
+        elif "config" in fields:
+            if self._config_file.take(fields["config"]):
+                self._pipe.note({"noted": "config"})
         elif "settled" in fields:
             self._settled = True
 
@@ -254,10 +262,10 @@ class DestinationMigration:
             raise failure
 
 
-def _paths(fields: dict[str, Any], *, cd: bool = True) -> Sequence[str]:
-    """Return the paths of the configuration's disks; without `cd`, not those of CD drives, which stay behind."""
+def _moved(fields: dict[str, Any]) -> Sequence[str]:
+    """Return the paths of the configuration's disks without those of CD drives, which stay behind."""
     disks = [disk for disk in fields.get("disks", []) if disk.get("pdev_path")]
-    return [disk["pdev_path"] for disk in disks if cd or disk.get("readwrite") or not disk.get("is_cdrom")]
+    return [disk["pdev_path"] for disk in disks if disk.get("readwrite") or not disk.get("is_cdrom")]
 
 
 def _xl_ended() -> PeerError:

@@ -12,14 +12,12 @@ from typing import TypeVar
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import RefusedError
-from xenplugin.image.source.changes import Changes, Unwatched
-from xenplugin.image.source.raw import open_source
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
+from xenplugin.migrate.guest_images import GuestImages
 from xenplugin.results import TransferResult
 from xenplugin.transfer.send_disk import RemotePath
 from xenplugin.transfer.send_live_disk import LiveDiskSender
-from xenplugin.xen.dirty_tracking import track
 from xenplugin.xen.guest import Disk
 
 T = TypeVar("T")
@@ -27,9 +25,9 @@ _TICK = 0.1
 
 
 class Disks:
-    """The `disks` on their way to `host`. `migration`: its id; `live`: the guest runs meanwhile, so its writes are
-    tracked; `standby`: the remote process for the first disk, if it was started already. `check()` raises what ends
-    the migration, and is called often. Every method raises XenpluginError."""
+    """The `disks` of the domain `domid` on their way to `host`. `migration`: its id; `live`: the guest runs
+    meanwhile, so its writes are tracked; `standby`: the remote process for the first disk, if it was started
+    already. `check()` raises what ends the migration, and is called often. Every method raises XenpluginError."""
 
     def __init__(
         self,
@@ -41,6 +39,7 @@ class Disks:
         check: Callable[[], None],
         *,
         migration: str,
+        domid: int,
         live: bool,
         standby: PrestartedRemote | None = None,
     ) -> None:
@@ -52,13 +51,11 @@ class Disks:
         self._opened = ExitStack()
         self._moving: list[LiveDiskSender] = []
         self.sizes: list[int] = []
+        images = GuestImages(domid, live, lambda text: emit(events.Notice(text)))
+        self._opened.callback(images.close)
         try:
             for disk in disks:
-                changes: Changes = Unwatched()
-                if live:
-                    changes = track(disk, lambda text: emit(events.Notice(text)))
-                    self._opened.callback(changes.close)
-                source = self._opened.enter_context(open_source(disk.path))
+                source, changes = images.open(disk)
                 self.sizes.append(source.size)
                 report = self._subscriber_of(disk.device)
                 target = RemotePath(host, disk.path)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import getopt
-import json
 import os
 import subprocess
 import time
@@ -28,12 +27,13 @@ from xenplugin.image.old.old_disk import OldDisk
 from xenplugin.image.target import journal
 from xenplugin.migrate.claims import Claims
 from xenplugin.migrate.xl_protocol import read_config
+from xenplugin.xen import dry_run
 
 #: What xl takes `restore` options for (main_restore).
 _RESTORE = ("FhcpdeVA", ["vncviewer", "vncviewer-autopass", "help"])
 _SPLICE = 1 << 20
-#: Seconds for xl to print a configuration, and to end when its input does.
-_PRINTING, _ENDING = 60.0, 10.0
+#: Seconds for xl to end when its input does.
+_ENDING = 10.0
 
 
 def run(xl: str, words: Sequence[str], state_dir: Path) -> int:
@@ -50,6 +50,8 @@ def run(xl: str, words: Sequence[str], state_dir: Path) -> int:
     fields = None
     if command and "create".startswith(command):
         fields = _dry_run(xl, words)
+        if fields is None:
+            _check_left(state_dir, rest)
     elif command and "restore".startswith(command):
         fields = _saved(xl, rest)
     if fields is not None:
@@ -59,6 +61,14 @@ def run(xl: str, words: Sequence[str], state_dir: Path) -> int:
 
 def _become(xl: str, words: Sequence[str]) -> NoReturn:
     os.execv(xl, [xl, *words])
+
+
+def _check_left(state_dir: Path, words: Sequence[str]) -> None:
+    """Raise RefusedError if one of the words is the name of a configuration file whose guest has left."""
+    for word in words:
+        for old in old_disk.those_of(state_dir, word):
+            if old.storage == old_disk.CONFIG and not os.path.exists(word):
+                raise _left(word, old)
 
 
 def check(state_dir: Path, config: Mapping[str, Any]) -> None:
@@ -89,8 +99,11 @@ def check(state_dir: Path, config: Mapping[str, Any]) -> None:
 def _left(path: str, old: OldDisk) -> RefusedError:
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(old.left))
     rename = "" if old.aside == old.path else f"give {old.aside} its name back, then "
+    what = f"its disk {path} here is older than the one there"
+    if old.storage == old_disk.CONFIG:
+        what = f"its configuration file lies aside: {old.aside}"
     return RefusedError(
-        f"{old.guest} left for {old.host} on {when}, and its disk {path} here is older than the one there",
+        f"{old.guest} left for {old.host} on {when}, and {what}",
         hint=f"bring it back by xl migrate on {old.host}; or, if it shall never run there again:"
         f" {rename}xenplugin clean",
     )
@@ -99,21 +112,9 @@ def _left(path: str, old: OldDisk) -> RefusedError:
 def _dry_run(xl: str, words: Sequence[str]) -> Mapping[str, Any] | None:
     """Return the configuration that `xl create` would use; None if xl refuses it, and will say why."""
     try:
-        done = subprocess.run([xl, "-N", *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PRINTING)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise PeerError(f"cannot find out which disks the guest has: {error}") from None
-    if done.returncode:
+        return dry_run.configuration(xl, words)
+    except dry_run.UnreadableConfig:
         return None
-    try:
-        fields = json.loads(done.stdout)
-        if isinstance(fields, dict):
-            return fields
-    except (ValueError, RecursionError):
-        pass
-    raise PeerError(
-        "cannot find out which disks the guest has: xl prints its configuration in another format than JSON",
-        hint='remove output_format="sxp" from /etc/xen/xl.conf',
-    )
 
 
 def _saved(xl: str, words: Sequence[str]) -> Mapping[str, Any] | None:

@@ -51,5 +51,5 @@ def look_up(
         memory = guests.memory(fields)
         wanted = policy.read(store, guest.uuid, config)
     name, uuid = guests.identity(fields)
-    values = {key: getattr(wanted, key) for key in ("mode", "rate") if key not in explicit}
+    values = {key: getattr(wanted, key) for key in ("mode", "rate", "config") if key not in explicit}
     return LeavingGuest(guest, disks, memory, name, uuid, wanted, replace(config, **values))

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from xenplugin.errors import OwnershipError, PeerError, RefusedError
 from xenplugin.image.files import os_errors, sync_directory
-from xenplugin.migrate import old_disks, peer, record_locks, records
+from xenplugin.migrate import arriving_config, leaving_config, old_disks, peer, record_locks, records
 from xenplugin.migrate.ownership import (
     FINAL,
     Action,
@@ -105,6 +105,7 @@ class LocalHost:
         failed: Action | None = None
         for _ in range(_STEPS):
             if one.state in FINAL:
+                arriving_config.finish(self.state_dir, one, self._notify)
                 old_disks.end_return(self.state_dir, one, self._notify)
                 return one
             try:
@@ -220,6 +221,7 @@ class LocalHost:
             old_disks.leave_copies(self.state_dir, one, self._notify)
         if one.state is OwnershipState.GIVEN:
             old_disks.put_to_rest(self.state_dir, one, self._notify)
+            leaving_config.put_aside(self.state_dir, one, self._notify)
         if one.state is OwnershipState.KEPT and domain is None:
             self._notify(f"{one.name} belongs to this host, but does not run: start it by xl create")
         return records.advance(self.state_dir, one, _RECORDED[action])

@@ -137,7 +137,7 @@ def end_return(state_dir: Path, one: Record, notify: Notify) -> None:
     disks are superseded by those that have come, and removed; otherwise they stay aside."""
     with suppress(ImageError):  # a record that cannot be removed is shown by `xenplugin status`
         for old in old_disk.read_all(state_dir)[0]:
-            if old.returning != one.id or one.role is not Role.DESTINATION:
+            if old.returning != one.id or one.role is not Role.DESTINATION or old.storage == old_disk.CONFIG:
                 continue
             try:
                 if one.state is not OwnershipState.RUNNING:

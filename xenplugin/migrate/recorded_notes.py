@@ -22,8 +22,16 @@ class RecordedNotes:
     def send(self, key: str, value: Any) -> dict[str, Any]:
         """Send `value` under `key`, and wait until the destination has it on disk. Returns the fields of its
         reply."""
+        self.post(key, value)
+        return self.wait_noted()
+
+    def post(self, key: str, value: Any) -> None:
+        """Send `value` under `key`. The reply is awaited by `wait_noted`, before the next note is sent."""
         self._noted.clear()
         self._send({key: value})
+
+    def wait_noted(self) -> dict[str, Any]:
+        """Wait for the reply to the last note. Returns its fields."""
         self.wait(self._noted)
         return self._reply
 

@@ -56,6 +56,21 @@ class DiskNote:
 
 
 @dataclass(frozen=True)
+class ConfigNote:
+    """The guest's configuration file on this host, `path`, and the links that lead to it, each with its text.
+
+    At the source it is what the guest leaves behind, last changed at `modified` (nanoseconds). At the destination
+    it is what there is to be once the guest runs here: until then the file lies at `beside`. `replaces`: the inode
+    of an older file of this guest under that name, 0 for none."""
+
+    path: str
+    links: tuple[tuple[str, str], ...] = ()
+    modified: int = 0
+    beside: str = ""
+    replaces: int = 0
+
+
+@dataclass(frozen=True)
 class PeerNote:
     """How to reach the other host again: `ssh` and `host` as in `xl migrate -s SSH GUEST HOST`, `program` as in
     --remote-program. At the destination `ssh` is empty: it never calls back. `machine` and `key`: its identity
@@ -81,7 +96,8 @@ class PeerNote:
 @dataclass(frozen=True)
 class Record:
     """One side's record. `began` and `changed` in seconds of the epoch; `paused`: xl migrate -p, the guest is to
-    stay paused; `domid`: the source's domain, at the destination None until it is known."""
+    stay paused; `domid`: the source's domain, at the destination None until it is known; `config`: the guest's
+    configuration file, None if none moves."""
 
     id: str
     role: Role
@@ -97,6 +113,7 @@ class Record:
     disks: tuple[DiskNote, ...]
     began: float
     changed: float
+    config: ConfigNote | None = None
 
     @property
     def alive(self) -> bool:
@@ -296,7 +313,7 @@ def _parse(text: Any) -> Record:
     role, state = Role(values.pop("role")), OwnershipState(values.pop("state"))
     if state not in TRANSITIONS[role]:
         raise ValueError(f"the state {state} is not one of a {role}")
-    xl = values.pop("xl")
+    xl, config = values.pop("xl"), values.pop("config", None)
     record = Record(
         role=role,
         state=state,
@@ -304,6 +321,7 @@ def _parse(text: Any) -> Record:
         driver=typed(Process(**values.pop("driver"))),
         xl=None if xl is None else typed(Process(**xl)),
         disks=tuple(_disk(disk) for disk in values.pop("disks")),
+        config=None if config is None else _config(config),
         **values,
     )
     if not valid_id(record.id) or not valid_uuid(record.uuid):
@@ -314,3 +332,8 @@ def _parse(text: Any) -> Record:
 def _disk(values: Any) -> DiskNote:
     committed = None if values["committed"] is None else typed(CommittedImage(**values["committed"]))
     return typed(DiskNote(**{**values, "committed": committed}))
+
+
+def _config(values: Any) -> ConfigNote:
+    links = tuple((str(link), str(text)) for link, text in values["links"])
+    return typed(ConfigNote(**{**values, "links": links}))

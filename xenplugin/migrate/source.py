@@ -22,7 +22,7 @@ from xenplugin.config import Config
 from xenplugin.errors import Interrupted, PeerError, XenpluginError, unexpected
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote, SharedLogin
-from xenplugin.migrate import host_identity, leaving_guest, policy, records
+from xenplugin.migrate import host_identity, leaving_config, leaving_guest, policy, records
 from xenplugin.migrate.claims import Claims
 from xenplugin.migrate.conclude import close_all, conclude
 from xenplugin.migrate.current_record import CurrentRecord
@@ -209,8 +209,7 @@ class SourceMigration:
         self._pipe.flush()
 
     def _prepare(self, fields: dict[str, Any]) -> None:
-        """Prepare both sides for the guest, which is known now; in mode live, send its disks until little is
-        left."""
+        """Prepare both sides for the guest; in mode live, send its disks until little is left."""
         usual = self._config  # holds for what the policy does not set, or sets no more
         leaving = leaving_guest.look_up(fields, usual, self._explicit, self._notice)
         self._config, self._memory = leaving.config, leaving.memory
@@ -226,6 +225,7 @@ class SourceMigration:
         far = host_identity.of_fields(self._notes.send("guest", {**about, **host_identity.here().fields}))
         self._record.note(peer=replace(peer, **far.fields))
         self._open_disks(leaving)
+        wait_noted = leaving_config.send(leaving, self._notes, self._record, self._notice)
         self._notes.wait(self._stream_connected)
         if leaving.live:
             assert self._disks is not None
@@ -233,6 +233,7 @@ class SourceMigration:
             self._disks.precopy()
             check_estimate(self._config, self._disks.seconds_left, self._notice)
             self._disks.follow()
+        wait_noted()
 
     def _begin_record(self, leaving: LeavingGuest, peer: PeerNote) -> None:
         guest, config = leaving.guest, leaving.config
@@ -255,13 +256,12 @@ class SourceMigration:
             self._pacer,
             self._check,
             migration=self._id,
+            domid=leaving.guest.domid,
             live=leaving.live,
             standby=self._prestarted,
         )
-        verb = f"migrate ({leaving.config.mode})"
-        self._emit(
-            events.Started(verb, leaving.guest.name, self._host, sum(disks.sizes), domain=leaving.guest.name)
-        )
+        verb, name = f"migrate ({leaving.config.mode})", leaving.guest.name
+        self._emit(events.Started(verb, name, self._host, sum(disks.sizes), domain=name))
         made = disks.open(leaving.guest.uuid)
         paths = [disk.path for disk in leaving.disks]
         self._notes.send(

@@ -57,8 +57,8 @@ def status(
       nodes in xenstore), or None;
     - left: `guest uuid role peer state changed alive settled means next command`: an interrupted migration, or a
       settled one of which the other host does not know; `command` is what to type, None for nothing;
-    - aside: `path aside storage size bytes guest uuid peer id left next command`: an old disk whose guest has left
-      for `peer`; `bytes` are free without it, None if that is unknown; `left`: when;
+    - aside: `path aside storage size bytes guest uuid peer id left next command`: an old disk or configuration
+      file whose guest has left for `peer`; `bytes` are free without it, None if that is unknown; `left`: when;
     - image: `target bytes_image bytes_durable created running next`: an incomplete copy;
     - unreadable: `path why command`.
 
@@ -117,6 +117,8 @@ def _aside(old: OldDisk) -> dict[str, Any]:
     kept = (
         "its name: only the plugin's xl refuses to use it" if old.aside == old.path else "the base of the way back"
     )
+    if old.storage == old_disk.CONFIG:
+        kept = "comes back with the guest"
     return {
         "kind": "aside", "path": old.path, "aside": old.aside, "storage": old.storage, "size": old.size,
         "bytes": held, "guest": old.guest, "uuid": old.uuid, "peer": old.host, "id": old.migration,
@@ -209,7 +211,8 @@ def _image_line(row: dict[str, Any]) -> _Line:
 def _aside_line(row: dict[str, Any]) -> _Line:
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(row["left"]))
     held = "" if row["bytes"] is None else f"{units.size(row['bytes'])}, "
-    return "old disk", row["aside"], f"{held}{row['guest']} left for {row['peer']} {when}", row["next"]
+    what = "old config" if row["storage"] == old_disk.CONFIG else "old disk"
+    return what, row["aside"], f"{held}{row['guest']} left for {row['peer']} {when}", row["next"]
 
 
 def _unreadable_line(row: dict[str, Any]) -> _Line:

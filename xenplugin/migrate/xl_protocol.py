@@ -129,19 +129,13 @@ def _nothing_more() -> Steps:
     raise PeerError("xl sent more bytes after its last message")
 
 
-def rewrite(raw: bytes, paths: Mapping[str, str]) -> bytes:
-    """Return message 2 with its configuration written anew, each disk's `pdev_path` replaced if it is a key of
-    `paths`: so xl reads in it what this program has read, and checked. Raises PeerError if `raw` is not a whole
-    message 2."""
+def rewrite(raw: bytes, fields: Mapping[str, Any]) -> bytes:
+    """Return message 2 with the configuration `fields`, which were read in it and checked: so xl reads the same.
+    Raises PeerError if `raw` is not a whole message 2, or if `fields` cannot be written."""
     order, length = _check_header(raw[:_HEADER])
     if len(raw) != _HEADER + length:
         raise PeerError("xl's configuration is cut off")
-    text, rest = _split(raw[_HEADER:], order)
-    fields = _parse(text)
-    for disk in fields.get("disks", ()):
-        path = disk.get("pdev_path")
-        if path in paths:
-            disk["pdev_path"] = paths[path]
+    _, rest = _split(raw[_HEADER:], order)
     try:
         new = strict_json.serialise(fields) + b"\0"
     except ValueError as error:
@@ -195,4 +189,9 @@ def _parse(text: bytes) -> dict[str, Any]:
         raise PeerError("the disk list in xl's configuration is malformed")
     if not all(isinstance(disk.get("pdev_path") or "", str) for disk in disks):
         raise PeerError("a disk in xl's configuration has an invalid path")
+    nics = fields.get("nics", [])
+    if not isinstance(nics, list) or not all(
+        isinstance(nic, dict) and isinstance(nic.get("bridge") or "", str) for nic in nics
+    ):
+        raise PeerError("the list of network interfaces in xl's configuration is malformed")
     return fields

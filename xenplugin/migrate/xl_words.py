@@ -69,6 +69,12 @@ def parse(words: Sequence[str]) -> MigrateCommand | None:
     return MigrateCommand(globals_, kept, given.get("-s"), where[0], where[1], tuple(where[2:]))
 
 
+def of_process(words: Sequence[str]) -> MigrateCommand | None:
+    """Read the command line of a process that is xl, whatever interpreter runs it. Returns None as `parse`."""
+    place = next((place for place, word in enumerate(words) if os.path.basename(word) == "xl"), 0)
+    return parse(words[place + 1 :])
+
+
 def check(command: MigrateCommand) -> None:
     """Raise UsageError for words that xl would ignore, or take for the host though they are options."""
     host, extra = command.host, command.extra

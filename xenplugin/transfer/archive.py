@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import threading
+import stat
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -14,17 +14,22 @@ from xenplugin import events
 from xenplugin.codec.adaptive_level import AdaptiveLevel
 from xenplugin.codec.seal import FILE_RANDOM, Aead, Keys, cipher_named
 from xenplugin.config import Config
-from xenplugin.errors import ImageError, Interrupted, PeerError, RefusedError, TamperError, XenpluginError
+from xenplugin.errors import Interrupted, PeerError, RefusedError, TamperError, XenpluginError
+from xenplugin.geometry import CHUNK
+from xenplugin.image.files import image_error
 from xenplugin.image.formats.kinds import Format
 from xenplugin.image.index.digest import text
 from xenplugin.image.index.unchanged import refuse_changed
 from xenplugin.image.new_file import NewFile
 from xenplugin.image.source.raw import Source
+from xenplugin.image.standard_streams import INPUT, OUTPUT, StandardOutput
 from xenplugin.image.target.null_sink import NullSink
 from xenplugin.image.target.sink import Sink, open_sink
+from xenplugin.image.target.stream_sink import StreamSink
 from xenplugin.link.rate import Pacer
 from xenplugin.results import TransferResult
 from xenplugin.transfer.chunk_tracker import SinglePassTracker
+from xenplugin.transfer.ordered_frames import OrderedFrames
 from xenplugin.transfer.packing import WORKERS, PackerPool, allocated
 from xenplugin.transfer.plan import Plan
 from xenplugin.transfer.writer_pool import FrameWriter, PoolWorker
@@ -38,15 +43,19 @@ _TICK = 0.1
 FILE_LEVEL = 3
 
 
-def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.Emit) -> TransferResult:
-    """Write `source` as a sealed stream to `path`, whole or not at all. Raises XenpluginError."""
+def seal(
+    source: Source, file: str | StandardOutput, secret: bytes, config: Config, emit: events.Emit
+) -> TransferResult:
+    """Write `source` as a sealed stream to the new file `file`, whole or not at all, or to standard output. Raises
+    XenpluginError."""
+    path = OUTPUT if isinstance(file, StandardOutput) else file
     if os.path.isdir(path):
         raise RefusedError(f"{path} is a directory", hint=f"name a file in it: {os.path.join(path, 'NAME')}")
     began = time.monotonic()
     emit(events.Phase("transfer"))
     try:
-        with NewFile(path) as made, open(made.fd, "wb", buffering=0, closefd=False) as file:
-            sealing = _Sealing(source, file, path, secret, config)
+        with file if isinstance(file, StandardOutput) else NewFile(file) as made:
+            sealing = _Sealing(source, made, path, secret, config)
             root = sealing.run(emit)
             refuse_changed(source, root, lambda text: emit(events.Notice(text)))
             made.commit()
@@ -55,7 +64,7 @@ def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     except OSError as exc:
-        raise ImageError(f"cannot write {path}: {exc.strerror}") from None
+        raise image_error(exc, "write", path) from None
     seconds = time.monotonic() - began
     return TransferResult(
         seconds=seconds,
@@ -70,17 +79,19 @@ def seal(source: Source, path: str, secret: bytes, config: Config, emit: events.
 
 
 class _Sealing:
-    """Writes a sealed file. Workers pack side by side; the one that has packed a chunk writes it, one at a time."""
+    """Writes a sealed file. Workers pack side by side; they write one at a time, and in the order of the chunks, so
+    that the file can be opened into a pipe."""
 
-    def __init__(self, source: Source, file: BinaryIO, path: str, secret: bytes, config: Config) -> None:
+    def __init__(
+        self, source: Source, made: NewFile | StandardOutput, path: str, secret: bytes, config: Config
+    ) -> None:
         self.cipher = cipher_named(config.cipher)
         self.adaptive = AdaptiveLevel(FILE_LEVEL if config.level is None else config.level, WORKERS)
         self.written = 0
         self._allocated = allocated(source)
-        self._file = file
+        self._made = made
         self._path = path
         self._failure: XenpluginError | None = None
-        self._lock = threading.Lock()
         self._pacer = Pacer(config.rate) if config.rate else None
         preamble = Preamble(self.cipher, Carrier.FILE, 0, secrets.token_bytes(16), secrets.token_bytes(32))
         self._writer = Writer(Keys(secret, FILE_RANDOM).forward(preamble))
@@ -88,7 +99,8 @@ class _Sealing:
         self._plan = Plan(source.runs())
         self._put(Image(source.size))
         self._tracker = SinglePassTracker(source.size, None)
-        self.packers = PackerPool(source, self._plan, self._tracker, self.adaptive, self._put, self._fail)
+        self._order = OrderedFrames(self._put)
+        self.packers = PackerPool(source, self._plan, self._tracker, self.adaptive, self._order.put, self._fail)
 
     def run(self, emit: events.Emit) -> bytes:
         """Write all of the file. Returns the image digest."""
@@ -97,6 +109,11 @@ class _Sealing:
         try:
             while not self._plan.wait_covered(_TICK):
                 self._report(emit, began)
+        except BaseException:
+            if isinstance(self._made, StandardOutput):
+                self._made.stop()  # first: a write that waits holds up the others
+            self._order.close()
+            raise
         finally:
             self._plan.close()
             self.packers.join()
@@ -113,10 +130,9 @@ class _Sealing:
 
     def _put(self, frame: Frame) -> None:
         try:
-            with self._lock:
-                self._write(*self._writer.pack(frame))
+            self._write(*self._writer.pack(frame))
         except OSError as exc:
-            raise ImageError(f"cannot write {self._path}: {exc.strerror}") from None
+            raise image_error(exc, "write", self._path) from None
 
     def _write(self, *parts: Any) -> None:
         for part in parts:
@@ -124,47 +140,54 @@ class _Sealing:
             if self._pacer:
                 self._pacer.wait(len(view))
             while len(view):
-                count = self._file.write(view)
+                if isinstance(self._made, StandardOutput):
+                    count = self._made.write(view)
+                else:
+                    count = os.write(self._made.fd, view)
                 self.written += count
                 view = view[count:]
 
     def _fail(self, error: XenpluginError) -> None:
         self._failure = self._failure or error
+        self._order.close()
         self._plan.close()
 
 
 def unseal(
-    path: str,
-    target: str | None,
+    sealed: str | int,
+    target: str | StandardOutput | None,
     secret: bytes,
     config: Config,
     attached: Callable[[str], str | None],
     emit: events.Emit,
 ) -> TransferResult:
-    """Write the image in the sealed file `path` to `target`; None: only check it. Raises XenpluginError;
-    then nothing is left at the target."""
+    """Write the image in the file `sealed` (a path, or the descriptor of standard input) to `target`; None: only
+    check it. Raises XenpluginError; then nothing is left at the target, but what went to standard output stays."""
     began = time.monotonic()
+    path = sealed if isinstance(sealed, str) else INPUT
     try:
-        with open(path, "rb", buffering=0) as file:
-            total = os.fstat(file.fileno()).st_size
-            return _Opening(file, total, path, target, secret, config, attached).run(emit, began)
+        with open(sealed, "rb", buffering=0, closefd=isinstance(sealed, str)) as file:
+            status = os.fstat(file.fileno())
+            total = status.st_size if stat.S_ISREG(status.st_mode) else None
+            shown = sealed if isinstance(sealed, str) else "-"
+            return _Opening(file, total, shown, target, secret, config, attached).run(emit, began)
     except (TamperError, PeerError) as exc:
         raise type(exc)(f"{path}: {exc.message}", hint=exc.hint) from None
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     except OSError as exc:
-        raise ImageError(f"cannot read {path}: {exc.strerror}") from None
+        raise image_error(exc, "read", path) from None
 
 
 class _Opening:
-    """Reads a sealed file."""
+    """Reads a sealed file of `total` bytes (None: a pipe)."""
 
     def __init__(
         self,
         file: BinaryIO,
-        total: int,
+        total: int | None,
         path: str,
-        target: str | None,
+        target: str | StandardOutput | None,
         secret: bytes,
         config: Config,
         attached: Callable[[str], str | None],
@@ -187,7 +210,8 @@ class _Opening:
             reader.finish()
             raise TamperError("the sealed stream is cut off")
         verb = "verify" if self._target is None else "open"
-        emit(events.Started(verb, self._path, self._target or "", image.size))
+        target = "-" if isinstance(self._target, StandardOutput) else self._target or ""
+        emit(events.Started(verb, self._path, target, image.size))
         emit(events.Phase("transfer"))
         writer = FrameWriter(self._open(image.size))
         try:
@@ -207,7 +231,7 @@ class _Opening:
             seconds=seconds,
             bytes_image=image.size,
             bytes_data=data,
-            bytes_wire=self._total,
+            bytes_wire=self._read,
             phases={"transfer": seconds},
             cipher=reader.preamble.cipher.label,
             level=None,
@@ -217,18 +241,21 @@ class _Opening:
     def _write(self, frames: Iterator[Frame], writer: FrameWriter, emit: events.Emit, began: float) -> int:
         """Write what `frames` describe. Returns the bytes of data they held."""
         worker = PoolWorker(writer)
-        data = 0
+        data = seen = 0
         reported = began
         for frame in frames:
             if isinstance(frame, Chunk) and frame.known_map:
                 raise PeerError("the sealed file refers to blocks that it does not contain")
             if isinstance(frame, Chunk | Zeros):
                 data += worker.write(frame)
+                seen += CHUNK if isinstance(frame, Chunk) else frame.count * CHUNK
             elif isinstance(frame, End):
                 writer.finish(frame)
             if time.monotonic() - reported > _TICK:
                 reported = time.monotonic()
-                emit(events.Progress(self._read, self._total, data, self._read, 0, reported - began))
+                size = writer.sink.size
+                done, total = (self._read, self._total) if self._total else (min(seen, size), size)
+                emit(events.Progress(done, total, data, self._read, 0, reported - began))
         return data
 
     def _accept(self, preamble: Preamble) -> Aead:
@@ -246,6 +273,8 @@ class _Opening:
     def _open(self, size: int) -> Sink | NullSink:
         if self._target is None:
             return NullSink(size)
+        if isinstance(self._target, StandardOutput):
+            return StreamSink(size, self._target)
         return open_sink(
             self._target,
             size,

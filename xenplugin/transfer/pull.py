@@ -19,7 +19,8 @@ from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import RESUME_HINT, Interrupted, LinkError, PeerError
 from xenplugin.image.index.digest import text
-from xenplugin.image.target.abstract import Attached
+from xenplugin.image.target.abstract import Attached, refuse_attached
+from xenplugin.image.target.sink import refuse_place
 from xenplugin.link.pool import PING_EVERY
 from xenplugin.link.ready_line import SEND
 from xenplugin.link.remote_process import ERROR, HINT, RemoteProcess, remote_command
@@ -41,6 +42,10 @@ def pull(
     """Fetch the image of `request` from `host`, to the request's target on this host. `shown`: SRC and DST as the
     user wrote them; `attached(path)` names the guest that has `path` as a disk. Raises XenpluginError."""
     began = time.monotonic()
+    real = os.path.realpath(request.target)
+    refuse_place(request.target, real)  # before ssh asks for a password
+    for name in (request.target, real):
+        refuse_attached(attached, name)
     far = FarEvents(quietly(emit), host, shown)
     command = remote_command(config.ssh, host, config.remote_program, verb=SEND)
     remote = RemoteProcess(command, host, far.line, SEND)

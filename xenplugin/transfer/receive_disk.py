@@ -98,13 +98,14 @@ class DiskReceiver:
             told_apart = refuse_shared(job.disk, path, live=job.live)
             if job.live:  # a guest's disk: its toolstack wants to find a file there before the image is complete
                 placeholder = Placeholder.make(path)
+            format = Format.of_json(job.format)  # of a guest's disk it stays: the guest's configuration has it
             sink = open_sink(
                 path,
                 job.size,
                 state_dir=config.state_dir,
                 attached=self._attached,
                 use_base=not job.whole,
-                format=config.stored(Format.of_json(job.format)),
+                format=format if job.live else config.stored(format),
                 larger_device=config.larger_device if job.live else job.larger_device,
             )
             image = _ReceivedImage(session, sink, self._on_committed, path, live=job.live)

@@ -10,15 +10,13 @@ import bisect
 import threading
 
 from xenplugin.errors import PeerError
-from xenplugin.geometry import MAX_IMAGE, block_count, chunk_length
-from xenplugin.image.chunkset import Runs
+from xenplugin.geometry import block_count, chunk_length
+from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.index.digest import zero_leaf
 from xenplugin.wire.frames import LEAF, Index, IndexRun
 
 #: Chunks whose INDEX the acceptor may send beyond the last chunk it has received.
 INDEX_AHEAD = 16384
-#: Runs after which those that the index has passed are dropped.
-_MANY = 256
 
 
 class RemoteIndex:
@@ -28,7 +26,7 @@ class RemoteIndex:
         self._size = size
         self._frontier = 0
         self._leaves: dict[int, tuple[int, bytes]] = {}
-        self._unneeded = Runs()  # of chunks whose index is still to come
+        self._unneeded = ChunkSet()  # chunks whose index is still to come
         self._zero_starts: list[int] = []
         self._zero_stops: list[int] = []
         self._closed = False
@@ -51,11 +49,7 @@ class RemoteIndex:
                     self._zero_starts.append(frame.first)
                     self._zero_stops.append(frame.first + frame.count)
                 self._frontier += frame.count
-            if len(self._unneeded) > _MANY:
-                rest = Runs()
-                for run in self._unneeded.within(self._frontier, MAX_IMAGE):
-                    rest.add(*run)
-                self._unneeded = rest
+            self._unneeded.discard(frame.first, self._frontier - frame.first)
             self._changed.notify_all()
 
     def known(self, index: int, leaves: bytes) -> int:
@@ -84,7 +78,8 @@ class RemoteIndex:
     def forget(self, first: int, count: int) -> None:
         """Drop what is known of chunks that need no comparison because they are zeros at the source."""
         with self._changed:
-            self._unneeded.add(max(first, self._frontier), first + count)
+            begin = max(first, self._frontier)
+            self._unneeded.add(begin, first + count - begin)
             if count == 1:
                 self._leaves.pop(first, None)
             else:

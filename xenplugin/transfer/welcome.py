@@ -7,6 +7,10 @@ import json
 from dataclasses import dataclass, fields
 
 from xenplugin.errors import PeerError
+from xenplugin.geometry import MAX_IMAGE
+
+#: The largest numbers that make sense.
+_MOST = {"port": 65535, "resumed": MAX_IMAGE, "cores": 65535}
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class WelcomeFields:
         kinds = {"addresses": list, "placeholder": bool, "unsure": bool}
         if (
             any(type(value) is not kinds.get(name, int) for name, value in known.items())
-            or not 0 <= known.get("port", 0) <= 65535
+            or not all(0 <= known.get(name, 0) <= most for name, most in _MOST.items())
             or not all(type(address) is str for address in known["addresses"])
         ):
             raise PeerError("the welcome has fields of the wrong type or out of range")

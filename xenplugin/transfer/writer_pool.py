@@ -89,8 +89,8 @@ class FrameWriter:
     def write_zeros(self, run: Zeros) -> None:
         """Make the chunks of `run` zeros, except those that have come in a higher version."""
         if not self.live:
-            if run.count > 1 or not self.digest.seen(run.first):
-                self.sink.put_zeros(run.first, run.count)
+            for first, count in self.digest.unseen(run.first, run.count):
+                self.sink.put_zeros(first, count)
             self.digest.add_zeros(run.first, run.count)
             return
         stripes = self._stripes if run.count > 1 else [self._stripes[run.first % _STRIPES]]
@@ -100,7 +100,8 @@ class FrameWriter:
             with self._counting:
                 parts = list(self._versions.untouched(run.first, run.count))
             for first, count in parts:
-                self.sink.put_zeros(first, count)
+                for begin, n in self.digest.unseen(first, count):
+                    self.sink.put_zeros(begin, n)
                 self.digest.add_zeros(first, count)
 
     def _refuse_more(self) -> None:

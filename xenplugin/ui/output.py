@@ -26,7 +26,7 @@ class GuardedStream(io.TextIOBase):
     def __init__(self, fd: int, encoding: str, *, closed: bool = False) -> None:
         self._fd = fd
         self._encoding = encoding
-        self._was_closed = closed
+        self.was_closed = closed  #: at the start
         self._lock = threading.Lock()
         self.lost: str | None = None  #: why something could not be written; None: nothing was lost
 
@@ -52,7 +52,7 @@ class GuardedStream(io.TextIOBase):
         if not isinstance(text, str):
             raise TypeError(f"text is needed, not {type(text).__name__}")
         with self._lock:
-            if self._was_closed and text:
+            if self.was_closed and text:
                 self.lost = "it was closed"
             elif self.lost is None:
                 try:
@@ -82,6 +82,11 @@ def guard() -> None:
     encodings = [getattr(stream, "encoding", None) or "utf-8" for stream in (sys.stdout, sys.stderr)]
     sys.stdout = GuardedStream(1, encodings[0], closed=1 in closed)
     sys.stderr = GuardedStream(2, encodings[1], closed=2 in closed)
+
+
+def was_closed(stream: object) -> bool:
+    """Return whether the descriptor of `stream` was closed at the start."""
+    return isinstance(stream, GuardedStream) and stream.was_closed
 
 
 def lost(stream: object) -> str | None:

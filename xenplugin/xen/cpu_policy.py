@@ -71,6 +71,11 @@ class CpuPolicy:
     leaves: tuple[tuple[int, ...], ...]
     platform: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for rows that are not six registers."""
+        if not all(len(row) == 6 and all(0 <= word < 1 << 32 for word in row) for row in self.leaves):
+            raise ValueError("a CPU policy has a leaf that is not one")
+
     def register(self, leaf: int, subleaf: int, register: int) -> int:
         """Return a register of a leaf; 0 if that is empty."""
         return next((row[2 + register] for row in self.leaves if row[:2] == (leaf, subleaf)), 0)

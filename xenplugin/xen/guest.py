@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from xenplugin.errors import PeerError, RefusedError
+from xenplugin.image.formats.kinds import KEPT, RAW
 from xenplugin.xen.attached import plain_path
 from xenplugin.xen.xenstore import Store
 from xenplugin.xen.xl import INCOMING
 
 _DEVICES = ("vbd", "virtio_disk")
+#: QEMU's names for formats that libxl calls otherwise.
+_QEMU_NAMES = {"vhd": "vpc", "unknown": RAW}
 _LIST = "xl list shows the guests, xl block-list GUEST the disks of one"
 
 
@@ -25,7 +28,7 @@ _LIST = "xl list shows the guests, xl block-list GUEST the disks of one"
 class Disk:
     """A guest's disk. `device`: its name in the guest ("xvda"); `path`: file or block device, "" for an empty
     drive; `backend`: the kind that serves it ("vbd", "qdisk"), in domain `backend_domid`; `type` and `script`:
-    libxl's settings; `format`: QEMU's setting ("raw" for other backends); `physical`: the block device that serves
+    libxl's settings; `format`: QEMU's name ("raw" for other backends); `physical`: the block device that serves
     it (major, minor), if known: for a file that is a loop device."""
 
     device: str
@@ -187,7 +190,7 @@ def _reason(disk: Disk, configured: Mapping[str, Any]) -> tuple[str, str] | None
     path = _text(configured, "pdev_path")
     if disk.backend_domid or elsewhere:
         return "another domain serves it", "its data is not in dom0: move it by that domain's own means"
-    if image not in ("raw", "unknown") or disk.format != "raw":
+    if _QEMU_NAMES.get(image, image) != disk.format or disk.format not in (RAW, *KEPT):
         other = image if disk.format == "raw" else disk.format
         return (
             f"its format is {other}",

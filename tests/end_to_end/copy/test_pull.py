@@ -323,6 +323,13 @@ def test_two_far_hosts_are_refused_with_the_way_to_do_it(pull: Pull) -> None:
     assert done.hint == "run it on one of them: ssh hosta 'xenplugin copy '\"'\"'/srv/a b.img'\"'\"' hostb:/srv/x'"
 
 
+def test_a_target_that_cannot_be_is_refused_before_the_log_in(pull: Pull, image: Path) -> None:
+    pull.sides.ssh = "/nonexistent/ssh"
+    assert "is a directory" in pull.run(image, code=15, target=pull.sides.there).error
+    assert "mkdir -p" in pull.run(image, code=15, target=pull.sides.there / "missing" / "x").hint
+    assert "no block device" in pull.run(image, code=15, target="/dev/vg0/not-there").error
+
+
 def test_what_cannot_be_asked_for(pull: Pull) -> None:
     program = pull.sides.program
     for source in ("far:", "far:~", "far:/srv/", "far:."):

@@ -1,25 +1,21 @@
-"""A simulated FreeBSD router: its commands as shell programs in a directory, which keep their state in files.
+"""A simulated FreeBSD router, for the scripts of netem.
 
-ipfw answers with what FreeBSD answered (oracle.py), and refuses what it has no recording of. Sysctls of a module
-exist while the module is loaded. Loading ipfw with a default rule that denies is noted in `locked_out`.
+ipfw answers with what FreeBSD answered (oracle.py), and refuses what it has no recording of. Loading ipfw with a
+default rule that denies is noted in `locked_out`.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 from copy import copy
 from pathlib import Path
 
 from netem.dummynet.script import STATE
 from netem.remote_command import CommandResult
+from tests.helpers import freebsd
 
 from . import oracle
-
-#: FreeBSD's awk is the one that Debian calls original-awk.
-AWKS = [name for name in ("awk", "original-awk") if shutil.which(name)]
 
 _SYSCTLS = {
     "kern.hz": "1000",
@@ -32,34 +28,9 @@ _OF_MODULE = {
     "dummynet": {"net.inet.ip.dummynet.pipe_byte_limit": "1048576", "net.inet.ip.dummynet.pipe_slot_limit": "100"},
 }
 
-# Every program begins so: it counts the commands that change something, and ends the session before or after the
-# one whose number is in the file `cut`. $1: 1 if this command changes something.
-_COMMON = """
-cd "${0%/*}/.."
-echo "${0##*/} $*" >> log
-changes() {
-    read -r count < count
-    count=$((count + 1))
-    echo $count > count
-    stop before
-    trap 'stop after' EXIT
-}
-stop() {
-    [ -e cut ] || return 0
-    read -r when number signal < cut
-    [ "$when $number" = "$1 $count" ] || return 0
-    rm cut
-    if [ "$signal" = KILL ]; then kill -s KILL 0; else kill -s "$signal" $PPID; fi
-}
-loaded() { [ -e "modules/$1" ]; }
-show() { read -r line < "$1"; echo "$line"; }
-fail() { echo "$2" >&2; exit "$1"; }
-"""
 _PROGRAMS = {
-    "uname": "case $1 in -s) show system ;; -r) show release ;; esac",
     "id": "case $1 in -u) show user ;; -un) echo vagrant ;; esac",
     "ps": '[ -e "/proc/$4" ] && show "/proc/$4/comm"',
-    "kldstat": 'loaded "$3"',
     "kldload": """changes
 [ "$1" = ipfw ] || loaded ipfw || fail 1 "kldload: depends on ipfw"
 ! loaded "$1" || fail 1 "kldload: can't load $1: module already loaded or in kernel"
@@ -76,17 +47,6 @@ loaded "$1" || fail 1 "kldunload: can't find file $1"
 for each in "of-$1"/*; do rm "sysctls/${each##*/}"; done
 rm "modules/$1"
 if [ "$1" = ipfw ]; then rm rules; else rm -f pipes/*; fi""",
-    "kenv": """case $* in
-"-q "*) [ -e "kenv/$2" ] && show "kenv/$2" ;;
-"-u "*) changes; rm "kenv/$2" ;;
-*=*) changes; name=${1%%=*}; echo "${1#*=}" > "kenv/$name" ;;
-esac""",
-    "sysctl": """case $1 in
--n) [ -e "sysctls/$2" ] || fail 1 "sysctl: unknown oid '$2'"; show "sysctls/$2" ;;
-*) changes; name=${1%%=*}
-   [ -e "sysctls/$name" ] || fail 1 "sysctl: unknown oid '$name'"
-   echo "$name: $(cat "sysctls/$name") -> ${1#*=}"; echo "${1#*=}" > "sysctls/$name" ;;
-esac""",
     "ipfw": """[ "$1" != -q ] || shift
 loaded ipfw || fail 69 "ipfw: setsockopt(IP_FW_XADD): Protocol not available"
 case $* in
@@ -115,36 +75,25 @@ esac""",
 }
 
 
-class SimulatedFreeBSD:
+class SimulatedFreeBSD(freebsd.SimulatedFreeBSD):
     """A FreeBSD router in the directory `base`. `run` takes the place of remote_command.through("ssh ...")."""
 
     def __init__(self, base: Path, *, loaded: bool = False, default: str = "allow") -> None:
-        self.base = base
-        base.mkdir(exist_ok=True)
+        super().__init__(base, _PROGRAMS, _SYSCTLS)
         self.state = base / "netem-dummynet"
-        for name in ("bin", "kenv", "modules", "sysctls", "pipes", "answers"):
+        for name in ("pipes", "answers"):
             (base / name).mkdir()
-        self.write("system", "FreeBSD")
-        self.write("release", "13.0-RELEASE")
         self.write("user", "0")
-        self.write("count", "0")
-        for name, value in _SYSCTLS.items():
-            self.write(f"sysctls/{name}", value)
         for module, sysctls in _OF_MODULE.items():
             if loaded:
-                (base / "modules" / module).touch()
+                self.load(module)
             (base / f"of-{module}").mkdir()
             for name, value in sysctls.items():
                 self.write(f"of-{module}/{name}", value)
                 if loaded:
-                    self.write(f"sysctls/{name}", value)
+                    self.sysctl(name, value)
         if loaded:
             self.write("rules", f"65535 set 31 {default} ip from any to any")
-        for name, body in _PROGRAMS.items():
-            file = base / "bin" / name
-            file.write_text("#!/bin/sh" + _COMMON + body + "\n")
-            file.chmod(0o755)
-        (base / "bin/awk").symlink_to(str(shutil.which(AWKS[-1])))
         for each in oracle.cases():
             for command in each.commands[:2]:
                 if each.code:
@@ -158,12 +107,6 @@ class SimulatedFreeBSD:
         other = copy(self)
         other.base, other.state = base, base / self.state.name
         return other
-
-    def write(self, name: str, line: str) -> None:
-        (self.base / name).write_text(line + "\n")
-
-    def read(self, name: str) -> str:
-        return (self.base / name).read_text().strip()
 
     def answer(self, command: list[str], shown: str) -> None:
         """Let `ipfw pipe show` print `shown` after `command`."""
@@ -182,20 +125,10 @@ class SimulatedFreeBSD:
 
     def run(self, words: object, stdin: str = "") -> CommandResult:
         assert words == ["sh", "-s"]
-        self.write("count", "0")
-        env = os.environ | {"PATH": f"{self.base}/bin:/usr/bin:/bin"}
-        done = subprocess.run(
-            ["sh", "-s"],
-            input=stdin.replace(STATE, str(self.state)),
-            capture_output=True,
-            text=True,
-            env=env,
-            start_new_session=True,
-            timeout=60,
-        )
+        done = self.execute(["sh", "-s"], stdin.replace(STATE, str(self.state)))
         (self.base / "cut").unlink(missing_ok=True)
         assert not (self.base / "locked_out").exists()
-        return CommandResult(done.returncode, done.stdout, done.stderr)
+        return done
 
     def changes(self) -> list[str]:
         """The commands so far that changed something."""

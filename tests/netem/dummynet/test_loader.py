@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from netem.dummynet import TUNABLES, loader_script
-
-from .simulated import AWKS
+from tests.helpers.freebsd import AWKS
 
 ALL = [f'{name}="{value}"' for name, value in TUNABLES.items()]
 

@@ -11,9 +11,9 @@ import pytest
 
 from netem.dummynet.pipes import LARGEST_RATE, Pipe, pipes
 from netem.dummynet.readback import PROGRAM, variables
+from tests.helpers.freebsd import AWKS
 
 from .oracle import Case, case, cases
-from .simulated import AWKS
 
 ANSWERED = [each for each in cases() if not each.code]
 

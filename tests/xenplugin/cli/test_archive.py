@@ -214,3 +214,13 @@ def test_a_key_that_seals_nothing_is_removed(program: Program, image: Path, tmp_
     key = content(tmp_path / "key")
     program.run("seal", "--key-file", "key", image, "there", code=15)
     assert content(tmp_path / "key") == key  # made by an earlier run: it stays
+
+
+def test_a_file_system_that_takes_no_such_file_gets_a_hint(program: Program, image: Path, tmp_path: Path) -> None:
+    """As FAT from 4 GiB on."""
+    program.run("seal", "--key-file", "key", image, "sealed")
+    limit = ["prlimit", f"--fsize={MIB}", "--"]
+    for verb, source, target in (("seal", "source.img", "sealed2"), ("open", "sealed", "new.img")):
+        done = program.start(verb, "--key-file", "key", source, target, prefix=limit).end()
+        assert done.code == 13 and "File too large" in done.error and "files of this size" in done.hint
+    assert names_in(tmp_path) == {"home", "key", "sealed", "source.img"}

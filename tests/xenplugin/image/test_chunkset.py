@@ -49,11 +49,19 @@ def test_scanning_finds_exactly_the_nonzero_blocks_and_pages(length: int, marks:
 RANGE = st.tuples(st.integers(0, 5000), st.integers(0, 3000))
 
 
-@given(steps=st.lists(st.tuples(st.booleans(), RANGE), max_size=25), window=RANGE)
+@given(
+    steps=st.lists(st.tuples(st.booleans(), RANGE), max_size=25),
+    window=RANGE,
+    base=st.sampled_from([0, 1024 * 1024 - 2500]),  # where one TiB ends, and another begins
+)
 @settings(max_examples=80, deadline=None)
-def test_a_chunk_set_is_a_set(steps: list[tuple[bool, tuple[int, int]]], window: tuple[int, int]) -> None:
+def test_a_chunk_set_is_a_set(
+    steps: list[tuple[bool, tuple[int, int]]], window: tuple[int, int], base: int
+) -> None:
     chunks, plain = ChunkSet(), set[int]()
+    window = base + window[0], window[1]
     for add, (first, count) in steps:
+        first += base
         span = range(first, first + count)
         if add:
             assert chunks.add(first, count) == len(set(span) - plain)
@@ -68,6 +76,20 @@ def test_a_chunk_set_is_a_set(steps: list[tuple[bool, tuple[int, int]]], window:
     parts = list(chunks.split(*window))
     assert [i for a, n, _ in parts for i in range(a, a + n)] == list(range(window[0], sum(window)))
     assert all((i in plain) == there == (i in chunks) for a, n, there in parts for i in range(a, a + n))
+    assert chunks.covers(*window) == (set(range(window[0], sum(window))) <= plain)
+
+
+def test_a_set_that_was_whole_is_one_again() -> None:
+    chunks, tib = ChunkSet(), 1 << 20
+    assert chunks.add(0, 8 * tib) == 8 * tib and not chunks._root.parts
+    for at in (0, 3 * tib + 5, 8 * tib - 1):
+        chunks.discard(at)
+        assert at not in chunks and len(chunks) == 8 * tib - 1 and len(chunks._root.parts) == 1
+        assert chunks.add(at) == 1 and not chunks._root.parts
+    chunks.discard(10, 7 * tib)
+    assert list(chunks.runs()) == [(0, 10), (7 * tib + 10, tib - 10)] and len(chunks) == tib
+    chunks.discard(0, 1 << 30)
+    assert not chunks and not chunks._root.parts and list(chunks.runs()) == []
 
 
 def plain_root(size: int, digests: list[bytes]) -> bytes:

@@ -81,4 +81,6 @@ def test_a_set_filled_one_by_one_is_as_cheap() -> None:
     chunks = ChunkSet()
     for index in range(4 * 1024 - 1, -1, -1):
         chunks.add(index)
-    assert list(chunks.runs()) == [(0, 4096)] and not chunks._masks and len(chunks._whole) == 1
+    assert list(chunks.runs()) == [(0, 4096)]
+    (node,) = chunks._root.parts.values()
+    assert not isinstance(node, int) and node.whole == 0b1111 and not node.parts

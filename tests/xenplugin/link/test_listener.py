@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import os
+import resource
 import selectors
 import socket
 import threading
@@ -193,6 +195,19 @@ def accept_from(listening: listener.Listener, sock: Any) -> None:
         listener.Listener._accept(listening)
     finally:
         listening._sock = kept
+
+
+def test_descriptors_above_1023(door: Door) -> None:
+    """select(2) cannot wait for them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    try:
+        with contextlib.ExitStack() as stack:
+            while stack.enter_context(open(os.devnull)).fileno() < 1023:
+                pass
+            assert door.is_known()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_nobody_is_accepted_after_the_end(door: Door) -> None:

@@ -1,12 +1,13 @@
 """A model of both hosts: every interleaving of a migration's end, of crashes and of recovery, enumerated.
 
 There are the drivers (transport and receive) with their records, the two xl with their pipes, and the link
-between. Each step of each process is a transition, and so is the death of any process at any point, a cut of the
-link, a restart of either host, a restarted source that starts the guest from its disk by itself, the loss of the
-destination or of its record, a state directory that becomes read-only, and each single step of recovery on either
-side. Any number of administrators recover on both at once: an answer that one of them on the source has heard may
-be acted upon at any later time. A breadth-first search visits every state that can be reached. What is decided in
-them is decided by ownership.decide itself.
+between; the old disk at the source, and the copy of it that has arrived. Each step of each process is a
+transition. So is a limit that is reached (of downtime, or of no progress) or a user who gives the migration up;
+the death of any process at any point, a cut of the link, a restart of either host, a restarted source that starts
+the guest from its disk by itself, the loss of the destination or of its record, a state directory that becomes
+read-only; and each single step of recovery on either side. Any number of administrators recover on both at once:
+an answer that one of them on the source has heard may be acted upon at any later time. A breadth-first search
+visits every state that can be reached. What is decided in them is decided by ownership.decide itself.
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ class World:
     forward: str = ""  # on the link: go
     backward: str = ""  # on the link: ok, back
     restarted: frozenset[Role] = frozenset()  # hosts that went down with a guest on them
+    end: str = (
+        ""  # for the near driver: given up; closed, so that its xl sees the end; or message 6 is about to leave
+    )
     disk: str = "named"  # at the source: named; recorded, and about to be renamed; aside
+    arrived: str = ""  # at the destination: nothing with the disk's name; named, complete; recorded; aside
     again: bool = False  # the source was restarted and started the guest from its disk by itself: another domain
     heard: frozenset[PeerAnswer] = frozenset()  # answers that processes on the source may still act upon
     broken: str = ""  # the destination's records: "lost", or "read-only"
@@ -79,18 +84,23 @@ def orderly(w: World) -> Iterator[Step]:
     # the two xl and what passes through the drivers without a record
     if w.near_xl == "stream" and w.near:
         yield "guest suspended", replace(w, near_xl="gated", guest=STILL)
-    if w.far_xl == "stream" and w.far and w.link and w.near_xl == "gated":
+    joined = w.near and w.far and w.link
+    if joined and w.near_xl == "gated" and w.destination is OwnershipState.RECEIVING and not w.arrived:
+        yield "disk complete there", replace(w, arrived="named")
+    if joined and w.far_xl == "stream" and w.near_xl == "gated" and w.arrived == "named":
         yield "stream loaded", replace(w, far_xl="ready", copy=STILL)
-    if w.near_xl == "gated" and w.near and w.far and w.link and w.far_xl == "ready":
+    if joined and w.near_xl == "gated" and w.far_xl == "ready" and w.end != "closed":
         yield "near xl says go", replace(w, near_xl="asked", near_in="go")
-    # the old disk, once the disks are durable over there
-    if w.near and w.near_xl in ("gated", "asked") and w.source is OwnershipState.MOVING:
+    # the old disk, once the disks are durable over there; what a driver has begun it ends, also if it has given up
+    if w.near and w.near_xl != "stream" and w.arrived and w.source is OwnershipState.MOVING:
         if w.disk == "named":
             yield "old disk recorded", replace(w, disk="recorded")
         if w.disk == "recorded":
             yield "old disk aside", replace(w, disk="aside")
     # message 6
-    if w.near and w.near_in == "go" and w.source is OwnershipState.MOVING and w.disk == "aside":
+    if w.near and w.near_in == "go" and w.disk == "aside" and not w.end:
+        yield "no way back", replace(w, end="handing")
+    if w.near and w.end == "handing" and w.source is OwnershipState.MOVING:
         yield "handing", moved(w, S, OwnershipState.HANDING)
     if w.near and w.near_in == "go" and w.source is OwnershipState.HANDING:
         yield "go sent", replace(w, near_in="", forward="go" if w.link else "")
@@ -121,7 +131,7 @@ def orderly(w: World) -> Iterator[Step]:
             yield "ok sent", replace(w, far_in="", far=False, backward="ok" if w.link else "")
     if w.far and w.far_in == "back":
         if w.destination is OwnershipState.CLEARED:
-            yield "refused", driven(w, OwnershipState.REFUSED)
+            yield "refused", refusing(w) or driven(w, OwnershipState.REFUSED)
         elif w.destination is OwnershipState.REFUSED:
             yield "back sent", replace(w, far_in="", far=False, backward="back" if w.link else "")
     if w.near and w.backward == "ok":
@@ -139,11 +149,27 @@ def orderly(w: World) -> Iterator[Step]:
         yield "near xl destroys", replace(w, near_xl="", near_out="", guest=NONE)
     if w.near_xl == "asked" and w.near_out == "back":
         yield "near xl resumes", replace(w, near_xl="", near_out="", guest=LIVE)
-    if not w.near and not w.near_out:
+    if (not w.near or w.end == "closed") and not w.near_out:
         if w.near_xl in ("stream", "gated"):
             yield "near xl sees the end, resumes", replace(w, near_xl="", guest=LIVE)
         elif w.near_xl == "asked":
             yield "near xl gives up", replace(w, near_xl="")
+
+
+def refusing(w: World) -> World | None:
+    """The next step of putting the copy that has arrived aside, which comes before the record says `refused`."""
+    following = {"named": "recorded", "recorded": "aside"}
+    return replace(w, arrived=following[w.arrived]) if w.arrived in following and not w.broken else None
+
+
+def given_up(w: World) -> Iterator[Step]:
+    """A limit is reached, nothing moves any more, or the user wants it: the near driver gives up, in order."""
+    if w.near and w.near_xl and not w.end:
+        yield "given up", replace(w, end="given up")
+    if w.near and w.end == "given up":
+        yield "near xl's pipes closed", replace(w, end="closed", near_in="")
+    if w.near and w.end == "closed" and not w.near_xl:
+        yield "near driver ends", replace(w, near=False)
 
 
 def driven(w: World, state: OwnershipState) -> World:
@@ -199,11 +225,11 @@ def careless(w: World) -> Iterator[Step]:
         yield "source starts its guest", replace(w, again=True)
 
 
-def recover_destination(w: World, asked: bool = False) -> tuple[Action, World]:
+def recover_destination(w: World, asked: bool = False, taken_back: bool = False) -> tuple[Action, World]:
     """One step of recovery on the destination."""
     if w.broken == "lost" or w.dead:
         return Action.NOTHING, w
-    action = decide(D, w.destination, w.far_alive, w.copy, asked=asked)
+    action = decide(D, w.destination, w.far_alive, w.copy, asked=asked, taken_back=taken_back)
     if w.broken and action in (Action.RUN, Action.REFUSE):
         return Action.NOTHING, w
     match action:
@@ -216,7 +242,7 @@ def recover_destination(w: World, asked: bool = False) -> tuple[Action, World]:
         case Action.RUN:
             w = moved(w, D, OwnershipState.RUNNING)
         case Action.REFUSE:
-            w = moved(w, D, OwnershipState.REFUSED)
+            w = refusing(w) or moved(w, D, OwnershipState.REFUSED)
     return action, w
 
 
@@ -267,11 +293,14 @@ def moved(w: World, role: Role, state: OwnershipState) -> World:
 
 def steps(w: World) -> Iterator[Step]:
     yield from orderly(w)
+    yield from given_up(w)
     yield from disorderly(w)
     yield from careless(w)
     yield "recover on the source", recover_source(w)[1]
     for heard in w.heard:
         yield f"recover on the source, having heard {heard}", recover_source(w, heard)[1]
+    if w.source is OwnershipState.REMOVED and w.link:
+        yield "the source says that it is settled", recover_destination(w, asked=True, taken_back=True)[1]
     yield "the administrator declares", declared(w)
     yield "recover on the destination", recover_destination(w)[1]
 

@@ -17,7 +17,7 @@ import pytest
 from tests.fakes.lvm import UUID as VOLUME
 from tests.helpers.program import ROOT
 from xenplugin.errors import PeerError, RefusedError
-from xenplugin.image.old import moving, old_disk, volume
+from xenplugin.image.old import config_file, moving, old_disk, volume
 from xenplugin.image.old.old_disk import VOLUME as A_VOLUME
 from xenplugin.image.old.old_disk import OldDisk
 from xenplugin.image.target.journal import Journal, name_in
@@ -31,7 +31,7 @@ _XL = """#!{python} -IS
 import os, sys
 words = sys.argv[1:]
 if words[:1] == ["-N"]:
-    if "bad.cfg" in words:
+    if "bad.cfg" in [os.path.basename(word) for word in words]:
         sys.exit("xl: no such file")
     print("Parsing config from x", file=sys.stderr)
     sys.stdout.write(open(words[-1]).read())
@@ -229,3 +229,16 @@ def test_receive_from_a_file(host: Host, tmp_path: Path) -> None:
 def test_an_xl_that_cannot_be_started(host: Host) -> None:
     with pytest.raises(PeerError, match="cannot start"):
         guard.run("/nonexistent/xl", ["migrate-receive"], host.state)
+
+
+def test_a_configuration_file_that_lies_aside(host: Host) -> None:
+    """xl would only say that the file is not there."""
+    path = host.disk.with_name("bad.cfg")
+    path.write_text("name = 'g1'")
+    config_file.put_aside(
+        host.state, str(path), (), str(path.parent), guest="g1", uuid="u", host="hostb", migration="m"
+    )
+    done = host.run("create", "-q", path)
+    assert done.returncode == 1 and b"g1 left for hostb" in done.stderr and b"lies aside" in done.stderr
+    path.write_text("again")
+    assert host.run("create", "-q", path).returncode != 1

@@ -72,6 +72,32 @@ def test_an_old_disk_is_never_started(found: Found) -> None:
     assert started
 
 
+def test_a_copy_that_has_arrived_gives_up_its_name_unless_it_runs(found: Found) -> None:
+    """Before the record is final: until then it claims the disk. (A record that is lost claims nothing.)"""
+    aside = 0
+    for world in found:
+        aside += world.arrived == "aside"
+        assert world.copy is NONE or world.arrived == "named", story(found, world)
+        assert world.destination is not OwnershipState.REFUSED or world.arrived in ("", "aside"), story(
+            found, world
+        )
+    assert aside
+
+
+def test_what_is_given_up_before_message_6_stays(found: Found) -> None:
+    """At any instant, whatever dies then, and whoever recovers meanwhile."""
+    ends: Counter[str] = Counter()
+    for world in found:
+        if world.end in ("", "handing"):
+            continue
+        ends[world.near_xl] += 1
+        assert world.source in (OwnershipState.MOVING, OwnershipState.KEPT, OwnershipState.REMOVED), story(
+            found, world
+        )
+        assert world.destination in (OwnershipState.RECEIVING, OwnershipState.REFUSED), story(found, world)
+    assert ends.keys() == {"stream", "gated", "asked", ""}
+
+
 def test_a_guest_that_stays_has_its_disk(found: Found) -> None:
     """And one that has left has none of that name here."""
     for world in found:

@@ -34,7 +34,7 @@ def store(server: Xenstored) -> Iterator[Store]:
 
 
 def test_without_nodes_the_configuration_holds(store: Store) -> None:
-    assert policy.read(store, UUID, Config(mode="static", rate=1000)) == Policy("static", 1000, True)
+    assert policy.read(store, UUID, Config(mode="static", rate=1000)) == Policy("static", 1000, True, "move")
     assert policy.enabled(store)
 
 
@@ -44,7 +44,8 @@ def test_each_node_wins_over_the_configuration(store: Store, server: Xenstored) 
     assert policy.read(store, UUID.upper(), config) == Policy("full", 1000, True)
     server.put(f"{AT}/rate", "200mbit")
     server.put(f"{AT}/enabled", "0")
-    assert policy.read(store, UUID, config) == Policy("full", 25_000_000, False)
+    server.put(f"{AT}/config", "leave")
+    assert policy.read(store, UUID, config) == Policy("full", 25_000_000, False, "leave")
     store.remove(AT)
     assert policy.read(store, UUID, config) == Policy("live", 1000, True)
 

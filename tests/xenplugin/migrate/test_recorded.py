@@ -11,6 +11,8 @@ import pytest
 from lab.fakexen.xenstored import Xenstored
 from tests.helpers.xl_list import parse_list
 from tests.helpers.xl_records import records
+from xenplugin.config import Config
+from xenplugin.migrate.mapped_config import mapped
 from xenplugin.migrate.xl_protocol import BANNER, Backward, Forward, GuestConfig, XlEvent, rewrite
 from xenplugin.migrate.xl_stream import LibxcRecord, LibxlRecord, StreamEnd, Suspended
 from xenplugin.xen import guest as guests
@@ -60,15 +62,19 @@ def test_what_xl_answers() -> None:
     assert direction.feed(banner) == [] and direction.at == len(banner) == len(BANNER)
 
 
-def test_a_configuration_with_another_path() -> None:
+def test_a_configuration_with_the_paths_and_bridges_of_this_host() -> None:
     config = forward(STREAM, 4096)[0]
     assert isinstance(config, GuestConfig)
-    same = Forward().feed(rewrite(config.raw, {}))[0]
+    same = Forward().feed(rewrite(config.raw, mapped(config.fields, Config())))[0]
     assert isinstance(same, GuestConfig) and same.fields == config.fields
-    changed = Forward().feed(rewrite(config.raw, {"/srv/guests/g1.img": "/elsewhere/a"}))[0]
+    here = Config(paths=(("/srv/guests", "/elsewhere"),), bridges=(("xenbr0", "br0"),))
+    changed = Forward().feed(rewrite(config.raw, mapped(config.fields, here, exists=lambda path: True)))[0]
     assert isinstance(changed, GuestConfig)
-    assert changed.fields["disks"][0].pop("pdev_path") == "/elsewhere/a"
+    assert changed.fields["disks"][0].pop("pdev_path") == "/elsewhere/g1.img"
     assert config.fields["disks"][0].pop("pdev_path") == "/srv/guests/g1.img"
+    for name in ("kernel", "ramdisk"):
+        was, becomes = (fields["b_info"].pop(name) for fields in (config.fields, changed.fields))
+        assert becomes == was.replace("/srv/guests", "/elsewhere") != was
     assert changed.fields == config.fields
 
 

@@ -15,7 +15,7 @@ import pytest
 from xenplugin.geometry import CHUNK
 from xenplugin.image.beside import journal_name
 from xenplugin.image.chunkset import ChunkSet
-from xenplugin.image.old import moving, old_disk
+from xenplugin.image.old import config_file, moving, old_disk
 from xenplugin.image.target import journal
 from xenplugin.image.target.partial import lock_partial
 from xenplugin.migrate import records, status
@@ -161,3 +161,16 @@ def test_an_old_disk(tmp_path: Path) -> None:
     shown = text([row])
     assert "old disk" in shown and "8.0 KiB, g1 left for root@hostb 20" in shown
     assert "xenplugin clean removes the old disks: 8.0 KiB" in shown
+
+
+def test_an_old_configuration_file(tmp_path: Path) -> None:
+    path = tmp_path / "g1.cfg"
+    path.write_text("name = 'g1'")
+    config_file.put_aside(
+        tmp_path, str(path), (), str(tmp_path), guest="g1", uuid=UUID, host="hostb", migration="m"
+    )
+    _, row = status.status(tmp_path)
+    assert (row["kind"], row["storage"], row["path"], row["next"]) == (
+        "aside", "config", str(path), "comes back with the guest",
+    )  # fmt: skip
+    assert "old config" in text([row]) and "g1 left for hostb 20" in text([row])

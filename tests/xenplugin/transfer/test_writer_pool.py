@@ -45,6 +45,27 @@ def test_a_chunk_that_comes_again_is_not_written_again(sink: Sink, tmp_path: Pat
     assert (tmp_path / "target").read_bytes() == b"a" * CHUNK + bytes(2 * CHUNK)
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_zeros_that_come_again_are_not_made_again(sink: Sink, monkeypatch: pytest.MonkeyPatch, live: bool) -> None:
+    """On a device it may take minutes to make a run of zeros; a frame that describes it has 37 bytes."""
+    made: list[tuple[int, int]] = []
+    monkeypatch.setattr(sink, "put_zeros", lambda first, count: made.append((first, count)))
+    hand = PoolWorker(FrameWriter(sink, live=live))
+    for run in (Zeros(1, 1), Zeros(0, 3), Zeros(0, 3), Zeros(2, 1), Zeros(0, 2)):
+        hand.write(run)
+    assert made == [(1, 1), (0, 1), (2, 1)]
+
+
+def test_zeros_never_touch_a_chunk_that_has_data(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, int]] = []
+    hand = PoolWorker(FrameWriter(sink))
+    hand.write(chunk(1, b"a"))
+    monkeypatch.setattr(sink, "put_zeros", lambda first, count: made.append((first, count)))
+    with pytest.raises(ImageError, match="chunk 1 arrived twice"):
+        hand.write(Zeros(0, 3))
+    assert made == [(0, 1), (2, 1)]
+
+
 def test_a_put_that_begins_while_the_image_is_finished_cannot_spoil_it(
     sink: Sink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,8 +7,9 @@
 
 Strategy: SHA-256, because the content is written by a guest, which may look for collisions. Zero blocks, chunks
 and groups are constants and are never hashed or stored one by one, so a sparse PiB costs no more than its data.
-A group is folded into one digest as soon as its last chunk arrives. Only groups in progress (32 KiB each) and the
-last few folded ones (to compare chunks that arrive twice) are kept in memory.
+A group is folded into one digest as soon as its last chunk arrives. Only the digests of groups in progress (32
+bytes for each chunk that has arrived and is not zeros) and of the last few folded ones (to compare chunks that
+arrive twice) are kept in memory: what is needed is in proportion to what arrives, whatever the order.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
-from collections import OrderedDict
+from collections import deque
 from functools import lru_cache
 
 from xenplugin.errors import ImageError, PeerError
 from xenplugin.geometry import BLOCK, CHUNK, CHUNKS_PER_GROUP, chunk_count, chunk_length
-from xenplugin.image.chunkset import Runs
-from xenplugin.image.scan import ZEROS
+from xenplugin.image.chunkset import ChunkSet
+from xenplugin.image.scan import ZEROS, bit_runs
 
 _sha256 = hashlib.sha256
 LEAF = 32
 ROOT_MAGIC = b"xenplugin image 1\0"
 TEXT_PREFIX = "tree1:"
 ZERO_LEAF = _sha256(ZEROS[:BLOCK]).digest()
-#: Folded groups whose chunk digests are kept (32 KiB each), to compare chunks that arrive twice.
+#: Folded groups whose chunk digests are kept (32 KiB each at most), to compare chunks that arrive twice.
 _REMEMBERED = 64
 
 
@@ -73,29 +74,43 @@ ZERO_GROUP = _sha256(ZERO_CHUNK * CHUNKS_PER_GROUP).digest()
 
 
 class _Group:
-    """Chunk digests of one group; `known` has a bit for each chunk whose digest has been entered."""
+    """The digests of those chunks of one group that are not zeros: 32 bytes for each, in order; `data` is their
+    map."""
 
-    __slots__ = ("count", "digests", "known")
+    __slots__ = ("data", "digests")
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.digests = bytearray(LEAF * count)
-        self.known = 0
+    def __init__(self) -> None:
+        self.data = 0
+        self.digests = bytearray()
 
-    def put(self, slot: int, digest: bytes) -> bool:
-        """Enter a digest. Returns False if it was entered before; raises ValueError if another one was."""
-        at = slot * LEAF
-        if self.known >> slot & 1:
-            if self.digests[at : at + LEAF] != digest:
-                raise ValueError
-            return False
-        self.digests[at : at + LEAF] = digest
-        self.known |= 1 << slot
-        return True
+    def get(self, slot: int) -> bytes:
+        """Return the digest of a chunk."""
+        at = self._place(slot)
+        return bytes(self.digests[at : at + LEAF]) if self.data >> slot & 1 else ZERO_CHUNK
 
-    @property
-    def complete(self) -> bool:
-        return self.known == (1 << self.count) - 1
+    def put(self, slot: int, digest: bytes) -> None:
+        """Set the digest of a chunk, whether it has one or not."""
+        at, bit = self._place(slot), 1 << slot
+        old = LEAF if self.data & bit else 0
+        if digest == ZERO_CHUNK:
+            del self.digests[at : at + old]
+            self.data &= ~bit
+        else:
+            self.digests[at : at + old] = digest
+            self.data |= bit
+
+    def fold(self, count: int) -> bytes:
+        """Return the digest of the group, which has `count` chunks."""
+        parts: list[bytes | bytearray] = []
+        at = place = 0
+        for start, stop in bit_runs(self.data):
+            size = (stop - start) * LEAF
+            parts += [ZERO_CHUNK * (start - at), self.digests[place : place + size]]
+            at, place = stop, place + size
+        return _sha256(b"".join([*parts, ZERO_CHUNK * (count - at)])).digest()
+
+    def _place(self, slot: int) -> int:
+        return (self.data & ((1 << slot) - 1)).bit_count() * LEAF
 
 
 class ImageDigest:
@@ -110,13 +125,13 @@ class ImageDigest:
         self._live = live
         self._stale: set[int] = set()  # groups whose folded digest is out of date
         self._chunks = chunk_count(size)
-        self._groups = -(-self._chunks // CHUNKS_PER_GROUP)
-        self._missing = self._chunks
         self._lock = threading.Lock()
-        self._open: dict[int, _Group] = {}
+        self._seen = ChunkSet()  # chunks that have a digest
+        #: Groups with chunks that are not zeros, and their digests; of folded groups only the last are kept.
+        self._with_data = ChunkSet()
+        self._groups: dict[int, _Group] = {}
         self._folded: dict[int, bytes] = {}
-        self._zero = Runs()  # whole groups of full zero chunks
-        self._recent: OrderedDict[int, _Group] = OrderedDict()
+        self._recent: deque[int] = deque()  # folded, and remembered
 
     def add(self, index: int, digest: bytes) -> bool:
         """Enter the digest of chunk `index`. Returns False if it has one already; the first one stays.
@@ -131,60 +146,46 @@ class ImageDigest:
 
     def _add(self, index: int, digest: bytes) -> bool:
         number, slot = divmod(index, CHUNKS_PER_GROUP)
-        try:
-            if number in self._zero:
-                if digest != ZERO_CHUNK:
-                    raise ValueError
+        group = self._groups.get(number)
+        if index in self._seen:
+            if group is None and number in self._folded:
                 return False
-            group = self._recent.get(number)
-            if group is not None:
-                return group.put(slot, digest)
-            if number in self._folded:
-                return False
-            group = self._open.get(number)
-            if group is None:
-                group = self._open[number] = _Group(self._group_count(number))
-            if not group.put(slot, digest):
-                return False
-        except ValueError:
-            raise ImageError(
-                f"chunk {index} arrived twice with different content",
-                hint="the source may have been written to during the copy",
-            ) from None
-        self._missing -= 1
-        if group.complete:
-            self._fold(number, group)
+            if (group.get(slot) if group else ZERO_CHUNK) != digest:
+                raise _different(index)
+            return False
+        self._seen.add(index)
+        if digest != ZERO_CHUNK:
+            self._group(number).put(slot, digest)
+        self._fold_if_complete(number)
         return True
 
     def replace(self, index: int, digest: bytes) -> None:
         """Set the digest of chunk `index`, whether it has one or not. Only for a live digest."""
         number, slot = divmod(index, CHUNKS_PER_GROUP)
         with self._lock:
-            if number in self._zero:
-                if digest == ZERO_CHUNK:
-                    return
-                self._zero.remove(number)
-                group = _Group(CHUNKS_PER_GROUP)
-                group.digests[:] = ZERO_CHUNK * CHUNKS_PER_GROUP
-                group.known = (1 << CHUNKS_PER_GROUP) - 1
-                self._recent[number] = group
-                self._folded[number] = b""
-            held = self._recent.get(number) or self._open.get(number)
-            if held is None or not held.known >> slot & 1:
+            if index not in self._seen:
                 self._add(index, digest)
                 return
-            held.digests[slot * LEAF : (slot + 1) * LEAF] = digest
-            if number in self._folded:
+            group = self._group(number)
+            group.put(slot, digest)
+            if not group.data:
+                self._with_data.discard(number)
+                del self._groups[number]
+                self._folded.pop(number, None)
+                self._stale.discard(number)
+            elif self._is_complete(number):
+                self._folded.setdefault(number, b"")
                 self._stale.add(number)
 
     def seen(self, index: int) -> bool:
         """Return whether chunk `index` has a digest."""
-        number, slot = divmod(index, CHUNKS_PER_GROUP)
         with self._lock:
-            group = self._open.get(number)
-            if group is not None:
-                return bool(group.known >> slot & 1)
-            return number in self._folded or number in self._zero
+            return index in self._seen
+
+    def unseen(self, first: int, count: int) -> list[tuple[int, int]]:
+        """Return those of `count` chunks from `first` on that have no digest, as runs (first, count)."""
+        with self._lock:
+            return [(at, n) for at, n, seen in self._seen.split(first, count) if not seen]
 
     def add_zeros(self, first: int, count: int) -> None:
         """Enter `count` zero chunks from `first` on. Raises the errors of add()."""
@@ -192,61 +193,67 @@ class ImageDigest:
             raise PeerError(f"chunks {first}+{count} are not part of an image of {self.size} bytes")
         stop = first + count
         with self._lock:
-            while first < stop:
-                number, slot = divmod(first, CHUNKS_PER_GROUP)
-                upto = self._zero_groups_end(number, stop) if not slot else number
-                if upto > number:
-                    new = self._zero.add(number, upto)
-                    self._missing -= new * CHUNKS_PER_GROUP
-                    first = upto * CHUNKS_PER_GROUP
-                    continue
-                digest = ZERO_CHUNK
-                if first == self._chunks - 1:
-                    digest = zero_chunk(chunk_length(self.size, first))
-                self._add(first, digest)
-                first += 1
+            if first < stop == self._chunks and self.size % CHUNK:  # the short last one has another digest
+                stop -= 1
+                self._add(stop, zero_chunk(chunk_length(self.size, stop)))
+            if first >= stop:
+                return
+            edges = first // CHUNKS_PER_GROUP, (stop - 1) // CHUNKS_PER_GROUP
+            for low, n in self._with_data.runs(edges[0], edges[1] + 1):
+                for number in range(low, low + n):
+                    self._refuse_data(number, first, stop)
+            self._seen.add(first, stop - first)
+            for number in edges:
+                self._fold_if_complete(number)
 
-    def _zero_groups_end(self, number: int, stop: int) -> int:
-        """Return the end of the run of groups from `number` on that end by chunk `stop` and have no digest yet."""
-        end = min(stop, self.size // CHUNK) // CHUNKS_PER_GROUP
-        for held in (self._open, self._folded):
-            if end - number < len(held):
-                end = next((n for n in range(number, end) if n in held), end)
-            else:
-                end = min((n for n in held if number <= n < end), default=end)
-        return end
+    def _refuse_data(self, number: int, first: int, stop: int) -> None:
+        """Raise ImageError if group `number` has data in the chunks first..stop-1."""
+        begin = number * CHUNKS_PER_GROUP
+        low, high = max(first - begin, 0), min(stop - begin, CHUNKS_PER_GROUP)
+        group = self._groups.get(number)
+        data = group.data if group else int(high - low == self._group_count(number))
+        if data := data & ((1 << high) - (1 << low)):
+            raise _different(begin + (data & -data).bit_length() - 1)
+
+    def _group(self, number: int) -> _Group:
+        group = self._groups.get(number)
+        if group is None:
+            group = self._groups[number] = _Group()
+            self._with_data.add(number)
+        return group
 
     def _group_count(self, number: int) -> int:
         return min(CHUNKS_PER_GROUP, self._chunks - number * CHUNKS_PER_GROUP)
 
-    def _fold(self, number: int, group: _Group) -> None:
-        del self._open[number]
-        digest = _sha256(group.digests).digest()
-        if digest == ZERO_GROUP:
-            self._zero.add(number, number + 1)
+    def _is_complete(self, number: int) -> bool:
+        return self._seen.covers(number * CHUNKS_PER_GROUP, self._group_count(number))
+
+    def _fold_if_complete(self, number: int) -> None:
+        group = self._groups.get(number)
+        if group is None or number in self._folded or not self._is_complete(number):
             return
-        self._folded[number] = digest
-        self._recent[number] = group
+        self._folded[number] = group.fold(self._group_count(number))
+        self._recent.append(number)
         if len(self._recent) > _REMEMBERED and not self._live:
-            self._recent.popitem(last=False)
+            del self._groups[self._recent.popleft()]
 
     @property
     def complete(self) -> bool:
         """Whether every chunk has a digest."""
-        return self._missing == 0
+        return not self.missing()
 
     def missing(self) -> int:
         """Return the number of chunks without a digest."""
-        return self._missing
+        return self._chunks - len(self._seen)
 
     def root(self) -> bytes:
         """Return the digest (32 bytes) of the image. Raises ImageError while chunks are missing."""
         with self._lock:
-            if self._missing:
-                raise ImageError(f"{self._missing} chunks of the image are missing")
+            if self.missing():
+                raise ImageError(f"{self.missing()} chunks of the image are missing")
             while self._stale:
                 number = self._stale.pop()
-                self._folded[number] = _sha256(self._recent[number].digests).digest()
+                self._folded[number] = self._groups[number].fold(self._group_count(number))
             total = _sha256(ROOT_MAGIC + struct.pack(">Q", self.size))
             at = 0
             many = ZERO_GROUP * 4096
@@ -254,8 +261,18 @@ class ImageDigest:
                 _update_zeros(total, number - at, many)
                 total.update(self._folded[number])
                 at = number + 1
-            _update_zeros(total, self._groups - at, many)
+            whole, rest = divmod(self._chunks, CHUNKS_PER_GROUP)
+            _update_zeros(total, whole - at, many)
+            if rest and at <= whole:
+                total.update(_Group().fold(rest))
             return total.digest()
+
+
+def _different(index: int) -> ImageError:
+    return ImageError(
+        f"chunk {index} arrived twice with different content",
+        hint="the source may have been written to during the copy",
+    )
 
 
 def _update_zeros(total: hashlib._Hash, groups: int, many: bytes) -> None:

@@ -62,7 +62,7 @@ def put_aside(state_dir: Path, old: OldDisk, notify: Callable[[str], None]) -> N
     old = replace(old, left=time.time())
     why: str | None = "it has no name to give up"
     if old.storage == FILE:
-        why = _rename_file(state_dir, old, notify)
+        why = rename_file(state_dir, old, os.path.dirname(old.path), notify)
     elif old.storage == VOLUME:
         why = _rename_volume(state_dir, old)
     if why is not None:
@@ -70,13 +70,13 @@ def put_aside(state_dir: Path, old: OldDisk, notify: Callable[[str], None]) -> N
         notify(f"{old.path} keeps its name here, because {why}: only the plugin's xl refuses to use it")
 
 
-def _rename_file(state_dir: Path, old: OldDisk, notify: Callable[[str], None]) -> str | None:
-    """Rename the file. Returns why it keeps its name, None if it has given it up."""
-    folder, name = os.path.split(old.path)
+def rename_file(state_dir: Path, old: OldDisk, folder: str, notify: Callable[[str], None]) -> str | None:
+    """Record the file, and rename it, into `folder`. Returns why it keeps its name, None if it has given it up:
+    then the record has its new name. `notify` gets a line about its other names. Raises ImageError."""
     if not old.is_at(old.path):
         return "another file has it by now"
     for number in count():
-        aside = os.path.join(folder, aside_file(name, old.host, old.left, number))
+        aside = os.path.join(folder, aside_file(os.path.basename(old.path), old.host, old.left, number))
         if os.path.lexists(aside):
             continue
         old_disk.write(state_dir, replace(old, aside=aside))
@@ -89,7 +89,8 @@ def _rename_file(state_dir: Path, old: OldDisk, notify: Callable[[str], None]) -
                 return f"it cannot be renamed ({error.strerror})"
             raise ImageError(f"cannot rename {old.path}: {error.strerror}") from error
         with os_errors("rename", old.path):
-            sync_directory(folder)
+            for changed in {folder, os.path.dirname(old.path)}:
+                sync_directory(changed)
             links = os.stat(aside).st_nlink - 1
         if links:
             notify(f"{aside} has {links} more names (hard links): only the plugin's xl refuses to use those")

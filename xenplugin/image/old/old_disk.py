@@ -1,4 +1,5 @@
-"""Records of the old disks on this host: one small JSON file for each, in `left/` of the state directory.
+"""Records of the old disks on this host: one small JSON file for each, in `left/` of the state directory. A guest's
+old configuration file is recorded as a disk of the kind CONFIG.
 
 A record is there, durably, before the disk gives up its name, and until it has it back or is removed. So after a
 crash the record says where to look, and the disk itself says how far it got (image.old.moving).
@@ -21,8 +22,9 @@ from xenplugin.image.small_file import read_small
 
 FORMAT = 1
 FOLDER = "left"
-#: What a disk is: a file and a logical volume have a name to give up, other block devices do not.
-FILE, VOLUME, DEVICE = "file", "volume", "device"
+#: What a disk is: a file and a logical volume have a name to give up, other block devices do not. CONFIG: the
+#: guest's configuration file.
+FILE, VOLUME, DEVICE, CONFIG = "file", "volume", "device", "config"
 _LARGEST = 1 << 16
 
 
@@ -30,11 +32,13 @@ _LARGEST = 1 << 16
 class OldDisk:
     """What was the disk `path` of a guest. It lies under `aside`, or still under `path` if the two are equal.
 
-    `storage` is FILE, VOLUME or DEVICE. `path` is as the guest had it, for a file with symbolic links resolved.
+    `storage` is FILE, VOLUME, DEVICE or CONFIG. `path` is as the guest had it, for a file with symbolic links
+    resolved.
     `size` in bytes; `device` and `inode`: of a file; `volume`: the uuid of a logical volume, `name` its own name
     once it has given that up. The guest `guest` with the uuid `uuid` left for `host` by the migration with the id
     `migration` at `left` (seconds of the epoch). `unwanted`: it is removed once the guest runs there. `returning`:
-    the id of the migration that last began to bring the guest back, "" for none."""
+    the id of the migration that last began to bring the guest back, "" for none. `links`: the symbolic links to a
+    configuration file that are removed with its name, each with its text."""
 
     path: str
     aside: str
@@ -51,6 +55,12 @@ class OldDisk:
     name: str = ""
     unwanted: bool = False
     returning: str = ""
+    links: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        return self.storage in (FILE, CONFIG)
 
     @property
     def file_name(self) -> str:
@@ -63,7 +73,7 @@ class OldDisk:
             return volume.uuid_of(path) == self.volume
         try:
             status = os.stat(path)
-            if self.storage == FILE:
+            if self.is_file:
                 return (status.st_dev, status.st_ino) == (self.device, self.inode)
             return status.st_rdev != 0 and status.st_rdev == os.stat(self.path).st_rdev
         except (OSError, ValueError):
@@ -71,7 +81,8 @@ class OldDisk:
 
     def had(self, path: str) -> bool:
         """Return whether `path` is the name that it had."""
-        return self.path in ((os.path.realpath(path),) if self.storage == FILE else (path, os.path.realpath(path)))
+        real = os.path.realpath(path)
+        return self.path in ((real,) if self.is_file else (path, real))
 
 
 def write(state_dir: Path, old: OldDisk) -> None:
@@ -136,7 +147,8 @@ def _read(path: Path) -> OldDisk:
     values: dict[str, Any] = dict(json.loads(read_small(path, _LARGEST)))
     if values.pop("format") != FORMAT:
         raise ValueError("another version of xenplugin wrote it")
+    values["links"] = tuple((str(link), str(text)) for link, text in values.get("links", ()))
     old = typed(OldDisk(**values))
-    if old.storage not in (FILE, VOLUME, DEVICE) or old.file_name != path.name:
+    if old.storage not in (FILE, VOLUME, DEVICE, CONFIG) or old.file_name != path.name:
         raise ValueError("it is not the record of an old disk")
     return old

@@ -10,19 +10,49 @@ from xenplugin.geometry import CHUNK
 from xenplugin.image.files import os_errors
 from xenplugin.image.formats.detect import Found, format_at
 from xenplugin.image.formats.inspect import ImageInfo, inspect
-from xenplugin.image.formats.kinds import RAW
+from xenplugin.image.formats.kinds import RAW, Format
+from xenplugin.image.formats.nbd import NbdExport
 from xenplugin.image.formats.node import Node, open_node
 from xenplugin.image.source.content_state import Change
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.sparse import Run, runs_of
 
 
-class FormattedSource(Source):
-    """The open content of an image that was inspected as `info`; its holes and zeros are the image's."""
+class ExportedSource(Source):
+    """An image of which QEMU serves what it holds, as `export`; its holes and zeros are the image's. `file` is
+    open, for what else is asked about the file. `format`: how it is stored."""
+
+    def __init__(self, file: Source, export: NbdExport, format: Format) -> None:
+        super().__init__(file.fileno(), file.path, export.size, False)
+        self.format = format
+        self._file = file
+        self._export = export
+
+    def runs(self, first: int = 0, stop: int | None = None) -> Iterator[Run]:
+        stop = self.chunks if stop is None else stop
+        begin, end = first * CHUNK, min(stop * CHUNK, self.size)
+        with os_errors("find the data in", self.path):
+            yield from runs_of(self._export.data(begin, end - begin), first, stop)
+
+    def read_at(self, view: memoryview, offset: int) -> int:
+        length = max(0, min(len(view), self.size - offset))
+        self._export.read(view[:length], offset)
+        return length
+
+    def ahead(self, index: int) -> None:
+        """Do nothing: QEMU reads by itself."""
+
+    def close(self) -> None:
+        self._fd = -1
+        self._export.close()
+        self._file.close()
+
+
+class FormattedSource(ExportedSource):
+    """The open content of an image that was inspected as `info`, in `files`."""
 
     def __init__(self, info: ImageInfo, node: Node, files: list[Source]) -> None:
-        super().__init__(files[0].fileno(), info.files[0], info.size, False)
-        self.format = info.format
+        super().__init__(files[0], node.export, info.format)
         self._node = node
         self._files = files
 
@@ -38,20 +68,6 @@ class FormattedSource(Source):
                 source = cls(info, node, files)
             opened.pop_all()
         return source
-
-    def runs(self, first: int = 0, stop: int | None = None) -> Iterator[Run]:
-        stop = self.chunks if stop is None else stop
-        begin, end = first * CHUNK, min(stop * CHUNK, self.size)
-        with os_errors("find the data in", self.path):
-            yield from runs_of(self._node.export.data(begin, end - begin), first, stop)
-
-    def read_at(self, view: memoryview, offset: int) -> int:
-        length = max(0, min(len(view), self.size - offset))
-        self._node.export.read(view[:length], offset)
-        return length
-
-    def ahead(self, index: int) -> None:
-        """Do nothing: QEMU reads by itself."""
 
     def close(self) -> None:
         with suppress(ImageError):  # it was only read

@@ -9,16 +9,20 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from xenplugin.errors import RefusedError
-from xenplugin.image.beside import partial_name
+from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.files import os_errors
 from xenplugin.image.formats.kinds import Format
+from xenplugin.image.old import old_disk, volume
+from xenplugin.image.safety.fixed_name import refuse_fixed_name
 from xenplugin.image.safety.in_use import claim_device, refuse_if_used, refuse_mount_point
 from xenplugin.image.source.raw import refuse_partial_sectors
+from xenplugin.image.target import journal
 from xenplugin.image.target.abstract import Attached, refuse_attached
 from xenplugin.image.target.device_size import refuse_size
 from xenplugin.image.target.partial import open_left, open_replaced
@@ -38,15 +42,31 @@ class TargetFacts:
     file_system: int = 0
 
 
-def examine(path: str, size: int, *, state_dir: Path, attached: Attached, larger_device: str) -> TargetFacts:
-    """Return what is at `path`, the target of an image of `size` bytes. The keywords are those of sink.open_sink.
-    Raises RefusedError or ImageError if it cannot be the target."""
+def examine(
+    path: str, size: int, *, state_dir: Path, attached: Attached, format: Format, larger_device: str
+) -> TargetFacts:
+    """Return what is at `path`, the target of an image of `size` bytes. The keywords are those of sink.open_sink. A
+    volume that lies aside counts as being at its former path, because it gets its name back for a guest that
+    returns. Raises RefusedError or ImageError if it cannot be the target."""
     real = os.path.realpath(path)
+    if not os.path.exists(real) and (lent := _volume_aside(path, size, state_dir, larger_device)):
+        return lent
     mode = refuse_place(path, real)
     refuse_attached(lambda _: attached(path) or attached(real), path)
     if stat.S_ISBLK(mode):
         return _device(path, size, larger_device)
-    return _file(real, size, state_dir)
+    return _file(real, size, format, state_dir)
+
+
+def _volume_aside(path: str, size: int, state_dir: Path, larger_device: str) -> TargetFacts | None:
+    """Return the volume that had the name `path` (image.old.moving.lend_volume); None if there is none."""
+    for old in old_disk.those_of(state_dir, path):
+        if old.storage == old_disk.VOLUME and old.aside != old.path:
+            found = volume.find(old.volume)
+            if found is not None:
+                refuse_size(path, found.size, size, larger_device)
+                return TargetFacts(True, found.size, old.aside)
+    return None
 
 
 def _device(path: str, size: int, larger_device: str) -> TargetFacts:
@@ -62,7 +82,7 @@ def _device(path: str, size: int, larger_device: str) -> TargetFacts:
     return TargetFacts(True, has)
 
 
-def _file(path: str, size: int, state_dir: Path) -> TargetFacts:
+def _file(path: str, size: int, format: Format, state_dir: Path) -> TargetFacts:
     refuse_mount_point(path)
     folder = os.path.dirname(path)
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -70,10 +90,14 @@ def _file(path: str, size: int, state_dir: Path) -> TargetFacts:
             f"no file can be created in {folder}: it is read-only or belongs to another user",
             hint="mount it writable, or set `paths` in xenplugin.conf to another folder",
         )
-    replaced = open_replaced(path, size, Format())
+    replaced = open_replaced(path, size, format)
     try:
         if replaced is not None:
             refuse_if_used(path, replaced.fileno())
+        with _opened(folder) as fd:
+            refuse_fixed_name(path, None if replaced is None else replaced.fileno(), fd)
+        if os.path.lexists(partial_name(path)):
+            journal.read(journal_name(path))
         old = open_left(path, state_dir) if replaced is None or not replaced.size else None
         aside = ""
         if old is not None:
@@ -87,6 +111,17 @@ def _file(path: str, size: int, state_dir: Path) -> TargetFacts:
             replaced.close()
     free = (there.f_bfree if os.geteuid() == 0 else there.f_bavail) * there.f_frsize + _partial(path)
     return TargetFacts(False, replaced.size if replaced is not None else None, aside, free, number)
+
+
+@contextmanager
+def _opened(folder: str) -> Iterator[int]:
+    """Open the folder. Raises ImageError."""
+    with os_errors("open", folder):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _partial(path: str) -> int:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from xenplugin.errors import PeerError
-from xenplugin.migrate.checks.facts import WantedBridge, WantedFile
+from xenplugin.migrate.checks.facts import KINDS, WantedBridge, WantedFile
 from xenplugin.xen import guest as guests
+from xenplugin.xen.config_text import FILES
 
-KINDS = ("pv", "pvh", "hvm")
-_SCRIPTS = "/etc/xen/scripts"
+#: The folder of the hotplug scripts.
+SCRIPTS = "/etc/xen/scripts"
 #: KiB that libxl asks for beside a guest's memory: LIBXL_PV_EXTRA_MEMORY, LIBXL_HVM_EXTRA_MEMORY.
 _EXTRA = {"pv": 1024, "pvh": 2048, "hvm": 2048}
 _PAGE, _VCPU_PAGES, _ROUND = 4, 256, 2048  # KiB; pages for each virtual CPU; KiB
@@ -138,7 +139,7 @@ def _files(fields: Mapping[str, Any], build: Mapping[str, Any], kind: str) -> It
     ):
         path = table.get(key) if isinstance(table, Mapping) else None
         if isinstance(path, str) and path.startswith("/"):  # others are looked for by xl in its own folders
-            yield WantedFile(path, what, at_start)
+            yield WantedFile(path, what, at_start, either=key in FILES)
 
 
 def _bridges(fields: Mapping[str, Any]) -> Iterator[WantedBridge]:
@@ -148,7 +149,7 @@ def _bridges(fields: Mapping[str, Any]) -> Iterator[WantedBridge]:
         script = nic.get("script") or "vif-bridge"
         if not isinstance(script, str):
             raise PeerError("xl's configuration has a network script that is not text")
-        script = script if script.startswith("/") else f"{_SCRIPTS}/{script}"
+        script = script if script.startswith("/") else f"{SCRIPTS}/{script}"
         bridge = nic.get("bridge") or "xenbr0"
         bridged = script.endswith(("/vif-bridge", "/vif-openvswitch")) and isinstance(bridge, str)
         yield WantedBridge(bridge if bridged else "", script)

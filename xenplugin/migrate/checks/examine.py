@@ -20,8 +20,11 @@ from typing import Any
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, RefusedError, UsageError, XenpluginError
+from xenplugin.image.formats.inspect import inspect
+from xenplugin.image.formats.kinds import RAW, Format
 from xenplugin.image.safety.shared_storage import marked
 from xenplugin.image.source.raw import open_source
+from xenplugin.migrate import host_identity
 from xenplugin.migrate.checks import candidate, rules
 from xenplugin.migrate.checks.ask import FarHost
 from xenplugin.migrate.checks.candidate import Candidate
@@ -137,10 +140,15 @@ def _wanted(
     for disk in disks:
         try:
             with open_source(disk.path) as source:
+                size, format, files = source.size, Format(), 1
+                if disk.format != RAW:
+                    info = inspect(disk.path, disk.format)
+                    size, format, files = info.size, info.format, len(info.files)
                 status = os.fstat(source.fileno())
-                taken = None if stat.S_ISBLK(status.st_mode) else min(512 * status.st_blocks, source.size)
+                known = files == 1 and not stat.S_ISBLK(status.st_mode)  # of backing files only a part may count
+                taken = min(512 * status.st_blocks, size) if known else None
                 names = enter(marked(disk.path, live=True, local=False, notice=_notice(emit)))
-                wanted.append(WantedDisk(disk.device, disk.path, source.size, taken, names))
+                wanted.append(WantedDisk(disk.device, disk.path, size, taken, format.as_json(), names))
         except (RefusedError, ImageError) as error:
             unmovable.append(Unusable(error.message, (error.hint or "").replace("UUID", uuid)))
     return tuple(wanted)
@@ -151,7 +159,10 @@ def _request(leaving: Candidate, guest: Guest, disks: tuple[WantedDisk, ...]) ->
     model = _device_model(guest.domid) if leaving.kind == "hvm" else None
     if model is not None and not any(file.path == model for file in files):
         files += (WantedFile(model, "the device model (QEMU)", at_start=False, elsewhere=True),)
-    return Request(leaving.name, leaving.uuid, leaving.kind, 0, leaving.vcpus, files, leaving.bridges, disks)
+    here = host_identity.here().machine
+    return Request(
+        leaving.name, leaving.uuid, leaving.kind, 0, here, guest.domid, leaving.vcpus, files, leaving.bridges, disks
+    )
 
 
 def _device_model(domid: int) -> str | None:

@@ -5,12 +5,16 @@ The far host reads a request from the network, the near one an answer: both are 
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
+from xenplugin.geometry import MAX_IMAGE
 from xenplugin.xen.cpu_policy import CpuPolicy
 from xenplugin.xen.host_info import XenInfo
 
+#: The types of guests.
+KINDS = ("pv", "pvh", "hvm")
 #: Most bytes of a request and of an answer.
 LONGEST = 1 << 20
 #: The line that asks the far side to keep the login open.
@@ -20,14 +24,15 @@ HOLD = b"hold"
 @dataclass(frozen=True)
 class WantedFile:
     """A file that the guest needs on its host. `what`: what it is, for messages; `at_start`: only when the guest is
-    started again; `mapped`: the setting `paths` applies to it, as to disks; `elsewhere`: the far host may have it
-    under another path, and find it."""
+    started again; `mapped`: the setting `paths` applies to it, as to disks; `either`: it applies if there is
+    a file under that path; `elsewhere`: the far host may have it under another path, and find it."""
 
     path: str
     what: str
     at_start: bool
     mapped: bool = False
     elsewhere: bool = False
+    either: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,29 +46,45 @@ class WantedBridge:
 @dataclass(frozen=True)
 class WantedDisk:
     """A disk that moves. `size` in bytes; `data`: bytes that it takes at most on the far host, None if unknown;
-    `shared`: its names that are the same on every host (image.safety.shared_storage)."""
+    `format`: how it is stored, as image.formats.kinds.Format.as_json gives it; `shared`: its names that are the
+    same on every host (image.safety.shared_storage)."""
 
     device: str
     path: str
     size: int
     data: int | None
+    format: dict[str, Any]
     shared: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a size that no image has."""
+        if not 0 <= self.size <= MAX_IMAGE:
+            raise ValueError(f"a disk cannot have {self.size} bytes")
 
 
 @dataclass(frozen=True)
 class Request:
-    """A guest that may move, as a host is asked about it. `kind`: pv, pvh or hvm; `domid`: its domain on the host
-    that is asked, 0 on the far host; `vcpus`: its virtual CPUs; `local`: listen on this machine only."""
+    """A guest that may move, as a host is asked about it. `kind`: one of KINDS; `domid`: its domain on the host
+    that is asked, 0 on the far host; `source` and `source_domid`: the machine that it is on (host_identity), "" if
+    unknown, and its domain there, because both hosts may be one; `vcpus`: its virtual CPUs; `local`: listen on this
+    machine only."""
 
     name: str
     uuid: str
     kind: str
     domid: int
+    source: str
+    source_domid: int
     vcpus: int
     files: tuple[WantedFile, ...]
     bridges: tuple[WantedBridge, ...]
     disks: tuple[WantedDisk, ...]
     local: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a kind of guest that there is not."""
+        if self.kind not in KINDS:
+            raise ValueError(f"the type {self.kind!r} is not one of {', '.join(KINDS)}")
 
 
 @dataclass(frozen=True)
@@ -136,3 +157,10 @@ class Listening:
     port: int
     addresses: tuple[str, ...]
     wanted: bool
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no port or no address."""
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"{self.port} is not a port")
+        for address in self.addresses:  # a name would be looked up
+            ipaddress.ip_address(address)

@@ -1,7 +1,7 @@
 """Dataclasses as JSON that the other host reads and does not trust: every field has its type, and a limit.
 
 Pure. A key that is missing or that nobody knows, another type, longer text or more items than are allowed: each is
-a ValueError.
+a ValueError. So is what a dataclass itself refuses (__post_init__).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Mapping
 from functools import cache
+from math import isfinite
 from typing import Any, TypeVar
 
 from xenplugin.migrate import strict_json
@@ -50,7 +51,11 @@ def _read(kind: Any, value: Any, name: str) -> Any:
         value = float(value) if abs(value) < _INT else value
     if type(value) is not kind:
         raise ValueError(f"{name} is not of the type {kind.__name__}")
-    if (kind is str and len(value) > TEXT) or (kind is int and not -_INT <= value < _INT):
+    if (
+        (kind is str and len(value) > TEXT)
+        or (kind is int and not -_INT <= value < _INT)
+        or (kind is float and not isfinite(value))
+    ):
         raise ValueError(f"{name} is too large")
     return value
 

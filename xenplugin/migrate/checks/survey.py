@@ -12,15 +12,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from xenplugin import __version__
 from xenplugin.config import Config
 from xenplugin.errors import ConfigError, ImageError, PeerError, RefusedError, XenpluginError
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.safety.shared_storage import refuse_shared
 from xenplugin.image.target import dry_run
-from xenplugin.migrate import records
+from xenplugin.migrate import host_identity, records
 from xenplugin.migrate.checks.facts import (
     FoundDisk,
     HostFacts,
@@ -69,7 +71,8 @@ class Survey:
         own = _own_record(self._config.state_dir, request)
         taken, dom0, suspends = self._from_xenstore(request, own)
         missing = tuple(dict.fromkeys(self._missing(request)))
-        no_bridge, no_script = _networks(request.bridges)
+        here = [replace(each, bridge=self._config.bridge(each.bridge)) for each in request.bridges]
+        no_bridge, no_script = _networks(here)
         disks = tuple(_disk(self._config, request, disk, own) for disk in request.disks)
         info, xen_why = self._info.result()
         domain, _ = self._domain.result()
@@ -115,11 +118,11 @@ class Survey:
     def _missing(self, request: Request) -> Iterator[str]:
         """Yield the paths of files that are not on this host, as they are called on it."""
         for file in request.files:
-            path = file.path
-            if file.mapped:
+            paths = [] if file.mapped else [file.path]
+            if file.mapped or file.either:
                 with suppress(RefusedError):
-                    path = self._config.mapped(path)
-            if not os.path.exists(path):
+                    paths.append(self._config.mapped(file.path))
+            if not any(map(os.path.exists, paths)):
                 yield file.path
 
 
@@ -168,9 +171,11 @@ def _migrating(state_dir: Path, request: Request, here: bool) -> Unusable | None
 def _taken(store: Store, request: Request, own: Record | None) -> Iterator[Unusable]:
     """Yield why the guest's names or its uuid cannot be used here: another domain has them."""
     here = bool(request.domid)
+    # Both hosts may be one: then the guest itself does not count.
+    itself = request.source_domid if request.source and request.source == host_identity.here().machine else 0
     names = {request.name + AWAY} if here else {request.name, request.name + INCOMING}
     for domid in store.list("/local/domain"):
-        if not domid.isdecimal() or int(domid) in (0, request.domid):
+        if not domid.isdecimal() or int(domid) in (0, request.domid, itself):
             continue
         name, vm = store.read(f"/local/domain/{domid}/name"), store.read(f"/local/domain/{domid}/vm") or ""
         same = vm.removeprefix("/vm/").lower() == request.uuid
@@ -218,7 +223,12 @@ def _disk(config: Config, request: Request, disk: WantedDisk, own: Record | None
 
         known = refuse_shared(disk.shared, path, live=True)  # first: such a disk is in use as well
         there = dry_run.examine(
-            path, disk.size, state_dir=config.state_dir, attached=user, larger_device=config.larger_device
+            path,
+            disk.size,
+            state_dir=config.state_dir,
+            attached=user,
+            format=config.stored(Format.of_json(disk.format)),
+            larger_device=config.larger_device,
         )
     except (RefusedError, ImageError, PeerError, ConfigError) as error:
         hint = (error.hint or "").replace("UUID", request.uuid)

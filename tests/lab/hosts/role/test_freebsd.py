@@ -11,19 +11,20 @@ import pytest
 from lab.errors import CommandError, LabError
 from lab.hosts.role import freebsd
 from netem.remote_command import CommandResult
-from tests.helpers.freebsd import FreeBSD
 
-Harm = Callable[[FreeBSD], None]
+from .simulated_router import SimulatedRouter
+
+Harm = Callable[[SimulatedRouter], None]
 
 
-def on(router: FreeBSD, device: str) -> set[str]:
+def on(router: SimulatedRouter, device: str) -> set[str]:
     """Return which offloads a device has."""
     names = freebsd._OFFLOAD_NAMES.split("|")
     return set(router.device(device, "options").split(",")) & set(names)
 
 
 def test_tunables_are_set_and_need_one_restart(tmp_path: Path) -> None:
-    router = FreeBSD(tmp_path)
+    router = SimulatedRouter(tmp_path)
     assert freebsd.set_tunables(router)
     written = router.loader_conf.read_text()
     assert written.splitlines() == ['autoboot_delay="-1"', *(f'{k}="{v}"' for k, v in freebsd.TUNABLES.items())]
@@ -36,15 +37,15 @@ def test_tunables_are_set_and_need_one_restart(tmp_path: Path) -> None:
 
 
 def test_a_fine_clock_with_a_firewall_that_denies_needs_a_restart_too(tmp_path: Path) -> None:
-    router = FreeBSD(tmp_path, hz=1000)
+    router = SimulatedRouter(tmp_path, hz=1000)
     router.sysctl("hw.vtnet.csum_disable", 1)
     assert not freebsd.set_tunables(router)
     router.sysctl("net.inet.ip.fw.default_to_accept", 0)
     assert freebsd.set_tunables(router)
 
 
-def ready(folder: Path) -> FreeBSD:
-    router = FreeBSD(folder)
+def ready(folder: Path) -> SimulatedRouter:
+    router = SimulatedRouter(folder)
     freebsd.set_tunables(router)
     router.restart()
     return router
@@ -78,7 +79,7 @@ def test_all_of_it_survives_a_restart(tmp_path: Path) -> None:
     router.restart()
     assert on(router, "vtnet0") and not on(router, "vtnet1") and not on(router, "vtnet2")
     assert router.device("vtnet2", "inet") == "10.71.1.1/24"
-    assert (tmp_path / "sysctl/net.inet.ip.forwarding").read_text() == "1\n"
+    assert (tmp_path / "sysctls/net.inet.ip.forwarding").read_text() == "1\n"
 
 
 def test_an_offload_that_stays_on_is_reported(tmp_path: Path) -> None:
@@ -89,18 +90,18 @@ def test_an_offload_that_stays_on_is_reported(tmp_path: Path) -> None:
     assert warning == "vtnet1 keeps its offloads RXCSUM RXCSUM_IPV6: TCP between the hosts may hang"
 
 
-def no_freebsd(router: FreeBSD) -> None:
-    router.write("uname", "Linux\n")
+def no_freebsd(router: SimulatedRouter) -> None:
+    router.write("system", "Linux")
 
 
-def no_ipfw(router: FreeBSD) -> None:
-    (router.folder / "kernel/ipfw.ko").unlink()
+def no_ipfw(router: SimulatedRouter) -> None:
+    (router.base / "kernel/ipfw.ko").unlink()
 
 
 def test_ipfw_may_be_a_part_of_the_kernel(tmp_path: Path) -> None:
-    router = FreeBSD(tmp_path)
+    router = SimulatedRouter(tmp_path)
     no_ipfw(router)
-    router.write("modules", "ipfw\n")
+    router.load("ipfw")
     freebsd.set_tunables(router)
 
 
@@ -112,7 +113,7 @@ def test_ipfw_may_be_a_part_of_the_kernel(tmp_path: Path) -> None:
     ],
 )
 def test_a_router_that_cannot_do_it_stays_as_it_was(tmp_path: Path, harm: Harm, message: str, hint: str) -> None:
-    router = FreeBSD(tmp_path)
+    router = SimulatedRouter(tmp_path)
     harm(router)
     before = router.loader_conf.read_text()
     with pytest.raises(LabError) as error:
@@ -121,16 +122,16 @@ def test_a_router_that_cannot_do_it_stays_as_it_was(tmp_path: Path, harm: Harm, 
     assert router.loader_conf.read_text() == before and not list((tmp_path / "kenv").iterdir())
 
 
-def slow_clock(router: FreeBSD) -> None:
+def slow_clock(router: SimulatedRouter) -> None:
     router.sysctl("kern.hz", 100)
 
 
-def denies(router: FreeBSD) -> None:
-    router.write("rules", "00100 allow ip from any to any via lo0\n65535 deny ip from any to any\n")
+def denies(router: SimulatedRouter) -> None:
+    router.write("rules", "00100 allow ip from any to any via lo0\n65535 deny ip from any to any")
 
 
-def lost_device(router: FreeBSD) -> None:
-    (router.folder / "devices/vtnet1/mac").write_text("52:54:00:99:99:99\n")
+def lost_device(router: SimulatedRouter) -> None:
+    (router.base / "devices/vtnet1/mac").write_text("52:54:00:99:99:99\n")
 
 
 @pytest.mark.parametrize(
@@ -159,12 +160,12 @@ def test_a_router_that_is_not_ready_is_a_clear_error(tmp_path: Path, harm: Harm,
 
 def test_a_firewall_that_allows_before_it_denies_is_fine(tmp_path: Path) -> None:
     router = ready(tmp_path)
-    router.write("rules", "65000 allow ip from any to any\n65535 deny ip from any to any\n")
+    router.write("rules", "65000 allow ip from any to any\n65535 deny ip from any to any")
     freebsd.set_up(router)
 
 
 def test_a_lost_connection_is_said_by_the_connection(tmp_path: Path) -> None:
-    class Lost(FreeBSD):
+    class Lost(SimulatedRouter):
         def run(self, words: Sequence[str], stdin: str = "", *, timeout: float = 60.0) -> CommandResult:
             raise CommandError("router cannot be reached: Connection reset", hint="xenlab status")
 
@@ -174,7 +175,7 @@ def test_a_lost_connection_is_said_by_the_connection(tmp_path: Path) -> None:
 
 def test_another_failure_has_the_routers_words(tmp_path: Path) -> None:
     router = ready(tmp_path)
-    router.write("bin/sysctl", "#!/bin/sh\necho 'sysctl: out of order' >&2; exit 1\n")
+    router.program("sysctl", "echo 'sysctl: out of order' >&2; exit 1")
     with pytest.raises(CommandError, match="router cannot be set up: sysctl: out of order"):
         freebsd.set_up(router)
 
@@ -197,5 +198,5 @@ def test_the_shell_has_read_everything_before_it_begins() -> None:
 
 
 def test_the_simulated_sysrc_refuses_what_the_real_one_does(tmp_path: Path) -> None:
-    done = FreeBSD(tmp_path).run(["sysrc", "kern.hz=1000"])
+    done = SimulatedRouter(tmp_path).run(["sysrc", "kern.hz=1000"])
     assert done == CommandResult(1, "", "sysrc: kern.hz: name contains characters not allowed in shell\n")

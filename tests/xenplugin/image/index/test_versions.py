@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xenplugin.geometry import CHUNK, chunk_count
-from xenplugin.image.index.digest import ImageDigest
+from xenplugin.image.index.digest import ZERO_CHUNK, ImageDigest
 from xenplugin.image.index.versions import Versions
 
 
@@ -25,7 +27,7 @@ def test_versions_are_counted_and_found(changes: list[tuple[int, int]], first: i
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 2100), st.sampled_from([bytes(32), b"a" * 32, b"b" * 32])), max_size=40),
+    st.lists(st.tuples(st.integers(0, 2100), st.sampled_from([ZERO_CHUNK, b"a" * 32, b"b" * 32])), max_size=40),
     st.booleans(),
 )
 @settings(deadline=None, max_examples=40)
@@ -53,3 +55,14 @@ def test_a_live_digest_is_that_of_the_last_content(changes: list[tuple[int, byte
         else:
             plain.add(index, b"c" * 32)
     assert live.root() == plain.root()
+
+
+def test_versions_here_and_there_take_little_memory() -> None:
+    """One in each GiB of an image that a hostile source describes."""
+    versions = Versions()
+    tracemalloc.start()
+    for group in range(10_000):
+        versions[group * 1024 + 7] = 1
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert versions.total == 10_000 and peak < 10_000 * 1000

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xenplugin.image.beside import LONGEST
-from xenplugin.image.old.aside_name import LONGEST_VOLUME, aside_file, aside_volume, mapped
+from xenplugin.image.old.aside_name import (
+    LONGEST_VOLUME,
+    arrived_file,
+    aside_file,
+    aside_volume,
+    is_aside,
+    mapped,
+    replaced_file,
+)
 
 LEFT = 1795979171.0
 #: Names as the kernel has them: any bytes but "/" and NUL.
@@ -47,6 +56,13 @@ def test_a_file_gets_a_legal_name(name: str, host: str, left: float, number: int
     assert re.fullmatch(rb"[A-Za-z0-9.-]+-[0-9]{8}T[0-9]{6}Z(\.[0-9]+)?", rest)
     if len(made) < LONGEST - 3:
         assert stem == os.fsencode(name)
+
+
+@given(NAMES, HOSTS, st.integers(0, 50), st.sampled_from([aside_file, replaced_file, arrived_file]))
+def test_names_that_were_made_are_known(
+    name: str, host: str, number: int, make: Callable[[str, str, float, int], str]
+) -> None:
+    assert is_aside(make(name, host, LEFT, number)) and not is_aside("g1.cfg.from-hostb") and not is_aside("g1.cfg")
 
 
 @given(st.text(min_size=1, max_size=255), HOSTS)

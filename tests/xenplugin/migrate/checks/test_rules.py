@@ -140,6 +140,13 @@ def test_every_check_passes_or_speaks_and_each_fails_once_here() -> None:
     assert {name for name, *_ in TABLE} == set(rules.RULES)
 
 
+def test_a_guest_without_anything_gets_an_answer_of_each_check() -> None:
+    bare = replace(GUEST, files=(), bridges=())
+    case = replace(far(disks=()), guest=bare, request=replace(REQUEST, files=(), bridges=(), disks=()))
+    found = rules.judge(case)
+    assert [check.name for check in found] == list(rules.RULES) and {check.verdict for check in found} == {"pass"}
+
+
 def test_what_can_be_forced_is_what_has_refused_so() -> None:
     assert {name for name, *_, forcible in TABLE if forcible} == set(rules.FORCIBLE)
 
@@ -173,6 +180,10 @@ def test_many_features_are_counted_not_listed() -> None:
         (replace(FOUND, size=GIB), r"the file there \(1.0 GiB\) is the base"),
         (replace(FOUND, size=0), "a new file"),
         (replace(FOUND, device=True, size=4 * GIB, free=None), "written in place"),
+        (
+            replace(FOUND, device=True, aside="/dev/vg0/g1.left", free=None),
+            "the volume /dev/vg0/g1.left gets its name",
+        ),
     ],
 )
 def test_what_is_at_the_place_of_a_disk(found: object, words: str) -> None:

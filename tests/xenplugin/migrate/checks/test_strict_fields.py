@@ -28,7 +28,7 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     found = [path] if path else []
     for key, item in items:
-        found += [] if key == "shared" else paths(item, (*path, key))
+        found += [] if key in ("shared", "format") else paths(item, (*path, key))
     return found
 
 
@@ -70,11 +70,29 @@ def test_every_field_has_its_type(kind: type[Any], plain: Any) -> None:
         {"name": "x" * 5000},
         {"name": "a\0b"},
         {"files": [{}] * 2000},
+        {"kind": "vm"},
+        {"disks": [{**PLAIN[0]["disks"][0], "size": -1}]},
     ],
 )
 def test_limits(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         strict_fields.read(Request, json.dumps({**PLAIN[0], **change}).encode())
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (HostFacts, json.dumps(PLAIN[1]).replace('"clock": 1000000000.0', '"clock": 1e999')),
+        (HostFacts, json.dumps(PLAIN[1]).replace("1970169159", "4294967296")),
+        (HostFacts, json.dumps(PLAIN[1]).replace("1970169159, ", "")),
+        (Listening, '{"port": 65536, "addresses": [], "wanted": true}'),
+        (Listening, '{"port": 7, "addresses": ["a.name"], "wanted": true}'),
+    ],
+)
+def test_values_that_are_none(kind: type[Any], text: str) -> None:
+    assert text not in (json.dumps(plain) for plain in PLAIN)
+    with pytest.raises(ValueError):
+        strict_fields.read(kind, text.encode())
 
 
 @given(st.binary(max_size=200))

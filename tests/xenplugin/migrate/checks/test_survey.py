@@ -13,7 +13,7 @@ import pytest
 from lab.fakexen.xenstored import Xenstored
 from tests.xenplugin.migrate.checks.cases import DISK, GIB, REQUEST, UUID
 from xenplugin.config import Config
-from xenplugin.migrate import records
+from xenplugin.migrate import host_identity, records
 from xenplugin.migrate.checks import survey
 from xenplugin.migrate.checks.facts import HostFacts, Request, WantedBridge, WantedFile
 from xenplugin.migrate.checks.survey import Survey
@@ -114,6 +114,19 @@ def test_names_and_uuids(host: Xenstored, tmp_path: Path, domid: int, nodes: dic
     assert [words in one.text and bool(one.hint) for one in taken] == ([True] if words else [])
 
 
+def test_the_guest_itself_is_no_obstacle_where_both_hosts_are_one(
+    host: Xenstored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`xl migrate GUEST localhost`, which works for a guest without disks."""
+    for key, value in {"name": "g1", "vm": f"/vm/{UUID}"}.items():
+        host.put(f"/local/domain/7/{key}", value)
+    (tmp_path / "machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    monkeypatch.setattr(host_identity, "MACHINE_ID", tmp_path / "machine-id")
+    here = host_identity.here().machine
+    for source, count in ((here, 0), ("", 1), ("another", 1)):
+        assert len(found(tmp_path, replace(REQUEST, source=source, disks=())).taken) == count, source
+
+
 def record(folder: Path, role: Role, uuid: str = UUID, driver: int | None = None, **values: Any) -> records.Record:
     one = records.new(role, records.new_id(), uuid=uuid, name="g1", peer=PeerNote("hosta"), xl=None, **values)
     if driver is not None:
@@ -161,9 +174,12 @@ def test_files_and_paths(host: Xenstored, tmp_path: Path) -> None:
         WantedFile("/elsewhere/there", "b", False, mapped=True),
         WantedFile("/elsewhere/there2", "c", False),
         WantedFile("/elsewhere/lost", "d", False, mapped=True),
+        WantedFile("/elsewhere/there", "e", False, either=True),
+        WantedFile(str(tmp_path / "there"), "f", False, either=True),
+        WantedFile("/elsewhere/lost2", "g", False, either=True),
     )
     facts = found(tmp_path, replace(REQUEST, files=files, disks=()), paths=(("/elsewhere", str(tmp_path)),))
-    assert facts.missing == ("/elsewhere/there2", "/elsewhere/lost")
+    assert facts.missing == ("/elsewhere/there2", "/elsewhere/lost", "/elsewhere/lost2")
 
 
 def test_bridges_and_scripts(host: Xenstored, tmp_path: Path) -> None:
@@ -181,6 +197,14 @@ def test_bridges_and_scripts(host: Xenstored, tmp_path: Path) -> None:
     )
 
 
+def test_bridges_of_other_names(host: Xenstored, tmp_path: Path) -> None:
+    (tmp_path / "net/br0/bridge").mkdir(parents=True)
+    (tmp_path / "vif-bridge").mkdir()
+    wanted = tuple(WantedBridge(name, str(tmp_path / "vif-bridge")) for name in ("xenbr0", "xenbr1", "br0"))
+    request = replace(REQUEST, bridges=wanted, disks=())
+    assert found(tmp_path, request, bridges=(("xenbr0", "br0"), ("xenbr1", "br1"))).no_bridge == ("br1",)
+
+
 @pytest.mark.parametrize(
     ("path", "words", "hint"),
     [
@@ -194,6 +218,12 @@ def test_bridges_and_scripts(host: Xenstored, tmp_path: Path) -> None:
 def test_places_that_cannot_be_a_disk(host: Xenstored, tmp_path: Path, path: str, words: str, hint: str) -> None:
     (there,) = found(tmp_path, replace(disk(tmp_path), disks=(replace(disk(tmp_path).disks[0], path=path),))).disks
     assert there.unusable and words in there.unusable.text and hint in there.unusable.hint
+
+
+@pytest.mark.parametrize("format", [{}, {"name": "raw", "options": {"x": "y"}}, {"name": "-x", "options": {}}])
+def test_a_format_that_is_none_is_refused(host: Xenstored, tmp_path: Path, format: dict[str, Any]) -> None:
+    (there,) = found(tmp_path, disk(tmp_path, format=format)).disks
+    assert there.unusable and "format" in there.unusable.text
 
 
 def test_nothing_is_changed_by_looking(host: Xenstored, tmp_path: Path) -> None:

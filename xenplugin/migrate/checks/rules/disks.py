@@ -32,11 +32,13 @@ def target(case: Case) -> Iterator[CheckResult]:
         if found.unsure:
             yield warns("target", f"{case.host}: {shared_storage.unknown(found.path)}")
         yield passes("target", f"{wanted.device}: {case.host}:{found.path}, {_what(found)}")
+    if not case.request.disks:
+        yield passes("target", "it has no disks that move")
 
 
 def _what(found: FoundDisk) -> str:
     if found.device:
-        return "a block device, written in place"
+        return f"the volume {found.aside} gets its name back" if found.aside else "a block device, written in place"
     if found.aside:
         return f"the old disk {found.aside} is the base of the difference"
     if found.size:

@@ -66,8 +66,10 @@ def cpu(case: Case) -> Iterator[CheckResult]:
             "compare them by `xen-cpuid -p DOMID` here and `xen-cpuid -p` there",
         )
         return
-    hint = "limit what the guest sees with cpuid= in its configuration, and restart it; to try it nevertheless:"
-    hint += " --force cpu"
+    hint = (
+        "limit what the guest sees with cpuid= in its configuration, and restart it;"
+        " to try it nevertheless: --force cpu"
+    )
     if guest.vendor != bound.vendor:
         text = f"the guest sees a CPU of {guest.vendor}, and {case.host} has one of {bound.vendor}"
         yield refuses("cpu", text, "move it stopped: xl shutdown, xenplugin copy, xl create", forcible=True)

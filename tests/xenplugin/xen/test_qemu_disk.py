@@ -1,0 +1,200 @@
+"""A guest's disk that QEMU serves. QEMU's storage daemon stands in for the guest's QEMU: it takes the same
+commands, and a writable export of it for the guest's writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.images import noise
+from tests.helpers.program import wait_until
+from xenplugin.geometry import CHUNK
+from xenplugin.image.formats.create import create
+from xenplugin.image.formats.kinds import Format
+from xenplugin.image.formats.nbd import NbdExport
+from xenplugin.xen.guest import Disk
+from xenplugin.xen.qemu_disk import PREFIX, GuestQemu, QemuWrites
+from xenplugin.xen.qmp import Qmp, QmpError
+
+SIZE = 64 * CHUNK
+
+
+class Stand:
+    """The stand-in, with the disk xvda, and what the guest writes to it."""
+
+    def __init__(self, folder: Path, format: str) -> None:
+        path = folder / "disk"
+        if format == "raw":
+            path.touch()
+            os.truncate(path, SIZE)
+        else:
+            create(str(path), Format(format), SIZE)
+        self.disk = Disk("xvda", str(path), True, "qdisk", "qdisk", format=format)
+        self.path = str(folder / "qmp")
+        node = {"driver": format, "node-name": f"xvda-{format}", "file": {"driver": "file", "filename": str(path)}}
+        self.process = subprocess.Popen(
+            [
+                *("qemu-storage-daemon", "--blockdev", json.dumps(node)),
+                *("--chardev", f"socket,id=c,path={self.path},server=on,wait=off", "--monitor", "chardev=c"),
+            ],
+            stdin=subprocess.DEVNULL,
+        )
+        wait_until(lambda: os.path.exists(self.path), "QEMU listens")
+        self.node = node["node-name"]
+
+    def writer(self, qemu: GuestQemu) -> NbdExport:
+        """What the guest writes through; it shares the server, which a guest's QEMU does not need for that."""
+        qemu.qmp.execute(
+            "block-export-add", type="nbd", id="guest", name="guest", node_name=self.node, writable=True
+        )
+        return NbdExport(qemu.socket, "guest")
+
+
+@pytest.fixture(params=["raw", "qcow2", "vpc", "qed"])
+def stand(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stand]:
+    made = Stand(tmp_path, request.param)
+    yield made
+    made.process.terminate()
+    made.process.wait(20)
+
+
+def names(stand: Stand) -> set[str]:
+    """The names of ours that QEMU has."""
+    qmp = Qmp(stand.path, 20)
+    found = {each["id"] for each in qmp.execute("query-block-exports")}
+    for node in qmp.execute("query-named-block-nodes", flat=True):
+        found |= {each["name"] for each in node.get("dirty-bitmaps", [])}
+    qmp.close()
+    return {name for name in found if name.startswith(PREFIX)}
+
+
+def test_the_writes_and_the_content_of_a_disk(stand: Stand) -> None:
+    qemu = GuestQemu(stand.path)
+    node = qemu.node(stand.disk)
+    assert (node.size, node.format.name) == (SIZE, stand.disk.format)
+    guest = stand.writer(qemu)
+    guest.write(memoryview(noise(1, CHUNK)), 3 * CHUNK)
+    writes = QemuWrites(qemu, node)
+    assert writes.drain() == set()
+    live = qemu.export("content", node.name)
+    for seed, chunks in ((2, {5}), (3, {0, 63}), (4, set())):
+        for chunk in chunks:
+            guest.write(memoryview(noise(seed, 4096)), chunk * CHUNK + 512)
+        assert writes.drain() == chunks
+        for chunk in chunks:
+            view = memoryview(bytearray(4096))
+            live.read(view, chunk * CHUNK + 512)
+            assert view == noise(seed, 4096)
+    guest.zero(10 * CHUNK, 2 * CHUNK)
+    assert writes.drain() == {10, 11}
+    with pytest.raises(OSError):
+        live.write(memoryview(bytes(512)), 0)
+    live.close()
+    guest.close()
+    qemu.close()
+    assert names(stand) == set()
+
+
+def test_what_a_killed_run_left_is_taken_away(stand: Stand) -> None:
+    first = GuestQemu(stand.path)
+    node = first.node(stand.disk)
+    writes = QemuWrites(first, node)
+    writes.drain()
+    first.export("content", node.name).close()
+    first.qmp.close()  # as if this process had been killed
+    assert names(stand) == {f"{PREFIX}1", f"{PREFIX}content"}
+    second = GuestQemu(stand.path)
+    assert QemuWrites(second, second.node(stand.disk)).drain() == set()
+    second.close()
+    assert names(stand) == set()
+
+
+def test_writes_while_it_is_drained_are_not_lost(stand: Stand) -> None:
+    qemu = GuestQemu(stand.path)
+    node = qemu.node(stand.disk)
+    guest, writes = stand.writer(qemu), QemuWrites(qemu, node)
+    live = qemu.export("content", node.name)
+    copy, over = bytearray(SIZE), threading.Event()
+
+    def write() -> None:
+        for turn in range(200):
+            guest.write(memoryview(noise(turn, 4096)), turn * 7919 % 64 * CHUNK + 4096)
+        over.set()
+
+    def take(chunks: set[int] | None) -> None:
+        assert chunks is not None
+        for chunk in chunks:
+            live.read(memoryview(copy)[chunk * CHUNK : (chunk + 1) * CHUNK], chunk * CHUNK)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    while not over.is_set():
+        take(writes.drain())
+    thread.join()
+    take(writes.drain())
+    found = memoryview(bytearray(SIZE))
+    live.read(found, 0)
+    assert found == copy
+    guest.close()
+    live.close()
+    qemu.close()
+
+
+def test_another_image_under_the_disks_name_is_not_taken(stand: Stand) -> None:
+    qemu = GuestQemu(stand.path)
+    other = Disk("xvda", "/srv/other", True, "qdisk", "qdisk", format=stand.disk.format)
+    with pytest.raises(QmpError, match=r"has .* as xvda"):
+        qemu.node(other)
+    with pytest.raises(QmpError, match="no node xvdb"):
+        qemu.node(Disk("xvdb", stand.disk.path, True, "qdisk", "qdisk", format=stand.disk.format))
+    qemu.close()
+
+
+def test_qemu_that_ends_meanwhile_makes_everything_unknown(stand: Stand) -> None:
+    qemu = GuestQemu(stand.path)
+    writes = QemuWrites(qemu, qemu.node(stand.disk))
+    stand.process.kill()
+    stand.process.wait()
+    assert writes.drain() is None and writes.drain() is None
+    qemu.close()
+
+
+def test_a_socket_that_is_busy_or_says_nothing_is_given_up(stand: Stand, tmp_path: Path) -> None:
+    busy = Qmp(stand.path, 20)
+    with pytest.raises(QmpError, match="did not answer within 1 s"):
+        GuestQemu(stand.path, patience=1)
+    busy.close()
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "silent"))
+        silent.listen()
+        with pytest.raises(QmpError, match="did not answer"):
+            Qmp(str(tmp_path / "silent"), 1)
+    with pytest.raises(QmpError, match="cannot connect"):
+        Qmp(str(tmp_path / "nothing"), 1)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"hello\n", b"[]\n", b'{"QMP": {}}\n{"return": \n', b'{"QMP": {}}\n', b"x" * 100]
+)
+def test_answers_that_make_no_sense_are_errors(tmp_path: Path, answer: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "qmp"))
+        server.listen()
+
+        def serve() -> None:
+            client, _ = server.accept()
+            with client:
+                client.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(QmpError):
+            Qmp(str(tmp_path / "qmp"), 20)
+        thread.join()

@@ -1,0 +1,57 @@
+"""Parsers of settings: times, and tables of what an arriving guest has here. Pure; each raises ValueError."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from xenplugin.image.formats.kinds import KEPT, RAW
+
+Table = tuple[tuple[str, str], ...]
+_TIME_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600}
+
+
+def parse_time(text: str | float) -> float:
+    """Return seconds from a time: 120.0 from '2min'. Raises ValueError."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([a-z]*)", str(text).strip().lower())
+    if match is None or isinstance(text, bool) or match[2] not in ("", *_TIME_UNITS):
+        raise ValueError('a time is a number with a unit: ms, s, min or h, like "30s"')
+    if not match[2]:
+        raise ValueError(f'a time needs a unit: "{match[1]}s" for seconds, or ms, min, h')
+    seconds = float(match[1]) * _TIME_UNITS[match[2]]
+    if not 1 <= seconds <= 86400:
+        raise ValueError('a time is at least "1s" and at most "24h"')
+    return seconds
+
+
+def parse_silence(text: str | float) -> float:
+    """Return seconds from the time after which a quiet connection is lost. Raises ValueError."""
+    seconds = parse_time(text)
+    if seconds <= 5:  # a quiet connection sends a PING every 5 s (docs/wire-format.md)
+        raise ValueError('it must be more than "5s": a quiet connection sends something every 5 seconds')
+    return seconds
+
+
+def parse_bridges(value: Any) -> Table:
+    """Return pairs of a bridge of the source and one of this host, from a table. Raises ValueError."""
+    pairs = _pairs(value, '{"xenbr0" = "br0"}')
+    for name in (name for pair in pairs for name in pair):
+        # Open vSwitch: a VLAN and trunks may follow the name (vif-openvswitch of Xen's hotplug scripts).
+        if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9_.:-]{1,64}", name):
+            raise ValueError(f"{name!r} is not the name of a bridge")
+    return tuple(sorted(pairs))
+
+
+def parse_formats(value: Any) -> Table:
+    """Return pairs of a format of the source and the one here from a table. Raises ValueError."""
+    pairs = _pairs(value, '{"qcow2" = "raw"}')
+    for name in (name for pair in pairs for name in pair):
+        if name != RAW and name not in KEPT:
+            raise ValueError(f"{name!r} is none of {RAW}, {', '.join(KEPT)}")
+    return tuple(sorted(pairs))
+
+
+def _pairs(value: Any, example: str) -> list[tuple[Any, Any]]:
+    if not isinstance(value, dict | tuple):
+        raise ValueError(f"it must be a table like {example}")
+    return list(dict(value).items())

@@ -1,0 +1,88 @@
+"""A client of QEMU's machine protocol (QMP): one command at a time, bounded in time and in what is read.
+
+Source: QEMU's docs/interop/qmp-spec. Events are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from typing import Any
+
+#: Bytes of one answer, at most: a description of all nodes of a guest with many disks has some 100 KB.
+_LONGEST = 8 << 20
+
+
+class QmpError(Exception):
+    """QEMU did not do what was asked, or did not answer. The text says what, in a few words."""
+
+
+class Qmp:
+    """A connection to the QMP socket at `path`. Only one client at a time gets an answer there: a socket that is in
+    use does not answer within `patience` seconds. Methods raise QmpError."""
+
+    def __init__(self, path: str, patience: float) -> None:
+        self._patience = patience
+        self._received = b""
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket.settimeout(patience)
+            self._socket.connect(path)
+            if "QMP" not in self._next(time.monotonic() + patience):
+                raise QmpError(f"{path} does not speak QMP")
+            self.execute("qmp_capabilities")
+        except OSError as error:
+            self.close()
+            raise QmpError(f"cannot connect to {path}: {error.strerror or error}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def execute(self, command: str, **arguments: Any) -> Any:
+        """Have QEMU run `command`; return its answer. (An underscore in an argument's name stands for a hyphen.)"""
+        message: dict[str, Any] = {"execute": command}
+        if arguments:
+            message["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
+        deadline = time.monotonic() + self._patience
+        try:
+            self._socket.settimeout(self._patience)
+            self._socket.sendall(json.dumps(message).encode() + b"\r\n")
+            while True:
+                answer = self._next(deadline)
+                if "return" in answer:
+                    return answer["return"]
+                if "error" in answer:
+                    raise QmpError(f"{command}: {answer['error'].get('desc', 'failed')}")
+        except OSError as error:
+            raise QmpError(f"{command}: {error.strerror or error}") from None
+        except (AttributeError, TypeError):
+            raise QmpError(f"{command}: QEMU's answer cannot be read") from None
+
+    def close(self) -> None:
+        """End the connection; may be called more than once."""
+        self._socket.close()
+
+    def _next(self, deadline: float) -> dict[str, Any]:
+        while b"\n" not in self._received:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise QmpError(f"QEMU did not answer within {self._patience:.0f} s")
+            self._socket.settimeout(left)
+            try:
+                data = self._socket.recv(1 << 16)
+            except TimeoutError:
+                continue
+            if not data:
+                raise QmpError("QEMU has closed the connection")
+            self._received += data
+            if len(self._received) > _LONGEST:
+                raise QmpError("QEMU's answer is too long")
+        line, _, self._received = self._received.partition(b"\n")
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise QmpError("QEMU's answer cannot be read")
+        return found
