@@ -141,7 +141,7 @@ class Forecast:
             if number in about.hidden:
                 disk.hidden = True
                 assumptions.append(
-                    f"{disk.name}: the old volume on the far host is not active, so it was not compared"
+                    f"what the far host has of {disk.name}: an inactive volume, or an image other than raw"
                 )
         rate = self._rate
         if rate is None:
