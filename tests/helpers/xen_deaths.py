@@ -35,16 +35,16 @@ PHASES = {"connect": 10.0, "disks": 25.0, "memory": 30.0, "stopped": 4.0, "hando
 
 # PHASE SECONDS: prints a line when the migration has been in that phase for so long.
 _MOMENT = f"""
-import sys, time
+import os, sys, time
 phase, seconds = sys.argv[1], float(sys.argv[2])
 print("set", flush=True)
-while True:
-    try:
-        if f'"name": "{{phase}}"' in open({EVENTS!r}).read():
-            break
-    except OSError:
-        pass
-    time.sleep(0.01)
+while not os.path.exists({EVENTS!r}):
+    time.sleep(0.05)
+with open({EVENTS!r}) as events:
+    text = ""
+    while f'"name": "{{phase}}"' not in text:
+        time.sleep(0.05)
+        text = text[-100:] + events.read()
 time.sleep(seconds)
 print("now", flush=True)
 """

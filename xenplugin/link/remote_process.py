@@ -50,6 +50,8 @@ _LINE = 4096
 ERROR, HINT = "xenplugin: error: ", "xenplugin: hint: "
 #: Exit codes that tell the failure of a far side which ended before it had a sealed channel to report it.
 _OWN_FAILURES = {kind.code for kind in (ConfigError, PeerError, TamperError, ImageError, RefusedError)}
+#: Starts a command that ignores the signals of the terminal, and those that end a service.
+_STUBBORN = ("sh", "-c", 'trap "" INT TERM HUP QUIT; exec "$@"', "sh")
 #: Gets a line of the far side's standard error; returns True if it says nothing about why the far side ends.
 OnStderr = Callable[[str], bool | None]
 
@@ -128,9 +130,12 @@ def ssh_address(ssh: str, host: str) -> str | None:
 
 class RemoteProcess:
     """The process that runs `verb` on the far side, or ssh. `name` is what messages call it; `on_stderr` gets each
-    line of its standard error, from another thread. Raises PeerError if it cannot be started."""
+    line of its standard error, from another thread; `stubborn`: it ignores the terminal's signals. Raises PeerError
+    if it cannot be started."""
 
-    def __init__(self, command: list[str], name: str, on_stderr: OnStderr, verb: str = RECEIVE) -> None:
+    def __init__(
+        self, command: list[str], name: str, on_stderr: OnStderr, verb: str = RECEIVE, *, stubborn: bool = False
+    ) -> None:
         self._name = name
         self._verb = verb
         self._last: deque[str] = deque(maxlen=20)
@@ -140,7 +145,7 @@ class RemoteProcess:
         self._local = command[0] == sys.executable
         try:
             self._process = subprocess.Popen(
-                command,
+                [*_STUBBORN, *command] if stubborn else command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

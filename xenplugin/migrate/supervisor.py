@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import BinaryIO
 
@@ -21,10 +23,12 @@ from xenplugin import events
 from xenplugin.config import Config, load, option_text
 from xenplugin.errors import PeerError, XenpluginError, from_code, unexpected
 from xenplugin.migrate.conclude import settle_killed
-from xenplugin.migrate.terminal_signals import ignored
 from xenplugin.results import Result
 from xenplugin.xen.guest import Guest
 from xenplugin.xen.xl import XlCommand
+
+#: Signals that end a migration in order; those of the terminal go to every process in the foreground.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Supervisor:
@@ -57,7 +61,7 @@ class Supervisor:
             # xl pastes -s and HOST into a shell's command line. The domain id is of the guest that was looked up.
             where = [str(self._guest.domid), shlex.quote(self._host)]
             words = [*self._global, "migrate", *self._options, "-s", transport, "--", *where]
-            with ignored():
+            with _ignored():
                 xl = XlCommand().start_migrate(words, theirs.fileno())
             theirs.close()
             relay = threading.Thread(target=self._relay_stderr, args=(xl,), daemon=True)
@@ -69,9 +73,9 @@ class Supervisor:
                     why = "" if isinstance(exc, KeyboardInterrupt) else f": {unexpected(exc)}"
                     self._emit(events.Notice(f"giving the migration up, if that is still possible{why}"))
                     ours.shutdown(socket.SHUT_WR)
-                    with ignored():
+                    with _ignored():
                         self._listen(lines)
-            with ignored():
+            with _ignored():
                 ended = xl.wait()
                 self.status = 128 - ended if ended < 0 else ended
                 if relay.ident is not None:
@@ -131,3 +135,14 @@ def _as_options(config: Config, explicit: frozenset[str]) -> list[str]:
             continue
         words += [flag] if setting.type == "bool" else [flag, option_text(setting.name, value)]
     return words
+
+
+@contextmanager
+def _ignored() -> Iterator[None]:
+    """Ignore the terminal's signals inside; a process started inside ignores them for good."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -29,21 +29,19 @@ def info(xl: XlCommand) -> XenInfo:
 
 def configuration(xl: XlCommand, domid: int) -> dict[str, Any]:
     """Return the configuration of a domain as libxl keeps it: what `xl migrate` sends. Raises PeerError."""
-    found = _json(xl.output("list", "-l", str(domid)))
+    try:
+        found = json.loads(xl.output("list", "-l", str(domid)))
+    except (ValueError, RecursionError):
+        raise PeerError(
+            "xl prints a guest's configuration in another format than JSON",
+            hint='remove output_format="sxp" from /etc/xen/xl.conf',
+        ) from None
     match found:
         case [{"domid": number, "config": dict(config)}] if number == domid:
             return config
         case []:
             raise PeerError(f"xl has no configuration of domain {domid}: it is just starting or ending")
     raise PeerError(f"the output of xl list -l {domid} is not the configuration of that domain")
-
-
-def configuration_of_file(xl: XlCommand, file: str) -> dict[str, Any]:
-    """Return the configuration in `file`, as xl reads it. Raises PeerError."""
-    found = _json(xl.output("-N", "create", file))
-    if not isinstance(found, dict):
-        raise PeerError(f"xl reads no configuration from {file}")
-    return found
 
 
 def policies(*words: str) -> dict[str, CpuPolicy]:
@@ -78,13 +76,3 @@ def _read(path: str) -> str:
             return file.read().strip()
     except (OSError, ValueError):
         return ""
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise PeerError(
-            "xl prints a guest's configuration in another format than JSON",
-            hint='remove output_format="sxp" from /etc/xen/xl.conf',
-        ) from None

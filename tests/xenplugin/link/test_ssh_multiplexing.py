@@ -58,3 +58,13 @@ def test_without_a_temporary_folder_each_session_logs_in_by_itself(
     login = SharedLogin(command, "hostb")
     assert login.first == login.further == command
     login.close()
+
+
+def test_a_login_that_is_open_already_is_used_and_not_closed(tmp_path: Path) -> None:
+    """Another process has made it, and closes it; nothing becomes a master in its place."""
+    (tmp_path / "socket").touch()
+    login = SharedLogin("ssh -p 2222", "hostb", str(tmp_path / "socket"))
+    assert login.first == login.further and login.first.startswith("ssh -p 2222 -o ControlPath=")
+    assert f"ControlPath={tmp_path}/socket" in login.first and login.first.endswith("ControlMaster=no")
+    login.close()
+    assert (tmp_path / "socket").exists()

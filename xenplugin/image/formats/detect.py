@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from xenplugin.geometry import PAGE
 from xenplugin.image.buffers import Buffer
-from xenplugin.image.files import read_at
+from xenplugin.image.files import image_error, read_at
 
 _AT = (
     (0, b"QFI\xfb", "qcow2"),
@@ -43,12 +43,19 @@ def detect(head: bytes, tail: bytes) -> Found | None:
     return None
 
 
-def format_at(fd: int, size: int) -> Found | None:
-    """Return the format of the open file or block device of `size` bytes; None: no other than raw. Raises
-    OSError."""
+def format_at(path: str, fd: int, size: int) -> Found | None:
+    """Return the format of the file or block device `path` of `size` bytes, open as `fd`; None: no other than raw.
+    Raises ImageError."""
     buffer = Buffer(2 * PAGE)
-    head = buffer.view[: read_at(fd, buffer.view[:PAGE], 0)].tobytes()
+
+    def read(length: int, offset: int) -> bytes:
+        try:
+            return buffer.view[: read_at(fd, buffer.view[:length], offset)].tobytes()
+        except OSError as error:
+            raise image_error(error, "read", path, offset) from error
+
+    head = read(PAGE, 0)
     last = max(0, size - 1) // PAGE * PAGE
     first = max(0, last - PAGE)  # the last bytes may lie in two pages
-    tail = buffer.view[: read_at(fd, buffer.view, first)].tobytes()
+    tail = read(2 * PAGE, first)
     return detect(head[:512], tail[-512:])

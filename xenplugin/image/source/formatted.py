@@ -89,8 +89,7 @@ def open_image(path: str, format: str | None = None) -> Source:
     Raises RefusedError for what is no image, or cannot be moved by its content; ImageError."""
     source = open_source(path)
     try:
-        with os_errors("read", path):
-            found = format_at(source.fileno(), source.size)
+        found = format_at(path, source.fileno(), source.size)
     except BaseException:
         source.close()
         raise

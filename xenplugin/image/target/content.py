@@ -147,7 +147,7 @@ def info_of(source: Source) -> ImageInfo | None:
     """Return what the image that `source` reads the bytes of is, without its backing files; None if it is raw, or
     cannot be read."""
     with suppress(ImageError, RefusedError):
-        found = format_at(source.fileno(), source.size)
+        found = format_at(source.path, source.fileno(), source.size)
         return inspect(source.path, found.name, fixed=found.fixed, backing=False) if found else None
     return None
 

@@ -33,7 +33,6 @@ from xenplugin.link.remote_process import RemoteProcess, remote_command
 from xenplugin.link.ssh_multiplexing import SharedLogin
 from xenplugin.migrate.checks import strict_fields
 from xenplugin.migrate.checks.facts import HOLD, LONGEST, HostFacts, Listening, Request
-from xenplugin.migrate.terminal_signals import ignored
 
 T = TypeVar("T")
 #: Seconds for an answer; xl may have to wait for a lock, and stat() for a network file system.
@@ -65,8 +64,7 @@ class FarAnswer:
 
 
 class FarHost:
-    """The far side on `host`, which is being started. A context manager. For the main thread, because ssh is to
-    ignore the terminal's signals. Raises UsageError, PeerError."""
+    """The far side on `host`, which is being started. A context manager. Raises UsageError, PeerError."""
 
     def __init__(self, host: str, config: Config, emit: events.Emit) -> None:
         self._host, self._config, self._emit = host, config, emit
@@ -76,8 +74,8 @@ class FarHost:
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="ask")
         try:
             command = remote_command(self._login.first, host, config.remote_program, verb=SURVEY)
-            with ignored():
-                self._process = RemoteProcess(command, host, self._said.append, SURVEY)
+            # ctrl-C during the move must not end the login that the move uses (migrate.supervisor).
+            self._process = RemoteProcess(command, host, self._said.append, SURVEY, stubborn=True)
         except BaseException:
             self._login.close()
             raise

@@ -33,8 +33,8 @@ from xenplugin.migrate.checks.facts import Request, Unusable, WantedDisk, Wanted
 from xenplugin.migrate.checks.survey import Survey
 from xenplugin.migrate.claims import Claims
 from xenplugin.results import CheckResult
+from xenplugin.xen import dry_run, xen_tools
 from xenplugin.xen import guest as guests
-from xenplugin.xen import xen_tools
 from xenplugin.xen.guest import Disk, Guest
 from xenplugin.xen.process import process
 from xenplugin.xen.xenstore import Store
@@ -114,7 +114,7 @@ def _configuration(guest: Guest, options: Sequence[str]) -> dict[str, Any]:
     xl = XlCommand()
     words = list(options)
     if "-C" in words:
-        return xen_tools.configuration_of_file(xl, words[words.index("-C") + 1])
+        return dry_run.configuration(xl.path, ["create", words[words.index("-C") + 1]])
     return xen_tools.configuration(xl, guest.domid)
 
 

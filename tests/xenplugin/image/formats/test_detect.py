@@ -23,7 +23,7 @@ MAGIC = {
 
 def found(path: Path) -> Found | None:
     with open(path, "rb") as file:
-        return format_at(file.fileno(), os.path.getsize(path))
+        return format_at(str(path), file.fileno(), os.path.getsize(path))
 
 
 @pytest.mark.parametrize("name", MAGIC)

@@ -129,8 +129,10 @@ def test_a_login_that_is_not_shared_is_not_held(far: Path) -> None:
 
 
 def test_a_shared_login_is_held_until_the_end(far: Path) -> None:
-    """An OpenSSH as far as `ssh -G` goes."""
-    text = answering(far, Listening(0, (), False))
+    """An OpenSSH as far as `ssh -G` goes. What ctrl-C sends to every process of the terminal does not end it."""
+    text = answering(far, Listening(0, (), False)).replace(
+        "read -r end", "kill -INT $$; kill -TERM $$; read -r end"
+    )
     ssh = far / "ssh"
     ssh.write_text(f'#!/bin/sh\ncase $1 in -G) echo hostname hostb; exit ;; esac\necho "$@" >{far}/words\n{text}\n')
     ssh.chmod(0o755)
