@@ -52,11 +52,10 @@ class PresentContent:
         #: Whether there is a base that is not read: an old volume that lies aside has no device, and an image of
         #: another format than raw would need QEMU, which another QEMU that has it open may keep away.
         self.hidden = self._old is None and _has_left_volume(path, state_dir)
-        with os_errors("read", path):
-            if self._old is not None and format_at(self._old.fileno(), self._old.size) is not None:
-                self.hidden = True
-                self._old.close()
-                self._old = None
+        if self._old is not None and format_at(path, self._old.fileno(), self._old.size) is not None:
+            self.hidden = True
+            self._old.close()
+            self._old = None
 
     def __enter__(self) -> PresentContent:
         return self
