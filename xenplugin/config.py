@@ -269,8 +269,8 @@ class Config:
     file: Path | None = None  #: where these come from, if it was named
     state_dir: Path = _setting(
         _STATE_DIR,
-        "Directory of the journals and of the records which host has which guest. It must be on a disk; do not "
-        "change it while xenplugin status shows anything.",
+        "Directory of the journals and of the records which host has which guest, an absolute path. It must be on "
+        "a disk; do not change it while xenplugin status shows anything.",
         state_folder.parse,
     )
 

@@ -35,16 +35,16 @@ PHASES = {"connect": 10.0, "disks": 25.0, "memory": 30.0, "stopped": 4.0, "hando
 
 # PHASE SECONDS: prints a line when the migration has been in that phase for so long.
 _MOMENT = f"""
-import sys, time
+import os, sys, time
 phase, seconds = sys.argv[1], float(sys.argv[2])
 print("set", flush=True)
-while True:
-    try:
-        if f'"name": "{{phase}}"' in open({EVENTS!r}).read():
-            break
-    except OSError:
-        pass
-    time.sleep(0.01)
+while not os.path.exists({EVENTS!r}):
+    time.sleep(0.05)
+with open({EVENTS!r}) as events:
+    text = ""
+    while f'"name": "{{phase}}"' not in text:
+        time.sleep(0.05)
+        text = text[-100:] + events.read()
 time.sleep(seconds)
 print("now", flush=True)
 """
@@ -71,15 +71,16 @@ def draw(source: random.Random) -> Death:
     )
 
 
-def strike(guest: Guest, death: Death, start: Callable[[], Move]) -> Move:
-    """Start a migration of the guest, and have the death happen in it. Returns once it has, or the migration has
-    ended before. A host that has died runs again then. Raises CommandError."""
+def strike(guest: Guest, death: Death, start: Callable[[], Move]) -> tuple[Move, bool]:
+    """Start a migration of the guest, and have the death happen in it. Returns the migration and True once it has,
+    and False if the migration has ended before, or there was no such process. A host that has died runs again then.
+    Raises CommandError."""
     source, target = guest.sides()
     host = target if death.who in (TARGET, *FAR) else source
     source.check(["rm", "-f", EVENTS], timeout=ASK)
     words = ["python3", "-c", _MOMENT, death.phase, str(death.seconds)]
     moment = source.popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    script = f"echo ready; read -r _; p=$({PIDS.get(death.who, '')}); kill -9 $p"
+    script = f"echo ready; read -r _; p=$({PIDS.get(death.who, '')}); kill -9 $p && echo killed"
     killer = host.popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert moment.stdout is not None and killer.stdout is not None
@@ -88,13 +89,12 @@ def strike(guest: Guest, death: Death, start: Callable[[], Move]) -> Move:
         move = start()
         while not select.select([moment.stdout], [], [], 0.1)[0]:
             if move.ended:
-                return move
+                return move, False
         if death.who in PIDS:
-            killer.communicate("\n", timeout=ASK * host.pace())
-        else:
-            os.kill(guest.lab.provider.details()[host.name]["pid"], signal.SIGKILL)
-            guest.lab.up()
-        return move
+            return move, killer.communicate("\n", timeout=ASK * host.pace())[0] == "killed\n"
+        os.kill(guest.lab.provider.details()[host.name]["pid"], signal.SIGKILL)
+        guest.lab.up()
+        return move, True
     finally:
         for process in (moment, killer):
             process.kill()

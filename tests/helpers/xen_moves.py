@@ -110,10 +110,14 @@ class Guest:
         self.destroy()
         for each in hosts(self.lab):
             old_disk.name_again(each, self.disk)
-        for each in hosts(self.lab):  # xenconsoled appends, so emptying is safe
-            each.check(["sh", "-c", 'for log; do [ ! -e "$log" ] || : >"$log"; done', "sh", *self._logs])
+        self.forget_console()
         node.check(["xl", "create", "-q", f"/srv/guests/{self.name}.cfg", *self._words], timeout=START)
         self.await_trace(lambda seen: len(seen.ticks) >= 3, "it does not tick")
+
+    def forget_console(self) -> None:
+        """Empty the logs of its console; what it writes from now on is appended."""
+        for each in hosts(self.lab):
+            each.check(["sh", "-c", 'for log; do [ ! -e "$log" ] || : >"$log"; done', "sh", *self._logs])
 
     def destroy(self) -> None:
         """Destroy the guest on both hosts, under any name."""

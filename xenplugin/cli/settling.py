@@ -1,5 +1,5 @@
 """The verbs about what migrations do and leave: `status` shows it, `recover` settles those that were interrupted,
-`clean` removes old disks."""
+`clean` removes what guests have left behind."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _confirmed(name: str) -> bool:
 @options(progress=False)
 @click.option("--yes", is_flag=True, help="Remove them without asking.")
 def clean(yes: bool, **values: Any) -> None:
-    """Remove the old disks that guests have left behind on this host.
+    """Remove the disks and configuration files that guests have left.
 
     It names each one with what it frees, and asks. A disk whose migration is not settled is left alone; of a disk
     that has its own name again only the record is removed.

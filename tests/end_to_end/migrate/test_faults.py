@@ -177,12 +177,22 @@ def test_a_process_is_killed_in_a_few_phases(world: World, phase: str, who: str,
     killed(world, phase, who, signal.SIGKILL, first)
 
 
-def test_a_transport_that_is_killed_takes_its_figures_along(world: World) -> None:
-    running = begun(world, "started")
+@pytest.mark.parametrize("through", ["xenplugin", "shim"])
+def test_a_transport_that_is_killed_takes_its_figures_along(world: World, through: str) -> None:
+    """The guest has moved, and the exit code says so."""
+    world.create()
+    world.b.stall("r.started")
+    if through == "shim":
+        world.a.run("xenplugin", "enable")
+        running = world.a.start(world.a.root / "sbin" / "xl", "migrate", "-s", world.ssh, "g1", "hostb")
+    else:
+        running = world.migrate()
+    wait_until(lambda: world.b.reached("r.started"), "the far guest")
     world.kill("transport")
-    let_go(world, "started")
+    world.b.release("r.started")
     done = running.end()
-    assert (done.code, done.out) == (0, "null\n") and "there is no result" in done.notices()
+    assert (done.code, done.out) == (0, "null\n" if through == "xenplugin" else "")
+    assert "there is no result" in done.err
     world.await_quiet()
     world.assert_intact(world.b)
 
