@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,7 +122,7 @@ def test_it_says_what_opening_says(
 def test_a_mount_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "g1.img"
     place.write_bytes(bytes(MIB))
-    monkeypatch.setattr(in_use, "_mount_table", lambda: iter([(0, "/dev/sda1", str(place))]))
+    monkeypatch.setattr(in_use, "mounts", lambda: iter([SimpleNamespace(where=str(place))]))
     seen = why(lambda: looked(place, tmp_path / "state"))
     assert seen is not None and "mount point" in seen[1]
     assert seen == why(lambda: open_sink(place, SIZE, state_dir=tmp_path / "state", attached=nobody).close())
