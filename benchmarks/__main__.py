@@ -1,7 +1,7 @@
 """python -m benchmarks [NAME ...] [--repeat N] [--paper-repeat N]
 
 Runs the benchmarks (all, or those named), prints the targets and what was measured, and writes every run to
-benchmarks/results/NAME.json. `links` and `unlimited` need root.
+benchmarks/results/NAME.json. `links`, `unlimited` and `estimates` need root.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import difference, links, loopback, memory
+from benchmarks import difference, estimates, links, loopback, memory
 from benchmarks.setting import Setting
 from lab.errors import LabError
 from lab.measure import ballast, images
@@ -29,6 +29,7 @@ BENCHMARKS = {
     "unlimited": links.unlimited,
     "difference": difference.benchmark,
     "memory": memory.benchmark,
+    "estimates": estimates.benchmark,
 }
 
 

@@ -56,8 +56,9 @@ class Estimate:
     """What a copy or a guest's move is expected to take (docs/usage.md, "The estimate").
 
     `downtime` is None for a copy, `bytes_memory` 0. `bytes_wire`: sealed bytes of disks and memory. `rate`: bytes/s
-    that the path was measured to carry; `streams`: data connections, 0 if ssh carries the data. `bytes_compared`:
-    of the disks, read for the estimate. `assumptions`: what could not be measured, one sentence each."""
+    that the path was measured to carry; `ready`: seconds in which the far side's program was started; `streams`:
+    data connections, 0 if ssh carries the data. `bytes_compared`: of the disks, read for the estimate.
+    `assumptions`: what could not be measured, one text each."""
 
     seconds: Expected
     downtime: Expected | None
@@ -66,6 +67,7 @@ class Estimate:
     bytes_memory: int
     bytes_compared: int
     rtt: float
+    ready: float
     rate: Expected
     streams: int
     level: int
@@ -97,6 +99,7 @@ class Estimate:
             "bytes_memory": self.bytes_memory,
             "bytes_compared": self.bytes_compared,
             "rtt_seconds": round(self.rtt, 6),
+            "ready_seconds": round(self.ready, 3),
             "rate_bytes_per_second": self.rate.as_json(),
             "streams": self.streams,
             "level": self.level,
@@ -175,6 +178,7 @@ class MigrationResult:
     streams: int
     mode: str
     disks: tuple[TransferResult, ...]
+    estimate: Estimate | None = None  #: made beforehand, if there was one
 
     @classmethod
     def combine(
@@ -234,6 +238,7 @@ class MigrationResult:
             "sha256": [disk.sha256 for disk in self.disks],
             "mode": self.mode,
             "disks": [disk.as_json() for disk in self.disks],
+            "estimate": None if self.estimate is None else self.estimate.as_json(),
         }
 
 
@@ -267,6 +272,7 @@ class PlanResult:
     host: str
     mode: str
     checks: tuple[CheckResult, ...]
+    estimate: Estimate | None = None  #: if it is not refused, and could be made
 
     @property
     def refused(self) -> bool:
@@ -283,6 +289,7 @@ class PlanResult:
             "host": self.host,
             "mode": self.mode,
             "checks": [asdict(check) for check in self.checks],
+            "estimate": None if self.estimate is None else self.estimate.as_json(),
         }
 
 
@@ -337,7 +344,8 @@ def from_json(values: Mapping[str, Any]) -> Result:
 
 
 def _fields_of(kind: type[Result], values: Mapping[str, Any]) -> dict[str, Any]:
-    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
+    # An estimate is added by the process that shows the result.
+    return {field.name: values[field.name] for field in fields(kind) if field.name in values.keys() - {"estimate"}}
 
 
 def _rounded(phases: Mapping[PhaseName, float]) -> dict[str, float]:

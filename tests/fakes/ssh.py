@@ -92,7 +92,7 @@ def near(options: argparse.Namespace) -> int:
         with open(os.path.join(root, "env.json")) as file:
             env, cwd = json.load(file), "/"
     else:
-        assert options.words in (["xenplugin", "receive"], ["xenplugin", "send"]), options.words
+        assert options.words in [["xenplugin", verb] for verb in ("receive", "send", "measure")], options.words
         command = shlex.join([sys.executable, "-m", *options.words, "--config", options.config])
     if options.banner:
         with open(options.banner, "rb") as banner:

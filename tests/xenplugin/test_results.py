@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 from xenplugin import events, results
-from xenplugin.results import MigrationResult, StreamResult, TransferResult
+from xenplugin.results import DiskEstimate, Estimate, Expected, MigrationResult, StreamResult, TransferResult
 
 DISK = TransferResult(
     seconds=2.00049,
@@ -50,8 +50,51 @@ def test_the_json_of_a_guest_sums_its_disks() -> None:
         '{"seconds": 9.877, "bytes_image": 200, "bytes_data": 80, "bytes_memory": 1000, "bytes_wire": 360,'
         ' "phases": {"connect": 0.5, "memory": 3.333}, "downtime": 0.4, "cipher": "chacha20-poly1305", "level": 1,'
         ' "streams": 8, "resumed": 5, "sha256": ["tree1:ab", "tree1:cd"], "mode": "live",'
-        f' "disks": [{DISK_JSON}, {second}]}}'
+        f' "disks": [{DISK_JSON}, {second}], "estimate": null}}'
     )
+
+
+ESTIMATE = Estimate(
+    seconds=Expected(8.00049, 10, 13),
+    downtime=Expected(0.3, 0.5, 1.0),
+    phases={"connect": 1.5, "memory": 8.5},
+    bytes_wire=Expected(300, 400, 500),
+    bytes_memory=1000,
+    bytes_compared=64,
+    rtt=0.12,
+    ready=0.9,
+    rate=Expected(1e6, 2e6, 3e6),
+    streams=32,
+    level=6,
+    disks=(
+        DiskEstimate(
+            name="xvda", bytes_image=100, bytes_to_send=Expected(1, 2, 3), bytes_known=Expected(90, 91, 92)
+        ),
+    ),
+    assumptions=("how well its memory packs",),
+)
+
+
+def test_the_json_of_an_estimate_has_units_in_its_names() -> None:
+    assert json.dumps(ESTIMATE.as_json()) == (
+        '{"seconds": {"low": 8.0, "middle": 10, "high": 13},'
+        ' "downtime_seconds": {"low": 0.3, "middle": 0.5, "high": 1.0},'
+        ' "phases_seconds": {"connect": 1.5, "memory": 8.5},'
+        ' "bytes_wire": {"low": 300, "middle": 400, "high": 500}, "bytes_memory": 1000, "bytes_compared": 64,'
+        ' "rtt_seconds": 0.12, "ready_seconds": 0.9,'
+        ' "rate_bytes_per_second": {"low": 1000000.0, "middle": 2000000.0, "high": 3000000.0},'
+        ' "streams": 32, "level": 6, "disks": [{"name": "xvda", "bytes_image": 100,'
+        ' "bytes_to_send": {"low": 1, "middle": 2, "high": 3},'
+        ' "bytes_known": {"low": 90, "middle": 91, "high": 92}}], "assumptions": ["how well its memory packs"]}'
+    )
+
+
+def test_the_result_of_a_guest_has_its_estimate_which_is_not_read_back() -> None:
+    values = json.loads(json.dumps(replace(GUEST, estimate=ESTIMATE).as_json()))
+    assert values["estimate"] == ESTIMATE.as_json()
+    assert results.from_json(values) == results.from_json(GUEST.as_json())
+    told = json.loads(json.dumps(events.to_json(events.Estimated(ESTIMATE))))
+    assert told == {"event": "estimated", "estimate": ESTIMATE.as_json()} and events.from_json(told) is None
 
 
 def test_a_lost_report_leaves_the_downtime_unknown() -> None:

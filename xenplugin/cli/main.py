@@ -38,7 +38,7 @@ for command in (
     moving.migrate, moving.plan, moving.transport, moving.enable, moving.disable, moving.guard,
     settling.status, settling.recover, settling.clean,
     measuring.bench,
-    receiving.receive, receiving.survey, sending.send,
+    receiving.receive, receiving.measure, receiving.survey, sending.send,
 ):  # fmt: skip
     cli.add_command(command)
 

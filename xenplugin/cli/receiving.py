@@ -1,5 +1,5 @@
-"""The far sides that the near side starts there (link.remote_process): `receive`, of every transfer; `survey`, of
-the checks before a guest moves."""
+"""The far sides that the near side starts there (link.remote_process): `receive`, of every transfer; `measure`, of
+an estimate; `survey`, of the checks before a guest moves."""
 
 from __future__ import annotations
 
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 @click.option("--config", metavar="FILE")
 def receive(config: str | None) -> None:
     """Receive an image or a guest over standard input and output. Started by the source on the far host."""
+    _receive(config)
+
+
+@click.command(hidden=True)
+@click.option("--config", metavar="FILE")
+def measure(config: str | None) -> None:
+    """Answer what there is of some images, and drop noise that measures the path. Started by the source on the far
+    host, where its name tells it from a transfer."""
+    _receive(config)
+
+
+def _receive(config: str | None) -> None:
     with Invocation({"config": config, "quiet": True}) as verb:
         from xenplugin.link.endpoint import PipeEndpoint
         from xenplugin.link.ready_line import RECEIVE, ready_line

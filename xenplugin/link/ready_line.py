@@ -15,6 +15,8 @@ from xenplugin.errors import PeerError
 from xenplugin.wire.preamble import VERSION
 
 RECEIVE, SEND, SURVEY = "receive", "send", "survey"
+#: The verb of an estimate's far side, whose line is that of RECEIVE.
+MEASURE = "measure"
 #: What to do about a line that does not fit.
 SAME_VERSION = "install the same version of xenplugin on both sides"
 

@@ -13,11 +13,14 @@ from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import Interrupted, OwnershipError, RefusedError, UsageError, XenpluginError
 from xenplugin.image.state_folder import writable
+from xenplugin.link.ssh_multiplexing import SharedLogin
 from xenplugin.migrate import policy, record_locks, records, xl_words
-from xenplugin.migrate.checks.examine import apply_force, examined, forced, report
+from xenplugin.migrate.checks.examine import Examination, apply_force, examined, forced, report
+from xenplugin.migrate.forecast import guest as forecast
+from xenplugin.migrate.forecast.guest import EstimateBeside, LeavingDisk, PlannedMove
 from xenplugin.migrate.local_host import LocalHost
 from xenplugin.migrate.supervisor import Supervisor
-from xenplugin.results import PlanResult, Result
+from xenplugin.results import MigrationResult, PlanResult, Result
 from xenplugin.xen import guest as guests
 from xenplugin.xen.guest import Guest
 from xenplugin.xen.process import ancestor
@@ -36,6 +39,33 @@ class _Move:
     global_options: Sequence[str] = ()
     options: Sequence[str] = ()
 
+    def policy_applied(self) -> Config:
+        """Return the configuration with the guest's policy applied. Raises ConfigError."""
+        with Store() as store:
+            wanted = policy.read(store, self.guest.uuid, self.config)
+        values = {key: getattr(wanted, key) for key in ("mode", "rate") if key not in self.explicit}
+        return replace(self.config, **values)
+
+    def planned(self, found: Examination, login: str) -> PlannedMove:
+        """Return what is to be estimated, over the `login` of the examination. Raises ConfigError."""
+        ssh = SharedLogin(self.config.ssh, self.host, login).further if login else self.config.ssh
+        disks = [LeavingDisk(disk.device, disk.path) for disk in found.case.request.disks]
+        config = replace(self.policy_applied(), ssh=ssh)
+        return PlannedMove(self.guest.uuid, 1024 * found.case.guest.memory, disks, self.host, config)
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A move that can begin, and the estimate beside it."""
+
+    supervisor: Supervisor
+    beside: EstimateBeside
+
+    def run(self) -> Result | None:
+        """Move the guest; see Supervisor."""
+        result = self.supervisor.run()
+        return self.beside.conclude(result) if isinstance(result, MigrationResult) else result
+
 
 def migrate(
     domain: str,
@@ -52,8 +82,8 @@ def migrate(
     passed_over = forced(force)
     move = _move(domain, host, config, explicit, options)
     _claim(move.guest.uuid, config, emit)
-    with _checked(move, emit, passed_over) as supervisor:
-        return supervisor.run()
+    with _checked(move, emit, passed_over) as running:
+        return running.run()
 
 
 def plan(
@@ -68,12 +98,17 @@ def plan(
     """Examine what `migrate` with the same arguments would do, and start nothing. Raises XenpluginError."""
     passed_over = forced(force)
     move = _move(domain, host, config, explicit, options)
-    with Store() as store:
-        wanted = policy.read(store, move.guest.uuid, config)
+    mode = move.policy_applied().mode
     with examined(move.guest, move.host, move.config, emit, options=options) as found:
         checks = apply_force(found.checks, passed_over)
-    mode = config.mode if "mode" in explicit else wanted.mode
-    return PlanResult(guest=move.guest.name, uuid=move.guest.uuid, host=move.host, mode=mode, checks=checks)
+        result = PlanResult(guest=move.guest.name, uuid=move.guest.uuid, host=move.host, mode=mode, checks=checks)
+        if result.refused:
+            return result
+        try:
+            return replace(result, estimate=forecast.estimate(move.planned(found, found.far.hold()), emit))
+        except XenpluginError as exc:
+            emit(events.Notice(f"no estimate can be made: {exc}"))
+            return result
 
 
 def _move(domain: str, host: str, config: Config, explicit: frozenset[str], options: Sequence[str]) -> _Move:
@@ -85,15 +120,19 @@ def _move(domain: str, host: str, config: Config, explicit: frozenset[str], opti
 
 
 @contextmanager
-def _checked(move: _Move, emit: events.Emit, force: frozenset[str] = frozenset()) -> Iterator[Supervisor]:
-    """Check whether the guest can move, and yield what moves it over the same login. Raises RefusedError if it
-    cannot, and XenpluginError if that cannot be found out: xl has not been started then."""
+def _checked(move: _Move, emit: events.Emit, force: frozenset[str] = frozenset()) -> Iterator[_Running]:
+    """Check whether the guest can move, and yield what moves it over the same login, with an estimate beside.
+    Raises RefusedError if it cannot, and XenpluginError if that cannot be found out: xl has not been started
+    then."""
     with examined(move.guest, move.host, move.config, emit, options=move.options) as found:
         report(move.guest.name, move.host, apply_force(found.checks, force), emit)
-        yield Supervisor(
-            move.guest, move.host, move.config, emit, move.explicit, move.global_options, move.options,
-            login=found.far.hold(),
-        )  # fmt: skip
+        login = found.far.hold()
+        with EstimateBeside(lambda: move.planned(found, login), emit) as beside:
+            supervisor = Supervisor(
+                move.guest, move.host, move.config, beside, move.explicit, move.global_options, move.options,
+                login=login,
+            )  # fmt: skip
+            yield _Running(supervisor, beside)
 
 
 def migrate_as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
@@ -105,8 +144,8 @@ def migrate_as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> in
     try:
         move = _as_asked(words, asked, config, emit)
         _claim(move.guest.uuid, config, emit)
-        with _checked(move, emit) as supervisor:
-            return _run_as_xl(supervisor, emit)
+        with _checked(move, emit) as running:
+            return _run_as_xl(running, emit)
     except UsageError as exc:
         emit(events.Failed(exc.code, str(exc), exc.hint))
         return exc.code
@@ -115,15 +154,15 @@ def migrate_as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> in
         return 1
 
 
-def _run_as_xl(supervisor: Supervisor, emit: events.Emit) -> int:
+def _run_as_xl(running: _Running, emit: events.Emit) -> int:
     try:
-        result = supervisor.run()
+        result = running.run()
         if result is not None:
             emit(events.Finished(result))
         return 0
     except XenpluginError as exc:
         emit(events.Failed(exc.code, str(exc), exc.hint))
-        return _status(exc, supervisor.status)
+        return _status(exc, running.supervisor.status)
 
 
 def _status(error: XenpluginError, xl: int | None) -> int:

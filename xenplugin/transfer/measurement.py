@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import PeerError
+from xenplugin.link.ready_line import MEASURE
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
 from xenplugin.results import Expected
 from xenplugin.transfer.host_load import HostLoad, LoadWatch
@@ -69,7 +70,7 @@ class Measurement:
     def open(self) -> None:
         """Start the destination's side."""
         began = time.monotonic()
-        self._remote = self._remote or start_remote(self._host, self._config, self._emit)
+        self._remote = self._remote or start_remote(self._host, self._config, self._emit, MEASURE)
         watch = LoadWatch()
         process = self._remote.take()
         self.load = watch.result()

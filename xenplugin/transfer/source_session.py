@@ -22,6 +22,7 @@ from xenplugin.link.connection import Connection
 from xenplugin.link.connector import ConnectionFactory, Connector, candidates
 from xenplugin.link.pool import Pool, handle
 from xenplugin.link.rate import Pacer
+from xenplugin.link.ready_line import RECEIVE
 from xenplugin.link.remote import Remote
 from xenplugin.link.remote_process import remote_command
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
@@ -39,12 +40,12 @@ from xenplugin.wire.frames import Answer, Done, End, Frame, Image, Index, IndexR
 _STREAM_STREAMS = 8
 
 
-def start_remote(host: str | None, config: Config, emit: events.Emit) -> PrestartedRemote:
-    """Start the destination's side of a session on `host` (None: a child process here). Raises UsageError, and
-    ConfigError if the kernel does not have the congestion control."""
+def start_remote(host: str | None, config: Config, emit: events.Emit, verb: str = RECEIVE) -> PrestartedRemote:
+    """Start the destination's side of a session on `host` (None: a child process here), which runs `verb`. Raises
+    UsageError, and ConfigError if the kernel does not have the congestion control."""
     if config.congestion:
         tcp.check_congestion(config.congestion)
-    command = remote_command(config.ssh, host, config.remote_program, config.file)
+    command = remote_command(config.ssh, host, config.remote_program, config.file, verb)
     kind = events.Far if host else events.Notice
     return PrestartedRemote(command, _name(host), lambda line: emit(kind(line)), config.patience)
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from xenplugin.results import PlanResult
-from xenplugin.ui import units
+from xenplugin.ui import estimate_text, units
 
 #: How each verdict is shown, and its style.
 _VERDICTS = {"pass": ("pass", "green"), "warn": ("warning", "yellow"), "refuse": ("REFUSED", "bold red")}
@@ -30,3 +30,7 @@ def show(result: PlanResult, out: TextIO) -> None:
         console.print(row.append(f"  {units.printable(check.text)}"))
         if check.hint:
             console.print(Text(f"{'':{names + verdicts + 4}}{units.printable(check.hint)}", "dim"))
+    if result.estimate is not None:
+        console.print(Text(units.printable(estimate_text.line(result.estimate)), "bold"))
+        for text in estimate_text.details(result.estimate):
+            console.print(Text(f"  {units.printable(text)}"))

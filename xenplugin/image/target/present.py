@@ -19,6 +19,7 @@ from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import os_errors
+from xenplugin.image.formats.detect import format_at
 from xenplugin.image.old import old_disk
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.target import journal
@@ -48,8 +49,13 @@ class PresentContent:
             if self._old is None or not self._old.size:
                 self._use_left(open_left(real, state_dir))
             self._open_partial(real)
-        #: Whether the base is an old volume that lies aside: without its device it cannot be read.
+        #: Whether there is a base that is not read: an old volume that lies aside has no device, and an image of
+        #: another format than raw would need QEMU, which another QEMU that has it open may keep away.
         self.hidden = self._old is None and _has_left_volume(path, state_dir)
+        if self._old is not None and format_at(path, self._old.fileno(), self._old.size) is not None:
+            self.hidden = True
+            self._old.close()
+            self._old = None
 
     def __enter__(self) -> PresentContent:
         return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from xenplugin.codec.adaptive_level import USUAL, LevelSpeeds, density
@@ -29,7 +29,7 @@ from xenplugin.transfer.packing import CORES
 #: Chunks in a question, and questions that wait for an answer: as much as the far host hashes in a round trip.
 _ASKED, _AHEAD = 8, 16
 #: Chunks that are compressed, for the ratio and the speed; at this level unless one is fixed.
-_PACKED, _LEVEL = 24, 3
+_PACKED, _LEVEL = 128, 3
 #: An old copy that cannot be read now is taken to differ by this share: at least, likely, at most.
 _HIDDEN = (0.01, 0.1, 1.0)
 
@@ -95,16 +95,20 @@ class Comparison:
         self._read_bytes = self._far_bytes = 0
         self._far_seconds = 0.0
 
-    def run(self, until: float) -> None:
-        """Compare until all is compared, or something and the monotonic clock shows `until`. Raises
-        XenpluginError."""
+    def run(self, until: float, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Compare until all is compared; or something is, and the monotonic clock shows `until` or `stopped()`.
+        Raises XenpluginError."""
+
+        def is_early() -> bool:
+            return not self._read_bytes or (time.monotonic() < until and not stopped())
+
         asked: deque[Question] = deque()
         while True:
-            while len(asked) < _AHEAD and (self._is_early(until)) and (question := self._next()) is not None:
+            while len(asked) < _AHEAD and is_early() and (question := self._next()) is not None:
                 asked.append(question)
                 if not self._whole:
                     self._measurement.ask(question)
-            if not asked or not self._is_early(until):
+            if not asked or not is_early():
                 return
             question, found = asked.popleft(), [AnsweredChunk(None)] * _ASKED
             if not self._whole:
@@ -113,9 +117,6 @@ class Comparison:
                 self._far_bytes += sum(CHUNK for chunk in found if chunk.leaves is not None)
             for index, answered in zip(question.chunks, found, strict=False):
                 self._compare(self._disks[question.number], index, answered)
-
-    def _is_early(self, until: float) -> bool:
-        return time.monotonic() < until or not self._read_bytes
 
     @property
     def bytes_compared(self) -> int:

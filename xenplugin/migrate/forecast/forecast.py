@@ -76,6 +76,7 @@ class Forecast:
         self._host = host
         self._rate: Expected | None = None
         self._failure: XenpluginError | None = None
+        self._stopped = threading.Event()
         images = [MeasuredImage(disk.target, disk.source.size, live=guest is not None) for disk in disks]
         self._measurement = Measurement(host, images, config, emit, remote)
 
@@ -92,7 +93,7 @@ class Forecast:
                 level = STORE
             comparison = Comparison(compared, measurement, level, whole=self._config.whole)
             with self._path_measured():
-                comparison.run(time.monotonic() + seconds)
+                comparison.run(time.monotonic() + seconds, self._stopped.is_set)
             if not measurement.streams:
                 self._rate = measurement.probe()
             return self._estimate(compared, comparison, level)
@@ -100,7 +101,8 @@ class Forecast:
             self.close()
 
     def stop(self) -> None:
-        """Measure no longer, because the link is needed; from any thread."""
+        """Compare and measure no longer, because disks and link are needed; from any thread."""
+        self._stopped.set()
         self._measurement.stop()
 
     def close(self) -> None:
@@ -139,7 +141,7 @@ class Forecast:
             if number in about.hidden:
                 disk.hidden = True
                 assumptions.append(
-                    f"{disk.name}: the old volume on the far host is not active, so it was not compared"
+                    f"what the far host has of {disk.name}: an inactive volume, or an image other than raw"
                 )
         rate = self._rate
         if rate is None:
@@ -177,6 +179,7 @@ class Forecast:
             bytes_memory=guest.memory if guest is not None else 0,
             bytes_compared=comparison.bytes_compared,
             rtt=measurement.rtt,
+            ready=measurement.ready_seconds,
             rate=rate,
             streams=measurement.streams,
             level=prediction.level if level is None else level,

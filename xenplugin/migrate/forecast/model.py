@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from xenplugin.codec.adaptive_level import LevelSpeeds
 from xenplugin.codec.compress import STORE
-from xenplugin.results import Expected, PhaseName
+from xenplugin.results import Estimate, Expected, PhaseName
 from xenplugin.transfer.host_load import HostLoad
 
 #: Seconds of a core for each byte, on the machine that they were measured on. How fast another machine is shows in
@@ -135,7 +135,11 @@ class _Point:
     handover: float = 0.0
 
 
-_COUNTS = ("connect", "stopped", "handover")
+#: The phases of which xl's own steps are learnt, as Steps has them.
+LIVE_STEPS: tuple[PhaseName, ...] = ("connect", "stopped", "handover")
+#: Round trips of each phase, and starts of the far side's program.
+_TRIPS: Mapping[PhaseName, int] = {"connect": 16, "disks": 3, "stopped": 2, "handover": 3}
+_STARTS = 2
 
 
 def added(values: Sequence[Expected]) -> Expected:
@@ -170,7 +174,7 @@ def _uncertain(move: Move) -> dict[str, Expected]:
     if move.memory is not None:
         found["memory_ratio"] = move.memory.ratio
     if move.steps is not None:
-        found |= {name: getattr(move.steps, name) for name in _COUNTS}
+        found |= {name: getattr(move.steps, name) for name in LIVE_STEPS}
     return found
 
 
@@ -199,17 +203,38 @@ def _phases(move: Move, at: _Point) -> dict[PhaseName, float]:
     disks = _disk_seconds(move, at)
     if move.memory is None:
         return {"connect": path.ready + 4 * rtt, "transfer": disks, "finish": 2 * rtt + _flush(move, at)}
-    moving = disks + 3 * rtt + _flush(move, at)
-    stopped = at.stopped + 2 * rtt
-    phases: dict[PhaseName, float] = {"connect": at.connect + 2 * path.ready + 16 * rtt}
+    own = _own(rtt, path.ready)
+    moving = disks + own["disks"] + _flush(move, at)
+    stopped = at.stopped + own["stopped"]
+    phases: dict[PhaseName, float] = {"connect": at.connect + own["connect"]}
     if move.live:
         phases["disks"] = moving
     return {
         **phases,
         "memory": _memory_seconds(move, at),
         "stopped": stopped if move.live else stopped + moving,
-        "handover": at.handover + 3 * rtt,
+        "handover": at.handover + own["handover"],
     }
+
+
+def _own(rtt: float, ready: float) -> dict[PhaseName, float]:
+    """Return the seconds of each phase that the distance and the start of programs take."""
+    seconds = {name: trips * rtt for name, trips in _TRIPS.items()}
+    seconds["connect"] += _STARTS * ready
+    return seconds
+
+
+def own_seconds(estimate: Estimate, phases: Mapping[PhaseName, float], *, live: bool) -> dict[PhaseName, float]:
+    """Return the seconds of xl's own steps in a move that took `phases`: what goes into Steps the next time. When
+    the guest stood still for its disks, those of `stopped` are not known."""
+    own = _own(estimate.rtt, estimate.ready)
+    names = LIVE_STEPS if live else ("connect", "handover")
+    return {name: max(0.0, phases[name] - own[name]) for name in names if name in phases}
+
+
+def packed_ratio(size: int, wire: float) -> float:
+    """Return how many times smaller a memory of `size` bytes became, which took `wire` sealed bytes."""
+    return size * _STREAM / wire
 
 
 def _downtime(move: Move, at: _Point) -> float:
@@ -272,8 +297,7 @@ def _slowest(move: Move, at: _Point, near: float, far: float, link: float) -> fl
         return seconds * (_SERIAL / load.cores(cores, 1) + (1 - _SERIAL) / load.cores(cores, threads))
 
     if machines.shared:
-        threads = 2 * near_cores + _NEAR_THREADS + _FAR_THREADS
-        limits = [link, spread(near + far, machines.near_load, near_cores, threads)]
+        limits = [link, spread(near + far, machines.near_load, near_cores, near_cores + _FAR_THREADS)]
     else:
         limits = [
             link,

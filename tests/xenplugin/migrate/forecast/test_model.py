@@ -101,6 +101,14 @@ def test_a_wider_range_of_one_figure_widens_the_result() -> None:
     assert unsure.low < sure.low and sure.high < unsure.high and unsure.middle == sure.middle
 
 
+def test_a_link_that_may_be_faster_can_only_save_time() -> None:
+    move = a_move()
+    sure = replace(move, path=replace(move.path, rate=Expected(100 * MBIT, 100 * MBIT, 100 * MBIT)))
+    faster = replace(move, path=replace(move.path, rate=Expected(100 * MBIT, 100 * MBIT, 400 * MBIT)))
+    assert predict(faster).seconds.low < predict(sure).seconds.low
+    assert predict(faster).seconds.high == predict(sure).seconds.high
+
+
 def test_a_guest_stands_still_for_its_disks_only_when_it_does_not_move_live() -> None:
     live, static = (predict(a_move(memory=1 << 30, live=live)) for live in (True, False))
     assert live.downtime is not None and static.downtime is not None

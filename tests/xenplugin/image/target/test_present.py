@@ -1,0 +1,68 @@
+"""What a target has already, as an estimate is told: the same base as a transfer would have, and no trace."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.images import MIB, dense_image, noise
+from xenplugin.errors import RefusedError
+from xenplugin.image.index.digest import leaves
+from xenplugin.image.old import moving
+from xenplugin.image.target.base_index import IndexLeaves, IndexNone, IndexZeros
+from xenplugin.image.target.present import PresentContent
+
+
+def test_nothing_is_there(tmp_path: Path) -> None:
+    with PresentContent(str(tmp_path / "image"), 2 * MIB, tmp_path / "state") as there:
+        assert [there.describe(index) for index in range(2)] == [IndexNone(0, 1), IndexNone(1, 1)]
+        assert not there.hidden
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_present_file_is_the_base(tmp_path: Path) -> None:
+    image = dense_image(tmp_path / "image", 2)
+    with open(image, "r+b") as file:
+        file.truncate(3 * MIB + 5)  # smaller than what comes: continued with zeros
+    with PresentContent(str(image), 5 * MIB, tmp_path / "state") as there:
+        found = there.describe(1)
+        assert isinstance(found, IndexLeaves)
+        assert found.leaves == leaves(memoryview(noise(1001, MIB)), MIB)
+        assert [there.describe(index) for index in (2, 3, 4)] == [
+            IndexZeros(2, 1), IndexZeros(3, 1), IndexNone(4, 1),
+        ]  # fmt: skip
+
+
+def test_an_old_disk_that_lies_aside_is_the_base(tmp_path: Path) -> None:
+    image, state = dense_image(tmp_path / "image", 2), tmp_path / "state"
+    old = moving.examine(
+        str(image), 2 * MIB, guest="g1", uuid="u", host="hostb", migration="0" * 32, unwanted=False
+    )
+    moving.put_aside(state, old, lambda text: None)
+    assert not image.exists()
+    with PresentContent(str(image), 2 * MIB, state) as there:
+        assert isinstance(there.describe(0), IndexLeaves)
+    image.write_bytes(b"")  # the placeholder of a guest that comes back
+    with PresentContent(str(image), 2 * MIB, state) as there:
+        assert isinstance(there.describe(1), IndexLeaves)
+
+
+def test_an_image_of_another_format_is_there_and_not_read(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(b"QFI\xfb" + (3).to_bytes(4, "big") + bytes(MIB))
+    with PresentContent(str(image), 2 * MIB, tmp_path / "state") as there:
+        assert there.hidden and there.describe(0) == IndexNone(0, 1)
+
+
+def test_a_disk_that_fails_to_be_read_counts_as_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = dense_image(tmp_path / "image", 2)
+    with PresentContent(str(image), 2 * MIB, tmp_path / "state") as there:
+        os.truncate(image, MIB)
+        assert isinstance(there.describe(0), IndexLeaves) and there.describe(1) == IndexNone(1, 1)
+
+
+def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="directory"):
+        PresentContent(str(tmp_path), MIB, tmp_path / "state")
