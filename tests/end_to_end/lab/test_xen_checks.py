@@ -12,7 +12,7 @@ import pytest
 
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
-from tests.helpers.xen_moves import ASK, START, Guest, Move, clean, hosts, moved
+from tests.helpers.xen_moves import ASK, START, Guest, Move, clean, domains, hosts, moved
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 _CD, _CONF = "/srv/guests/cd.iso", "/etc/xen/xenplugin.conf"
@@ -152,8 +152,9 @@ def test_a_fault_is_refused_before_xl_is_started(xen_lab: Lab, guest: Guest, nam
         events = move.events()
         assert code == 15 and words in events[-1]["error"] and events[-1]["hint"], events
         assert not [event for event in events if event["event"] in ("phase", "xl", "linked")], events
-        assert guest.home().node.name == near.name and clean(near) == clean(far) == []
-    assert planned(near, far)["outcome"] == "planned"
+        assert [(one.name, one.suspended) for one in domains(near)] == [("g1", False)]
+        assert clean(near) == clean(far) == []
+    assert planned(near, far)["outcome"] == "planned" and guest.home().node.name == near.name
 
 
 def test_a_pci_device_keeps_the_guest_here(xen_lab: Lab, guest: Guest) -> None:
