@@ -13,6 +13,8 @@ from xenplugin.results import Expected
 #: Least seconds of a window; windows at the end that must agree, and by how much.
 _WINDOW = 0.05
 _AGREEING, _NEAR = 4, 0.15
+#: Slow start is over with the first window that brings this share of the best one.
+_REACHED = 0.7
 #: A measured rate has at least this error: the path changes while a transfer lasts.
 _LEAST_ERROR = 0.06
 #: If windows were still growing, the rate may be higher by this factor.
@@ -51,7 +53,8 @@ class RateSamples:
         rates = [rate for rate in self._rates if rate > 0]
         if not rates:
             return None
-        tail = rates[-max(_AGREEING, len(rates) // 2) :]
+        reached = next(place for place, rate in enumerate(rates) if rate >= _REACHED * max(rates))
+        tail = rates[reached:]  # without slow start, and with what slowed down after it
         middle = statistics.fmean(tail)
         if not self.is_steady and (len(rates) < _AGREEING or rates[-1] > (1 + _NEAR) * rates[-2]):
             last = rates[-1]

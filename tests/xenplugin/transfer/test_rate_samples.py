@@ -41,6 +41,12 @@ def test_a_path_that_was_still_growing_may_carry_more() -> None:
     assert found is not None and found.high > 3 * found.middle
 
 
+def test_windows_of_slow_start_do_not_count() -> None:
+    """Over 200 ms two seconds are six windows, and half of them are slow start."""
+    found = measure(0.2, 12.5e6, 2.0, first=460_000.0).rate()
+    assert found is not None and found.middle == pytest.approx(12.5e6, rel=0.1)
+
+
 def test_nothing_arrived_is_not_known() -> None:
     samples = RateSamples(0.1)
     for place in range(100):
