@@ -82,20 +82,9 @@ class Module:
         for scope in [self.tree, *(node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef))]:
             texts = self.constants if scope is self.tree else self.constants | self._assigned(ast.walk(scope))
             for call in self._calls(scope):
-                code = codes.get(_called(call))
-                if code is None and self.source == "config.py" and _called(call) == "ValueError":
-                    for text in _texts(call.args[0], texts):
-                        yield Entry(10, f"*setting* = *value*: {text}", "", self.source)
-                if _called(call) == "refuses":  # a check before a guest moves (migrate/checks/rules)
-                    hints = " / ".join(_texts(call.args[2], texts))
-                    for text in _texts(call.args[1], texts):
-                        yield Entry(codes["RefusedError"], text, hints, self.source)
-                if code is None or not call.args:
-                    continue
-                hint = next((word.value for word in call.keywords if word.arg == "hint"), None)
-                hints = " / ".join(_texts(hint, texts)) if hint else ""
-                for message in _texts(call.args[0], texts):
-                    if _says_something(message):
+                for code, text, hint in _parts(call, self.source, codes):
+                    hints = " / ".join(_texts(hint, texts)) if hint is not None else ""
+                    for message in filter(_says_something, _texts(text, texts)):
                         yield Entry(code, message, hints if _says_something(hints) else "", self.source)
 
     @staticmethod
@@ -120,6 +109,18 @@ class Module:
         return found
 
 
+def _parts(call: ast.Call, source: str, codes: dict[str, int]) -> Iterator[tuple[int, ast.expr, ast.expr | None]]:
+    """Yield the exit code, the message and the hint, if any, of the error that a call makes."""
+    name = _called(call)
+    if name == "refuses":  # a check before a guest moves (migrate/checks/rules)
+        yield codes["RefusedError"], call.args[1], call.args[2]
+    elif source == "config.py" and name == "ValueError":
+        about = ast.Constant("*setting* = *value*: ")
+        yield codes["ConfigError"], ast.BinOp(about, ast.Add(), call.args[0]), None
+    elif name in codes and call.args:
+        yield codes[name], call.args[0], next((word.value for word in call.keywords if word.arg == "hint"), None)
+
+
 def _called(call: ast.Call) -> str:
     return call.func.id if isinstance(call.func, ast.Name) else ""
 
@@ -139,7 +140,7 @@ def _texts(node: ast.expr, names: dict[str, str]) -> list[str]:
     """Return the texts that `node` may give; none if it only passes on another error's."""
     match node:
         case ast.Constant(value=str(text)):
-            return [text.replace("*", r"\*")]
+            return [text]
         case ast.JoinedStr(values=parts):
             found = [""]
             for part in parts:

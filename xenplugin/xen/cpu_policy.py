@@ -20,6 +20,9 @@ _NO_SUBLEAF = 0xFFFFFFFF
 _PLATFORM_INFO = 0xCE
 _EAX, _EBX, _ECX, _EDX = range(4)
 _REGISTERS = ("eax", "ebx", "ecx", "edx")
+#: Bits of 0x80000001.edx that repeat those of 1.edx on AMD's CPUs: a domain's policy has them, the bound of a host
+#: has not (CPUID_COMMON_1D_FEATURES of Xen).
+_SAME_AS_1 = 0x0183F3FF
 #: Registers that are sets of features: leaf, subleaf, register, and bits that say nothing about the hardware
 #: (OSXSAVE, HYPERVISOR; APIC; OSPKE): the guest or Xen sets them.
 _FEATURES = (
@@ -35,7 +38,7 @@ _FEATURES = (
     (0x7, 2, _EDX, 0),
     (0xD, 1, _EAX, 0),
     (0x80000001, _NO_SUBLEAF, _ECX, 0),
-    (0x80000001, _NO_SUBLEAF, _EDX, 1 << 9),
+    (0x80000001, _NO_SUBLEAF, _EDX, _SAME_AS_1),
     (0x80000007, _NO_SUBLEAF, _EDX, 0),
     (0x80000008, _NO_SUBLEAF, _EBX, 0),
     (0x80000021, _NO_SUBLEAF, _EAX, 0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -36,6 +37,18 @@ Domain 7 policy: 33 leaves, 3 MSRs
   index    -> value
 """
 NO_SUBLEAF = 0xFFFFFFFF
+DATA = Path(__file__).parents[2] / "data" / "xen"
+
+
+def test_a_real_guest_and_its_host() -> None:
+    """The guest's policy has bits of AMD's leaf 0x80000001 that repeat those of leaf 1; the bound has not."""
+    bounds = cpu_policy.parse((DATA / "xen-cpuid-p.txt").read_text())
+    guest = cpu_policy.parse((DATA / "xen-cpuid-p-2.txt").read_text())["Domain 2"]
+    assert {"PV Max", "HVM Max", "PV Default", "HVM Default"} < set(bounds)
+    assert guest.vendor == bounds["PV Max"].vendor == "AuthenticAMD"
+    assert cpu_policy.missing(guest, bounds["PV Max"]) == []
+    assert cpu_policy.incompatible(guest, bounds["PV Max"]) is None
+    assert "aes" not in cpu_policy.missing(bounds["HVM Max"], bounds["PV Max"])
 
 
 def test_the_policies_in_the_output() -> None:

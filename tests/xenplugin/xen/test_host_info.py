@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from xenplugin.errors import PeerError
 from xenplugin.xen import host_info
 
+DATA = Path(__file__).parents[2] / "data" / "xen"
 # The lines that are read, between others, as output_physinfo and output_xeninfo print them.
 TEXT = """\
 host                   : host-a
@@ -25,6 +28,13 @@ xen_version            : 4.17.7
 xen_commandline        : placeholder dom0_mem=1024M,max:1024M com1=115200,8n1
 xend_config_format     : 4
 """
+
+
+def test_a_real_host() -> None:
+    found = host_info.parse((DATA / "xl-info.txt").read_text())
+    assert found.version == "4.17.5" and {"pv", "hvm", "hap", "shadow"} < set(found.caps)
+    assert (found.free, found.total, found.cpus) == (872 << 10, 2047 << 10, 1)
+    assert not host_info.autoballoon("", found.command_line)
 
 
 def test_the_lines_that_are_read() -> None:

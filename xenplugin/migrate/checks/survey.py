@@ -135,11 +135,13 @@ def _try(ask: Callable[[], T]) -> tuple[T | None, str]:
 
 
 def _own_record(state_dir: Path, request: Request) -> Record | None:
-    """Return the record of an earlier arrival of the guest that was interrupted, and that a new one settles."""
+    """Return the record of an earlier arrival of the guest that was interrupted. A new one settles it first: what
+    is left of it is destroyed, also if it could have run here, because its source has kept the guest."""
     with suppress(XenpluginError):
         for one in records.read_all(state_dir)[0]:
-            receiving = one.role is Role.DESTINATION and one.state is OwnershipState.RECEIVING
-            if receiving and one.uuid == request.uuid and not one.alive:
+            arrival = one.role is Role.DESTINATION and one.state not in FINAL and one.uuid == request.uuid
+            kept = request.source != "" and one.peer.machine == request.source
+            if arrival and not one.alive and (one.state is OwnershipState.RECEIVING or kept):
                 return one
     return None
 
@@ -157,14 +159,9 @@ def _migrating(state_dir: Path, request: Request, here: bool) -> Unusable | None
             "look for the guest on both hosts (xl list), then remove that file",
         )
     for one in known:
-        if one.uuid == request.uuid and one.state not in FINAL and (here or one.role is Role.DESTINATION):
-            if one.alive:
-                return Unusable(f"{one.name} is being migrated already", "wait for that migration, or stop it")
-            if one.state in (OwnershipState.HANDING, OwnershipState.CLEARED):
-                return Unusable(
-                    f"an earlier migration of {one.name} is not settled (state {one.state})",
-                    "run `xenplugin recover` there",
-                )
+        concerned = one.uuid == request.uuid and (here or one.role is Role.DESTINATION)
+        if concerned and one.state not in FINAL and one.alive:  # one that was interrupted is settled first
+            return Unusable(f"{one.name} is being migrated already", "wait for that migration, or stop it")
     return None
 
 
@@ -179,7 +176,11 @@ def _taken(store: Store, request: Request, own: Record | None) -> Iterator[Unusa
             continue
         name, vm = store.read(f"/local/domain/{domid}/name"), store.read(f"/local/domain/{domid}/vm") or ""
         same = vm.removeprefix("/vm/").lower() == request.uuid
-        if own is not None and same and name == request.name + INCOMING:
+        if (
+            own is not None
+            and same
+            and (own.state is not OwnershipState.RECEIVING or name == request.name + INCOMING)
+        ):
             continue  # what is left of that arrival is destroyed before the next
         if same and not here:
             yield Unusable(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,14 @@ def test_a_guest_of_real_xen() -> None:
         WantedFile("/srv/guests/vmlinuz", "its kernel", at_start=True, either=True),
         WantedFile("/srv/guests/initrd", "its ramdisk", at_start=True, either=True),
     )
+
+
+def test_what_xl_lists_of_a_real_guest() -> None:
+    (listed,) = json.loads((STREAM.parent / "xl-list-l.json").read_text())
+    found = candidate.of_config(listed["config"])
+    assert (found.name, found.kind, found.memory) == ("g1", "pv", 131072)
+    assert found.bridges == (WantedBridge("xlchk0", "/etc/xen/scripts/vif-bridge"),)
+    assert WantedFile("/srv/guests/cd.iso", "the CD image of xvdz", at_start=False, mapped=True) in found.files
 
 
 @pytest.mark.parametrize(

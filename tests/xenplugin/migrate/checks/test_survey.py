@@ -17,7 +17,7 @@ from xenplugin.migrate import host_identity, records
 from xenplugin.migrate.checks import survey
 from xenplugin.migrate.checks.facts import HostFacts, Request, WantedBridge, WantedFile
 from xenplugin.migrate.checks.survey import Survey
-from xenplugin.migrate.ownership import Role
+from xenplugin.migrate.ownership import OwnershipState, Role
 from xenplugin.migrate.records import DiskNote, PeerNote
 from xenplugin.xen import xen_tools
 
@@ -151,6 +151,18 @@ def test_what_an_interrupted_arrival_left_is_no_obstacle(host: Xenstored, tmp_pa
     host.put("/local/domain/5/vm", f"/vm/{UUID}")
     facts = found(tmp_path, disk(tmp_path))
     assert facts.taken == () and facts.migrating is None and facts.disks[0].unusable is None
+
+
+def test_a_copy_that_its_source_has_kept_is_no_obstacle(host: Xenstored, tmp_path: Path) -> None:
+    """That arrival had its permission to run, was interrupted, and the guest was resumed at its source."""
+    one = record(tmp_path, Role.DESTINATION, driver=999_999_999)
+    one = records.note(tmp_path / "state", one, peer=replace(one.peer, machine="m1"))
+    records.advance(tmp_path / "state", one, OwnershipState.CLEARED)
+    host.put("/local/domain/5/name", "g1")
+    host.put("/local/domain/5/vm", f"/vm/{UUID}")
+    for source, count in (("m1", 0), ("m2", 1), ("", 1)):
+        facts = found(tmp_path, replace(REQUEST, source=source, disks=()))
+        assert len(facts.taken) == count and facts.migrating is None, source
 
 
 def test_the_claim_of_another_guest_is_one(host: Xenstored, tmp_path: Path) -> None:

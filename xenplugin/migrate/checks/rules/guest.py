@@ -136,12 +136,12 @@ def memory_below_maximum(case: Case) -> Iterator[CheckResult]:
 
 
 def migrating(case: Case) -> Iterator[CheckResult]:
-    """Whether another migration of the guest runs, or is not settled, on either host."""
+    """Whether another migration of the guest runs on either host, or may run."""
     found = [(where, one) for where, one in _migrations(case) if one is not None]
     for where, one in found:
         yield refuses("migrating", f"{where}: {one.text}", one.hint)
     if not found:
-        yield passes("migrating", "no other migration of it runs, and none is left behind")
+        yield passes("migrating", "no other migration of it runs")
 
 
 def _migrations(case: Case) -> Iterator[tuple[str, Unusable | None]]:
