@@ -43,6 +43,8 @@ def guest(xen_lab: Lab) -> Iterator[Guest]:
         pytest.skip(f"this machine fetches the packages of {debian.codename() or 'another system'}")
     near, far = hosts(xen_lab)
     made = Guest(xen_lab, "g1", ["memory=128"])
+    for node in (near, far):
+        node.check(["sh", "-c", '[ -s "$1" ] || cp --sparse=always /srv/guests/g3.img "$1"', "sh", made.disk])
     try:
         made.create(far)
         near.check(["python3", "-c", _ASIDE, made.disk, made.home().domain.uuid], timeout=ASK)
