@@ -40,6 +40,8 @@ _BUSY = Expected(0.6, 1.0, 1.6)
 _NEAR_THREADS, _FAR_THREADS = 1, 2
 #: Share of a prediction, and seconds, that the model itself may be wrong by.
 _MODEL_ERROR, _MODEL_SECONDS = 0.1, 0.3
+#: A range begins at this share of the middle at least.
+_LEAST_SHARE = 0.1
 _DOWNTIME_ERROR, _DOWNTIME_SECONDS = 0.25, 0.15
 
 
@@ -198,7 +200,8 @@ def _expect(
                 above += moved**2
             else:
                 below += moved**2
-    return Expected(max(0.0, usual - math.sqrt(below)), usual, usual + math.sqrt(above))
+    low = max(_LEAST_SHARE * usual, usual - math.sqrt(below))  # nothing takes no time
+    return Expected(low, usual, usual + math.sqrt(above))
 
 
 def _phases(move: Move, at: _Point) -> dict[PhaseName, float]:
