@@ -75,6 +75,7 @@ def test_the_same_as_an_object(world: World) -> None:
     assert dry.code == 0 and json.loads(dry.out)["outcome"] == "planned" and calls(world) == []
 
 
+@pytest.mark.slow
 def test_warnings_stop_nothing(world: World) -> None:
     world.create()
     world.a.run("xl", "pause", "g1")
@@ -88,6 +89,7 @@ def test_warnings_stop_nothing(world: World) -> None:
     world.assert_intact(world.b)
 
 
+@pytest.mark.slow
 def test_what_is_unknown_is_a_warning(world: World) -> None:
     world.create()
     (world.b.root / "bin" / "xen-cpuid").write_text("#!/bin/sh\nexit 1\n")
@@ -158,7 +160,7 @@ FAULTS: dict[str, tuple[Callable[[World, Callable[[int], Path]], None], str]] = 
     "guest-type": (lambda world, _: world.a.knob(info={"virt_caps": "pv hvm hap"}), "shadow paging"),
     "room": (_no_room, "free for"),
 }
-QUICK = ("bridges", "target")
+QUICK = ("bridges",)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +187,7 @@ def test_a_refusal_stands_alone(world: World, name: str, small_disk: Callable[[i
         world.assert_intact(world.a)
 
 
+@pytest.mark.slow
 def test_all_that_refuse_are_shown(world: World) -> None:
     world.create()
     world.b.knob(info={"free_memory": 100, "xen_minor": 16})
@@ -211,17 +214,15 @@ def test_what_may_be_wrong_can_be_forced(world: World) -> None:
     world.assert_intact(world.b)
 
 
-@pytest.mark.parametrize(
-    ("name", "why"), [("target", "cannot be wrong"), ("everything", "is not a check"), ("", "not")]
-)
-def test_nothing_else_can_be_forced(world: World, name: str, why: str) -> None:
+def test_nothing_else_can_be_forced(world: World) -> None:
     world.create()
     for verb in ("plan", "migrate"):
-        words = [verb, "-s", world.ssh, "--force", name, "g1", "hostb"]
+        words = [verb, "-s", world.ssh, "--force", "target", "g1", "hostb"]
         done = world.a.start(world.a.root / "bin" / "xenplugin", *words).end()
-        assert done.code == 2 and why in done.error and "nomigrate, devices" in done.hint, done.err
+        assert done.code == 2 and "cannot be wrong" in done.error and "nomigrate, devices" in done.hint, done.err
 
 
+@pytest.mark.slow
 def test_a_certain_refusal_of_a_check_that_can_be_forced_stays(world: World) -> None:
     world.create()
     _config(world, lambda config: config.update(pcidevs=[{"bus": 3}]))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.formats.kinds import Format
 from xenplugin.image.old import old_disk
 from xenplugin.image.old.old_disk import OldDisk
+from xenplugin.image.safety import in_use
 from xenplugin.image.target.device_size import REFUSE
 from xenplugin.image.target.dry_run import TargetFacts, examine
 from xenplugin.image.target.sink import open_sink
@@ -115,6 +117,15 @@ def test_it_says_what_opening_says(
         assert not state.exists()
         assert seen == why(lambda: open_sink(place, SIZE, state_dir=state, attached=nobody).close())
         assert (seen is not None) is refused
+
+
+def test_a_mount_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "g1.img"
+    place.write_bytes(bytes(MIB))
+    monkeypatch.setattr(in_use, "mounts", lambda: iter([SimpleNamespace(where=str(place))]))
+    seen = why(lambda: looked(place, tmp_path / "state"))
+    assert seen is not None and "mount point" in seen[1]
+    assert seen == why(lambda: open_sink(place, SIZE, state_dir=tmp_path / "state", attached=nobody).close())
 
 
 def test_a_guest_that_has_it_attached(tmp_path: Path) -> None:

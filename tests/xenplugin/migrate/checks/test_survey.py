@@ -103,6 +103,7 @@ def test_what_cannot_be_found_out_has_a_reason(
         (0, {"3/name": "g1--incoming"}, "g1--incoming"),
         (0, {"3/vm": f"/vm/{UUID.upper()}"}, "the uuid of g1"),
         (3, {"3/name": "g1", "3/vm": f"/vm/{UUID}"}, ""),
+        (3, {"3/name": "g1", "3/vm": f"/vm/{UUID}", "4/name": "g2", "4/vm": f"/vm/{UUID}"}, ""),
         (3, {"3/name": "g1", "3/vm": f"/vm/{UUID}", "4/name": "g1--migratedaway"}, "g1--migratedaway"),
         (3, {"3/name": "g1", "3/vm": f"/vm/{UUID}", "4/name": "g1--incoming"}, ""),
     ],
