@@ -13,8 +13,12 @@ from xenplugin.results import Expected
 #: Least seconds of a window; windows at the end that must agree, and by how much.
 _WINDOW = 0.05
 _AGREEING, _NEAR = 4, 0.15
+#: Slow start is over with the first window that brings this share of the best one.
+_REACHED = 0.7
 #: A measured rate has at least this error: the path changes while a transfer lasts.
 _LEAST_ERROR = 0.06
+#: Share of the best window that a long transfer reaches, if the windows after it are worse.
+_OVERFILLED = 0.95
 #: If windows were still growing, the rate may be higher by this factor.
 _GROWING = 4.0
 
@@ -51,11 +55,17 @@ class RateSamples:
         rates = [rate for rate in self._rates if rate > 0]
         if not rates:
             return None
-        tail = rates[-max(_AGREEING, len(rates) // 2) :]
+        reached = next(place for place, rate in enumerate(rates) if rate >= _REACHED * max(rates))
+        tail = rates[reached:]  # without slow start, and with what slowed down after it
         middle = statistics.fmean(tail)
         if not self.is_steady and (len(rates) < _AGREEING or rates[-1] > (1 + _NEAR) * rates[-2]):
             last = rates[-1]
             return Expected(min(middle, last), last, _GROWING * last)
+        if not self.is_steady:
+            # At its end slow start overfills the link's queue, and what is lost then keeps the connections back for
+            # some round trips; a transfer that goes on for longer gets over that.
+            best = max(tail)
+            return Expected(min(middle, _OVERFILLED * best), _OVERFILLED * best, (1 + _LEAST_ERROR) * best)
         spread = statistics.stdev(tail) / len(tail) ** 0.5 if len(tail) > 1 else 0.0
         error = max(_LEAST_ERROR * middle, 2 * spread)
         return Expected(max(middle - error, 0.1 * middle), middle, middle + error)

@@ -41,6 +41,23 @@ def test_a_path_that_was_still_growing_may_carry_more() -> None:
     assert found is not None and found.high > 3 * found.middle
 
 
+def test_windows_of_slow_start_do_not_count() -> None:
+    """Over 200 ms two seconds are six windows, and half of them are slow start."""
+    found = measure(0.2, 12.5e6, 2.0, first=460_000.0).rate()
+    assert found is not None and found.middle == pytest.approx(12.5e6, rel=0.1)
+
+
+def test_what_slow_start_has_lost_is_not_the_rate_of_the_path() -> None:
+    samples, now, arrived = RateSamples(0.2), 0.0, 0.0
+    for rate in (0.5e6, 4e6, 12.5e6, 5e6, 4e6, 7e6):
+        for _ in range(30):
+            now, arrived = now + 0.01, arrived + rate * 0.01
+            samples.add(now, int(arrived))
+    found = samples.rate()
+    assert found is not None and found.middle == pytest.approx(12.5e6, rel=0.1)
+    assert found.low < 8e6  # but it may be so
+
+
 def test_nothing_arrived_is_not_known() -> None:
     samples = RateSamples(0.1)
     for place in range(100):

@@ -31,9 +31,14 @@ _LARGEST = 1 << 20
 #: between 3.3 and 66 (docs/performance.md).
 UNKNOWN_RATIO = Expected(2.5, 5.0, 40.0)
 #: Seconds of xl's own steps where no move has shown them. A domain is made, devices are attached.
-UNKNOWN_STEPS = Steps(Expected(0.1, 0.6, 3.0), Expected(0.02, 0.1, 0.8), Expected(0.05, 0.3, 2.0))
+UNKNOWN_STEPS = Steps(
+    connect=Expected(0.1, 0.6, 3.0),
+    stopped=Expected(0.02, 0.1, 0.8),
+    handover=Expected(0.1, 0.5, 3.0),
+    downtime=Expected(0.02, 0.2, 2.5),
+)
 #: Range of what was seen once.
-_RATIO_ERROR, _STEP_ERROR = 1.25, 1.7
+_RATIO_ERROR, _STEP_ERROR = 1.25, 2.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def look_up(state_dir: Path, uuid: str, host: str, mode: str) -> Learned:
         text = f"how well its memory packs: {low:g} to {high:g} times is assumed, and its first move shows it"
         learned = replace(learned, assumptions=(text,))
     seen = known["hosts"].get(_key(host, mode))
-    values = {name: _number(seen, name) for name in LIVE_STEPS}
+    values = {name: _number(seen, name) for name in (*LIVE_STEPS, "downtime")}
     steps = {name: _about(value, _STEP_ERROR) for name, value in values.items() if value is not None}
     return replace(learned, steps=replace(UNKNOWN_STEPS, **steps))
 
@@ -70,9 +75,12 @@ def note(state_dir: Path, uuid: str, host: str, estimate: Estimate, result: Migr
         if estimate.bytes_memory and memory > 0:
             ratio = packed_ratio(estimate.bytes_memory, memory)
             _remember(known["guests"], uuid, {"ratio": round(ratio, 3)})
-        seconds = own_seconds(estimate, result.phases, live=result.mode == "live")
-        rounded = {str(name): round(value, 3) for name, value in seconds.items()}
-        _remember(known["hosts"], _key(host, result.mode), rounded)
+        before = known["hosts"].get(_key(host, result.mode))
+        seconds = own_seconds(estimate, result)
+        for name, value in seconds.items():  # one move is chance, so half of what was known stays
+            old = _number(before, name)
+            seconds[name] = round(value if old is None else (value + old) / 2, 3)
+        _remember(known["hosts"], _key(host, result.mode), seconds)
         path = state_folder.writable(state_dir) / NAME
         write_atomically(path, strict_json.serialise({"format": FORMAT, **known}))
 

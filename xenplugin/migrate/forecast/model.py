@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from xenplugin.codec.adaptive_level import LevelSpeeds
 from xenplugin.codec.compress import STORE
-from xenplugin.results import Estimate, Expected, PhaseName
+from xenplugin.results import Estimate, Expected, MigrationResult, PhaseName
 from xenplugin.transfer.host_load import HostLoad
 
 #: Seconds of a core for each byte, on the machine that they were measured on. How fast another machine is shows in
@@ -40,7 +40,9 @@ _BUSY = Expected(0.6, 1.0, 1.6)
 _NEAR_THREADS, _FAR_THREADS = 1, 2
 #: Share of a prediction, and seconds, that the model itself may be wrong by.
 _MODEL_ERROR, _MODEL_SECONDS = 0.1, 0.3
-_DOWNTIME_ERROR, _DOWNTIME_SECONDS = 0.25, 0.1
+#: A range begins at this share of the middle at least.
+_LEAST_SHARE = 0.1
+_DOWNTIME_ERROR, _DOWNTIME_SECONDS = 0.25, 0.15
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,13 @@ class Memory:
 
 @dataclass(frozen=True)
 class Steps:
-    """Seconds of steps that move nothing, for one kind of guest and host: of `connect`, `stopped` and `handover`,
-    beside the round trips."""
+    """Seconds of steps that move nothing, for one kind of guest and host, beside the round trips: of the phases
+    `connect`, `stopped` and `handover`, and what of these is `downtime`."""
 
     connect: Expected
     stopped: Expected
     handover: Expected
+    downtime: Expected
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ class _Point:
     connect: float = 0.0
     stopped: float = 0.0
     handover: float = 0.0
+    downtime: float = 0.0
 
 
 #: The phases of which xl's own steps are learnt, as Steps has them.
@@ -140,6 +144,7 @@ LIVE_STEPS: tuple[PhaseName, ...] = ("connect", "stopped", "handover")
 #: Round trips of each phase, and starts of the far side's program.
 _TRIPS: Mapping[PhaseName, int] = {"connect": 16, "disks": 3, "stopped": 2, "handover": 3}
 _STARTS = 2
+_DOWNTIME_TRIPS = 3
 
 
 def added(values: Sequence[Expected]) -> Expected:
@@ -174,7 +179,7 @@ def _uncertain(move: Move) -> dict[str, Expected]:
     if move.memory is not None:
         found["memory_ratio"] = move.memory.ratio
     if move.steps is not None:
-        found |= {name: getattr(move.steps, name) for name in LIVE_STEPS}
+        found |= {name: getattr(move.steps, name) for name in (*LIVE_STEPS, "downtime")}
     return found
 
 
@@ -195,7 +200,8 @@ def _expect(
                 above += moved**2
             else:
                 below += moved**2
-    return Expected(max(0.0, usual - math.sqrt(below)), usual, usual + math.sqrt(above))
+    low = max(_LEAST_SHARE * usual, usual - math.sqrt(below))  # nothing takes no time
+    return Expected(low, usual, usual + math.sqrt(above))
 
 
 def _phases(move: Move, at: _Point) -> dict[PhaseName, float]:
@@ -224,12 +230,15 @@ def _own(rtt: float, ready: float) -> dict[PhaseName, float]:
     return seconds
 
 
-def own_seconds(estimate: Estimate, phases: Mapping[PhaseName, float], *, live: bool) -> dict[PhaseName, float]:
-    """Return the seconds of xl's own steps in a move that took `phases`: what goes into Steps the next time. When
-    the guest stood still for its disks, those of `stopped` are not known."""
-    own = _own(estimate.rtt, estimate.ready)
-    names = LIVE_STEPS if live else ("connect", "handover")
-    return {name: max(0.0, phases[name] - own[name]) for name in names if name in phases}
+def own_seconds(estimate: Estimate, result: MigrationResult) -> dict[str, float]:
+    """Return the seconds of xl's own steps in a move with this `result`: what goes into Steps the next time. If the
+    guest stood still for its disks, those of `stopped` and of the downtime are not known."""
+    own, phases, live = _own(estimate.rtt, estimate.ready), result.phases, result.mode == "live"
+    names: tuple[PhaseName, ...] = LIVE_STEPS if live else ("connect", "handover")
+    found: dict[str, float] = {name: max(0.0, phases[name] - own[name]) for name in names if name in phases}
+    if live and result.downtime is not None:
+        found["downtime"] = max(0.0, result.downtime - _DOWNTIME_TRIPS * estimate.rtt)
+    return found
 
 
 def packed_ratio(size: int, wire: float) -> float:
@@ -238,8 +247,9 @@ def packed_ratio(size: int, wire: float) -> float:
 
 
 def _downtime(move: Move, at: _Point) -> float:
-    phases = _phases(move, at)
-    return phases["stopped"] + phases["handover"]
+    """Return the seconds from the suspension to the report that the guest runs, which comes within `handover`."""
+    disks = 0.0 if move.live else _phases(move, at)["stopped"] - at.stopped
+    return at.downtime + _DOWNTIME_TRIPS * move.path.rtt + disks
 
 
 def _level(move: Move, at: _Point) -> int:

@@ -29,7 +29,7 @@ def a_result(mode: str = "live", wire: int = 300, disk: int = 50) -> MigrationRe
         seconds=1, bytes_image=1, bytes_data=1, bytes_wire=disk, phases={}, cipher="", level=1, sha256=""
     )
     return MigrationResult(
-        seconds=9, bytes_memory=1050, bytes_wire=wire, phases=PHASES, downtime=1, cipher="", level=1, streams=2,
+        seconds=9, bytes_memory=1050, bytes_wire=wire, phases=PHASES, downtime=1.2, cipher="", level=1, streams=2,
         mode=mode, disks=(moved,),
     )  # fmt: skip
 
@@ -47,7 +47,16 @@ def test_a_move_is_learnt_from(tmp_path: Path) -> None:
     assert found.ratio.low < found.ratio.middle < found.ratio.high < learned.UNKNOWN_RATIO.high
     assert found.steps.connect.middle == pytest.approx(5.0 - 2 * 1.0 - 16 * 0.1)
     assert found.steps.handover.middle == pytest.approx(1.0 - 3 * 0.1)
+    assert found.steps.downtime.middle == pytest.approx(1.2 - 3 * 0.1)
     assert found.assumptions == ()
+
+
+def test_one_move_is_chance(tmp_path: Path) -> None:
+    """Half of what was known of a host stays."""
+    learned.note(tmp_path, UUID, "hostb", an_estimate(), a_result())
+    learned.note(tmp_path, UUID, "hostb", an_estimate(rtt=0.0), a_result())
+    found = learned.look_up(tmp_path, UUID, "hostb", "live").steps
+    assert found.downtime.middle == pytest.approx((0.9 + 1.2) / 2)
 
 
 def test_hosts_and_modes_are_learnt_apart_and_guests_by_themselves(tmp_path: Path) -> None:
@@ -55,6 +64,7 @@ def test_hosts_and_modes_are_learnt_apart_and_guests_by_themselves(tmp_path: Pat
     same = learned.look_up(tmp_path, UUID, "hostb", "static")
     assert same.steps.handover.middle == pytest.approx(0.7)
     assert same.steps.stopped == learned.UNKNOWN_STEPS.stopped  # it has the disks in it
+    assert same.steps.downtime == learned.UNKNOWN_STEPS.downtime
     assert learned.look_up(tmp_path, UUID, "hostb", "live").steps == learned.UNKNOWN_STEPS
     assert learned.look_up(tmp_path, UUID, "hostc", "static").steps == learned.UNKNOWN_STEPS
     assert learned.look_up(tmp_path, UUID, "hostc", "static").ratio == same.ratio
@@ -62,7 +72,7 @@ def test_hosts_and_modes_are_learnt_apart_and_guests_by_themselves(tmp_path: Pat
 
 
 def test_steps_are_never_negative() -> None:
-    assert set(own_seconds(an_estimate(rtt=9.0), PHASES, live=True).values()) == {0.0}
+    assert set(own_seconds(an_estimate(rtt=9.0), a_result()).values()) == {0.0}
 
 
 def test_old_entries_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

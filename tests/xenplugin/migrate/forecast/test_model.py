@@ -34,7 +34,7 @@ def a_move(
         ),
         Disks(send + known, about(send), known),
         Memory(memory, about(ratio, 0.3)) if memory else None,
-        Steps(about(0.5, 0.5), about(0.1, 0.5), about(0.2, 0.5)) if memory else None,
+        Steps(about(0.5, 0.5), about(0.1, 0.5), about(0.2, 0.5), about(0.1, 0.5)) if memory else None,
         live=live,
     )  # fmt: skip
 
