@@ -345,7 +345,8 @@ def from_json(values: Mapping[str, Any]) -> Result:
 
 def _fields_of(kind: type[Result], values: Mapping[str, Any]) -> dict[str, Any]:
     # An estimate is added by the process that shows the result.
-    return {field.name: values[field.name] for field in fields(kind) if field.name in values.keys() - {"estimate"}}
+    names = {field.name for field in fields(kind)} - {"estimate"}
+    return {name: values[name] for name in names if name in values}
 
 
 def _rounded(phases: Mapping[PhaseName, float]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xenplugin.errors import PeerError, RefusedError
-from xenplugin.image.formats.kinds import KEPT, RAW
+from xenplugin.image.formats.kinds import RAW
 from xenplugin.xen.attached import plain_path
 from xenplugin.xen.xenstore import Store
 from xenplugin.xen.xl import INCOMING
@@ -21,6 +21,9 @@ from xenplugin.xen.xl import INCOMING
 _DEVICES = ("vbd", "virtio_disk")
 #: QEMU's names for formats that libxl calls otherwise.
 _QEMU_NAMES = {"vhd": "vpc", "unknown": RAW}
+#: Formats in which QEMU can be asked about a disk. (Not qed: QEMU 7.2 ends with the guest if two of its writes meet
+#: a bitmap that is exchanged.)
+_SERVED = (RAW, "qcow2", "vpc")
 _LIST = "xl list shows the guests, xl block-list GUEST the disks of one"
 
 
@@ -190,7 +193,7 @@ def _reason(disk: Disk, configured: Mapping[str, Any]) -> tuple[str, str] | None
     path = _text(configured, "pdev_path")
     if disk.backend_domid or elsewhere:
         return "another domain serves it", "its data is not in dom0: move it by that domain's own means"
-    if _QEMU_NAMES.get(image, image) != disk.format or disk.format not in (RAW, *KEPT):
+    if _QEMU_NAMES.get(image, image) != disk.format or disk.format not in _SERVED:
         other = image if disk.format == "raw" else disk.format
         return (
             f"its format is {other}",

@@ -195,6 +195,7 @@ def test_the_file_of_minus_c_may_have_another_uuid_but_not_another_name_too() ->
     [
         ({}, told(format="qcow2"), "qcow2"),
         ({"format": "qcow2", "backend": "qdisk"}, told(format="raw"), "qcow2"),
+        ({"format": "qed", "backend": "qdisk"}, told(format="qed"), "qed"),
         ({"format": "luks", "backend": "qdisk"}, told(format="luks"), "luks"),
         ({}, told(format="vhd"), "vhd"),
         ({"backend_domid": 5}, told(), "another domain"),

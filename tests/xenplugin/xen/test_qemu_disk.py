@@ -57,7 +57,7 @@ class Stand:
         return NbdExport(qemu.socket, "guest")
 
 
-@pytest.fixture(params=["raw", "qcow2", "vpc", "qed"])
+@pytest.fixture(params=["raw", "qcow2", "vpc"])
 def stand(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stand]:
     made = Stand(tmp_path, request.param)
     yield made
