@@ -14,7 +14,8 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
@@ -30,13 +31,50 @@ from xenplugin.image.buffers import Buffer
 from xenplugin.image.index.digest import leaves
 from xenplugin.image.scan import nonzero_blocks
 from xenplugin.image.source.raw import open_source
-from xenplugin.results import BenchResult, CopyFigures, LevelFigures
 from xenplugin.wire.frames import Codec
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 
 #: Number of chunks to measure with.
 _CHUNKS = 24
 _HEADER = bytes(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelFigures:
+    """A zstd level on one core: MB/s (10^6 bytes) per CPU second, and how many times smaller the data becomes."""
+
+    mb_per_cpu_second: int
+    ratio: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyFigures:
+    """A copy from this host at `level` ("stored": no compression): MB/s of data; the link's rate in Mbit/s above
+    which the host and not the link limits it; and the costliest step."""
+
+    level: str
+    ratio: float
+    mb_per_second: int
+    link_mbit: int
+    bound: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult:
+    """What this host can do: MB/s per CPU second of each step, cipher and zstd level. `data`: the image that was
+    read, or "made up"; `cipher`: the one that is chosen by itself."""
+
+    cores: int
+    data: str
+    cipher: str
+    mb_per_cpu_second: Mapping[str, int]
+    ciphers: Mapping[str, int]
+    zstd: Mapping[str, LevelFigures]
+    copy: tuple[CopyFigures, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        return asdict(self)
 
 
 def run(image: str | None, emit: events.Emit) -> BenchResult:

@@ -26,10 +26,7 @@ def output_of(
     hint `if_silent`), or fails: with its last message then."""
     name = name or words[0]
     try:
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience,
-            env={**os.environ, "LC_ALL": "C", **(env or {})},
-        )  # fmt: skip
+        done = finished(words, patience, env)
     except OSError as failure:
         raise error(f"cannot start {words[0]}: {failure.strerror}", hint=if_absent) from None
     except subprocess.TimeoutExpired:
@@ -38,3 +35,12 @@ def output_of(
         messages = done.stderr.decode(errors="replace").strip().splitlines()
         raise error(f"{name} failed ({done.returncode})" + (f": {messages[-1].strip()}" if messages else ""))
     return done.stdout.decode(errors="replace")
+
+
+def finished(
+    words: Sequence[str], patience: float, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the command `words` to its end, for a caller that reads its failures; `env` as above. Raises OSError
+    if it cannot be started, subprocess.TimeoutExpired if it does not end within `patience` seconds."""
+    environment = {**os.environ, "LC_ALL": "C", **(env or {})}
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience, env=environment)

@@ -242,7 +242,7 @@ class MigrationResult:
         }
 
 
-#: What a check says: the guest can move as far as it is concerned; it can, but should it; it cannot.
+#: The verdict of a check: nothing is wrong; something may be wrong; the guest cannot move.
 Verdict: TypeAlias = Literal["pass", "warn", "refuse"]
 
 
@@ -291,44 +291,6 @@ class PlanResult:
             "checks": [asdict(check) for check in self.checks],
             "estimate": None if self.estimate is None else self.estimate.as_json(),
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class LevelFigures:
-    """A zstd level on one core: MB/s (10^6 bytes) per CPU second, and how many times smaller the data becomes."""
-
-    mb_per_cpu_second: int
-    ratio: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class CopyFigures:
-    """A copy from this host at `level` ("stored": no compression): MB/s of data; the link's rate in Mbit/s above
-    which the host and not the link limits it; and the costliest step."""
-
-    level: str
-    ratio: float
-    mb_per_second: int
-    link_mbit: int
-    bound: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchResult:
-    """What this host can do: MB/s per CPU second of each step, cipher and zstd level. `data`: the image that was
-    read, or "made up"; `cipher`: the one that is chosen by itself."""
-
-    cores: int
-    data: str
-    cipher: str
-    mb_per_cpu_second: Mapping[str, int]
-    ciphers: Mapping[str, int]
-    zstd: Mapping[str, LevelFigures]
-    copy: tuple[CopyFigures, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the JSON object."""
-        return asdict(self)
 
 
 Result: TypeAlias = TransferResult | MigrationResult

@@ -6,7 +6,7 @@ import json
 
 from lab.model import speed
 from xenplugin import bench
-from xenplugin.results import BenchResult, LevelFigures
+from xenplugin.bench import BenchResult, LevelFigures
 
 STEPS = {"read": 8000.0, "digest": 1000.0, "loopback": 4000.0, "unpack": 900.0, "write": 5000.0}
 LEVELS = {"1": LevelFigures(mb_per_cpu_second=250, ratio=4.0), "9": LevelFigures(mb_per_cpu_second=40, ratio=5.0)}

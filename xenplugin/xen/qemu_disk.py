@@ -88,7 +88,7 @@ class GuestQemu:
             raise
 
     def drop(self, name: str) -> None:
-        """Take an export away, whoever is connected to it."""
+        """Remove an export, even if a client is connected to it."""
         self.qmp.execute("block-export-del", id=f"{PREFIX}{name}", mode="hard")
 
     def close(self) -> None:

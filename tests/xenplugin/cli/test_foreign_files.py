@@ -1,4 +1,4 @@
-"""Files in folders that others may write to, and a state directory that is none: nothing waits, all are named."""
+"""Bad files in folders that others can write to, and bad state directories: the error names them; nothing hangs."""
 
 from __future__ import annotations
 

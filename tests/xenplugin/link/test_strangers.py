@@ -58,7 +58,7 @@ def test_time_runs_out_for_the_oldest_first() -> None:
 
 @given(st.lists(st.integers(0, 30), max_size=300), st.integers(1, 40))
 def test_never_more_than_may_be_and_an_address_alone_is_kept(origins: list[int], most: int) -> None:
-    """Whoever is the only one of its address leaves only if no address has more than one."""
+    """A stranger that is alone at its address is closed only if every address has just one."""
     held: Strangers[int] = Strangers(most)
     of: dict[int, int] = {}
     for number, origin in enumerate(origins):

@@ -144,7 +144,7 @@ def test_a_name_that_is_taken_meanwhile(arrival: Arrival) -> None:
 
 
 def test_an_older_file_of_the_same_guest(arrival: Arrival) -> None:
-    """Whoever keeps the files on both hosts loses nothing."""
+    """An administrator who keeps the file on both hosts loses neither."""
     there = arrival.folder / "g1.cfg"
     there.write_text("# by hand\n" + text())
     there.chmod(0o644)

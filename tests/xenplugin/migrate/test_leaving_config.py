@@ -87,7 +87,7 @@ def test_a_file_that_is_gone(folder: Path, tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_renamed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, says: str
 ) -> None:
-    """The administrator is told; the guest has left all the same."""
+    """The administrator gets a notice, and the guest leaves nevertheless."""
 
     def refuse(source: str, target: str) -> None:
         raise OSError(number, os.strerror(number))

@@ -85,7 +85,7 @@ def test_a_copy_that_has_arrived_gives_up_its_name_unless_it_runs(found: Found) 
 
 
 def test_what_is_given_up_before_message_6_stays(found: Found) -> None:
-    """At any instant, whatever dies then, and whoever recovers meanwhile."""
+    """At any instant, with any process killed and any recovery running."""
     ends: Counter[str] = Counter()
     for world in found:
         if world.end in ("", "handing"):

@@ -14,6 +14,8 @@ from functools import cache
 from typing import Any
 
 from xenplugin.errors import RefusedError
+from xenplugin.geometry import CHUNK
+from xenplugin.image.sparse import Run, runs_of
 
 #: What a range of an image holds, as base:allocation says it.
 _ZERO = 2
@@ -135,6 +137,11 @@ class NbdExport:
         for at, size, flags in self.extents(offset, length):
             if not flags & _ZERO:
                 yield at, at + size
+
+    def runs(self, first: int, stop: int) -> Iterator[Run]:
+        """Yield chunks `first` to `stop` as runs, in order, data and holes in turn."""
+        begin, end = first * CHUNK, min(stop * CHUNK, self.size)
+        return runs_of(self.data(begin, end - begin), first, stop)
 
     def close(self) -> None:
         """End the connection; may be called more than once. No other thread may be using it."""

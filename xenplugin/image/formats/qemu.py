@@ -9,6 +9,7 @@ import subprocess
 from typing import Any
 
 from xenplugin.errors import ImageError, RefusedError
+from xenplugin.external_tool import finished
 
 #: Seconds for a command that only looks at an image or makes an empty one.
 PATIENCE = 120.0
@@ -45,7 +46,7 @@ def run(words: list[str], doing: str) -> str:
     """Run a command of qemu-img. Returns what it printed. Raises RefusedError if it is missing; ImageError, "cannot
     `doing`", if it fails."""
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
+        done = finished(words, PATIENCE)
     except FileNotFoundError:
         raise missing(words[0]) from None
     except OSError as error:

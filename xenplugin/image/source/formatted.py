@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 from xenplugin.errors import ImageError
-from xenplugin.geometry import CHUNK
 from xenplugin.image.files import os_errors
 from xenplugin.image.formats.detect import Found, format_at
 from xenplugin.image.formats.inspect import ImageInfo, inspect
@@ -15,7 +14,7 @@ from xenplugin.image.formats.nbd import NbdExport
 from xenplugin.image.formats.node import Node, open_node
 from xenplugin.image.source.content_state import Change
 from xenplugin.image.source.raw import Source, open_source
-from xenplugin.image.sparse import Run, runs_of
+from xenplugin.image.sparse import Run
 
 
 class ExportedSource(Source):
@@ -29,10 +28,8 @@ class ExportedSource(Source):
         self._export = export
 
     def runs(self, first: int = 0, stop: int | None = None) -> Iterator[Run]:
-        stop = self.chunks if stop is None else stop
-        begin, end = first * CHUNK, min(stop * CHUNK, self.size)
         with os_errors("find the data in", self.path):
-            yield from runs_of(self._export.data(begin, end - begin), first, stop)
+            yield from self._export.runs(first, self.chunks if stop is None else stop)
 
     def read_at(self, view: memoryview, offset: int) -> int:
         length = max(0, min(len(view), self.size - offset))

@@ -16,7 +16,7 @@ from xenplugin.errors import RefusedError
 from xenplugin.geometry import CHUNK, chunk_count, chunk_length
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
-from xenplugin.image.files import read_at, start_writing
+from xenplugin.image.files import start_writing
 from xenplugin.image.source.raw import Source
 from xenplugin.image.sparse import Run
 from xenplugin.image.target.journal import Journal
@@ -107,12 +107,6 @@ class Target(ABC):
                 buffer.view[got:length] = bytes(length - got)
         return length
 
-    def read(self, index: int, view: memoryview) -> None:
-        """Read chunk `index` of the target as it is now into `view`. Raises OSError."""
-        got = read_at(self.fd, view, index * CHUNK)
-        if got < len(view):
-            view[got:] = bytes(len(view) - got)
-
     def start_writing(self) -> None:
         """Ask the kernel to start writing, so that sync() has little left to wait for."""
         start_writing(self.fd)
@@ -123,6 +117,10 @@ class Target(ABC):
         Raises OSError; then nothing that was written since the last sync() can be trusted.
         """
         os.fdatasync(self.fd)
+
+    @abstractmethod
+    def read(self, index: int, view: memoryview) -> None:
+        """Read chunk `index` of the target as it is now into `view`. Raises OSError."""
 
     @abstractmethod
     def runs(self, first: int, stop: int) -> Iterator[Run]:

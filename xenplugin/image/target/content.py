@@ -21,7 +21,7 @@ from xenplugin.image.formats.node import Node, open_node
 from xenplugin.image.scan import ZEROS
 from xenplugin.image.source.formatted import FormattedSource
 from xenplugin.image.source.raw import Source
-from xenplugin.image.sparse import Run, chunk_runs, data_ranges, has_data, punch, runs_of
+from xenplugin.image.sparse import Run, chunk_runs, data_ranges, has_data, punch
 
 _ZEROS = memoryview(ZEROS)
 
@@ -90,8 +90,7 @@ class NodeContent(Content):
         self._export = node.export
 
     def runs(self, first: int, stop: int) -> Iterator[Run]:
-        begin, end = first * CHUNK, min(stop * CHUNK, self._size)
-        return runs_of(self._export.data(begin, end - begin), first, stop)
+        return self._export.runs(first, stop)
 
     def has_data(self, offset: int, length: int) -> bool:
         return any(True for _ in self._export.data(offset, length))
@@ -106,9 +105,6 @@ class NodeContent(Content):
 
     def zero(self, offset: int, length: int) -> None:
         self._export.zero(offset, length)
-
-    def start_writing(self) -> None:
-        start_writing(self._fd)
 
     def sync(self) -> None:
         self._export.flush()

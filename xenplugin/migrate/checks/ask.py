@@ -32,7 +32,7 @@ from xenplugin.link.ready_line import SURVEY
 from xenplugin.link.remote_process import RemoteProcess, remote_command
 from xenplugin.link.ssh_multiplexing import SharedLogin
 from xenplugin.migrate.checks import strict_fields
-from xenplugin.migrate.checks.facts import HOLD, LONGEST, HostFacts, Listening, Request
+from xenplugin.migrate.checks.facts import HOLD, LONGEST, HostFacts, Listening, SurveyRequest
 
 T = TypeVar("T")
 #: Seconds for an answer; xl may have to wait for a lock, and stat() for a network file system.
@@ -93,7 +93,7 @@ class FarHost:
         self._login.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
 
-    def ask(self, request: Request) -> Future[FarAnswer]:
+    def ask(self, request: SurveyRequest) -> Future[FarAnswer]:
         """Send the request, in the background. The result raises XenpluginError."""
         return self._workers.submit(self._ask, request)
 
@@ -115,7 +115,7 @@ class FarHost:
                 hint="install the same version of xenplugin on both hosts",
             ) from None
 
-    def _ask(self, request: Request) -> FarAnswer:
+    def _ask(self, request: SurveyRequest) -> FarAnswer:
         self._ready.result()
         sent = time.time()
         self._process.write(strict_fields.write(request) + b"\n")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from xenplugin.migrate.checks.ask import FarAnswer
 from xenplugin.migrate.checks.candidate import Candidate
-from xenplugin.migrate.checks.facts import HostFacts, Request, Unusable
+from xenplugin.migrate.checks.facts import HostFacts, SurveyRequest, Unusable
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Case:
     to `request`; `unmovable`: why disks cannot leave this host."""
 
     guest: Candidate
-    request: Request
+    request: SurveyRequest
     near: HostFacts
     far: FarAnswer
     host: str

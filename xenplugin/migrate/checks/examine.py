@@ -29,7 +29,7 @@ from xenplugin.migrate.checks import candidate, rules
 from xenplugin.migrate.checks.ask import FarHost
 from xenplugin.migrate.checks.candidate import Candidate
 from xenplugin.migrate.checks.case import Case
-from xenplugin.migrate.checks.facts import Request, Unusable, WantedDisk, WantedFile
+from xenplugin.migrate.checks.facts import SurveyRequest, Unusable, WantedDisk, WantedFile
 from xenplugin.migrate.checks.survey import Survey
 from xenplugin.migrate.claims import Claims
 from xenplugin.results import CheckResult
@@ -154,13 +154,13 @@ def _wanted(
     return tuple(wanted)
 
 
-def _request(leaving: Candidate, guest: Guest, disks: tuple[WantedDisk, ...]) -> Request:
+def _request(leaving: Candidate, guest: Guest, disks: tuple[WantedDisk, ...]) -> SurveyRequest:
     files = leaving.files
     model = _device_model(guest.domid) if leaving.kind == "hvm" else None
     if model is not None and not any(file.path == model for file in files):
         files += (WantedFile(model, "the device model (QEMU)", at_start=False, elsewhere=True),)
     here = host_identity.here().machine
-    return Request(
+    return SurveyRequest(
         leaving.name, leaving.uuid, leaving.kind, 0, here, guest.domid, leaving.vcpus, files, leaving.bridges, disks
     )
 

@@ -63,7 +63,7 @@ class WantedDisk:
 
 
 @dataclass(frozen=True)
-class Request:
+class SurveyRequest:
     """A guest that may move, as a host is asked about it. `kind`: one of KINDS; `domid`: its domain on the host
     that is asked, 0 on the far host; `source` and `source_domid`: the machine that it is on (host_identity), "" if
     unknown, and its domain there, because both hosts may be one; `vcpus`: its virtual CPUs; `local`: listen on this

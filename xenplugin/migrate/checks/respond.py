@@ -12,7 +12,7 @@ from xenplugin.link import listener
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.link.ready_line import SURVEY, ready_line
 from xenplugin.migrate.checks import strict_fields
-from xenplugin.migrate.checks.facts import HOLD, LONGEST, Listening, Request
+from xenplugin.migrate.checks.facts import HOLD, LONGEST, Listening, SurveyRequest
 from xenplugin.migrate.checks.survey import Survey
 
 
@@ -23,7 +23,7 @@ def respond(config: Config, source: int, sink: int) -> None:
     with Survey(config, 0) as survey:
         channel.send(ready_line(SURVEY))
         try:
-            request = strict_fields.read(Request, _line(source))
+            request = strict_fields.read(SurveyRequest, _line(source))
         except ValueError as error:
             raise PeerError(f"the request cannot be read: {error}"[:300]) from None
         addresses = ["127.0.0.1"] if request.local else listener.addresses()

@@ -26,7 +26,7 @@ from xenplugin.migrate import host_identity, records
 from xenplugin.migrate.checks.facts import (
     FoundDisk,
     HostFacts,
-    Request,
+    SurveyRequest,
     Unusable,
     WantedBridge,
     WantedDisk,
@@ -66,7 +66,7 @@ class Survey:
     def __exit__(self, *_: object) -> None:
         self._workers.shutdown(wait=False, cancel_futures=True)
 
-    def answer(self, request: Request) -> HostFacts:
+    def answer(self, request: SurveyRequest) -> HostFacts:
         """Return the facts for `request`."""
         own = _own_record(self._config.state_dir, request)
         taken, dom0, suspends = self._from_xenstore(request, own)
@@ -102,7 +102,7 @@ class Survey:
         return XenFacts(info, policy, why, dom0, xen_tools.takes_from_dom0(info.command_line))
 
     def _from_xenstore(
-        self, request: Request, own: Record | None
+        self, request: SurveyRequest, own: Record | None
     ) -> tuple[list[Unusable], int | None, bool | None]:
         """Return why name and uuid are not free, dom0's memory (KiB), and whether the guest can be suspended."""
         try:
@@ -115,7 +115,7 @@ class Survey:
         memory = int(dom0) if re.fullmatch("[0-9]{1,15}", dom0) else None
         return taken, memory, offer == "1" if self._domid else None
 
-    def _missing(self, request: Request) -> Iterator[str]:
+    def _missing(self, request: SurveyRequest) -> Iterator[str]:
         """Yield the paths of files that are not on this host, as they are called on it."""
         for file in request.files:
             paths = [] if file.mapped else [file.path]
@@ -134,7 +134,7 @@ def _try(ask: Callable[[], T]) -> tuple[T | None, str]:
         return None, error.message
 
 
-def _own_record(state_dir: Path, request: Request) -> Record | None:
+def _own_record(state_dir: Path, request: SurveyRequest) -> Record | None:
     """Return the record of an earlier arrival of the guest that was interrupted. A new one settles it first: what
     is left of it is destroyed, also if it could have run here, because its source has kept the guest."""
     with suppress(XenpluginError):
@@ -146,7 +146,7 @@ def _own_record(state_dir: Path, request: Request) -> Record | None:
     return None
 
 
-def _migrating(state_dir: Path, request: Request, here: bool) -> Unusable | None:
+def _migrating(state_dir: Path, request: SurveyRequest, here: bool) -> Unusable | None:
     """Return why the guest cannot leave this host (`here`) or arrive at it now, because of another migration."""
     try:
         known, unreadable = records.read_all(state_dir)
@@ -165,7 +165,7 @@ def _migrating(state_dir: Path, request: Request, here: bool) -> Unusable | None
     return None
 
 
-def _taken(store: Store, request: Request, own: Record | None) -> Iterator[Unusable]:
+def _taken(store: Store, request: SurveyRequest, own: Record | None) -> Iterator[Unusable]:
     """Yield why the guest's names or its uuid cannot be used here: another domain has them."""
     here = bool(request.domid)
     # Both hosts may be one: then the guest itself does not count.
@@ -211,7 +211,7 @@ def _bridge(wanted: WantedBridge) -> bool:
     return device.exists() if "openvswitch" in wanted.script else (device / "bridge").exists()
 
 
-def _disk(config: Config, request: Request, disk: WantedDisk, own: Record | None) -> FoundDisk:
+def _disk(config: Config, request: SurveyRequest, disk: WantedDisk, own: Record | None) -> FoundDisk:
     """Return what is at the place of a disk here."""
     path = disk.path
     try:

@@ -161,7 +161,7 @@ class Forecast:
                 shared=bool(about.boot) and about.boot == boot_id(),
                 level=None if level is None else usual(level),
             ),
-            model.Disks(
+            model.DiskAmounts(
                 data=sum(disk.total(disk.data).middle for disk in compared),
                 to_send=model.added(send),
                 known=sum(disk.bytes_known.middle for disk in compared),

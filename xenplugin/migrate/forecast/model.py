@@ -73,7 +73,7 @@ class Machines:
 
 
 @dataclass(frozen=True)
-class Disks:
+class DiskAmounts:
     """Bytes of all disks together: those of `data` that are read and hashed here; those `to_send`, not compressed;
     those that the far host has (`known`)."""
 
@@ -107,7 +107,7 @@ class Move:
 
     path: Path
     machines: Machines
-    disks: Disks
+    disks: DiskAmounts
     memory: Memory | None = None
     steps: Steps | None = None
     live: bool = True

@@ -1,4 +1,4 @@
-"""What a target has already, as an estimate is told: the same base as a transfer would have, and no trace."""
+"""An estimate looks at the same old content as a transfer would, and changes nothing."""
 
 from __future__ import annotations
 

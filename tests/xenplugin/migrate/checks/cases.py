@@ -13,7 +13,7 @@ from xenplugin.migrate.checks.facts import (
     FoundDisk,
     HostFacts,
     Listening,
-    Request,
+    SurveyRequest,
     WantedBridge,
     WantedDisk,
     WantedFile,
@@ -42,7 +42,7 @@ DISK = WantedDisk(
 )
 FOUND = FoundDisk("/srv/g1.img", False, None, "", 20 * GIB, 64769)
 GUEST = Candidate("g1", UUID, "pv", 2, 262144, 260000, 260000, False, False, (), (CD, KERNEL, MODEL), (BRIDGE,))
-REQUEST = Request("g1", UUID, "pv", 0, "", 7, 2, GUEST.files, GUEST.bridges, (DISK,))
+REQUEST = SurveyRequest("g1", UUID, "pv", 0, "", 7, 2, GUEST.files, GUEST.bridges, (DISK,))
 FACTS = HostFacts(__version__, 1e9, XEN, "", "-b----", True, (), None, (), (), (), (FOUND,), 10 * GIB)
 REACHED = Reached(Listening(49300, ("192.0.2.7",), True), ("192.0.2.7",), "192.0.2.7", 0.04)
 CASE = Case(GUEST, REQUEST, replace(FACTS, disks=()), FarAnswer(FACTS, REACHED, 0.0), "hostb")

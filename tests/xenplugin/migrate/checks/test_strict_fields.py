@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.xenplugin.migrate.checks.cases import FACTS, REQUEST
 from xenplugin.migrate.checks import strict_fields
-from xenplugin.migrate.checks.facts import HostFacts, Listening, Request
+from xenplugin.migrate.checks.facts import HostFacts, Listening, SurveyRequest
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ DELETED = object()
 PLAIN = [json.loads(json.dumps(asdict(value))) for value in (REQUEST, FACTS)]
 
 
-@pytest.mark.parametrize(("kind", "plain"), [(Request, PLAIN[0]), (HostFacts, PLAIN[1])])
+@pytest.mark.parametrize(("kind", "plain"), [(SurveyRequest, PLAIN[0]), (HostFacts, PLAIN[1])])
 def test_every_field_has_its_type(kind: type[Any], plain: Any) -> None:
     for path in paths(plain):
         if isinstance(path[-1], str):
@@ -76,7 +76,7 @@ def test_every_field_has_its_type(kind: type[Any], plain: Any) -> None:
 )
 def test_limits(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
-        strict_fields.read(Request, json.dumps({**PLAIN[0], **change}).encode())
+        strict_fields.read(SurveyRequest, json.dumps({**PLAIN[0], **change}).encode())
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,6 @@ def test_anything_else_is_a_value_error(line: bytes) -> None:
 
 def test_deep_nesting_is_a_value_error() -> None:
     with pytest.raises(ValueError):
-        strict_fields.read(Request, b"[" * 100_000)
+        strict_fields.read(SurveyRequest, b"[" * 100_000)
     with pytest.raises(ValueError):
-        strict_fields.read(Request, b'{"name":"a","name":"b"}')
+        strict_fields.read(SurveyRequest, b'{"name":"a","name":"b"}')

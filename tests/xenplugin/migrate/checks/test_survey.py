@@ -15,7 +15,7 @@ from tests.xenplugin.migrate.checks.cases import DISK, GIB, REQUEST, UUID
 from xenplugin.config import Config
 from xenplugin.migrate import host_identity, records
 from xenplugin.migrate.checks import survey
-from xenplugin.migrate.checks.facts import HostFacts, Request, WantedBridge, WantedFile
+from xenplugin.migrate.checks.facts import HostFacts, SurveyRequest, WantedBridge, WantedFile
 from xenplugin.migrate.checks.survey import Survey
 from xenplugin.migrate.ownership import OwnershipState, Role
 from xenplugin.migrate.records import DiskNote, PeerNote
@@ -57,14 +57,14 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Xenstored]
     store.close()
 
 
-def found(folder: Path, request: Request | None = None, *, domid: int = 0, **config: Any) -> HostFacts:
+def found(folder: Path, request: SurveyRequest | None = None, *, domid: int = 0, **config: Any) -> HostFacts:
     wanted = request or REQUEST
     wanted = replace(wanted, domid=domid, disks=() if request is None else wanted.disks)
     with Survey(Config(state_dir=folder / "state", **config), domid) as asked:
         return asked.answer(wanted)
 
 
-def disk(folder: Path, **values: Any) -> Request:
+def disk(folder: Path, **values: Any) -> SurveyRequest:
     shared = {"own": ["file .xenplugin-" + "0" * 32], "below": [], "device": False, "markers": []}
     return replace(REQUEST, disks=(replace(DISK, path=str(folder / "g1.img"), shared=shared, **values),))
 

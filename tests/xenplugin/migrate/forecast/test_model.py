@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from xenplugin.codec.adaptive_level import LevelSpeeds
 from xenplugin.codec.compress import STORE
-from xenplugin.migrate.forecast.model import Disks, Machines, Memory, Move, Path, Prediction, Steps, added, predict
+from xenplugin.migrate.forecast.model import (
+    DiskAmounts,
+    Machines,
+    Memory,
+    Move,
+    Path,
+    Prediction,
+    Steps,
+    added,
+    predict,
+)
 from xenplugin.results import Expected
 from xenplugin.transfer.host_load import HostLoad
 
@@ -32,7 +42,7 @@ def a_move(
             LevelSpeeds(cores, other=1e-9), about(1.0), 0.5e-9, cores, HostLoad(running), HostLoad(running),
             level=level,
         ),
-        Disks(send + known, about(send), known),
+        DiskAmounts(send + known, about(send), known),
         Memory(memory, about(ratio, 0.3)) if memory else None,
         Steps(about(0.5, 0.5), about(0.1, 0.5), about(0.2, 0.5), about(0.1, 0.5)) if memory else None,
         live=live,
