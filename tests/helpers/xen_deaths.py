@@ -86,8 +86,10 @@ def strike(guest: Guest, death: Death, start: Callable[[], Move]) -> tuple[Move,
         assert moment.stdout is not None and killer.stdout is not None
         if (moment.stdout.readline(), killer.stdout.readline()) != ("set\n", "ready\n"):
             raise CommandError(f"{source.name}, {host.name}: the death of {death.who} cannot be prepared")
+        answer = select.poll()
+        answer.register(moment.stdout, select.POLLIN)
         move = start()
-        while not select.select([moment.stdout], [], [], 0.1)[0]:
+        while not answer.poll(100):
             if move.ended:
                 return move, False
         if death.who in PIDS:

@@ -170,7 +170,9 @@ def test_a_reader_that_takes_nothing_does_not_hold_up_the_end(program: Program, 
     process = subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=outside, stderr=subprocess.PIPE, cwd=program.folder, env=program.env
     )
-    wait_until(lambda: not select.select([], [outside], [], 0)[1], "a full pipe")
+    room = select.poll()
+    room.register(outside, select.POLLOUT)
+    wait_until(lambda: not room.poll(0), "a full pipe")
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 130
     for end in (inside, outside):

@@ -47,6 +47,7 @@ class Arrival:
             records.new(Role.DESTINATION, ID, uuid=UUID, name="g1", peer=PeerNote("hosta"),
                         disks=(DiskNote("/var/guests/g1.img", 1 << 20),))
         )  # fmt: skip
+        self.record.release()  # the descriptors that it holds in reserve: no test here runs out of them
         old_disk.mark_returning(state_dir, UUID, ID)
         self.arriving = ArrivingConfig(replace(config, state_dir=state_dir), self.record, self.said.append)
 
