@@ -23,6 +23,9 @@ from xenplugin.image.formats.nbd import NbdExport
 _PROGRAM = "qemu-storage-daemon"
 _LAST_WORDS = b'{"execute": "qmp_capabilities"}\n{"execute": "quit"}\n'
 _NAME = "image"
+#: Has QEMU's C library keep the memory of a request for the next. By default it returns that to the kernel, and the
+#: page faults of getting it again took two thirds of QEMU's CPU time (measured: 0.34 s for 500 MB, with this 0.09 s).
+_MALLOC = {"GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={8 << 20}:glibc.malloc.trim_threshold={64 << 20}"}
 #: Seconds for QEMU to end once it has closed its output.
 _ENDING = 5.0
 
@@ -92,7 +95,15 @@ def _start(path: str, description: dict[str, Any], socket: str, writable: bool) 
     ]
     pipe = subprocess.PIPE
     try:
-        process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True)
+        process = subprocess.Popen(
+            words,
+            env=os.environ | _MALLOC,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            bufsize=0,
+            start_new_session=True,
+        )
     except FileNotFoundError:
         raise qemu.missing("setpriv") from None
     except OSError as error:

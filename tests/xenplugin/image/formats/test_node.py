@@ -128,6 +128,28 @@ def test_opening_leaks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(os.listdir("/proc/self/fd")) == before and os.listdir(tmp_path / "tmp") == []
 
 
+def test_qemu_keeps_the_memory_of_its_requests(tmp_path: Path) -> None:
+    path = str(tmp_path / "image")
+    create(path, Format("qcow2"), 64 * CHUNK)
+    node = open_node(path, "qcow2", writable=True)
+    view = memoryview(bytearray(noise(1, CHUNK)))
+
+    def move() -> None:
+        for index in range(64):
+            node.export.write(view, index * CHUNK)
+            node.export.read(view, index * CHUNK)
+
+    move()
+    before = _page_faults(node._process.pid)
+    move()
+    assert _page_faults(node._process.pid) - before < 64 * CHUNK // 4096 // 4
+    node.close()
+
+
+def _page_faults(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
 def test_a_missing_program_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "image")
     create(path, Format("qcow2"), SIZE)
