@@ -18,9 +18,14 @@ from xenplugin.geometry import CHUNK
 from xenplugin.image.formats import node as nodes
 from xenplugin.image.formats.create import create
 from xenplugin.image.formats.kinds import KEPT, Format
-from xenplugin.image.formats.node import open_node
+from xenplugin.image.formats.node import Node
+from xenplugin.image.formats.qemu import Link
 
 SIZE = 8 * CHUNK
+
+
+def open_node(path: str, format: str, *, writable: bool = False) -> Node:
+    return nodes.open_node([Link(path, format)], writable=writable)
 
 
 @pytest.fixture(params=sorted(KEPT))
@@ -89,8 +94,8 @@ def test_qemu_ends_with_this_process(tmp_path: Path) -> None:
     path = str(tmp_path / "image")
     create(path, Format("qcow2"), SIZE)
     script = (
-        "import os, sys; from xenplugin.image.formats.node import open_node\n"
-        f"node = open_node({path!r}, 'qcow2', writable=True)\n"
+        "import os, sys; from xenplugin.image.formats.node import Link, open_node\n"
+        f"node = open_node([Link({path!r}, 'qcow2')], writable=True)\n"
         "node.export.write(memoryview(b'last words'), 5); node.export.flush()\n"
         "print(node._process.pid, flush=True); sys.stdin.read()"
     )
