@@ -35,7 +35,7 @@ def refuse_parts(path: str, format: str) -> None:
             if version >= 3 and int.from_bytes(head[_FEATURES_AT : _FEATURES_AT + 8], "big") & _DATA_FILE:
                 raise RefusedError(
                     f"{path} keeps its data in another file",
-                    hint=f"make one image of both: qemu-img convert -O qcow2 {path} NEW; --format raw copies this one",
+                    hint=f"make one of both: qemu-img convert -O qcow2 {path} NEW; --format raw copies this one",
                 )
             return
         if head[:4] == b"KDMV":
