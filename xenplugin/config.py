@@ -249,6 +249,11 @@ class Config:
         "How arriving images are stored in files, if not as on the source: a table of formats, by QEMU's names.",
         setting_values.parse_formats,
     )
+    backing_folders: tuple[str, ...] = _setting(
+        (),
+        "Folders whose files may be backing files of images that lie elsewhere: a list of absolute paths.",
+        setting_values.parse_folders,
+    )
     left_disks: str = _setting(
         KEEP_ASIDE,
         "What becomes of the disks that a guest leaves behind: keep-aside (they are renamed, and make the way back "

@@ -51,6 +51,16 @@ def parse_formats(value: Any) -> Table:
     return tuple(sorted(pairs))
 
 
+def parse_folders(value: Any) -> tuple[str, ...]:
+    """Return absolute paths of folders from a list. Raises ValueError."""
+    if not isinstance(value, list | tuple):
+        raise ValueError('it must be a list like ["/srv/base"]')
+    for path in value:
+        if not isinstance(path, str) or not path.startswith("/") or ".." in path.split("/") or "\0" in path:
+            raise ValueError(f"{path!r} must be an absolute path without '..'")
+    return tuple(value)
+
+
 def _pairs(value: Any, example: str) -> list[tuple[Any, Any]]:
     if not isinstance(value, dict | tuple):
         raise ValueError(f"it must be a table like {example}")

@@ -142,7 +142,7 @@ def _wanted(
             with open_source(disk.path) as source:
                 size, format, files = source.size, Format(), 1
                 if disk.format != RAW:
-                    info = inspect(disk.path, disk.format)
+                    info = inspect(disk.path, disk.format, folders=None)  # as its QEMU does
                     size, format, files = info.size, info.format, len(info.files)
                 status = os.fstat(source.fileno())
                 known = files == 1 and not stat.S_ISBLK(status.st_mode)  # of backing files only a part may count
