@@ -120,7 +120,7 @@ def _pull(
     verb: Invocation, config: Config, host: str, path: str, target: str, format: str | None, shown: tuple[str, str]
 ) -> None:
     from xenplugin.image.safety.distinct import refuse_inputs, written
-    from xenplugin.migrate.claims import Claims
+    from xenplugin.migrate.ownership.claims import Claims
     from xenplugin.transfer.pull import pull
     from xenplugin.transfer.request import OPTIONS, Request
 
@@ -207,7 +207,7 @@ def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any], f
     with Invocation(values) as verb:
         from xenplugin.codec.seal import read_key_file
         from xenplugin.image.safety.distinct import refuse_inputs, written
-        from xenplugin.migrate.claims import Claims
+        from xenplugin.migrate.ownership.claims import Claims
         from xenplugin.transfer import archive
 
         config = verb.config("state_dir", "formats", "larger_device")
