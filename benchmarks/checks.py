@@ -1,7 +1,7 @@
 """What the checks before a guest's move cost, against one ssh log-in that starts the program over there.
 
 `plan` of a guest that a check refuses does all checks and nothing more: its estimate is left out. The guest is real
-to a fake xl; ssh, and the link between the two namespaces, are real. """
+to a fake xl; ssh, and the link between the two namespaces, are real."""
 
 from __future__ import annotations
 

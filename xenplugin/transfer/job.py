@@ -36,18 +36,21 @@ _FIELDS: dict[str, dict[str, type]] = {
 
 @dataclass(frozen=True)
 class MeasuredImage:
-    """An image that a measurement asks about: `size` bytes that would go to `path`; `live`: as a guest's disk."""
+    """An image that a measurement asks about: `size` bytes that would go to `path`; `live`: as a guest's disk;
+    `format`: how the source stores it (image.formats.kinds)."""
 
     path: str
     size: int
     live: bool
+    format: dict[str, Any]
 
     @classmethod
     def of(cls, values: Any) -> MeasuredImage:
         """Return the image that `values`, from the network, describe. Raises ValueError, KeyError, TypeError."""
-        image = cls(canonical(values["path"]), values["size"], values["live"])
+        image = cls(canonical(values["path"]), values["size"], values["live"], values["format"])
+        kinds = (str, int, bool, dict)
         if (
-            any(type(value) is not kind for value, kind in zip(vars(image).values(), (str, int, bool), strict=True))
+            any(type(value) is not kind for value, kind in zip(vars(image).values(), kinds, strict=True))
             or not 0 <= image.size <= MAX_IMAGE
         ):
             raise ValueError("an image of a measurement is malformed")

@@ -152,10 +152,12 @@ def info_of(source: Source) -> ImageInfo | None:
     return None
 
 
-def open_old(source: Source, format: Format, backing: Sequence[Link] = ()) -> Source | None:
+def open_old(
+    source: Source, format: Format, backing: Sequence[Link] = (), *, shared: bool = False
+) -> Source | None:
     """Open the content of the old image that `source` reads the bytes of, as the base of a difference to a new one
     that is stored in `format` and based on `backing`; None if it has another format, or needs other files. For a
-    raw one it is the bytes."""
+    raw one it is the bytes. `shared`: others may write it meanwhile."""
     if format.is_raw:
         return source
     info = info_of(source)
@@ -166,5 +168,5 @@ def open_old(source: Source, format: Format, backing: Sequence[Link] = ()) -> So
             folders = [os.path.dirname(link.path) for link in backing]
             based = inspect(source.path, format.name, folders=folders)
             info = based if based.backing == tuple(backing) else info
-        return FormattedSource.open(info)
+        return FormattedSource.open(info, shared=shared)
     return None
