@@ -29,6 +29,7 @@ CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
 MODES = ("live", "static", "full")
 LONG_DOWNTIME = ("give-up", "go-on")
 LEFT_DISKS = (KEEP_ASIDE, REMOVE) = ("keep-aside", "remove")
+BACKING = (FLATTEN, KEEP_BACKING) = ("flatten", "keep")
 MOVE_CONFIG = (MOVE, COPY, LEAVE) = ("move", "copy", "leave")
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _LEAST_RATE = 1000  # bytes/s
@@ -247,6 +248,13 @@ class Config:
         (),
         "How arriving images are stored in files, if not as on the source: a table of formats, by QEMU's names.",
         setting_values.parse_formats,
+    )
+    backing: str = _setting(
+        FLATTEN,
+        "What becomes of an image's backing file: flatten (the image arrives without it), keep (the image is based "
+        "on the far host's file that holds the same).",
+        _one_of(BACKING),
+        "--backing",
     )
     backing_folders: tuple[str, ...] = _setting(
         (),

@@ -25,6 +25,7 @@ _FIELDS: dict[str, dict[str, type]] = {
         "live": bool,
         "migration": str,
         "format": dict,
+        "backing": dict,
         "larger_device": str,
         "disk": dict,
     },
@@ -57,7 +58,8 @@ class MeasuredImage:
 class Job:
     """What to receive. `kind` IMAGE: `size` bytes go to `path`; `whole`: send all of it, whatever the target holds;
     `live`: the image is written to meanwhile; `migration`: the id of the migration that it belongs to, "" for a
-    copy; `format`: how the source stores it (image.formats.kinds); `larger_device`: what becomes of the rest of a
+    copy; `format`: how the source stores it (image.formats.kinds); `backing`: the backing file that it is to keep
+    (image.source.backing), empty if none; `larger_device`: what becomes of the rest of a
     larger device (of no meaning if `live`: the host that receives a guest decides that); `disk`: its identity
     (image.safety.shared_storage). `kind` DOMAIN: a stream, described by `details`. `kind` MEASUREMENT: nothing; the
     source asks what there is of `images`. `local`: both sides are on this machine."""
@@ -73,6 +75,7 @@ class Job:
     live: bool = False
     migration: str = ""
     format: dict[str, Any] = field(default_factory=dict)
+    backing: dict[str, Any] = field(default_factory=dict)
     larger_device: str = REFUSE
     disk: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)

@@ -50,6 +50,7 @@ class FormattedSource(ExportedSource):
 
     def __init__(self, info: ImageInfo, node: Node, files: list[Source]) -> None:
         super().__init__(files[0], node.export, info.format)
+        self.info = info
         self._node = node
         self._files = files
 
