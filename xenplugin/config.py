@@ -7,7 +7,6 @@ man pages and the packaged configuration file are made from the same fields, so 
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 import shlex
 import tomllib
@@ -323,16 +322,13 @@ class Config:
                 parsed[key] = setting["parse"](value)
             except (ConfigError, ValueError, TypeError, OverflowError, RecursionError) as exc:
                 name = key if file else setting["flag"]
-                given = f"{file}: {key} = {_toml(value)}" if file else f"{name} {shlex.quote(str(value))}"
+                given = (
+                    f"{file}: {key} = {setting_values.shown(value)}"
+                    if file
+                    else f"{name} {shlex.quote(str(value))}"
+                )
                 raise ConfigError(f"{given}: {exc}", hint=f"{name}: {setting['help']}") from None
         return replace(self, **parsed)
-
-
-def _toml(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, default=str)[:100]
-    except (ValueError, RecursionError):  # a number of thousands of digits; thousands of brackets
-        return "a value"
 
 
 def load(path: Path | None, only: Collection[str] | None = None) -> Config:
