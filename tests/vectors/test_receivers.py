@@ -61,6 +61,7 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
     job |= {
         "whole": False,
         "migration": "",
+        "backing": {},
         "larger_device": "refuse",
         "format": {"name": "raw", "options": {}},
         "local": True,

@@ -53,7 +53,7 @@ def named_file(path: str, name: str, far: bool = False) -> str:
 
 
 @click.command()
-@options(*LINK, "larger_device")
+@options(*LINK, "backing", "larger_device")
 @click.option(
     "-N", "--dry-run", is_flag=True, help="Say what would be sent and how long it would take; move nothing."
 )

@@ -77,7 +77,10 @@ class Forecast:
         self._rate: Expected | None = None
         self._failure: XenpluginError | None = None
         self._stopped = threading.Event()
-        images = [MeasuredImage(disk.target, disk.source.size, live=guest is not None) for disk in disks]
+        images = [
+            MeasuredImage(disk.target, disk.source.size, guest is not None, disk.source.format.as_json())
+            for disk in disks
+        ]
         self._measurement = Measurement(host, images, config, emit, remote)
 
     def run(self, seconds: float = COMPARE_SECONDS) -> Estimate:

@@ -8,18 +8,28 @@ authenticated), if the source gave up, or if only its commit failed; it is remov
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from xenplugin.config import Config
-from xenplugin.errors import Interrupted, LinkError, RefusedError, TamperError, XenpluginError, from_code
+from xenplugin.errors import (
+    ImageError,
+    Interrupted,
+    LinkError,
+    RefusedError,
+    TamperError,
+    XenpluginError,
+    from_code,
+)
 from xenplugin.image.formats.kinds import Format
 from xenplugin.image.home import at_home
 from xenplugin.image.old import moving
 from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.image.safety.shared_storage import refuse_shared
+from xenplugin.image.source.backing import BASED, Backing, FoundBacking, find
 from xenplugin.image.target.abstract import Attached
 from xenplugin.image.target.placeholder import Placeholder
 from xenplugin.image.target.sink import Sink, open_sink
@@ -90,6 +100,8 @@ class DiskReceiver:
         placeholder: Placeholder | None = None
         sink: Sink | None = None
         image: _ReceivedImage | None = None
+        backing: FoundBacking | None = None
+        flattened = ""
         try:
             path = config.mapped(job.path) if job.live else at_home(job.path)
             if job.live:
@@ -98,13 +110,17 @@ class DiskReceiver:
             if job.live:  # a guest's disk: its toolstack wants to find a file there before the image is complete
                 placeholder = Placeholder.make(path)
             format = Format.of_json(job.format)  # of a guest's disk it stays: the guest's configuration has it
+            format = format if job.live else config.stored(format)
+            if job.backing:
+                backing, flattened = _backing(Backing.of_json(job.backing), format, path, config)
             sink = open_sink(
                 path,
                 job.size,
                 state_dir=config.state_dir,
                 attached=self._attached,
                 use_base=not job.whole,
-                format=format if job.live else config.stored(format),
+                format=format,
+                backing=backing,
                 larger_device=config.larger_device if job.live else job.larger_device,
             )
             image = _ReceivedImage(session, sink, self._on_committed, path, live=job.live)
@@ -113,6 +129,7 @@ class DiskReceiver:
                 resumed=sink.resumed,
                 placeholder=placeholder is not None,
                 unsure=not told_apart,
+                flattened=flattened,
             )
             return Received(image.finish(), sink.resumed)
         except BaseException as exc:
@@ -125,6 +142,21 @@ class DiskReceiver:
         finally:
             if image is not None:
                 image.close()
+            if backing is not None:
+                backing.close()
+
+
+def _backing(wanted: Backing, format: Format, path: str, config: Config) -> tuple[FoundBacking | None, str]:
+    """Return the backing file of this host for the image at `path`, which is to be stored in `format`: where it is
+    on the source, or beside the image. None, and the reason, if there is none that can be used."""
+    try:
+        device = os.path.exists(path) and not os.path.isfile(path)
+        if device or format.name not in BASED:
+            raise RefusedError("it is stored raw there" if device else f"it is stored as {format.called} there")
+        beside = os.path.join(os.path.dirname(path), os.path.basename(wanted.path))
+        return find(wanted, [config.mapped(wanted.path), beside], path, config.backing_folders), ""
+    except (RefusedError, ImageError) as why:
+        return None, why.message
 
 
 def _give_up(sink: Sink | None, placeholder: Placeholder | None, error: XenpluginError, *, keep: bool) -> None:

@@ -18,7 +18,7 @@ from xenplugin.link.ready_line import RECEIVE, SEND, parse, ready_line
 from xenplugin.transfer.sessions.destination_session import read_line
 
 #: Settings that the source uses, and that the destination's user may give as options.
-OPTIONS = ("rate", "level", "cipher", "streams", "congestion", "address", "whole")
+OPTIONS = ("rate", "level", "cipher", "streams", "congestion", "address", "whole", "backing")
 _NAME = "the destination"
 _GONE = "the destination went away"
 

@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from xenplugin import events
-from xenplugin.config import Config
+from xenplugin.config import KEEP_BACKING, Config
 from xenplugin.errors import RESUME_HINT, Interrupted, XenpluginError
 from xenplugin.geometry import CHUNK
 from xenplugin.image.index import unchanged
 from xenplugin.image.index.digest import text
 from xenplugin.image.safety import shared_storage
+from xenplugin.image.source.backing import describe
 from xenplugin.image.source.raw import Source
 from xenplugin.link.rate import Pacer
 from xenplugin.link.remote import Starting
@@ -95,6 +96,7 @@ class DiskSender:
         self._pacer = pacer
         self._allocated = allocated(source)
         local = target.host is None
+        backing = describe(source) if config.backing == KEEP_BACKING and not config.whole else None
         self._job = Job.fresh(
             config.cipher,
             local,
@@ -104,6 +106,7 @@ class DiskSender:
             live=live,
             migration=migration,
             format=source.format.as_json(),
+            backing=backing.as_json() if backing else {},
             larger_device=config.larger_device,
         )
         self._welcome = WelcomeFields()
@@ -148,6 +151,8 @@ class DiskSender:
             self._welcome = session.connect()
         if self._welcome.unsure:
             self._notice(shared_storage.unknown(job.path))
+        if why := self._welcome.flattened:
+            self._notice(f"{job.path} arrives without its backing file: {why}")
 
     def finish(self) -> TransferResult:
         """Send what is left of the image, and wait until the destination has made it durable under its name."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from xenplugin.config import Config
 from xenplugin.errors import PeerError, from_code
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.home import at_home
 from xenplugin.image.scan import ZEROS
 from xenplugin.image.target.present import PresentContent
@@ -81,7 +82,8 @@ class MeasurementReceiver:
 
     def _open(self, image: MeasuredImage) -> PresentContent:
         path = self._config.mapped(image.path) if image.live else at_home(image.path)
-        return PresentContent(path, image.size, self._config.state_dir)
+        format = self._config.stored(Format.of_json(image.format))
+        return PresentContent(path, image.size, self._config.state_dir, format)
 
     def _answer_all(self, session: DestinationSession, images: list[PresentContent]) -> None:
         """Answer questions to the end of the measurement. Raises XenpluginError, OSError."""

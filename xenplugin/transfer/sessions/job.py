@@ -25,6 +25,7 @@ _FIELDS: dict[str, dict[str, type]] = {
         "live": bool,
         "migration": str,
         "format": dict,
+        "backing": dict,
         "larger_device": str,
         "disk": dict,
     },
@@ -35,18 +36,21 @@ _FIELDS: dict[str, dict[str, type]] = {
 
 @dataclass(frozen=True)
 class MeasuredImage:
-    """An image that a measurement asks about: `size` bytes that would go to `path`; `live`: as a guest's disk."""
+    """An image that a measurement asks about: `size` bytes that would go to `path`; `live`: as a guest's disk;
+    `format`: how the source stores it (image.formats.kinds)."""
 
     path: str
     size: int
     live: bool
+    format: dict[str, Any]
 
     @classmethod
     def of(cls, values: Any) -> MeasuredImage:
         """Return the image that `values`, from the network, describe. Raises ValueError, KeyError, TypeError."""
-        image = cls(canonical(values["path"]), values["size"], values["live"])
+        image = cls(canonical(values["path"]), values["size"], values["live"], values["format"])
+        kinds = (str, int, bool, dict)
         if (
-            any(type(value) is not kind for value, kind in zip(vars(image).values(), (str, int, bool), strict=True))
+            any(type(value) is not kind for value, kind in zip(vars(image).values(), kinds, strict=True))
             or not 0 <= image.size <= MAX_IMAGE
         ):
             raise ValueError("an image of a measurement is malformed")
@@ -57,7 +61,8 @@ class MeasuredImage:
 class Job:
     """What to receive. `kind` IMAGE: `size` bytes go to `path`; `whole`: send all of it, whatever the target holds;
     `live`: the image is written to meanwhile; `migration`: the id of the migration that it belongs to, "" for a
-    copy; `format`: how the source stores it (image.formats.kinds); `larger_device`: what becomes of the rest of a
+    copy; `format`: how the source stores it (image.formats.kinds); `backing`: the backing file that it is to keep
+    (image.source.backing), empty if none; `larger_device`: what becomes of the rest of a
     larger device (of no meaning if `live`: the host that receives a guest decides that); `disk`: its identity
     (image.safety.shared_storage). `kind` DOMAIN: a stream, described by `details`. `kind` MEASUREMENT: nothing; the
     source asks what there is of `images`. `local`: both sides are on this machine."""
@@ -73,6 +78,7 @@ class Job:
     live: bool = False
     migration: str = ""
     format: dict[str, Any] = field(default_factory=dict)
+    backing: dict[str, Any] = field(default_factory=dict)
     larger_device: str = REFUSE
     disk: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)

@@ -17,7 +17,8 @@ _MOST = {"port": 65535, "resumed": MAX_IMAGE, "cores": 65535}
 class WelcomeFields:
     """`port`: where the destination listens, 0 if nowhere; `addresses`: of its host; `resumed`: bytes of an earlier
     try; `placeholder`: it has made an empty file under the final name; `cores`: of its host, 0 if not known;
-    `unsure`: it cannot know whether the target is the source's own disk."""
+    `unsure`: it cannot know whether the target is the source's own disk; `flattened`: why the image does not keep
+    its backing file, "" if it does or was not to."""
 
     port: int = 0
     addresses: tuple[str, ...] = ()
@@ -25,6 +26,7 @@ class WelcomeFields:
     placeholder: bool = False
     cores: int = 0
     unsure: bool = False
+    flattened: str = ""
 
     @classmethod
     def parse(cls, text: str) -> WelcomeFields:
@@ -38,7 +40,7 @@ class WelcomeFields:
             raise PeerError("the welcome cannot be read") from None
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         known |= {"unsure": bool(known["unsure"])}
-        kinds = {"addresses": list, "placeholder": bool, "unsure": bool}
+        kinds = {"addresses": list, "placeholder": bool, "unsure": bool, "flattened": str}
         if (
             any(type(value) is not kinds.get(name, int) for name, value in known.items())
             or not all(0 <= known.get(name, 0) <= most for name, most in _MOST.items())

@@ -26,6 +26,7 @@ JOB: dict[str, Any] = {
     "live": False,
     "migration": "",
     "format": {"name": "raw", "options": {}},
+    "backing": {},
     "larger_device": "refuse",
     "disk": {},
 }
