@@ -14,12 +14,14 @@ from xenplugin.config import Config
 from xenplugin.errors import Interrupted, OwnershipError, RefusedError, UsageError, XenpluginError
 from xenplugin.image.state_folder import writable
 from xenplugin.link.ssh_multiplexing import SharedLogin
-from xenplugin.migrate import policy, record_locks, records, xl_words
+from xenplugin.migrate import policy
 from xenplugin.migrate.checks.examine import Examination, apply_force, examined, forced, report
 from xenplugin.migrate.forecast import guest as forecast
 from xenplugin.migrate.forecast.guest import EstimateBeside, LeavingDisk, PlannedMove
-from xenplugin.migrate.local_host import LocalHost
+from xenplugin.migrate.ownership import record_locks, records
+from xenplugin.migrate.recovery.local_host import LocalHost
 from xenplugin.migrate.supervisor import Supervisor
+from xenplugin.migrate.xl import xl_words
 from xenplugin.results import MigrationResult, PlanResult, Result
 from xenplugin.xen import guest as guests
 from xenplugin.xen.guest import Guest

@@ -24,14 +24,14 @@ from xenplugin.image.formats.inspect import inspect
 from xenplugin.image.formats.kinds import RAW, Format
 from xenplugin.image.safety.shared_storage import marked
 from xenplugin.image.source.raw import open_source
-from xenplugin.migrate import host_identity
 from xenplugin.migrate.checks import candidate, rules
 from xenplugin.migrate.checks.ask import FarHost
 from xenplugin.migrate.checks.candidate import Candidate
 from xenplugin.migrate.checks.case import Case
 from xenplugin.migrate.checks.facts import SurveyRequest, Unusable, WantedDisk, WantedFile
 from xenplugin.migrate.checks.survey import Survey
-from xenplugin.migrate.claims import Claims
+from xenplugin.migrate.ownership import host_identity
+from xenplugin.migrate.ownership.claims import Claims
 from xenplugin.results import CheckResult
 from xenplugin.xen import dry_run, xen_tools
 from xenplugin.xen import guest as guests

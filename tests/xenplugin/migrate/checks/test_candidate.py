@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from xenplugin.errors import PeerError
 from xenplugin.migrate.checks import candidate
 from xenplugin.migrate.checks.facts import WantedBridge, WantedFile
-from xenplugin.migrate.xl_protocol import read_config
+from xenplugin.migrate.xl.xl_protocol import read_config
 
 STREAM = Path(__file__).parents[3] / "data" / "xen" / "stream-g1.bin"
 CONFIG: dict[str, Any] = {
@@ -83,6 +83,14 @@ def test_the_memory_that_libxl_asks_for(kind: str, hap: dict[str, str], extra: i
 def test_what_stays_here(change: dict[str, Any], build: dict[str, Any], words: str, sure: bool) -> None:
     (found,) = candidate.of_config(config(change, **build)).staying
     assert words in found.text and found.sure is sure
+
+
+def test_how_a_device_is_detached() -> None:
+    """The command can be typed as it is, if xl knows the device by what the configuration says."""
+    named = config({"pcidevs": [{"bus": 3}], "vtpms": [{}], "p9s": [{}]})
+    named["c_info"]["name"] = "my guest"
+    wanted = ["xl pci-detach 'my guest' 0000:03:00.0", "xl vtpm-detach 'my guest' DEVICE", ""]
+    assert [one.detach for one in candidate.of_config(named).staying] == wanted
 
 
 def test_nomigrate() -> None:

@@ -32,7 +32,7 @@ def target(case: Case) -> Iterator[CheckResult]:
         if found.unsure:
             yield warns("target", f"{case.host}: {shared_storage.unknown(found.path)}")
         yield passes("target", f"{wanted.device}: {case.host}:{found.path}, {_what(found)}")
-    if not case.request.disks:
+    if not case.request.disks and not case.unmovable:
         yield passes("target", "it has no disks that move")
 
 
@@ -47,7 +47,8 @@ def _what(found: FoundDisk) -> str:
 
 
 def room(case: Case) -> Iterator[CheckResult]:
-    """Whether the far file systems have room for all disks that go there as files."""
+    """Whether the far file systems have room for all disks that go there as files; says nothing of one that has no
+    place there (`disk`, `target`)."""
     needs: dict[int, int] = defaultdict(int)
     free: dict[int, int] = {}
     names: dict[int, list[str]] = defaultdict(list)
@@ -78,7 +79,8 @@ def room(case: Case) -> Iterator[CheckResult]:
                 " folder; if much of it is zeros: --force room",
                 forcible=True,
             )
-    if not needs:
+    placed = all(found.unusable is None for found in case.far.facts.disks)
+    if not needs and placed and not case.unmovable:
         yield passes("room", "no disk goes into a file")
 
 

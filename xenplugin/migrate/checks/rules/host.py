@@ -162,7 +162,7 @@ def files(case: Case) -> Iterator[CheckResult]:
             yield warns("files", f"{text}: it cannot be started again there", "copy it there")
         else:
             eject = "copy it there, or eject it (xl cd-eject)" if file.mapped else "copy it there"
-            text += ", with which it is started there"
+            text += ", without which it cannot start there"
             hint = f"{eject}; if it is there under another path: --force files" if file.elsewhere else eject
             yield refuses("files", text, hint, forcible=file.elsewhere)
     if not lacking:
