@@ -1,8 +1,10 @@
-"""Parsers of settings: times, and tables of what an arriving guest has here. Pure; each raises ValueError."""
+"""Parsers of settings that need nothing of the program. Pure; each raises ValueError."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from collections.abc import Callable
 from typing import Any
 
 from xenplugin.image.formats.kinds import KEPT, RAW
@@ -32,6 +34,43 @@ def parse_silence(text: str | float) -> float:
     return seconds
 
 
+def parse_text(text: str) -> str:
+    """Return printable text. Raises ValueError."""
+    if not isinstance(text, str) or not text.isprintable():
+        raise ValueError("it must be printable text")
+    return text
+
+
+def parse_congestion(text: str) -> str:
+    """Return the name of a congestion control. Raises ValueError."""
+    if not isinstance(text, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,15}", text):
+        raise ValueError("a congestion control is a name like cubic or bbr")
+    return text
+
+
+def parse_flag(value: bool) -> bool:
+    """Return a boolean. Raises ValueError."""
+    if type(value) is not bool:
+        raise ValueError("it must be true or false")
+    return value
+
+
+def parse_address(text: str) -> str:
+    """Return an IP address in its usual form. Raises ValueError."""
+    return str(ipaddress.ip_address(parse_text(text)))
+
+
+def one_of(values: tuple[str, ...]) -> Callable[[str], str]:
+    """Return a parser that takes one of `values`."""
+
+    def parse(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"it is {' or '.join(values)}")
+        return text
+
+    return parse
+
+
 def parse_bridges(value: Any) -> Table:
     """Return pairs of a bridge of the source and one of this host, from a table. Raises ValueError."""
     pairs = _pairs(value, '{"xenbr0" = "br0"}')
@@ -49,6 +88,18 @@ def parse_formats(value: Any) -> Table:
         if name != RAW and name not in KEPT:
             raise ValueError(f"{name!r} is none of {RAW}, {', '.join(KEPT)}")
     return tuple(sorted(pairs))
+
+
+def parse_shared(value: Any) -> tuple[str, ...]:
+    """Return the paths of shared disks from a list. Raises ValueError."""
+    if not isinstance(value, list | tuple):
+        raise ValueError('it must be a list like ["/dev/disk/by-path/..."]')
+    for path in value:
+        if not isinstance(path, str) or not path.isprintable() or not path.startswith("/") or path.strip("/") == "":
+            raise ValueError(f"{path!r} is not the absolute path of a disk or of a folder of disks")
+        if ".." in path.split("/"):
+            raise ValueError(f"{path!r} contains '..'")
+    return tuple(value)
 
 
 def _pairs(value: Any, example: str) -> list[tuple[Any, Any]]:

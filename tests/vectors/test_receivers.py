@@ -57,6 +57,7 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
     images = [{"path": str(target), "size": SIZE, "live": False}]
     job |= {
         "whole": False,
+        "new": False,
         "migration": "",
         "larger_device": "refuse",
         "format": {"name": "raw", "options": {}},

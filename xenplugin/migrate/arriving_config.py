@@ -35,6 +35,7 @@ from xenplugin.migrate.mapped_config import mapped
 from xenplugin.migrate.ownership import OwnershipState, Role
 from xenplugin.migrate.records import ConfigNote, Record
 from xenplugin.xen import config_text, dry_run, guest_file
+from xenplugin.xen.guest import script_of
 from xenplugin.xen.xl import find
 
 Notify = Callable[[str], None]
@@ -98,7 +99,9 @@ class ArrivingConfig:
             raise PeerError(error.message) from None
         come = {disk.path for disk in record.disks}
         for disk in after.get("disks", ()):
-            if not disk.get("is_cdrom") and (at := disk.get("pdev_path")) and at not in come:
+            if disk.get("is_cdrom") or script_of(disk):
+                continue
+            if (at := disk.get("pdev_path")) and at not in come:
                 raise PeerError(f"it names the disk {at}, which has not come along")
         edited = config_text.edited(text, before, after).encode("utf-8", "surrogateescape")
         if _meaning(before if edited == data else _parsed(edited)) != _meaning(after):

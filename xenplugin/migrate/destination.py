@@ -5,8 +5,9 @@ the configuration (2) for the record that this migration exists, and for the pat
 the record that the guest may run here; "results" (7) for the record that it does. In any case the record is settled
 at the end (migrate/local_host.py).
 
-Notes: the source sends {"guest": ...} before the configuration and {"disks": ...} when the disks are open; each is
-answered with {"noted": ...} once it is on disk. {"config": ...}, the guest's configuration file in parts, comes
+Notes: the source sends {"guest": ...} before the configuration, {"stay": ...} for each disk that may be here
+already (migrate/staying_disks.py), and {"disks": ...} when the disks are open; each is answered with {"noted":
+...}, the first and the last once it is on disk. {"config": ...}, the guest's configuration file in parts, comes
 before the guest is suspended; the last part is answered. {"settled": true} says that nothing of the guest is left
 there.
 """
@@ -17,7 +18,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -27,6 +27,7 @@ from xenplugin.image.old import old_disk
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.migrate import arriving_config, claims, host_identity, old_disks, records
 from xenplugin.migrate.arriving_config import ArrivingConfig
+from xenplugin.migrate.arriving_disks import StayingAnswers, check_config
 from xenplugin.migrate.current_record import CurrentRecord
 from xenplugin.migrate.gate import Gate
 from xenplugin.migrate.local_host import AT_WORK, LocalHost
@@ -69,6 +70,7 @@ class DestinationMigration:
         self._backward = Gate(Backward(), (Unpaused, TakenBack))
         self._record = CurrentRecord(config.state_dir)
         self._config_file = ArrivingConfig(config, self._record, _notify)
+        self._staying = StayingAnswers(config, self._id)
         self._settled = False
         self._xl: subprocess.Popen[bytes] | None = None
 
@@ -114,8 +116,7 @@ class DestinationMigration:
             raise PeerError("the source sent another guest than it announced")
         held = self._forward.release()
         fields = mapped(event.fields, self._config)
-        if foreign := set(_moved(fields)) - {disk.path for disk in record.disks}:
-            raise PeerError(f"the source sent a configuration with the disk {min(foreign)}, which has not moved")
+        check_config(fields, record)
         self._write(rewrite(event.raw, fields) + held[event.end :])
 
     def _check_disks(self) -> None:
@@ -187,6 +188,8 @@ class DestinationMigration:
         if "guest" in fields:
             self._begin(fields["guest"])
             self._pipe.note({"noted": "guest", **host_identity.here().fields})
+        elif "stay" in fields:
+            self._pipe.note({"noted": "stay", **self._staying.answer(fields["stay"])})
         elif "disks" in fields:
             self._note_disks(fields["disks"])
             self._pipe.note({"noted": "disks"})
@@ -228,9 +231,13 @@ class DestinationMigration:
         for disk in disks:
             try:
                 path, size, made = self._config.mapped(str(disk["path"])), int(disk["size"]), bool(disk["made"])
+                stays = bool(disk["stays"])
             except (TypeError, KeyError, ValueError):
                 raise PeerError("the source sent a malformed disk") from None
-            notes.append(DiskNote(path, size, os.lstat(path).st_ino if made else None))
+            if stays:
+                notes.append(self._staying.note(path))
+            else:
+                notes.append(DiskNote(path, size, os.lstat(path).st_ino if made else None))
         self._record.note(disks=tuple(notes))
 
     # -- end --------------------------------------------------------------------------------------
@@ -260,12 +267,6 @@ class DestinationMigration:
             self._pipe.close()
         if failure is not None:
             raise failure
-
-
-def _moved(fields: dict[str, Any]) -> Sequence[str]:
-    """Return the paths of the configuration's disks without those of CD drives, which stay behind."""
-    disks = [disk for disk in fields.get("disks", []) if disk.get("pdev_path")]
-    return [disk["pdev_path"] for disk in disks if disk.get("readwrite") or not disk.get("is_cdrom")]
 
 
 def _xl_ended() -> PeerError:

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from xenplugin import events
 from xenplugin.config import Config
-from xenplugin.errors import RefusedError
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
 from xenplugin.migrate.guest_images import GuestImages
@@ -50,6 +49,7 @@ class Disks:
         self._lock = threading.Lock()
         self._opened = ExitStack()
         self._moving: list[LiveDiskSender] = []
+        self._cds: list[LiveDiskSender] = []
         self.sizes: list[int] = []
         images = GuestImages(domid, live, lambda text: emit(events.Notice(text)))
         self._opened.callback(images.close)
@@ -60,11 +60,14 @@ class Disks:
                 report = self._subscriber_of(disk.device)
                 target = RemotePath(host, disk.path)
                 moving = LiveDiskSender(
-                    source, target, config, report, changes, migration=migration, pacer=pacer, remote=standby
-                )
+                    source, target, config, report, changes, new=disk.is_cd, migration=migration, pacer=pacer,
+                    remote=standby,
+                )  # fmt: skip
                 standby = None
                 self._opened.callback(moving.close)
                 self._moving.append(moving)
+                if disk.is_cd:
+                    self._cds.append(moving)
         except BaseException:
             self._opened.close()
             raise
@@ -72,19 +75,16 @@ class Disks:
         self._following: Sequence[Future[None] | None] = []
         self._finishing: list[Future[TransferResult]] = []
 
-    def open(self, uuid: str) -> list[bool]:
-        """Open a session for each disk of the guest `uuid`. Returns, for each, whether an empty file was made for
-        it at the far side."""
-        try:
-            self._all(lambda disk: disk.open())
-        except RefusedError as exc:  # the far side's hint cannot name the guest: it knows only the disk
-            hint = exc.hint and exc.hint.replace("UUID", uuid)
-            raise RefusedError(exc.message, hint=hint, remote=exc.remote) from None
+    def open(self) -> list[bool]:
+        """Open a session for each disk. Returns, for each, whether an empty file was made for it at the far
+        side."""
+        self._all(lambda disk: disk.open())
         return [disk.placeholder for disk in self._moving]
 
-    def precopy(self) -> None:
-        """Send the disks while the guest runs, in rounds, until little is left."""
-        self._all(lambda disk: disk.precopy())
+    def precopy(self, *, cds_only: bool) -> None:
+        """Send the disks while the guest runs, in rounds, until little is left; with `cds_only` only those to which
+        it cannot write."""
+        self._all(lambda disk: disk.precopy(), self._cds if cds_only else self._moving)
 
     @property
     def seconds_left(self) -> float:
@@ -126,8 +126,9 @@ class Disks:
         self._opened.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
 
-    def _all(self, step: Callable[[LiveDiskSender], T]) -> list[T]:
-        return self._await([self._workers.submit(step, disk) for disk in self._moving])
+    def _all(self, step: Callable[[LiveDiskSender], T], disks: Sequence[LiveDiskSender] | None = None) -> list[T]:
+        chosen = self._moving if disks is None else disks
+        return self._await([self._workers.submit(step, disk) for disk in chosen])
 
     def _await(self, steps: Sequence[Future[T]]) -> list[T]:
         while (waited := wait(steps, _TICK, FIRST_EXCEPTION)).not_done:

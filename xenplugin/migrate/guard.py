@@ -93,7 +93,9 @@ def check(state_dir: Path, config: Mapping[str, Any]) -> None:
                     f"{path} is incomplete: it holds a mixture of an old and a new image",
                     hint="the same copy or migration again completes it: `xenplugin status` shows it",
                 )
-    Claims(state_dir).refuse(paths)
+    cds = [disk.get("pdev_path") for disk in config.get("disks", []) if disk.get("is_cdrom")]
+    Claims(state_dir).refuse(path for path in paths if path not in cds)
+    Claims(state_dir).refuse((path for path in paths if path in cds), reading=True)
 
 
 def _left(path: str, old: OldDisk) -> RefusedError:

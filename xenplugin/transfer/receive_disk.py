@@ -9,6 +9,7 @@ authenticated), if the source gave up, or if only its commit failed; it is remov
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -98,6 +99,11 @@ class DiskReceiver:
             told_apart = refuse_shared(job.disk, path, live=job.live)
             if job.live:  # a guest's disk: its toolstack wants to find a file there before the image is complete
                 placeholder = Placeholder.make(path)
+            if job.new and placeholder is None and os.path.lexists(path):
+                raise RefusedError(
+                    f"{path} is there by now, and is not replaced",
+                    hint="find out what has made it, then start again",
+                )
             format = Format.of_json(job.format)  # of a guest's disk it stays: the guest's configuration has it
             sink = open_sink(
                 path,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,9 @@ from xenplugin import __version__
 from xenplugin.config import Config
 from xenplugin.errors import ConfigError, ImageError, PeerError, RefusedError, XenpluginError
 from xenplugin.image.formats.kinds import Format
-from xenplugin.image.safety.shared_storage import refuse_shared
+from xenplugin.image.safety.shared_storage import Sharing
 from xenplugin.image.target import dry_run
-from xenplugin.migrate import host_identity, records
+from xenplugin.migrate import arriving_disks, host_identity, records
 from xenplugin.migrate.checks.facts import (
     FoundDisk,
     HostFacts,
@@ -34,7 +35,7 @@ from xenplugin.migrate.checks.facts import (
 )
 from xenplugin.migrate.claims import Claims
 from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
-from xenplugin.migrate.records import Record
+from xenplugin.migrate.records import CD, SHARED, Record
 from xenplugin.xen import xen_tools
 from xenplugin.xen.attached import attached
 from xenplugin.xen.cpu_policy import CpuPolicy
@@ -44,6 +45,8 @@ from xenplugin.xen.xl import AWAY, INCOMING, XlCommand
 
 T = TypeVar("T")
 SYS_NET = Path("/sys/class/net")
+#: Where Xen's scripts find their programs; a login by ssh may have a shorter PATH.
+_PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: A guest's kind, and the name of the policy that bounds what its CPU can have.
 _BOUND = {"pv": "PV Max", "pvh": "HVM Max", "hvm": "HVM Max"}
 
@@ -73,7 +76,7 @@ class Survey:
         missing = tuple(dict.fromkeys(self._missing(request)))
         here = [replace(each, bridge=self._config.bridge(each.bridge)) for each in request.bridges]
         no_bridge, no_script = _networks(here)
-        disks = tuple(_disk(self._config, request, disk, own) for disk in request.disks)
+        disks = tuple(_disk(self._config, disk, own) for disk in request.disks)
         info, xen_why = self._info.result()
         domain, _ = self._domain.result()
         return HostFacts(
@@ -118,8 +121,12 @@ class Survey:
     def _missing(self, request: SurveyRequest) -> Iterator[str]:
         """Yield the paths of files that are not on this host, as they are called on it."""
         for file in request.files:
-            paths = [] if file.mapped else [file.path]
-            if file.mapped or file.either:
+            if file.package:
+                if shutil.which(file.path, path=_PROGRAMS) is None:
+                    yield file.path
+                continue
+            paths = [file.path]
+            if file.either:
                 with suppress(RefusedError):
                     paths.append(self._config.mapped(file.path))
             if not any(map(os.path.exists, paths)):
@@ -211,30 +218,57 @@ def _bridge(wanted: WantedBridge) -> bool:
     return device.exists() if "openvswitch" in wanted.script else (device / "bridge").exists()
 
 
-def _disk(config: Config, request: SurveyRequest, disk: WantedDisk, own: Record | None) -> FoundDisk:
+def _disk(config: Config, disk: WantedDisk, own: Record | None) -> FoundDisk:
     """Return what is at the place of a disk here."""
     path = disk.path
     try:
         path = config.mapped(path)
-        claims = Claims(config.state_dir, own.id if own is not None else "")
-
-        def user(of: str) -> str | None:
-            claims.refuse([of])
-            return attached(of)
-
-        known = refuse_shared(disk.shared, path, live=True)  # first: such a disk is in use as well
-        there = dry_run.examine(
-            path,
-            disk.size,
-            state_dir=config.state_dir,
-            attached=user,
-            format=config.stored(Format.of_json(disk.format)),
-            larger_device=config.larger_device,
-        )
+        if disk.cd and os.path.lexists(path) and not _is_placeholder(own, path):
+            return _cd(config, disk, path)
+        return _image(config, disk, path, Claims(config.state_dir, own.id if own is not None else ""))
     except (RefusedError, ImageError, PeerError, ConfigError) as error:
-        hint = (error.hint or "").replace("UUID", request.uuid)
-        return FoundDisk(path, unusable=Unusable(error.message, _volume_hint(path, disk.size) or hint))
-    return FoundDisk(path, there.device, there.size, there.aside, there.free, there.file_system, unsure=not known)
+        hint = _volume_hint(path, disk.size) or error.hint or ""
+        return FoundDisk(path, unusable=Unusable(error.message, hint))
+
+
+def _is_placeholder(own: Record | None, path: str) -> bool:
+    """Return whether `path` is the empty file of an earlier arrival, which is removed before the next."""
+    inodes = [disk.placeholder for disk in own.disks if disk.path == path] if own is not None else []
+    there = os.lstat(path)
+    return there.st_size == 0 and there.st_ino in inodes
+
+
+def _cd(config: Config, disk: WantedDisk, path: str) -> FoundDisk:
+    """Return whether the CD image at `path` may be the one that is wanted. What is there is never replaced."""
+    Claims(config.state_dir).refuse([path], reading=True)
+    if disk.sample and arriving_disks.has_sample(path, disk.size, disk.sample):
+        return FoundDisk(path, stays=CD)
+    raise arriving_disks.another_cd(path)
+
+
+def _image(config: Config, disk: WantedDisk, path: str, claims: Claims) -> FoundDisk:
+    """Return whether the disk is at `path` already, because both hosts share it, or can go there."""
+
+    def user(of: str) -> str | None:
+        claims.refuse([of])
+        return attached(of)
+
+    known = arriving_disks.sharing(  # first: such a disk is in use as well
+        config, path, disk.size, disk.shared, user, declared=disk.declared, writable=disk.writable
+    )
+    if known is Sharing.SAME:
+        return FoundDisk(path, stays=SHARED)
+    there = dry_run.examine(
+        path,
+        disk.size,
+        state_dir=config.state_dir,
+        attached=user,
+        format=config.stored(Format.of_json(disk.format)),
+        larger_device=config.larger_device,
+    )
+    return FoundDisk(
+        path, there.device, there.size, there.aside, there.free, there.file_system, unsure=known is Sharing.UNSURE
+    )
 
 
 def _volume_hint(path: str, size: int) -> str:

@@ -154,16 +154,21 @@ def bridges(case: Case) -> Iterator[CheckResult]:
 
 
 def files(case: Case) -> Iterator[CheckResult]:
-    """Whether the far host has the files that the guest needs: CD images, kernel, firmware."""
+    """Whether the far host has the files and programs that the guest needs: kernel, firmware, block scripts."""
     lacking = [file for file in case.request.files if file.path in case.far.facts.missing]
     for file in lacking:
+        if file.package:
+            text = f"{case.host} does not have {file.path}, {file.what}"
+            yield refuses("files", text, f"install it there (Debian: {file.package})")
+            continue
         text = f"{case.host} does not have {file.what}, {file.path}"
         if file.at_start:
             yield warns("files", f"{text}: it cannot be started again there", "copy it there")
         else:
-            eject = "copy it there, or eject it (xl cd-eject)" if file.mapped else "copy it there"
             text += ", with which it is started there"
-            hint = f"{eject}; if it is there under another path: --force files" if file.elsewhere else eject
+            hint = "copy it there"
+            if file.elsewhere:
+                hint = "install it there (Debian: qemu-system-xen); if it has another path there: --force files"
             yield refuses("files", text, hint, forcible=file.elsewhere)
     if not lacking:
         count = len(case.request.files)
@@ -172,7 +177,7 @@ def files(case: Case) -> Iterator[CheckResult]:
 
 def state_directory(case: Case) -> Iterator[CheckResult]:
     """Whether both hosts have room for the records of the migration."""
-    data = sum(disk.size if disk.data is None else disk.data for disk in case.request.disks)
+    data = sum(disk.size if disk.data is None else disk.data for disk, _ in case.moving)
     needs = {"this host": _RECORDS + _PER_MIB * (data >> 20), case.host: _RECORDS}
     found = {"this host": case.near.state_free, case.host: case.far.facts.state_free}
     short = [where for where, free in found.items() if free is not None and free < needs[where]]
