@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import difference, estimates, links, loopback, memory
+from benchmarks import difference, estimates, formats, links, loopback, memory
 from benchmarks.setting import Setting
 from lab.errors import LabError
 from lab.measure import ballast, images
@@ -28,6 +28,7 @@ BENCHMARKS = {
     "links": links.limited,
     "unlimited": links.unlimited,
     "difference": difference.benchmark,
+    "formats": formats.benchmark,
     "memory": memory.benchmark,
     "estimates": estimates.benchmark,
 }

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.helpers.images import LOSETUP, names_in
 from tests.helpers.ordinary_user import open_directories
@@ -26,6 +27,10 @@ from tests.helpers.proxy import Change, Proxy, free_ports
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
+
+# How long an example takes to make and to run is the machine's affair.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # Programs that the product starts of itself find it where it is tested without being installed.
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])

@@ -239,6 +239,11 @@ class Config:
         "guest arrives with an empty drive).",
         parse_cds,
     )
+    backing_folders: tuple[str, ...] = _setting(
+        (),
+        "Folders whose files may be backing files of images that lie elsewhere: a list of absolute paths.",
+        setting_values.parse_folders,
+    )
     left_disks: str = _setting(
         KEEP_ASIDE,
         "What becomes of the disks that a guest leaves behind: keep-aside (they are renamed, and make the way back "

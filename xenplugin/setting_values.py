@@ -90,16 +90,22 @@ def parse_formats(value: Any) -> Table:
     return tuple(sorted(pairs))
 
 
-def parse_shared(value: Any) -> tuple[str, ...]:
-    """Return the paths of shared disks from a list. Raises ValueError."""
+def parse_folders(value: Any) -> tuple[str, ...]:
+    """Return absolute paths of folders from a list. Raises ValueError."""
     if not isinstance(value, list | tuple):
-        raise ValueError('it must be a list like ["/dev/disk/by-path/..."]')
+        raise ValueError('it must be a list like ["/srv/base"]')
     for path in value:
-        if not isinstance(path, str) or not path.isprintable() or not path.startswith("/") or path.strip("/") == "":
-            raise ValueError(f"{path!r} is not the absolute path of a disk or of a folder of disks")
-        if ".." in path.split("/"):
-            raise ValueError(f"{path!r} contains '..'")
+        if not isinstance(path, str) or not path.startswith("/") or ".." in path.split("/") or "\0" in path:
+            raise ValueError(f"{path!r} must be an absolute path without '..'")
     return tuple(value)
+
+
+def parse_shared(value: Any) -> tuple[str, ...]:
+    """Return the paths of shared disks, or of folders of such, from a list. Raises ValueError."""
+    paths = parse_folders(value)
+    if any(not path.strip("/") for path in paths):
+        raise ValueError("'/' would name each disk of this host")
+    return paths
 
 
 def _pairs(value: Any, example: str) -> list[tuple[Any, Any]]:

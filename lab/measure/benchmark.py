@@ -98,10 +98,11 @@ class Benchmark:
 
 
 def execute(benchmark: Benchmark, repeat: int, folder: Path, say: Say) -> list[Verdict]:
-    """Run the benchmark `repeat` times and write its results to `folder`/NAME.json. Raises LabError, OSError."""
+    """Run the benchmark `repeat` times, every other time in the opposite order, and write its results to
+    `folder`/NAME.json. Raises LabError, OSError."""
     trials: dict[str, list[Trial]] = {case.name: [] for case in benchmark.cases}
     for repetition in range(repeat):
-        for case in benchmark.cases:
+        for case in benchmark.cases[:: -1 if repetition % 2 else 1]:
             if repetition < case.repeat:
                 trials[case.name].append(_judged(case, say))
     verdicts = [_verdict(target, trials) for target in benchmark.targets]

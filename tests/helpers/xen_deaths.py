@@ -11,6 +11,7 @@ import random
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -95,6 +96,8 @@ def strike(guest: Guest, death: Death, start: Callable[[], Move]) -> tuple[Move,
         if death.who in PIDS:
             return move, killer.communicate("\n", timeout=ASK * host.pace())[0] == "killed\n"
         os.kill(guest.lab.provider.details()[host.name]["pid"], signal.SIGKILL)
+        while host.name not in guest.lab.gone():
+            time.sleep(0.1)
         guest.lab.up()
         return move, True
     finally:

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from xenplugin.migrate.xl_stream import LibxcRecord, LibxlRecord
+from xenplugin.migrate.xl.xl_stream import LibxcRecord, LibxlRecord
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from xenplugin.migrate import records as record_of
-from xenplugin.migrate import status
-from xenplugin.migrate.ownership import OwnershipState, Role
+from xenplugin.migrate.ownership import records as record_of
+from xenplugin.migrate.ownership.states import OwnershipState, Role
+from xenplugin.migrate.recovery import status
 from xenplugin.xen import xl
 
 DEBIAN = Path(__file__).parents[2] / "packaging/debian"

@@ -12,8 +12,9 @@ import pytest
 from xenplugin.cli.main import cli
 from xenplugin.config import Config
 from xenplugin.errors import BY_CODE
-from xenplugin.migrate import ownership, publish
-from xenplugin.migrate.ownership import TRANSITIONS
+from xenplugin.migrate import publish
+from xenplugin.migrate.ownership import states
+from xenplugin.migrate.ownership.states import TRANSITIONS
 from xenplugin.ui.text import GUEST_PHASES
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +95,7 @@ def test_the_nodes_of_a_migration() -> None:
 
 
 def test_the_states_of_ownership() -> None:
-    drawn = (ownership.__doc__ or "").partition("    source ")[2].partition("\n\n")[0]
+    drawn = (states.__doc__ or "").partition("    source ")[2].partition("\n\n")[0]
     assert f"    source {drawn}" in text("docs/architecture.md")
     told = section("docs/migration.md", "## When it breaks") + section(
         "docs/migration.md", "## What is where, at each instant"

@@ -30,6 +30,15 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "cli",
         "__main__",
     ),
+    "xenplugin.migrate": (
+        "strict_json policy",
+        "ownership forecast",
+        "xl checks",
+        "guest_config",
+        "recovery",
+        "source destination",
+        "commands",
+    ),
     "xenplugin.image": ("formats safety", "source", "index old", "target"),
     "netem": ("errors", "dummynet emulator", "cli", "__main__"),
     "lab": (

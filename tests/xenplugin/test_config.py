@@ -62,6 +62,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("larger_device", '"zero"', "zero"),
     ("formats", "{}", ()),
     ("formats", '{"qcow2" = "raw"}', (("qcow2", "raw"),)),
+    ("backing_folders", '["/srv/base", "/dev/vg0"]', ("/srv/base", "/dev/vg0")),
     ("paths", "{}", ()),
     ("paths", '{"/a//b/" = "/c", "/a/b/c" = "/"}', (("/a/b/c", "/"), ("/a/b", "/c"))),
 ]
@@ -99,6 +100,7 @@ BAD: list[tuple[str, str]] = [
         ("bridges", value)
         for value in ('"br0"', "5", '{"a" = 5}', '{"a" = ""}', '{"a b" = "c"}', '{"a" = "b,c"}', '{"a" = "b/c"}')
     ],
+    *[("backing_folders", value) for value in ('"/srv"', "5", '["srv"]', '["/srv/../etc"]', "[5]")],
     *[("formats", value) for value in ('"raw"', "5", '{"qcow2" = "none"}', '{"qcow2" = 5}', '{"" = "raw"}')],
     *[("left_disks", value) for value in ('"keep"', '""', "true", "[]")],
     *[("larger_device", value) for value in ('"grow"', '""', "true", "[]")],

@@ -170,7 +170,7 @@ def options(*names: str, result: bool = True, progress: bool = True) -> Callable
 def refuse_taken(src: str, state_dir: Path) -> None:
     """Raise RefusedError if a guest has `src` as a disk, or arrives with it: what is written to it during the copy
     would silently leave the copy inconsistent."""
-    from xenplugin.migrate.claims import Claims
+    from xenplugin.migrate.ownership.claims import Claims
 
     domain = Claims(state_dir).attached(src)
     if domain is not None:

@@ -104,7 +104,7 @@ def _push(verb: Invocation, config: Config, src: str, host: str | None, path: st
     refuse_taken(src, config.state_dir)
     if host is None:
         refuse_inputs(written(path), {"SRC": src, **_settings(config)})
-    with open_at_rest(src, format, notify=verb.notice) as source:
+    with open_at_rest(src, format, verb.notice, config.backing_folders) as source:
         target = send_disk.RemotePath(host, path)
         verb.ui(events.Started("copy", src, str(target), source.size))
         if not verb.dry_run:
@@ -120,7 +120,7 @@ def _pull(
     verb: Invocation, config: Config, host: str, path: str, target: str, format: str | None, shown: tuple[str, str]
 ) -> None:
     from xenplugin.image.safety.distinct import refuse_inputs, written
-    from xenplugin.migrate.claims import Claims
+    from xenplugin.migrate.ownership.claims import Claims
     from xenplugin.transfer.pull import pull
     from xenplugin.transfer.request import OPTIONS, Request
 
@@ -154,12 +154,12 @@ def seal(src: str, file: str, key_file: str, format: str | None, **values: Any) 
         from xenplugin.image.standard_streams import OUTPUT
         from xenplugin.transfer import archive
 
-        config = verb.config("rate", "level", "cipher", "state_dir")
+        config = verb.config("rate", "level", "cipher", "state_dir", "backing_folders")
         src = _image(src)
         output = data_output(verb) if file == "-" else None
         refuse_taken(src, config.state_dir)
         refuse_inputs([_path_of(output or file)], {"SRC": src, "the key file": key_file, **_settings(config)})
-        with open_at_rest(src, format, notify=verb.notice) as source:
+        with open_at_rest(src, format, verb.notice, config.backing_folders) as source:
             known = os.path.lexists(key_file)
             secret = read_key_file(key_file) if known else make_key_file(key_file)
             sealed_before = os.path.lexists(file)
@@ -207,7 +207,7 @@ def _unseal(file: str, dst: str | None, key_file: str, values: dict[str, Any], f
     with Invocation(values) as verb:
         from xenplugin.codec.seal import read_key_file
         from xenplugin.image.safety.distinct import refuse_inputs, written
-        from xenplugin.migrate.claims import Claims
+        from xenplugin.migrate.ownership.claims import Claims
         from xenplugin.transfer import archive
 
         config = verb.config("state_dir", "formats", "larger_device")

@@ -168,7 +168,7 @@ def enable(**values: Any) -> None:
     commands on to it.
     """
     with Invocation(values) as verb:
-        from xenplugin.migrate import xl_shim
+        from xenplugin.migrate.xl import xl_shim
 
         xl_shim.enable(verb.config("state_dir").state_dir, verb.notice)
 
@@ -178,7 +178,7 @@ def enable(**values: Any) -> None:
 def disable(**values: Any) -> None:
     """Make plain `xl migrate` leave disks behind, as before `enable`."""
     with Invocation(values) as verb:
-        from xenplugin.migrate import xl_shim
+        from xenplugin.migrate.xl import xl_shim
 
         xl_shim.disable(verb.notice)
 
@@ -190,7 +190,7 @@ def disable(**values: Any) -> None:
 def guard(xl: str, words: tuple[str, ...], **values: Any) -> None:
     """Run the real xl for a command that starts a guest, unless one of its disks may not be used on this host."""
     with Invocation(values) as verb:
-        from xenplugin.migrate import guard
+        from xenplugin.migrate.xl import guard
 
         try:
             status = guard.run(xl, words, verb.config("state_dir").state_dir)

@@ -55,7 +55,7 @@ def _receive(config: str | None) -> None:
 
             receiver = MeasurementReceiver(channel, random, settings, job)
         else:
-            from xenplugin.migrate.claims import Claims
+            from xenplugin.migrate.ownership.claims import Claims
 
             claims = Claims(settings.state_dir, job.migration)
             committed = claims.committed if job.migration else None

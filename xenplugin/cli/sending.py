@@ -28,7 +28,11 @@ def send(config: str | None) -> None:
         path = at_home(request.path)
         refuse_taken(path, settings.state_dir)
         emit = JsonLines(sys.stderr)
-        with open_at_rest(path, request.format or None, notify=lambda text: emit(events.Notice(text))) as source:
+
+        def notify(text: str) -> None:
+            emit(events.Notice(text))
+
+        with open_at_rest(path, request.format or None, notify, settings.backing_folders) as source:
             target = send_disk.RemotePath(requester.name, request.target)
             emit(events.Started("copy", path, str(target), source.size))
             emit(events.Finished(send_disk.copy(source, target, settings, emit, requester)))

@@ -20,7 +20,7 @@ from xenplugin.errors import OwnershipError, RefusedError, UsageError, Xenplugin
 def status(**values: Any) -> None:
     """Show what runs, what was left behind, and what to type next."""
     with Invocation(values) as verb:
-        from xenplugin.migrate import status
+        from xenplugin.migrate.recovery import status
 
         rows = status.status(verb.config("state_dir").state_dir, progress=_published, enabled=_enabled)
         if verb.json:
@@ -39,7 +39,8 @@ def _published(uuid: str) -> dict[str, str] | None:
 
 
 def _enabled() -> bool:
-    from xenplugin.migrate import policy, xl_shim
+    from xenplugin.migrate import policy
+    from xenplugin.migrate.xl import xl_shim
     from xenplugin.xen.xenstore import Store, socket_path
 
     if not xl_shim.installed():
@@ -83,8 +84,9 @@ def recover(
     20: something could not be settled; a message says what to do.
     """
     with Invocation(values) as verb:
-        from xenplugin.migrate import publish, recover
-        from xenplugin.migrate.local_host import LocalHost
+        from xenplugin.migrate import publish
+        from xenplugin.migrate.recovery import recover
+        from xenplugin.migrate.recovery.local_host import LocalHost
         from xenplugin.xen.xenstore import Store
 
         # A mistake in another setting must not leave a guest undecided.
@@ -131,7 +133,7 @@ def clean(yes: bool, **values: Any) -> None:
     that has its own name again only the record is removed.
     """
     with Invocation(values) as verb:
-        from xenplugin.migrate import clean
+        from xenplugin.migrate.recovery import clean
         from xenplugin.ui import units
 
         state_dir = verb.config("state_dir").state_dir

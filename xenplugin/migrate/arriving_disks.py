@@ -17,8 +17,8 @@ from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.image.safety.shared_storage import Sharing
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.target.abstract import refuse_attached
-from xenplugin.migrate.claims import Claims
-from xenplugin.migrate.records import CD, SHARED, DiskNote, Record
+from xenplugin.migrate.ownership.claims import Claims
+from xenplugin.migrate.ownership.records import CD, SHARED, DiskNote, Record
 from xenplugin.xen import guest
 from xenplugin.xen.attached import attached
 from xenplugin.xen.guest import script_of

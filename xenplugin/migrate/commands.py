@@ -14,12 +14,14 @@ from xenplugin.config import Config
 from xenplugin.errors import Interrupted, OwnershipError, RefusedError, UsageError, XenpluginError
 from xenplugin.image.state_folder import writable
 from xenplugin.link.ssh_multiplexing import SharedLogin
-from xenplugin.migrate import policy, record_locks, records, xl_words
+from xenplugin.migrate import policy
 from xenplugin.migrate.checks.examine import Examination, apply_force, examined, forced, report
 from xenplugin.migrate.forecast import guest as forecast
 from xenplugin.migrate.forecast.guest import EstimateBeside, LeavingDisk, PlannedMove
-from xenplugin.migrate.local_host import LocalHost
+from xenplugin.migrate.ownership import record_locks, records
+from xenplugin.migrate.recovery.local_host import LocalHost
 from xenplugin.migrate.supervisor import Supervisor
+from xenplugin.migrate.xl import xl_words
 from xenplugin.results import MigrationResult, PlanResult, Result
 from xenplugin.xen import guest as guests
 from xenplugin.xen.guest import Guest
@@ -139,7 +141,8 @@ def _checked(move: _Move, emit: events.Emit, force: frozenset[str] = frozenset()
 
 def migrate_as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> int:
     """Do what `xl WORDS` asks for (WORDS contain `migrate`): move the guest with its disks, or replace this process
-    by the real xl if that is to do it. Returns the exit status: xl's own, or 2 for words that make no sense."""
+    by the real xl if that is to do it. Returns the exit status: xl's own, 2 for words that make no sense, or 20 if
+    a migration is not settled."""
     asked = xl_words.parse(words)
     if asked is None or asked.has_transport:
         _plain(words)
@@ -148,12 +151,9 @@ def migrate_as_xl(words: Sequence[str], config: Config, emit: events.Emit) -> in
         _claim(move.guest.uuid, config, emit)
         with _checked(move, emit) as running:
             return _run_as_xl(running, emit)
-    except UsageError as exc:
-        emit(events.Failed(exc.code, str(exc), exc.hint))
-        return exc.code
     except XenpluginError as exc:
         emit(events.Failed(exc.code, str(exc), exc.hint))
-        return 1
+        return exc.code if isinstance(exc, UsageError | OwnershipError) else 1
 
 
 def _run_as_xl(running: _Running, emit: events.Emit) -> int:
@@ -169,10 +169,11 @@ def _run_as_xl(running: _Running, emit: events.Emit) -> int:
 
 def _status(error: XenpluginError, xl: int | None) -> int:
     """Return the exit status of a move that failed with `error`; `xl` is the real xl's. If that is 0, the guest has
-    moved, whatever else failed."""
-    if isinstance(error, Interrupted):
+    moved, whatever else failed. An unsettled migration is 20: callers of xl only look for a failure, and a script
+    can tell this one, after which nothing may start the guest, from the others."""
+    if isinstance(error, Interrupted | OwnershipError):
         return error.code
-    return 1 if xl is None or (xl == 0 and isinstance(error, OwnershipError)) else xl
+    return 1 if xl is None else xl
 
 
 def _as_asked(words: Sequence[str], asked: xl_words.MigrateCommand, config: Config, emit: events.Emit) -> _Move:

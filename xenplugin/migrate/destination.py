@@ -3,7 +3,7 @@
 xl's bytes pass both ways. Three messages wait for a record on disk (docs/architecture.md, "Who owns the guest"):
 the configuration (2) for the record that this migration exists, and for the paths on this host; "cleared" (6) for
 the record that the guest may run here; "results" (7) for the record that it does. In any case the record is settled
-at the end (migrate/local_host.py).
+at the end (migrate/recovery/local_host.py).
 
 Notes: the source sends {"guest": ...} before the configuration, {"stay": ...} for each disk that may be here
 already (migrate/staying_disks.py), and {"disks": ...} when the disks are open; each is answered with {"noted":
@@ -25,16 +25,18 @@ from xenplugin.config import Config
 from xenplugin.errors import LinkError, OwnershipError, PeerError, XenpluginError
 from xenplugin.image.old import old_disk
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.migrate import arriving_config, claims, host_identity, old_disks, records
-from xenplugin.migrate.arriving_config import ArrivingConfig
+from xenplugin.migrate import old_disks
 from xenplugin.migrate.arriving_disks import StayingAnswers, check_config
-from xenplugin.migrate.current_record import CurrentRecord
-from xenplugin.migrate.gate import Gate
-from xenplugin.migrate.local_host import AT_WORK, LocalHost
-from xenplugin.migrate.mapped_config import mapped
-from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
-from xenplugin.migrate.records import DiskNote, PeerNote, Record
-from xenplugin.migrate.xl_protocol import Backward, Cleared, Forward, GuestConfig, TakenBack, Unpaused, rewrite
+from xenplugin.migrate.guest_config import arriving_config
+from xenplugin.migrate.guest_config.arriving_config import ArrivingConfig
+from xenplugin.migrate.guest_config.mapped_config import mapped
+from xenplugin.migrate.ownership import claims, host_identity, records
+from xenplugin.migrate.ownership.current_record import CurrentRecord
+from xenplugin.migrate.ownership.records import DiskNote, PeerNote, Record
+from xenplugin.migrate.ownership.states import FINAL, OwnershipState, Role
+from xenplugin.migrate.recovery.local_host import AT_WORK, LocalHost
+from xenplugin.migrate.xl.gate import Gate
+from xenplugin.migrate.xl.xl_protocol import Backward, Cleared, Forward, GuestConfig, TakenBack, Unpaused, rewrite
 from xenplugin.transfer.job import Job
 from xenplugin.transfer.receive_stream import StreamReceiver
 from xenplugin.xen.guest import identity

@@ -2,9 +2,8 @@
 them.
 
 They are put aside after every disk is durable at the destination, while the far xl starts the guest's devices, and
-before the record says `handing` (migrate/ownership.py). So whatever may let the guest run elsewhere comes later. If
-the guest stays, recovery gives its disks their names back: it finds the records of its migration.
-"""
+before the record says `handing` (migrate/ownership/states.py). So whatever may let the guest run elsewhere comes
+later. If the guest stays, recovery gives its disks their names back: it finds the records of its migration."""
 
 from __future__ import annotations
 
@@ -19,8 +18,8 @@ from xenplugin.errors import ImageError, OwnershipError, XenpluginError, unexpec
 from xenplugin.image.old import moving, old_disk
 from xenplugin.image.old.old_disk import OldDisk
 from xenplugin.migrate.leaving_guest import LeavingGuest
-from xenplugin.migrate.ownership import OwnershipState, Role
-from xenplugin.migrate.records import DiskNote, Record
+from xenplugin.migrate.ownership.records import DiskNote, Record
+from xenplugin.migrate.ownership.states import OwnershipState, Role
 from xenplugin.xen.guest import Disk
 
 Notify = Callable[[str], None]

@@ -3,10 +3,10 @@
 xl's own bytes pass both ways in a domain session; the guest's disks are sent in sessions of their own beside it
 (migrate/disks.py). migrate/phases.py has the order in time.
 
-The gate (migrate/gate.py) holds back xl's last 8 bytes until the disks are durable at the destination; "cleared"
-(6) and "results" (7) until the record on disk says so (migrate/ownership.py). Until the gate opens everything can
-be given up: the near xl then resumes the guest. In any case the record is settled at the end, after xl has ended
-(migrate/conclude.py)."""
+The gate (migrate/xl/gate.py) holds back xl's last 8 bytes until the disks are durable at the destination; "cleared"
+(6) and "results" (7) until the record on disk says so (migrate/ownership/states.py). Until the gate opens
+everything can be given up: the near xl then resumes the guest. In any case the record is settled at the end, after
+xl has ended (migrate/recovery/conclude.py)."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ from xenplugin.config import Config
 from xenplugin.errors import Interrupted, PeerError, XenpluginError, unexpected
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote, SharedLogin
-from xenplugin.migrate import host_identity, leaving_config, leaving_guest, policy, records, staying_disks
-from xenplugin.migrate.claims import Claims
-from xenplugin.migrate.conclude import close_all, conclude
-from xenplugin.migrate.current_record import CurrentRecord
+from xenplugin.migrate import leaving_guest, policy, staying_disks
 from xenplugin.migrate.disks import Disks
 from xenplugin.migrate.downtime_limit import DowntimeLimit, check_estimate
-from xenplugin.migrate.gate import Gate
+from xenplugin.migrate.guest_config import leaving_config
 from xenplugin.migrate.leaving_guest import LeavingGuest
-from xenplugin.migrate.local_host import LocalHost
-from xenplugin.migrate.near_xl import NearXl
 from xenplugin.migrate.old_disks import PuttingAside
-from xenplugin.migrate.ownership import OwnershipState, Role
+from xenplugin.migrate.ownership import host_identity, records
+from xenplugin.migrate.ownership.claims import Claims
+from xenplugin.migrate.ownership.current_record import CurrentRecord
+from xenplugin.migrate.ownership.recorded_notes import RecordedNotes
+from xenplugin.migrate.ownership.records import DiskNote, PeerNote
+from xenplugin.migrate.ownership.states import OwnershipState, Role
 from xenplugin.migrate.phases import PhaseClock
 from xenplugin.migrate.publish import Publisher
-from xenplugin.migrate.recorded_notes import RecordedNotes
-from xenplugin.migrate.records import DiskNote, PeerNote
+from xenplugin.migrate.recovery.conclude import close_all, conclude
+from xenplugin.migrate.recovery.local_host import LocalHost
 from xenplugin.migrate.staying_disks import DisksToMove
-from xenplugin.migrate.xl_protocol import Backward, Cleared, Forward, GuestConfig, TakenBack, Unpaused
-from xenplugin.migrate.xl_stream import StreamEnd, Suspended
+from xenplugin.migrate.xl.gate import Gate
+from xenplugin.migrate.xl.near_xl import NearXl
+from xenplugin.migrate.xl.xl_protocol import Backward, Cleared, Forward, GuestConfig, TakenBack, Unpaused
+from xenplugin.migrate.xl.xl_stream import StreamEnd, Suspended
 from xenplugin.results import MigrationResult, TransferResult
 from xenplugin.transfer.send_stream import StreamSender
 from xenplugin.transfer.source_session import start_remote
@@ -251,26 +253,18 @@ class SourceMigration:
 
     def _open_disks(self, leaving: LeavingGuest) -> None:
         """Open a session for each disk. Both sides record the disks before any data is sent."""
-        moving = self._to_move.moving
         self._to_move.refuse_claimed(Claims(self._config.state_dir, self._id))
         self._disks = disks = Disks(
-            moving,
-            self._host,
-            leaving.disk_config(self._login.further),
-            self._emit,
-            self._pacer,
-            self._check,
-            migration=self._id,
-            domid=leaving.guest.domid,
-            live=leaving.live,
-            standby=self._prestarted,
-        )
+            self._to_move.moving, self._host, leaving.disk_config(self._login.further), self._emit, self._pacer,
+            self._check, migration=self._id, domid=leaving.guest.domid, live=leaving.live, standby=self._prestarted,
+        )  # fmt: skip
         verb, name = f"migrate ({leaving.config.mode})", leaving.guest.name
         self._emit(events.Started(verb, name, self._host, sum(disks.sizes), domain=name))
         made = disks.open()
         self._notes.send("disks", self._to_move.announced(disks.sizes, made))
-        self._record.note(disks=tuple(map(DiskNote, (disk.path for disk in moving), disks.sizes)))
-        self._aside.prepare(leaving, moving, disks.sizes, self._host, self._id)
+        paths = (disk.path for disk in self._to_move.moving)
+        self._record.note(disks=tuple(map(DiskNote, paths, disks.sizes)))
+        self._aside.prepare(leaving, self._to_move.moving, disks.sizes, self._host, self._id)
 
     # -- from the far side ------------------------------------------------------------------------
 

@@ -19,11 +19,11 @@ from xenplugin.image.safety import cluster_files
 from xenplugin.image.safety.shared_storage import marked
 from xenplugin.image.source.raw import open_source
 from xenplugin.migrate.arriving_disks import another_cd
-from xenplugin.migrate.claims import Claims
 from xenplugin.migrate.leaving_guest import LeavingGuest
-from xenplugin.migrate.recorded_notes import RecordedNotes
-from xenplugin.migrate.records import CD, SHARED
-from xenplugin.migrate.xl_protocol import GuestConfig, rewrite
+from xenplugin.migrate.ownership.claims import Claims
+from xenplugin.migrate.ownership.recorded_notes import RecordedNotes
+from xenplugin.migrate.ownership.records import CD, SHARED
+from xenplugin.migrate.xl.xl_protocol import GuestConfig, rewrite
 from xenplugin.results import StayingDisk, WhyStaying
 from xenplugin.xen.guest import Disk
 

@@ -22,7 +22,7 @@ from typing import BinaryIO
 from xenplugin import events
 from xenplugin.config import Config, load, option_text
 from xenplugin.errors import PeerError, XenpluginError, from_code, unexpected
-from xenplugin.migrate.conclude import settle_killed
+from xenplugin.migrate.recovery.conclude import settle_killed
 from xenplugin.results import Result
 from xenplugin.xen.guest import Guest
 from xenplugin.xen.xl import XlCommand

@@ -23,8 +23,8 @@ from types import FrameType
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import UsageError
-from xenplugin.migrate import xl_words
 from xenplugin.migrate.source import SourceMigration
+from xenplugin.migrate.xl import xl_words
 from xenplugin.results import MigrationResult
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

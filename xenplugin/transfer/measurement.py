@@ -115,7 +115,7 @@ class Measurement:
         if not self.streams:
             self.rtt = self._control_rtt()
         session = self._opened
-        samples = RateSamples(self.rtt)
+        samples = RateSamples(self.rtt, self._config.rate)
         began = time.monotonic()
         session.pool.queue.capacity = _QUEUED if self.streams else _SEGMENT_CONTROL
         threading.Thread(target=self._feed, name="probe", daemon=True).start()

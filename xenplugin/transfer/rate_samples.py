@@ -6,6 +6,7 @@ the one before; the path's rate is reached when the last windows bring nearly th
 
 from __future__ import annotations
 
+import math
 import statistics
 
 from xenplugin.results import Expected
@@ -24,9 +25,11 @@ _GROWING = 4.0
 
 
 class RateSamples:
-    """Samples of a measurement over a path with the round-trip time `rtt` (seconds)."""
+    """Samples of a measurement over a path with the round-trip time `rtt` (seconds). `limit`: no more bytes/s are
+    sent (0: no limit)."""
 
-    def __init__(self, rtt: float) -> None:
+    def __init__(self, rtt: float, limit: float = 0.0) -> None:
+        self._limit = limit or math.inf
         self._window = max(_WINDOW, 1.5 * rtt)
         self._last: tuple[float, int] | None = None
         self._began: float | None = None
@@ -51,7 +54,14 @@ class RateSamples:
         return len(last) == _AGREEING and 0 < max(last) <= (1 + _NEAR) * min(last)
 
     def rate(self) -> Expected | None:
-        """Return the rate in bytes/s; None if too little has arrived to tell."""
+        """Return the rate in bytes/s, at most the limit; None if too little has arrived to tell."""
+        found = self._carried()
+        if found is None:
+            return None
+        return Expected(*(min(rate, self._limit) for rate in (found.low, found.middle, found.high)))
+
+    def _carried(self) -> Expected | None:
+        """Return what the windows say, in which bytes that were held back may arrive at once."""
         rates = [rate for rate in self._rates if rate > 0]
         if not rates:
             return None

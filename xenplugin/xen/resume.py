@@ -7,7 +7,7 @@ nothing libxl does to its process (signals, threads, a crash) affects the caller
 
 xl's own failure paths, for comparison: a stream that fails, or message 4 that does not come: resume only (it was
 not renamed yet); message 7 with a status and then message 6 from the destination: rename back, then resume.
-The caller renames (migrate/local_host.py, by `xl rename`).
+The caller renames (migrate/recovery/local_host.py, by `xl rename`).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from xenplugin.errors import PeerError, RefusedError
 from xenplugin.external_tool import output_of
 from xenplugin.image.small_file import open_regular
 
-#: A file called xl with these words in its first 512 bytes is the shim (migrate/xl_shim.py).
+#: A file called xl with these words in its first 512 bytes is the shim (migrate/xl/xl_shim.py).
 SHIM_MARK = b"xenplugin shim"
 #: Seconds for one command; hotplug scripts alone may take 40 (docs of libxl), destroying a large guest more.
 PATIENCE = 180.0

@@ -6,6 +6,7 @@
     NAME.console NAME.log           the output of the machine and of QEMU; both are kept when the lab is down
     SITE.NAME                       sockets by which the machines reach each other
     keys/ ssh_config                for login: ssh -F ssh_config host-a
+    NAME.ssh                        socket of the connection that the logins to it share
 
 A machine runs if its pid file says so (lab.hosts.machine.process). No other state is kept, so a command that is
 killed at any point leaves nothing that the next command does not find. A machine that ended keeps its disk until
@@ -46,6 +47,7 @@ _SPARE_MEMORY = 256  # MiB for each QEMU itself
 _LOGIN_SECONDS = 20.0
 _SHUTDOWN_SECONDS = 60.0
 _KEPT = (".console", ".log")
+_SOCKET_NAME = 107 - 17  # bytes: Linux's limit, without what ssh appends while it makes the socket
 _PROGRAMS = {QEMU: "qemu-system-x86", "qemu-img": "qemu-utils", "ssh": "openssh-client"}
 
 
@@ -275,7 +277,11 @@ class QemuProvider(Provider):
                 lines += [f"    HostKeyAlias {name}", f'    UserKnownHostsFile "{self._keys.known_hosts}"']
         common = "HostName 127.0.0.1,User root,IdentitiesOnly yes,BatchMode yes,GlobalKnownHostsFile /dev/null"
         common += ",LogLevel ERROR,ConnectTimeout 60,ServerAliveInterval 30,ServerAliveCountMax 20"
-        return "\n".join([*lines, "Host *", *(f"    {line}" for line in common.split(","))]) + "\n"
+        shared = common.split(",")
+        if max(len(os.fsencode(self._file(name, "ssh"))) for name in ports) <= _SOCKET_NAME:
+            # A login to an emulated machine takes 3 s, a further session in its connection 1 s.
+            shared += ["ControlMaster auto", "ControlPersist 60", f'ControlPath "{self.folder}/%n.ssh"']
+        return "\n".join([*lines, "Host *", *(f"    {line}" for line in shared)]) + "\n"
 
     def _write(self, name: str, data: str | bytes) -> None:
         """Write a file atomically, readable by this user only, since most hold secrets. Several threads and

@@ -125,8 +125,7 @@ def test_through_the_control_channel(sides: Sides, tmp_path: Path) -> None:
 
 def test_the_rate_limit_holds_for_the_measurement(sides: Sides, tmp_path: Path) -> None:
     found = plan(sides, dense_image(tmp_path / "dense.img", 1), "--rate", "16mbit")
-    assert found["rate_bytes_per_second"]["low"] <= 2e6 * 1.1
-    assert found["rate_bytes_per_second"]["middle"] <= 2e6 * 1.3
+    assert 0 < found["rate_bytes_per_second"]["high"] <= 2e6
 
 
 def test_a_target_that_cannot_be_one_is_said(sides: Sides, image: Path) -> None:

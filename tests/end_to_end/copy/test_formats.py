@@ -85,7 +85,7 @@ def test_the_far_host_decides_how_it_stores_images(sides: Sides, raw: Path) -> N
 
 def test_a_raw_image_is_never_probed_when_it_is_named_so(sides: Sides, raw: Path) -> None:
     with open(raw, "r+b") as file:
-        file.write(b"QFI\xfb\0\0\0\3")
+        file.write(b"QFI\xfb\0\0\0\3" + bytes(512))
     done = sides.copy(raw, code=13)
     assert "cluster size" in done.error and "look like qcow2" in done.hint and "--format raw" in done.hint
     sides.copy(raw, "--format", "raw")

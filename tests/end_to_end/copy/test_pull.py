@@ -57,11 +57,6 @@ def pull(sides: Sides) -> Pull:
     return Pull(sides)
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    return dense_image(tmp_path / "source.img", 4)
-
-
 def test_a_pulled_image_is_the_image_and_as_sparse(pull: Pull, tmp_path: Path) -> None:
     image = make_image(tmp_path / "source.img")
     done = pull.run(image)

@@ -11,7 +11,7 @@ import pytest
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from tests.fakes import lvm_cases
-from tests.helpers.xen_moves import ASK, START, Guest, clean, hosts, left_over, moved, started_to_leave
+from tests.helpers.xen_moves import ASK, START, Guest, autostart, clean, hosts, left_over, moved, started_to_leave
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 _GROUP = "vg-lab"
@@ -60,7 +60,8 @@ def test_autostart(xen_lab: Lab, guest: Guest) -> None:
         ["sh", "-c", 'mkdir -p /etc/xen/auto && ln -sf "$1" "$2"', "sh", f"/srv/guests/{guest.name}.cfg", link]
     )
     try:
-        near.run(["/etc/init.d/xendomains", "start"], timeout=START)
+        said = autostart(near)
+        assert "left for host-b" in said and "xenplugin: hint" in said, said
         assert guest.home().node.name != near.name
     finally:
         near.run(["rm", link])

@@ -27,11 +27,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="module")
 def guest(xen_lab: Lab) -> Iterator[Guest]:
-    """g1, which writes to its disk; the plugin is enabled on both hosts."""
+    """g1 on host-a, which writes to its disk, with no copy of it on host-b; the plugin is enabled on both hosts."""
     for node in hosts(xen_lab):
         node.check(["xenplugin", "enable"], timeout=ASK)
     try:
         with started(xen_lab) as made:
+            made.forget_disk(hosts(xen_lab)[1])
             made.say("disk 200")
             yield made
     finally:

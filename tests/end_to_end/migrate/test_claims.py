@@ -258,7 +258,8 @@ def test_a_configuration_with_a_disk_that_has_not_moved(world: World) -> None:
     """From a source that does not compare it with xenstore."""
     world.create(disks=2)
     world.a.patch(
-        "from xenplugin.xen import guest\ncheck = guest.check\nguest.check = lambda *words: check(*words)[:1]\n"
+        "from xenplugin.xen import guest\ncheck = guest.check\n"
+        "guest.check = lambda *words: guest.GuestDisks(check(*words).images[:1])\n"
     )
     world.b.disk("g1-1.img").write_bytes(bytes(4 * MIB))
     done = world.migrate().end()
@@ -302,20 +303,21 @@ _DIES = "import os, signal\ndie = lambda *_, **__: os.kill(os.getpid(), signal.S
 _AFTER = "def then_die(step):\n    def call(*words):\n        step(*words)\n        die()\n    return call\n"
 CRASHES = {
     "before the disk is renamed": "from xenplugin.image.target import file\nfile.kept_closed = die\n",
-    "after the rename, before `committed`": "from xenplugin.migrate.claims import Claims\nClaims.committed = die\n",
+    "after the rename, before `committed`": "from xenplugin.migrate.ownership.claims import Claims\n"
+    "Claims.committed = die\n",
     "while `committed` is written": "from xenplugin.image import reserved_file\n"
-    "from xenplugin.migrate import claims\n"
+    "from xenplugin.migrate.ownership import claims\n"
     "committed = claims.Claims.committed\n"
     "def dies_within(*words):\n    reserved_file.exchange = die\n    committed(*words)\n"
     "claims.Claims.committed = dies_within\n",
-    "after `committed`, before the receipt": "from xenplugin.migrate.claims import Claims\n"
+    "after `committed`, before the receipt": "from xenplugin.migrate.ownership.claims import Claims\n"
     "Claims.committed = then_die(Claims.committed)\n",
     "before the disks are noted": "from xenplugin.migrate.destination import DestinationMigration as D\n"
     "D._note_disks = die\n",
     "after the disks are noted": "from xenplugin.migrate.destination import DestinationMigration as D\n"
     "D._note_disks = then_die(D._note_disks)\n",
-    "before the disks are compared": "from xenplugin.migrate import claims\nclaims.compare = die\n",
-    "after the disks are compared": "from xenplugin.migrate import claims\n"
+    "before the disks are compared": "from xenplugin.migrate.ownership import claims\nclaims.compare = die\n",
+    "after the disks are compared": "from xenplugin.migrate.ownership import claims\n"
     "claims.compare = then_die(claims.compare)\n",
 }
 

@@ -272,7 +272,7 @@ def test_a_bad_declaration(world: World) -> None:
     world.create(disks=0)
     declared(world, world.a, paths=["vg0/g1"])
     done = world.migrate().end()
-    assert done.code == 10 and "'vg0/g1' is not the absolute path" in done.error, done.err
+    assert done.code == 10 and "'vg0/g1' must be an absolute path" in done.error, done.err
 
 
 # -- disks that a block script attaches --------------------------------------------------------------

@@ -118,6 +118,33 @@ def test_our_own_command_line_runs_in_no_shell(world: World, host: str) -> None:
     world.assert_intact(world.a)
 
 
+# -- the exit code --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_an_undecided_move_does_not_end_as_any_other_failure(enabled: World) -> None:
+    """The far host is lost just after message 6. Here xl itself ends with 1, as after every failure."""
+    enabled.create()
+    enabled.b.stall("r.cleared")
+    running = xl(enabled, "migrate", "g1", "hostb")
+    wait_until(lambda: enabled.b.reached("r.cleared") or running.process.poll() is not None, "message 6")
+    ssh = enabled.a.root / "bin" / "ssh"
+    works = ssh.read_text()
+    ssh.write_text("#!/bin/sh\necho 'ssh: connect to host hostb: No route to host' >&2; exit 255\n")
+    enabled.kill("ssh-domain")
+    done = running.end()
+    assert done.code == 20 and "recover" in done.hint, done.err
+    again = xl(enabled, "migrate", "g1--migratedaway", "hostb").end()
+    assert again.code == 20 and "recover" in again.hint, again.err
+    ssh.write_text(works)
+    enabled.b.release("r.cleared")
+    enabled.await_quiet()
+    for host in (enabled.b, enabled.a):
+        host.recover()
+    enabled.assert_intact()
+    enabled.assert_settled()
+
+
 # -- another receiver than ours --------------------------------------------------------------------
 
 

@@ -22,9 +22,9 @@ from lab.fakexen.xenstored import Xenstored
 from lab.measure import recorded_memory
 from tests.helpers.xl_list import parse_list
 from tests.helpers.xl_records import records
-from xenplugin.migrate import xl_protocol
-from xenplugin.migrate.incremental import IncrementalParser, Steps
-from xenplugin.migrate.xl_stream import LibxcRecord, Part, StreamEnd, Suspended, libxl_stream
+from xenplugin.migrate.xl import xl_protocol
+from xenplugin.migrate.xl.incremental import IncrementalParser, Steps
+from xenplugin.migrate.xl.xl_stream import LibxcRecord, Part, StreamEnd, Suspended, libxl_stream
 
 ROOT = Path(__file__).parents[3]
 UUID = "5c5b1ad0-4f16-4a3c-9d1e-000000000005"

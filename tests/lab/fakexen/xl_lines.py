@@ -7,7 +7,7 @@ only write down their words stand in ssh's place, first in PATH, so each migrati
 guest is sent. Standard library only.
 
 A line has `@ID@` for the guest's domain id, `@CFG@` for CONFIG. `runs` is null if xl started nothing; `ours` is
-what the plugin does with the line for a guest with a local disk (tests/xenplugin/migrate/test_xl_words.py).
+what the plugin does with the line for a guest with a local disk (tests/xenplugin/migrate/xl/test_xl_words.py).
 """
 
 from __future__ import annotations

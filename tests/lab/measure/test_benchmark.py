@@ -35,22 +35,22 @@ def test_cases_run_in_turn_and_targets_are_judged(tmp_path: Path, image: Image) 
 
     cases = (
         Case("one", image, lambda: work("one", 1.0), arrived),
-        Case("two", image, lambda: work("two", 4.0), arrived, repeat=1),
+        Case("two", image, lambda: work("two", 4.0), arrived, repeat=2),
     )
     targets = (
         Target("two over one", lambda t: median(t["two"], lambda r: r.cpu) / median(t["one"], lambda r: r.cpu), 3),
         Target("runs of one", lambda trials: len(trials["one"]), 2, "", least=True),
     )
-    verdicts = execute(Benchmark("made-up", {"rate": None}, cases, targets), 2, tmp_path / "results", print)
-    assert order == ["one", "two", "one"] and not arrived.exists()
+    verdicts = execute(Benchmark("made-up", {"rate": None}, cases, targets), 3, tmp_path / "results", print)
+    assert order == ["one", "two", "two", "one", "one"] and not arrived.exists()
     assert [(each.value, each.asked, each.reached) for each in verdicts] == [
         (4.0, "at most 3x", False),
-        (2, "at least 2", True),
+        (3, "at least 2", True),
     ]
     kept = json.loads((tmp_path / "results" / "made-up.json").read_text())
-    assert kept["settings"] == {"rate": None, "repeat": 2} and kept["benchmark"] == "made-up"
-    assert [(run["wall"], run["cpu"]) for run in kept["runs"]["two"]] == [(7.0, 4.0)]
-    assert len(kept["runs"]["one"]) == 2
+    assert kept["settings"] == {"rate": None, "repeat": 3} and kept["benchmark"] == "made-up"
+    assert [(run["wall"], run["cpu"]) for run in kept["runs"]["two"]] == 2 * [(7.0, 4.0)]
+    assert len(kept["runs"]["one"]) == 3
     assert {"cpu", "cores", "memory", "kernel", "python", "zstandard"} <= kept["host"].keys()
 
 

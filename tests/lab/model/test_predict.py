@@ -36,7 +36,7 @@ HERE = Hosts(2, FIGURES, shared=True)
 MEMORY = round(1.02 * (2 << 30))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 64), st.floats(1e6, 1e11), st.sampled_from([None, 1e8, 1e9, 1e10]), st.floats(1, 8))
 def test_predictions_are_sane_for_any_host(cores: int, size: float, rate: float | None, ratio: float) -> None:
     hosts = Hosts(cores, FIGURES)

@@ -10,7 +10,7 @@ from xenplugin.codec.adaptive_level import AUTO_LEVELS, USUAL, AdaptiveLevel
 from xenplugin.codec.compress import STORE
 
 MIB = 1 << 20
-COMMON = settings(deadline=None, max_examples=60)
+COMMON = settings(max_examples=60)
 
 
 def settle(link: float, workers: int, slowness: float, density: float, other: float) -> list[tuple[float, float]]:

@@ -14,7 +14,7 @@ from xenplugin.errors import ImageError, PeerError
 from xenplugin.wire.frames import Codec
 
 MIB = 1 << 20
-COMMON = settings(deadline=None, max_examples=60)
+COMMON = settings(max_examples=60)
 CONTENT = st.one_of(
     st.binary(min_size=1, max_size=3000),
     st.tuples(st.binary(min_size=1, max_size=8), st.integers(1, 20000)).map(lambda t: t[0] * t[1]),

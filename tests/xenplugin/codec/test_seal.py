@@ -24,7 +24,7 @@ from xenplugin.link.connector import ConnectionFactory
 from xenplugin.transfer.job import Job
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 
-COMMON = settings(deadline=None, max_examples=60)
+COMMON = settings(max_examples=60)
 PREAMBLES = st.builds(
     Preamble,
     st.sampled_from(Cipher),

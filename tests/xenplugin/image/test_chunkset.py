@@ -26,7 +26,7 @@ BUFFER = Buffer(CHUNK)
     marks=st.lists(st.integers(0, CHUNK - 1), max_size=30),
     start=st.integers(0, CHUNK),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_scanning_finds_exactly_the_nonzero_blocks_and_pages(length: int, marks: list[int], start: int) -> None:
     BUFFER.view[:] = bytes(CHUNK)
     for at in marks:
@@ -54,7 +54,7 @@ RANGE = st.tuples(st.integers(0, 5000), st.integers(0, 3000))
     window=RANGE,
     base=st.sampled_from([0, 1024 * 1024 - 2500]),  # where one TiB ends, and another begins
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_chunk_set_is_a_set(
     steps: list[tuple[bool, tuple[int, int]]], window: tuple[int, int], base: int
 ) -> None:
@@ -107,7 +107,7 @@ def plain_root(size: int, digests: list[bytes]) -> bytes:
     dense=st.booleans(),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_tree_does_not_depend_on_the_order(size: int, data: list[int], dense: bool, seed: int) -> None:
     count = chunk_count(size)
     digests = [zero_chunk(chunk_length(size, i)) for i in range(count)]

@@ -36,7 +36,7 @@ EXTENTS = st.lists(
     synced=st.integers(0, 6),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=70)
 def test_the_target_becomes_the_image_under_any_schedule(
     size: int,
     extents: list[tuple[int, int]],

@@ -14,7 +14,7 @@ from xenplugin.wire.frames import Chunk, Codec, Frame, Ping, Zeros
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 from xenplugin.wire.session import MAX_FRAMES_PER_KEY, Reader, Writer
 
-COMMON = settings(deadline=None, max_examples=60)
+COMMON = settings(max_examples=60)
 
 
 def chunk(index: int, length: int) -> Chunk:

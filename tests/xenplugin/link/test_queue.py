@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from xenplugin.link.queue import SendQueue, cost
 from xenplugin.wire.frames import Chunk, Codec, Zeros
 
-COMMON = settings(deadline=None, max_examples=60)
+COMMON = settings(max_examples=60)
 
 
 def chunk(index: int, length: int) -> Chunk:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from xenplugin.link.rate import BURST, SLICE, Pacer
 
-COMMON = settings(deadline=None, max_examples=60)
+COMMON = settings(max_examples=60)
 
 
 @given(

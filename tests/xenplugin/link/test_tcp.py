@@ -59,7 +59,7 @@ def test_how_much_waits_unsent_can_be_changed_while_it_is_in_use() -> None:
 
 
 @given(st.floats(0, 2), st.floats(0, 2))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_longer_path_never_gets_fewer_connections(one: float, two: float) -> None:
     near, far = sorted((one, two))
     assert 1 <= tcp.choose_streams(near, 2) <= tcp.choose_streams(far, 2) <= tcp.MAX_STREAMS

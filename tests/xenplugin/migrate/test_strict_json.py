@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xenplugin.migrate import strict_json
@@ -19,7 +19,6 @@ _VALUES = st.recursive(
 
 
 @given(_VALUES, st.booleans(), st.sampled_from([None, 3]))
-@settings(deadline=None)
 def test_what_is_read_is_written(value: Any, ascii: bool, indent: int | None) -> None:
     data = json.dumps(value, ensure_ascii=ascii, indent=indent).encode()
     assert strict_json.parse(data) == value
@@ -42,7 +41,6 @@ def _written(value: Any, doubled: dict[str, Any], key: str, spelled: str) -> str
 
 
 @given(st.dictionaries(_TEXT, _VALUES, min_size=1, max_size=4), st.data())
-@settings(deadline=None)
 def test_a_key_that_any_object_has_twice_is_refused(value: dict[str, Any], data: st.DataObject) -> None:
     """Wherever it is, and however its second spelling differs."""
     doubled = data.draw(st.sampled_from([each for each in _objects(value) if each]))
@@ -57,7 +55,6 @@ def test_a_key_that_any_object_has_twice_is_refused(value: dict[str, Any], data:
 
 
 @given(st.text(max_size=4), st.integers(0, 4))
-@settings(deadline=None)
 def test_text_with_a_nul_is_refused_wherever_it_is(text: str, backslashes: int) -> None:
     text = text.replace("\0", "")
     escape = "\\" * backslashes + "\\u0000"
@@ -71,7 +68,6 @@ def test_text_with_a_nul_is_refused_wherever_it_is(text: str, backslashes: int) 
 
 
 @given(st.binary(max_size=60))
-@settings(deadline=None)
 def test_any_bytes_are_a_value_or_one_known_error(data: bytes) -> None:
     try:
         strict_json.serialise(strict_json.parse(data))

@@ -18,11 +18,12 @@ from tests.helpers.xl_list import parse_list
 from xenplugin.errors import PeerError
 from xenplugin.image.old import moving, old_disk
 from xenplugin.image.old.old_disk import OldDisk
-from xenplugin.migrate import peer, records
-from xenplugin.migrate.local_host import LocalHost
-from xenplugin.migrate.ownership import NoAnswer, OwnershipState, Role
-from xenplugin.migrate.records import PeerNote, Record
-from xenplugin.migrate.recover import Declaration, answer, recover
+from xenplugin.migrate.ownership import records
+from xenplugin.migrate.ownership.records import PeerNote, Record
+from xenplugin.migrate.ownership.states import NoAnswer, OwnershipState, Role
+from xenplugin.migrate.recovery import peer
+from xenplugin.migrate.recovery.local_host import LocalHost
+from xenplugin.migrate.recovery.recover import Declaration, answer, recover
 from xenplugin.xen.process import Process, boot_id
 from xenplugin.xen.xl import XlCommand
 

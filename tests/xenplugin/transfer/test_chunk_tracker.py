@@ -229,7 +229,7 @@ class Rounds(RuleBasedStateMachine):
 
 
 TestRounds = Rounds.TestCase
-TestRounds.settings = settings(deadline=None, max_examples=150, stateful_step_count=60)
+TestRounds.settings = settings(max_examples=150, stateful_step_count=60)
 
 
 def test_an_image_that_is_written_to_after_the_end_is_an_error(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xenplugin.transfer.inflight_limit import InflightLimit
@@ -16,7 +16,6 @@ def hand_on(allowed: InflightLimit, packed: float, now: float, ratio: int = 3) -
 
 
 @given(st.floats(1e4, 5e9), st.floats(0, 0.3), st.floats(0.001, 0.2))
-@settings(deadline=None)
 def test_the_limit_finds_the_link(rate: float, rtt: float, step: float) -> None:
     """A link that takes `rate` bytes/s: soon about twice what it takes in two round trips and a moment may wait."""
     now = 100.0
@@ -40,7 +39,6 @@ def test_a_slow_writer_does_not_lower_the_limit() -> None:
 
 
 @given(st.floats(0.05, 0.3), st.floats(2, 5))
-@settings(deadline=None)
 @example(0.3, 5.0)
 def test_a_slow_start_is_not_taken_for_the_link(rtt: float, trips: float) -> None:
     """At first a segment takes several round trips, though the link could carry much more."""
@@ -58,7 +56,6 @@ def test_a_slow_start_is_not_taken_for_the_link(rtt: float, trips: float) -> Non
 
 
 @given(st.floats(1e6, 1e8), st.floats(0, 0.3), st.floats(0.001, 0.05))
-@settings(deadline=None)
 def test_near_the_end_little_waits_and_the_link_is_kept_busy(rate: float, rtt: float, step: float) -> None:
     now, waits = 100.0, 0.0
     allowed = InflightLimit()
@@ -86,7 +83,6 @@ def test_near_the_end_little_waits_and_the_link_is_kept_busy(rate: float, rtt: f
 
 
 @given(st.floats(1e6, 2e8), st.floats(0.02, 0.3), st.integers(20, 2000))
-@settings(deadline=None)
 def test_compressible_memory_near_the_end_does_not_lower_the_limit(rate: float, rtt: float, ratio: int) -> None:
     """Then it is the number of segments that is bounded, not what they are packed to."""
     now, step = 100.0, 0.01

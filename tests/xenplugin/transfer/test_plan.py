@@ -16,7 +16,7 @@ from xenplugin.image.sparse import Run
 from xenplugin.transfer.plan import Plan
 from xenplugin.wire.frames import Chunk, Codec, Zeros
 
-COMMON = settings(deadline=None, max_examples=60)
+COMMON = settings(max_examples=60)
 
 
 def covered_by(item: int | Zeros) -> set[int]:

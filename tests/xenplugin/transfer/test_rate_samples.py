@@ -73,3 +73,16 @@ def test_any_samples_give_an_ordered_range_or_none(steps: list[tuple[float, int]
         samples.add(now, arrived)
     found = samples.rate()
     assert found is None or 0 < found.low <= found.middle <= found.high
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.001, 0.3), st.integers(0, 10**9)), min_size=3, max_size=60), st.floats(1.0, 1e9)
+)
+def test_what_arrives_at_once_does_not_exceed_the_limit(steps: list[tuple[float, int]], limit: float) -> None:
+    """Bytes that were held back arrive together, and a window with them is above the limit."""
+    samples, now, arrived = RateSamples(0.0, limit), 0.0, 0
+    for seconds, count in steps:
+        now, arrived = now + seconds, arrived + count
+        samples.add(now, arrived)
+    found = samples.rate()
+    assert found is None or 0 < found.low <= found.middle <= found.high <= limit

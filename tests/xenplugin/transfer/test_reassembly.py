@@ -114,7 +114,7 @@ class Carried(RuleBasedStateMachine):
 
 
 TestCarried = Carried.TestCase
-TestCarried.settings = settings(deadline=None, max_examples=80, stateful_step_count=40)
+TestCarried.settings = settings(max_examples=80, stateful_step_count=40)
 
 
 def test_segments_outside_the_window_are_refused() -> None:

@@ -15,7 +15,7 @@ from xenplugin.transfer import remote_index as index_module
 from xenplugin.transfer.remote_index import RemoteIndex
 from xenplugin.wire.frames import Index, IndexRun
 
-COMMON = settings(deadline=None, max_examples=60)
+COMMON = settings(max_examples=60)
 
 
 def sha(data: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from xenplugin.codec.seal import Keys
@@ -14,7 +14,7 @@ SIZES = st.one_of(
     st.integers(1, 3 * BLOCK), st.integers(1, 5 * CHUNK), st.integers(1, MAX_IMAGE), st.just(40 * CHUNK)
 )
 KEYS = Keys(bytes(range(32)), bytes(32))
-COMMON = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+COMMON = settings(max_examples=100)
 
 TABLES = {
     "file": states.FORWARD_FILE,

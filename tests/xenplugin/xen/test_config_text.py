@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lab.fakexen import config_file
 from xenplugin.config import Config
-from xenplugin.migrate.mapped_config import mapped
+from xenplugin.migrate.guest_config.mapped_config import mapped
 from xenplugin.xen import config_text
 
 DATA = Path(__file__).parents[2] / "data" / "xen" / "configurations"

@@ -13,16 +13,21 @@ import select
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from xenplugin.errors import ImageError, RefusedError
 from xenplugin.image.files import image_error, os_errors
 from xenplugin.image.formats import qemu
 from xenplugin.image.formats.nbd import NbdExport
+from xenplugin.image.formats.qemu import Link
 
 _PROGRAM = "qemu-storage-daemon"
 _LAST_WORDS = b'{"execute": "qmp_capabilities"}\n{"execute": "quit"}\n'
 _NAME = "image"
+#: Has QEMU's C library keep the memory of a request for the next. By default it returns that to the kernel, and the
+#: page faults of getting it again took two thirds of QEMU's CPU time (0.34 s for 500 MB, with this 0.09 s).
+_MALLOC = {"GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={8 << 20}:glibc.malloc.trim_threshold={64 << 20}"}
 #: Seconds for QEMU to end once it has closed its output.
 _ENDING = 5.0
 
@@ -54,12 +59,11 @@ class Node:
             raise ImageError(f"QEMU did not close {self.path}: {why}")
 
 
-def open_node(path: str, format: str, *, writable: bool = False, backing: bool = True) -> Node:
-    """Open the content of the image `path` of this format (QEMU's name). `backing`: with its backing files. Raises
-    RefusedError if another process has it open for writing, ImageError."""
-    description = qemu.node(path, format, backing=backing)
-    description["read-only"] = not writable
-    description["discard"] = "unmap"
+def open_node(chain: Sequence[Link], *, writable: bool = False) -> Node:
+    """Open the content of the image that is the first of `chain`, each of which is based on the next. Raises
+    RefusedError if another process has one of them open for writing, ImageError."""
+    path = chain[0].path
+    description = qemu.node(chain) | {"node-name": _NAME, "read-only": not writable, "discard": "unmap"}
     with (
         os_errors("make a temporary folder for", path),
         tempfile.TemporaryDirectory(prefix="xenplugin-") as folder,
@@ -82,7 +86,7 @@ def _start(path: str, description: dict[str, Any], socket: str, writable: bool) 
         "type": "nbd",
         "id": _NAME,
         "name": _NAME,
-        "node-name": description["node-name"],
+        "node-name": _NAME,
         "writable": writable,
     }
     words = [
@@ -92,7 +96,15 @@ def _start(path: str, description: dict[str, Any], socket: str, writable: bool) 
     ]
     pipe = subprocess.PIPE
     try:
-        process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True)
+        process = subprocess.Popen(
+            words,
+            env=os.environ | _MALLOC,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            bufsize=0,
+            start_new_session=True,
+        )
     except FileNotFoundError:
         raise qemu.missing("setpriv") from None
     except OSError as error:

@@ -6,6 +6,8 @@ import json
 import os
 import stat
 import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from xenplugin.errors import ImageError, RefusedError
@@ -23,21 +25,35 @@ def missing(program: str) -> RefusedError:
     )
 
 
-def node(path: str, format: str, *, backing: bool = True) -> dict[str, Any]:
-    """Return QEMU's description of the image `path` of this format (QEMU's name), for --blockdev or as a `json:`
-    name. Nothing of it is probed. `backing`: with its backing files, if it has any. Raises RefusedError,
-    ImageError."""
+@dataclass(frozen=True)
+class Link:
+    """One file of a chain: its `path`, and its `format` by QEMU's name."""
+
+    path: str
+    format: str
+
+
+def node(chain: Sequence[Link]) -> dict[str, Any]:
+    """Return QEMU's description of the image that is the first of `chain`, each of which is based on the next, for
+    --blockdev or as a `json:` name. Nothing is probed, and no other backing file is opened, whatever the headers
+    say. Raises RefusedError, ImageError."""
+    link, *rest = chain
+    path = link.path
     try:
         path.encode()
     except UnicodeEncodeError:
         raise RefusedError(f"QEMU cannot open {path!r}: its name is not UTF-8", hint="rename it") from None
     try:
-        block = stat.S_ISBLK(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode
     except OSError as error:
         raise ImageError(f"cannot examine {path}: {error.strerror}") from error
-    file = {"driver": "host_device" if block else "file", "filename": path}
-    found: dict[str, Any] = {"driver": format, "node-name": "image", "file": file}
-    if format in ("qcow2", "qed", "vmdk") and not backing:
+    if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+        raise RefusedError(f"{path} is neither a file nor a block device")
+    file = {"driver": "host_device" if stat.S_ISBLK(mode) else "file", "filename": path}
+    found: dict[str, Any] = {"driver": link.format, "file": file}
+    if rest:
+        found["backing"] = {**node(rest), "read-only": True}
+    elif link.format in ("qcow2", "qed", "vmdk"):
         found["backing"] = None
     return found
 
@@ -70,4 +86,4 @@ def complaint(stderr: bytes) -> str:
 
 def as_name(description: dict[str, Any]) -> str:
     """Return the name by which qemu-img opens the image of a description."""
-    return "json:" + json.dumps({key: value for key, value in description.items() if key != "node-name"})
+    return "json:" + json.dumps(description)

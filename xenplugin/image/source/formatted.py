@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 
 from xenplugin.errors import ImageError
@@ -54,12 +54,11 @@ class FormattedSource(ExportedSource):
         self._files = files
 
     @classmethod
-    def open(cls, info: ImageInfo, *, backing: bool = True) -> FormattedSource:
-        """Open the image that was inspected as `info`; `backing`: with its backing files. Raises RefusedError,
-        ImageError."""
+    def open(cls, info: ImageInfo) -> FormattedSource:
+        """Open the image that was inspected as `info`. Raises RefusedError, ImageError."""
         with ExitStack() as opened:
-            files = [opened.enter_context(open_source(path)) for path in info.files[: None if backing else 1]]
-            node = open_node(info.files[0], info.format.name, backing=backing)
+            files = [opened.enter_context(open_source(path)) for path in info.files]
+            node = open_node(info.chain)
             opened.callback(node.close)
             with os_errors("examine", info.files[0]):
                 source = cls(info, node, files)
@@ -81,9 +80,10 @@ class FormattedSource(ExportedSource):
         return Change.SAME
 
 
-def open_image(path: str, format: str | None = None) -> Source:
+def open_image(path: str, format: str | None = None, folders: Sequence[str] = ()) -> Source:
     """Open what the image at `path` holds; `format` is QEMU's name of its format, None to find it by its content.
-    Raises RefusedError for what is no image, or cannot be moved by its content; ImageError."""
+    `folders`: where its backing files may lie, beside its own. Raises RefusedError for what is no image, or cannot
+    be moved by its content; ImageError."""
     source = open_source(path)
     try:
         found = format_at(path, source.fileno(), source.size)
@@ -97,7 +97,7 @@ def open_image(path: str, format: str | None = None) -> Source:
         found = Found(format)
     assert found is not None
     try:
-        return FormattedSource.open(inspect(path, found.name, fixed=found.fixed))
+        return FormattedSource.open(inspect(path, found.name, fixed=found.fixed, folders=folders))
     except ImageError as error:
         if format is None and error.hint is None:
             error.hint = f"its first bytes look like {found.name}: if it is a raw image, give --format raw"

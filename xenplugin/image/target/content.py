@@ -18,6 +18,7 @@ from xenplugin.image.formats.detect import format_at
 from xenplugin.image.formats.inspect import ImageInfo, inspect
 from xenplugin.image.formats.kinds import Format
 from xenplugin.image.formats.node import Node, open_node
+from xenplugin.image.formats.qemu import Link
 from xenplugin.image.scan import ZEROS
 from xenplugin.image.source.formatted import FormattedSource
 from xenplugin.image.source.raw import Source
@@ -136,7 +137,7 @@ def open_content(path: str, fd: int, format: Format, size: int, *, fresh: bool) 
         create(path, format, size)
         with os_errors("prepare", path):
             os.fsync(fd)
-    return NodeContent(fd, size, open_node(path, format.name, writable=True, backing=False))
+    return NodeContent(fd, size, open_node([Link(path, format.name)], writable=True))
 
 
 def info_of(source: Source) -> ImageInfo | None:
@@ -157,5 +158,5 @@ def open_old(source: Source, format: Format) -> Source | None:
     if info is None or info.format.name != format.name:
         return None
     with suppress(ImageError, RefusedError):
-        return FormattedSource.open(info, backing=False)
+        return FormattedSource.open(info)
     return None

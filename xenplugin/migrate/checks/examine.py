@@ -18,7 +18,6 @@ from typing import Any
 from xenplugin import events
 from xenplugin.config import EJECT, Config
 from xenplugin.errors import RefusedError, UsageError, XenpluginError
-from xenplugin.migrate import host_identity
 from xenplugin.migrate.checks import candidate, rules
 from xenplugin.migrate.checks.ask import FarHost
 from xenplugin.migrate.checks.candidate import Candidate
@@ -26,7 +25,8 @@ from xenplugin.migrate.checks.case import Case
 from xenplugin.migrate.checks.facts import SurveyRequest, Unusable, WantedDisk, WantedFile
 from xenplugin.migrate.checks.survey import Survey
 from xenplugin.migrate.checks.wanted_disks import WantedDisks, unusable
-from xenplugin.migrate.claims import Claims
+from xenplugin.migrate.ownership import host_identity
+from xenplugin.migrate.ownership.claims import Claims
 from xenplugin.results import CheckResult
 from xenplugin.xen import dry_run, xen_tools
 from xenplugin.xen import guest as guests

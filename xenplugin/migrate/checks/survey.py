@@ -23,7 +23,7 @@ from xenplugin.errors import ConfigError, ImageError, PeerError, RefusedError, X
 from xenplugin.image.formats.kinds import Format
 from xenplugin.image.safety.shared_storage import Sharing
 from xenplugin.image.target import dry_run
-from xenplugin.migrate import arriving_disks, host_identity, records
+from xenplugin.migrate import arriving_disks
 from xenplugin.migrate.checks.facts import (
     FoundDisk,
     HostFacts,
@@ -33,9 +33,10 @@ from xenplugin.migrate.checks.facts import (
     WantedDisk,
     XenFacts,
 )
-from xenplugin.migrate.claims import Claims
-from xenplugin.migrate.ownership import FINAL, OwnershipState, Role
-from xenplugin.migrate.records import CD, SHARED, Record
+from xenplugin.migrate.ownership import host_identity, records
+from xenplugin.migrate.ownership.claims import Claims
+from xenplugin.migrate.ownership.records import CD, SHARED, Record
+from xenplugin.migrate.ownership.states import FINAL, OwnershipState, Role
 from xenplugin.xen import xen_tools
 from xenplugin.xen.attached import attached
 from xenplugin.xen.cpu_policy import CpuPolicy

@@ -46,7 +46,7 @@ class WantedDisks:
         with open_source(disk.path) as source:
             size, format, files = source.size, Format(), 1
             if disk.format != RAW:
-                info = inspect(disk.path, disk.format)
+                info = inspect(disk.path, disk.format, folders=None)  # as its QEMU does
                 size, format, files = info.size, info.format, len(info.files)
                 if declared or may_be_shared(disk.path):
                     self._need(disk, info.files[1:])

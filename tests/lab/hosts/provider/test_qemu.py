@@ -204,6 +204,16 @@ def test_the_overlay_is_over_the_image_and_a_routers_own_disk_over_that(lab: Lab
     assert f'IdentityFile "{disk}.key"' in config and "HostKeyAlias host-a" in config
 
 
+def test_logins_share_a_connection_where_its_socket_can_be_made(lab: Lab, tmp_path: Path) -> None:
+    """ssh ends with an error if the socket's path is too long."""
+    lab.folder = tmp_path / "l"
+    assert f'ControlPath "{lab.folder}/%n.ssh"' in lab.provider()._ssh_config({"host-a": 1})
+    limit = 108 - len(".0123456789abcdef") - len("/host-a.ssh") - 1
+    for length, fits in ((limit, True), (limit + 1, False)):
+        lab.folder = tmp_path / ("l" * (length - len(f"{tmp_path}/")))
+        assert ("Control" in lab.provider()._ssh_config({"host-a": 1})) == fits
+
+
 @pytest.mark.parametrize("restarts", [True, False])
 def test_a_freebsd_router_is_restarted_if_its_tunables_ask_for_it(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.verify.content.clear_filters import SealedStreamFilter, SshFilter
@@ -18,7 +18,6 @@ def feed(filtering: SealedStreamFilter | SshFilter, data: bytes, cut: int) -> by
     return b"".join(filtering.sealed(data[at : at + cut]) for at in range(0, len(data), cut))
 
 
-@settings(deadline=None)
 @given(lengths=BODIES, cut=st.integers(1, 500), answer=st.booleans())
 def test_the_sealed_stream(lengths: list[int], cut: int, answer: bool) -> None:
     bodies = [noise(length, number) for number, length in enumerate(lengths)]
@@ -29,7 +28,6 @@ def test_the_sealed_stream(lengths: list[int], cut: int, answer: bool) -> None:
     assert filtering.clear == len(head) + 4 * len(bodies) and not filtering.broken
 
 
-@settings(deadline=None)
 @given(lengths=BODIES, cut=st.integers(1, 500), tail=st.binary(max_size=300))
 def test_an_invalid_length_ends_the_framing_and_hides_nothing(lengths: list[int], cut: int, tail: bytes) -> None:
     bodies = [noise(length, number) for number, length in enumerate(lengths)]
@@ -40,7 +38,6 @@ def test_an_invalid_length_ends_the_framing_and_hides_nothing(lengths: list[int]
 
 
 @pytest.mark.parametrize("gcm", [False, True])
-@settings(deadline=None)
 @given(exchange=st.lists(st.integers(0, 300), max_size=4), cut=st.integers(1, 500), lengths=BODIES)
 def test_ssh(gcm: bool, exchange: list[int], cut: int, lengths: list[int]) -> None:
     clear = b"SSH-2.0-test\r\n"

@@ -65,7 +65,7 @@ PAIRS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     pair=st.sampled_from(PAIRS),
     canary=st.integers(0, 2),
@@ -91,7 +91,7 @@ def test_a_canary_is_found_in_every_encoding_of_every_encoding(
 NAMED = st.sampled_from(["zlib 6", "gzip", "zstd 3", "zstd without size", "bzip2", "xz"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(first=NAMED, second=NAMED, border=st.integers(-50, 300), late=st.integers(0, 50))
 @example("zstd 3", "zstd 3", 4, 0)
 @example("zstd 3", "gzip", 200, 30)
@@ -107,7 +107,7 @@ def test_a_compressed_stream_right_after_another_is_found(first: str, second: st
     assert (1, second.split()[0]) in seen
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.binary(max_size=3000), pieces=st.integers(1, 500))
 def test_no_canary_is_found_in_random_bytes(data: bytes, pieces: int) -> None:
     scanner = Scanner(FINDER)
@@ -134,7 +134,7 @@ class KeepingSink:
         pass
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     cuts=st.lists(st.integers(1, 90), min_size=1, max_size=40),
     start=st.sampled_from([0, 1, 1000, 2**31 - 50, 2**31, 2**32 - 700, 2**32 - 1]),

@@ -12,6 +12,7 @@ from xenplugin.image.formats import qemu
 from xenplugin.image.formats.create import create
 from xenplugin.image.formats.inspect import ImageInfo, inspect
 from xenplugin.image.formats.kinds import Format
+from xenplugin.image.formats.qemu import Link
 
 SIZE = 10 << 20
 
@@ -47,7 +48,9 @@ def test_an_image_is_made_again_as_it_was(tmp_path: Path, format: str, options: 
         option for option in options if not option.startswith("force_size")
     }
     create(str(tmp_path / "b"), info.format, SIZE)
-    assert inspect(str(tmp_path / "b"), format) == ImageInfo(info.format, SIZE, (str(tmp_path / "b"),))
+    assert inspect(str(tmp_path / "b"), format) == ImageInfo(
+        info.format, SIZE, (Link(str(tmp_path / "b"), format),), (str(tmp_path / "b"),)
+    )
 
 
 def test_a_fixed_vhd_stays_one(tmp_path: Path) -> None:
@@ -61,7 +64,9 @@ def test_a_chain_names_all_its_files(tmp_path: Path) -> None:
     middle, top = tmp_path / "middle", tmp_path / "top"
     qemu_img("create", "-f", "qcow2", "-b", base, "-F", "raw", middle)
     qemu_img("create", "-f", "qcow2", "-b", middle.name, "-F", "qcow2", top)
-    assert inspect(str(top), "qcow2").files == (str(top), str(middle), str(base))
+    info = inspect(str(top), "qcow2")
+    assert info.files == (str(top), str(middle), str(base))
+    assert info.backing == (Link(str(middle), "qcow2"), Link(str(base), "raw"))
     assert inspect(str(top), "qcow2", backing=False).files == (str(top),)
 
 
@@ -80,9 +85,6 @@ def test_what_would_be_lost_is_refused_by_name(tmp_path: Path) -> None:
     secret = ["--object", "secret,id=s,data=abc", "-o", "encrypt.format=aes,encrypt.key-secret=s"]
     qemu_img("create", "-f", "qcow2", *secret, tmp_path / "encrypted", str(SIZE))
     assert "is encrypted by QEMU" in str(refused(tmp_path / "encrypted"))
-    assert "data" in str(
-        refused(made(tmp_path / "apart", "qcow2", f"data_file={tmp_path}/data", "data_file_raw=on"))
-    )
 
 
 def test_a_backing_file_of_unknown_format_is_refused(tmp_path: Path) -> None:
@@ -93,6 +95,112 @@ def test_a_backing_file_of_unknown_format_is_refused(tmp_path: Path) -> None:
     top.write_bytes(top.read_bytes().replace(kind, b"\1\1\1\1", 1))
     error = refused(top)
     assert "which format" in str(error) and "qemu-img rebase" in (error.hint or "")
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The images that QEMU was asked to open."""
+    asked: list[str] = []
+    run = qemu.run
+
+    def note(words: list[str], doing: str) -> str:
+        asked.append(words[-1])
+        return run(words, doing)
+
+    monkeypatch.setattr(qemu, "run", note)
+    return asked
+
+
+def based_on(tmp_path: Path, name: str, format: str = "raw") -> Path:
+    top = tmp_path / "images" / "top"
+    top.parent.mkdir(exist_ok=True)
+    qemu_img("create", "-f", "qcow2", "-u", "-b", name, "-F", format, top, str(SIZE))
+    return top
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nbd://127.0.0.1:1/secret",
+        "nbd:unix:/run/secret",
+        "ssh://host/secret",
+        'json:{"driver": "raw", "file": {"driver": "file", "filename": "/etc/shadow"}}',
+        "fat:/etc",
+        "file:/etc/shadow",
+    ],
+)
+def test_a_backing_file_is_never_a_server(tmp_path: Path, opened: list[str], name: str) -> None:
+    error = refused(based_on(tmp_path, name))
+    assert "no plain local file" in str(error) and "convert" in (error.hint or "")
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("name", ["/etc/shadow", "../secret", "/dev/null", "link"])
+def test_a_backing_file_lies_beside_its_image_or_where_it_may(tmp_path: Path, opened: list[str], name: str) -> None:
+    top = based_on(tmp_path, name)
+    (tmp_path / "secret").write_bytes(bytes(1024))
+    (top.parent / "link").symlink_to(tmp_path / "secret")
+    error = refused(top)
+    assert "folder that is not allowed" in str(error) and "backing_folders = [" in (error.hint or "")
+    assert len(opened) == 1
+
+
+def test_folders_may_be_allowed(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    made(base / "raw", "raw")
+    (tmp_path / "link").symlink_to(base)
+    top = based_on(tmp_path, "../base/raw")
+    for folder in (base, tmp_path / "link", tmp_path):
+        assert len(inspect(str(top), "qcow2", folders=(str(folder),)).files) == 2
+    assert len(inspect(str(top), "qcow2", folders=None).files) == 2
+    for folder in (tmp_path / "images", tmp_path / "bas", base / "raw2"):
+        with pytest.raises(RefusedError, match="not allowed"):
+            inspect(str(top), "qcow2", folders=(str(folder),))
+
+
+def test_each_image_of_a_chain_allows_only_its_own_folder(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    made(tmp_path / "secret", "raw")
+    qemu_img("create", "-f", "qcow2", "-b", tmp_path / "secret", "-F", "raw", tmp_path / "base" / "middle")
+    top = based_on(tmp_path, "../base/middle", "qcow2")
+    with pytest.raises(RefusedError, match=r"backing file of .*middle lies in .*/secret"):
+        inspect(str(top), "qcow2", folders=(str(tmp_path / "base"),))
+
+
+def test_what_is_no_disk_is_no_raw_backing_file(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "notes").write_text("secret")
+    assert "no disk: it has 6 bytes" in str(refused(based_on(tmp_path, "notes")))
+    (tmp_path / "images" / "pipe").mkdir()
+    assert "neither a file nor a block device" in str(refused(based_on(tmp_path, "pipe")))
+
+
+def test_a_qcow2_with_a_data_file_is_refused_before_it_is_opened(tmp_path: Path, opened: list[str]) -> None:
+    image = made(tmp_path / "apart", "qcow2", f"data_file={tmp_path}/data", "data_file_raw=on")
+    assert "keeps its data in another file" in str(refused(image)) and not opened
+
+
+def descriptor(path: Path, name: str) -> Path:
+    path.write_text(
+        "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\n"
+        f'createType="monolithicFlat"\nRW {SIZE // 512} FLAT "{name}" 0\n'
+    )
+    return path
+
+
+def test_a_vmdk_may_have_its_data_beside_it_and_nowhere_else(tmp_path: Path, opened: list[str]) -> None:
+    (tmp_path / "link").symlink_to("/etc/shadow")
+    for name in ("/etc/shadow", "../secret", "nbd://127.0.0.1:1/x", "link"):
+        assert "not beside it" in str(refused(descriptor(tmp_path / "evil", name), "vmdk"))
+    head = bytearray(made(tmp_path / "empty", "vmdk").read_bytes())
+    head[12:20] = bytes(8)
+    (tmp_path / "empty").write_bytes(head)
+    assert "without a size" in str(refused(tmp_path / "empty", "vmdk"))
+    assert not opened
+    made(tmp_path / "flat", "raw")
+    info = inspect(str(descriptor(tmp_path / "good", "flat")), "vmdk")
+    assert (info.size, info.files) == (SIZE, (str(tmp_path / "good"), str(tmp_path / "flat")))
 
 
 def test_damaged_images_end_in_words(tmp_path: Path) -> None:

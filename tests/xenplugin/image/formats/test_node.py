@@ -18,9 +18,14 @@ from xenplugin.geometry import CHUNK
 from xenplugin.image.formats import node as nodes
 from xenplugin.image.formats.create import create
 from xenplugin.image.formats.kinds import KEPT, Format
-from xenplugin.image.formats.node import open_node
+from xenplugin.image.formats.node import Node
+from xenplugin.image.formats.qemu import Link
 
 SIZE = 8 * CHUNK
+
+
+def open_node(path: str, format: str, *, writable: bool = False) -> Node:
+    return nodes.open_node([Link(path, format)], writable=writable)
 
 
 @pytest.fixture(params=sorted(KEPT))
@@ -89,8 +94,8 @@ def test_qemu_ends_with_this_process(tmp_path: Path) -> None:
     path = str(tmp_path / "image")
     create(path, Format("qcow2"), SIZE)
     script = (
-        "import os, sys; from xenplugin.image.formats.node import open_node\n"
-        f"node = open_node({path!r}, 'qcow2', writable=True)\n"
+        "import os, sys; from xenplugin.image.formats.node import Link, open_node\n"
+        f"node = open_node([Link({path!r}, 'qcow2')], writable=True)\n"
         "node.export.write(memoryview(b'last words'), 5); node.export.flush()\n"
         "print(node._process.pid, flush=True); sys.stdin.read()"
     )
@@ -126,6 +131,28 @@ def test_opening_leaks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(ImageError):
             open_node(path, "qed")
     assert len(os.listdir("/proc/self/fd")) == before and os.listdir(tmp_path / "tmp") == []
+
+
+def test_qemu_keeps_the_memory_of_its_requests(tmp_path: Path) -> None:
+    path = str(tmp_path / "image")
+    create(path, Format("qcow2"), 64 * CHUNK)
+    node = open_node(path, "qcow2", writable=True)
+    view = memoryview(bytearray(noise(1, CHUNK)))
+
+    def move() -> None:
+        for index in range(64):
+            node.export.write(view, index * CHUNK)
+            node.export.read(view, index * CHUNK)
+
+    move()
+    before = _page_faults(node._process.pid)
+    move()
+    assert _page_faults(node._process.pid) - before < 64 * CHUNK // 4096 // 4
+    node.close()
+
+
+def _page_faults(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
 def test_a_missing_program_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from xenplugin.image.index.versions import Versions
 
 
 @given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 9)), max_size=60), st.integers(0, 3000), st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_versions_are_counted_and_found(changes: list[tuple[int, int]], first: int, data: st.DataObject) -> None:
     made, model = Versions(), dict.fromkeys(range(3001), 0)
     for index, version in changes:
@@ -30,7 +30,7 @@ def test_versions_are_counted_and_found(changes: list[tuple[int, int]], first: i
     st.lists(st.tuples(st.integers(0, 2100), st.sampled_from([ZERO_CHUNK, b"a" * 32, b"b" * 32])), max_size=40),
     st.booleans(),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_live_digest_is_that_of_the_last_content(changes: list[tuple[int, bytes]], holes: bool) -> None:
     size = 2100 * CHUNK + 10
     live, plain = ImageDigest(size, live=True), ImageDigest(size)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xenplugin.errors import PeerError, RefusedError
@@ -185,7 +185,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(description(), JSON)))
 def test_any_disk_description_is_accepted_or_a_peer_error(what: dict[str, Any]) -> None:
     try:
@@ -197,7 +196,6 @@ def test_any_disk_description_is_accepted_or_a_peer_error(what: dict[str, Any]) 
 NAMED = st.lists(st.sampled_from("abcd"), max_size=3)
 
 
-@settings(deadline=None)
 @given(NAMED, NAMED, NAMED, NAMED)
 def test_overlap_is_symmetric_and_siblings_do_not_overlap(
     own: list[str], below: list[str], other: list[str], under: list[str]

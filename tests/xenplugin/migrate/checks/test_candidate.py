@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from xenplugin.errors import PeerError
 from xenplugin.migrate.checks import candidate
 from xenplugin.migrate.checks.facts import WantedBridge, WantedFile
-from xenplugin.migrate.xl_protocol import read_config
+from xenplugin.migrate.xl.xl_protocol import read_config
 
 STREAM = Path(__file__).parents[3] / "data" / "xen" / "stream-g1.bin"
 CONFIG: dict[str, Any] = {

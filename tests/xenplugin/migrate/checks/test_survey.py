@@ -13,12 +13,12 @@ import pytest
 from lab.fakexen.xenstored import Xenstored
 from tests.xenplugin.migrate.checks.cases import DISK, GIB, REQUEST, UUID
 from xenplugin.config import Config
-from xenplugin.migrate import host_identity, records
 from xenplugin.migrate.checks import survey
 from xenplugin.migrate.checks.facts import HostFacts, SurveyRequest, WantedBridge, WantedFile
 from xenplugin.migrate.checks.survey import Survey
-from xenplugin.migrate.ownership import OwnershipState, Role
-from xenplugin.migrate.records import DiskNote, PeerNote
+from xenplugin.migrate.ownership import host_identity, records
+from xenplugin.migrate.ownership.records import DiskNote, PeerNote
+from xenplugin.migrate.ownership.states import OwnershipState, Role
 from xenplugin.xen import xen_tools
 
 NODES = {
