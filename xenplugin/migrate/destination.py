@@ -24,6 +24,7 @@ from typing import Any
 from xenplugin.config import Config
 from xenplugin.errors import LinkError, OwnershipError, PeerError, XenpluginError
 from xenplugin.image.old import old_disk
+from xenplugin.image.safety import shared_cache
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.migrate import old_disks
 from xenplugin.migrate.arriving_disks import StayingAnswers, check_config
@@ -32,11 +33,12 @@ from xenplugin.migrate.guest_config.arriving_config import ArrivingConfig
 from xenplugin.migrate.guest_config.mapped_config import mapped
 from xenplugin.migrate.ownership import claims, host_identity, records
 from xenplugin.migrate.ownership.current_record import CurrentRecord
-from xenplugin.migrate.ownership.records import DiskNote, PeerNote, Record
+from xenplugin.migrate.ownership.records import SHARED, DiskNote, PeerNote, Record
 from xenplugin.migrate.ownership.states import FINAL, OwnershipState, Role
 from xenplugin.migrate.recovery.local_host import AT_WORK, LocalHost
 from xenplugin.migrate.xl.gate import Gate
 from xenplugin.migrate.xl.xl_protocol import Backward, Cleared, Forward, GuestConfig, TakenBack, Unpaused, rewrite
+from xenplugin.migrate.xl.xl_stream import StreamEnd
 from xenplugin.transfer.job import Job
 from xenplugin.transfer.receive_stream import StreamReceiver
 from xenplugin.xen.guest import identity
@@ -68,7 +70,7 @@ class DestinationMigration:
             raise PeerError("the source sent no valid id of the migration")
         self._pipe = StreamReceiver(channel, random, config, job)
         self._pipe.on_note = self._on_note
-        self._forward = Gate(Forward(), (Cleared,))
+        self._forward = Gate(Forward(), (StreamEnd, Cleared))
         self._backward = Gate(Backward(), (Unpaused, TakenBack))
         self._record = CurrentRecord(config.state_dir)
         self._config_file = ArrivingConfig(config, self._record, _notify)
@@ -105,6 +107,9 @@ class DestinationMigration:
         for event in events:
             if isinstance(event, GuestConfig):
                 self._forward_config(event)
+            elif isinstance(event, StreamEnd):
+                self._forget_shared()
+                self._write(self._forward.release())
             elif isinstance(event, Cleared):
                 self._check_disks()
                 self._record.advance(OwnershipState.CLEARED)
@@ -120,6 +125,12 @@ class DestinationMigration:
         fields = mapped(event.fields, self._config)
         check_config(fields, record)
         self._write(rewrite(event.raw, fields) + held[event.end :])
+
+    def _forget_shared(self) -> None:
+        """Before xl attaches the disks: the guest is suspended, and what it wrote to shared disks is on them."""
+        for disk in self._record.record.disks if self._record.record is not None else ():
+            if disk.stays == SHARED:
+                shared_cache.forget(disk.path)
 
     def _check_disks(self) -> None:
         """Before the guest may run here: its disks are those that were committed, and nothing has changed them."""

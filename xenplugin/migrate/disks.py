@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from xenplugin import events
 from xenplugin.config import Config
+from xenplugin.image.safety import shared_cache
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
 from xenplugin.migrate.guest_images import GuestImages
@@ -24,7 +25,8 @@ _TICK = 0.1
 
 
 class Disks:
-    """The `disks` of the domain `domid` on their way to `host`. `migration`: its id; `live`: the guest runs
+    """The `disks` of the domain `domid` on their way to `host`; `shared`: the paths of those that stay, on storage
+    that both hosts share. `migration`: its id; `live`: the guest runs
     meanwhile, so its writes are tracked; `standby`: the remote process for the first disk, if it was started
     already. `check()` raises what ends the migration, and is called often. Every method raises XenpluginError."""
 
@@ -40,6 +42,7 @@ class Disks:
         migration: str,
         domid: int,
         live: bool,
+        shared: Sequence[str] = (),
         standby: PrestartedRemote | None = None,
     ) -> None:
         self._check = check
@@ -71,7 +74,10 @@ class Disks:
         except BaseException:
             self._opened.close()
             raise
-        self._workers = ThreadPoolExecutor(max(1, len(self._moving)), thread_name_prefix="disk")
+        self._shared = shared
+        self._flushing: list[Future[None]] = []
+        workers = max(1, len(self._moving) + len(shared))
+        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="disk")
         self._following: Sequence[Future[None] | None] = []
         self._finishing: list[Future[TransferResult]] = []
 
@@ -103,6 +109,7 @@ class Disks:
     def finish(self) -> None:
         """The guest is suspended: start to send the rest of every disk. Does not wait."""
         self._stop.set()
+        self._flushing = [self._workers.submit(shared_cache.flush, path) for path in self._shared]
 
         def finish_one(disk: LiveDiskSender, before: Future[None] | None) -> TransferResult:
             if before is not None:
@@ -117,7 +124,8 @@ class Disks:
 
     def results(self) -> list[TransferResult]:
         """Wait for `finish`. Returns the result of each disk; all are complete, verified and durable at the far
-        side then."""
+        side then, and what was written to shared disks is on them."""
+        self._await(self._flushing)
         return self._await(self._finishing)
 
     def close(self) -> None:

@@ -256,7 +256,8 @@ class SourceMigration:
         self._to_move.refuse_claimed(Claims(self._config.state_dir, self._id))
         self._disks = disks = Disks(
             self._to_move.moving, self._host, leaving.disk_config(self._login.further), self._emit, self._pacer,
-            self._check, migration=self._id, domid=leaving.guest.domid, live=leaving.live, standby=self._prestarted,
+            self._check, migration=self._id, domid=leaving.guest.domid, live=leaving.live,
+            shared=self._to_move.shared, standby=self._prestarted,
         )  # fmt: skip
         verb, name = f"migrate ({leaving.config.mode})", leaving.guest.name
         self._emit(events.Started(verb, name, self._host, sum(disks.sizes), domain=name))

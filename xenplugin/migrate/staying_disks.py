@@ -43,6 +43,11 @@ class DisksToMove:
     ejected: tuple[str, ...] = ()
 
     @property
+    def shared(self) -> list[str]:
+        """The paths of the disks that both hosts share."""
+        return [each.path for each in self.staying if each.why == "shared"]
+
+    @property
     def has_cds(self) -> bool:
         """Whether CD images are among those that move: these are sent before the guest is suspended in any mode."""
         return any(disk.is_cd for disk in self.moving)
