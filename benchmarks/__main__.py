@@ -1,7 +1,7 @@
 """python -m benchmarks [NAME ...] [--repeat N] [--paper-repeat N]
 
 Runs the benchmarks (all, or those named), prints the targets and what was measured, and writes every run to
-benchmarks/results/NAME.json. `links`, `unlimited` and `estimates` need root.
+benchmarks/results/NAME.json. `links`, `unlimited`, `estimates` and `checks` need root.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import difference, estimates, formats, links, loopback, memory
+from benchmarks import checks, difference, estimates, formats, links, loopback, memory
 from benchmarks.setting import Setting
 from lab.errors import LabError
 from lab.measure import ballast, images
@@ -31,6 +31,7 @@ BENCHMARKS = {
     "formats": formats.benchmark,
     "memory": memory.benchmark,
     "estimates": estimates.benchmark,
+    "checks": checks.benchmark,
 }
 
 

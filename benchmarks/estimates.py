@@ -7,9 +7,7 @@ move through ssh, with a fake xl, each twice: the estimate of the second move kn
 
 from __future__ import annotations
 
-import json
 import random
-import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,16 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.guest_hosts import GuestHosts
 from benchmarks.setting import Setting, copy
 from lab.fakexen import domain_stream
 from lab.fakexen.domain_stream import Stream
 from lab.hosts.image import ext4
 from lab.measure import images
 from lab.measure.benchmark import Benchmark, Case, Detail, Target, Trials
-from lab.measure.disk_hosts import XENPLUGIN, DiskHosts
+from lab.measure.disk_hosts import XENPLUGIN
 from lab.measure.images import Image
-from lab.measure.native import loop
-from lab.measure.native.fake_guest import NAME, FakeGuest
 from netem.profile import Profile
 from netem.two_hosts import TwoHosts
 
@@ -106,42 +103,13 @@ def benchmark(setting: Setting) -> Benchmark:
     return Benchmark("estimates", {}, cases, targets)
 
 
-class _GuestHosts(DiskHosts):
-    """Two hosts with a fake xl each, and a guest on the first. What xenplugin has learned stays in the folder."""
-
-    def __init__(self, hosts: TwoHosts, folder: Path, image: Image, stream: Stream) -> None:
-        super().__init__(folder, image.path, hosts.a.popen, hosts.b.popen, hosts.b.address)
-        self._image, self._stream = image, stream
-
-    def _prepare(self) -> None:
-        self._make_folders()
-        disk = self._here / "disks" / "g1.img"
-        ext4.copy_sparse(self._image.path, disk)
-        self._stack.callback(shutil.rmtree, self._here / "disks")
-        self._stack.callback(shutil.rmtree, self._there / "disks")
-        device = self._stack.enter_context(loop.attached(disk))
-        fake = FakeGuest(self._stack, self._here, self._there, self._stream, disk, device, writes=0, memory=True)
-        self._environment = fake.environment(self._here)
-        self._serve(fake.environment(self._there))
-        self.reach = ["--config", str(self._here / "xenplugin.conf"), "-s", shlex.join(self.ssh)]
-
-    def _command(self, words: Sequence[str]) -> list[str]:
-        return ["env", *(f"{key}={value}" for key, value in self._environment.items()), *words]
-
-    def result(self, verb: str, *options: str) -> dict[str, Any]:
-        """Run a verb of xenplugin with the guest, and return what it prints. Raises CommandError."""
-        done = self.run([*XENPLUGIN, verb, "--json", *options, *self.reach, NAME, self.far])
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-
-
 def _forget(hosts: TwoHosts, move: Move, folder: Path) -> None:
     hosts.change(Profile(rtt=move.rtt, rate_bits=move.rate))
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _migrate(hosts: TwoHosts, move: Move, image: Image, stream: Stream, folder: Path) -> Detail:
-    with _GuestHosts(hosts, folder, image, stream) as there:
+    with GuestHosts(hosts, folder, image, stream) as there:
         planned = there.result("plan", "--mode", move.mode)["estimate"]
         return _detail(planned, there.result("migrate", "--mode", move.mode))
 

@@ -37,7 +37,7 @@ VALUES = {
     "--mode": ("live", "static", "full"),
 }
 #: Examples for settings that have no default to write because the program finds their value.
-EXAMPLES = {"congestion": '"bbr"', "address": '"192.0.2.7"'}
+EXAMPLES = {"congestion": '"bbr"', "address": '"192.0.2.7"', "shared": '["/dev/vg_san"]'}
 AUTO = ("level", "cipher", "streams")
 
 
@@ -70,6 +70,8 @@ def default(setting: Field[Any]) -> str | None:
         return '"auto"'
     if value is None:
         return None
+    if setting.type == "tuple[str, ...]":
+        return json.dumps(value)
     if isinstance(value, tuple):  # of pairs: a table
         return "{" + ", ".join(f"{json.dumps(key)} = {json.dumps(each)}" for key, each in value) + "}"
     return json.dumps(value if isinstance(value, str | bool | int) else option_text(setting.name, value))

@@ -110,6 +110,8 @@ def _toml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict):
         return f"{{ {', '.join(f'{_toml(key)} = {_toml(each)}' for key, each in value.items())} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
     return str(value) if isinstance(value, int | float) else f'"{value}"'
 
 

@@ -6,7 +6,6 @@ man pages and the packaged configuration file are made from the same fields, so 
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import tomllib
@@ -30,6 +29,7 @@ CONFIG_FILE = Path("/etc/xen/xenplugin.conf")
 MODES = ("live", "static", "full")
 LONG_DOWNTIME = ("give-up", "go-on")
 LEFT_DISKS = (KEEP_ASIDE, REMOVE) = ("keep-aside", "remove")
+BACKING = (FLATTEN, KEEP_BACKING) = ("flatten", "keep")
 MOVE_CONFIG = (MOVE, COPY, LEAVE) = ("move", "copy", "leave")
 CDS = (COPY, EJECT) = (COPY, "eject")
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
@@ -239,6 +239,13 @@ class Config:
         "guest arrives with an empty drive).",
         parse_cds,
     )
+    backing: str = _setting(
+        FLATTEN,
+        "What becomes of an image's backing file: flatten (the image arrives without it), keep (the image is based "
+        "on the far host's file that holds the same).",
+        setting_values.one_of(BACKING),
+        "--backing",
+    )
     backing_folders: tuple[str, ...] = _setting(
         (),
         "Folders whose files may be backing files of images that lie elsewhere: a list of absolute paths.",
@@ -309,16 +316,13 @@ class Config:
                 parsed[key] = setting["parse"](value)
             except (ConfigError, ValueError, TypeError, OverflowError, RecursionError) as exc:
                 name = key if file else setting["flag"]
-                given = f"{file}: {key} = {_toml(value)}" if file else f"{name} {shlex.quote(str(value))}"
+                given = (
+                    f"{file}: {key} = {setting_values.shown(value)}"
+                    if file
+                    else f"{name} {shlex.quote(str(value))}"
+                )
                 raise ConfigError(f"{given}: {exc}", hint=f"{name}: {setting['help']}") from None
         return replace(self, **parsed)
-
-
-def _toml(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, default=str)[:100]
-    except (ValueError, RecursionError):  # a number of thousands of digits; thousands of brackets
-        return "a value"
 
 
 def load(path: Path | None, only: Collection[str] | None = None) -> Config:

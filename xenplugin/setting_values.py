@@ -1,8 +1,10 @@
-"""Parsers of settings that need nothing of the program. Pure; each raises ValueError."""
+"""Parsers of settings that need nothing of the program. Pure; each raises ValueError for what it cannot parse. Bad
+values as text for messages."""
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -112,3 +114,12 @@ def _pairs(value: Any, example: str) -> list[tuple[Any, Any]]:
     if not isinstance(value, dict | tuple):
         raise ValueError(f"it must be a table like {example}")
     return list(dict(value).items())
+
+
+def shown(value: Any) -> str:
+    """Return a bad value for a message, its first 100 characters."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):  # a number of thousands of digits; thousands of brackets
+        return "a value"
+    return text[:100] + "..." * (len(text) > 100)

@@ -18,8 +18,8 @@ from xenplugin.config import Config
 from xenplugin.errors import RefusedError, XenpluginError
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.link.ready_line import RECEIVE, ready_line
-from xenplugin.transfer.destination_session import read_job
-from xenplugin.transfer.receive_stream import StreamReceiver
+from xenplugin.transfer.sessions.destination_session import read_job
+from xenplugin.transfer.streams.receive_stream import StreamReceiver
 
 
 def main(ports: str) -> int:

@@ -12,9 +12,9 @@ from typing import Any
 from xenplugin.cli.common import take_standard_streams
 from xenplugin.config import Config
 from xenplugin.image.source.raw import open_source
-from xenplugin.transfer import send_disk
-from xenplugin.transfer.job import Job
-from xenplugin.transfer.request import Requester
+from xenplugin.transfer.disks import send_disk
+from xenplugin.transfer.disks.request import Requester
+from xenplugin.transfer.sessions.job import Job
 
 
 def main(evil: str, lines: str) -> None:

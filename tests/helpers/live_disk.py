@@ -24,8 +24,8 @@ from xenplugin.image.source.changes import Changes, Unwatched
 from xenplugin.image.source.raw import open_source
 from xenplugin.link.remote_process import RemoteProcess
 from xenplugin.results import TransferResult
-from xenplugin.transfer.send_disk import RemotePath
-from xenplugin.transfer.send_live_disk import LiveDiskSender
+from xenplugin.transfer.disks.send_disk import RemotePath
+from xenplugin.transfer.disks.send_live_disk import LiveDiskSender
 
 
 class Watched:

@@ -30,6 +30,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "cli",
         "__main__",
     ),
+    "xenplugin.transfer": ("chunks", "sessions", "disks streams", "measuring"),
     "xenplugin.migrate": (
         "strict_json policy",
         "ownership forecast",

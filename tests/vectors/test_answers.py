@@ -11,8 +11,8 @@ from xenplugin.errors import XenpluginError
 from xenplugin.link.connection import Connection
 from xenplugin.link.damage import Damaged
 from xenplugin.link.pool import handle
-from xenplugin.transfer.remote_index import RemoteIndex
-from xenplugin.transfer.welcome import WelcomeFields
+from xenplugin.transfer.chunks.remote_index import RemoteIndex
+from xenplugin.transfer.sessions.welcome import WelcomeFields
 from xenplugin.wire import frames
 from xenplugin.wire.body import Buffer
 from xenplugin.wire.preamble import Preamble

@@ -17,8 +17,8 @@ from xenplugin.errors import XenpluginError
 from xenplugin.link.connection import Connection
 from xenplugin.link.endpoint import SocketEndpoint
 from xenplugin.link.pool import Pool
-from xenplugin.transfer.connections import HEAD, AcceptedConnection, Connections
-from xenplugin.transfer.job import Job
+from xenplugin.transfer.sessions.connections import HEAD, AcceptedConnection, Connections
+from xenplugin.transfer.sessions.job import Job
 from xenplugin.wire import states
 from xenplugin.wire.frames import Error, Frame, Welcome, Zeros
 from xenplugin.wire.preamble import Preamble

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from xenplugin import errors
-from xenplugin.transfer.job import Job
+from xenplugin.transfer.sessions.job import Job
 
 VECTORS = json.loads((Path(__file__).parent / "vectors.json").read_text(encoding="utf-8"))["paths"]
 

@@ -19,8 +19,11 @@ from xenplugin.config import Config
 from xenplugin.errors import XenpluginError
 from xenplugin.image.index.digest import text
 from xenplugin.link.endpoint import PipeEndpoint
-from xenplugin.transfer import archive, receive_disk, receive_measurement, receive_stream
-from xenplugin.transfer.destination_session import read_job
+from xenplugin.transfer import archive
+from xenplugin.transfer.disks import receive_disk
+from xenplugin.transfer.measuring import receive_measurement
+from xenplugin.transfer.sessions.destination_session import read_job
+from xenplugin.transfer.streams import receive_stream
 from xenplugin.wire import frames, states
 from xenplugin.wire.preamble import Preamble
 from xenplugin.wire.session import Reader
@@ -59,6 +62,7 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
         "whole": False,
         "new": False,
         "migration": "",
+        "backing": {},
         "larger_device": "refuse",
         "format": {"name": "raw", "options": {}},
         "local": True,

@@ -53,7 +53,7 @@ def named_file(path: str, name: str, far: bool = False) -> str:
 
 
 @click.command()
-@options(*LINK, "larger_device")
+@options(*LINK, "backing", "larger_device")
 @click.option(
     "-N", "--dry-run", is_flag=True, help="Say what would be sent and how long it would take; move nothing."
 )
@@ -99,7 +99,7 @@ def copy(src: str, dst: str, format: str | None, **values: Any) -> None:
 def _push(verb: Invocation, config: Config, src: str, host: str | None, path: str, format: str | None) -> None:
     from xenplugin.image.safety.distinct import refuse_inputs, written
     from xenplugin.image.source.at_rest import open_at_rest
-    from xenplugin.transfer import send_disk
+    from xenplugin.transfer.disks import send_disk
 
     refuse_taken(src, config.state_dir)
     if host is None:
@@ -121,8 +121,8 @@ def _pull(
 ) -> None:
     from xenplugin.image.safety.distinct import refuse_inputs, written
     from xenplugin.migrate.ownership.claims import Claims
-    from xenplugin.transfer.pull import pull
-    from xenplugin.transfer.request import OPTIONS, Request
+    from xenplugin.transfer.disks.pull import pull
+    from xenplugin.transfer.disks.request import OPTIONS, Request
 
     if verb.dry_run:
         raise UsageError("-N is for a SRC on this host only", hint="run it on SRC's host")

@@ -14,7 +14,7 @@ from xenplugin.errors import XenpluginError
 
 if TYPE_CHECKING:
     from xenplugin.migrate.destination import DestinationMigration
-    from xenplugin.transfer.receive_measurement import MeasurementReceiver
+    from xenplugin.transfer.measuring.receive_measurement import MeasurementReceiver
 
 
 @click.command(hidden=True)
@@ -36,9 +36,9 @@ def _receive(config: str | None) -> None:
     with Invocation({"config": config, "quiet": True}) as verb:
         from xenplugin.link.endpoint import PipeEndpoint
         from xenplugin.link.ready_line import RECEIVE, ready_line
-        from xenplugin.transfer.destination_session import read_job
-        from xenplugin.transfer.job import DOMAIN, MEASUREMENT
-        from xenplugin.transfer.receive_disk import DiskReceiver
+        from xenplugin.transfer.disks.receive_disk import DiskReceiver
+        from xenplugin.transfer.sessions.destination_session import read_job
+        from xenplugin.transfer.sessions.job import DOMAIN, MEASUREMENT
 
         settings = verb.config()
         channel = PipeEndpoint(*take_standard_streams())
@@ -51,7 +51,7 @@ def _receive(config: str | None) -> None:
 
             receiver = DestinationMigration(channel, random, settings, job)
         elif job.kind == MEASUREMENT:
-            from xenplugin.transfer.receive_measurement import MeasurementReceiver
+            from xenplugin.transfer.measuring.receive_measurement import MeasurementReceiver
 
             receiver = MeasurementReceiver(channel, random, settings, job)
         else:

@@ -1,4 +1,4 @@
-"""The verb `send`, the far side of a pull: the destination starts it there (transfer.pull)."""
+"""The verb `send`, the far side of a pull: the destination starts it there (transfer.disks.pull)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def send(config: str | None) -> None:
     with Invocation({"config": config, "quiet": True}) as verb:
         from xenplugin.image.home import at_home
         from xenplugin.image.source.at_rest import open_at_rest
-        from xenplugin.transfer import send_disk
-        from xenplugin.transfer.request import Requester
+        from xenplugin.transfer.disks import send_disk
+        from xenplugin.transfer.disks.request import Requester
 
         settings = verb.config()
         requester = Requester(*take_standard_streams())

@@ -1,10 +1,9 @@
 """Accepts data connections: one TCP port out of a range, on every address of this host.
 
-A connection is a stranger's until its first bytes have proved its peer (transfer.connections). One thread holds all
-strangers, and the kernel wakes it for one only when these bytes are there: a stranger that is silent or slow costs
-a socket, and no work. link.strangers decides which of them must leave. Those that have proved themselves have a
-thread each, and are not counted.
-"""
+A connection is a stranger's until its first bytes have proved its peer (transfer.sessions.connections). One thread
+holds all strangers, and the kernel wakes it for one only when these bytes are there: a stranger that is silent or
+slow costs a socket, and no work. link.strangers decides which of them must leave. Those that have proved themselves
+have a thread each, and are not counted."""
 
 from __future__ import annotations
 

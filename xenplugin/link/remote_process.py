@@ -165,8 +165,8 @@ class RemoteProcess:
 
     def await_ready(self, timeout: float) -> None:
         """Read up to the end of the ready line. Raises PeerError (xenplugin is missing there or of another version,
-        or xl's own receiver was started) or LinkError (the host cannot be reached, or there was no ready line for
-        `timeout` seconds)."""
+        or xl's own receiver was started), LinkError (the host cannot be reached, or there was no ready line for
+        `timeout` seconds), or what the far side reports as the reason of its end."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + timeout
         poll = select.poll()
@@ -205,9 +205,11 @@ class RemoteProcess:
             )
         self.random = parse(line, self._verb, self._name)["random"]
 
-    def _never_ready(self, seen: bytes) -> PeerError | LinkError:
+    def _never_ready(self, seen: bytes) -> XenpluginError:
         code = self._wait(5)
         self._stderr.join(2)
+        if own := self._own_failure(code):
+            return own
         output = "; ".join(list(self._last)[-3:]) or seen[-200:].decode(errors="replace").strip()
         tail = f": {output}" if output else ""
         if self._local:
@@ -275,11 +277,15 @@ class RemoteProcess:
         """Return why the channel ended: the far side's own failure if it reported one, otherwise a LinkError."""
         code = self._wait(5)
         self._stderr.join(2)
+        return self._own_failure(code) or LinkError(self._why_gone(code), hint=RESUME_HINT)
+
+    def _own_failure(self, code: int | None) -> XenpluginError | None:
+        """Return what the far side reported as the reason of its end; None if that is not known."""
         reported = [line.removeprefix(ERROR) for line in self._last if line.startswith(ERROR)]
         hints = [line.removeprefix(HINT) for line in self._last if line.startswith(HINT)]
         if code in _OWN_FAILURES and reported:
             return from_code(code, "\n".join([reported[-1], *hints[-1:]]))
-        return LinkError(self._why_gone(code), hint=RESUME_HINT)
+        return None
 
     def _why_gone(self, code: int | None) -> str:
         tail = f": {self._last[-1]}" if self._last else ""

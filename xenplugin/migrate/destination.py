@@ -39,8 +39,8 @@ from xenplugin.migrate.recovery.local_host import AT_WORK, LocalHost
 from xenplugin.migrate.xl.gate import Gate
 from xenplugin.migrate.xl.xl_protocol import Backward, Cleared, Forward, GuestConfig, TakenBack, Unpaused, rewrite
 from xenplugin.migrate.xl.xl_stream import StreamEnd
-from xenplugin.transfer.job import Job
-from xenplugin.transfer.receive_stream import StreamReceiver
+from xenplugin.transfer.sessions.job import Job
+from xenplugin.transfer.streams.receive_stream import StreamReceiver
 from xenplugin.xen.guest import identity
 from xenplugin.xen.process import process
 from xenplugin.xen.xl import XlCommand

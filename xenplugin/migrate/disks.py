@@ -16,8 +16,8 @@ from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
 from xenplugin.migrate.guest_images import GuestImages
 from xenplugin.results import TransferResult
-from xenplugin.transfer.send_disk import RemotePath
-from xenplugin.transfer.send_live_disk import LiveDiskSender
+from xenplugin.transfer.disks.send_disk import RemotePath
+from xenplugin.transfer.disks.send_live_disk import LiveDiskSender
 from xenplugin.xen.guest import Disk
 
 T = TypeVar("T")

@@ -44,8 +44,8 @@ from xenplugin.migrate.xl.near_xl import NearXl
 from xenplugin.migrate.xl.xl_protocol import Backward, Cleared, Forward, GuestConfig, TakenBack, Unpaused
 from xenplugin.migrate.xl.xl_stream import StreamEnd, Suspended
 from xenplugin.results import MigrationResult, TransferResult
-from xenplugin.transfer.send_stream import StreamSender
-from xenplugin.transfer.source_session import start_remote
+from xenplugin.transfer.sessions.source_session import start_remote
+from xenplugin.transfer.streams.send_stream import StreamSender
 from xenplugin.ui import units
 from xenplugin.xen.process import ancestor
 

@@ -28,11 +28,11 @@ from xenplugin.image.target.sink import Sink, open_sink
 from xenplugin.image.target.stream_sink import StreamSink
 from xenplugin.link.rate import Pacer
 from xenplugin.results import TransferResult
-from xenplugin.transfer.chunk_tracker import SinglePassTracker
-from xenplugin.transfer.ordered_frames import OrderedFrames
-from xenplugin.transfer.packing import WORKERS, PackerPool, allocated
-from xenplugin.transfer.plan import Plan
-from xenplugin.transfer.writer_pool import FrameWriter, PoolWorker
+from xenplugin.transfer.chunks.chunk_tracker import SinglePassTracker
+from xenplugin.transfer.chunks.ordered_frames import OrderedFrames
+from xenplugin.transfer.chunks.packing import WORKERS, PackerPool, allocated
+from xenplugin.transfer.chunks.plan import Plan
+from xenplugin.transfer.chunks.writer_pool import FrameWriter, PoolWorker
 from xenplugin.wire import states
 from xenplugin.wire.frames import Chunk, End, Frame, Image, Zeros
 from xenplugin.wire.preamble import Carrier, Preamble

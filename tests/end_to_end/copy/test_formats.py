@@ -59,6 +59,18 @@ def test_an_image_arrives_in_its_format_and_then_only_what_differs(sides: Sides,
     sides.assert_clean()
 
 
+def test_the_estimate_reads_what_the_target_holds(sides: Sides, raw: Path) -> None:
+    sides.copy(converted(raw, "qcow2"))
+    with open(raw, "r+b") as file:
+        file.seek(2 * MIB)
+        file.write(b"other")
+    planned = sides.copy(converted(raw, "vhdx"), "-N").result["estimate"]["disks"][0]["bytes_to_send"]
+    assert planned["middle"] > 2 * MIB  # a vhdx would be written anew
+    sides.far["formats"] = {"vhdx": "qcow2"}
+    planned = sides.copy(converted(raw, "vhdx"), "-N").result["estimate"]["disks"][0]["bytes_to_send"]
+    assert planned["middle"] == 65536
+
+
 def test_the_make_of_a_qcow2_is_kept(sides: Sides, raw: Path) -> None:
     options = "cluster_size=131072", "compat=1.1", "lazy_refcounts=on", "extended_l2=on"
     sides.copy(converted(raw, "qcow2", *options))

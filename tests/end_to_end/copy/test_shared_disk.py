@@ -20,8 +20,8 @@ from xenplugin.config import load
 from xenplugin.errors import RefusedError
 from xenplugin.image.source.changes import Unwatched
 from xenplugin.image.source.raw import open_source
-from xenplugin.transfer.send_disk import RemotePath
-from xenplugin.transfer.send_live_disk import LiveDiskSender
+from xenplugin.transfer.disks.send_disk import RemotePath
+from xenplugin.transfer.disks.send_live_disk import LiveDiskSender
 
 pytestmark = [
     pytest.mark.root,

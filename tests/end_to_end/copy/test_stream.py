@@ -21,7 +21,7 @@ from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import LinkError, PeerError, RefusedError, TamperError, XenpluginError
 from xenplugin.link.remote_process import RemoteProcess
-from xenplugin.transfer.send_stream import StreamSender
+from xenplugin.transfer.streams.send_stream import StreamSender
 from xenplugin.wire.frames import WINDOW
 
 FAR = Path(__file__).parents[2] / "helpers" / "farpipe.py"

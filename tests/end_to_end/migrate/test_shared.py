@@ -304,7 +304,7 @@ def test_what_a_block_script_attaches_stays(world: World) -> None:
     done = planned(world, "--json", code=15)
     found = [one for one in json.loads(done.out)["checks"] if one["verdict"] == "refuse"]
     assert [one["name"] for one in found] == ["files"] * 3
-    assert "block-iscsi, with which" in found[0]["text"] and "iscsiadm" in found[1]["text"]
+    assert "block-iscsi, without which" in found[0]["text"] and "iscsiadm" in found[1]["text"]
     assert "open-iscsi" in found[1]["hint"] and "multipath-tools" in found[2]["hint"]
     (
         world.a.root / "scripts" / "block-iscsi"

@@ -21,7 +21,7 @@ from xenplugin.codec.seal import (
 )
 from xenplugin.errors import ConfigError, TamperError
 from xenplugin.link.connector import ConnectionFactory
-from xenplugin.transfer.job import Job
+from xenplugin.transfer.sessions.job import Job
 from xenplugin.wire.preamble import Carrier, Cipher, Preamble
 
 COMMON = settings(max_examples=60)

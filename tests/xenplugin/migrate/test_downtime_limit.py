@@ -9,7 +9,7 @@ import pytest
 from xenplugin.config import Config
 from xenplugin.errors import LinkError, RefusedError, XenpluginError
 from xenplugin.migrate.downtime_limit import DowntimeLimit, check_estimate
-from xenplugin.transfer.precopy_policy import PrecopyPolicy
+from xenplugin.transfer.disks.precopy_policy import PrecopyPolicy
 
 SOON = 60  #: seconds after which a test gives up
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xenplugin.errors import RefusedError
-from xenplugin.transfer.receive_stream import note_fields, note_text
+from xenplugin.transfer.streams.receive_stream import note_fields, note_text
 from xenplugin.wire.frames import MAX_NOTE
 
 

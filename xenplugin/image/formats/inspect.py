@@ -66,7 +66,9 @@ def inspect(
         files += [link.path, *_extents(link.path, found[-1])]
     top = found[0]
     try:
-        kind = of_info(top["format"], top.get("cluster-size"), _specific(top), fixed)
+        kind = Format()
+        if format != RAW:
+            kind = of_info(format, top.get("cluster-size"), _specific(top), fixed)
         size = int(top["virtual-size"])
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _unexpected(path) from None

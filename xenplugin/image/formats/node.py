@@ -59,11 +59,13 @@ class Node:
             raise ImageError(f"QEMU did not close {self.path}: {why}")
 
 
-def open_node(chain: Sequence[Link], *, writable: bool = False) -> Node:
-    """Open the content of the image that is the first of `chain`, each of which is based on the next. Raises
-    RefusedError if another process has one of them open for writing, ImageError."""
+def open_node(chain: Sequence[Link], *, writable: bool = False, shared: bool = False) -> Node:
+    """Open the content of the image that is the first of `chain`, each of which is based on the next. `shared`: to
+    be read while others may write it, and without keeping them from it. Raises RefusedError if another process has
+    one of them open for writing, unless `shared`; ImageError."""
     path = chain[0].path
     description = qemu.node(chain) | {"node-name": _NAME, "read-only": not writable, "discard": "unmap"}
+    description["force-share"] = shared
     with (
         os_errors("make a temporary folder for", path),
         tempfile.TemporaryDirectory(prefix="xenplugin-") as folder,

@@ -68,7 +68,7 @@ def _writers(uses: Iterator[Use]) -> Iterator[Use]:
 def _refused(path: str, user: str | None) -> RefusedError:
     return RefusedError(
         f"{path} is in use: {user or 'the kernel does not report by what'}",
-        hint="stop the program that uses it, or choose another target",
+        hint="end that use of it (umount, losetup -d, stop the program), or choose another target",
     )
 
 

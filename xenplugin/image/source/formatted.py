@@ -50,15 +50,17 @@ class FormattedSource(ExportedSource):
 
     def __init__(self, info: ImageInfo, node: Node, files: list[Source]) -> None:
         super().__init__(files[0], node.export, info.format)
+        self.info = info
         self._node = node
         self._files = files
 
     @classmethod
-    def open(cls, info: ImageInfo) -> FormattedSource:
-        """Open the image that was inspected as `info`. Raises RefusedError, ImageError."""
+    def open(cls, info: ImageInfo, *, shared: bool = False) -> FormattedSource:
+        """Open the image that was inspected as `info`; `shared`: others may write it meanwhile. Raises
+        RefusedError, ImageError."""
         with ExitStack() as opened:
             files = [opened.enter_context(open_source(path)) for path in info.files]
-            node = open_node(info.chain)
+            node = open_node(info.chain, shared=shared)
             opened.callback(node.close)
             with os_errors("examine", info.files[0]):
                 source = cls(info, node, files)

@@ -56,6 +56,8 @@ class Target(ABC):
         self.kept = kept
         #: Whether the present content of every chunk is base (a device).
         self.keeps_all = False
+        #: Whether the present content of every chunk that the old image does not have is base (a backing file).
+        self.backed = False
         #: The image that will be replaced, if it serves as base; else None.
         self.old: Source | None = None
 
@@ -69,7 +71,7 @@ class Target(ABC):
 
     def keeps(self, index: int) -> bool:
         """Return whether known blocks of chunk `index` are in this target already."""
-        return self.keeps_all or index in self.kept
+        return self.keeps_all or index in self.kept or (self.backed and not self.copies(index))
 
     def copies(self, index: int) -> bool:
         """Return whether known blocks of chunk `index` can be copied from the old image."""
@@ -90,7 +92,9 @@ class Target(ABC):
             if self.old is not None:
                 known = max(first, min(stop, self.old.chunks))
                 yield from ((run, False) for run in self.old.runs(first, known))
-            if known < stop:
+            if known < stop and self.backed:
+                yield from ((run, True) for run in self.runs(known, stop))
+            elif known < stop:
                 yield Run(known, stop - known, False), None
 
     def read_base(self, index: int, here: bool, buffer: Buffer) -> int:

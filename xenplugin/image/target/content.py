@@ -7,7 +7,7 @@ complete by itself."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from xenplugin.errors import ImageError, RefusedError
@@ -120,24 +120,27 @@ class NodeContent(Content):
             self._node.close()
 
 
-def holds(path: str, format: Format, size: int) -> bool:
-    """Return whether the image `path`, which this program made, has this format and size (bytes)."""
+def holds(path: str, format: Format, size: int, backing: Sequence[Link] = ()) -> bool:
+    """Return whether the image `path`, which this program made, has this format and size (bytes), and these backing
+    files."""
     with suppress(ImageError, RefusedError):
-        info = inspect(path, format.name, fixed=("subformat", "fixed") in format.options, backing=False)
-        return (info.format, info.size) == (format, size)
+        info = inspect(path, format.name, fixed=("subformat", "fixed") in format.options, folders=None)
+        return (info.format, info.size, info.backing) == (format, size, tuple(backing))
     return False
 
 
-def open_content(path: str, fd: int, format: Format, size: int, *, fresh: bool) -> Content:
-    """Open the content of the file `path`, open as `fd`, in another format than raw. `fresh`: make it an empty
-    image of `size` bytes before. Raises RefusedError, ImageError."""
+def open_content(
+    path: str, fd: int, format: Format, size: int, *, fresh: bool, backing: Sequence[Link] = ()
+) -> Content:
+    """Open the content of the file `path`, open as `fd`, in another format than raw, with its `backing` files.
+    `fresh`: make it an empty image of `size` bytes before. Raises RefusedError, ImageError."""
     if fresh:
         with os_errors("prepare", path):
             os.ftruncate(fd, 0)
-        create(path, format, size)
+        create(path, format, size, backing[0] if backing else None)
         with os_errors("prepare", path):
             os.fsync(fd)
-    return NodeContent(fd, size, open_node([Link(path, format.name)], writable=True))
+    return NodeContent(fd, size, open_node([Link(path, format.name), *backing], writable=True))
 
 
 def info_of(source: Source) -> ImageInfo | None:
@@ -149,14 +152,21 @@ def info_of(source: Source) -> ImageInfo | None:
     return None
 
 
-def open_old(source: Source, format: Format) -> Source | None:
+def open_old(
+    source: Source, format: Format, backing: Sequence[Link] = (), *, shared: bool = False
+) -> Source | None:
     """Open the content of the old image that `source` reads the bytes of, as the base of a difference to a new one
-    that is stored in `format`; None if it has another format, or needs other files. Its bytes serve a raw one."""
+    that is stored in `format` and based on `backing`; None if it has another format, or needs other files. For a
+    raw one it is the bytes. `shared`: others may write it meanwhile."""
     if format.is_raw:
         return source
     info = info_of(source)
     if info is None or info.format.name != format.name:
         return None
     with suppress(ImageError, RefusedError):
-        return FormattedSource.open(info)
+        if backing:
+            folders = [os.path.dirname(link.path) for link in backing]
+            based = inspect(source.path, format.name, folders=folders)
+            info = based if based.backing == tuple(backing) else info
+        return FormattedSource.open(info, shared=shared)
     return None

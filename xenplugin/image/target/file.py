@@ -29,10 +29,11 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from xenplugin.errors import ImageError, RefusedError
-from xenplugin.geometry import CHUNK
+from xenplugin.geometry import BLOCK, CHUNK
 from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
@@ -41,6 +42,7 @@ from xenplugin.image.formats.kinds import Format
 from xenplugin.image.safety.fixed_name import refuse_fixed_name
 from xenplugin.image.safety.in_use import kept_closed, refuse_if_used, refuse_mount_point
 from xenplugin.image.scan import ZEROS, data_extents, gaps
+from xenplugin.image.source.backing import FoundBacking
 from xenplugin.image.source.raw import Source
 from xenplugin.image.sparse import Run
 from xenplugin.image.target import journal
@@ -73,13 +75,16 @@ class FileTarget(Target):
         replaced: Source | None,
         left: Source | None,
         old: Source | None,
+        backing: FoundBacking | None,
         state_dir: Path,
     ) -> None:
         super().__init__(path, size, fd, log, kept)
         self._content = content
+        self._backing = backing
+        self.backed = backing is not None
         self._folder = folder  # open already: after the rename nothing may be missing that makes it durable
         self._state_dir = state_dir
-        self._fresh = not kept
+        self._fresh = not kept and not self.backed  # all that was not written in this session is a hole
         self._replaced = replaced
         self._replaced_state = os.fstat(replaced.fileno()) if replaced else None
         self._left = left
@@ -90,6 +95,8 @@ class FileTarget(Target):
             yield from self._content.runs(first, stop)
 
     def write(self, what: Write, scratch: Buffer) -> None:
+        if self.backed and what.copy:
+            what = self._copied(what, scratch)
         if what.again or not self._fresh:
             self._clear(what)
         pieces: list[tuple[int, memoryview]] = []
@@ -115,6 +122,19 @@ class FileTarget(Target):
             parts.append(part)
             end = a + len(part)
         self._content.write(parts, what.offset + begin)
+
+    def _copied(self, what: Write, scratch: Buffer) -> Write:
+        """Return how to write the chunk if what the backing file has already is not copied from the old image."""
+        present = bytearray(what.length)
+        self._content.read(memoryview(present), what.offset)
+        copy: list[tuple[int, int]] = []
+        keep = list(what.keep)
+        for start, stop in what.copy:
+            self._copy(what.offset, start, stop, scratch)
+            for at in range(start, stop, BLOCK):
+                end = min(at + BLOCK, stop)
+                (keep if scratch.view[at:end].tobytes() == present[at:end] else copy).append((at, end))
+        return replace(what, copy=tuple(copy), keep=tuple(sorted(keep)))
 
     def _copy(self, offset: int, start: int, stop: int, scratch: Buffer) -> None:
         assert self.old is not None
@@ -161,6 +181,8 @@ class FileTarget(Target):
         self.journal.done()
         # The checks come last: what takes long is done, and nothing can open the old image before the rename.
         refuse_attached(attached, self.path)
+        if self._backing is not None:
+            self._backing.refuse_changed()
         if self._replaced is not None:
             with kept_closed(self.path, self._replaced.fileno()):
                 self._refuse_changed()
@@ -183,7 +205,7 @@ class FileTarget(Target):
 
     def _refuse_changed(self) -> None:
         old, now = self._replaced_state, None
-        with suppress(FileNotFoundError), os_errors("examine", self.path):
+        with os_errors("examine", self.path), suppress(FileNotFoundError):
             now = os.lstat(self.path)
         if old is None or now is None or not os.path.samestat(old, now) or not _same(old, now):
             raise RefusedError(
@@ -244,15 +266,23 @@ def _take_over(old: int, new: int) -> None:
 
 
 def open_file(
-    path: str, size: int, format: Format, *, state_dir: Path, attached: Attached, use_base: bool
+    path: str,
+    size: int,
+    format: Format,
+    backing: FoundBacking | None = None,
+    *,
+    state_dir: Path,
+    attached: Attached,
+    use_base: bool,
 ) -> FileTarget:
     """Open a partial for the file `path` (symbolic links resolved), or continue an existing one. `format`: how the
-    image is to be stored.
+    image is to be stored; `backing`: what it is to be based on, which stays the caller's.
 
     Raises RefusedError, ImageError; nothing that it created remains then.
     """
     refuse_attached(attached, path)
     refuse_mount_point(path)
+    chain = backing.chain if backing else ()
     replaced = open_replaced(path, size, format)
     left: Source | None = None
     old: Source | None = None
@@ -269,8 +299,8 @@ def open_file(
         if replaced is None or not replaced.size:
             left = open_left(path, state_dir)
         if use_base and (base := left or replaced) is not None:
-            old = open_old(base, format)
-        log, kept, content = prepare(path, size, format, fd, created)
+            old = open_old(base, format, chain)
+        log, kept, content = prepare(path, size, format, chain, fd, created)
     except BaseException:
         if created:
             with suppress(OSError):
@@ -294,5 +324,6 @@ def open_file(
         replaced=replaced,
         left=left,
         old=old,
+        backing=backing,
         state_dir=state_dir,
     )

@@ -11,6 +11,7 @@ import fcntl
 import os
 import stat
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import image_error, os_errors
 from xenplugin.image.formats.kinds import Format
+from xenplugin.image.formats.qemu import Link
 from xenplugin.image.old import old_disk
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.target import journal
@@ -105,8 +107,11 @@ def _given_owner(part: str) -> set[int]:
     return set()
 
 
-def prepare(path: str, size: int, format: Format, fd: int, created: bool) -> tuple[Journal, ChunkSet, Content]:
-    """Bring partial and journal to state 2 of target/file.py, or keep what state 3 has.
+def prepare(
+    path: str, size: int, format: Format, backing: Sequence[Link], fd: int, created: bool
+) -> tuple[Journal, ChunkSet, Content]:
+    """Bring partial and journal to state 2 of target/file.py, or keep what state 3 has. `backing`: the files that
+    the image is to be based on, each on the next.
 
     Returns the journal, open, the chunks that are kept, and the partial's content. Raises RefusedError, ImageError.
     """
@@ -115,10 +120,11 @@ def prepare(path: str, size: int, format: Format, fd: int, created: bool) -> tup
     part, name = partial_name(path), journal_name(path)
     state = None if created else journal.read(name)
     inode = os.fstat(fd).st_ino
-    if state and (state.kind, state.inode, state.size) == ("image", inode, size) and holds(part, format, size):
-        content = open_content(part, fd, format, size, fresh=False)
+    known = state and (state.kind, state.inode, state.size) == ("image", inode, size)
+    if state and known and holds(part, format, size, backing):
+        content = open_content(part, fd, format, size, fresh=False, backing=backing)
         return Journal.reopen(state), state.durable, content
-    content = open_content(part, fd, format, size, fresh=True)
+    content = open_content(part, fd, format, size, fresh=True, backing=backing)
     try:
         return Journal.create(name, target=path, size=size, kind="image", inode=inode), ChunkSet(), content
     except BaseException:

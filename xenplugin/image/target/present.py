@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from xenplugin.errors import ImageError, RefusedError
@@ -19,43 +19,48 @@ from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import os_errors
-from xenplugin.image.formats.detect import format_at
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.old import old_disk
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.target import journal
 from xenplugin.image.target.base_index import IndexItem, IndexNone, described
+from xenplugin.image.target.content import open_old
 from xenplugin.image.target.partial import open_left
+
+RAW_FORMAT = Format()
 
 
 class PresentContent:
-    """What could serve as base of an image of `size` bytes at `path`. Opened read-only; close it. For one thread at
-    a time. Raises RefusedError or ImageError if what is at the path cannot be read."""
+    """What could serve as base of an image of `size` bytes that a file at `path` would store in `format`. Opened
+    read-only; close it. For one thread at a time. Raises RefusedError or ImageError if what is at the path cannot
+    be read."""
 
-    def __init__(self, path: str, size: int, state_dir: Path) -> None:
+    def __init__(self, path: str, size: int, state_dir: Path, format: Format = RAW_FORMAT) -> None:
         self._size = size
         self._buffer = Buffer(CHUNK)
         self._kept = ChunkSet()
+        self._opened = ExitStack()
         self._partial: Source | None = None
-        self._old: Source | None = None
         real = os.path.realpath(path)
         with os_errors("examine", path):
             try:
                 mode = os.stat(real).st_mode
             except FileNotFoundError:
                 mode = 0
-        if mode:
-            self._old = _opened(real)
-        if not stat.S_ISBLK(mode):
-            if self._old is None or not self._old.size:
-                self._use_left(open_left(real, state_dir))
-            self._open_partial(real)
-        #: Whether there is a base that is not read: an old volume that lies aside has no device, and an image of
-        #: another format than raw would need QEMU, which another QEMU that has it open may keep away.
-        self.hidden = self._old is None and _has_left_volume(path, state_dir)
-        if self._old is not None and format_at(path, self._old.fileno(), self._old.size) is not None:
-            self.hidden = True
-            self._old.close()
-            self._old = None
+        device = stat.S_ISBLK(mode)
+        self._format = RAW_FORMAT if device else format
+        try:
+            found = self._read(open_source(real)) if mode else None
+            if not device:
+                if found is None or not found.size:
+                    found = self._read(left) if (left := open_left(real, state_dir)) is not None else found
+                self._open_partial(real)
+            #: Whether there is a base that is not read: an old volume that lies aside has no device.
+            self.hidden = found is None and _has_left_volume(path, state_dir)
+            self._old = self._content(found)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> PresentContent:
         return self
@@ -65,9 +70,7 @@ class PresentContent:
 
     def close(self) -> None:
         """Close what is open; may be called more than once."""
-        for source in (self._partial, self._old):
-            if source is not None:
-                source.close()
+        self._opened.close()
 
     def describe(self, index: int) -> IndexItem:
         """Return what there is of chunk `index`; what cannot be read counts as nothing."""
@@ -87,37 +90,33 @@ class PresentContent:
         """Return whether the image has a chunk `index`."""
         return 0 <= index < chunk_count(self._size)
 
-    def _use_left(self, source: Source | None) -> None:
-        if source is not None:
-            _without_trace(source)
-            if self._old is not None:
-                self._old.close()
-            self._old = source
+    def _read(self, source: Source) -> Source:
+        """Have the bytes of `source` closed in the end, and its access time stay as it is, where its owner or root
+        asks for that."""
+        self._opened.callback(source.close)
+        with suppress(OSError):
+            flags = fcntl.fcntl(source.fileno(), fcntl.F_GETFL)
+            fcntl.fcntl(source.fileno(), fcntl.F_SETFL, flags | os.O_NOATIME)
+        return source
+
+    def _content(self, found: Source | None) -> Source | None:
+        """Return what an image holds; None if it is stored in another format than the new one would be."""
+        content = open_old(found, self._format, shared=True) if found is not None else None
+        if content is not None and content is not found:
+            self._opened.callback(content.close)
+        return content
 
     def _open_partial(self, real: str) -> None:
         """Use what an interrupted transfer has left, if it can be continued."""
         with suppress(ImageError, RefusedError):
             state = journal.read(journal_name(real))
-            if state is None or (state.kind, state.size) != ("file", self._size):
+            kind = "file" if self._format.is_raw else "image"
+            if state is None or (state.kind, state.size) != (kind, self._size):
                 return
-            partial = _opened(partial_name(real))
-            if os.fstat(partial.fileno()).st_ino == state.inode and partial.size == self._size:
-                self._partial, self._kept = partial, state.durable
-            else:
-                partial.close()
-
-
-def _opened(path: str) -> Source:
-    source = open_source(path)
-    _without_trace(source)
-    return source
-
-
-def _without_trace(source: Source) -> None:
-    """Have the file's access time stay as it is, where its owner or root asks for that."""
-    with suppress(OSError):
-        flags = fcntl.fcntl(source.fileno(), fcntl.F_GETFL)
-        fcntl.fcntl(source.fileno(), fcntl.F_SETFL, flags | os.O_NOATIME)
+            partial = self._read(open_source(partial_name(real)))
+            content = self._content(partial) if os.fstat(partial.fileno()).st_ino == state.inode else None
+            if content is not None and content.size == self._size:
+                self._partial, self._kept = content, state.durable
 
 
 def _has_left_volume(path: str, state_dir: Path) -> bool:

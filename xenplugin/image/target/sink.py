@@ -31,6 +31,7 @@ from xenplugin.image.formats.kinds import Format
 from xenplugin.image.index.digest import chunk_digest, leaves
 from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.image.scan import byte_runs, nonzero_blocks
+from xenplugin.image.source.backing import FoundBacking
 from xenplugin.image.source.raw import refuse_kind
 from xenplugin.image.target.abstract import Attached, Target, Write
 from xenplugin.image.target.base_index import IndexItem, base_items, joined
@@ -232,14 +233,15 @@ def open_sink(
     attached: Attached,
     use_base: bool = True,
     format: Format = RAW_FORMAT,
+    backing: FoundBacking | None = None,
     larger_device: str = REFUSE,
 ) -> Sink:
     """Open `path`, a regular file (present or not) or a block device, as target of an image of `size` bytes.
 
     Symbolic links are followed. `attached` returns the guest that has a path attached. `use_base`: the present
-    content may serve as base. `format`: how a file stores the image; a device is always raw. `larger_device`: what
-    becomes of the rest of a device that is larger than the image (target.device_size.LARGER_DEVICE). Raises
-    RefusedError where data could be lost, ImageError.
+    content may serve as base. `format`: how a file stores the image; a device is always raw. `backing`: what a file
+    is to be based on; it stays the caller's. `larger_device`: what becomes of the rest of a device that is larger
+    than the image (target.device_size.LARGER_DEVICE). Raises RefusedError where data could be lost, ImageError.
     """
     name = os.path.abspath(os.fspath(path))
     real = os.path.realpath(name)
@@ -260,7 +262,9 @@ def open_sink(
             larger_device=larger_device,
         )
         return Sink(device, attached_by_any_name)
-    file = open_file(real, size, format, state_dir=state_dir, attached=attached_by_any_name, use_base=use_base)
+    file = open_file(
+        real, size, format, backing, state_dir=state_dir, attached=attached_by_any_name, use_base=use_base
+    )
     return Sink(file, attached_by_any_name)
 
 

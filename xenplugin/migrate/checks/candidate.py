@@ -9,6 +9,7 @@ in 4.17 and 4.20.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,25 +29,27 @@ _TOOLS = {
 #: KiB that libxl asks for beside a guest's memory: LIBXL_PV_EXTRA_MEMORY, LIBXL_HVM_EXTRA_MEMORY.
 _EXTRA = {"pv": 1024, "pvh": 2048, "hvm": 2048}
 _PAGE, _VCPU_PAGES, _ROUND = 4, 256, 2048  # KiB; pages for each virtual CPU; KiB
-#: Lists of devices that do not move, what each is, and whether that is certain.
+#: Lists of devices that do not move, what each is, whether that is certain, and the xl command that detaches it.
 _STAY = {
-    "pcidevs": ("a PCI device of this host", True),
-    "dtdevs": ("a device of this host", True),
-    "usbdevs": ("a USB device of this host", True),
-    "vtpms": ("a virtual TPM, whose state stays on this host", False),
-    "virtios": ("a virtio device", False),
-    "vdispls": ("a virtual display (vdispl)", False),
-    "vsnds": ("a virtual sound card (vsnd)", False),
-    "pvcallsifs": ("a PV Calls device, whose sockets stay on this host", False),
+    "pcidevs": ("a PCI device of this host", True, "pci-detach {} {}"),
+    "dtdevs": ("a device of this host", True, ""),
+    "usbdevs": ("a USB device of this host", True, "usbdev-detach {} CONTROLLER PORT"),
+    "vtpms": ("a virtual TPM, whose state stays on this host", False, "vtpm-detach {} DEVICE"),
+    "virtios": ("a virtio device", False, ""),
+    "vdispls": ("a virtual display (vdispl)", False, ""),
+    "vsnds": ("a virtual sound card (vsnd)", False, ""),
+    "pvcallsifs": ("a PV Calls device, whose sockets stay on this host", False, ""),
 }
 
 
 @dataclass(frozen=True)
 class Staying:
-    """What the guest has and cannot take along. `sure`: it is certain that it cannot move with it."""
+    """What the guest has and cannot take along. `sure`: it is certain that it cannot move with it; `detach`: the
+    command that detaches it, "" if there is none."""
 
     text: str
     sure: bool
+    detach: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,17 +96,18 @@ def of_config(fields: Mapping[str, Any]) -> Candidate:
         most,
         hap,
         build.get("disable_migrate") == "True",
-        tuple(_staying(fields, build)),
+        tuple(_staying(fields, build, shlex.quote(name))),
         tuple(_files(fields, build, kind)),
         tuple(_bridges(fields)),
     )
 
 
-def _staying(fields: Mapping[str, Any], build: Mapping[str, Any]) -> Iterator[Staying]:
-    for key, (what, sure) in _STAY.items():
+def _staying(fields: Mapping[str, Any], build: Mapping[str, Any], guest: str) -> Iterator[Staying]:
+    for key, (what, sure, detach) in _STAY.items():
         for device in _list(fields, key):
             name = _pci(device) if key == "pcidevs" else ""
-            yield Staying(f"it has {what}{name}", sure)
+            command = f"xl {detach.format(guest, name or 'BDF')}" if detach else ""
+            yield Staying(f"it has {what}{f' ({name})' if name else ''}", sure, command)
     for share in _list(fields, "p9s"):
         yield Staying(f"it shares the folder {share.get('path')} of this host (9pfs)", False)
     hvm = build.get("type.hvm")
@@ -122,7 +126,7 @@ def _pci(device: Mapping[str, Any]) -> str:
     if not all(type(number) is int for number in numbers):
         return ""
     domain, bus, slot, function = numbers
-    return f" ({domain:04x}:{bus:02x}:{slot:02x}.{function:x})"
+    return f"{domain:04x}:{bus:02x}:{slot:02x}.{function:x}"
 
 
 def _files(fields: Mapping[str, Any], build: Mapping[str, Any], kind: str) -> Iterator[WantedFile]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,7 @@ from xenplugin.migrate.checks.facts import (
 from xenplugin.migrate.ownership import host_identity, records
 from xenplugin.migrate.ownership.claims import Claims
 from xenplugin.migrate.ownership.records import CD, SHARED, Record
-from xenplugin.migrate.ownership.states import FINAL, OwnershipState, Role
+from xenplugin.migrate.ownership.states import COPY_HINT, FINAL, OwnershipState, Role
 from xenplugin.xen import xen_tools
 from xenplugin.xen.attached import attached
 from xenplugin.xen.cpu_policy import CpuPolicy
@@ -192,11 +193,16 @@ def _taken(store: Store, request: SurveyRequest, own: Record | None) -> Iterator
             continue  # what is left of that arrival is destroyed before the next
         if same and not here:
             yield Unusable(
-                f"there is a domain with the uuid of {request.name} already (domain {domid})",
-                "run `xenplugin recover` there; if it stays, it is a copy that was started by hand",
+                f"there is a domain with the uuid of {request.name} already ({name or 'no name'}, domain {domid})",
+                COPY_HINT,
             )
         elif name in names:
-            yield Unusable(f"there is a guest {name} already (domain {domid})", "rename one of the two: xl rename")
+            rename = f"rename one of the two: xl rename {shlex.quote(name)} NEW-NAME"
+            interim = (
+                "run `xenplugin recover` on that host; if it stays, an xl left it behind: look what it is, and "
+            )
+            hint = rename if name == request.name else f"{interim}{rename}"
+            yield Unusable(f"there is a guest {name} already (domain {domid})", hint)
 
 
 def _networks(wanted: Sequence[WantedBridge]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -273,9 +279,13 @@ def _image(config: Config, disk: WantedDisk, path: str, claims: Claims) -> Found
 
 
 def _volume_hint(path: str, size: int) -> str:
-    """Return the command that makes the volume at `path`, if there is none there; "" otherwise."""
+    """Return a hint with the command that makes the volume at `path`, if there is none there; "" otherwise."""
     match = re.fullmatch("/dev/(?!mapper/|disk/|shm/)([A-Za-z0-9+_.-]+)/([A-Za-z0-9+_.-]+)", path)
-    return f"lvcreate -L {size}b -n {match[2]} {match[1]}" if match and not os.path.lexists(path) else ""
+    return (
+        f"make it there: lvcreate -L {size}b -n {match[2]} {match[1]}"
+        if match and not os.path.lexists(path)
+        else ""
+    )
 
 
 def _free(state_dir: Path) -> int | None:

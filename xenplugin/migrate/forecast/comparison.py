@@ -22,9 +22,9 @@ from xenplugin.image.source.raw import Source
 from xenplugin.migrate.forecast import sampling
 from xenplugin.migrate.forecast.sampling import DataChunks
 from xenplugin.results import Expected
-from xenplugin.transfer.measurement import Measurement
-from xenplugin.transfer.measurement_messages import AnsweredChunk, Question
-from xenplugin.transfer.packing import CORES
+from xenplugin.transfer.chunks.packing import CORES
+from xenplugin.transfer.measuring.measurement import Measurement
+from xenplugin.transfer.measuring.measurement_messages import AnsweredChunk, Question
 
 #: Chunks in a question, and questions that wait for an answer: as much as the far host hashes in a round trip.
 _ASKED, _AHEAD = 8, 16

@@ -23,10 +23,10 @@ from xenplugin.migrate.forecast import model
 from xenplugin.migrate.forecast.comparison import ComparedDisk, Comparison, usual
 from xenplugin.migrate.forecast.sampling import DataChunks
 from xenplugin.results import DiskEstimate, Estimate, Expected
-from xenplugin.transfer.job import MeasuredImage
-from xenplugin.transfer.measurement import Measurement
-from xenplugin.transfer.packing import CORES
-from xenplugin.transfer.receive_measurement import boot_id
+from xenplugin.transfer.chunks.packing import CORES
+from xenplugin.transfer.measuring.measurement import Measurement
+from xenplugin.transfer.measuring.receive_measurement import boot_id
+from xenplugin.transfer.sessions.job import MeasuredImage
 
 #: Seconds for comparing disks.
 COMPARE_SECONDS = 2.0
@@ -77,7 +77,10 @@ class Forecast:
         self._rate: Expected | None = None
         self._failure: XenpluginError | None = None
         self._stopped = threading.Event()
-        images = [MeasuredImage(disk.target, disk.source.size, live=guest is not None) for disk in disks]
+        images = [
+            MeasuredImage(disk.target, disk.source.size, guest is not None, disk.source.format.as_json())
+            for disk in disks
+        ]
         self._measurement = Measurement(host, images, config, emit, remote)
 
     def run(self, seconds: float = COMPARE_SECONDS) -> Estimate:

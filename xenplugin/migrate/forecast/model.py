@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from xenplugin.codec.adaptive_level import LevelSpeeds
 from xenplugin.codec.compress import STORE
 from xenplugin.results import Estimate, Expected, MigrationResult, PhaseName
-from xenplugin.transfer.host_load import HostLoad
+from xenplugin.transfer.measuring.host_load import HostLoad
 
 #: Seconds of a core for each byte, on the machine that they were measured on. How fast another machine is shows in
 #: how fast it hashes.
@@ -36,7 +36,8 @@ _STREAM = 1.05
 _XL = 1.0e9
 #: The load of both hosts later, over what it is now.
 _BUSY = Expected(0.6, 1.0, 1.6)
-#: Threads that work at a time, beyond the number of cores: here and there (transfer.packing, transfer.writer_pool).
+#: Threads that work at a time, beyond the number of cores: here and there (transfer.chunks.packing,
+#: transfer.chunks.writer_pool).
 _NEAR_THREADS, _FAR_THREADS = 1, 2
 #: Share of a prediction, and seconds, that the model itself may be wrong by.
 _MODEL_ERROR, _MODEL_SECONDS = 0.1, 0.3

@@ -30,6 +30,11 @@ from typing import TypeAlias
 
 from xenplugin.errors import OwnershipError
 
+#: What to do about a domain with the guest's uuid on another host.
+COPY_HINT = (
+    "run `xenplugin recover` there; if it stays, it is a copy that was started by hand: shut down the wrong one"
+)
+
 
 class Role(StrEnum):
     """The side of a migration that a record belongs to."""

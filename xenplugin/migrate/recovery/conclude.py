@@ -14,7 +14,7 @@ from xenplugin.migrate.ownership.records import Record
 from xenplugin.migrate.ownership.states import OwnershipState, Role
 from xenplugin.migrate.recovery import recover
 from xenplugin.migrate.recovery.local_host import LocalHost, Notify
-from xenplugin.transfer.send_stream import StreamSender
+from xenplugin.transfer.streams.send_stream import StreamSender
 from xenplugin.xen.guest import Guest
 
 #: Seconds to inform a far side that may hang. It ends the processes of its migration first, which may take 20.

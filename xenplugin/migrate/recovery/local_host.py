@@ -28,6 +28,7 @@ from xenplugin.migrate.guest_config import arriving_config, leaving_config
 from xenplugin.migrate.ownership import record_locks, records
 from xenplugin.migrate.ownership.records import Overtaken, PeerNote, Record
 from xenplugin.migrate.ownership.states import (
+    COPY_HINT,
     FINAL,
     Action,
     GuestPresence,
@@ -182,7 +183,7 @@ class LocalHost:
         if there := self._arrived(id, uuid):
             raise RefusedError(
                 f"there is a domain with the uuid of {name} on the far host already (domain {there.domid})",
-                hint="run `xenplugin recover` there; if it stays, it is a copy that was started by hand",
+                hint=COPY_HINT,
             )
         domid = self.xl.domid(name)
         if domid is not None and domid != self._leaving(id):

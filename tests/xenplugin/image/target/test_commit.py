@@ -113,6 +113,12 @@ def test_not_over_a_file_that_was_replaced(target: Path, image: Path) -> None:
     assert target.read_bytes() == b"precious!"
 
 
+def test_not_in_the_place_of_a_file_that_was_removed(target: Path, image: Path) -> None:
+    target.write_bytes(b"old image")
+    refused(target, image, target.unlink)
+    assert not target.exists()
+
+
 def test_not_over_a_file_that_came_into_use(target: Path, image: Path) -> None:
     target.write_bytes(b"old image")
     with ExitStack() as holders:

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.image_kit import put
 from tests.helpers.images import MIB, dense_image, noise
 from xenplugin.errors import RefusedError
+from xenplugin.image.formats.create import create
+from xenplugin.image.formats.kinds import Format
+from xenplugin.image.formats.node import open_node
+from xenplugin.image.formats.qemu import Link
 from xenplugin.image.index.digest import leaves
 from xenplugin.image.old import moving
 from xenplugin.image.target.base_index import IndexLeaves, IndexNone, IndexZeros
 from xenplugin.image.target.present import PresentContent
+from xenplugin.image.target.sink import open_sink
 
 
 def test_nothing_is_there(tmp_path: Path) -> None:
@@ -49,11 +55,47 @@ def test_an_old_disk_that_lies_aside_is_the_base(tmp_path: Path) -> None:
         assert isinstance(there.describe(1), IndexLeaves)
 
 
-def test_an_image_of_another_format_is_there_and_not_read(tmp_path: Path) -> None:
-    image = tmp_path / "image"
-    image.write_bytes(b"QFI\xfb" + (3).to_bytes(4, "big") + bytes(MIB))
-    with PresentContent(str(image), 2 * MIB, tmp_path / "state") as there:
-        assert there.hidden and there.describe(0) == IndexNone(0, 1)
+QCOW2 = Format("qcow2")
+
+
+def qcow2(path: Path, chunk: int) -> Path:
+    """An image of 3 MiB with noise in one chunk."""
+    create(str(path), QCOW2, 3 * MIB)
+    node = open_node([Link(str(path), "qcow2")], writable=True)
+    node.export.write(memoryview(noise(chunk, MIB)), chunk * MIB)
+    node.close()
+    return path
+
+
+def test_what_an_image_in_the_same_format_holds_is_the_base(tmp_path: Path) -> None:
+    image, state = qcow2(tmp_path / "image", 1), tmp_path / "state"
+    expected = [IndexZeros(0, 1), IndexLeaves(1, leaves(memoryview(noise(1, MIB)), MIB)), IndexZeros(2, 1)]
+    with PresentContent(str(image), 3 * MIB, state, QCOW2) as there:
+        assert [there.describe(index) for index in range(3)] == expected and not there.hidden
+        open_node([Link(str(image), "qcow2")], writable=True).close()  # it keeps no guest from its disk
+    held = open_node([Link(str(image), "qcow2")], writable=True)
+    with PresentContent(str(image), 3 * MIB, state, QCOW2) as there:
+        assert there.describe(1) == expected[1]
+    held.close()
+
+
+def test_what_an_image_in_another_format_holds_is_no_base(tmp_path: Path) -> None:
+    image, state = qcow2(tmp_path / "image", 0), tmp_path / "state"
+    with PresentContent(str(image), 3 * MIB, state, Format("qed")) as there:
+        assert there.describe(0) == IndexNone(0, 1) and not there.hidden
+    with PresentContent(str(image), 3 * MIB, state) as there:  # its bytes, as a transfer would compare them
+        assert isinstance(there.describe(0), IndexLeaves)
+
+
+def test_what_an_interrupted_transfer_left_in_an_image_is_the_base(tmp_path: Path) -> None:
+    image, state = qcow2(tmp_path / "image", 1), tmp_path / "state"
+    with open_sink(image, 3 * MIB, state_dir=state, attached=lambda _: None, format=QCOW2) as sink:
+        put(sink, 0, noise(9, MIB))
+        sink.suspend()
+    with PresentContent(str(image), 3 * MIB, state, QCOW2) as there:
+        assert there.describe(0) == IndexLeaves(0, leaves(memoryview(noise(9, MIB)), MIB))
+        assert there.describe(1) == IndexLeaves(1, leaves(memoryview(noise(1, MIB)), MIB))
+    assert (tmp_path / ".image.xenplugin-part").exists()
 
 
 def test_a_disk_that_fails_to_be_read_counts_as_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

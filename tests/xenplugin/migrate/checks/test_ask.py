@@ -14,7 +14,7 @@ import pytest
 from tests.xenplugin.migrate.checks.cases import FACTS, REQUEST
 from xenplugin import events
 from xenplugin.config import Config
-from xenplugin.errors import LinkError, PeerError, UsageError
+from xenplugin.errors import ConfigError, LinkError, PeerError, UsageError
 from xenplugin.migrate.checks import ask, strict_fields
 from xenplugin.migrate.checks.ask import FarAnswer, FarHost
 from xenplugin.migrate.checks.facts import Listening
@@ -89,6 +89,7 @@ def test_a_port_that_answers(far: Path) -> None:
         ("echo Permission denied >&2; exit 255", LinkError, "cannot reach hostb: Permission denied"),
         ("exit 127", PeerError, "did not start on hostb"),
         ("echo \"xenplugin: error: No such command 'survey'.\" >&2; exit 2", PeerError, "older xenplugin"),
+        ("echo 'xenplugin: error: bad paths' >&2; exit 10", ConfigError, "^far side: bad paths$"),
         ("exec seq 100000", PeerError, "other output"),
         ("echo 'XENPLUGIN-SURVEY 1 {}'; exec cat", PeerError, "speaks version 1"),
         ("echo 'xl migration receiver ready, send binary domain data.'; exec cat", PeerError, "xl's own receiver"),

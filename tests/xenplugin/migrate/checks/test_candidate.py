@@ -87,6 +87,14 @@ def test_what_stays_here(change: dict[str, Any], build: dict[str, Any], words: s
     assert words in found.text and found.sure is sure
 
 
+def test_how_a_device_is_detached() -> None:
+    """The command can be typed as it is, if xl knows the device by what the configuration says."""
+    named = config({"pcidevs": [{"bus": 3}], "vtpms": [{}], "p9s": [{}]})
+    named["c_info"]["name"] = "my guest"
+    wanted = ["xl pci-detach 'my guest' 0000:03:00.0", "xl vtpm-detach 'my guest' DEVICE", ""]
+    assert [one.detach for one in candidate.of_config(named).staying] == wanted
+
+
 def test_nomigrate() -> None:
     assert candidate.of_config(config({}, disable_migrate="True")).nomigrate
     assert not candidate.of_config(config({}, disable_migrate="False")).nomigrate

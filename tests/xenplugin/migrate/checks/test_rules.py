@@ -135,6 +135,22 @@ def test_one_fault_makes_no_other_check_refuse(case: Case) -> None:
     assert refused == wanted
 
 
+def test_a_disk_without_a_place_has_no_room_and_no_target() -> None:
+    """Nothing passes that was not looked at."""
+    assert list(rules.RULES["room"](disks(unusable=OTHER, free=None))) == []
+    case = replace(far(disks=()), request=replace(REQUEST, disks=()), unmovable=(OTHER,))
+    assert list(rules.RULES["room"](case)) == [] == list(rules.RULES["target"](case))
+
+
+def test_what_stays_is_detached_or_left_out() -> None:
+    for detach, words in (
+        ("xl pci-detach g1 0000:03:00.0", "^xl pci-detach g1 0000:03:00.0; or"),
+        ("", "^take it"),
+    ):
+        (found,) = rules.RULES["devices"](guest(staying=(Staying("it has one", True, detach),)))
+        assert re.search(words, found.hint) and "xenplugin copy" in found.hint, found.hint
+
+
 def test_every_check_passes_or_speaks_and_each_fails_once_here() -> None:
     passed = rules.judge(CASE)
     assert all(check.verdict == "pass" and check.text and not check.hint for check in passed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -116,6 +117,21 @@ def test_names_and_uuids(host: Xenstored, tmp_path: Path, domid: int, nodes: dic
         host.put(f"/local/domain/{path}", value)
     taken = found(tmp_path, domid=domid).taken
     assert [words in one.text and bool(one.hint) for one in taken] == ([True] if words else [])
+
+
+@pytest.mark.parametrize(
+    ("node", "value", "words"),
+    [
+        ("name", "my guest", "rename one of the two: xl rename 'my guest' NEW-NAME"),
+        ("name", "my guest--incoming", "xenplugin recover.*xl rename 'my guest--incoming' NEW-NAME"),
+        ("vm", f"/vm/{UUID}", "xenplugin recover.*shut down the wrong one"),
+    ],
+)
+def test_what_to_do_about_a_taken_name(host: Xenstored, tmp_path: Path, node: str, value: str, words: str) -> None:
+    """The hint can be typed as it is."""
+    host.put(f"/local/domain/3/{node}", value)
+    (taken,) = found(tmp_path, replace(REQUEST, name="my guest", disks=())).taken
+    assert re.search(words, taken.hint), taken.hint
 
 
 def test_the_guest_itself_is_no_obstacle_where_both_hosts_are_one(

@@ -22,7 +22,7 @@ from xenplugin.migrate.forecast.model import (
     predict,
 )
 from xenplugin.results import Expected
-from xenplugin.transfer.host_load import HostLoad
+from xenplugin.transfer.measuring.host_load import HostLoad
 
 MBIT = 1e6 / 8
 

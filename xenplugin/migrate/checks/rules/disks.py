@@ -40,7 +40,7 @@ def target(case: Case) -> Iterator[CheckResult]:
             )
         else:
             yield passes("target", f"{wanted.device}: {case.host}:{found.path}, {_what(found)}")
-    if not case.moving:
+    if not case.moving and not case.unmovable:
         yield passes("target", "it has no disks that move")
 
 
@@ -55,7 +55,8 @@ def _what(found: FoundDisk) -> str:
 
 
 def room(case: Case) -> Iterator[CheckResult]:
-    """Whether the far file systems have room for all disks that go there as files."""
+    """Whether the far file systems have room for all disks that go there as files; says nothing of one that has no
+    place there (`disk`, `target`)."""
     needs: dict[int, int] = defaultdict(int)
     free: dict[int, int] = {}
     names: dict[int, list[str]] = defaultdict(list)
@@ -86,5 +87,6 @@ def room(case: Case) -> Iterator[CheckResult]:
                 " folder; if much of it is zeros: --force room",
                 forcible=True,
             )
-    if not needs:
+    placed = all(found.unusable is None for _, found in case.moving)
+    if not needs and placed and not case.unmovable:
         yield passes("room", "no disk goes into a file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from xenplugin.migrate.checks.case import Case
@@ -27,7 +28,7 @@ def state(case: Case) -> Iterator[CheckResult]:
         yield warns(
             "guest-state",
             f"{name} is paused, so it may not answer when it is to be suspended",
-            f"xl unpause {name}",
+            f"xl unpause {shlex.quote(name)}",
         )
     else:
         yield passes("guest-state", f"{name} runs")
@@ -110,7 +111,8 @@ def suspend(case: Case) -> Iterator[CheckResult]:
 def devices(case: Case) -> Iterator[CheckResult]:
     """Whether the guest has devices that belong to this host."""
     for one in case.guest.staying:
-        hint = "detach it, or shut the guest down and move it stopped"
+        remove = one.detach or "take it out of the configuration and restart the guest"
+        hint = f"{remove}; or move it stopped: xl shutdown, xenplugin copy, xl create"
         yield refuses(
             "devices",
             f"{case.guest.name} cannot take everything along: {one.text}",
@@ -129,7 +131,7 @@ def memory_below_maximum(case: Case) -> Iterator[CheckResult]:
             "memory-below-maximum",
             f"{guest.name} has {guest.memory // 1024} MiB of at most {guest.most_memory // 1024} MiB: if its"
             " balloon driver does not work (populate on demand), it may crash on the far host",
-            "xl mem-set to the maximum before the move excludes that",
+            f"to exclude that, before the move: xl mem-set {shlex.quote(guest.name)} {guest.most_memory // 1024}",
         )
     else:
         yield passes("memory-below-maximum", "it has all the memory that it may use")

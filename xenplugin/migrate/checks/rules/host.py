@@ -165,8 +165,8 @@ def files(case: Case) -> Iterator[CheckResult]:
         if file.at_start:
             yield warns("files", f"{text}: it cannot be started again there", "copy it there")
         else:
-            text += ", with which it is started there"
             hint = "copy it there"
+            text += ", without which it cannot start there"
             if file.elsewhere:
                 hint = "install it there (Debian: qemu-system-xen); if it has another path there: --force files"
             yield refuses("files", text, hint, forcible=file.elsewhere)

@@ -1,0 +1,1 @@
+"""A guest's memory from here to there: a stream of bytes in segments."""
