@@ -32,6 +32,7 @@ from xenplugin.migrate.checks.facts import (
     WantedDisk,
     XenFacts,
 )
+from xenplugin.migrate.guest_config.stored_formats import is_device, stored
 from xenplugin.migrate.ownership import host_identity, records
 from xenplugin.migrate.ownership.claims import Claims
 from xenplugin.migrate.ownership.records import Record
@@ -234,7 +235,7 @@ def _disk(config: Config, request: SurveyRequest, disk: WantedDisk, own: Record 
             disk.size,
             state_dir=config.state_dir,
             attached=user,
-            format=config.stored(Format.of_json(disk.format)),
+            format=Format() if is_device(path) else stored(Format.of_json(disk.format), config),
             larger_device=config.larger_device,
         )
     except (RefusedError, ImageError, PeerError, ConfigError) as error:
