@@ -36,8 +36,8 @@ def test_a_raw_file_becomes_a_qcow2(world: World) -> None:
         assert wanted is None or data[at : at + counter.PAGE] == wanted
 
 
-def test_a_plan_says_that_xl_knows_no_such_format(world: World) -> None:
+def test_the_checks_say_that_xl_knows_no_such_format(world: World) -> None:
     world.create()
     world.b.configure(formats={"raw": "vhdx"})
-    done = world.migrate().end()
-    assert done.code == 15 and "xl does not know" in done.error and "xenplugin.conf" in done.hint
+    done = world.a.start(world.a.root / "bin/xenplugin", "plan", "-s", world.ssh, "g1", "hostb").end()
+    assert done.code == 15 and "xl does not know" in done.out
