@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 from lab.errors import CommandError
 from lab.hosts.interface import Node
+from lab.hosts.lifecycle.strategy import State
+from lab.hosts.role import xenhost
 from tests.helpers.xen_moves import ASK, EVENTS, Guest, Move, clean, hosts, recover
 
 #: Process -> what finds its pids. The newest xl migrate-receive: those of former guests wait for their end.
@@ -98,7 +100,8 @@ def strike(guest: Guest, death: Death, start: Callable[[], Move]) -> tuple[Move,
         os.kill(guest.lab.provider.details()[host.name]["pid"], signal.SIGKILL)
         while host.name not in guest.lab.gone():
             time.sleep(0.1)
-        guest.lab.up()
+        guest.lab.up(State.BOOTED)
+        xenhost.answering(guest.lab.node(host.name))
         return move, True
     finally:
         for process in (moment, killer):

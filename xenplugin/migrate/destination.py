@@ -31,6 +31,7 @@ from xenplugin.migrate.arriving_disks import StayingAnswers, check_config
 from xenplugin.migrate.guest_config import arriving_config
 from xenplugin.migrate.guest_config.arriving_config import ArrivingConfig
 from xenplugin.migrate.guest_config.mapped_config import mapped
+from xenplugin.migrate.guest_config.stored_formats import with_formats
 from xenplugin.migrate.ownership import claims, host_identity, records
 from xenplugin.migrate.ownership.current_record import CurrentRecord
 from xenplugin.migrate.ownership.records import SHARED, DiskNote, PeerNote, Record
@@ -124,6 +125,7 @@ class DestinationMigration:
         held = self._forward.release()
         fields = mapped(event.fields, self._config)
         check_config(fields, record)
+        fields = with_formats(fields, self._config, {disk.path for disk in record.disks if not disk.stays})
         self._write(rewrite(event.raw, fields) + held[event.end :])
 
     def _forget_shared(self) -> None:

@@ -37,8 +37,10 @@ class GuestImages:
         if disk.backend == "qdisk" and (self._live or disk.format != RAW):
             try:
                 return self._ask_qemu(disk)
-            except (QmpError, OSError) as error:
+            except (QmpError, OSError, RefusedError) as error:
                 if disk.format != RAW:
+                    if isinstance(error, RefusedError):  # what it needs is not on this host
+                        raise
                     raise RefusedError(
                         f"{disk.path} is read by the guest's QEMU, which cannot be asked for it: {error}",
                         hint="end xentop and other clients of QEMU, then start again",

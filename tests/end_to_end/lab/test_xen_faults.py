@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lab.hosts.guest import old_disk
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.topology import ROUTER, SITE_B
@@ -121,7 +122,7 @@ def test_the_far_disk_is_full(guest: Guest) -> None:
     source, target = guest.sides()
     target.check(["mount", "-t", "tmpfs", "-o", "size=20m", "none", "/srv/guests"])
     try:
-        code, said = refused(guest, source, target)
+        code, said = refused(guest, source, target, "--force", "room")
         assert (code, "No space left" in said) == (13, True), said
     finally:
         target.check(["umount", "/srv/guests"])
@@ -142,6 +143,8 @@ def test_the_name_is_taken(guest: Guest) -> None:
 def test_the_target_is_in_use(guest: Guest) -> None:
     """Another guest uses the disk at the target's path."""
     source, target = guest.sides()
+    old_disk.name_again(target, guest.disk)
+    target.check(["sh", "-c", '[ -s "$1" ] || cp --sparse=always /srv/guests/g3.img "$1"', "sh", guest.disk])
     target.check(["xl", "create", "-q", f"/srv/guests/{guest.name}.cfg", 'name="other"', "memory=128"], timeout=300)
     try:
         code, said = refused(guest, source, target)

@@ -32,7 +32,7 @@ class _ExtentCallback(ctypes.Structure):
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     """Return libnbd. Raises RefusedError if it is not on this host."""
     try:
         found = ctypes.CDLL("libnbd.so.0")
@@ -70,7 +70,7 @@ class NbdExport:
     in `extents`. Methods raise OSError, and may be called from any thread."""
 
     def __init__(self, path: str, name: str, contexts: tuple[str, ...] = (ALLOCATION,)) -> None:
-        self._nbd = _library()
+        self._nbd = library()
         self._handle = self._nbd.nbd_create()
         if not self._handle:
             raise MemoryError("libnbd has no memory for a connection")

@@ -17,7 +17,7 @@ class Case:
     """`guest` on this host, whose facts are `near`; `host`: the far host as the user calls it, which answered `far`
     to `request`; `unmovable`: why disks cannot leave this host; `scripts`: the disks that a block script attaches;
     `ejects`: a CD that the far host does not have is ejected; `shared_known`: the administrator has said which
-    disks are shared."""
+    disks are shared; `remarks`: what should be known of disks that can move."""
 
     guest: Candidate
     request: SurveyRequest
@@ -28,6 +28,7 @@ class Case:
     scripts: tuple[Disk, ...] = ()
     ejects: bool = False
     shared_known: bool = False
+    remarks: tuple[Unusable, ...] = ()
 
     @property
     def disks(self) -> Iterator[tuple[WantedDisk, FoundDisk]]:

@@ -68,8 +68,9 @@ def examined(
             near = survey.answer(replace(request, domid=guest.domid, disks=(), files=(), bridges=()))
             far = answer.result()
         case = Case(
-            leaving, request, near, far, host, tuple(unmovable), disks.scripts, ejects, config.shared is not None
-        )
+            leaving, request, near, far, host, tuple(unmovable), disks.scripts, ejects, config.shared is not None,
+            tuple(gathering.remarks),
+        )  # fmt: skip
         yield Examination(case, rules.judge(case), far_host)
 
 

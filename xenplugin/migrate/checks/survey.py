@@ -21,6 +21,7 @@ from typing import TypeVar
 from xenplugin import __version__
 from xenplugin.config import Config
 from xenplugin.errors import ConfigError, ImageError, PeerError, RefusedError, XenpluginError
+from xenplugin.image.formats import installed
 from xenplugin.image.formats.kinds import Format
 from xenplugin.image.safety.shared_storage import Sharing
 from xenplugin.image.target import dry_run
@@ -41,6 +42,7 @@ from xenplugin.migrate.ownership.states import COPY_HINT, FINAL, OwnershipState,
 from xenplugin.xen import xen_tools
 from xenplugin.xen.attached import attached
 from xenplugin.xen.cpu_policy import CpuPolicy
+from xenplugin.xen.disk_formats import is_device, usable
 from xenplugin.xen.host_info import XenInfo
 from xenplugin.xen.xenstore import Store
 from xenplugin.xen.xl import AWAY, INCOMING, XlCommand
@@ -265,12 +267,17 @@ def _image(config: Config, disk: WantedDisk, path: str, claims: Claims) -> Found
     )
     if known is Sharing.SAME:
         return FoundDisk(path, stays=SHARED)
+    format = Format()
+    if not disk.cd and not is_device(path):
+        format = usable(config.stored(Format.of_json(disk.format)))
+    if not format.is_raw:
+        installed.refuse_missing()
     there = dry_run.examine(
         path,
         disk.size,
         state_dir=config.state_dir,
         attached=user,
-        format=config.stored(Format.of_json(disk.format)),
+        format=format,
         larger_device=config.larger_device,
     )
     return FoundDisk(

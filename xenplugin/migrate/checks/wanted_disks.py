@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 from xenplugin.config import Config
 from xenplugin.errors import ImageError, RefusedError
+from xenplugin.image.formats import installed, nbd
 from xenplugin.image.formats.inspect import inspect
 from xenplugin.image.formats.kinds import RAW, Format
 from xenplugin.image.index.content_sample import sample
@@ -21,14 +22,15 @@ from xenplugin.xen.guest import Disk, GuestDisks
 
 class WantedDisks:
     """Gathers them. The markers that show whether both hosts share a disk are there as long as `markers` is open;
-    `ejects`: a CD that the far host does not have is ejected. `unusable`: why others cannot move; `files`: what
-    else the far host needs."""
+    `ejects`: a CD that the far host does not have is ejected. `unusable`: why others cannot move; `remarks`: what
+    should be known of those that can; `files`: what else the far host needs."""
 
     def __init__(self, config: Config, markers: ExitStack, *, ejects: bool) -> None:
         self._config = config
         self._markers = markers
         self._ejects = ejects
         self.unusable: list[Unusable] = []
+        self.remarks: list[Unusable] = []
         self.files: list[WantedFile] = []
 
     def of(self, disks: GuestDisks) -> tuple[WantedDisk, ...]:
@@ -46,10 +48,13 @@ class WantedDisks:
         with open_source(disk.path) as source:
             size, format, files = source.size, Format(), 1
             if disk.format != RAW:
+                installed.refuse_missing()
                 info = inspect(disk.path, disk.format, folders=None)  # as its QEMU does
                 size, format, files = info.size, info.format, len(info.files)
                 if declared or may_be_shared(disk.path):
                     self._need(disk, info.files[1:])
+            elif disk.backend == "qdisk":
+                self._remark_compared(disk)
             status = os.fstat(source.fileno())
             known = files == 1 and not stat.S_ISBLK(status.st_mode)  # of backing files only a part may count
             taken = min(512 * status.st_blocks, size) if known else None
@@ -71,6 +76,15 @@ class WantedDisks:
         return WantedDisk(
             disk.device, disk.path, size, taken, Format().as_json(), names, False, False, True, content
         )
+
+    def _remark_compared(self, disk: Disk) -> None:
+        """Say so if the writes to a raw disk that QEMU serves cannot be asked of it."""
+        try:
+            nbd.library()
+        except RefusedError as error:
+            text = f"{disk.device}: QEMU, which serves it, cannot be asked what the guest writes without libnbd:"
+            text += " in mode live the whole disk is compared while the guest is suspended"
+            self.remarks.append(Unusable(text, f"{error.hint} here"))
 
     def _need(self, disk: Disk, backing: Sequence[str]) -> None:
         """Add the backing files of a disk that may stay where it is."""

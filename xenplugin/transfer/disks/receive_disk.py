@@ -114,8 +114,9 @@ class DiskReceiver:
                     f"{path} is there by now, and is not replaced",
                     hint="find out what has made it, then start again",
                 )
-            format = Format.of_json(job.format)  # of a guest's disk it stays: the guest's configuration has it
-            format = format if job.live else config.stored(format)
+            format = Format.of_json(job.format)
+            if not job.new:  # (a CD image has no other format than its own)
+                format = config.stored(format)
             if job.backing:
                 backing, flattened = _backing(Backing.of_json(job.backing), format, path, config)
             sink = open_sink(

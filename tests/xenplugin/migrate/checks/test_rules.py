@@ -108,6 +108,7 @@ TABLE = [
     ("clock", answer(ahead=7.25), "warn", "7.2 s ahead of", False),
     ("clock", answer(ahead=-3600.0), "warn", "1 h 00 min behind", False),
     ("disk", replace(CASE, unmovable=(OTHER,)), "refuse", "what is wrong", False),
+    ("disk", replace(CASE, remarks=(OTHER,)), "warn", "what is wrong", False),
     ("target", disks(unusable=OTHER), "refuse", "hostb: what is wrong", False),
     ("target", disks(device=True, free=None, unsure=True), "refuse", "whether both hosts share", False),
     ("room", disks(free=GIB - 1), "refuse", "hostb: 1024.0 MiB free", True),

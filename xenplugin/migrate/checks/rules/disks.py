@@ -17,6 +17,8 @@ def disk(case: Case) -> Iterator[CheckResult]:
     """Whether each disk is of a kind that can move, and which of them do."""
     for one in case.unmovable:
         yield refuses("disk", one.text, one.hint)
+    for one in case.remarks:
+        yield warns("disk", one.text, one.hint)
     for wanted, found in case.disks:
         if (why := case.why_staying(wanted, found)) is not None:
             yield passes("disk", StayingDisk(wanted.device, wanted.path, why).text(case.host))
