@@ -44,7 +44,7 @@ _MARKERS = 16
 #: Seconds after which a marker that is not locked was left by a session that died.
 _OLD = 86400.0
 #: What to do about a guest's disk that may be shared.
-_NAME_IT = 'if both hosts share the disk, name it in xenplugin.conf of both, and it stays: shared = ["{path}"]'
+_NAME_IT = "if both hosts share the disk, name it in xenplugin.conf of both, and it stays: shared ="
 _ELSEWHERE = "set `paths` in xenplugin.conf of the host that receives it to another place"
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -117,7 +117,7 @@ def marked(path: str, *, live: bool, local: bool, notice: Callable[[str], None])
                 text = f"cannot find out whether both hosts share {file}: no file can be created beside it"
                 text += f" ({error.strerror})"
                 if live:
-                    hint = f"make {os.path.dirname(real)} writable; {_NAME_IT.format(path=file)}"
+                    hint = f'make {os.path.dirname(real)} writable, or, {_NAME_IT} ["{file}"]'
                     raise RefusedError(text, hint=hint) from None
                 notice(text)
                 return []
@@ -143,9 +143,7 @@ def refuse_shared(description: dict[str, Any], path: str, *, live: bool) -> bool
     """
     sharing = compare(description, path, live=live)
     if sharing is Sharing.SAME:
-        raise RefusedError(
-            f"{path} is the source disk itself: both hosts share it", hint=_NAME_IT.format(path=path)
-        )
+        raise RefusedError(f"{path} is the source disk itself: both hosts share it", hint=f'{_NAME_IT} ["{path}"]')
     return sharing is Sharing.APART
 
 
@@ -222,7 +220,7 @@ def _shared(path: str, name: str, *, same: bool, live: bool) -> RefusedError:
     text = f"{path} {'is the source disk itself' if same else 'overlaps the source disk'}"
     if is_local(name):
         return RefusedError(text, hint="migrate it to another host" if live else "give another target")
-    hint = _NAME_IT.format(path=path) if live and same else _ELSEWHERE if live else "give another target"
+    hint = f'{_NAME_IT} ["{path}"]' if live and same else _ELSEWHERE if live else "give another target"
     return RefusedError(f"{text}: both hosts share it ({name})", hint=hint)
 
 
@@ -233,7 +231,7 @@ def unknown(path: str) -> str:
 
 def ask(path: str) -> str:
     """Return the hint that goes with `unknown` where a guest's disk is refused."""
-    return f"{_NAME_IT.format(path=path)}; if none is shared: shared = []"
+    return f'{_NAME_IT} ["{path}"]; if none is shared: shared = []'
 
 
 def _parse(description: dict[str, Any]) -> tuple[Identity, list[_Mark]]:
