@@ -54,7 +54,7 @@ class Disks:
         self._moving: list[LiveDiskSender] = []
         self._cds: list[LiveDiskSender] = []
         self.sizes: list[int] = []
-        images = GuestImages(domid, live, lambda text: emit(events.Notice(text)))
+        self._images = images = GuestImages(domid, live, lambda text: emit(events.Notice(text)))
         self._opened.callback(images.close)
         try:
             for disk in disks:
@@ -103,6 +103,7 @@ class Disks:
 
     def prepare_stop(self) -> None:
         """Prepare for the guest's suspension: leave little to be sent after it."""
+        self._images.prepare_stop()
         for disk in self._moving:
             disk.prepare_stop()
 
@@ -110,6 +111,7 @@ class Disks:
         """The guest is suspended: start to send the rest of every disk. Does not wait."""
         self._stop.set()
         self._flushing = [self._workers.submit(shared_cache.flush, path) for path in self._shared]
+        self._images.finish_stop()
 
         def finish_one(disk: LiveDiskSender, before: Future[None] | None) -> TransferResult:
             if before is not None:
@@ -131,6 +133,7 @@ class Disks:
     def close(self) -> None:
         """Give up the disks that are not finished; the far side keeps what a next migration can continue with."""
         self._stop.set()
+        self._images.give_up()
         self._opened.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
 
