@@ -29,6 +29,7 @@ from xenplugin.migrate import old_disks
 from xenplugin.migrate.guest_config import arriving_config
 from xenplugin.migrate.guest_config.arriving_config import ArrivingConfig
 from xenplugin.migrate.guest_config.mapped_config import mapped
+from xenplugin.migrate.guest_config.stored_formats import with_formats
 from xenplugin.migrate.ownership import claims, host_identity, records
 from xenplugin.migrate.ownership.current_record import CurrentRecord
 from xenplugin.migrate.ownership.records import DiskNote, PeerNote, Record
@@ -116,6 +117,7 @@ class DestinationMigration:
             raise PeerError("the source sent another guest than it announced")
         held = self._forward.release()
         fields = mapped(event.fields, self._config)
+        fields = with_formats(fields, self._config, {disk.path for disk in record.disks})
         if foreign := set(_moved(fields)) - {disk.path for disk in record.disks}:
             raise PeerError(f"the source sent a configuration with the disk {min(foreign)}, which has not moved")
         self._write(rewrite(event.raw, fields) + held[event.end :])

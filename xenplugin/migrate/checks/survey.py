@@ -40,6 +40,7 @@ from xenplugin.migrate.ownership.states import COPY_HINT, FINAL, OwnershipState,
 from xenplugin.xen import xen_tools
 from xenplugin.xen.attached import attached
 from xenplugin.xen.cpu_policy import CpuPolicy
+from xenplugin.xen.disk_formats import is_device, usable
 from xenplugin.xen.host_info import XenInfo
 from xenplugin.xen.xenstore import Store
 from xenplugin.xen.xl import AWAY, INCOMING, QUESTION, XlCommand
@@ -238,7 +239,7 @@ def _disk(config: Config, request: SurveyRequest, disk: WantedDisk, own: Record 
             disk.size,
             state_dir=config.state_dir,
             attached=user,
-            format=config.stored(Format.of_json(disk.format)),
+            format=Format() if is_device(path) else usable(config.stored(Format.of_json(disk.format))),
             larger_device=config.larger_device,
         )
     except (RefusedError, ImageError, PeerError, ConfigError) as error:

@@ -109,8 +109,7 @@ class DiskReceiver:
             told_apart = refuse_shared(job.disk, path, live=job.live)
             if job.live:  # a guest's disk: its toolstack wants to find a file there before the image is complete
                 placeholder = Placeholder.make(path)
-            format = Format.of_json(job.format)  # of a guest's disk it stays: the guest's configuration has it
-            format = format if job.live else config.stored(format)
+            format = config.stored(Format.of_json(job.format))
             if job.backing:
                 backing, flattened = _backing(Backing.of_json(job.backing), format, path, config)
             sink = open_sink(
