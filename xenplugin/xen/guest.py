@@ -100,7 +100,7 @@ def by_name(store: Store, name: str) -> Guest:
     for domid in _domids(store):
         if store.read(f"/local/domain/{domid}/name") == name and (guest := _guest(store, domid)):
             return guest
-    raise UnknownGuest(f"there is no guest {name} on this host", hint=_LIST)
+    raise UnknownGuest(f"there is no guest {name or repr(name)} on this host", hint=_LIST)
 
 
 def by_uuid(store: Store, uuid: str) -> Guest | None:

@@ -10,6 +10,7 @@ In time, with one login at the far host:
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from xenplugin.xen import guest as guests
 from xenplugin.xen.guest import Guest, GuestDisks
 from xenplugin.xen.process import process
 from xenplugin.xen.xenstore import Store
-from xenplugin.xen.xl import XlCommand
+from xenplugin.xen.xl import QUESTION, XlCommand
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,13 @@ def report(guest: str, host: str, checks: Sequence[CheckResult], emit: events.Em
         names = ", ".join(dict.fromkeys(one.name for one in refusals))
         raise RefusedError(
             f"{guest} cannot move to {host} for {len(refusals)} reasons: {names}",
-            hint=f"xenplugin plan {guest} {host} shows all checks",
+            hint=f"{shlex.join(['xenplugin', 'plan', guest, host])} shows all checks",
         )
 
 
 def _configuration(guest: Guest, options: Sequence[str]) -> dict[str, Any]:
     """Return the configuration that xl will send."""
-    xl = XlCommand()
+    xl = XlCommand(patience=QUESTION)
     words = list(options)
     if "-C" in words:
         return dry_run.configuration(xl.path, ["create", words[words.index("-C") + 1]])

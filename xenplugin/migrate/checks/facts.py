@@ -141,7 +141,7 @@ class HostFacts:
     if there is none; `suspends`: the guest offers to be suspended, None if unknown; `taken`: why name and uuid are
     not free; `migrating`: why the guest cannot be moved or received now; `missing`: paths of files that are not
     there; `no_bridge`, `no_script`: what lacks of those; `disks`: one for each in the request; `state_free`: bytes
-    for the state directory, None if unknown."""
+    for the state directory, None if unknown; `state_unusable`: why it cannot be written."""
 
     version: str
     clock: float
@@ -156,6 +156,7 @@ class HostFacts:
     no_script: tuple[str, ...]
     disks: tuple[FoundDisk, ...]
     state_free: int | None
+    state_unusable: Unusable | None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import TypeVar
 from xenplugin import __version__
 from xenplugin.config import Config
 from xenplugin.errors import ConfigError, ImageError, PeerError, RefusedError, XenpluginError
+from xenplugin.image import state_folder
 from xenplugin.image.formats import installed
 from xenplugin.image.formats.kinds import Format
 from xenplugin.image.safety.shared_storage import Sharing
@@ -45,7 +46,7 @@ from xenplugin.xen.cpu_policy import CpuPolicy
 from xenplugin.xen.disk_formats import is_device, usable
 from xenplugin.xen.host_info import XenInfo
 from xenplugin.xen.xenstore import Store
-from xenplugin.xen.xl import AWAY, INCOMING, XlCommand
+from xenplugin.xen.xl import AWAY, INCOMING, QUESTION, XlCommand
 
 T = TypeVar("T")
 SYS_NET = Path("/sys/class/net")
@@ -56,16 +57,18 @@ _BOUND = {"pv": "PV Max", "pvh": "HVM Max", "hvm": "HVM Max"}
 
 
 class Survey:
-    """The gathering of this host's facts; `domid`: the guest's domain if it is here, else 0. A context manager."""
+    """The gathering of this host's facts; `domid`: the guest's domain if it is here, else 0. A context manager.
+    Raises RefusedError if this host has no xl."""
 
     def __init__(self, config: Config, domid: int) -> None:
         self._config = config
         self._domid = domid
         self._workers = ThreadPoolExecutor(3, thread_name_prefix="survey")
-        self._info = self._workers.submit(_try, lambda: xen_tools.info(XlCommand()))
+        xl = XlCommand(patience=QUESTION)  # without one, nothing can arrive
+        self._info = self._workers.submit(_try, lambda: xen_tools.info(xl))
         words = [str(domid)] if domid else []
         self._policies = self._workers.submit(_try, lambda: xen_tools.policies(*words))
-        self._domain = self._workers.submit(_try, lambda: XlCommand().domain(domid) if domid else None)
+        self._domain = self._workers.submit(_try, lambda: xl.domain(domid) if domid else None)
 
     def __enter__(self) -> Survey:
         return self
@@ -97,6 +100,7 @@ class Survey:
             no_script=no_script,
             disks=disks,
             state_free=_free(self._config.state_dir),
+            state_unusable=_unwritable(self._config.state_dir),
         )
 
     def _xen(self, info: XenInfo, kind: str, dom0: int | None) -> XenFacts:
@@ -293,6 +297,15 @@ def _volume_hint(path: str, size: int) -> str:
         if match and not os.path.lexists(path)
         else ""
     )
+
+
+def _unwritable(state_dir: Path) -> Unusable | None:
+    """Return why the records of a migration cannot be written."""
+    try:
+        state_folder.check_writable(state_dir / records.FOLDER)
+    except ConfigError as error:
+        return Unusable(error.message, error.hint or "")
+    return None
 
 
 def _free(state_dir: Path) -> int | None:

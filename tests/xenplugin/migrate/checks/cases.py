@@ -46,7 +46,7 @@ GUEST = Candidate(
     "g1", UUID, "pv", 2, 262144, 260000, 260000, False, False, (), (SCRIPT, TOOL, KERNEL, MODEL), (BRIDGE,)
 )
 REQUEST = SurveyRequest("g1", UUID, "pv", 0, "", 7, 2, GUEST.files, GUEST.bridges, (DISK,))
-FACTS = HostFacts(__version__, 1e9, XEN, "", "-b----", True, (), None, (), (), (), (FOUND,), 10 * GIB)
+FACTS = HostFacts(__version__, 1e9, XEN, "", "-b----", True, (), None, (), (), (), (FOUND,), 10 * GIB, None)
 REACHED = Reached(Listening(49300, ("192.0.2.7",), True), ("192.0.2.7",), "192.0.2.7", 0.04)
 CASE = Case(GUEST, REQUEST, replace(FACTS, disks=()), FarAnswer(FACTS, REACHED, 0.0), "hostb")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ import pytest
 from lab.fakexen.xenstored import Xenstored
 from tests.xenplugin.migrate.checks.cases import DISK, GIB, REQUEST, UUID
 from xenplugin.config import Config
+from xenplugin.errors import RefusedError
 from xenplugin.image.index.content_sample import sample
 from xenplugin.image.source.raw import open_source
 from xenplugin.migrate.checks import survey
@@ -23,7 +25,7 @@ from xenplugin.migrate.checks.survey import Survey
 from xenplugin.migrate.ownership import host_identity, records
 from xenplugin.migrate.ownership.records import CD, SHARED, DiskNote, PeerNote
 from xenplugin.migrate.ownership.states import OwnershipState, Role
-from xenplugin.xen import xen_tools
+from xenplugin.xen import xen_tools, xl
 
 NODES = {
     "/local/domain/0/name": "Domain-0",
@@ -197,6 +199,26 @@ def test_a_record_that_cannot_be_read(host: Xenstored, tmp_path: Path) -> None:
     (tmp_path / "state" / "migrations" / f"{'0' * 32}.destination.json").write_text("no record")
     there = found(tmp_path).migrating
     assert there and "cannot be read" in there.text and there.hint
+
+
+def test_a_state_directory_that_cannot_be_written(
+    host: Xenstored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert found(tmp_path).state_unusable is None
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # as on a read-only file system
+    why = found(tmp_path).state_unusable
+    assert why and "cannot be made" in why.text and "state_dir" in why.hint
+    (tmp_path / "state" / "migrations").mkdir(parents=True)
+    why = found(tmp_path).state_unusable
+    assert why and why.text.endswith("migrations cannot be written")
+
+
+def test_without_xl_nothing_can_arrive(host: Xenstored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin" / "xl").unlink()
+    monkeypatch.setattr(xl, "STANDARD", "/nowhere")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin")
+    with pytest.raises(RefusedError, match="no xl"):
+        found(tmp_path)
 
 
 def test_files_and_paths(host: Xenstored, tmp_path: Path) -> None:

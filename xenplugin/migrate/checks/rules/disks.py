@@ -16,6 +16,8 @@ from xenplugin.ui import units
 def disk(case: Case) -> Iterator[CheckResult]:
     """Whether each disk is of a kind that can move, and which of them do."""
     for one in case.unmovable:
+        if case.near.migrating is not None and one.text == case.near.migrating.text:
+            continue  # a record that cannot be read: `migrating` says it
         yield refuses("disk", one.text, one.hint)
     for one in case.remarks:
         yield warns("disk", one.text, one.hint)
@@ -33,8 +35,11 @@ def disk(case: Case) -> Iterator[CheckResult]:
 
 def target(case: Case) -> Iterator[CheckResult]:
     """Whether each disk's place on the far host can be used, and what is there."""
+    far = case.far.facts
     for wanted, found in case.moving:
         if found.unusable is not None:
+            if far.migrating is not None and found.unusable.text == far.migrating.text:
+                continue  # as above
             yield refuses("target", f"{case.host}: {found.unusable.text}", found.unusable.hint)
         elif found.unsure and not case.shared_known:
             yield refuses(
