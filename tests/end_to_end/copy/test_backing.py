@@ -28,6 +28,8 @@ def base(sides: Sides, top: Path) -> Path:
 
 def test_only_what_differs_moves_if_the_far_host_has_the_backing_file(sides: Sides, top: Path, base: Path) -> None:
     before = base.read_bytes()
+    (planned,) = sides.copy(top, "--backing", "keep", "-N").result["estimate"]["disks"]
+    assert planned["bytes_to_send"]["middle"] == 2 * 65536
     done = sides.copy(top, "--backing", "keep")
     assert backing_of(sides.target) == (str(base), "raw")
     assert_same(top, sides.target)
