@@ -51,7 +51,7 @@ class Disks:
         self._opened = ExitStack()
         self._moving: list[LiveDiskSender] = []
         self.sizes: list[int] = []
-        images = GuestImages(domid, live, lambda text: emit(events.Notice(text)))
+        self._images = images = GuestImages(domid, live, lambda text: emit(events.Notice(text)))
         self._opened.callback(images.close)
         try:
             for disk in disks:
@@ -97,12 +97,14 @@ class Disks:
 
     def prepare_stop(self) -> None:
         """Prepare for the guest's suspension: leave little to be sent after it."""
+        self._images.prepare_stop()
         for disk in self._moving:
             disk.prepare_stop()
 
     def finish(self) -> None:
         """The guest is suspended: start to send the rest of every disk. Does not wait."""
         self._stop.set()
+        self._images.finish_stop()
 
         def finish_one(disk: LiveDiskSender, before: Future[None] | None) -> TransferResult:
             if before is not None:
@@ -123,6 +125,7 @@ class Disks:
     def close(self) -> None:
         """Give up the disks that are not finished; the far side keeps what a next migration can continue with."""
         self._stop.set()
+        self._images.give_up()
         self._opened.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
 

@@ -17,6 +17,8 @@ from xenplugin.config import REMOVE
 from xenplugin.errors import ImageError, OwnershipError, XenpluginError, unexpected
 from xenplugin.image.old import moving, old_disk
 from xenplugin.image.old.old_disk import OldDisk
+from xenplugin.image.source.raw import open_source
+from xenplugin.image.target.content import info_of
 from xenplugin.migrate.leaving_guest import LeavingGuest
 from xenplugin.migrate.ownership.records import DiskNote, Record
 from xenplugin.migrate.ownership.states import OwnershipState, Role
@@ -168,5 +170,15 @@ def _is_copy(disk: DiskNote) -> bool:
         return disk.committed.difference(disk.path) is None
     with suppress(OSError):
         now = os.stat(disk.path)
-        return disk.placeholder not in (None, now.st_ino) and now.st_size == disk.size
+        if disk.placeholder in (None, now.st_ino):
+            return False
+        return now.st_size == disk.size or _size_as_seen(disk.path) == disk.size
     return False
+
+
+def _size_as_seen(path: str) -> int | None:
+    """Return the size that a guest sees of an image in another format than raw (bytes); None if it is none."""
+    with suppress(XenpluginError), open_source(path) as source:
+        info = info_of(source)
+        return None if info is None else info.size
+    return None

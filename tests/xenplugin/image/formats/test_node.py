@@ -158,7 +158,11 @@ def _page_faults(pid: int) -> int:
 def test_a_missing_program_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "image")
     create(path, Format("qcow2"), SIZE)
-    monkeypatch.setattr(nodes, "_PROGRAM", "qemu-storage-daemon-of-another-host")
-    with pytest.raises(RefusedError, match="need qemu-storage-daemon-of-another-host") as caught:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RefusedError, match="need setpriv") as caught:
         open_node(path, "qcow2")
-    assert "qemu-utils" in (caught.value.hint or "")
+    assert "util-linux" in (caught.value.hint or "")
+    (tmp_path / "setpriv").symlink_to("/usr/bin/setpriv")
+    with pytest.raises(RefusedError, match="need qemu-storage-daemon") as caught:
+        open_node(path, "qcow2")
+    assert "qemu-system-common" in (caught.value.hint or "")
