@@ -62,6 +62,7 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
     ]
     job |= {
         "whole": False,
+        "new": False,
         "migration": "",
         "backing": {},
         "larger_device": "refuse",

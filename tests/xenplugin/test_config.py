@@ -56,6 +56,10 @@ GOOD: list[tuple[str, str, Any]] = [
     ("config", '"move"', "move"),
     ("config", '"copy"', "copy"),
     ("config", '"leave"', "leave"),
+    ("shared", "[]", ()),
+    ("shared", '["/dev/vg_san", "/nfs/g1.img"]', ("/dev/vg_san", "/nfs/g1.img")),
+    ("cds", '"copy"', "copy"),
+    ("cds", '"eject"', "eject"),
     ("bridges", "{}", ()),
     ("bridges", '{"xenbr1" = "br1", "xenbr0" = "ovs0.10:20"}', (("xenbr0", "ovs0.10:20"), ("xenbr1", "br1"))),
     ("larger_device", '"keep"', "keep"),
@@ -101,6 +105,8 @@ BAD: list[tuple[str, str]] = [
         ("bridges", value)
         for value in ('"br0"', "5", '{"a" = 5}', '{"a" = ""}', '{"a b" = "c"}', '{"a" = "b,c"}', '{"a" = "b/c"}')
     ],
+    *[("shared", value) for value in ('"/srv"', "5", '["srv"]', '["/srv/../etc"]', "[5]", '["/"]', '["//"]')],
+    *[("cds", value) for value in ('"keep"', '""', "true", "[]", '"Eject"')],
     *[("backing", value) for value in ('""', '"all"', "true")],
     *[("backing_folders", value) for value in ('"/srv"', "5", '["srv"]', '["/srv/../etc"]', "[5]")],
     *[("formats", value) for value in ('"raw"', "5", '{"qcow2" = "none"}', '{"qcow2" = 5}', '{"" = "raw"}')],

@@ -67,7 +67,7 @@ def _xen_cpuid() -> str:
     for folder in sorted(folders, key=lambda folder: f"/xen-{version}/" not in folder):
         if os.access(f"{folder}/xen-cpuid", os.X_OK):
             return f"{folder}/xen-cpuid"
-    raise PeerError("this host has no xen-cpuid", hint="it comes with Xen's tools (Debian: xen-utils)")
+    raise PeerError("there is no xen-cpuid", hint="it comes with Xen's tools (Debian: xen-utils)")
 
 
 def _read(path: str) -> str:

@@ -27,6 +27,8 @@ from xenplugin.image.small_file import open_regular
 SHIM_MARK = b"xenplugin shim"
 #: Seconds for one command; hotplug scripts alone may take 40 (docs of libxl), destroying a large guest more.
 PATIENCE = 180.0
+#: Seconds for one that only asks, while somebody waits; it may have to wait for a lock of libxl.
+QUESTION = 40.0
 AWAY, INCOMING = "--migratedaway", "--incoming"
 #: The folders of programs on any host.
 STANDARD = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

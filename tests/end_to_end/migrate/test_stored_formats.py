@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from lab.fakexen import counter
 from tests.end_to_end.migrate.test_config_file import configured, text
+from tests.end_to_end.migrate.test_guest import stays
 from tests.fakes.hosts import FakeHost
 from tests.fakes.world import World
 
@@ -34,6 +38,14 @@ def test_a_raw_file_becomes_a_qcow2(world: World) -> None:
         at = counter.place(slot, len(data))
         wanted = counter.expected(slot, now)
         assert wanted is None or data[at : at + counter.PAGE] == wanted
+
+
+@pytest.mark.slow
+def test_the_far_disk_is_full(world: World, small_disk: Callable[[int], Path]) -> None:
+    world.create()
+    world.b.configure(formats={"raw": "qcow2"}, paths={str(world.a.root / "disks"): str(small_disk(1))})
+    assert "free for" in stays(world, world.migrate(), 15).error
+    assert "No space left" in stays(world, world.migrate("--force", "room"), 13).error
 
 
 def test_the_checks_say_that_xl_knows_no_such_format(world: World) -> None:

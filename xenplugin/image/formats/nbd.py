@@ -33,7 +33,7 @@ class _ExtentCallback(ctypes.Structure):
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     """Return libnbd. Raises RefusedError if it is not on this host."""
     try:
         found = ctypes.CDLL("libnbd.so.0")
@@ -73,7 +73,7 @@ class NbdExport:
     from any thread."""
 
     def __init__(self, at: str | socket.socket, name: str, contexts: tuple[str, ...] = (ALLOCATION,)) -> None:
-        self._nbd = _library()
+        self._nbd = library()
         self._connect(at, name, contexts)
 
     def _connect(self, at: str | socket.socket, name: str, contexts: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ authenticated), if the source gave up, or if only its commit failed; it is remov
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -107,7 +108,14 @@ class DiskReceiver:
             told_apart = refuse_shared(job.disk, path, live=job.live)
             if job.live:  # a guest's disk: its toolstack wants to find a file there before the image is complete
                 placeholder = Placeholder.make(path)
-            format = config.stored(Format.of_json(job.format))
+            if job.new and placeholder is None and os.path.lexists(path):
+                raise RefusedError(
+                    f"{path} is there by now, and is not replaced",
+                    hint="find out what has made it, then start again",
+                )
+            format = Format.of_json(job.format)
+            if not job.new:  # (a CD image has no other format than its own)
+                format = config.stored(format)
             backing, flattened = kept_backing(job.backing, format, path, config)
             sink = open_sink(
                 path,

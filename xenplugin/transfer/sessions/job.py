@@ -23,6 +23,7 @@ _FIELDS: dict[str, dict[str, type]] = {
         "path": str,
         "whole": bool,
         "live": bool,
+        "new": bool,
         "migration": str,
         "format": dict,
         "backing": dict,
@@ -61,12 +62,12 @@ class MeasuredImage:
 @dataclass(frozen=True)
 class Job:
     """What to receive. `kind` IMAGE: `size` bytes go to `path`; `whole`: send all of it, whatever the target holds;
-    `live`: the image is written to meanwhile; `migration`: the id of the migration that it belongs to, "" for a
-    copy; `format`: how the source stores it (image.formats.kinds); `backing`: the backing file that it is to keep
-    (image.source.backing), empty if none; `larger_device`: what becomes of the rest of a
-    larger device (of no meaning if `live`: the host that receives a guest decides that); `disk`: its identity
-    (image.safety.shared_storage). `kind` DOMAIN: a stream, described by `details`. `kind` MEASUREMENT: nothing; the
-    source asks what there is of `images`. `local`: both sides are on this machine."""
+    `live`: the image is written to meanwhile; `new`: nothing at `path` may be replaced; `migration`: the id of the
+    migration that it belongs to, "" for a copy; `format`: how the source stores it (image.formats.kinds);
+    `backing`: the backing file that it is to keep (image.source.backing), empty if none; `larger_device`: what
+    becomes of the rest of a larger device (of no meaning if `live`: the host that receives a guest decides that);
+    `disk`: its identity (image.safety.shared_storage). `kind` DOMAIN: a stream, described by `details`. `kind`
+    MEASUREMENT: nothing; the source asks what there is of `images`. `local`: both sides are on this machine."""
 
     secret: bytes = field(repr=False)
     session: bytes
@@ -77,6 +78,7 @@ class Job:
     path: str = ""
     whole: bool = False
     live: bool = False
+    new: bool = False
     migration: str = ""
     format: dict[str, Any] = field(default_factory=dict)
     backing: dict[str, Any] = field(default_factory=dict)

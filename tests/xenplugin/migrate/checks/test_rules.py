@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests.xenplugin.migrate.checks.cases import (
     AMD,
     CASE,
-    CD,
     DISK,
     FACTS,
     FOUND,
@@ -24,6 +23,8 @@ from tests.xenplugin.migrate.checks.cases import (
     MODEL,
     REACHED,
     REQUEST,
+    SCRIPT,
+    TOOL,
     answer,
     far,
     guest,
@@ -79,12 +80,12 @@ TABLE = [
     ("version", far(version="0.0.9"), "warn", "xenplugin 0.0.9", False),
     ("xen-version", far(xen=xen(minor=16)), "refuse", "4.17.5 here, 4.16.5 on hostb.*older", True),
     ("xen-version", far(xen=xen(major=3, minor=20)), "refuse", "older", True),
-    ("xen-version", far(xen=None, xen_why="no xl"), "warn", "no xl", False),
+    ("xen-version", far(xen=None, xen_why="no xl"), "warn", "on hostb: no xl", False),
     ("cpu", far(xen=xen(policy=AMD)), "refuse", "GenuineIntel.*AuthenticAMD", True),
     ("cpu", near(xen=xen(policy=AVX512)), "refuse", "does not have: avx512f$", True),
     ("cpu", near(xen=xen(policy=HIGHER)), "refuse", "more CPUID leaves", True),
-    ("cpu", far(xen=xen(policy=None, policy_why="no xen-cpuid")), "warn", "no xen-cpuid", False),
-    ("cpu", near(xen=None, xen_why="xl failed"), "warn", "xl failed", False),
+    ("cpu", far(xen=xen(policy=None, policy_why="no xen-cpuid")), "warn", "on hostb: no xen-cpuid", False),
+    ("cpu", near(xen=None, xen_why="xl failed"), "warn", "on this host: xl failed", False),
     ("memory", far(xen=xen(free=262143)), "refuse", "256.0 MiB", True),
     ("memory", far(xen=xen(free=100000, dom0=1 << 20, takes_from_dom0=True)), "warn", "from dom0", False),
     ("memory", far(xen=xen(free=0, dom0=300000, takes_from_dom0=True)), "refuse", "165.0 MiB", True),
@@ -95,19 +96,23 @@ TABLE = [
     ("name", near(taken=(OTHER,)), "refuse", "this host: what is wrong", False),
     ("bridges", far(no_bridge=("xenbr0",)), "refuse", "no bridge xenbr0", False),
     ("bridges", far(no_script=("/etc/xen/scripts/vif-x",)), "refuse", "no network script .*vif-x", False),
-    ("files", far(missing=(CD.path,)), "refuse", "the CD image of hdc, /srv/cd.iso", False),
+    ("files", far(missing=(SCRIPT.path,)), "refuse", "the script that attaches xvdc, .*/block-iscsi", False),
+    ("files", far(missing=(TOOL.path,)), "refuse", "iscsiadm, which block-iscsi needs", False),
     ("files", far(missing=(KERNEL.path,)), "warn", "cannot be started again there", False),
     ("files", far(missing=(MODEL.path,)), "refuse", "device model", True),
     ("state-directory", far(state_free=1000), "refuse", "hostb has 1000 B", False),
     ("state-directory", near(state_free=(256 << 10) + 512 * 1024 - 1), "refuse", "this host", False),
+    ("state-directory", far(state_unusable=OTHER), "refuse", "hostb: what is wrong", False),
+    ("state-directory", near(state_unusable=OTHER), "refuse", "this host: what is wrong", False),
     ("state-directory", far(state_free=None), "warn", "hostb: it is not known", False),
     ("ports", answer(reached=replace(REACHED, address="")), "warn", "port 49300 of hostb cannot be reached", False),
     ("ports", answer(reached=NO_FREE_PORT), "warn", "no free port", False),
     ("clock", answer(ahead=7.25), "warn", "7.2 s ahead of", False),
     ("clock", answer(ahead=-3600.0), "warn", "1 h 00 min behind", False),
     ("disk", replace(CASE, unmovable=(OTHER,)), "refuse", "what is wrong", False),
+    ("disk", replace(CASE, remarks=(OTHER,)), "warn", "what is wrong", False),
     ("target", disks(unusable=OTHER), "refuse", "hostb: what is wrong", False),
-    ("target", disks(device=True, free=None, unsure=True), "warn", "whether both hosts share", False),
+    ("target", disks(device=True, free=None, unsure=True), "refuse", "whether both hosts share", False),
     ("room", disks(free=GIB - 1), "refuse", "hostb: 1024.0 MiB free", True),
     ("room", two(GIB, GIB, free=2 * GIB - 1), "refuse", "/srv/g1.img, /srv/other.img", True),
     ("room", two(GIB, None, free=2 * GIB), "warn", "up to 5.0 GiB", False),
@@ -138,6 +143,20 @@ def test_a_disk_without_a_place_has_no_room_and_no_target() -> None:
     assert list(rules.RULES["room"](disks(unusable=OTHER, free=None))) == []
     case = replace(far(disks=()), request=replace(REQUEST, disks=()), unmovable=(OTHER,))
     assert list(rules.RULES["room"](case)) == [] == list(rules.RULES["target"](case))
+
+
+def test_a_record_that_cannot_be_read_is_said_once() -> None:
+    """It makes each disk's claims unknown as well."""
+    case = replace(near(migrating=OTHER), unmovable=(OTHER,))
+    assert not [check for check in rules.RULES["disk"](case) if check.refuses]
+    case = far(migrating=OTHER, disks=(replace(FOUND, unusable=OTHER),))
+    assert not [check for check in rules.RULES["target"](case) if check.refuses]
+    assert [check.name for check in rules.judge(case) if check.refuses] == ["migrating"]
+
+
+def test_the_command_in_a_hint_is_quoted() -> None:
+    (found,) = rules.RULES["bridges"](far(no_bridge=("br 0; reboot",)))
+    assert "ip link add 'br 0; reboot' type bridge" in found.hint
 
 
 def test_what_stays_is_detached_or_left_out() -> None:
