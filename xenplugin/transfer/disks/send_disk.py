@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from xenplugin import events
-from xenplugin.config import KEEP_BACKING, Config
+from xenplugin.config import Config
 from xenplugin.errors import RESUME_HINT, Interrupted, RefusedError, XenpluginError
 from xenplugin.geometry import CHUNK
 from xenplugin.image.index import unchanged
 from xenplugin.image.index.digest import text
 from xenplugin.image.safety import shared_storage
-from xenplugin.image.source.backing import describe
 from xenplugin.image.source.raw import Source
 from xenplugin.link.rate import Pacer
 from xenplugin.link.remote import Starting
@@ -29,6 +28,7 @@ from xenplugin.transfer.chunks.chunk_tracker import ChunkTracker, SinglePassTrac
 from xenplugin.transfer.chunks.packing import PackerPool, Tally, allocated
 from xenplugin.transfer.chunks.plan import Plan
 from xenplugin.transfer.chunks.remote_index import RemoteIndex
+from xenplugin.transfer.disks.kept_backing import wanted_backing
 from xenplugin.transfer.sessions.job import Job
 from xenplugin.transfer.sessions.session import TICK, expected, quietly
 from xenplugin.transfer.sessions.source_session import SourceSession, start_remote
@@ -97,7 +97,6 @@ class DiskSender:
         self._pacer = pacer
         self._allocated = allocated(source)
         local = target.host is None
-        backing = describe(source) if config.backing == KEEP_BACKING and not config.whole else None
         self._job = Job.fresh(
             config.cipher,
             local,
@@ -108,7 +107,7 @@ class DiskSender:
             new=new,
             migration=migration,
             format=source.format.as_json(),
-            backing=backing.as_json() if backing else {},
+            backing=wanted_backing(source, config),
             larger_device=config.larger_device,
         )
         self._welcome = WelcomeFields()

@@ -38,18 +38,19 @@ _FIELDS: dict[str, dict[str, type]] = {
 @dataclass(frozen=True)
 class MeasuredImage:
     """An image that a measurement asks about: `size` bytes that would go to `path`; `live`: as a guest's disk;
-    `format`: how the source stores it (image.formats.kinds)."""
+    `format`: how the source stores it (image.formats.kinds); `backing`: as that of a job."""
 
     path: str
     size: int
     live: bool
     format: dict[str, Any]
+    backing: dict[str, Any]
 
     @classmethod
     def of(cls, values: Any) -> MeasuredImage:
         """Return the image that `values`, from the network, describe. Raises ValueError, KeyError, TypeError."""
-        image = cls(canonical(values["path"]), values["size"], values["live"], values["format"])
-        kinds = (str, int, bool, dict)
+        image = cls(canonical(values["path"]), values["size"], values["live"], values["format"], values["backing"])
+        kinds = (str, int, bool, dict, dict)
         if (
             any(type(value) is not kind for value, kind in zip(vars(image).values(), kinds, strict=True))
             or not 0 <= image.size <= MAX_IMAGE

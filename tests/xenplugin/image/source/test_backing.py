@@ -120,6 +120,8 @@ def test_another_backing_file_is_not_used(tmp_path: Path, top: Path, there: Path
     data[4 * MIB] ^= 1
     base.write_bytes(data)
     assert "holds something else" in why_not(top, there)
+    with open(base, "r+b"):
+        assert "may be written to" in why_not(top, there)
     base.unlink()
     assert why_not(top, there) == f"there is no {base}"
     qemu_img("create", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", "-u", base, str(SIZE))
@@ -138,7 +140,7 @@ def test_a_backing_file_lies_where_it_may(tmp_path: Path, top: Path, there: Path
     find(about, places, f"{there}/top", (str(apart),)).close()
     shutil.copyfile(apart / "base.img", there / "base.img")
     with closing(find(about, places, f"{there}/top", ())) as backing:
-        assert backing.chain[0].path == f"{there}/base.img"
+        assert backing.info.chain[0].path == f"{there}/base.img"
 
 
 @pytest.mark.parametrize("change", ["written", "replaced", "removed"])
