@@ -13,19 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from xenplugin.errors import PeerError, RefusedError
-from xenplugin.image.formats.kinds import RAW
 from xenplugin.xen.attached import plain_path
+from xenplugin.xen.disk_formats import LIBXL, QEMU
 from xenplugin.xen.xenstore import Store
 from xenplugin.xen.xl import INCOMING
 
 #: The folder of the scripts that attach disks and network interfaces.
 SCRIPTS = "/etc/xen/scripts"
 _DEVICES = ("vbd", "virtio_disk")
-#: QEMU's names for formats that libxl calls otherwise.
-_QEMU_NAMES = {"vhd": "vpc", "unknown": RAW}
-#: Formats in which QEMU can be asked about a disk. (Not qed: QEMU 7.2 ends with the guest if two of its writes meet
-#: a bitmap that is exchanged.)
-_SERVED = (RAW, "qcow2", "vpc")
 _LIST = "xl list shows the guests, xl block-list GUEST the disks of one"
 
 
@@ -241,7 +236,7 @@ def _script_reason(script: str) -> tuple[str, str] | None:
 def _image_reason(disk: Disk, configured: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return why the content of a disk cannot be moved, and a hint; None if it can."""
     image = _text(configured, "format") or disk.format
-    if _QEMU_NAMES.get(image, image) != disk.format or disk.format not in _SERVED:
+    if QEMU.get(image, image) != disk.format or disk.format not in LIBXL:
         other = image if disk.format == "raw" else disk.format
         return (
             f"its format is {other}",

@@ -136,6 +136,8 @@ def test_what_it_finds(name: str, case: Case, verdict: str, words: str, forcible
     assert (found[0].verdict, found[0].forcible) == (verdict, forcible), found
     assert re.search(words, found[0].text), found[0].text
     assert found[0].hint or verdict == "warn"
+    if "--force" in found[0].hint:  # which `xl migrate` does not have
+        assert f"xenplugin migrate --force {name}" in found[0].hint
 
 
 @pytest.mark.parametrize("case", [case for _, case, *_ in TABLE], ids=lambda case: "")

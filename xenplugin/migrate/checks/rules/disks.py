@@ -94,7 +94,7 @@ def room(case: Case) -> Iterator[CheckResult]:
                 "room",
                 f"{case.host}: {text}, which takes {units.size(bytes_needed)}",
                 "free some space there (`xenplugin clean` removes old disks), or set `paths` there to another"
-                " folder; if much of it is zeros: --force room",
+                " folder; if much of it is zeros: xenplugin migrate --force room",
                 forcible=True,
             )
     placed = all(found.unusable is None for _, found in case.moving)
