@@ -138,5 +138,5 @@ def test_the_backing_file_of_a_disk_is_known(stand: Make, said: list[str], tmp_p
     source, _ = opened.open(stand("qcow2").disk)
     about = describe(source)
     assert about is not None and (about.path, about.format) == (str(tmp_path / "base.img"), "raw")
-    find(about, [about.path], str(tmp_path / "other"), ()).close()
+    find(about, [about.path], str(tmp_path / "other"), (str(tmp_path),)).close()
     opened.close()
