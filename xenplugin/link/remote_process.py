@@ -61,7 +61,7 @@ def remote_command(
 ) -> list[str]:
     """Return the argument vector that starts the far side, which runs `verb`; `config` is the configuration file of
     a far side on this machine. Raises UsageError for a HOST that ssh would take as an option, or a malformed
-    PROGRAM."""
+    or empty PROGRAM."""
     if host is None:
         # -P: otherwise Python would import modules from the current directory
         words = [sys.executable, "-P", "-m", "xenplugin", verb]
@@ -74,6 +74,8 @@ def remote_command(
         words = shlex.split(program)
     except ValueError as exc:
         raise UsageError(f"--remote-program {program!r}: {exc}") from None
+    if not words:
+        raise UsageError("--remote-program is empty", hint="leave it out, or name the program")
     return ["sh", "-c", f'exec {without_terminal(ssh)} "$@"', "sh", host, *words, verb]
 
 

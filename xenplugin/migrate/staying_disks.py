@@ -115,6 +115,11 @@ def may_be_shared(path: str) -> bool:
     return False
 
 
+def device_cd(path: str) -> RefusedError:
+    """Return the error that the CD in the drive `path` cannot be copied."""
+    return RefusedError(f"the CD in {path} is not in a file, so it cannot be copied", hint=EJECT_IT)
+
+
 def _is_shared(leaving: LeavingGuest, disk: Disk, notes: RecordedNotes) -> bool:
     declared = leaving.config.shares(disk.path)
     if not declared and not may_be_shared(disk.path):
@@ -150,4 +155,6 @@ def _why_cd_stays(leaving: LeavingGuest, disk: Disk, notes: RecordedNotes) -> Wh
     if found.get("there"):
         another = another_cd(disk.path)
         raise RefusedError(another.message, hint=another.hint, remote=True)
+    if source.device:
+        raise device_cd(disk.path)
     return None

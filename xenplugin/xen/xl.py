@@ -106,6 +106,11 @@ def find() -> str:
     raise RefusedError("there is no xl on this host", hint="run this in dom0 of a Xen host")
 
 
+def absent(domid: int) -> str:
+    """Return how `xl list` ends its message about a domain that is not there."""
+    return f"Domain '{domid}' does not exist."
+
+
 class XlCommand:
     """The xl at `path` (default: the real one). Every method raises PeerError with xl's last message if xl fails,
     or does not end within `patience` seconds."""
@@ -119,7 +124,7 @@ class XlCommand:
         try:
             text = self._run("list", "-v", str(domid))
         except PeerError as error:
-            if error.message.endswith(f"Domain '{domid}' does not exist."):
+            if error.message.endswith(absent(domid)):
                 return None
             raise
         return parse_one(text, domid)

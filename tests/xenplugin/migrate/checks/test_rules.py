@@ -36,6 +36,7 @@ from xenplugin.migrate.checks.candidate import Staying
 from xenplugin.migrate.checks.case import Case
 from xenplugin.migrate.checks.facts import HostFacts, Listening, Unusable
 from xenplugin.xen.cpu_policy import CpuPolicy
+from xenplugin.xen.guest import Disk
 
 SHADOWLESS = ("pv", "hvm", "hap")
 OTHER = Unusable("what is wrong", "what to do")
@@ -46,6 +47,13 @@ NO_FREE_PORT = replace(REACHED, listening=Listening(0, (), True), address="")
 
 def disks(**values: object) -> Case:
     return far(disks=(replace(FOUND, **values),))  # type: ignore[arg-type]
+
+
+def cd(path: str = "/srv/a.iso", ejects: bool = False, **values: object) -> Case:
+    """The case with a CD image in place of its disk."""
+    case = disks(path=path, **values)
+    wanted = replace(DISK, device="hdc", path=path, cd=True, sample="x")
+    return replace(case, request=replace(REQUEST, disks=(wanted,)), ejects=ejects)
 
 
 def two(first: int, second: int | None, free: int = 20 * GIB) -> Case:
@@ -128,6 +136,8 @@ def test_what_it_finds(name: str, case: Case, verdict: str, words: str, forcible
     assert (found[0].verdict, found[0].forcible) == (verdict, forcible), found
     assert re.search(words, found[0].text), found[0].text
     assert found[0].hint or verdict == "warn"
+    if "--force" in found[0].hint:  # which `xl migrate` does not have
+        assert f"xenplugin migrate --force {name}" in found[0].hint
 
 
 @pytest.mark.parametrize("case", [case for _, case, *_ in TABLE], ids=lambda case: "")
@@ -195,6 +205,31 @@ def test_hvm_guests_need_hardware_virtualisation_there() -> None:
     shadow = replace(hvm, guest=replace(hvm.guest, hap=False))
     case = replace(shadow, far=replace(hvm.far, facts=replace(FACTS, xen=xen(caps=("hvm", "shadow")))))
     assert not [check for check in rules.RULES["guest-type"](case) if check.refuses]
+
+
+def test_what_becomes_of_each_disk_is_said() -> None:
+    script = Disk("xvdc", "iqn=x", True, "vbd", "phy", script="block-iscsi")
+    for case, said in (
+        (CASE, "xvda: /srv/g1.img, 4.0 GiB"),
+        (disks(stays="shared"), "xvda stays: both hosts share /srv/g1.img"),
+        (cd(), "hdc: the CD image moves along: /srv/a.iso, 4.0 GiB"),
+        (cd(stays="cd"), "hdc: hostb has the CD image /srv/a.iso"),
+        (cd(stays="cd", ejects=True), "hdc: hostb has the CD image /srv/a.iso"),
+        (cd(ejects=True), "hdc arrives empty: hostb does not have the CD image /srv/a.iso"),
+        (cd(ejects=True, unusable=OTHER), "hdc arrives empty: hostb does not have the CD image /srv/a.iso"),
+        (replace(CASE, scripts=(script,)), "xvdc stays: its block script attaches iqn=x on hostb"),
+    ):
+        found = rules.judge(case)
+        assert said in [check.text for check in found if check.name == "disk"] and not [
+            check for check in found if check.refuses
+        ], (said, found)
+
+
+def test_a_cd_in_a_drive_of_this_host_is_ejected_or_refused() -> None:
+    (found,) = rules.RULES["target"](cd("/dev/sr0", unusable=Unusable("no such device", "make a volume")))
+    assert found.refuses and "cds = " in found.hint
+    (found,) = rules.RULES["target"](cd("/srv/a.iso", unusable=OTHER))
+    assert found.refuses and found.hint == OTHER.hint
 
 
 @pytest.mark.parametrize("minor", [17, 18, 20])

@@ -9,6 +9,7 @@ from xenplugin.image.safety import shared_storage
 from xenplugin.migrate.checks.case import Case
 from xenplugin.migrate.checks.facts import FoundDisk
 from xenplugin.migrate.checks.rules.result import passes, refuses, warns
+from xenplugin.migrate.staying_disks import EJECT_IT
 from xenplugin.results import CheckResult, StayingDisk
 from xenplugin.ui import units
 
@@ -40,7 +41,9 @@ def target(case: Case) -> Iterator[CheckResult]:
         if found.unusable is not None:
             if far.migrating is not None and found.unusable.text == far.migrating.text:
                 continue  # as above
-            yield refuses("target", f"{case.host}: {found.unusable.text}", found.unusable.hint)
+            device = wanted.cd and found.path.startswith("/dev/")  # such as /dev/sr0
+            hint = EJECT_IT if device else found.unusable.hint
+            yield refuses("target", f"{case.host}: {found.unusable.text}", hint)
         elif found.unsure and not case.shared_known:
             yield refuses(
                 "target", f"{case.host}: {shared_storage.unknown(found.path)}", shared_storage.ask(wanted.path)
@@ -91,7 +94,7 @@ def room(case: Case) -> Iterator[CheckResult]:
                 "room",
                 f"{case.host}: {text}, which takes {units.size(bytes_needed)}",
                 "free some space there (`xenplugin clean` removes old disks), or set `paths` there to another"
-                " folder; if much of it is zeros: --force room",
+                " folder; if much of it is zeros: xenplugin migrate --force room",
                 forcible=True,
             )
     placed = all(found.unusable is None for _, found in case.moving)

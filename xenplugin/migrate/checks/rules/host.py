@@ -46,7 +46,7 @@ def xen_version(case: Case) -> Iterator[CheckResult]:
         yield refuses(
             "xen-version",
             f"{text}: a guest does not move to an older release of Xen",
-            f"upgrade Xen on {case.host}; to try it nevertheless: --force xen-version",
+            f"upgrade Xen on {case.host}; to try it nevertheless: xenplugin migrate --force xen-version",
             forcible=True,
         )
     else:
@@ -66,7 +66,7 @@ def cpu(case: Case) -> Iterator[CheckResult]:
         return
     hint = (
         "limit what the guest sees with cpuid= in its configuration, and restart it;"
-        " to try it nevertheless: --force cpu"
+        " to try it nevertheless: xenplugin migrate --force cpu"
     )
     if guest.vendor != bound.vendor:
         text = f"the guest sees a CPU of {guest.vendor}, and {case.host} has one of {bound.vendor}"
@@ -104,7 +104,8 @@ def memory(case: Case) -> Iterator[CheckResult]:
         yield refuses(
             "memory",
             f"{case.host} has {units.size(1024 * most)} of memory for {case.guest.name}, which needs {needs}",
-            "shut down or shrink (xl mem-set) a guest there; if some is about to be free: --force memory",
+            "shut down or shrink (xl mem-set) a guest there; if some is about to be free: xenplugin migrate"
+            " --force memory",
             forcible=True,
         )
 
@@ -166,7 +167,10 @@ def files(case: Case) -> Iterator[CheckResult]:
             hint = "copy it there"
             text += ", without which it cannot start there"
             if file.elsewhere:
-                hint = "install it there (Debian: qemu-system-xen); if it has another path there: --force files"
+                hint = (
+                    "install it there (Debian: qemu-system-xen); if it has another path there: xenplugin migrate"
+                    " --force files"
+                )
             yield refuses("files", text, hint, forcible=file.elsewhere)
     if not lacking:
         count = len(case.request.files)
