@@ -80,6 +80,7 @@ tools)
         have /usr/share/doc/libnbd0 libnbd0 "images in other formats than raw are not tested"
         need lintian lintian "the Debian package is not checked by lintian"
         need groff groff-base "the man pages are not checked by groff"
+        need glusterfsd glusterfs-client "no cluster file system is tested"
         need mkfs.vfat dosfstools "no USB stick is tested"
         need mkfs.exfat exfatprogs "no USB stick is tested"
         need mount.exfat-fuse exfat-fuse "no USB stick is tested"

@@ -24,15 +24,15 @@ SIZE = 64 * CHUNK
 
 
 class GuestQemuStand:
-    """The stand-in, with the disk xvda of `format` in `folder`. `emulated`: as if the guest's own driver had not
-    taken the emulated disk away yet."""
+    """The stand-in, with the disk xvda of `format` in `folder`, made if it is not there. `emulated`: as if the
+    guest's own driver had not taken the emulated disk away yet."""
 
     def __init__(self, folder: Path, format: str, *, emulated: bool = False) -> None:
         path = folder / "disk"
         if format == "raw":
             path.touch()
             os.truncate(path, SIZE)
-        else:
+        elif not path.exists():
             create(str(path), Format(format), SIZE)
         self.disk = Disk("xvda", str(path), True, "qdisk", "qdisk", format=format)
         self.path = str(folder / "qmp")

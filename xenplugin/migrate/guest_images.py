@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from xenplugin.errors import RefusedError
+from xenplugin.image.formats.inspect import inspect
 from xenplugin.image.formats.kinds import RAW
-from xenplugin.image.source.changes import Changes, Unwatched
+from xenplugin.image.source.changes import AtRest, Changes, Unwatched
 from xenplugin.image.source.formatted import ExportedSource
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.xen.dirty_tracking import track
@@ -33,6 +34,9 @@ class GuestImages:
     def open(self, disk: Disk) -> tuple[Source, Changes]:
         """Open the image of `disk`, and track its writes from before it is read. Raises RefusedError,
         ImageError."""
+        if disk.is_cd:
+            source = self._opened.enter_context(open_source(disk.path))
+            return source, AtRest(source)
         if disk.backend == "qdisk" and (self._live or disk.format != RAW):
             try:
                 return self._ask_qemu(disk)
@@ -85,7 +89,10 @@ class GuestImages:
         if node.emulated:
             self._emulated.append(disk)
         file = self._opened.enter_context(open_source(disk.path))
-        return self._opened.enter_context(ExportedSource(file, export, node.format)), changes
+        source = self._opened.enter_context(ExportedSource(file, export, node.format))
+        if disk.format != RAW:
+            source.backing = inspect(disk.path, disk.format, folders=None).backing  # those that its QEMU has open
+        return source, changes
 
     def close(self) -> None:
         """Close all images and stop all tracking; may be called more than once. No other thread may be reading

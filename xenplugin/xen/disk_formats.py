@@ -9,7 +9,8 @@ from contextlib import suppress
 from xenplugin.errors import RefusedError
 from xenplugin.image.formats.kinds import RAW, Format
 
-#: libxl's names of the formats that a guest's disk can have, by QEMU's.
+#: libxl's names of the formats that a guest's disk can have, by QEMU's: those in which QEMU can be asked about it.
+#: (Not qed: QEMU 7.2 ends with the guest if two of its writes meet a bitmap that is exchanged.)
 LIBXL = {RAW: RAW, "qcow2": "qcow2", "vpc": "vhd"}
 #: QEMU's names, by libxl's.
 QEMU = {theirs: ours for ours, theirs in LIBXL.items()} | {"unknown": RAW}

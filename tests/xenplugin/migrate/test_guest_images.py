@@ -10,8 +10,10 @@ import pytest
 
 from tests.helpers.guest_qemu import GuestQemuStand
 from tests.helpers.images import noise
+from tests.helpers.overlays import overlay
 from xenplugin.errors import RefusedError
 from xenplugin.geometry import CHUNK
+from xenplugin.image.source.backing import describe, find
 from xenplugin.migrate import guest_images
 from xenplugin.migrate.guest_images import GuestImages
 
@@ -129,4 +131,14 @@ def test_what_waits_fails_when_the_move_is_given_up(stand: Make, said: list[str]
     opened.give_up()
     thread.join(20)
     assert failed
+    opened.close()
+
+
+def test_the_backing_file_of_a_disk_is_known(stand: Make, said: list[str], tmp_path: Path) -> None:
+    overlay(tmp_path).rename(tmp_path / "disk")
+    opened = images(said)
+    source, _ = opened.open(stand("qcow2").disk)
+    about = describe(source)
+    assert about is not None and (about.path, about.format) == (str(tmp_path / "base.img"), "raw")
+    find(about, [about.path], str(tmp_path / "other"), (str(tmp_path),)).close()
     opened.close()

@@ -22,6 +22,9 @@ from xenplugin.image.sparse import Run, runs_of
 _ZERO = 2
 #: The longest range that is asked about or zeroed at once (bytes), and the longest that is read or written.
 _RANGE, _DATA = 1 << 30, 32 << 20
+#: What libnbd reports once the server has closed the connection, which QEMU does only when it ends.
+_DISCONNECTED = (errno.ENOTCONN, errno.ESHUTDOWN, errno.EPIPE, errno.ECONNRESET)
+_GONE = "the QEMU that serves it has ended; the kernel log (dmesg) says so if it ran out of memory"
 #: Contexts that the server may offer: where data is; and what a bitmap marks.
 ALLOCATION, BITMAP = "base:allocation", "qemu:dirty-bitmap:"
 
@@ -33,7 +36,7 @@ class _ExtentCallback(ctypes.Structure):
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     """Return libnbd. Raises RefusedError if it is not on this host."""
     try:
         found = ctypes.CDLL("libnbd.so.0")
@@ -73,7 +76,7 @@ class NbdExport:
     from any thread."""
 
     def __init__(self, at: str | socket.socket, name: str, contexts: tuple[str, ...] = (ALLOCATION,)) -> None:
-        self._nbd = _library()
+        self._nbd = library()
         self._connect(at, name, contexts)
 
     def _connect(self, at: str | socket.socket, name: str, contexts: tuple[str, ...]) -> None:
@@ -172,7 +175,7 @@ class NbdExport:
     def _check(self, result: int) -> int:
         if result == -1:
             code = self._nbd.nbd_get_errno() or errno.EIO
-            raise OSError(code, os.strerror(code))
+            raise OSError(code, _GONE if code in _DISCONNECTED else os.strerror(code))
         return result
 
 

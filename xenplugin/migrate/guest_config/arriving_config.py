@@ -37,6 +37,7 @@ from xenplugin.migrate.ownership.current_record import CurrentRecord
 from xenplugin.migrate.ownership.records import ConfigNote, Record
 from xenplugin.migrate.ownership.states import OwnershipState, Role
 from xenplugin.xen import config_text, dry_run, guest_file
+from xenplugin.xen.guest import script_of
 from xenplugin.xen.xl import find
 
 Notify = Callable[[str], None]
@@ -96,11 +97,14 @@ class ArrivingConfig:
             raise PeerError(f"it is not the configuration of {record.name} as it arrives here")
         try:
             come = {disk.path for disk in record.disks}
-            after = with_formats(mapped(before, self._config), self._config, come)
+            moved = {disk.path for disk in record.disks if not disk.stays}
+            after = with_formats(mapped(before, self._config), self._config, moved)
         except RefusedError as error:
             raise PeerError(error.message) from None
         for disk in after.get("disks", ()):
-            if not disk.get("is_cdrom") and (at := disk.get("pdev_path")) and at not in come:
+            if disk.get("is_cdrom") or script_of(disk):
+                continue
+            if (at := disk.get("pdev_path")) and at not in come:
                 raise PeerError(f"it names the disk {at}, which has not come along")
         edited = config_text.edited(text, before, after).encode("utf-8", "surrogateescape")
         if _meaning(before if edited == data else _parsed(edited)) != _meaning(after):

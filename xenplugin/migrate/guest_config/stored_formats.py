@@ -20,7 +20,8 @@ def with_formats(
     disks = []
     for disk in fields.get("disks", ()):
         path, name = disk.get("pdev_path"), QEMU.get(disk.get("format", RAW))
-        if path in moved and name is not None:
+        cd = disk.get("is_cdrom") and not disk.get("readwrite")  # arrives as it is
+        if path in moved and name is not None and not cd:
             here = RAW if device(path) else usable(config.stored(Format(name))).name
             if here != name:
                 disk = {key: value for key, value in disk.items() if key != "backend"} | {"format": LIBXL[here]}

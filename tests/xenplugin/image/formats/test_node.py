@@ -83,7 +83,7 @@ def test_qemu_that_is_killed_is_an_error_and_no_hang(tmp_path: Path) -> None:
     create(path, Format("qcow2"), SIZE)
     node = open_node(path, "qcow2", writable=True)
     node._process.kill()
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="QEMU that serves it has ended"):
         for _ in range(3):
             node.export.write(memoryview(bytes(512)), 0)
     with pytest.raises(ImageError, match="did not close"):
