@@ -20,7 +20,7 @@ from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import os_errors
 from xenplugin.image.formats.inspect import ImageInfo, inspect
 from xenplugin.image.formats.kinds import KEPT, RAW, Format
-from xenplugin.image.formats.outside import backing_file
+from xenplugin.image.formats.outside import in_folders
 from xenplugin.image.path_text import canonical
 from xenplugin.image.safety.written import refuse_written
 from xenplugin.image.source.content_state import Change
@@ -120,12 +120,14 @@ class FoundBacking:
 
 def find(wanted: Backing, places: Sequence[str], target: str, folders: Sequence[str]) -> FoundBacking:
     """Return the backing file for the image at `target`, which holds what is `wanted`, from one of `places`. It
-    must lie beside the target, or in one of `folders`. Raises RefusedError or ImageError, with the reason, if there
-    is none that can be used."""
+    must be in one of `folders`: the guest, and the host that it comes from, get to know what it holds. Raises
+    RefusedError or ImageError, with the reason, if there is none that can be used."""
     why: RefusedError | ImageError | None = None
     for place in filter(os.path.exists, places):
         try:
-            return _found(wanted, backing_file(target, place, folders), target, folders)
+            if not in_folders(place, folders):
+                raise RefusedError(f"{place} is in no folder of the setting backing_folders of that host")
+            return _found(wanted, place, target, folders)
         except (RefusedError, ImageError) as error:
             why = why or error
     raise why or RefusedError(f"there is no {places[0]}")

@@ -33,6 +33,7 @@ def kept_backing(
         if device or format.name not in BASED:
             raise RefusedError("it is stored raw there" if device else f"it is stored as {format.called} there")
         beside = os.path.join(os.path.dirname(path), os.path.basename(backing.path))
-        return find(backing, [config.mapped(backing.path), beside], path, config.backing_folders), ""
+        places = [config.mapped(backing.path), beside]
+        return find(backing, places, path, config.backing_folders), ""
     except (RefusedError, ImageError) as why:
         return None, why.message

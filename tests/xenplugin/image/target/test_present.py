@@ -121,7 +121,7 @@ def test_a_backing_file_is_the_base_of_an_image_on_it(tmp_path: Path) -> None:
         assert about is not None
 
         def seen(index: int) -> IndexItem:
-            backing = find(about, [f"{folder}/base.img"], f"{folder}/new", ())
+            backing = find(about, [f"{folder}/base.img"], f"{folder}/new", (str(folder),))
             with PresentContent(f"{folder}/new", source.size, state, QCOW2, backing) as there:
                 return there.describe(index)
 
