@@ -3,7 +3,7 @@
 libxl starts a QEMU for each guest with such a disk. It takes commands on a socket that only `xentop` uses otherwise
 (qmp-libxenstat-DOMID). There the disk's node is exported by NBD, read only, so that it is read as the guest sees
 it, whatever its format. What the guest writes is marked in a dirty bitmap when the write is done; to drain it,
-another is started, then it is stopped, and read by NBD.
+another is added, then it is copied, removed, and the copy is read by NBD.
 
 Everything that is made there has a name that begins with PREFIX, and is taken away at the end. What a run that was
 killed has left is taken away by the next one.
@@ -271,11 +271,10 @@ class QemuWrites:
         if not self._sound:
             return None
         try:
-            # First the new, then the old: a write between the two is in both.
+            # The new one comes before the old one is copied: a write between the two is in both.
             old = self._bitmap(self._node.name)
             self._count += 1
             self._qemu.execute("block-dirty-bitmap-add", **self._bitmap(self._node.name))
-            self._qemu.execute("block-dirty-bitmap-disable", **_named(old))
             copy = {**old, "node": self._map}
             self._qemu.execute("block-dirty-bitmap-add", **copy, disabled=True)
             self._qemu.execute(

@@ -54,8 +54,10 @@ def test_the_node_that_the_guest_uses_is_read_and_tracked(
     opened = images(said)
     source, changes = opened.open(made.disk)
     qemu = opened._qemu
-    assert qemu is not None and qemu.node(made.disk).emulated is emulated
-    guest = made.writer(qemu, qemu.node(made.disk).name)
+    assert qemu is not None
+    node = qemu.node(made.disk)
+    assert node.emulated is emulated and (node.name != made.node) is emulated
+    guest = made.writer(qemu, node.name)
     guest.write(memoryview(noise(1, CHUNK)), 3 * CHUNK)
     assert changes.drain() == {3}
     view = memoryview(bytearray(CHUNK))
@@ -93,7 +95,7 @@ def test_requests_wait_while_the_guest_may_be_stopped(stand: Make, said: list[st
     opened.prepare_stop()
     assert opened._qemu is not None
     assert [each["type"] for each in opened._qemu.execute("query-block-exports")] == ["vhost-user-blk"]
-    read = threading.Thread(target=source.read_at, args=(memoryview(bytearray(CHUNK)), 0))
+    read = threading.Thread(target=source.read_at, args=(memoryview(bytearray(CHUNK)), 0), daemon=True)
     read.start()
     read.join(0.2)
     assert read.is_alive()
@@ -122,7 +124,7 @@ def test_what_waits_fails_when_the_move_is_given_up(stand: Make, said: list[str]
         except OSError as error:
             failed.append(error)
 
-    thread = threading.Thread(target=read)
+    thread = threading.Thread(target=read, daemon=True)
     thread.start()
     thread.join(0.2)
     assert thread.is_alive()
