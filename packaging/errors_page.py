@@ -114,7 +114,7 @@ def _parts(call: ast.Call, source: str, codes: dict[str, int]) -> Iterator[tuple
     name = _called(call)
     if name == "refuses":  # a check before a guest moves (migrate/checks/rules)
         yield codes["RefusedError"], call.args[1], call.args[2]
-    elif source == "config.py" and name == "ValueError":
+    elif source in ("config.py", "setting_values.py") and name == "ValueError":
         about = ast.Constant("*setting* = *value*: ")
         yield codes["ConfigError"], ast.BinOp(about, ast.Add(), call.args[0]), None
     elif name in codes and call.args:

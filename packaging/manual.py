@@ -37,7 +37,7 @@ VALUES = {
     "--mode": ("live", "static", "full"),
 }
 #: Examples for settings that have no default to write because the program finds their value.
-EXAMPLES = {"congestion": '"bbr"', "address": '"192.0.2.7"'}
+EXAMPLES = {"congestion": '"bbr"', "address": '"192.0.2.7"', "shared": '["/dev/vg_san"]'}
 AUTO = ("level", "cipher", "streams")
 
 

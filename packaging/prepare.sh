@@ -75,9 +75,12 @@ tools)
     demo) need mmdebstrap mmdebstrap "the image is made of this machine's /usr instead of a fresh Debian" ;;
     test)
         need qemu-img qemu-utils "images in other formats than raw are not tested"
+        need qemu-storage-daemon qemu-system-common "images in other formats than raw are not tested"
+        need qemu-system-x86_64 qemu-system-x86 "what asks a guest's QEMU is not tested"
         have /usr/share/doc/libnbd0 libnbd0 "images in other formats than raw are not tested"
         need lintian lintian "the Debian package is not checked by lintian"
         need groff groff-base "the man pages are not checked by groff"
+        need glusterfsd glusterfs-client "no cluster file system is tested"
         need mkfs.vfat dosfstools "no USB stick is tested"
         need mkfs.exfat exfatprogs "no USB stick is tested"
         need mount.exfat-fuse exfat-fuse "no USB stick is tested"

@@ -6,7 +6,6 @@ man pages and the packaged configuration file are made from the same fields, so 
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import shlex
 import tomllib
@@ -21,6 +20,7 @@ from xenplugin.codec.seal import cipher_named
 from xenplugin.errors import ConfigError
 from xenplugin.image import path_mapping, state_folder
 from xenplugin.image.formats.kinds import Format
+from xenplugin.image.safety import declared_shared
 from xenplugin.image.small_file import read_small
 from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
 from xenplugin.link.tcp import MAX_STREAMS
@@ -31,6 +31,7 @@ LONG_DOWNTIME = ("give-up", "go-on")
 LEFT_DISKS = (KEEP_ASIDE, REMOVE) = ("keep-aside", "remove")
 BACKING = (FLATTEN, KEEP_BACKING) = ("flatten", "keep")
 MOVE_CONFIG = (MOVE, COPY, LEAVE) = ("move", "copy", "leave")
+CDS = (COPY, EJECT) = (COPY, "eject")
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _LEAST_RATE = 1000  # bytes/s
 _LARGEST = 1 << 20  # bytes of a configuration file
@@ -101,30 +102,8 @@ def _parse_streams(text: str | int) -> int:
     return streams
 
 
-def _parse_text(text: str) -> str:
-    if not isinstance(text, str) or not text.isprintable():
-        raise ValueError("it must be printable text")
-    return text
-
-
-def _parse_congestion(text: str) -> str:
-    if not isinstance(text, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,15}", text):
-        raise ValueError("a congestion control is a name like cubic or bbr")
-    return text
-
-
-def _parse_flag(value: bool) -> bool:
-    if type(value) is not bool:
-        raise ValueError("it must be true or false")
-    return value
-
-
 def _parse_cipher(text: str) -> str | None:
     return None if text == "auto" else cipher_named(text).label
-
-
-def _parse_address(text: str) -> str:
-    return str(ipaddress.ip_address(_parse_text(text)))
 
 
 def parse_mode(text: str) -> str:
@@ -136,18 +115,12 @@ def parse_mode(text: str) -> str:
 
 def parse_move_config(text: str) -> str:
     """Return what becomes of a guest's configuration file, one of MOVE_CONFIG. Raises ValueError."""
-    return _one_of(MOVE_CONFIG)(text)
+    return setting_values.one_of(MOVE_CONFIG)(text)
 
 
-def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
-    """Return a parser that takes one of `values`."""
-
-    def parse(text: str) -> str:
-        if text not in values:
-            raise ValueError(f"it is {' or '.join(values)}")
-        return text
-
-    return parse
+def parse_cds(text: str) -> str:
+    """Return what becomes of a guest's CD image, one of CDS. Raises ValueError."""
+    return setting_values.one_of(CDS)(text)
 
 
 def _setting(default: Any, help: str, parse: Callable[[Any], Any], flag: str | None = None) -> Any:
@@ -164,10 +137,13 @@ class Config:
     the rate is in bits/s."""
 
     ssh: str = _setting(
-        "ssh", "Command that reaches the far host; '' makes HOST the whole command.", _parse_text, "-s"
+        "ssh",
+        "Command that reaches the far host; '' makes HOST the whole command.",
+        setting_values.parse_text,
+        "-s",
     )
     remote_program: str = _setting(
-        "xenplugin", "How the far host starts this program.", _parse_text, "--remote-program"
+        "xenplugin", "How the far host starts this program.", setting_values.parse_text, "--remote-program"
     )
     rate: int = _setting(
         0, "Send at most at this rate, like 200mbit (bits per second; 0: no limit).", parse_rate, "--rate"
@@ -187,19 +163,21 @@ class Config:
     congestion: str | None = _setting(
         None,
         "TCP congestion control (default: cubic; bbr where packets are lost without congestion).",
-        _parse_congestion,
+        setting_values.parse_congestion,
         "--congestion",
     )
     address: str | None = _setting(
         None,
         "IP address of the destination for the data (default: found automatically).",
-        _parse_address,
+        setting_values.parse_address,
         "--address",
     )
     ports: str = _setting(
         "49300-49399", "Ports on which the far host receives data; 0: the data goes through ssh.", parse_ports
     )
-    whole: bool = _setting(False, "Send everything, also what the target already has.", _parse_flag, "--whole")
+    whole: bool = _setting(
+        False, "Send everything, also what the target already has.", setting_values.parse_flag, "--whole"
+    )
     connect_timeout: float = _setting(
         10.0, 'Time in which a connection must open, like "10s".', setting_values.parse_time
     )
@@ -223,7 +201,7 @@ class Config:
         "give-up",
         "What to do if the guest writes so much that it would be suspended for longer than max_downtime: give-up "
         "(before it is suspended), go-on.",
-        _one_of(LONG_DOWNTIME),
+        setting_values.one_of(LONG_DOWNTIME),
     )
     mode: str = _setting(
         "live",
@@ -236,7 +214,7 @@ class Config:
         REFUSE,
         "What becomes of the rest of a target device that is larger than the image: refuse (it is not written to), "
         "keep (the rest stays as it is), zero. For a guest's disk the far host's setting counts.",
-        _one_of(LARGER_DEVICE),
+        setting_values.one_of(LARGER_DEVICE),
         "--larger-device",
     )
     paths: tuple[tuple[str, str], ...] = _setting(
@@ -249,11 +227,23 @@ class Config:
         "How arriving images are stored in files, if not as on the source: a table of formats, by QEMU's names.",
         setting_values.parse_formats,
     )
+    shared: tuple[str, ...] | None = _setting(
+        None,
+        "The disks that both hosts share and that cannot be recognised as shared, a list of paths of disks or of "
+        "folders (/dev/VG, for example); to be set on both hosts. An empty list: there are none.",
+        setting_values.parse_shared,
+    )
+    cds: str = _setting(
+        COPY,
+        "What becomes of a guest's CD image that the far host does not have: copy (it moves along), eject (the "
+        "guest arrives with an empty drive).",
+        parse_cds,
+    )
     backing: str = _setting(
         FLATTEN,
         "What becomes of an image's backing file: flatten (the image arrives without it), keep (the image is based "
         "on the far host's file that holds the same).",
-        _one_of(BACKING),
+        setting_values.one_of(BACKING),
         "--backing",
     )
     backing_folders: tuple[str, ...] = _setting(
@@ -265,7 +255,7 @@ class Config:
         KEEP_ASIDE,
         "What becomes of the disks that a guest leaves behind: keep-aside (they are renamed, and make the way back "
         "short), remove (they are removed once it runs on the far host).",
-        _one_of(LEFT_DISKS),
+        setting_values.one_of(LEFT_DISKS),
     )
     bridges: tuple[tuple[str, str], ...] = _setting(
         (),
@@ -295,6 +285,10 @@ class Config:
     def mapped(self, path: str) -> str:
         """Return the path on this host of the disk at `path` on the source. Raises RefusedError (path_mapping)."""
         return path_mapping.mapped(self.paths, path)
+
+    def shares(self, path: str) -> bool:
+        """Return whether the administrator has declared the disk `path` as shared."""
+        return declared_shared.names(self.shared or (), path)
 
     def bridge(self, name: str) -> str:
         """Return the bridge of this host for a guest that has the bridge `name` on the source."""

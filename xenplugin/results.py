@@ -162,6 +162,30 @@ class StreamResult:
     streams: int
 
 
+#: Why a disk of a guest does not move: both hosts share it; a block script attaches it; it is a CD image that the
+#: far host has; its CD drive arrives empty.
+WhyStaying: TypeAlias = Literal["shared", "script", "left", "ejected"]
+
+
+@dataclass(frozen=True)
+class StayingDisk:
+    """A disk of a guest that does not move: its name in the guest, its path on the host that the guest leaves (or
+    what a block script reads instead), and why."""
+
+    device: str
+    path: str
+    why: WhyStaying
+
+    def text(self, host: str) -> str:
+        """Return this in a line; `host` is where the guest goes."""
+        return {
+            "shared": f"{self.device} stays: both hosts share {self.path}",
+            "script": f"{self.device} stays: its block script attaches {self.path} on {host}",
+            "left": f"{self.device}: {host} has the CD image {self.path}",
+            "ejected": f"{self.device} arrives empty: {host} does not have the CD image {self.path}",
+        }[self.why]
+
+
 @dataclass(frozen=True, kw_only=True)
 class MigrationResult:
     """Result of a guest's migration. `bytes_memory`: xl's stream before compression; `bytes_wire`: sealed bytes of
@@ -178,6 +202,7 @@ class MigrationResult:
     streams: int
     mode: str
     disks: tuple[TransferResult, ...]
+    staying: tuple[StayingDisk, ...] = ()  #: the disks that have not moved
     estimate: Estimate | None = None  #: made beforehand, if there was one
 
     @classmethod
@@ -190,6 +215,7 @@ class MigrationResult:
         seconds: float,
         downtime: float | None,
         phases: Mapping[PhaseName, float],
+        staying: tuple[StayingDisk, ...] = (),
     ) -> MigrationResult:
         """Return the result of a guest whose memory and disks were moved with these results."""
         disks = tuple(disks)
@@ -204,6 +230,7 @@ class MigrationResult:
             streams=memory.streams,
             mode=mode,
             disks=disks,
+            staying=staying,
         )
 
     @property
@@ -238,6 +265,7 @@ class MigrationResult:
             "sha256": [disk.sha256 for disk in self.disks],
             "mode": self.mode,
             "disks": [disk.as_json() for disk in self.disks],
+            "staying": [asdict(disk) for disk in self.staying],
             "estimate": None if self.estimate is None else self.estimate.as_json(),
         }
 
@@ -302,7 +330,8 @@ def from_json(values: Mapping[str, Any]) -> Result:
     if "disks" not in values:
         return TransferResult(**_fields_of(TransferResult, values))
     disks = tuple(TransferResult(**_fields_of(TransferResult, disk)) for disk in values["disks"])
-    return MigrationResult(**{**_fields_of(MigrationResult, values), "disks": disks})
+    staying = tuple(StayingDisk(**disk) for disk in values["staying"])
+    return MigrationResult(**{**_fields_of(MigrationResult, values), "disks": disks, "staying": staying})
 
 
 def _fields_of(kind: type[Result], values: Mapping[str, Any]) -> dict[str, Any]:

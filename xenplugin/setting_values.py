@@ -1,10 +1,12 @@
-"""Parsers of settings: times, and tables of what an arriving guest has here. Pure; each raises ValueError for what
-it cannot parse. Bad values as text for messages."""
+"""Parsers of settings that need nothing of the program. Pure; each raises ValueError for what it cannot parse. Bad
+values as text for messages."""
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from xenplugin.image.formats.kinds import KEPT, RAW
@@ -34,6 +36,43 @@ def parse_silence(text: str | float) -> float:
     return seconds
 
 
+def parse_text(text: str) -> str:
+    """Return printable text. Raises ValueError."""
+    if not isinstance(text, str) or not text.isprintable():
+        raise ValueError("it must be printable text")
+    return text
+
+
+def parse_congestion(text: str) -> str:
+    """Return the name of a congestion control. Raises ValueError."""
+    if not isinstance(text, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,15}", text):
+        raise ValueError("a congestion control is a name like cubic or bbr")
+    return text
+
+
+def parse_flag(value: bool) -> bool:
+    """Return a boolean. Raises ValueError."""
+    if type(value) is not bool:
+        raise ValueError("it must be true or false")
+    return value
+
+
+def parse_address(text: str) -> str:
+    """Return an IP address in its usual form. Raises ValueError."""
+    return str(ipaddress.ip_address(parse_text(text)))
+
+
+def one_of(values: tuple[str, ...]) -> Callable[[str], str]:
+    """Return a parser that takes one of `values`."""
+
+    def parse(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"it is {' or '.join(values)}")
+        return text
+
+    return parse
+
+
 def parse_bridges(value: Any) -> Table:
     """Return pairs of a bridge of the source and one of this host, from a table. Raises ValueError."""
     pairs = _pairs(value, '{"xenbr0" = "br0"}')
@@ -61,6 +100,14 @@ def parse_folders(value: Any) -> tuple[str, ...]:
         if not isinstance(path, str) or not path.startswith("/") or ".." in path.split("/") or "\0" in path:
             raise ValueError(f"{path!r} must be an absolute path without '..'")
     return tuple(value)
+
+
+def parse_shared(value: Any) -> tuple[str, ...]:
+    """Return the paths of shared disks, or of folders of such, from a list. Raises ValueError."""
+    paths = parse_folders(value)
+    if any(not path.strip("/") for path in paths):
+        raise ValueError("'/' would name each disk of this host")
+    return paths
 
 
 def _pairs(value: Any, example: str) -> list[tuple[Any, Any]]:

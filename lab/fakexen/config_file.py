@@ -11,7 +11,7 @@ import re
 import uuid as uuids
 from typing import Any
 
-_PREFIX = re.compile(r"(phy|file|tap\d?:aio|aio):")
+_PREFIX = re.compile(r"(?:(?:phy|file|tap\d?|aio|(raw|qcow2|vhd)):)+")
 
 
 class ConfigError(Exception):
@@ -73,13 +73,15 @@ def _disk(text: str, _number: int) -> dict[str, Any]:
         given["target"] = target
     elif match := _PREFIX.match(words[0]):
         words[0] = words[0][match.end() :]
-        names.remove("format")
+        given["format"] = match[1] or "raw"
     plain = [word for word in words if "=" not in word]
     left = (name for name in names if name not in given)
     given |= {name: word for name, word in zip(left, plain, strict=False) if word}
     vdev, _, kind = given["vdev"].partition(":")
     cdrom = kind == "cdrom" or given.get("devtype") == "cdrom"
     found = {"pdev_path": given["target"], "vdev": vdev, "format": given.get("format", "raw")}
+    if backend := given.get("backendtype"):
+        found["backend"] = backend
     if cdrom:
         return found | {"removable": 1, "is_cdrom": 1}
     return found | ({"readwrite": 1} if given.get("access", "rw") in ("rw", "w") else {})

@@ -24,6 +24,7 @@ class CounterGuest:
         disks = [
             f"{host.opened(domain, disk['pdev_path'])}:{disk.get('readwrite', 0)}"
             for disk in domain["config"].get("disks", [])
+            if "script" not in disk and not disk.get("is_cdrom")
         ]
         world, name = os.path.split(host.root)
         words = [sys.executable, "-IS", counter.__file__, world, name, domain["uuid"], _memory(host, domain),

@@ -135,11 +135,11 @@ class Host:
         with self.locked() as state:
             domain = _named(state, domid)
             domain["counter"] = counter
-            paths = [disk["pdev_path"] for disk in domain["config"].get("disks", [])]
+            paths = [disk.get("pdev_path", "") for disk in domain["config"].get("disks", [])]
             domain["open"] = {path: os.stat(path).st_ino for path in paths if os.path.exists(path)}
             devices = self.knob("physical", {})
             for number, disk in enumerate(domain["config"].get("disks", [])):
-                self.put(_vbd(domid, 51712 + 16 * number, disk, devices.get(disk["pdev_path"])))
+                self.put(_vbd(domid, 51712 + 16 * number, disk, devices.get(disk.get("pdev_path"))))
 
     def opened(self, domain: Domain, path: str) -> str:
         """Return where the file is now that the domain's disk `path` was when it was attached: a backend holds it
@@ -233,6 +233,17 @@ class Host:
                     raise LibxlError(f"xenstore: {text!r}")
 
 
+def find_disks(config: dict[str, Any]) -> None:
+    """Look for the disks of a guest as libxl does before it makes the domain (libxl__device_disk_set_backend), and,
+    for an HVM guest's CDs, as its QEMU does later. Raises LibxlError if one is missing."""
+    for disk in config.get("disks", []):
+        path = disk.get("pdev_path", "")
+        if disk.get("format") == "empty" and disk.get("is_cdrom"):
+            continue
+        if "script" not in disk and not os.path.exists(path):
+            raise LibxlError(f"Disk vdev={disk['vdev']} failed to stat: {path}", -6)
+
+
 def _named(state: dict[str, Any], domid: int) -> Domain:
     for domain in state["domains"]:
         if domain["domid"] == domid:
@@ -247,15 +258,16 @@ def _free(state: dict[str, Any], name: str) -> None:
 
 def _vbd(domid: int, number: int, disk: dict[str, Any], device: str | None) -> dict[str, str]:
     """Return the nodes of a disk as libxl writes them (libxl_disk.c, device_disk_add); `device`: major:minor."""
+    script = disk.get("script", "block")
     values = {
-        "params": disk["pdev_path"],
-        "script": "/etc/xen/scripts/block",
+        "params": disk.get("pdev_path", ""),
+        "script": script if "/" in script else f"/etc/xen/scripts/{script}",
         "removable": "0",
         "bootable": "1",
         "dev": disk["vdev"],
         "type": "phy",
         "mode": "w" if disk.get("readwrite") else "r",
-        "device-type": "disk",
+        "device-type": "cdrom" if disk.get("is_cdrom") else "disk",
         "specification": "xen",
         "state": "4",
     }

@@ -8,7 +8,7 @@ import signal
 import struct
 import sys
 
-from lab.fakexen.host import Host, LibxlError
+from lab.fakexen.host import Host, LibxlError, find_disks
 from lab.fakexen.messages import BANNER, GO, MAGIC, READY, REPORT, BrokenPipe, complain, expect, read, write
 
 
@@ -56,9 +56,7 @@ def _restore(host: Host) -> tuple[int, str]:
     config = json.loads(os.fsdecode(body[4 : 4 + size].rstrip(b"\0")))
     complain("Parsing config from <saved>")
     name = config["c_info"]["name"]
-    for disk in config.get("disks", []):  # libxl__device_disk_set_backend
-        if not os.path.exists(disk["pdev_path"]):
-            raise LibxlError(f"Disk vdev={disk['vdev']} failed to stat: {disk['pdev_path']}", -6)
+    find_disks(config)
     host.point("r.config")
     domid = host.make(config, name + "--incoming", config["c_info"].get("domid", 0))["domid"]
     host.point("r.made")

@@ -13,7 +13,7 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from lab.fakexen.host import Domain, Host, LibxlError
+from lab.fakexen.host import Domain, Host, LibxlError, find_disks
 from lab.fakexen.messages import complain
 from lab.fakexen.receiver import receive
 from lab.fakexen.sender import Sender
@@ -148,9 +148,7 @@ def _create(host: Host, words: list[str], flags: list[str]) -> int:
         return 0
     for nic in config.get("nics", []):  # libxl__device_nic_setdefault
         nic.setdefault("bridge", "xenbr0")
-    for disk in config.get("disks", []):  # libxl__device_disk_set_backend
-        if not os.path.exists(disk["pdev_path"]):
-            raise LibxlError(f"Disk vdev={disk['vdev']} failed to stat: {disk['pdev_path']}", -6)
+    find_disks(config)
     domain = host.make(config, config["c_info"]["name"])
     host.furnish(domain["domid"], 0)
     if "-p" not in given:

@@ -25,12 +25,12 @@ sys.path.insert(0, {project!r})
 sys.executable = {root!r} + "/bin/python"
 from xenplugin import config
 from xenplugin.migrate.ownership import host_identity
-from xenplugin.migrate.checks import candidate, survey
-from xenplugin.xen import guest_file
+from xenplugin.migrate.checks import survey
+from xenplugin.xen import guest, guest_file
 config.CONFIG_FILE = Path({root!r} + "/xenplugin.conf")
 host_identity.MACHINE_ID, host_identity.HOST_KEYS = Path({root!r} + "/machine-id"), Path({root!r})
 guest_file.FOLDER = Path({root!r} + "/xen")
-survey.SYS_NET, candidate.SCRIPTS = Path({root!r} + "/net"), {root!r} + "/scripts"
+survey.SYS_NET, guest.SCRIPTS = Path({root!r} + "/net"), {root!r} + "/scripts"
 if sys.argv[1:2] and sys.argv[1] in ("enable", "disable", "status"):
     from xenplugin.migrate.xl import xl_shim
     xl_shim.FRONT = Path({root!r} + "/sbin/xl")

@@ -10,7 +10,9 @@ import random
 import shlex
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lab.fakexen import counter
 from tests.fakes.hosts import FakeHost
@@ -41,9 +43,10 @@ class World:
     # -- guests -----------------------------------------------------------------------------------
 
     def create(self, disks: int = 1, mib: int = 4, read_only: int = 0, name: str = "g1", uuid: str = G1,
-               end: str = ".img", config: Path | None = None) -> None:  # fmt: skip
+               end: str = ".img", config: Path | None = None, kind: str = "pv",
+               more: Sequence[dict[str, Any]] = ()) -> None:  # fmt: skip
         """A running guest on host a, its disks noise, in files called NAME-0 and so on with `end` behind. It is
-        started from the file `config`, which names its disks, or from one that is made."""
+        started from the file `config`, which names its disks, or from one that is made, with `more` disks."""
         rows = []
         for number in range(disks):
             disk = self.a.disk(f"{name}-{number}{end}")
@@ -55,8 +58,8 @@ class World:
             self.names.append((disk.name, writable))
             rows.append({"pdev_path": str(disk), "vdev": f"xvd{'abcd'[number]}", "backend": "phy", "format": "raw",
                          **({"readwrite": 1} if writable else {})})  # fmt: skip
-        made = {"c_info": {"type": "pv", "name": name, "uuid": uuid}, "b_info": {"max_memkb": 262144},
-                "disks": rows}  # fmt: skip
+        made = {"c_info": {"type": kind, "name": name, "uuid": uuid}, "b_info": {"max_memkb": 262144},
+                "disks": [*rows, *more]}  # fmt: skip
         (self.folder / f"{name}.json").write_text(json.dumps(made))
         self.a.run("xl", "create", config or self.folder / f"{name}.json")
         self.await_writes(uuid)

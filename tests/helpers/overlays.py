@@ -21,9 +21,9 @@ def qemu_io(image: Path, *commands: str) -> None:
 
 
 def overlay(folder: Path, *options: str) -> Path:
-    """An image `top` in the new `folder`, based on `base.img`: a byte of one block changed, zeros over data, data
+    """An image `top` in `folder`, based on `base.img`: a byte of one block changed, zeros over data, data
     over zeros."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     data = bytearray(SIZE)
     for at in (0, 3, 4, 5, 9):
         data[at * MIB : (at + 1) * MIB] = noise(at, MIB)

@@ -57,9 +57,12 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
     """Run the real receiver on a control channel; return the digest of what came, or the error."""
     job = {**vector["job"], "protocol": 2, "secret": vector["secret"], "path": str(target)}
     disk = {"own": [], "below": [], "device": False, "markers": []}
-    images = [{"path": str(target), "size": SIZE, "live": False}]
+    images = [
+        {"path": str(target), "size": SIZE, "live": False, "format": {"name": "raw", "options": {}}, "backing": {}}
+    ]
     job |= {
         "whole": False,
+        "new": False,
         "migration": "",
         "backing": {},
         "larger_device": "refuse",

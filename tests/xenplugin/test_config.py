@@ -1,4 +1,4 @@
-"""Settings from the file and the command line, good and bad; how a target is read."""
+"""Settings from the file and the command line, good and bad."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import pytest
 
 from xenplugin import config as config_module
 from xenplugin.cli.common import Invocation
-from xenplugin.cli.copying import split_target
 from xenplugin.codec.compress import STORE
-from xenplugin.config import Config, load, option_text, parse_level, parse_ports, parse_rate
-from xenplugin.errors import ConfigError, RefusedError, UsageError
+from xenplugin.config import Config, load, option_text
+from xenplugin.errors import ConfigError, UsageError
 from xenplugin.image import state_folder
 
 GOOD: list[tuple[str, str, Any]] = [
@@ -56,6 +55,10 @@ GOOD: list[tuple[str, str, Any]] = [
     ("config", '"move"', "move"),
     ("config", '"copy"', "copy"),
     ("config", '"leave"', "leave"),
+    ("shared", "[]", ()),
+    ("shared", '["/dev/vg_san", "/nfs/g1.img"]', ("/dev/vg_san", "/nfs/g1.img")),
+    ("cds", '"copy"', "copy"),
+    ("cds", '"eject"', "eject"),
     ("bridges", "{}", ()),
     ("bridges", '{"xenbr1" = "br1", "xenbr0" = "ovs0.10:20"}', (("xenbr0", "ovs0.10:20"), ("xenbr1", "br1"))),
     ("larger_device", '"keep"', "keep"),
@@ -101,6 +104,8 @@ BAD: list[tuple[str, str]] = [
         ("bridges", value)
         for value in ('"br0"', "5", '{"a" = 5}', '{"a" = ""}', '{"a b" = "c"}', '{"a" = "b,c"}', '{"a" = "b/c"}')
     ],
+    *[("shared", value) for value in ('"/srv"', "5", '["srv"]', '["/srv/../etc"]', "[5]", '["/"]', '["//"]')],
+    *[("cds", value) for value in ('"keep"', '""', "true", "[]", '"Eject"')],
     *[("backing", value) for value in ('""', '"all"', "true")],
     *[("backing_folders", value) for value in ('"/srv"', "5", '["srv"]', '["/srv/../etc"]', "[5]")],
     *[("formats", value) for value in ('"raw"', "5", '{"qcow2" = "none"}', '{"qcow2" = 5}', '{"" = "raw"}')],
@@ -253,88 +258,6 @@ def test_options_win_over_the_file_and_a_bad_one_is_a_usage_error(tmp_path: Path
     (tmp_path / "conf").write_text("streams = -3")
     with pytest.raises(ConfigError):
         Invocation({**options, "rate": "fast"}).config()
-
-
-@pytest.mark.parametrize(("text", "ports"), [("0", []), ("5", [5]), ("7-9", [7, 8, 9]), ("65535", [65535])])
-def test_port_ranges(text: str, ports: list[int]) -> None:
-    assert list(Config(ports=parse_ports(text)).port_range) == ports
-
-
-@pytest.mark.parametrize(
-    ("text", "rate"),
-    [
-        ("8kbit", 1000),
-        ("0.5gbit", 62_500_000),
-        (" 10 MBIT ", 1_250_000),
-        ("10mbitps", 1_250_000),
-        ("8000bit", 1000),
-        (0, 0),
-    ],
-)
-def test_rates(text: str | int, rate: int) -> None:
-    assert parse_rate(text) == rate
-
-
-def test_levels() -> None:
-    assert [parse_level(text) for text in ("auto", "store", "-7", " 3 ", "+3", 19)] == [None, STORE, -7, 3, 3, 19]
-
-
-@pytest.mark.parametrize(
-    ("path", "there"),
-    [
-        ("/dev/vg0/g1", "/dev/other/g1"),
-        ("/dev/vg0/fast/g1", "/srv/g1"),
-        ("/dev/vg0/fast", "/srv"),
-        ("/dev/vg01/g1", "/dev/vg01/g1"),
-        ("/dev/vg0", "/dev/other"),
-        ("/dev//vg0//g1", "/dev/other/g1"),
-        ("/home/disk", "/home/disk"),
-        ("/up/disk", "/disk"),
-    ],
-)
-def test_a_disk_goes_where_its_path_is_mapped(path: str, there: str) -> None:
-    table = {"/dev/vg0": "/dev/other", "/dev/vg0/fast": "/srv", "/up": "/"}
-    assert Config().with_values({"paths": table}).mapped(path) == there
-    assert Config().with_values({"paths": {"/": "/all"}}).mapped("/a/b") == "/all/a/b"
-
-
-@pytest.mark.parametrize("path", ["", "disk", "../disk", "/a/../b", "/a/..", "/a\nb", "/a\0"])
-def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
-    with pytest.raises(RefusedError) as caught:
-        Config().mapped(path)
-    assert caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("text", "host", "path"),
-    [
-        ("host:path", "host", "path"),
-        ("host:/a/b", "host", "/a/b"),
-        ("host:/a:b", "host", "/a:b"),
-        ("host:", "host", ""),
-        ("host:a\nb", "host", "a\nb"),
-        ("user@host:/x", "user@host", "/x"),
-        ("user@host.example:x", "user@host.example", "x"),
-        ("[::1]:/x", "[::1]", "/x"),
-        ("[fe80::1%eth0]:x", "[fe80::1%eth0]", "x"),
-        ("user@[::1]:/x", "user@[::1]", "/x"),
-        ("C:", "C", ""),
-        ("C:/x", "C", "/x"),
-        ("-oProxyCommand=x:/y", "-oProxyCommand=x", "/y"),
-        ("/a:b", None, "/a:b"),
-        ("./a:b", None, "./a:b"),
-        ("a/b:c", None, "a/b:c"),
-        ("../x", None, "../x"),
-        ("plain", None, "plain"),
-        ("", None, ""),
-        (":/x", None, ":/x"),
-        ("[::1]", None, "[::1]"),
-        ("[]:/x", None, "[]:/x"),
-        ("[a/b]:/x", None, "[a/b]:/x"),
-    ],
-)
-def test_a_target_is_split_into_host_and_path(text: str, host: str | None, path: str) -> None:
-    assert split_target(text) == (host, path)
 
 
 @pytest.mark.parametrize(

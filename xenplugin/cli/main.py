@@ -6,6 +6,7 @@ A verb imports what it runs inside its function, so that `xenplugin --version` a
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import click
@@ -55,6 +56,8 @@ def main() -> None:
     _use_utf8()
     output.guard()
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as xenplugin/__main__.py leaves it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.exit(cli.main(prog_name="xenplugin", standalone_mode=False))
     except click.ClickException as exc:
         command = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else "xenplugin"

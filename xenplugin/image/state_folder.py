@@ -51,6 +51,14 @@ def writable(state_dir: Path, folder: str = "") -> Path:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise image_error(error, "make", str(path)) from None
         raise ConfigError(f"cannot make {path} of the state directory: {error.strerror}", hint=_HINT) from None
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise ConfigError(f"the state directory {path} cannot be written", hint=_HINT)
+    check_writable(path)
     return path
+
+
+def check_writable(path: Path) -> None:
+    """Raise ConfigError if `path`, the state directory or a folder in it, cannot be written, or, if it is missing,
+    cannot be made. Nothing is made."""
+    there = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    if not os.access(there, os.W_OK | os.X_OK):
+        what = "written" if there == path else f"made, because {there} cannot be written"
+        raise ConfigError(f"the state directory {path} cannot be {what}", hint=_HINT)

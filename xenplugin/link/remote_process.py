@@ -61,7 +61,7 @@ def remote_command(
 ) -> list[str]:
     """Return the argument vector that starts the far side, which runs `verb`; `config` is the configuration file of
     a far side on this machine. Raises UsageError for a HOST that ssh would take as an option, or a malformed
-    PROGRAM."""
+    or empty PROGRAM."""
     if host is None:
         # -P: otherwise Python would import modules from the current directory
         words = [sys.executable, "-P", "-m", "xenplugin", verb]
@@ -74,6 +74,8 @@ def remote_command(
         words = shlex.split(program)
     except ValueError as exc:
         raise UsageError(f"--remote-program {program!r}: {exc}") from None
+    if not words:
+        raise UsageError("--remote-program is empty", hint="leave it out, or name the program")
     return ["sh", "-c", f'exec {without_terminal(ssh)} "$@"', "sh", host, *words, verb]
 
 
@@ -215,13 +217,13 @@ class RemoteProcess:
         if self._local:
             return PeerError(f"xenplugin did not start (exit status {code}){tail}")
         if code == 255:  # ssh itself failed
-            by_hand = f"log in by hand, as this user: ssh {self._name}"
+            by_hand = f"log in by hand, as this user: ssh {shlex.quote(self._name)}"
             if "Host key verification failed" in output:
                 return LinkError(
                     f"cannot reach {self._name}{tail}", hint=f"to check and accept its host key, {by_hand}"
                 )
             return LinkError(f"cannot reach {self._name}{tail}", hint=f"to see why, {by_hand}")
-        hint = None
+        hint = f"to see why, as this user: ssh {shlex.quote(self._name)} xenplugin --version"
         if code in (126, 127) and f"exec: {self._ssh}: " in output:  # of the shell on this host
             hint = "install that program on this host, or give another command with -s"
         elif code in (126, 127):
@@ -265,7 +267,10 @@ class RemoteProcess:
                 raise PeerError(f"{self._name} answers with a line of more than {longest} bytes", hint=SAME_VERSION)
             left = deadline - time.monotonic()
             if left <= 0 or not poll.poll(1000 * left):
-                raise LinkError(f"{self._name} did not answer within {timeout:.0f} s")
+                raise LinkError(
+                    f"{self._name} did not answer within {timeout:.0f} s",
+                    hint="see what hangs there: xl list, xenstore-ls, or a file system (ls of the disks' folders)",
+                )
             piece = os.read(self._process.stdout.fileno(), 65536)
             if not piece:
                 raise self.failure()

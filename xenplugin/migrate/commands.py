@@ -45,13 +45,13 @@ class _Move:
         """Return the configuration with the guest's policy applied. Raises ConfigError."""
         with Store() as store:
             wanted = policy.read(store, self.guest.uuid, self.config)
-        values = {key: getattr(wanted, key) for key in ("mode", "rate") if key not in self.explicit}
+        values = {key: getattr(wanted, key) for key in ("mode", "rate", "cds") if key not in self.explicit}
         return replace(self.config, **values)
 
     def planned(self, found: Examination, login: str) -> PlannedMove:
         """Return what is to be estimated, over the `login` of the examination. Raises ConfigError."""
         ssh = SharedLogin(self.config.ssh, self.host, login).further if login else self.config.ssh
-        disks = [LeavingDisk(disk.device, disk.path) for disk in found.case.request.disks]
+        disks = [LeavingDisk(disk.device, disk.path) for disk, _ in found.case.moving]
         config = replace(self.policy_applied(), ssh=ssh)
         return PlannedMove(self.guest.uuid, 1024 * found.case.guest.memory, disks, self.host, config)
 
@@ -100,10 +100,12 @@ def plan(
     """Examine what `migrate` with the same arguments would do, and start nothing. Raises XenpluginError."""
     passed_over = forced(force)
     move = _move(domain, host, config, explicit, options)
-    mode = move.policy_applied().mode
-    with examined(move.guest, move.host, move.config, emit, options=options) as found:
+    wanted = move.policy_applied()
+    with examined(move.guest, move.host, wanted, emit, options=options) as found:
         checks = apply_force(found.checks, passed_over)
-        result = PlanResult(guest=move.guest.name, uuid=move.guest.uuid, host=move.host, mode=mode, checks=checks)
+        result = PlanResult(
+            guest=move.guest.name, uuid=move.guest.uuid, host=move.host, mode=wanted.mode, checks=checks
+        )
         if result.refused:
             return result
         try:
@@ -126,7 +128,7 @@ def _checked(move: _Move, emit: events.Emit, force: frozenset[str] = frozenset()
     """Check whether the guest can move, and yield what moves it over the same login, with an estimate beside.
     Raises RefusedError if it cannot, and XenpluginError if that cannot be found out: xl has not been started
     then."""
-    with examined(move.guest, move.host, move.config, emit, options=move.options) as found:
+    with examined(move.guest, move.host, move.policy_applied(), emit, options=move.options) as found:
         report(move.guest.name, move.host, apply_force(found.checks, force), emit)
         login = found.far.hold()
         with EstimateBeside(lambda: move.planned(found, login), emit) as beside:

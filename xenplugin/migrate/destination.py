@@ -5,8 +5,9 @@ the configuration (2) for the record that this migration exists, and for the pat
 the record that the guest may run here; "results" (7) for the record that it does. In any case the record is settled
 at the end (migrate/recovery/local_host.py).
 
-Notes: the source sends {"guest": ...} before the configuration and {"disks": ...} when the disks are open; each is
-answered with {"noted": ...} once it is on disk. {"config": ...}, the guest's configuration file in parts, comes
+Notes: the source sends {"guest": ...} before the configuration, {"stay": ...} for each disk that may be here
+already (migrate/staying_disks.py), and {"disks": ...} when the disks are open; each is answered with {"noted":
+...}, the first and the last once it is on disk. {"config": ...}, the guest's configuration file in parts, comes
 before the guest is suspended; the last part is answered. {"settled": true} says that nothing of the guest is left
 there.
 """
@@ -17,25 +18,28 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from xenplugin.config import Config
 from xenplugin.errors import LinkError, OwnershipError, PeerError, XenpluginError
 from xenplugin.image.old import old_disk
+from xenplugin.image.safety import shared_cache
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.migrate import old_disks
+from xenplugin.migrate.arriving_disks import StayingAnswers, check_config
 from xenplugin.migrate.guest_config import arriving_config
 from xenplugin.migrate.guest_config.arriving_config import ArrivingConfig
 from xenplugin.migrate.guest_config.mapped_config import mapped
+from xenplugin.migrate.guest_config.stored_formats import with_formats
 from xenplugin.migrate.ownership import claims, host_identity, records
 from xenplugin.migrate.ownership.current_record import CurrentRecord
-from xenplugin.migrate.ownership.records import DiskNote, PeerNote, Record
+from xenplugin.migrate.ownership.records import SHARED, DiskNote, PeerNote, Record
 from xenplugin.migrate.ownership.states import FINAL, OwnershipState, Role
 from xenplugin.migrate.recovery.local_host import AT_WORK, LocalHost
 from xenplugin.migrate.xl.gate import Gate
 from xenplugin.migrate.xl.xl_protocol import Backward, Cleared, Forward, GuestConfig, TakenBack, Unpaused, rewrite
+from xenplugin.migrate.xl.xl_stream import StreamEnd
 from xenplugin.transfer.sessions.job import Job
 from xenplugin.transfer.streams.receive_stream import StreamReceiver
 from xenplugin.xen.guest import identity
@@ -67,10 +71,11 @@ class DestinationMigration:
             raise PeerError("the source sent no valid id of the migration")
         self._pipe = StreamReceiver(channel, random, config, job)
         self._pipe.on_note = self._on_note
-        self._forward = Gate(Forward(), (Cleared,))
+        self._forward = Gate(Forward(), (StreamEnd, Cleared))
         self._backward = Gate(Backward(), (Unpaused, TakenBack))
         self._record = CurrentRecord(config.state_dir)
         self._config_file = ArrivingConfig(config, self._record, _notify)
+        self._staying = StayingAnswers(config, self._id)
         self._settled = False
         self._xl: subprocess.Popen[bytes] | None = None
 
@@ -103,6 +108,9 @@ class DestinationMigration:
         for event in events:
             if isinstance(event, GuestConfig):
                 self._forward_config(event)
+            elif isinstance(event, StreamEnd):
+                self._forget_shared()
+                self._write(self._forward.release())
             elif isinstance(event, Cleared):
                 self._check_disks()
                 self._record.advance(OwnershipState.CLEARED)
@@ -116,9 +124,15 @@ class DestinationMigration:
             raise PeerError("the source sent another guest than it announced")
         held = self._forward.release()
         fields = mapped(event.fields, self._config)
-        if foreign := set(_moved(fields)) - {disk.path for disk in record.disks}:
-            raise PeerError(f"the source sent a configuration with the disk {min(foreign)}, which has not moved")
+        check_config(fields, record)
+        fields = with_formats(fields, self._config, {disk.path for disk in record.disks if not disk.stays})
         self._write(rewrite(event.raw, fields) + held[event.end :])
+
+    def _forget_shared(self) -> None:
+        """Before xl attaches the disks: the guest is suspended, and what it wrote to shared disks is on them."""
+        for disk in self._record.record.disks if self._record.record is not None else ():
+            if disk.stays == SHARED:
+                shared_cache.forget(disk.path)
 
     def _check_disks(self) -> None:
         """Before the guest may run here: its disks are those that were committed, and nothing has changed them."""
@@ -189,6 +203,8 @@ class DestinationMigration:
         if "guest" in fields:
             self._begin(fields["guest"])
             self._pipe.note({"noted": "guest", **host_identity.here().fields})
+        elif "stay" in fields:
+            self._pipe.note({"noted": "stay", **self._staying.answer(fields["stay"])})
         elif "disks" in fields:
             self._note_disks(fields["disks"])
             self._pipe.note({"noted": "disks"})
@@ -230,9 +246,13 @@ class DestinationMigration:
         for disk in disks:
             try:
                 path, size, made = self._config.mapped(str(disk["path"])), int(disk["size"]), bool(disk["made"])
+                stays = bool(disk["stays"])
             except (TypeError, KeyError, ValueError):
                 raise PeerError("the source sent a malformed disk") from None
-            notes.append(DiskNote(path, size, os.lstat(path).st_ino if made else None))
+            if stays:
+                notes.append(self._staying.note(path))
+            else:
+                notes.append(DiskNote(path, size, os.lstat(path).st_ino if made else None))
         self._record.note(disks=tuple(notes))
 
     # -- end --------------------------------------------------------------------------------------
@@ -262,12 +282,6 @@ class DestinationMigration:
             self._pipe.close()
         if failure is not None:
             raise failure
-
-
-def _moved(fields: dict[str, Any]) -> Sequence[str]:
-    """Return the paths of the configuration's disks without those of CD drives, which stay behind."""
-    disks = [disk for disk in fields.get("disks", []) if disk.get("pdev_path")]
-    return [disk["pdev_path"] for disk in disks if disk.get("readwrite") or not disk.get("is_cdrom")]
 
 
 def _xl_ended() -> PeerError:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from xenplugin import events
 from xenplugin.config import Config
-from xenplugin.errors import RefusedError
+from xenplugin.image.safety import shared_cache
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote
 from xenplugin.migrate.guest_images import GuestImages
@@ -25,7 +25,8 @@ _TICK = 0.1
 
 
 class Disks:
-    """The `disks` of the domain `domid` on their way to `host`. `migration`: its id; `live`: the guest runs
+    """The `disks` of the domain `domid` on their way to `host`; `shared`: the paths of those that stay, on storage
+    that both hosts share. `migration`: its id; `live`: the guest runs
     meanwhile, so its writes are tracked; `standby`: the remote process for the first disk, if it was started
     already. `check()` raises what ends the migration, and is called often. Every method raises XenpluginError."""
 
@@ -41,6 +42,7 @@ class Disks:
         migration: str,
         domid: int,
         live: bool,
+        shared: Sequence[str] = (),
         standby: PrestartedRemote | None = None,
     ) -> None:
         self._check = check
@@ -50,8 +52,9 @@ class Disks:
         self._lock = threading.Lock()
         self._opened = ExitStack()
         self._moving: list[LiveDiskSender] = []
+        self._cds: list[LiveDiskSender] = []
         self.sizes: list[int] = []
-        images = GuestImages(domid, live, lambda text: emit(events.Notice(text)))
+        self._images = images = GuestImages(domid, live, lambda text: emit(events.Notice(text)))
         self._opened.callback(images.close)
         try:
             for disk in disks:
@@ -60,31 +63,34 @@ class Disks:
                 report = self._subscriber_of(disk.device)
                 target = RemotePath(host, disk.path)
                 moving = LiveDiskSender(
-                    source, target, config, report, changes, migration=migration, pacer=pacer, remote=standby
-                )
+                    source, target, config, report, changes, new=disk.is_cd, migration=migration, pacer=pacer,
+                    remote=standby,
+                )  # fmt: skip
                 standby = None
                 self._opened.callback(moving.close)
                 self._moving.append(moving)
+                if disk.is_cd:
+                    self._cds.append(moving)
         except BaseException:
             self._opened.close()
             raise
-        self._workers = ThreadPoolExecutor(max(1, len(self._moving)), thread_name_prefix="disk")
+        self._shared = shared
+        self._flushing: list[Future[None]] = []
+        workers = max(1, len(self._moving) + len(shared))
+        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="disk")
         self._following: Sequence[Future[None] | None] = []
         self._finishing: list[Future[TransferResult]] = []
 
-    def open(self, uuid: str) -> list[bool]:
-        """Open a session for each disk of the guest `uuid`. Returns, for each, whether an empty file was made for
-        it at the far side."""
-        try:
-            self._all(lambda disk: disk.open())
-        except RefusedError as exc:  # the far side's hint cannot name the guest: it knows only the disk
-            hint = exc.hint and exc.hint.replace("UUID", uuid)
-            raise RefusedError(exc.message, hint=hint, remote=exc.remote) from None
+    def open(self) -> list[bool]:
+        """Open a session for each disk. Returns, for each, whether an empty file was made for it at the far
+        side."""
+        self._all(lambda disk: disk.open())
         return [disk.placeholder for disk in self._moving]
 
-    def precopy(self) -> None:
-        """Send the disks while the guest runs, in rounds, until little is left."""
-        self._all(lambda disk: disk.precopy())
+    def precopy(self, *, cds_only: bool) -> None:
+        """Send the disks while the guest runs, in rounds, until little is left; with `cds_only` only those to which
+        it cannot write."""
+        self._all(lambda disk: disk.precopy(), self._cds if cds_only else self._moving)
 
     @property
     def seconds_left(self) -> float:
@@ -97,12 +103,15 @@ class Disks:
 
     def prepare_stop(self) -> None:
         """Prepare for the guest's suspension: leave little to be sent after it."""
+        self._images.prepare_stop()
         for disk in self._moving:
             disk.prepare_stop()
 
     def finish(self) -> None:
         """The guest is suspended: start to send the rest of every disk. Does not wait."""
         self._stop.set()
+        self._flushing = [self._workers.submit(shared_cache.flush, path) for path in self._shared]
+        self._images.finish_stop()
 
         def finish_one(disk: LiveDiskSender, before: Future[None] | None) -> TransferResult:
             if before is not None:
@@ -117,17 +126,20 @@ class Disks:
 
     def results(self) -> list[TransferResult]:
         """Wait for `finish`. Returns the result of each disk; all are complete, verified and durable at the far
-        side then."""
+        side then, and what was written to shared disks is on them."""
+        self._await(self._flushing)
         return self._await(self._finishing)
 
     def close(self) -> None:
         """Give up the disks that are not finished; the far side keeps what a next migration can continue with."""
         self._stop.set()
+        self._images.give_up()
         self._opened.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
 
-    def _all(self, step: Callable[[LiveDiskSender], T]) -> list[T]:
-        return self._await([self._workers.submit(step, disk) for disk in self._moving])
+    def _all(self, step: Callable[[LiveDiskSender], T], disks: Sequence[LiveDiskSender] | None = None) -> list[T]:
+        chosen = self._moving if disks is None else disks
+        return self._await([self._workers.submit(step, disk) for disk in chosen])
 
     def _await(self, steps: Sequence[Future[T]]) -> list[T]:
         while (waited := wait(steps, _TICK, FIRST_EXCEPTION)).not_done:

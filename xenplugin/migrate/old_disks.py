@@ -17,9 +17,12 @@ from xenplugin.config import REMOVE
 from xenplugin.errors import ImageError, OwnershipError, XenpluginError, unexpected
 from xenplugin.image.old import moving, old_disk
 from xenplugin.image.old.old_disk import OldDisk
+from xenplugin.image.source.raw import open_source
+from xenplugin.image.target.content import info_of
 from xenplugin.migrate.leaving_guest import LeavingGuest
 from xenplugin.migrate.ownership.records import DiskNote, Record
 from xenplugin.migrate.ownership.states import OwnershipState, Role
+from xenplugin.xen.guest import Disk
 
 Notify = Callable[[str], None]
 #: Seconds that a file system gets for the renames when the migration is given up.
@@ -41,15 +44,17 @@ class PuttingAside:
         self._failure: XenpluginError | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def prepare(self, leaving: LeavingGuest, sizes: Sequence[int], host: str, migration: str) -> None:
-        """Look at the disks, of `sizes` bytes, that the guest will leave behind when it goes to `host`. Those that
-        it cannot write are left alone: other guests may have them as well, and they do not become stale. Raises
-        ImageError."""
+    def prepare(
+        self, leaving: LeavingGuest, disks: Sequence[Disk], sizes: Sequence[int], host: str, migration: str
+    ) -> None:
+        """Look at the `disks`, of `sizes` bytes, that the guest will leave behind when it goes to `host`. Those
+        that it cannot write are left alone: other guests may have them as well, and they do not become stale.
+        Raises ImageError."""
         unwanted = leaving.config.left_disks == REMOVE
         about = {"guest": leaving.guest.name, "uuid": leaving.uuid, "host": host, "migration": migration}
         self._disks = [
             moving.examine(disk.path, size, **about, unwanted=unwanted)
-            for disk, size in zip(leaving.disks, sizes, strict=True)
+            for disk, size in zip(disks, sizes, strict=True)
             if disk.writable
         ]
 
@@ -141,7 +146,7 @@ def end_return(state_dir: Path, one: Record, notify: Notify) -> None:
             try:
                 if one.state is not OwnershipState.RUNNING:
                     moving.take_again(state_dir, old)
-                elif any(old.had(disk.path) for disk in one.disks):
+                elif any(old.had(disk.path) for disk in one.disks if not disk.stays):
                     moving.remove_old(state_dir, old)
             except XenpluginError as exc:
                 notify(f"{old.aside} could not be put away: {exc}")
@@ -164,9 +169,21 @@ def leave_copies(state_dir: Path, one: Record, notify: Notify) -> None:
 def _is_copy(disk: DiskNote) -> bool:
     """Return whether the disk that has arrived is there. Between its rename and the note `committed` it is known by
     what is not there any more: the empty file that this migration made."""
+    if disk.stays:
+        return False
     if disk.committed is not None:
         return disk.committed.difference(disk.path) is None
     with suppress(OSError):
         now = os.stat(disk.path)
-        return disk.placeholder not in (None, now.st_ino) and now.st_size == disk.size
+        if disk.placeholder in (None, now.st_ino):
+            return False
+        return now.st_size == disk.size or _size_as_seen(disk.path) == disk.size
     return False
+
+
+def _size_as_seen(path: str) -> int | None:
+    """Return the size that a guest sees of an image in another format than raw (bytes); None if it is none."""
+    with suppress(XenpluginError), open_source(path) as source:
+        info = info_of(source)
+        return None if info is None else info.size
+    return None

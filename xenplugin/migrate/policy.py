@@ -4,6 +4,7 @@
     /tool/xenplugin/policy/UUID/mode      live, static or full
     /tool/xenplugin/policy/UUID/rate      a rate like 200mbit; 0: no limit
     /tool/xenplugin/policy/UUID/config    what becomes of its configuration file: move, copy or leave
+    /tool/xenplugin/policy/UUID/cds       what becomes of a CD that the far host does not have: copy or eject
     /tool/xenplugin/policy/UUID/enabled   "0": plain `xl migrate` moves this guest without its disks
 
 A missing node means the value of the configuration file (docs/xenstore.md). xenstore is empty after a boot.
@@ -18,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from xenplugin.config import MOVE, Config, parse_mode, parse_move_config, parse_rate
+from xenplugin.config import COPY, MOVE, Config, parse_cds, parse_mode, parse_move_config, parse_rate
 from xenplugin.errors import ConfigError, RefusedError
 from xenplugin.xen.xenstore import Store, Watch
 
@@ -31,12 +32,13 @@ _TICK, _PATIENCE = 0.2, 2.0
 @dataclass(frozen=True)
 class Policy:
     """`rate` in bytes/s, 0: no limit. `enabled`: plain `xl migrate` moves the guest with its disks. `config`: what
-    becomes of its configuration file."""
+    becomes of its configuration file; `cds`: of a CD image that the far host does not have."""
 
     mode: str
     rate: int
     enabled: bool = True
     config: str = MOVE
+    cds: str = COPY
 
 
 def parse_enabled(text: str) -> bool:
@@ -46,7 +48,13 @@ def parse_enabled(text: str) -> bool:
     return text == "1"
 
 
-_PARSE = {"mode": parse_mode, "rate": parse_rate, "config": parse_move_config, "enabled": parse_enabled}
+_PARSE = {
+    "mode": parse_mode,
+    "rate": parse_rate,
+    "config": parse_move_config,
+    "cds": parse_cds,
+    "enabled": parse_enabled,
+}
 
 
 def node(uuid: str) -> str:
@@ -59,7 +67,7 @@ def node(uuid: str) -> str:
 
 def read(store: Store, uuid: str, config: Config) -> Policy:
     """Read the policy of a guest. Raises ConfigError for an invalid value."""
-    policy = Policy(config.mode, config.rate, config=config.config)
+    policy = Policy(config.mode, config.rate, config=config.config, cds=config.cds)
     for key, value in _values(store, node(uuid)).items():
         policy = replace(policy, **{key: value})
     return policy

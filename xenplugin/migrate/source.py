@@ -22,7 +22,7 @@ from xenplugin.config import Config
 from xenplugin.errors import Interrupted, PeerError, XenpluginError, unexpected
 from xenplugin.link.rate import Pacer
 from xenplugin.link.ssh_multiplexing import PrestartedRemote, SharedLogin
-from xenplugin.migrate import leaving_guest, policy
+from xenplugin.migrate import leaving_guest, policy, staying_disks
 from xenplugin.migrate.disks import Disks
 from xenplugin.migrate.downtime_limit import DowntimeLimit, check_estimate
 from xenplugin.migrate.guest_config import leaving_config
@@ -38,6 +38,7 @@ from xenplugin.migrate.phases import PhaseClock
 from xenplugin.migrate.publish import Publisher
 from xenplugin.migrate.recovery.conclude import close_all, conclude
 from xenplugin.migrate.recovery.local_host import LocalHost
+from xenplugin.migrate.staying_disks import DisksToMove
 from xenplugin.migrate.xl.gate import Gate
 from xenplugin.migrate.xl.near_xl import NearXl
 from xenplugin.migrate.xl.xl_protocol import Backward, Cleared, Forward, GuestConfig, TakenBack, Unpaused
@@ -100,6 +101,7 @@ class SourceMigration:
         self._backward = Gate(Backward(), (Unpaused, TakenBack))
         self._record = CurrentRecord(config.state_dir)
         self._policy_follower: policy.PolicyFollower | None = None
+        self._to_move = DisksToMove(())
         self._disks: Disks | None = None
         self._aside = PuttingAside(config.state_dir, self._notice, on_failure=self._fail)
         self._results: list[TransferResult] = []
@@ -166,7 +168,7 @@ class SourceMigration:
             if isinstance(event, GuestConfig):
                 self._prepare(event.fields)
                 self._phases.enter("memory")
-                self._pipe.write(self._forward.release())
+                self._pipe.write(self._to_move.configured(event, self._forward.release()))
             elif isinstance(event, Suspended):
                 self._phases.guest_suspended()
                 self._downtime_limit.begin(self._config)
@@ -213,7 +215,7 @@ class SourceMigration:
     def _prepare(self, fields: dict[str, Any]) -> None:
         """Prepare both sides for the guest; in mode live, send its disks until little is left."""
         usual = self._config  # holds for what the policy does not set, or sets no more
-        leaving = leaving_guest.look_up(fields, usual, self._explicit, self._notice)
+        leaving = leaving_guest.look_up(fields, usual, self._explicit)
         self._config, self._memory = leaving.config, leaving.memory
         self._pacer.set(self._config.rate)
         peer = PeerNote(self._host, self._config.ssh, self._config.remote_program, guest=leaving.uuid)
@@ -226,13 +228,15 @@ class SourceMigration:
         about = {"name": leaving.name, "uuid": leaving.uuid, "mode": mode, "host": socket.gethostname()}
         far = host_identity.of_fields(self._notes.send("guest", {**about, **host_identity.here().fields}))
         self._record.note(peer=replace(peer, **far.fields))
+        self._to_move = staying_disks.decide(leaving, self._host, self._notes, self._notice)
         self._open_disks(leaving)
         wait_noted = leaving_config.send(leaving, self._notes, self._record, self._notice)
         self._notes.wait(self._stream_connected)
-        if leaving.live:
-            assert self._disks is not None
+        assert self._disks is not None
+        if leaving.live or self._to_move.has_cds:
             self._phases.enter("disks")
-            self._disks.precopy()
+            self._disks.precopy(cds_only=not leaving.live)
+        if leaving.live:
             check_estimate(self._config, self._disks.seconds_left, self._notice)
             self._disks.follow()
         wait_noted()
@@ -249,32 +253,19 @@ class SourceMigration:
 
     def _open_disks(self, leaving: LeavingGuest) -> None:
         """Open a session for each disk. Both sides record the disks before any data is sent."""
-        Claims(self._config.state_dir, self._id).refuse(disk.path for disk in leaving.disks)
+        self._to_move.refuse_claimed(Claims(self._config.state_dir, self._id))
         self._disks = disks = Disks(
-            leaving.disks,
-            self._host,
-            leaving.disk_config(self._login.further),
-            self._emit,
-            self._pacer,
-            self._check,
-            migration=self._id,
-            domid=leaving.guest.domid,
-            live=leaving.live,
-            standby=self._prestarted,
-        )
+            self._to_move.moving, self._host, leaving.disk_config(self._login.further), self._emit, self._pacer,
+            self._check, migration=self._id, domid=leaving.guest.domid, live=leaving.live,
+            shared=self._to_move.shared, standby=self._prestarted,
+        )  # fmt: skip
         verb, name = f"migrate ({leaving.config.mode})", leaving.guest.name
         self._emit(events.Started(verb, name, self._host, sum(disks.sizes), domain=name))
-        made = disks.open(leaving.guest.uuid)
-        paths = [disk.path for disk in leaving.disks]
-        self._notes.send(
-            "disks",
-            [
-                {"path": path, "size": size, "made": new}
-                for path, size, new in zip(paths, disks.sizes, made, strict=True)
-            ],
-        )
-        self._record.note(disks=tuple(DiskNote(path, size) for path, size in zip(paths, disks.sizes, strict=True)))
-        self._aside.prepare(leaving, disks.sizes, self._host, self._id)
+        made = disks.open()
+        self._notes.send("disks", self._to_move.announced(disks.sizes, made))
+        paths = (disk.path for disk in self._to_move.moving)
+        self._record.note(disks=tuple(map(DiskNote, paths, disks.sizes)))
+        self._aside.prepare(leaving, self._to_move.moving, disks.sizes, self._host, self._id)
 
     # -- from the far side ------------------------------------------------------------------------
 
@@ -345,6 +336,7 @@ class SourceMigration:
             seconds=self._phases.total,
             downtime=self._phases.downtime,
             phases=self._phases.finished,
+            staying=self._to_move.staying,
         )
 
 

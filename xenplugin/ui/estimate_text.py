@@ -14,7 +14,7 @@ def line(estimate: Estimate) -> str:
     if estimate.downtime is not None:
         parts.append(f"suspended about {_expected(estimate.downtime, units.seconds)}")
     sent = f"about {units.size(estimate.bytes_wire.middle)} to send"
-    return f"{', '.join(parts)}: {sent} over {_rtt(estimate.rtt)}, {units.rate(estimate.rate.middle)}"
+    return f"{', '.join(parts)}: {sent} at {units.rate(estimate.rate.middle)}, RTT {_rtt(estimate.rtt)}"
 
 
 def details(estimate: Estimate) -> list[str]:
@@ -24,12 +24,12 @@ def details(estimate: Estimate) -> list[str]:
         found.append(f"memory: {units.size(estimate.bytes_memory)}")
     for disk in estimate.disks:
         found.append(
-            f"{disk.name} ({units.size(disk.bytes_image)}): {_expected(disk.bytes_to_send, units.size)} differ,"
-            f" the far host has {_expected(disk.bytes_known, units.size)} of it"
+            f"{disk.name} ({units.size(disk.bytes_image)}): {_expected(disk.bytes_to_send, units.size)} to send,"
+            f" {_expected(disk.bytes_known, units.size)} are there already"
         )
     found.append(
-        f"on the wire: {_expected(estimate.bytes_wire, units.size)}, over {_rtt(estimate.rtt)} and"
-        f" {_expected(estimate.rate, units.rate)}"
+        f"on the wire: {_expected(estimate.bytes_wire, units.size)}, at"
+        f" {_expected(estimate.rate, units.rate)}, RTT {_rtt(estimate.rtt)}"
     )
     found += [f"not measured: {text}" for text in estimate.assumptions]
     return found

@@ -162,6 +162,8 @@ class TextUi:
             "sealed": f"{units.size(result.bytes_wire)} ({less:.1f}x less), {result.cipher}",
             "digest": " ".join(disk.sha256 for disk in disks),
         }
+        if isinstance(result, MigrationResult) and result.staying:
+            rows["stays"] = ", ".join(f"{disk.device} ({disk.why})" for disk in result.staying)
         if result.resumed:
             rows["resumed"] = f"{units.size(result.resumed)} were there from an earlier try"
         for name, value in rows.items():

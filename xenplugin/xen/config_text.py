@@ -1,5 +1,5 @@
 """The text of a guest's configuration file (xl.cfg(5)): which settings it has, and the smallest edit that changes
-paths and bridges in it. Pure.
+paths, formats and bridges in it. Pure.
 
 The text is divided as xl's lexer does it (Xen's tools/libs/util/libxlu_cfg_l.l), which is enough to find the
 strings of a setting between comments, spaces and other settings. What a string means is not decided here: `before`
@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from xenplugin.xen.disk_text import format_edits
 
 _TOKEN = re.compile(
     r"""(?P<skipped>[ \t]+|\#[^\n]*)
@@ -43,10 +45,11 @@ def assigns(text: str, name: str) -> bool:
 
 def edited(text: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Return `text`, in which xl reads `before` (libxl's JSON), with the edits that make it `after`, which differs
-    from `before` in paths of disks, bridges of network interfaces, the kernel and the ramdisk only."""
+    from `before` in paths and formats of disks, bridges of network interfaces, the kernel and the ramdisk only."""
     settings = list(_settings(text))
     changes = {
         *_paths(text, _strings(settings, "disk"), before, after),
+        *_formats(text, _strings(settings, "disk"), before, after),
         *_files(text, settings, before, after),
         *_bridges(text, _strings(settings, "vif"), before, after),
     }
@@ -68,6 +71,15 @@ def _paths(
             path = re.compile(f"(?:^|(?<=[=:,\\s])){re.escape(old)}(?=[,\\s]|$)")
             for start, end in disks:
                 yield from ((start + at.start(), start + at.end(), new) for at in path.finditer(text[start:end]))
+
+
+def _formats(
+    text: str, disks: list[_Place], before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Iterator[_Change]:
+    pairs = list(_pairs(before, after, "disks", "format"))
+    for (old, new), (start, end) in zip(pairs, disks if len(disks) == len(pairs) else (), strict=False):
+        if old != new:
+            yield from ((start + a, start + b, word) for a, b, word in format_edits(text[start:end], new))
 
 
 def _files(

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from xenplugin.errors import PeerError, RefusedError
-from xenplugin.image.formats.kinds import RAW
 from xenplugin.xen.attached import plain_path
+from xenplugin.xen.disk_formats import LIBXL, QEMU
 from xenplugin.xen.xenstore import Store
 from xenplugin.xen.xl import INCOMING
 
+#: The folder of the scripts that attach disks and network interfaces.
+SCRIPTS = "/etc/xen/scripts"
 _DEVICES = ("vbd", "virtio_disk")
-#: QEMU's names for formats that libxl calls otherwise.
-_QEMU_NAMES = {"vhd": "vpc", "unknown": RAW}
-#: Formats in which QEMU can be asked about a disk. (Not qed: QEMU 7.2 ends with the guest if two of its writes meet
-#: a bitmap that is exchanged.)
-_SERVED = (RAW, "qcow2", "vpc")
 _LIST = "xl list shows the guests, xl block-list GUEST the disks of one"
 
 
@@ -44,6 +41,28 @@ class Disk:
     cdrom: bool = False
     backend_domid: int = 0
     physical: tuple[int, int] | None = None
+
+    @property
+    def block_script(self) -> str:
+        """The name of the script that attaches it, "" if it is Xen's standard one."""
+        name = os.path.basename(self.script)
+        return "" if name == "block" else name
+
+    @property
+    def is_cd(self) -> bool:
+        """Whether it is a CD, which the guest only reads."""
+        return self.cdrom and not self.writable
+
+
+@dataclass(frozen=True)
+class GuestDisks:
+    """What becomes of a guest's disks, as far as its own host can tell. `images`: their content moves, unless both
+    hosts share it; `scripts`: a block script attaches them, on the far host as well; `cds`: CD images, which the
+    guest only reads."""
+
+    images: tuple[Disk, ...] = ()
+    scripts: tuple[Disk, ...] = ()
+    cds: tuple[Disk, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +95,7 @@ def by_name(store: Store, name: str) -> Guest:
     for domid in _domids(store):
         if store.read(f"/local/domain/{domid}/name") == name and (guest := _guest(store, domid)):
             return guest
-    raise UnknownGuest(f"there is no guest {name} on this host", hint=_LIST)
+    raise UnknownGuest(f"there is no guest {name or repr(name)} on this host", hint=_LIST)
 
 
 def by_uuid(store: Store, uuid: str) -> Guest | None:
@@ -122,25 +141,22 @@ def memory(config: Mapping[str, Any]) -> int:
     return 1024 * found if isinstance(found, int) else 0
 
 
-def check(
-    config: Mapping[str, Any], guest: Guest, notify: Callable[[str], None] = lambda text: None
-) -> tuple[Disk, ...]:
-    """Return the disks that must move with the guest, writable or not.
+def check(config: Mapping[str, Any], guest: Guest) -> GuestDisks:
+    """Return what becomes of the guest's disks, writable or not.
 
     `config` is xl's configuration as libxl writes it in JSON: without values that are 0, empty or the default.
-    `notify` gets a line for each CD drive, which is left behind. Raises RefusedError if the configuration does not
-    agree with xenstore, or if a disk cannot be moved; PeerError if the configuration is malformed.
+    Raises RefusedError if the configuration does not agree with xenstore, or if a disk cannot move; PeerError if
+    the configuration is malformed.
     """
-    moved, refusals = examine(config, guest, notify)
+    found, refusals = examine(config, guest)
     if refusals:
         raise refusals[0]
-    return moved
+    return found
 
 
-def examine(
-    config: Mapping[str, Any], guest: Guest, notify: Callable[[str], None] = lambda text: None
-) -> tuple[tuple[Disk, ...], list[RefusedError]]:
-    """Return the disks that can move with the guest, and why each of the others cannot. As `check` otherwise."""
+def examine(config: Mapping[str, Any], guest: Guest) -> tuple[GuestDisks, list[RefusedError]]:
+    """Return what becomes of the disks with which the guest can move, and why it cannot with the others. As `check`
+    otherwise."""
     name, uuid = identity(config)
     if guest.uuid != uuid and guest.name != name:
         raise RefusedError(
@@ -156,53 +172,45 @@ def examine(
             f"{guest.name} has the disks {_names(known)}, but xl's configuration has {_names(configured)}",
             hint="xl block-list shows its disks; if one is being attached or detached, wait for that",
         )
-    moved: list[Disk] = []
+    images: list[Disk] = []
+    scripts: list[Disk] = []
+    cds: list[Disk] = []
     refusals = []
-    for disk in [disk for name, disk in known.items() if not _left(disk, configured[name], notify)]:
-        if reason := _reason(disk, configured[disk.device]):
+    for disk in known.values():
+        row = configured[disk.device]
+        script = script_of(row)
+        cd = not disk.writable and (disk.cdrom or bool(row.get("is_cdrom")))
+        if cd and not disk.path and not _text(row, "pdev_path"):
+            continue  # an empty drive
+        reason = _reason(disk, row) or (_script_reason(script) if script else _image_reason(disk, row))
+        if reason:
             text = f"{guest.name} cannot move with its disk {disk.device} ({disk.path or 'no path'}): {reason[0]}"
             refusals.append(RefusedError(text, hint=reason[1]))
-        elif disk.path in [other.path for other in moved]:
+        elif not script and disk.path in [other.path for other in images]:
             text = f"{guest.name} has the disk {disk.path} twice"
             refusals.append(RefusedError(text, hint="detach one of the two"))
         else:
-            moved.append(disk)
-    return tuple(moved), refusals
+            (scripts if script else cds if cd else images).append(disk)
+    return GuestDisks(tuple(images), tuple(scripts), tuple(cds)), refusals
 
 
-def _left(disk: Disk, configured: Mapping[str, Any], notify: Callable[[str], None]) -> bool:
-    """Return whether the disk is a CD drive, which is left behind."""
-    if not disk.cdrom and not configured.get("is_cdrom"):
-        return False
-    if disk.writable:
-        return False  # a writable CD drive is a disk
-    if disk.path:
-        notify(f"{disk.device} is a CD drive: {disk.path} is not moved, and must exist on the far host")
-    else:
-        notify(f"{disk.device} is an empty CD drive: nothing to move")
-    return True
+def script_of(configured: Mapping[str, Any]) -> str:
+    """Return the script that attaches a disk of xl's configuration, "" if it is Xen's standard one. Raises
+    PeerError."""
+    script = _text(configured, "script")
+    return "" if os.path.basename(script) in ("", "block") else script
 
 
 def _reason(disk: Disk, configured: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return why a disk cannot be moved, and a hint; None if it can."""
+    """Return why a disk of any kind keeps the guest from moving, and a hint; None if it does not."""
     elsewhere = (
         _text(configured, "backend_domname") not in ("", "0", "Domain-0") or configured.get("backend_domid", 0) != 0
     )
-    image = _text(configured, "format") or disk.format
-    script = os.path.basename(_text(configured, "script") or disk.script)
     path = _text(configured, "pdev_path")
     if disk.backend_domid or elsewhere:
         return "another domain serves it", "its data is not in dom0: move it by that domain's own means"
-    if _QEMU_NAMES.get(image, image) != disk.format or disk.format not in _SERVED:
-        other = image if disk.format == "raw" else disk.format
-        return (
-            f"its format is {other}",
-            "convert it (qemu-img convert -O raw OLD NEW), and give the guest format=raw",
-        )
     if disk.backend not in ("vbd", "qdisk") or _text(configured, "specification") == "virtio":
         return f"it is served as {disk.backend}", "give the guest an ordinary Xen disk (backendtype phy or qdisk)"
-    if script not in ("", "block"):
-        return f"the script {script} sets it up", "only Xen's standard script 'block' is supported"
     if not disk.path or not path:
         return "it is not a file or block device of this host", "give the disk a target"
     if disk.path != path:
@@ -210,7 +218,31 @@ def _reason(disk: Disk, configured: Mapping[str, Any]) -> tuple[str, str] | None
             f"xl's configuration has the path {path}",
             "to use other paths on the far host, set `paths` in its xenplugin.conf",
         )
-    if not path.startswith("/"):
+    if os.path.basename(script_of(configured)) != disk.block_script:
+        return (
+            f"the script {disk.block_script or 'block'} attaches it, and xl's configuration has another one",
+            "give -C the guest's own file",
+        )
+    return None
+
+
+def _script_reason(script: str) -> tuple[str, str] | None:
+    """Return why a disk that `script` attaches keeps the guest from moving, and a hint; None if it does not."""
+    if "/" in script and os.path.dirname(script) != SCRIPTS:
+        return f"the script {script} attaches it, which is not in {SCRIPTS}", f"put the script into {SCRIPTS}"
+    return None
+
+
+def _image_reason(disk: Disk, configured: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return why the content of a disk cannot be moved, and a hint; None if it can."""
+    image = _text(configured, "format") or disk.format
+    if QEMU.get(image, image) != disk.format or disk.format not in LIBXL:
+        other = image if disk.format == "raw" else disk.format
+        return (
+            f"its format is {other}",
+            "convert it (qemu-img convert -O raw OLD NEW), and give the guest format=raw",
+        )
+    if not disk.path.startswith("/"):
         return "its path is not absolute", "give the disk an absolute target"
     return None
 
@@ -264,16 +296,17 @@ def _disk(store: Store, at: str) -> Disk | None:
     match = re.fullmatch(r"/local/domain/(\d+)/backend/(\w+)/\d+/\d+", backend)
     if match is None:
         return None
-    params, kind = read("params"), match[2]
+    params, kind, script = read("params"), match[2], read("script")
+    standard = os.path.basename(script) in ("", "block")  # another one has words of its own in params
     image = params.partition(":")[0] if kind == "qdisk" and ":" in params else "raw"
     return Disk(
         device=read("dev"),
-        path=plain_path(params),
+        path=plain_path(params) if standard or kind == "qdisk" else params,
         writable=read("mode") == "w",
         backend=kind,
         type=read("type"),
         format="raw" if image == "aio" else image,  # libxl's name for a raw file
-        script=read("script"),
+        script=script,
         cdrom=read("device-type") == "cdrom",
         backend_domid=int(match[1]),
         physical=_physical(store.read(f"{backend}/physical-device") or ""),

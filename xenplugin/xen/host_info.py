@@ -55,8 +55,10 @@ def parse(text: str) -> XenInfo:
             int(found["nr_cpus"]),
             found.get("xen_commandline", ""),
         )
-    except (KeyError, ValueError) as error:
-        raise PeerError(f"the output of xl info cannot be read: {error!r}"[:200]) from None
+    except KeyError as error:
+        raise PeerError(f"the output of xl info has no {error.args[0]}") from None
+    except ValueError as error:
+        raise PeerError(f"the output of xl info cannot be read: {error}"[:200]) from None
 
 
 def autoballoon(xl_conf: str, command_line: str) -> bool:

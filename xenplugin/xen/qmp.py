@@ -41,13 +41,22 @@ class Qmp:
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """Have QEMU run `command`; return its answer. (An underscore in an argument's name stands for a hyphen.)"""
+        return self._execute(command, arguments, [])
+
+    def lend(self, name: str, fd: int) -> None:
+        """Give QEMU a duplicate of the descriptor `fd`, called `name` there, which `closefd` closes."""
+        self._execute("getfd", {"fdname": name}, [fd])
+
+    def _execute(self, command: str, arguments: dict[str, Any], fds: list[int]) -> Any:
         message: dict[str, Any] = {"execute": command}
         if arguments:
             message["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
+        data = json.dumps(message).encode() + b"\r\n"
         deadline = time.monotonic() + self._patience
         try:
             self._socket.settimeout(self._patience)
-            self._socket.sendall(json.dumps(message).encode() + b"\r\n")
+            sent = socket.send_fds(self._socket, [data], fds) if fds else 0
+            self._socket.sendall(data[sent:])
             while True:
                 answer = self._next(deadline)
                 if "return" in answer:

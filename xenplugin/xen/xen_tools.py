@@ -8,12 +8,12 @@ import os
 import shutil
 from typing import Any
 
-from xenplugin.errors import PeerError
+from xenplugin.errors import PeerError, RefusedError
 from xenplugin.external_tool import output_of
 from xenplugin.xen import cpu_policy, host_info
 from xenplugin.xen.cpu_policy import CpuPolicy
 from xenplugin.xen.host_info import XenInfo
-from xenplugin.xen.xl import STANDARD, XlCommand
+from xenplugin.xen.xl import STANDARD, XlCommand, absent
 
 #: Seconds for xen-cpuid, which only asks the hypervisor.
 _PATIENCE = 30.0
@@ -28,9 +28,16 @@ def info(xl: XlCommand) -> XenInfo:
 
 
 def configuration(xl: XlCommand, domid: int) -> dict[str, Any]:
-    """Return the configuration of a domain as libxl keeps it: what `xl migrate` sends. Raises PeerError."""
+    """Return the configuration of a domain as libxl keeps it: what `xl migrate` sends. Raises PeerError, and
+    RefusedError if the domain has ended."""
     try:
         found = json.loads(xl.output("list", "-l", str(domid)))
+    except PeerError as error:
+        if not error.message.endswith(absent(domid)):
+            raise
+        raise RefusedError(
+            f"domain {domid} is not on this host any more", hint="xl list shows the guests"
+        ) from None
     except (ValueError, RecursionError):
         raise PeerError(
             "xl prints a guest's configuration in another format than JSON",
@@ -67,7 +74,7 @@ def _xen_cpuid() -> str:
     for folder in sorted(folders, key=lambda folder: f"/xen-{version}/" not in folder):
         if os.access(f"{folder}/xen-cpuid", os.X_OK):
             return f"{folder}/xen-cpuid"
-    raise PeerError("this host has no xen-cpuid", hint="it comes with Xen's tools (Debian: xen-utils)")
+    raise PeerError("there is no xen-cpuid", hint="it comes with Xen's tools (Debian: xen-utils)")
 
 
 def _read(path: str) -> str:

@@ -42,7 +42,7 @@ class _Client:
         try:
             self._client.connect()
         except (pyxs.PyXSError, OSError) as exc:
-            raise ConfigError(f"cannot connect to xenstore: {exc}", hint=_DOM0) from None
+            raise ConfigError(f"cannot connect to xenstore: {socket_path()}: {_reason(exc)}", hint=_DOM0) from None
 
     def __enter__(self) -> Self:
         return self
@@ -65,8 +65,7 @@ class _Client:
             if number == errno.ENOENT:
                 raise FileNotFoundError(action) from None
             hint = _DOM0 if number in (errno.EACCES, errno.EPERM) else "check that xenstored runs: xenstore-ls /"
-            # The message of pyxs may contain the whole value.
-            raise RefusedError(f"xenstore failed to {action}: {str(exc)[:200]}", hint=hint) from None
+            raise RefusedError(f"xenstore failed to {action}: {_reason(exc)}", hint=hint) from None
 
 
 class Store(_Client):
@@ -162,6 +161,16 @@ class _Reply:
 
     def get(self) -> Any:
         return self._packet
+
+
+def _reason(failure: BaseException) -> str:
+    """Return why a request failed: pyxs prints the arguments of the operating system's error."""
+    for error in (failure, failure.__cause__, failure.__context__):
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+    if failure.args and isinstance(failure.args[0], int):
+        return os.strerror(failure.args[0])
+    return str(failure)[:200]  # it may contain the whole value
 
 
 def _text(value: bytes | str) -> str:

@@ -27,6 +27,8 @@ from xenplugin.image.small_file import open_regular
 SHIM_MARK = b"xenplugin shim"
 #: Seconds for one command; hotplug scripts alone may take 40 (docs of libxl), destroying a large guest more.
 PATIENCE = 180.0
+#: Seconds for one that only asks, while somebody waits; it may have to wait for a lock of libxl.
+QUESTION = 40.0
 AWAY, INCOMING = "--migratedaway", "--incoming"
 #: The folders of programs on any host.
 STANDARD = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -104,6 +106,11 @@ def find() -> str:
     raise RefusedError("there is no xl on this host", hint="run this in dom0 of a Xen host")
 
 
+def absent(domid: int) -> str:
+    """Return how `xl list` ends its message about a domain that is not there."""
+    return f"Domain '{domid}' does not exist."
+
+
 class XlCommand:
     """The xl at `path` (default: the real one). Every method raises PeerError with xl's last message if xl fails,
     or does not end within `patience` seconds."""
@@ -117,7 +124,7 @@ class XlCommand:
         try:
             text = self._run("list", "-v", str(domid))
         except PeerError as error:
-            if error.message.endswith(f"Domain '{domid}' does not exist."):
+            if error.message.endswith(absent(domid)):
                 return None
             raise
         return parse_one(text, domid)

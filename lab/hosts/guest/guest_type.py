@@ -1,4 +1,4 @@
-"""The type of guest that a Xen can migrate: PV where it can, PVH elsewhere.
+"""The type of guest that a Xen can migrate: PV where it can, PVH elsewhere. (HVM where it can PVH.)
 
 A live migration needs log-dirty mode, in which Xen records which pages the guest writes. For PV guests that is the
 work of shadow paging (CONFIG_SHADOW_PAGING), which Debian leaves out of its newer packages: `xl migrate` then says
@@ -25,6 +25,7 @@ class GuestType(StrEnum):
 
     PV = "pv"
     PVH = "pvh"
+    HVM = "hvm"
 
 
 def built_in(config: str) -> frozenset[str]:

@@ -1,9 +1,11 @@
 """Puts the guests into the tree of a host's image: /srv/guests with kernel, initramfs, disks and configurations.
 
-g1 and g2 are of the type that the image's Xen can migrate, g3 is always PVH (lab.hosts.guest.guest_type).
+g1 and g2 are of the type that the image's Xen can migrate, g3 is always PVH, g4 always HVM
+(lab.hosts.guest.guest_type).
 
 A guest's disk holds real files (the host's own), canaries, a pattern, and `sums`, the checksums of all files. The
-disks of g1 and g3 are files; a host makes g2's logical volume itself (`xenlab-guest lvm`), as a copy of g1's file.
+disks of g1, g3 and g4 are files; a host makes g2's logical volume, and disks in other formats, itself as copies of
+g1's file (`xenlab-guest lvm`, `xenlab-guest image`).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from string import Template
 
 from lab.hosts.guest import canaries
 from lab.hosts.guest.guest_type import GuestType
-from lab.hosts.image import ext4, initramfs
+from lab.hosts.image import contents, ext4, initramfs
 from lab.hosts.image.recipe import GUEST, GUEST_MODULES
 
 DISK_SIZE = 512 << 20  # bytes
@@ -25,13 +27,16 @@ _REAL = 60_000_000  # bytes of real files
 _LARGEST = 4_000_000  # bytes: the guest checks one file at a time
 _PATTERN = 2 << 20  # bytes
 #: The lines of a configuration that depend on the type.
+_TSC = (
+    "\n# Under QEMU's emulated SVM Xen cannot handle an intercepted RDTSCP; native leaves it to the processor.\n"
+    'tsc_mode = "native"'
+)
 _TYPE = {
     GuestType.PV: 'type = "pv"',
-    GuestType.PVH: 'type = "pvh"\n'
-    "# Under QEMU's emulated SVM Xen cannot handle an intercepted RDTSCP; native leaves it to the processor.\n"
-    'tsc_mode = "native"',
+    GuestType.PVH: f'type = "pvh"{_TSC}',
+    GuestType.HVM: f'type = "hvm"{_TSC}',
 }
-_ALWAYS = {"g3": GuestType.PVH}
+_ALWAYS = {"g3": GuestType.PVH, "g4": GuestType.HVM}
 
 
 def install(tree: Path, work: Path, kernel: Path, kind: GuestType) -> None:
@@ -41,6 +46,7 @@ def install(tree: Path, work: Path, kernel: Path, kind: GuestType) -> None:
     home.mkdir(parents=True)
     # Uncompressed: xl accepts that too, and starts the guest sooner.
     ext4.copy_sparse(kernel, home / "vmlinuz")
+    (home / "bzimage").symlink_to(f"/boot/{contents.only(tree / 'boot', 'vmlinuz-*').name}")
     files = {
         "init": (GUEST / "init").read_bytes(),
         "sbin/poweroff": (GUEST / "poweroff").read_bytes(),
@@ -52,7 +58,8 @@ def install(tree: Path, work: Path, kernel: Path, kind: GuestType) -> None:
     _content(tree, content)
     ext4.make(content, home / "g1.img", size=DISK_SIZE, options=["-N", "16384", "-J", "size=8", *ext4.COMPLETE])
     shutil.rmtree(content)
-    ext4.copy_sparse(home / "g1.img", home / "g3.img")
+    for name in _ALWAYS:
+        ext4.copy_sparse(home / "g1.img", home / f"{name}.img")
     for config in sorted((GUEST / "config").glob("*.cfg")):
         (home / config.name).write_text(configuration(config.stem, kind), encoding="ascii")
 

@@ -26,6 +26,7 @@ GUEST_MODULES = ("xen-blkfront", "ext4")
 _PACKAGES = """
     systemd-sysv udev kmod procps busybox-static e2fsprogs lvm2 sudo
     linux-image-amd64 xen-hypervisor-{xen}-amd64 xen-utils-{xen} xenstore-utils
+    qemu-system-xen qemu-system-common qemu-utils libnbd0
     iproute2 iputils-ping ethtool tcpdump openssh-server rsync socat zstd openssl
     strongswan-charon strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins
     libstrongswan-extra-plugins

@@ -23,18 +23,21 @@ def top(tmp_path: Path) -> Path:
 @pytest.fixture
 def base(sides: Sides, top: Path) -> Path:
     """The far host's backing file."""
+    sides.far["backing_folders"] = [str(sides.there)]
     return Path(shutil.copyfile(top.parent / "base.img", sides.there / "base.img"))
 
 
 def test_only_what_differs_moves_if_the_far_host_has_the_backing_file(sides: Sides, top: Path, base: Path) -> None:
     before = base.read_bytes()
+    (planned,) = sides.copy(top, "--backing", "keep", "-N").result["estimate"]["disks"]
+    assert planned["bytes_to_send"]["middle"] == 2 * 65536
     done = sides.copy(top, "--backing", "keep")
     assert backing_of(sides.target) == (str(base), "raw")
     assert_same(top, sides.target)
     assert done.result["bytes_wire"] < 100_000 and sides.target.stat().st_blocks * 512 < MIB
     # The overlay that is there is the base of the next difference; what it shares with its own base stays there.
     qemu_io(top, *(f"write -s {base} {at}M 1M" for at in (10, 11)))
-    sides.copy(top, "--backing", "keep")
+    assert sides.copy(top, "--backing", "keep").result["bytes_wire"] < 3 * MIB
     qemu_io(top, "write -P 5 0 64k")
     done = sides.copy(top, "--backing", "keep")
     assert done.result["bytes_wire"] < 50_000 and sides.target.stat().st_blocks * 512 < 4 * MIB
@@ -67,11 +70,12 @@ def test_a_broken_copy_goes_on(sides: Sides, top: Path, base: Path) -> None:
     assert_same(top, sides.target)
 
 
-def test_it_is_kept_in_a_pull(sides: Sides, top: Path, base: Path) -> None:
-    sides.ssh_options = []
-    words = sides.words(top, "--backing", "keep")
-    source, target = str(words[-2]), str(words[-1]).removeprefix("far:")
-    words[-2:] = [f"far:{source}", target]
-    sides.program.run(*words)
-    assert backing_of(sides.target) == (str(base), "raw")
-    assert_same(top, sides.target)
+def test_the_destination_of_a_pull_decides(sides: Sides, top: Path, base: Path) -> None:
+    """The far host cannot have the image based on a file of this one."""
+    sides.far["backing"], sides.near["backing_folders"] = "keep", [str(sides.there)]
+    words = sides.words(top)
+    words[-2:] = [f"far:{top}", sides.target]
+    for option, kept in (([], (None, None)), (["--backing", "keep"], (str(base), "raw"))):
+        sides.program.run(*words[:1], *option, *words[1:])
+        assert backing_of(sides.target) == kept
+        assert_same(top, sides.target)

@@ -136,7 +136,7 @@ def test_a_target_that_cannot_be_one_is_said(sides: Sides, image: Path) -> None:
 def test_people_get_it_in_words(sides: Sides, image: Path) -> None:
     words = sides.words(image, "-N")
     done = sides.program.run(*words)
-    assert "to send over" in done.err and "about" in done.err
-    assert "disk.img" not in done.out and image.name in done.out and "the far host has" in done.out
+    assert "to send at" in done.err and "about" in done.err
+    assert "disk.img" not in done.out and image.name in done.out and "there already" in done.out
     quiet = sides.program.run(*words, "-q")
     assert (quiet.out, quiet.err) == ("", "")

@@ -72,8 +72,10 @@ def test_the_estimate_reads_what_the_target_holds(sides: Sides, raw: Path) -> No
 
 
 def test_the_make_of_a_qcow2_is_kept(sides: Sides, raw: Path) -> None:
-    options = "cluster_size=131072", "compat=1.1", "lazy_refcounts=on", "extended_l2=on"
-    sides.copy(converted(raw, "qcow2", *options))
+    options = "cluster_size=131072", "compat=1.1", "lazy_refcounts=on", "extended_l2=on", "preallocation=full"
+    image = converted(raw, "qcow2", *options)
+    sides.copy(image)
+    assert image.stat().st_blocks * 512 > SIZE > sides.target.stat().st_blocks * 512  # only what it holds
     info = qemu_img("info", sides.target)
     assert "cluster_size: 131072" in info and "lazy refcounts: true" in info and "extended l2: true" in info
 
@@ -93,6 +95,18 @@ def test_the_far_host_decides_how_it_stores_images(sides: Sides, raw: Path) -> N
     sides.target.unlink()
     sides.copy(raw)
     qemu_img("compare", "-f", "raw", "-F", "qed", raw, sides.target)
+
+
+def test_a_part_of_a_sector_stays_raw(sides: Sides, raw: Path) -> None:
+    with open(raw, "ab") as file:
+        file.write(b"more")
+    sides.far["formats"] = {"raw": "qcow2"}
+    done = sides.copy(raw, code=15)
+    assert "no multiple of 512" in done.error and "formats" in done.hint
+    sides.assert_clean()
+    sides.far["formats"] = {}
+    sides.copy(raw)
+    assert content(sides.target) == content(raw)
 
 
 def test_a_raw_image_is_never_probed_when_it_is_named_so(sides: Sides, raw: Path) -> None:

@@ -102,8 +102,9 @@ def little_memory(near: Node, far: Node) -> Iterator[None]:
 
 
 @contextmanager
-def no_cd(near: Node, far: Node) -> Iterator[None]:
-    sh(far, f"mv {_CD} {_CD}.away")
+def other_cd(near: Node, far: Node) -> Iterator[None]:
+    """host-b has another file under the name of the guest's CD, which is not replaced."""
+    sh(far, f"mv {_CD} {_CD}.away; echo other >{_CD}")
     try:
         yield
     finally:
@@ -135,7 +136,7 @@ Fault = Callable[[Node, Node], Any]
 FAULTS: dict[str, tuple[Fault, str]] = {
     "bridges": (no_bridge, "no bridge xlchk0"),
     "memory": (little_memory, "which needs"),
-    "files": (no_cd, _CD),
+    "target": (other_cd, _CD),
     "name": (name_taken, "g1--incoming"),
     "room": (disk_full, "/mnt/small/g1.img"),
 }
@@ -199,7 +200,7 @@ def test_through_the_shim_a_refusal_stands_alone(xen_lab: Lab, guest: Guest) -> 
     near, far = hosts(xen_lab)
     near.check(["xenplugin", "enable"], timeout=ASK)
     try:
-        with no_cd(near, far):
+        with other_cd(near, far):
             done = near.run(["xl", "migrate", "g1", far.name], timeout=ASK)
         said = done.stderr.splitlines()
         assert done.code == 1 and len(said) == 2 and _CD in said[0] and "xenplugin: hint" in said[1], said

@@ -21,6 +21,7 @@ from lab.pytest_plugin import brought_up, skip_if_missing
 from tests.helpers.xen_moves import Guest, clean, hosts, moved
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
+GUESTS = {GuestType.PV: "g1", GuestType.PVH: "g3", GuestType.HVM: "g4"}
 
 
 @pytest.fixture(scope="module", params=Xen)
@@ -61,7 +62,7 @@ def test_a_guest_moves_with_its_disk(fresh: Lab, image: HostImage, kind: GuestTy
     if kind is GuestType.PV and image.guests is not GuestType.PV:
         pytest.skip(f"Xen {image.version}: {NO_PV}")
     a, b = hosts(fresh)
-    guest = Guest(fresh, "g1" if kind is image.guests else "g3", ["memory=128"])
+    guest = Guest(fresh, GUESTS[kind], ["memory=128"])
     try:
         guest.create(a)
         guest.forget_disk(b)

@@ -258,7 +258,8 @@ def test_a_configuration_with_a_disk_that_has_not_moved(world: World) -> None:
     """From a source that does not compare it with xenstore."""
     world.create(disks=2)
     world.a.patch(
-        "from xenplugin.xen import guest\ncheck = guest.check\nguest.check = lambda *words: check(*words)[:1]\n"
+        "from xenplugin.xen import guest\ncheck = guest.check\n"
+        "guest.check = lambda *words: guest.GuestDisks(check(*words).images[:1])\n"
     )
     world.b.disk("g1-1.img").write_bytes(bytes(4 * MIB))
     done = world.migrate().end()

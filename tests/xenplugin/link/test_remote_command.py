@@ -18,6 +18,8 @@ def test_without_a_host_it_is_a_child_of_the_same_python() -> None:
     assert remote_command("ssh", None, "ignored", Path("/x.conf")) == [*child, "--config", "/x.conf"]
     with pytest.raises(UsageError):
         remote_command("ssh", "hostb", "xenplugin 'unbalanced")
+    with pytest.raises(UsageError, match="is empty"):
+        remote_command("ssh", "hostb", " ")
 
 
 @pytest.mark.parametrize("ssh", ["", "  "])

@@ -190,10 +190,18 @@ def test_a_host_that_cannot_be_reached_is_a_link_error(start: Start, said: str, 
     )
 
 
+def test_a_host_in_a_hint_is_quoted() -> None:
+    far = RemoteProcess(["sh", "-c", "exit 255"], "hostb; reboot", lambda _: None)
+    with pytest.raises(LinkError) as caught:
+        far.await_ready(60)
+    assert (caught.value.hint or "").endswith("ssh 'hostb; reboot'")
+
+
 @pytest.mark.parametrize("code", [0, 1, 2])
 def test_a_program_that_ends_at_once_is_quoted(start: Start, code: int) -> None:
     error = refused(start, f"echo 'usage: something'; exit {code}")
-    assert isinstance(error, PeerError) and error.hint is None
+    assert isinstance(error, PeerError) and error.hint
+    assert error.hint == "to see why, as this user: ssh hostb xenplugin --version"
     assert "usage: something" in error.message and f"status {code}" in error.message
 
 

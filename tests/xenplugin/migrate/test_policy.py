@@ -45,14 +45,23 @@ def test_each_node_wins_over_the_configuration(store: Store, server: Xenstored) 
     server.put(f"{AT}/rate", "200mbit")
     server.put(f"{AT}/enabled", "0")
     server.put(f"{AT}/config", "leave")
-    assert policy.read(store, UUID, config) == Policy("full", 25_000_000, False, "leave")
+    server.put(f"{AT}/cds", "eject")
+    assert policy.read(store, UUID, config) == Policy("full", 25_000_000, False, "leave", "eject")
     store.remove(AT)
     assert policy.read(store, UUID, config) == Policy("live", 1000, True)
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("mode", "fast"), ("mode", ""), ("rate", "quick"), ("rate", "1"), ("rate", "1000000"), ("enabled", "yes")],
+    [
+        ("mode", "fast"),
+        ("mode", ""),
+        ("rate", "quick"),
+        ("rate", "1"),
+        ("rate", "1000000"),
+        ("enabled", "yes"),
+        ("cds", "burn"),
+    ],
 )
 def test_an_invalid_value_is_reported_with_its_node(store: Store, server: Xenstored, key: str, value: str) -> None:
     server.put(f"{AT}/{key}", value)

@@ -11,7 +11,7 @@ import pytest
 from lab.fakexen.xenstored import Xenstored
 from xenplugin.errors import PeerError, RefusedError
 from xenplugin.xen import guest as guests
-from xenplugin.xen.guest import Disk, Guest, check
+from xenplugin.xen.guest import Disk, Guest, GuestDisks, check, script_of
 from xenplugin.xen.xenstore import Store
 
 UUID = "0f4a53f2-7a6b-4c08-9a2e-53ad03ae7a1d"
@@ -169,23 +169,23 @@ def config(*disks: dict[str, Any], **about: str) -> dict[str, Any]:
     ],
 )
 def test_ordinary_disks_are_moved(row: dict[str, Any]) -> None:
-    assert check(config(row), G1) == (XVDA,)
+    assert check(config(row), G1) == GuestDisks((XVDA,))
 
 
 def test_read_only_and_raw_file_disks_are_moved_as_well() -> None:
     other = Disk("xvdb", "/srv/b.img", False, "qdisk", "qdisk")
     guest = replace(G1, disks=(XVDA, other))
     rows = [told(), told(vdev="xvdb", pdev_path="/srv/b.img", readwrite=None, backend="qdisk")]
-    assert check(config(*rows), guest) == (XVDA, other)
+    assert check(config(*rows), guest) == GuestDisks((XVDA, other))
 
 
 def test_a_guest_without_disks() -> None:
-    assert check({"c_info": {"name": "g1", "uuid": UUID}}, replace(G1, disks=())) == ()
+    assert check({"c_info": {"name": "g1", "uuid": UUID}}, replace(G1, disks=())) == GuestDisks()
 
 
 def test_the_file_of_minus_c_may_have_another_uuid_but_not_another_name_too() -> None:
-    assert check(config(told(), uuid="9" * 36), G1) == (XVDA,)
-    assert check(config(told(), name="renamed"), G1) == (XVDA,)
+    assert check(config(told(), uuid="9" * 36), G1) == GuestDisks((XVDA,))
+    assert check(config(told(), name="renamed"), G1) == GuestDisks((XVDA,))
     with pytest.raises(RefusedError):
         check(config(told(), uuid="9" * 36, name="other"), G1)
 
@@ -201,8 +201,9 @@ def test_the_file_of_minus_c_may_have_another_uuid_but_not_another_name_too() ->
         ({"backend_domid": 5}, told(), "another domain"),
         ({}, told(backend_domid=5), "another domain"),
         ({}, told(backend_domname="storage"), "another domain"),
-        ({}, told(script="block-drbd"), "block-drbd"),
+        ({}, told(script="block-drbd"), "the script block attaches it, and xl's configuration has another"),
         ({"script": "/etc/xen/scripts/block-iscsi"}, told(), "block-iscsi"),
+        ({"script": "/srv/own/block-x"}, told(script="/srv/own/block-x"), "not in /etc/xen/scripts"),
         ({"path": ""}, told(), "not a file"),
         ({}, told(pdev_path=None), "not a file"),
         ({}, told(pdev_path=""), "not a file"),
@@ -234,17 +235,40 @@ def test_one_file_that_is_two_disks_is_refused() -> None:
         check(config(told(), told(vdev="xvdb")), guest)
 
 
-def test_cds_stay_with_a_notice() -> None:
-    said: list[str] = []
+def test_cds_that_are_only_read_are_apart() -> None:
     full = replace(CD, device="hdd", path="/srv/debian.iso", format="raw")
-    guest = replace(G1, disks=(XVDA, CD, full))
+    written = replace(full, device="hde", path="/srv/dvd-ram.img", writable=True)
+    guest = replace(G1, disks=(XVDA, CD, full, written))
     rows = [
         told(),
         told(vdev="hdc", pdev_path="", format="empty", is_cdrom=1, removable=1, readwrite=None),
         told(vdev="hdd", pdev_path="/srv/debian.iso", is_cdrom=1, removable=1, readwrite=None),
+        told(vdev="hde", pdev_path="/srv/dvd-ram.img", is_cdrom=1, removable=1),
     ]
-    assert check(config(*rows), guest, said.append) == (XVDA,)
-    assert "hdc" in said[0] and "/srv/debian.iso" in said[1]
+    assert check(config(*rows), guest) == GuestDisks((XVDA, written), cds=(full,))
+    rows[1]["pdev_path"] = "/srv/other.iso"  # of -C
+    with pytest.raises(RefusedError, match="hdc"):
+        check(config(*rows), guest)
+    rows[1:3] = [rows[1] | {"pdev_path": ""}, rows[2] | {"pdev_path": "/srv/other.iso"}]
+    with pytest.raises(RefusedError, match=r"hdd.*other\.iso"):
+        check(config(*rows), guest)
+
+
+ISCSI = "iqn=iqn.2001-05.com.equallogic:0-8a0906,portal=192.0.2.9:3260"
+
+
+@pytest.mark.parametrize(
+    ("script", "target"),
+    [("block-iscsi", ISCSI), ("block-drbd", "res0"), ("/etc/xen/scripts/block-nbd", "nbd:192.0.2.9:10809")],
+)
+def test_disks_that_a_block_script_attaches_stay(serve: Serve, script: str, target: str) -> None:
+    path = script if "/" in script else f"/etc/xen/scripts/{script}"
+    (found,) = guests.find(serve({**domain(), **disk(params=target, script=path)}), "g1").disks
+    assert (found.path, found.block_script) == (target, script.rpartition("/")[2])
+    guest = replace(G1, disks=(XVDA, replace(found, device="xvdb")))
+    rows = [told(), told(vdev="xvdb", pdev_path=target, script=script)]
+    assert check(config(*rows), guest) == GuestDisks((XVDA,), guest.disks[1:])
+    assert script_of(rows[1]) == script and script_of(rows[0]) == script_of(told(script="block")) == ""
 
 
 @pytest.mark.parametrize(

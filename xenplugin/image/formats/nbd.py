@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import socket
 from collections.abc import Iterator
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
@@ -21,6 +22,9 @@ from xenplugin.image.sparse import Run, runs_of
 _ZERO = 2
 #: The longest range that is asked about or zeroed at once (bytes), and the longest that is read or written.
 _RANGE, _DATA = 1 << 30, 32 << 20
+#: What libnbd reports once the server has closed the connection, which QEMU does only when it ends.
+_DISCONNECTED = (errno.ENOTCONN, errno.ESHUTDOWN, errno.EPIPE, errno.ECONNRESET)
+_GONE = "the QEMU that serves it has ended; the kernel log (dmesg) says so if it ran out of memory"
 #: Contexts that the server may offer: where data is; and what a bitmap marks.
 ALLOCATION, BITMAP = "base:allocation", "qemu:dirty-bitmap:"
 
@@ -32,7 +36,7 @@ class _ExtentCallback(ctypes.Structure):
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     """Return libnbd. Raises RefusedError if it is not on this host."""
     try:
         found = ctypes.CDLL("libnbd.so.0")
@@ -45,6 +49,7 @@ def _library() -> ctypes.CDLL:
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "create": (c_void_p, []),
         "close": (None, [handle]),
+        "connect_socket": (c_int, [handle, c_int]),
         "connect_unix": (c_int, [handle, c_char_p]),
         "set_export_name": (c_int, [handle, c_char_p]),
         "add_meta_context": (c_int, [handle, c_char_p]),
@@ -66,11 +71,15 @@ def _library() -> ctypes.CDLL:
 
 
 class NbdExport:
-    """The export `name` of the NBD server at the Unix socket `path`, of `size` bytes. `contexts` can be asked about
-    in `extents`. Methods raise OSError, and may be called from any thread."""
+    """The export `name` of the NBD server at the Unix socket `at`: its path, or a connection to it, which is taken
+    over. `size` is in bytes. `contexts` can be asked about in `extents`. Methods raise OSError, and may be called
+    from any thread."""
 
-    def __init__(self, path: str, name: str, contexts: tuple[str, ...] = (ALLOCATION,)) -> None:
-        self._nbd = _library()
+    def __init__(self, at: str | socket.socket, name: str, contexts: tuple[str, ...] = (ALLOCATION,)) -> None:
+        self._nbd = library()
+        self._connect(at, name, contexts)
+
+    def _connect(self, at: str | socket.socket, name: str, contexts: tuple[str, ...]) -> None:
         self._handle = self._nbd.nbd_create()
         if not self._handle:
             raise MemoryError("libnbd has no memory for a connection")
@@ -78,7 +87,10 @@ class NbdExport:
             self._check(self._nbd.nbd_set_export_name(self._handle, name.encode()))
             for context in contexts:
                 self._check(self._nbd.nbd_add_meta_context(self._handle, context.encode()))
-            self._check(self._nbd.nbd_connect_unix(self._handle, os.fsencode(path)))
+            if isinstance(at, str):
+                self._check(self._nbd.nbd_connect_unix(self._handle, os.fsencode(at)))
+            else:
+                self._check(self._nbd.nbd_connect_socket(self._handle, at.detach()))
             self.size = int(self._check(self._nbd.nbd_get_size(self._handle)))
             for context in contexts:
                 if self._check(self._nbd.nbd_can_meta_context(self._handle, context.encode())) != 1:
@@ -146,9 +158,13 @@ class NbdExport:
     def close(self) -> None:
         """End the connection; may be called more than once. No other thread may be using it."""
         if self._handle:
-            self._nbd.nbd_shutdown(self._handle, 0)
+            self._disconnect()
             self._nbd.nbd_close(self._handle)
             self._handle = None
+
+    def _disconnect(self) -> None:
+        """Tell the server that this client leaves."""
+        self._nbd.nbd_shutdown(self._handle, 0)
 
     def _transfer(self, call: Any, view: memoryview, offset: int) -> None:
         while view:
@@ -159,7 +175,7 @@ class NbdExport:
     def _check(self, result: int) -> int:
         if result == -1:
             code = self._nbd.nbd_get_errno() or errno.EIO
-            raise OSError(code, os.strerror(code))
+            raise OSError(code, _GONE if code in _DISCONNECTED else os.strerror(code))
         return result
 
 

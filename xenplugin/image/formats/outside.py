@@ -43,14 +43,10 @@ def refuse_parts(path: str, format: str) -> None:
                 return
             raise RefusedError(f"{path} is a VMDK without a size, which may name any other file as its data")
         file.seek(0)
-        for name in _EXTENT.findall(file.read(_DESCRIPTOR)):
-            if (
-                b"/" in name
-                or b":" in name
-                or os.path.islink(os.path.join(os.path.dirname(path), os.fsdecode(name)))
-            ):
+        for name in map(os.fsdecode, _EXTENT.findall(file.read(_DESCRIPTOR))):
+            if "/" in name or ":" in name or os.path.islink(os.path.join(os.path.dirname(path), name)):
                 raise RefusedError(
-                    f"{path} keeps its data in a file that is not beside it: {name.decode(errors='replace')}",
+                    f"{path} keeps its data in a file that is not beside it: {name}",
                     hint=f"if you trust it, make one image of both: qemu-img convert -O qcow2 {path} NEW",
                 )
 
@@ -64,19 +60,25 @@ def backing_file(image: str, name: str, folders: Sequence[str] | None) -> str:
             hint=f"if you trust it, make one image of both: qemu-img convert -O qcow2 {image} NEW",
         )
     path = os.path.join(os.path.dirname(os.path.abspath(image)), name)
-    if folders is None:
+    if folders is None or beside(image, path) or in_folders(path, folders):
         return path
-    real = os.path.realpath(path)
-    if os.path.dirname(real) == os.path.dirname(os.path.realpath(image)):
-        return path
-    for folder in folders:
-        # A logical volume is a link to another folder, so its name counts as well, if it leads nowhere else.
-        if _inside(real, os.path.realpath(folder)) or (".." not in path.split("/") and _inside(path, folder)):
-            return path
     raise RefusedError(
         f"the backing file of {image} lies in a folder that is not allowed: {path}",
         hint=f'if you trust the image: backing_folders = ["{os.path.dirname(path)}"] in xenplugin.conf',
     )
+
+
+def beside(image: str, path: str) -> bool:
+    """Return whether the file at `path` is in the folder of `image`, wherever links lead."""
+    return os.path.dirname(os.path.realpath(path)) == os.path.dirname(os.path.realpath(image))
+
+
+def in_folders(path: str, folders: Sequence[str]) -> bool:
+    """Return whether the file at the absolute `path` is in one of `folders`, or below."""
+    real = os.path.realpath(path)
+    # A logical volume is a link to another folder, so its name counts as well, if it leads nowhere else.
+    plain = real if ".." in path.split("/") else path
+    return any(_inside(real, os.path.realpath(folder)) or _inside(plain, folder) for folder in folders)
 
 
 def _inside(path: str, folder: str) -> bool:

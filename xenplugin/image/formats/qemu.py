@@ -15,13 +15,19 @@ from xenplugin.external_tool import finished
 
 #: Seconds for a command that only looks at an image or makes an empty one.
 PATIENCE = 120.0
-_PACKAGE = "install it (Debian: qemu-utils)"
+#: Debian's packages of the programs.
+_PACKAGES = {
+    "qemu-img": "qemu-utils",
+    "qemu-storage-daemon": "qemu-utils, of Debian 12 qemu-system-common",
+    "setpriv": "util-linux",
+}
 
 
 def missing(program: str) -> RefusedError:
     """Return the error that says that `program` is not on this host."""
     return RefusedError(
-        f"images in other formats than raw need {program}, which is not on this host", hint=_PACKAGE
+        f"images in other formats than raw need {program}, which is not on this host",
+        hint=f"install it (Debian: {_PACKAGES[program]})",
     )
 
 

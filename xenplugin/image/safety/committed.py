@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xenplugin.image.safety.local_identity import LocalIdentity
 
@@ -12,9 +12,9 @@ from xenplugin.image.safety.local_identity import LocalIdentity
 @dataclass(frozen=True)
 class CommittedImage:
     """Of a file, `device` and `inode` are where it lies, and `mtime_ns` is its time of modification (nanoseconds of
-    the epoch). Of a block device, `device` is its own number, and the others are 0: writing to a device sets no
-    time that can be relied on. `size` in bytes, of the whole device if the image is smaller; `digest`: the
-    image digest, in hex."""
+    the epoch), 0 if it may be written to meanwhile. Of a block device, `device` is its own number, and the others
+    are 0: writing to a device sets no time that can be relied on. `size` in bytes, of the whole device if the image
+    is smaller; `digest`: the image digest, in hex."""
 
     device: int
     inode: int
@@ -28,6 +28,11 @@ class CommittedImage:
         if stat.S_ISBLK(status.st_mode):
             return cls(status.st_rdev, 0, _size(status.st_rdev), 0, digest.hex())
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, digest.hex())
+
+    @classmethod
+    def written_meanwhile(cls, status: os.stat_result) -> CommittedImage:
+        """Return the identity of a disk that its guest may write to, whose content is not known. Raises OSError."""
+        return replace(cls.of(status, b""), mtime_ns=0)
 
     @property
     def identity(self) -> LocalIdentity:
@@ -45,7 +50,7 @@ class CommittedImage:
             return "another file or device has its place"
         if now.size != self.size:
             return f"it has {now.size} bytes instead of {self.size}"
-        return None if now == self else "it was written to"
+        return "it was written to" if self.mtime_ns and now.mtime_ns != self.mtime_ns else None
 
 
 def _size(number: int) -> int:

@@ -1,4 +1,5 @@
-"""Refuse a target that is the source's own disk, on storage that both hosts share: a "copy" would destroy it.
+"""Recognise a disk on storage that both hosts share: as a target it is refused, because a "copy" would destroy it,
+and a guest's disk that is proved to be the same on both hosts stays where it is.
 
 Strategy: the source sends the host-independent names of its disk (image/safety/identity.py), and the far side
 compares them with the names of its target before it creates or writes anything. A file has no such name. So beside
@@ -6,6 +7,13 @@ each file that the disk is, or lies on, the source creates a marker, an empty fi
 never looked up before, so no cache of a network file system has it as absent, and a new file is on the server when
 open() returns. A far side that finds the marker beside its own file has the same folder; whether it is the same
 file is decided by the name or the inode number.
+
+To refuse, one equal name is enough. To leave a guest's disk where it is (Sharing.SAME) more is asked, because the
+guest will run on what is found: both hosts have the file on a network or cluster file system of one family, where
+inode numbers are the same on every host (image/safety/cluster_files.py); the marker and the disk have the inode
+numbers there that they have here; and nothing else is mounted over the file. What only seems to be the same is
+refused, and so is a block device, whose names a clone may have as well: the administrator says what is shared
+(`declared`).
 
 A marker exists until the far side has looked for it, about the time that a connection takes to set up, and is
 locked meanwhile. Markers left by a crash are removed by a later session, after a day.
@@ -21,11 +29,13 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from enum import Enum, auto
 from typing import Any
 
 from xenplugin.errors import PeerError, RefusedError
 from xenplugin.image.files import os_errors, remove
+from xenplugin.image.safety.cluster_files import family
 from xenplugin.image.safety.distinct import written
 from xenplugin.image.safety.identity import NAMES, Identity, identify, is_local, is_name, overlap
 
@@ -33,18 +43,31 @@ _MARKER = re.compile(r"\.xenplugin-[0-9a-f]{32}")
 _MARKERS = 16
 #: Seconds after which a marker that is not locked was left by a session that died.
 _OLD = 86400.0
-#: How to move a guest whose disks are on shared storage.
-_PLAIN = "let plain `xl migrate` move the guest: `xenstore-write /tool/xenplugin/policy/UUID/enabled 0`"
+#: What to do about a guest's disk that may be shared.
+_NAME_IT = "if both hosts share the disk, name it in xenplugin.conf of both, and it stays: shared ="
+_ELSEWHERE = "set `paths` in xenplugin.conf of the host that receives it to another place"
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Sharing(Enum):
+    """What is known of a disk and a target on another host: they are APART; that cannot be known (UNSURE); they are
+    the SAME file."""
+
+    APART = auto()
+    UNSURE = auto()
+    SAME = auto()
 
 
 @dataclass(frozen=True)
 class _Mark:
-    """A marker: the empty file `name` beside the file `file`, which has inode number `inode`."""
+    """A marker: the empty file `name` beside the file `file`, which has inode number `inode`. `own`: the inode
+    number of the marker; `family`: that of the file's file system."""
 
     name: str
     file: str
     inode: int
+    own: int
+    family: str
 
     def beside(self, path: str) -> bool:
         """Return whether `path` (symbolic links resolved) is that file. Raises OSError."""
@@ -57,6 +80,19 @@ class _Mark:
             if os.stat(path).st_ino == self.inode:
                 return True
         return name.casefold() == self.file.casefold()  # for caches that do not have the file yet
+
+    def proves(self, path: str) -> bool:
+        """Return whether `path` (symbolic links resolved) is that file beyond doubt."""
+        folder = os.path.dirname(path)
+        with suppress(OSError):
+            marker, file, beside = os.lstat(os.path.join(folder, self.name)), os.stat(path), os.stat(folder)
+            return (
+                self.family != ""
+                and self.family == family(path)
+                and (marker.st_ino, file.st_ino) == (self.own, self.inode)
+                and marker.st_dev == file.st_dev == beside.st_dev  # else something is mounted over it
+            )
+        return False
 
 
 @contextmanager
@@ -74,13 +110,15 @@ def marked(path: str, *, live: bool, local: bool, notice: Callable[[str], None])
                 return []
             real = os.path.realpath(file)
             try:
-                inode = os.stat(real).st_ino
-                mark = _Mark(made.enter_context(_marker(os.path.dirname(real))), os.path.basename(real), inode)
+                inode, kind = os.stat(real).st_ino, family(real)
+                name, own = made.enter_context(_marker(os.path.dirname(real)))
+                mark = _Mark(name, os.path.basename(real), inode, own, kind)
             except OSError as error:
                 text = f"cannot find out whether both hosts share {file}: no file can be created beside it"
                 text += f" ({error.strerror})"
                 if live:
-                    raise RefusedError(text, hint=f"make {os.path.dirname(real)} writable, or {_PLAIN}") from None
+                    hint = f'make {os.path.dirname(real)} writable, or, {_NAME_IT} ["{file}"]'
+                    raise RefusedError(text, hint=hint) from None
                 notice(text)
                 return []
             marks.append(mark)
@@ -92,7 +130,7 @@ def marked(path: str, *, live: bool, local: bool, notice: Callable[[str], None])
             "own": list(disk.own),
             "below": list(disk.below),
             "device": disk.device,
-            "markers": [[mark.name, mark.file, mark.inode] for mark in marks],
+            "markers": [list(astuple(mark)) for mark in marks],
         }
 
 
@@ -103,6 +141,15 @@ def refuse_shared(description: dict[str, Any], path: str, *, live: bool) -> bool
     `description` is what marked() yields at the source. Returns whether enough is known to exclude that the disk is
     shared. Raises PeerError, ImageError.
     """
+    sharing = compare(description, path, live=live)
+    if sharing is Sharing.SAME:
+        raise RefusedError(f"{path} is the source disk itself: both hosts share it", hint=f'{_NAME_IT} ["{path}"]')
+    return sharing is Sharing.APART
+
+
+def compare(description: dict[str, Any], path: str, *, live: bool) -> Sharing:
+    """Return what is known of the disk that `description` is of and the target `path`. Raises RefusedError if they
+    overlap, or seem to, and are not proved to be the same; PeerError, ImageError."""
     source, marks = _parse(description)
 
     def token(file: str) -> list[str]:
@@ -111,24 +158,80 @@ def refuse_shared(description: dict[str, Any], path: str, *, live: bool) -> bool
     apart = True
     for each in written(path):
         if each == path or os.path.lexists(each):
+            real = os.path.realpath(each)
             with os_errors("examine", each):
-                target = identify(os.path.realpath(each), token)
+                target = identify(real, token)
             if (name := overlap(source, target)) is not None:
+                itself = f"file {marks[0].name}" if marks and not source.device else None
+                if live and each == path and name == itself and marks[0].proves(real):
+                    return Sharing.SAME
                 raise _shared(each, name, same=name in source.own and name in target.own, live=live)
             apart &= not (source.device and target.device) or (source.known and target.known)
-    return apart
+    return Sharing.APART if apart else Sharing.UNSURE
+
+
+def refuse_declared(description: dict[str, Any], path: str, size: int) -> None:
+    """Raise RefusedError if `path` cannot be the disk of `size` bytes that `description` is of, although the
+    administrators of both hosts have declared it as shared; PeerError, ImageError."""
+    source, marks = _parse(description)
+    real = os.path.realpath(path)
+    if not os.path.exists(real):
+        raise RefusedError(f"{path} is declared as shared, and is not there", hint="mount it, or attach it")
+    with os_errors("examine", path):
+        target = identify(real, lambda file: [])
+        here = _size(real)
+    beside = [mark.beside(real) for mark in marks]
+    why = ""
+    if source.device != target.device:
+        why = "one of them is a file, the other a block device"
+    elif not source.device and marks and not beside[0]:
+        why = "a file that was made beside it is not beside this one"
+    elif name := _contradiction(source, target):
+        why = f"this one is {name}"
+    elif source.device and here != size:
+        why = f"this one has {here} bytes instead of {size}"
+    if why:
+        raise RefusedError(
+            f"{path} is declared as shared, and is another disk than the guest's: {why}",
+            hint="take it out of `shared` in xenplugin.conf, so that it moves along",
+        )
+
+
+def _contradiction(source: Identity, target: Identity) -> str:
+    """Return a name of `target` that the same disk would have as well; "" if there is none."""
+    for name in target.own if source.device else ():
+        kind = name.split(" ")[0]
+        same_kind = [other for other in source.own if other.split(" ")[0] == kind]
+        if not is_local(name) and same_kind and name not in same_kind:
+            return name
+    return ""
+
+
+def _size(path: str) -> int:
+    """Return the bytes of a file or block device. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.lseek(fd, 0, os.SEEK_END)
+    finally:
+        os.close(fd)
 
 
 def _shared(path: str, name: str, *, same: bool, live: bool) -> RefusedError:
     text = f"{path} {'is the source disk itself' if same else 'overlaps the source disk'}"
     if is_local(name):
         return RefusedError(text, hint="migrate it to another host" if live else "give another target")
-    return RefusedError(f"{text}: both hosts share it ({name})", hint=_PLAIN if live else "give another target")
+    hint = f'{_NAME_IT} ["{path}"]' if live and same else _ELSEWHERE if live else "give another target"
+    return RefusedError(f"{text}: both hosts share it ({name})", hint=hint)
 
 
 def unknown(path: str) -> str:
     """Return the warning for an administrator where refuse_shared() returned False."""
-    return f"cannot find out whether both hosts share the device {path}; if they do, stop now"
+    return f"cannot find out whether both hosts share the device {path}"
+
+
+def ask(path: str) -> str:
+    """Return the hint that goes with `unknown` where a guest's disk is refused."""
+    return f'{_NAME_IT} ["{path}"]; if none is shared: shared = []'
 
 
 def _parse(description: dict[str, Any]) -> tuple[Identity, list[_Mark]]:
@@ -144,7 +247,9 @@ def _parse(description: dict[str, Any]) -> tuple[Identity, list[_Mark]]:
         or len(marks) > _MARKERS
         or not all(type(name) is str and is_name(name) for name in names)
         or not all(
-            type(mark.name) is type(mark.file) is str and type(mark.inode) is int and _MARKER.fullmatch(mark.name)
+            type(mark.name) is type(mark.file) is type(mark.family) is str
+            and type(mark.inode) is type(mark.own) is int
+            and _MARKER.fullmatch(mark.name)
             for mark in marks
         )
     ):
@@ -153,8 +258,8 @@ def _parse(description: dict[str, Any]) -> tuple[Identity, list[_Mark]]:
 
 
 @contextmanager
-def _marker(folder: str) -> Iterator[str]:
-    """Create a marker in `folder` and yield its name. Raises OSError."""
+def _marker(folder: str) -> Iterator[tuple[str, int]]:
+    """Create a marker in `folder`. Yields its name and its inode number. Raises OSError."""
     _sweep(folder)
     name = f".xenplugin-{secrets.token_hex(16)}"
     path = os.path.join(folder, name)
@@ -162,7 +267,7 @@ def _marker(folder: str) -> Iterator[str]:
     try:
         with suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield name
+        yield name, os.fstat(fd).st_ino
     finally:
         with suppress(OSError):
             remove(path)

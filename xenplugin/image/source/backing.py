@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from xenplugin.errors import ImageError, PeerError, RefusedError
@@ -19,9 +19,10 @@ from xenplugin.geometry import CHUNK, MAX_IMAGE, chunk_count
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import os_errors
 from xenplugin.image.formats.inspect import ImageInfo, inspect
-from xenplugin.image.formats.kinds import KEPT, RAW
-from xenplugin.image.formats.outside import backing_file
+from xenplugin.image.formats.kinds import KEPT, RAW, Format
+from xenplugin.image.formats.outside import in_folders
 from xenplugin.image.path_text import canonical
+from xenplugin.image.safety.written import refuse_written
 from xenplugin.image.source.content_state import Change
 from xenplugin.image.source.formatted import FormattedSource
 from xenplugin.image.source.raw import Source, open_source
@@ -70,10 +71,10 @@ class Backing:
 def describe(source: Source) -> Backing | None:
     """Return the backing file of the image that `source` reads; None if it has none. Raises RefusedError,
     ImageError."""
-    if not isinstance(source, FormattedSource) or not source.info.backing:
+    chain = source.backing
+    if not chain:
         return None
-    chain = source.info.backing
-    info = replace(source.info, chain=chain, files=tuple(link.path for link in chain))
+    info = ImageInfo(Format(), 0, chain, tuple(link.path for link in chain))
     with FormattedSource.open(info) as held:
         indexes = [
             index for run in held.runs() if not run.hole for index in range(run.first, run.first + run.count)
@@ -88,10 +89,15 @@ class FoundBacking:
     whether they are still what they were."""
 
     def __init__(self, info: ImageInfo) -> None:
-        self.chain = info.chain
+        self.info = info
         with ExitStack() as opened:
             self._files = [opened.enter_context(open_source(path)) for path in info.files]
             opened.pop_all()
+
+    def refuse_written(self) -> None:
+        """Raise RefusedError if something may write to a file, as far as that can be known. Raises ImageError."""
+        for file in self._files:
+            refuse_written(file.path, file.fileno(), lambda text: None)
 
     def refuse_changed(self) -> None:
         """Raise RefusedError if a file was replaced, or may have been written to."""
@@ -114,12 +120,14 @@ class FoundBacking:
 
 def find(wanted: Backing, places: Sequence[str], target: str, folders: Sequence[str]) -> FoundBacking:
     """Return the backing file for the image at `target`, which holds what is `wanted`, from one of `places`. It
-    must lie beside the target, or in one of `folders`. Raises RefusedError or ImageError, with the reason, if there
-    is none that can be used."""
+    must be in one of `folders`: the guest, and the host that it comes from, get to know what it holds. Raises
+    RefusedError or ImageError, with the reason, if there is none that can be used."""
     why: RefusedError | ImageError | None = None
     for place in filter(os.path.exists, places):
         try:
-            return _found(wanted, backing_file(target, place, folders), target, folders)
+            if not in_folders(place, folders):
+                raise RefusedError(f"{place} is in no folder of the setting backing_folders of that host")
+            return _found(wanted, place, target, folders)
         except (RefusedError, ImageError) as error:
             why = why or error
     raise why or RefusedError(f"there is no {places[0]}")
@@ -131,6 +139,7 @@ def _found(wanted: Backing, place: str, target: str, folders: Sequence[str]) -> 
         raise RefusedError(f"{place} would be the backing file of the image that replaces it")
     found = FoundBacking(info)
     try:
+        found.refuse_written()
         with FormattedSource.open(info) as held:
             if held.size != wanted.size or _digest(held, wanted.sample) != wanted.digest:
                 raise RefusedError(f"{place} holds something else")

@@ -50,7 +50,7 @@ class FormattedSource(ExportedSource):
 
     def __init__(self, info: ImageInfo, node: Node, files: list[Source]) -> None:
         super().__init__(files[0], node.export, info.format)
-        self.info = info
+        self.backing = info.backing
         self._node = node
         self._files = files
 

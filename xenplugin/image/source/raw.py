@@ -19,6 +19,7 @@ from xenplugin.geometry import CHUNK, MAX_IMAGE, PAGE, chunk_count, chunk_length
 from xenplugin.image.buffers import Buffer
 from xenplugin.image.files import image_error, os_errors, read_at
 from xenplugin.image.formats.kinds import Format
+from xenplugin.image.formats.qemu import Link
 from xenplugin.image.source.content_state import Change, ContentState, has_own_times
 from xenplugin.image.sparse import Run, chunk_runs
 
@@ -41,10 +42,11 @@ def refuse_partial_sectors(path: str, fd: int, size: int) -> None:
 
 
 class Source:
-    """An open image of `size` bytes, `chunks` chunks; `device`: it is a block device; `format`: how it is
-    stored."""
+    """An open image of `size` bytes, `chunks` chunks; `device`: it is a block device; `format`: how it is stored;
+    `backing`: its backing files, each based on the next."""
 
     format = Format()
+    backing: tuple[Link, ...] = ()
 
     def __init__(self, fd: int, path: str, size: int, device: bool) -> None:
         self.path = path

@@ -17,6 +17,7 @@ from pathlib import Path
 from xenplugin.errors import RefusedError
 from xenplugin.image.beside import journal_name, partial_name
 from xenplugin.image.files import os_errors
+from xenplugin.image.formats.create import refuse_part_of_sector
 from xenplugin.image.formats.kinds import Format
 from xenplugin.image.old import old_disk, volume
 from xenplugin.image.safety.fixed_name import refuse_fixed_name
@@ -83,6 +84,7 @@ def _device(path: str, size: int, larger_device: str) -> TargetFacts:
 
 
 def _file(path: str, size: int, format: Format, state_dir: Path) -> TargetFacts:
+    refuse_part_of_sector(format, size)
     refuse_mount_point(path)
     folder = os.path.dirname(path)
     if not os.access(folder, os.W_OK | os.X_OK):

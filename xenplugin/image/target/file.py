@@ -282,7 +282,7 @@ def open_file(
     """
     refuse_attached(attached, path)
     refuse_mount_point(path)
-    chain = backing.chain if backing else ()
+    chain = backing.info.chain if backing else ()
     replaced = open_replaced(path, size, format)
     left: Source | None = None
     old: Source | None = None

@@ -21,6 +21,8 @@ from xenplugin.image.chunkset import ChunkSet
 from xenplugin.image.files import os_errors
 from xenplugin.image.formats.kinds import Format
 from xenplugin.image.old import old_disk
+from xenplugin.image.source.backing import FoundBacking
+from xenplugin.image.source.formatted import FormattedSource
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.target import journal
 from xenplugin.image.target.base_index import IndexItem, IndexNone, described
@@ -31,15 +33,25 @@ RAW_FORMAT = Format()
 
 
 class PresentContent:
-    """What could serve as base of an image of `size` bytes that a file at `path` would store in `format`. Opened
-    read-only; close it. For one thread at a time. Raises RefusedError or ImageError if what is at the path cannot
-    be read."""
+    """What could serve as base of an image of `size` bytes that a file at `path` would store in `format`, based on
+    `backing`, which is closed here. Opened read-only; close it. For one thread at a time. Raises RefusedError or
+    ImageError if what is at the path cannot be read."""
 
-    def __init__(self, path: str, size: int, state_dir: Path, format: Format = RAW_FORMAT) -> None:
+    def __init__(
+        self,
+        path: str,
+        size: int,
+        state_dir: Path,
+        format: Format = RAW_FORMAT,
+        backing: FoundBacking | None = None,
+    ) -> None:
         self._size = size
         self._buffer = Buffer(CHUNK)
         self._kept = ChunkSet()
         self._opened = ExitStack()
+        self._chain = backing.info.chain if backing else ()
+        if backing is not None:
+            self._opened.callback(backing.close)
         self._partial: Source | None = None
         real = os.path.realpath(path)
         with os_errors("examine", path):
@@ -58,6 +70,8 @@ class PresentContent:
             #: Whether there is a base that is not read: an old volume that lies aside has no device.
             self.hidden = found is None and _has_left_volume(path, state_dir)
             self._old = self._content(found)
+            if self._old is None and backing is not None:
+                self._old = self._opened.enter_context(FormattedSource.open(backing.info, shared=True))
         except BaseException:
             self.close()
             raise
@@ -101,7 +115,7 @@ class PresentContent:
 
     def _content(self, found: Source | None) -> Source | None:
         """Return what an image holds; None if it is stored in another format than the new one would be."""
-        content = open_old(found, self._format, shared=True) if found is not None else None
+        content = open_old(found, self._format, self._chain, shared=True) if found is not None else None
         if content is not None and content is not found:
             self._opened.callback(content.close)
         return content

@@ -28,7 +28,7 @@ from xenplugin.config import Config
 from xenplugin.errors import PeerError
 from xenplugin.link import tcp
 from xenplugin.link.connector import candidates
-from xenplugin.link.ready_line import SURVEY
+from xenplugin.link.ready_line import SAME_VERSION, SURVEY
 from xenplugin.link.remote_process import RemoteProcess, remote_command
 from xenplugin.link.ssh_multiplexing import SharedLogin
 from xenplugin.migrate.checks import strict_fields
@@ -112,7 +112,7 @@ class FarHost:
                 raise
             raise PeerError(
                 f"{self._host} has an older xenplugin, which cannot check whether the guest can arrive there",
-                hint="install the same version of xenplugin on both hosts",
+                hint=SAME_VERSION,
             ) from None
 
     def _ask(self, request: SurveyRequest) -> FarAnswer:
@@ -138,8 +138,7 @@ class FarHost:
             return strict_fields.read(kind, line)
         except ValueError as error:
             raise PeerError(
-                f"the answer of {self._host} cannot be read: {error}"[:300],
-                hint="install the same version of xenplugin on both hosts",
+                f"the answer of {self._host} cannot be read: {error}"[:300], hint=SAME_VERSION
             ) from None
 
 

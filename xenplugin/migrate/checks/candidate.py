@@ -8,6 +8,7 @@ in 4.17 and 4.20.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,8 +19,13 @@ from xenplugin.migrate.checks.facts import KINDS, WantedBridge, WantedFile
 from xenplugin.xen import guest as guests
 from xenplugin.xen.config_text import FILES
 
-#: The folder of the hotplug scripts.
-SCRIPTS = "/etc/xen/scripts"
+#: The programs that Xen's block scripts need, and their packages in Debian.
+_TOOLS = {
+    "block-iscsi": ("iscsiadm", "open-iscsi"),
+    "block-nbd": ("nbd-client", "nbd-client"),
+    "block-drbd": ("drbdadm", "drbd-utils"),
+    "block-rbd": ("rbd", "ceph-common"),
+}
 #: KiB that libxl asks for beside a guest's memory: LIBXL_PV_EXTRA_MEMORY, LIBXL_HVM_EXTRA_MEMORY.
 _EXTRA = {"pv": 1024, "pvh": 2048, "hvm": 2048}
 _PAGE, _VCPU_PAGES, _ROUND = 4, 256, 2048  # KiB; pages for each virtual CPU; KiB
@@ -125,9 +131,7 @@ def _pci(device: Mapping[str, Any]) -> str:
 
 def _files(fields: Mapping[str, Any], build: Mapping[str, Any], kind: str) -> Iterator[WantedFile]:
     for disk in _list(fields, "disks"):
-        path = disk.get("pdev_path")
-        if disk.get("is_cdrom") and not disk.get("readwrite") and isinstance(path, str) and path.startswith("/"):
-            yield WantedFile(path, f"the CD image of {disk.get('vdev')}", at_start=False, mapped=True)
+        yield from _of_script(guests.script_of(disk), disk)
     # QEMU loads the kernel when it starts, and it starts anew on the far host; others have theirs in memory.
     later = kind != "hvm"
     hvm = build.get("type.hvm")
@@ -146,6 +150,19 @@ def _files(fields: Mapping[str, Any], build: Mapping[str, Any], kind: str) -> It
             yield WantedFile(path, what, at_start, either=key in FILES)
 
 
+def _of_script(script: str, disk: Mapping[str, Any]) -> Iterator[WantedFile]:
+    """Yield what the far host needs to attach a disk by `script`; nothing if that is ""."""
+    if not script:
+        return
+    name = os.path.basename(script)
+    yield WantedFile(f"{guests.SCRIPTS}/{name}", f"the script that attaches {disk.get('vdev')}", at_start=False)
+    tools = [_TOOLS[name]] if name in _TOOLS else []
+    if name == "block-iscsi" and "multipath=y" in str(disk.get("pdev_path")).split(","):
+        tools.append(("multipath", "multipath-tools"))
+    for program, package in tools:
+        yield WantedFile(program, f"which {name} needs for {disk.get('vdev')}", at_start=False, package=package)
+
+
 def _bridges(fields: Mapping[str, Any]) -> Iterator[WantedBridge]:
     for nic in _list(fields, "nics"):
         if nic.get("backend_domid") or nic.get("backend_domname") not in (None, "", "0", "Domain-0"):
@@ -153,7 +170,7 @@ def _bridges(fields: Mapping[str, Any]) -> Iterator[WantedBridge]:
         script = nic.get("script") or "vif-bridge"
         if not isinstance(script, str):
             raise PeerError("xl's configuration has a network script that is not text")
-        script = script if script.startswith("/") else f"{SCRIPTS}/{script}"
+        script = script if script.startswith("/") else f"{guests.SCRIPTS}/{script}"
         bridge = nic.get("bridge") or "xenbr0"
         bridged = script.endswith(("/vif-bridge", "/vif-openvswitch")) and isinstance(bridge, str)
         yield WantedBridge(bridge if bridged else "", script)

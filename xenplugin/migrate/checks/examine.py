@@ -10,35 +10,31 @@ In time, with one login at the far host:
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from xenplugin import events
-from xenplugin.config import Config
-from xenplugin.errors import ImageError, RefusedError, UsageError, XenpluginError
-from xenplugin.image.formats.inspect import inspect
-from xenplugin.image.formats.kinds import RAW, Format
-from xenplugin.image.safety.shared_storage import marked
-from xenplugin.image.source.raw import open_source
+from xenplugin.config import EJECT, Config
+from xenplugin.errors import RefusedError, UsageError, XenpluginError
 from xenplugin.migrate.checks import candidate, rules
 from xenplugin.migrate.checks.ask import FarHost
 from xenplugin.migrate.checks.candidate import Candidate
 from xenplugin.migrate.checks.case import Case
 from xenplugin.migrate.checks.facts import SurveyRequest, Unusable, WantedDisk, WantedFile
 from xenplugin.migrate.checks.survey import Survey
+from xenplugin.migrate.checks.wanted_disks import WantedDisks, unusable
 from xenplugin.migrate.ownership import host_identity
 from xenplugin.migrate.ownership.claims import Claims
 from xenplugin.results import CheckResult
 from xenplugin.xen import dry_run, xen_tools
 from xenplugin.xen import guest as guests
-from xenplugin.xen.guest import Disk, Guest
+from xenplugin.xen.guest import Guest, GuestDisks
 from xenplugin.xen.process import process
 from xenplugin.xen.xenstore import Store
-from xenplugin.xen.xl import XlCommand
+from xenplugin.xen.xl import QUESTION, XlCommand
 
 
 @dataclass(frozen=True)
@@ -63,13 +59,19 @@ def examined(
         fields = _configuration(guest, options)
         leaving = candidate.of_config(fields)
         disks, unmovable = _disks(fields, guest, config)
+        ejects = config.cds == EJECT and leaving.kind == "hvm"
         with ExitStack() as markers:  # they need be there only while the far host looks for them
-            wanted = _wanted(disks, unmovable, markers.enter_context, emit, guest.uuid)
-            request = _request(leaving, guest, wanted)
+            gathering = WantedDisks(config, markers, ejects=ejects)
+            wanted = gathering.of(disks)
+            unmovable += gathering.unusable
+            request = _request(leaving, guest, wanted, gathering.files)
             answer = far_host.ask(request)
             near = survey.answer(replace(request, domid=guest.domid, disks=(), files=(), bridges=()))
             far = answer.result()
-        case = Case(leaving, request, near, far, host, tuple(unmovable))
+        case = Case(
+            leaving, request, near, far, host, tuple(unmovable), disks.scripts, ejects, config.shared is not None,
+            tuple(gathering.remarks),
+        )  # fmt: skip
         yield Examination(case, rules.judge(case), far_host)
 
 
@@ -105,58 +107,37 @@ def report(guest: str, host: str, checks: Sequence[CheckResult], emit: events.Em
         names = ", ".join(dict.fromkeys(one.name for one in refusals))
         raise RefusedError(
             f"{guest} cannot move to {host} for {len(refusals)} reasons: {names}",
-            hint=f"xenplugin plan {guest} {host} shows all checks",
+            hint=f"{shlex.join(['xenplugin', 'plan', guest, host])} shows all checks",
         )
 
 
 def _configuration(guest: Guest, options: Sequence[str]) -> dict[str, Any]:
     """Return the configuration that xl will send."""
-    xl = XlCommand()
+    xl = XlCommand(patience=QUESTION)
     words = list(options)
     if "-C" in words:
         return dry_run.configuration(xl.path, ["create", words[words.index("-C") + 1]])
     return xen_tools.configuration(xl, guest.domid)
 
 
-def _disks(fields: dict[str, Any], guest: Guest, config: Config) -> tuple[Sequence[Disk], list[Unusable]]:
-    """Return the disks that move, and why others cannot."""
+def _disks(fields: dict[str, Any], guest: Guest, config: Config) -> tuple[GuestDisks, list[Unusable]]:
+    """Return what becomes of the disks, and why the guest cannot move with others."""
     try:
         disks, refusals = guests.examine(fields, guest)
-        Claims(config.state_dir).refuse(disk.path for disk in disks)
+        claims = Claims(config.state_dir)
+        claims.refuse(disk.path for disk in disks.images)
+        claims.refuse((disk.path for disk in disks.cds), reading=True)
     except RefusedError as error:
-        return (), [_unusable(error)]
-    return disks, [_unusable(error) for error in refusals]
+        return GuestDisks(), [unusable(error)]
+    return disks, [unusable(error) for error in refusals]
 
 
-def _wanted(
-    disks: Sequence[Disk],
-    unmovable: list[Unusable],
-    enter: Callable[[Any], dict[str, Any]],
-    emit: events.Emit,
-    uuid: str,
-) -> tuple[WantedDisk, ...]:
-    """Return the disks as the far host is asked about them; one that cannot be read is added to `unmovable`."""
-    wanted = []
-    for disk in disks:
-        try:
-            with open_source(disk.path) as source:
-                size, format, files = source.size, Format(), 1
-                if disk.format != RAW:
-                    info = inspect(disk.path, disk.format, folders=None)  # as its QEMU does
-                    size, format, files = info.size, info.format, len(info.files)
-                status = os.fstat(source.fileno())
-                known = files == 1 and not stat.S_ISBLK(status.st_mode)  # of backing files only a part may count
-                taken = min(512 * status.st_blocks, size) if known else None
-                names = enter(marked(disk.path, live=True, local=False, notice=_notice(emit)))
-                wanted.append(WantedDisk(disk.device, disk.path, size, taken, format.as_json(), names))
-        except (RefusedError, ImageError) as error:
-            unmovable.append(Unusable(error.message, (error.hint or "").replace("UUID", uuid)))
-    return tuple(wanted)
-
-
-def _request(leaving: Candidate, guest: Guest, disks: tuple[WantedDisk, ...]) -> SurveyRequest:
-    files = leaving.files
-    model = _device_model(guest.domid) if leaving.kind == "hvm" else None
+def _request(
+    leaving: Candidate, guest: Guest, disks: tuple[WantedDisk, ...], more: Sequence[WantedFile]
+) -> SurveyRequest:
+    files = (*leaving.files, *more)
+    served = leaving.kind == "hvm" or any(disk.backend == "qdisk" for disk in guest.disks)
+    model = _device_model(guest.domid) if served else None
     if model is not None and not any(file.path == model for file in files):
         files += (WantedFile(model, "the device model (QEMU)", at_start=False, elsewhere=True),)
     here = host_identity.here().machine
@@ -166,19 +147,13 @@ def _request(leaving: Candidate, guest: Guest, disks: tuple[WantedDisk, ...]) ->
 
 
 def _device_model(domid: int) -> str | None:
-    """Return the path of the program that is the guest's device model here; None if unknown."""
+    """Return the path of the program that is the guest's device model here, or that serves its disks; None if
+    unknown."""
     try:
         with Store() as store:
-            pid = store.read(f"/local/domain/{domid}/image/device-model-pid") or ""
+            nodes = (f"/local/domain/{domid}/image/device-model-pid", f"/libxl/{domid}/qdisk-backend-pid")
+            pid = next(filter(None, map(store.read, nodes)), "")
         path = process(int(pid)).words[0]
     except (XenpluginError, ValueError, IndexError):  # it has ended
         return None
     return path if path.startswith("/") else None
-
-
-def _notice(emit: events.Emit) -> Callable[[str], None]:
-    return lambda text: emit(events.Notice(text))
-
-
-def _unusable(error: RefusedError | ImageError) -> Unusable:
-    return Unusable(error.message, error.hint or "")

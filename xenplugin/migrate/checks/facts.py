@@ -24,15 +24,16 @@ HOLD = b"hold"
 @dataclass(frozen=True)
 class WantedFile:
     """A file that the guest needs on its host. `what`: what it is, for messages; `at_start`: only when the guest is
-    started again; `mapped`: the setting `paths` applies to it, as to disks; `either`: it applies if there is
-    a file under that path; `elsewhere`: the far host may have it under another path, and find it."""
+    started again; `either`: the setting `paths` applies to it if there is a file under that path; `elsewhere`: the
+    far host may have it under another path, and find it; `package`: it is a program, which is looked for by its
+    name, of this package in Debian."""
 
     path: str
     what: str
     at_start: bool
-    mapped: bool = False
     elsewhere: bool = False
     either: bool = False
+    package: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,11 @@ class WantedBridge:
 
 @dataclass(frozen=True)
 class WantedDisk:
-    """A disk that moves. `size` in bytes; `data`: bytes that it takes at most on the far host, None if unknown;
-    `format`: how it is stored, as image.formats.kinds.Format.as_json gives it; `shared`: its names that are the
-    same on every host (image.safety.shared_storage)."""
+    """A disk whose content the far host needs. `size` in bytes; `data`: bytes that it takes at most on the far
+    host, None if unknown; `format`: how it is stored, as image.formats.kinds.Format.as_json gives it; `shared`: its
+    names that are the same on every host (image.safety.shared_storage); `writable`: the guest may write to it;
+    `declared`: both hosts share it, as the administrator says; `cd`: it is a CD image, and `sample` what
+    image.index.content_sample returns for it ("": it cannot be read)."""
 
     device: str
     path: str
@@ -55,6 +58,10 @@ class WantedDisk:
     data: int | None
     format: dict[str, Any]
     shared: dict[str, Any]
+    writable: bool = True
+    declared: bool = False
+    cd: bool = False
+    sample: str = ""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a size that no image has."""
@@ -100,7 +107,8 @@ class FoundDisk:
     """A disk's target. `path`: with the setting `paths` applied; `device`: it is a block device; `size`: bytes of
     what is there, None if nothing is; `aside`: the old disk that is the base of the difference, "" if there is
     none; `free`: bytes of the file system, None for a device; `file_system`: its number; `unsure`: whether both
-    hosts share it cannot be known; `unusable`: why it cannot be the target."""
+    hosts share it cannot be known; `stays`: it is there already, and not a target: SHARED or CD of migrate.records,
+    else ""; `unusable`: why it cannot be the target."""
 
     path: str
     device: bool = False
@@ -109,6 +117,7 @@ class FoundDisk:
     free: int | None = None
     file_system: int = 0
     unsure: bool = False
+    stays: str = ""
     unusable: Unusable | None = None
 
 
@@ -132,7 +141,7 @@ class HostFacts:
     if there is none; `suspends`: the guest offers to be suspended, None if unknown; `taken`: why name and uuid are
     not free; `migrating`: why the guest cannot be moved or received now; `missing`: paths of files that are not
     there; `no_bridge`, `no_script`: what lacks of those; `disks`: one for each in the request; `state_free`: bytes
-    for the state directory, None if unknown."""
+    for the state directory, None if unknown; `state_unusable`: why it cannot be written."""
 
     version: str
     clock: float
@@ -147,6 +156,7 @@ class HostFacts:
     no_script: tuple[str, ...]
     disks: tuple[FoundDisk, ...]
     state_free: int | None
+    state_unusable: Unusable | None
 
 
 @dataclass(frozen=True)

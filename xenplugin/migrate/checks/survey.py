@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,12 @@ from typing import TypeVar
 from xenplugin import __version__
 from xenplugin.config import Config
 from xenplugin.errors import ConfigError, ImageError, PeerError, RefusedError, XenpluginError
+from xenplugin.image import state_folder
+from xenplugin.image.formats import installed
 from xenplugin.image.formats.kinds import Format
-from xenplugin.image.safety.shared_storage import refuse_shared
+from xenplugin.image.safety.shared_storage import Sharing
 from xenplugin.image.target import dry_run
+from xenplugin.migrate import arriving_disks
 from xenplugin.migrate.checks.facts import (
     FoundDisk,
     HostFacts,
@@ -34,32 +38,37 @@ from xenplugin.migrate.checks.facts import (
 )
 from xenplugin.migrate.ownership import host_identity, records
 from xenplugin.migrate.ownership.claims import Claims
-from xenplugin.migrate.ownership.records import Record
+from xenplugin.migrate.ownership.records import CD, SHARED, Record
 from xenplugin.migrate.ownership.states import COPY_HINT, FINAL, OwnershipState, Role
 from xenplugin.xen import xen_tools
 from xenplugin.xen.attached import attached
 from xenplugin.xen.cpu_policy import CpuPolicy
+from xenplugin.xen.disk_formats import is_device, usable
 from xenplugin.xen.host_info import XenInfo
 from xenplugin.xen.xenstore import Store
-from xenplugin.xen.xl import AWAY, INCOMING, XlCommand
+from xenplugin.xen.xl import AWAY, INCOMING, QUESTION, XlCommand
 
 T = TypeVar("T")
 SYS_NET = Path("/sys/class/net")
+#: Where Xen's scripts find their programs; a login by ssh may have a shorter PATH.
+_PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: A guest's kind, and the name of the policy that bounds what its CPU can have.
 _BOUND = {"pv": "PV Max", "pvh": "HVM Max", "hvm": "HVM Max"}
 
 
 class Survey:
-    """The gathering of this host's facts; `domid`: the guest's domain if it is here, else 0. A context manager."""
+    """The gathering of this host's facts; `domid`: the guest's domain if it is here, else 0. A context manager.
+    Raises RefusedError if this host has no xl."""
 
     def __init__(self, config: Config, domid: int) -> None:
         self._config = config
         self._domid = domid
         self._workers = ThreadPoolExecutor(3, thread_name_prefix="survey")
-        self._info = self._workers.submit(_try, lambda: xen_tools.info(XlCommand()))
+        xl = XlCommand(patience=QUESTION)  # without one, nothing can arrive
+        self._info = self._workers.submit(_try, lambda: xen_tools.info(xl))
         words = [str(domid)] if domid else []
         self._policies = self._workers.submit(_try, lambda: xen_tools.policies(*words))
-        self._domain = self._workers.submit(_try, lambda: XlCommand().domain(domid) if domid else None)
+        self._domain = self._workers.submit(_try, lambda: xl.domain(domid) if domid else None)
 
     def __enter__(self) -> Survey:
         return self
@@ -74,7 +83,7 @@ class Survey:
         missing = tuple(dict.fromkeys(self._missing(request)))
         here = [replace(each, bridge=self._config.bridge(each.bridge)) for each in request.bridges]
         no_bridge, no_script = _networks(here)
-        disks = tuple(_disk(self._config, request, disk, own) for disk in request.disks)
+        disks = tuple(_disk(self._config, disk, own) for disk in request.disks)
         info, xen_why = self._info.result()
         domain, _ = self._domain.result()
         return HostFacts(
@@ -91,6 +100,7 @@ class Survey:
             no_script=no_script,
             disks=disks,
             state_free=_free(self._config.state_dir),
+            state_unusable=_unwritable(self._config.state_dir),
         )
 
     def _xen(self, info: XenInfo, kind: str, dom0: int | None) -> XenFacts:
@@ -119,8 +129,12 @@ class Survey:
     def _missing(self, request: SurveyRequest) -> Iterator[str]:
         """Yield the paths of files that are not on this host, as they are called on it."""
         for file in request.files:
-            paths = [] if file.mapped else [file.path]
-            if file.mapped or file.either:
+            if file.package:
+                if shutil.which(file.path, path=_PROGRAMS) is None:
+                    yield file.path
+                continue
+            paths = [file.path]
+            if file.either:
                 with suppress(RefusedError):
                     paths.append(self._config.mapped(file.path))
             if not any(map(os.path.exists, paths)):
@@ -217,30 +231,62 @@ def _bridge(wanted: WantedBridge) -> bool:
     return device.exists() if "openvswitch" in wanted.script else (device / "bridge").exists()
 
 
-def _disk(config: Config, request: SurveyRequest, disk: WantedDisk, own: Record | None) -> FoundDisk:
+def _disk(config: Config, disk: WantedDisk, own: Record | None) -> FoundDisk:
     """Return what is at the place of a disk here."""
     path = disk.path
     try:
         path = config.mapped(path)
-        claims = Claims(config.state_dir, own.id if own is not None else "")
-
-        def user(of: str) -> str | None:
-            claims.refuse([of])
-            return attached(of)
-
-        known = refuse_shared(disk.shared, path, live=True)  # first: such a disk is in use as well
-        there = dry_run.examine(
-            path,
-            disk.size,
-            state_dir=config.state_dir,
-            attached=user,
-            format=config.stored(Format.of_json(disk.format)),
-            larger_device=config.larger_device,
-        )
+        if disk.cd and os.path.lexists(path) and not _is_placeholder(own, path):
+            return _cd(config, disk, path)
+        return _image(config, disk, path, Claims(config.state_dir, own.id if own is not None else ""))
     except (RefusedError, ImageError, PeerError, ConfigError) as error:
-        hint = (error.hint or "").replace("UUID", request.uuid)
-        return FoundDisk(path, unusable=Unusable(error.message, _volume_hint(path, disk.size) or hint))
-    return FoundDisk(path, there.device, there.size, there.aside, there.free, there.file_system, unsure=not known)
+        hint = _volume_hint(path, disk.size) or error.hint or ""
+        return FoundDisk(path, unusable=Unusable(error.message, hint))
+
+
+def _is_placeholder(own: Record | None, path: str) -> bool:
+    """Return whether `path` is the empty file of an earlier arrival, which is removed before the next."""
+    inodes = [disk.placeholder for disk in own.disks if disk.path == path] if own is not None else []
+    there = os.lstat(path)
+    return there.st_size == 0 and there.st_ino in inodes
+
+
+def _cd(config: Config, disk: WantedDisk, path: str) -> FoundDisk:
+    """Return whether the CD image at `path` may be the one that is wanted. What is there is never replaced."""
+    Claims(config.state_dir).refuse([path], reading=True)
+    if disk.sample and arriving_disks.has_sample(path, disk.size, disk.sample):
+        return FoundDisk(path, stays=CD)
+    raise arriving_disks.another_cd(path)
+
+
+def _image(config: Config, disk: WantedDisk, path: str, claims: Claims) -> FoundDisk:
+    """Return whether the disk is at `path` already, because both hosts share it, or can go there."""
+
+    def user(of: str) -> str | None:
+        claims.refuse([of])
+        return attached(of)
+
+    known = arriving_disks.sharing(  # first: such a disk is in use as well
+        config, path, disk.size, disk.shared, user, declared=disk.declared, writable=disk.writable
+    )
+    if known is Sharing.SAME:
+        return FoundDisk(path, stays=SHARED)
+    format = Format()
+    if not disk.cd and not is_device(path):
+        format = usable(config.stored(Format.of_json(disk.format)))
+    if not format.is_raw:
+        installed.refuse_missing()
+    there = dry_run.examine(
+        path,
+        disk.size,
+        state_dir=config.state_dir,
+        attached=user,
+        format=format,
+        larger_device=config.larger_device,
+    )
+    return FoundDisk(
+        path, there.device, there.size, there.aside, there.free, there.file_system, unsure=known is Sharing.UNSURE
+    )
 
 
 def _volume_hint(path: str, size: int) -> str:
@@ -251,6 +297,15 @@ def _volume_hint(path: str, size: int) -> str:
         if match and not os.path.lexists(path)
         else ""
     )
+
+
+def _unwritable(state_dir: Path) -> Unusable | None:
+    """Return why the records of a migration cannot be written."""
+    try:
+        state_folder.check_writable(state_dir / records.FOLDER)
+    except ConfigError as error:
+        return Unusable(error.message, error.hint or "")
+    return None
 
 
 def _free(state_dir: Path) -> int | None:

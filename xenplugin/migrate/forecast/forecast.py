@@ -24,6 +24,7 @@ from xenplugin.migrate.forecast.comparison import ComparedDisk, Comparison, usua
 from xenplugin.migrate.forecast.sampling import DataChunks
 from xenplugin.results import DiskEstimate, Estimate, Expected
 from xenplugin.transfer.chunks.packing import CORES
+from xenplugin.transfer.disks.kept_backing import wanted_backing
 from xenplugin.transfer.measuring.measurement import Measurement
 from xenplugin.transfer.measuring.receive_measurement import boot_id
 from xenplugin.transfer.sessions.job import MeasuredImage
@@ -78,7 +79,13 @@ class Forecast:
         self._failure: XenpluginError | None = None
         self._stopped = threading.Event()
         images = [
-            MeasuredImage(disk.target, disk.source.size, guest is not None, disk.source.format.as_json())
+            MeasuredImage(
+                disk.target,
+                disk.source.size,
+                guest is not None,
+                disk.source.format.as_json(),
+                wanted_backing(disk.source, config),
+            )
             for disk in disks
         ]
         self._measurement = Measurement(host, images, config, emit, remote)

@@ -4,7 +4,7 @@ The source sends it in notes (migrate/guest_config/leaving_config.py). What is o
 NAME:
 
 1. The migration's record has NAME, and the name beside it, .NAME.xenplugin-ID.
-2. The file lies there, with this host's paths and bridges, durable. Nothing starts it from there.
+2. The file lies there, with this host's paths, formats and bridges, durable. Nothing starts it from there.
 3. Once the record says `running`: the links in /etc/xen/auto, durable; then NAME, durable. What this guest had left
    behind here under NAME is removed; if none has come, that gets its name back.
 
@@ -32,10 +32,12 @@ from xenplugin.image.old import aside_name, config_file, moving, old_disk
 from xenplugin.image.old.old_disk import CONFIG, OldDisk
 from xenplugin.migrate.guest_config.leaving_config import MOST_LINKS, folder_beside, plain_name
 from xenplugin.migrate.guest_config.mapped_config import mapped
+from xenplugin.migrate.guest_config.stored_formats import with_formats
 from xenplugin.migrate.ownership.current_record import CurrentRecord
 from xenplugin.migrate.ownership.records import ConfigNote, Record
 from xenplugin.migrate.ownership.states import OwnershipState, Role
 from xenplugin.xen import config_text, dry_run, guest_file
+from xenplugin.xen.guest import script_of
 from xenplugin.xen.xl import find
 
 Notify = Callable[[str], None]
@@ -94,16 +96,19 @@ class ArrivingConfig:
         if not guest_file.is_of(text, before, record.name, record.uuid):
             raise PeerError(f"it is not the configuration of {record.name} as it arrives here")
         try:
-            after = mapped(before, self._config)
+            come = {disk.path for disk in record.disks}
+            moved = {disk.path for disk in record.disks if not disk.stays}
+            after = with_formats(mapped(before, self._config), self._config, moved)
         except RefusedError as error:
             raise PeerError(error.message) from None
-        come = {disk.path for disk in record.disks}
         for disk in after.get("disks", ()):
-            if not disk.get("is_cdrom") and (at := disk.get("pdev_path")) and at not in come:
+            if disk.get("is_cdrom") or script_of(disk):
+                continue
+            if (at := disk.get("pdev_path")) and at not in come:
                 raise PeerError(f"it names the disk {at}, which has not come along")
         edited = config_text.edited(text, before, after).encode("utf-8", "surrogateescape")
         if _meaning(before if edited == data else _parsed(edited)) != _meaning(after):
-            raise PeerError("the paths and bridges of this host cannot be put into it")
+            raise PeerError("the paths, formats and bridges of this host cannot be put into it")
         return edited
 
 

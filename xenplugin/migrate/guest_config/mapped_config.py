@@ -8,6 +8,7 @@ from typing import Any
 
 from xenplugin.config import Config
 from xenplugin.xen.config_text import FILES
+from xenplugin.xen.guest import script_of
 
 #: The bridge of an interface that names none, unless xl.conf says otherwise (libxl__device_nic_setdefault).
 _USUAL_BRIDGE = "xenbr0"
@@ -16,15 +17,15 @@ _USUAL_BRIDGE = "xenbr0"
 def mapped(
     fields: Mapping[str, Any], config: Config, *, exists: Callable[[str], bool] = os.path.exists
 ) -> dict[str, Any]:
-    """Return the configuration `fields` (libxl's, as JSON) with the disks' paths and the bridges of this host. The
-    kernel and the ramdisk do not move: their paths are mapped if there is a file. Raises RefusedError for a path
-    that is not accepted."""
+    """Return the configuration `fields` (libxl's, as JSON) with the disks' paths and the bridges of this host.
+    (What a block script attaches has words of its own instead of a path.) The kernel and the ramdisk do not move:
+    their paths are mapped if there is a file. Raises RefusedError for a path that is not accepted."""
     found = dict(fields)
     for kind in ("disks", "nics"):
         if kind in found:
             found[kind] = [dict(each) for each in found[kind]]
     for disk in found.get("disks", ()):
-        if path := disk.get("pdev_path"):
+        if (path := disk.get("pdev_path")) and not script_of(disk):
             disk["pdev_path"] = config.mapped(path)
     for nic in found.get("nics", ()):
         bridge = nic.get("bridge") or _USUAL_BRIDGE

@@ -34,7 +34,7 @@ from xenplugin.errors import RefusedError
 from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.image.safety.local_identity import LocalIdentity, overlapping, own
 from xenplugin.migrate.ownership import records
-from xenplugin.migrate.ownership.records import DiskNote, Record
+from xenplugin.migrate.ownership.records import CD, DiskNote, Record
 from xenplugin.migrate.ownership.states import FINAL, OwnershipState, Role
 from xenplugin.xen.attached import attached
 
@@ -55,8 +55,9 @@ class Claims:
         self.refuse([path])
         return attached(path)
 
-    def refuse(self, paths: Iterable[str]) -> None:
-        """Raise RefusedError if another migration claims one of the disks `paths`, or may claim it."""
+    def refuse(self, paths: Iterable[str], *, reading: bool = False) -> None:
+        """Raise RefusedError if another migration claims one of the disks `paths`, or may claim it. `reading`: they
+        are only read, which a guest that arrives and has the same CD image allows."""
         known, unreadable = records.read_all(self._state_dir)
         for bad in unreadable:
             if bad.path.name.endswith(f".{Role.DESTINATION}.json"):
@@ -68,7 +69,7 @@ class Claims:
         for path in paths if others else ():
             wanted = overlapping(path)
             for one in others:
-                if any(wanted & _identities(disk) for disk in one.disks):
+                if any(wanted & _identities(disk) for disk in one.disks if not (reading and disk.stays == CD)):
                     raise _refused(path, one)
 
     def committed(self, path: str, image: CommittedImage) -> None:

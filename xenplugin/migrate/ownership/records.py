@@ -38,6 +38,8 @@ FOLDER = "migrations"
 _ID = re.compile(r"[0-9a-f]{32}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LARGEST = 1 << 20
+#: Why a disk stays where it is: both hosts share it; it is a CD image that the far host has.
+SHARED, CD = "shared", "cd"
 
 
 class Overtaken(OwnershipError):
@@ -47,12 +49,14 @@ class Overtaken(OwnershipError):
 @dataclass(frozen=True)
 class DiskNote:
     """A disk of the guest on this host. `size` bytes; `placeholder`: the inode of the empty file that was made
-    under its name, None if none was; `committed`: the complete image at the destination, None before."""
+    under its name, None if none was; `committed`: the complete image at the destination, None before. `stays`: at
+    the destination, a disk that was there before and does not move: SHARED or CD; "" for one that moves."""
 
     path: str
     size: int
     placeholder: int | None = None
     committed: CommittedImage | None = None
+    stays: str = ""
 
 
 @dataclass(frozen=True)

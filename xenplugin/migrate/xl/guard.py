@@ -74,8 +74,9 @@ def _check_left(state_dir: Path, words: Sequence[str]) -> None:
 def check(state_dir: Path, config: Mapping[str, Any]) -> None:
     """Raise RefusedError if a disk of the guest with this configuration (libxl's, as JSON) may not be used here, or
     if that cannot be told, because a record cannot be read."""
-    named = [disk.get("pdev_path") for disk in config.get("disks", []) if isinstance(disk, Mapping)]
-    paths = [path for path in named if isinstance(path, str) and path]
+    rows = [disk for disk in config.get("disks", []) if isinstance(disk, Mapping)]
+    found = {disk.get("pdev_path"): bool(disk.get("is_cdrom")) for disk in rows}
+    paths = [path for path in found if isinstance(path, str) and path]
     (left, unreadable), incomplete = old_disk.read_all(state_dir), journal.of_devices(state_dir)
     if paths and unreadable:
         bad, why = unreadable[0]
@@ -93,7 +94,8 @@ def check(state_dir: Path, config: Mapping[str, Any]) -> None:
                     f"{path} is incomplete: it holds a mixture of an old and a new image",
                     hint="the same copy or migration again completes it: `xenplugin status` shows it",
                 )
-    Claims(state_dir).refuse(paths)
+    for path in paths:
+        Claims(state_dir).refuse([path], reading=found[path])
 
 
 def _left(path: str, old: OldDisk) -> RefusedError:

@@ -100,7 +100,7 @@ def destination(ssh: str, words: Sequence[str]) -> tuple[str, str]:
     is no host, or a command after it."""
     if not ssh.strip():
         raise UsageError("-s '' makes HOST a whole command", hint="name the host, and ssh's options in -s")
-    if len(words) == 1 and words[0] and not words[0].startswith("-"):
+    if len(words) == 1 and words[0].strip() and not words[0].startswith("-"):
         return ssh, words[0]
     program, *own = _split(ssh, "-s")
     shown = shlex.join(words) or ssh
@@ -110,7 +110,7 @@ def destination(ssh: str, words: Sequence[str]) -> tuple[str, str]:
         options, operands = getopt.gnu_getopt(list(words) or own, _SSH_OPTIONS)
     except getopt.GetoptError as exc:
         raise UsageError(f"there is no host in {shown!r}: {exc}", hint=_RIGHT) from None
-    if len(operands) != 1 or not operands[0] or operands[0].startswith("-"):
+    if len(operands) != 1 or not operands[0].strip() or operands[0].startswith("-"):
         raise UsageError(f"there must be one host in {shown!r}, and no command", hint=_RIGHT)
     given = [word for pair in options for word in pair if word]
     return " ".join([ssh if words else shlex.quote(program), *map(shlex.quote, given)]), operands[0]

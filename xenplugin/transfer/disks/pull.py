@@ -16,7 +16,7 @@ from dataclasses import fields, replace
 from typing import get_args
 
 from xenplugin import events
-from xenplugin.config import Config
+from xenplugin.config import KEEP_BACKING, Config
 from xenplugin.errors import RESUME_HINT, Interrupted, LinkError, PeerError
 from xenplugin.image.index.digest import text
 from xenplugin.image.target.abstract import Attached, refuse_attached
@@ -77,7 +77,8 @@ def _receive(
         if job.kind != IMAGE:
             raise PeerError(f"{source.name} sends a guest instead of an image")
         job = replace(job, path=request.target, whole=config.whole, live=False, migration="")
-        job = replace(job, larger_device=config.larger_device)
+        kept = job.backing if config.backing == KEEP_BACKING else {}
+        job = replace(job, larger_device=config.larger_device, backing=kept)
         return job, DiskReceiver(channel, random, config, job, attached, source=source).run()
     except LinkError as exc:
         raise LinkError(exc.message, hint=exc.hint or RESUME_HINT, remote=exc.remote) from None

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from xenplugin.config import Config
 from xenplugin.errors import (
-    ImageError,
     Interrupted,
     LinkError,
     RefusedError,
@@ -29,13 +28,14 @@ from xenplugin.image.home import at_home
 from xenplugin.image.old import moving
 from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.image.safety.shared_storage import refuse_shared
-from xenplugin.image.source.backing import BASED, Backing, FoundBacking, find
+from xenplugin.image.source.backing import FoundBacking
 from xenplugin.image.target.abstract import Attached
 from xenplugin.image.target.placeholder import Placeholder
 from xenplugin.image.target.sink import Sink, open_sink
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.transfer.chunks.index_sender import IndexSender
 from xenplugin.transfer.chunks.writer_pool import FrameWriter, WriterPool
+from xenplugin.transfer.disks.kept_backing import kept_backing
 from xenplugin.transfer.sessions.connections import AcceptedConnection
 from xenplugin.transfer.sessions.destination_session import STARTED_BY_SOURCE, DestinationSession, SourceProcess
 from xenplugin.transfer.sessions.job import Job
@@ -101,7 +101,6 @@ class DiskReceiver:
         sink: Sink | None = None
         image: _ReceivedImage | None = None
         backing: FoundBacking | None = None
-        flattened = ""
         try:
             path = config.mapped(job.path) if job.live else at_home(job.path)
             if job.live:
@@ -109,10 +108,15 @@ class DiskReceiver:
             told_apart = refuse_shared(job.disk, path, live=job.live)
             if job.live:  # a guest's disk: its toolstack wants to find a file there before the image is complete
                 placeholder = Placeholder.make(path)
-            format = Format.of_json(job.format)  # of a guest's disk it stays: the guest's configuration has it
-            format = format if job.live else config.stored(format)
-            if job.backing:
-                backing, flattened = _backing(Backing.of_json(job.backing), format, path, config)
+            if job.new and placeholder is None and os.path.lexists(path):
+                raise RefusedError(
+                    f"{path} is there by now, and is not replaced",
+                    hint="find out what has made it, then start again",
+                )
+            format = Format.of_json(job.format)
+            if not job.new:  # (a CD image has no other format than its own)
+                format = config.stored(format)
+            backing, flattened = kept_backing(job.backing, format, path, config)
             sink = open_sink(
                 path,
                 job.size,
@@ -144,19 +148,6 @@ class DiskReceiver:
                 image.close()
             if backing is not None:
                 backing.close()
-
-
-def _backing(wanted: Backing, format: Format, path: str, config: Config) -> tuple[FoundBacking | None, str]:
-    """Return the backing file of this host for the image at `path`, which is to be stored in `format`: where it is
-    on the source, or beside the image. None, and the reason, if there is none that can be used."""
-    try:
-        device = os.path.exists(path) and not os.path.isfile(path)
-        if device or format.name not in BASED:
-            raise RefusedError("it is stored raw there" if device else f"it is stored as {format.called} there")
-        beside = os.path.join(os.path.dirname(path), os.path.basename(wanted.path))
-        return find(wanted, [config.mapped(wanted.path), beside], path, config.backing_folders), ""
-    except (RefusedError, ImageError) as why:
-        return None, why.message
 
 
 def _give_up(sink: Sink | None, placeholder: Placeholder | None, error: XenpluginError, *, keep: bool) -> None:

@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from xenplugin import events
-from xenplugin.config import KEEP_BACKING, Config
-from xenplugin.errors import RESUME_HINT, Interrupted, XenpluginError
+from xenplugin.config import Config
+from xenplugin.errors import RESUME_HINT, Interrupted, RefusedError, XenpluginError
 from xenplugin.geometry import CHUNK
 from xenplugin.image.index import unchanged
 from xenplugin.image.index.digest import text
 from xenplugin.image.safety import shared_storage
-from xenplugin.image.source.backing import describe
 from xenplugin.image.source.raw import Source
 from xenplugin.link.rate import Pacer
 from xenplugin.link.remote import Starting
@@ -29,6 +28,7 @@ from xenplugin.transfer.chunks.chunk_tracker import ChunkTracker, SinglePassTrac
 from xenplugin.transfer.chunks.packing import PackerPool, Tally, allocated
 from xenplugin.transfer.chunks.plan import Plan
 from xenplugin.transfer.chunks.remote_index import RemoteIndex
+from xenplugin.transfer.disks.kept_backing import wanted_backing
 from xenplugin.transfer.sessions.job import Job
 from xenplugin.transfer.sessions.session import TICK, expected, quietly
 from xenplugin.transfer.sessions.source_session import SourceSession, start_remote
@@ -65,8 +65,8 @@ def copy(
 
 class DiskSender:
     """Sends `source` to `target`, as `tracker` says: what `plan` hands out at first, and what is lost again.
-    `index` is filled with what the target holds already; `migration`: the id of the one that it belongs to, if any;
-    `remote`: the destination's process, if it was started before.
+    `index` is filled with what the target holds already; `new`: nothing there may be replaced; `migration`: the id
+    of the one that it belongs to, if any; `remote`: the destination's process, if it was started before.
 
     Every method raises the session's failure as XenpluginError, and is for one thread at a time, except `close`."""
 
@@ -81,6 +81,7 @@ class DiskSender:
         plan: Plan,
         *,
         live: bool = False,
+        new: bool = False,
         migration: str = "",
         pacer: Pacer | None = None,
         remote: Starting | None = None,
@@ -96,7 +97,6 @@ class DiskSender:
         self._pacer = pacer
         self._allocated = allocated(source)
         local = target.host is None
-        backing = describe(source) if config.backing == KEEP_BACKING and not config.whole else None
         self._job = Job.fresh(
             config.cipher,
             local,
@@ -104,9 +104,10 @@ class DiskSender:
             path=target.path,
             whole=config.whole,
             live=live,
+            new=new,
             migration=migration,
             format=source.format.as_json(),
-            backing=backing.as_json() if backing else {},
+            backing=wanted_backing(source, config),
             larger_device=config.larger_device,
         )
         self._welcome = WelcomeFields()
@@ -150,9 +151,18 @@ class DiskSender:
             self._packers.start()
             self._welcome = session.connect()
         if self._welcome.unsure:
-            self._notice(shared_storage.unknown(job.path))
+            self._judge_unsure()
         if why := self._welcome.flattened:
             self._notice(f"{job.path} arrives without its backing file: {why}")
+
+    def _judge_unsure(self) -> None:
+        """It is not known whether the target is the source's own disk: raise RefusedError for a guest's disk,
+        unless the administrator has said which disks are shared."""
+        text = shared_storage.unknown(self._job.path)
+        if not self._live:
+            self._notice(f"{text}; if they do, stop now")
+        elif self._config.shared is None:
+            raise RefusedError(text, hint=shared_storage.ask(self._job.path))
 
     def finish(self) -> TransferResult:
         """Send what is left of the image, and wait until the destination has made it durable under its name."""

@@ -44,7 +44,8 @@ _ROUNDS = 60_000
 
 
 class LiveDiskSender(DiskSender):
-    """Sends `source`, whose writes `changes` reports already, to `target`, as a part of `migration` (its id)."""
+    """Sends `source`, whose writes `changes` reports already, to `target`, as a part of `migration` (its id).
+    `new`: nothing there may be replaced."""
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class LiveDiskSender(DiskSender):
         emit: events.Emit,
         changes: Changes,
         *,
+        new: bool = False,
         migration: str = "",
         pacer: Pacer | None = None,
         remote: PrestartedRemote | None = None,
@@ -76,6 +78,7 @@ class LiveDiskSender(DiskSender):
             self._chunks,
             Plan(()),
             live=True,
+            new=new,
             migration=migration,
             pacer=pacer,
             remote=remote,

@@ -22,6 +22,7 @@ from xenplugin.image.home import at_home
 from xenplugin.image.scan import ZEROS
 from xenplugin.image.target.present import PresentContent
 from xenplugin.link.endpoint import PipeEndpoint
+from xenplugin.transfer.disks.kept_backing import kept_backing
 from xenplugin.transfer.measuring.host_load import HostLoad, LoadWatch
 from xenplugin.transfer.measuring.measurement_messages import (
     MOST_NOISE,
@@ -83,7 +84,8 @@ class MeasurementReceiver:
     def _open(self, image: MeasuredImage) -> PresentContent:
         path = self._config.mapped(image.path) if image.live else at_home(image.path)
         format = self._config.stored(Format.of_json(image.format))
-        return PresentContent(path, image.size, self._config.state_dir, format)
+        backing, _ = kept_backing(image.backing, format, path, self._config)
+        return PresentContent(path, image.size, self._config.state_dir, format, backing)
 
     def _answer_all(self, session: DestinationSession, images: list[PresentContent]) -> None:
         """Answer questions to the end of the measurement. Raises XenpluginError, OSError."""

@@ -23,6 +23,7 @@ _FIELDS: dict[str, dict[str, type]] = {
         "path": str,
         "whole": bool,
         "live": bool,
+        "new": bool,
         "migration": str,
         "format": dict,
         "backing": dict,
@@ -37,18 +38,19 @@ _FIELDS: dict[str, dict[str, type]] = {
 @dataclass(frozen=True)
 class MeasuredImage:
     """An image that a measurement asks about: `size` bytes that would go to `path`; `live`: as a guest's disk;
-    `format`: how the source stores it (image.formats.kinds)."""
+    `format`: how the source stores it (image.formats.kinds); `backing`: as that of a job."""
 
     path: str
     size: int
     live: bool
     format: dict[str, Any]
+    backing: dict[str, Any]
 
     @classmethod
     def of(cls, values: Any) -> MeasuredImage:
         """Return the image that `values`, from the network, describe. Raises ValueError, KeyError, TypeError."""
-        image = cls(canonical(values["path"]), values["size"], values["live"], values["format"])
-        kinds = (str, int, bool, dict)
+        image = cls(canonical(values["path"]), values["size"], values["live"], values["format"], values["backing"])
+        kinds = (str, int, bool, dict, dict)
         if (
             any(type(value) is not kind for value, kind in zip(vars(image).values(), kinds, strict=True))
             or not 0 <= image.size <= MAX_IMAGE
@@ -60,12 +62,12 @@ class MeasuredImage:
 @dataclass(frozen=True)
 class Job:
     """What to receive. `kind` IMAGE: `size` bytes go to `path`; `whole`: send all of it, whatever the target holds;
-    `live`: the image is written to meanwhile; `migration`: the id of the migration that it belongs to, "" for a
-    copy; `format`: how the source stores it (image.formats.kinds); `backing`: the backing file that it is to keep
-    (image.source.backing), empty if none; `larger_device`: what becomes of the rest of a
-    larger device (of no meaning if `live`: the host that receives a guest decides that); `disk`: its identity
-    (image.safety.shared_storage). `kind` DOMAIN: a stream, described by `details`. `kind` MEASUREMENT: nothing; the
-    source asks what there is of `images`. `local`: both sides are on this machine."""
+    `live`: the image is written to meanwhile; `new`: nothing at `path` may be replaced; `migration`: the id of the
+    migration that it belongs to, "" for a copy; `format`: how the source stores it (image.formats.kinds);
+    `backing`: the backing file that it is to keep (image.source.backing), empty if none; `larger_device`: what
+    becomes of the rest of a larger device (of no meaning if `live`: the host that receives a guest decides that);
+    `disk`: its identity (image.safety.shared_storage). `kind` DOMAIN: a stream, described by `details`. `kind`
+    MEASUREMENT: nothing; the source asks what there is of `images`. `local`: both sides are on this machine."""
 
     secret: bytes = field(repr=False)
     session: bytes
@@ -76,6 +78,7 @@ class Job:
     path: str = ""
     whole: bool = False
     live: bool = False
+    new: bool = False
     migration: str = ""
     format: dict[str, Any] = field(default_factory=dict)
     backing: dict[str, Any] = field(default_factory=dict)

@@ -83,7 +83,7 @@ def test_qemu_that_is_killed_is_an_error_and_no_hang(tmp_path: Path) -> None:
     create(path, Format("qcow2"), SIZE)
     node = open_node(path, "qcow2", writable=True)
     node._process.kill()
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="QEMU that serves it has ended"):
         for _ in range(3):
             node.export.write(memoryview(bytes(512)), 0)
     with pytest.raises(ImageError, match="did not close"):
@@ -158,7 +158,11 @@ def _page_faults(pid: int) -> int:
 def test_a_missing_program_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "image")
     create(path, Format("qcow2"), SIZE)
-    monkeypatch.setattr(nodes, "_PROGRAM", "qemu-storage-daemon-of-another-host")
-    with pytest.raises(RefusedError, match="need qemu-storage-daemon-of-another-host") as caught:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RefusedError, match="need setpriv") as caught:
         open_node(path, "qcow2")
-    assert "qemu-utils" in (caught.value.hint or "")
+    assert "util-linux" in (caught.value.hint or "")
+    (tmp_path / "setpriv").symlink_to("/usr/bin/setpriv")
+    with pytest.raises(RefusedError, match="need qemu-storage-daemon") as caught:
+        open_node(path, "qcow2")
+    assert "qemu-system-common" in (caught.value.hint or "")

@@ -89,7 +89,7 @@ def exported(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.root
 @needs_root[1]
-@pytest.mark.skipif(not shutil.which("qemu-storage-daemon"), reason="needs qemu-storage-daemon (qemu-utils)")
+@pytest.mark.skipif(not shutil.which("qemu-storage-daemon"), reason="needs qemu-storage-daemon")
 def test_a_fuse_file_whose_times_are_the_present_time(exported: Path, tmp_path: Path) -> None:
     with open_source(exported) as source:
         before = exported.stat().st_mtime

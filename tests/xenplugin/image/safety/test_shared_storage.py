@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from xenplugin.errors import PeerError, RefusedError
 from xenplugin.image.safety import identity, shared_storage
-from xenplugin.image.safety.shared_storage import marked, refuse_shared
+from xenplugin.image.safety.shared_storage import Sharing, compare, marked, refuse_declared, refuse_shared
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def look(disk: Path, target: Path, live: bool = True) -> bool:
 def test_the_same_path_is_refused(disk: Path) -> None:
     with pytest.raises(RefusedError, match=r"source disk itself.*both hosts share it") as info:
         look(disk, disk)
-    assert "policy/UUID/enabled 0" in (info.value.hint or "")
+    assert f'shared = ["{disk}"]' in (info.value.hint or "")
     assert os.listdir(disk.parent) == ["g1.img"]
 
 
@@ -96,8 +98,9 @@ def test_on_one_machine_the_file_decides_without_a_marker(disk: Path) -> None:
 
 def test_the_marker_is_there_only_meanwhile(disk: Path) -> None:
     with marked(str(disk), live=True, local=False, notice=pytest.fail) as description:
-        [(name, file, inode)] = description["markers"]
-        assert (file, inode) == ("g1.img", disk.stat().st_ino)
+        [(name, file, inode, own, family)] = description["markers"]
+        assert (file, inode, family) == ("g1.img", disk.stat().st_ino, "")
+        assert own == disk.with_name(name).stat().st_ino
         assert set(os.listdir(disk.parent)) == {"g1.img", name}
         with open(disk.parent / name) as marker, pytest.raises(BlockingIOError):
             fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -216,3 +219,105 @@ def test_devices_that_cannot_be_identified(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(shared_storage, "identify", lambda *_: known)
     assert refuse_shared(description(own=["wwid naa.6"], device=True), "/dev/x", live=True)
     assert not refuse_shared(description(own=["kernel a device 8:0"], device=True), "/dev/x", live=True)
+
+
+# -- the same file, beyond doubt ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_nfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_storage, "family", lambda path: "nfs")
+
+
+def known(disk: Path, target: Path, **change: Any) -> Sharing:
+    """What the far side finds out; `change`: of the marker that the source describes."""
+    with marked(str(disk), live=True, local=False, notice=pytest.fail) as description:
+        names = ("name", "file", "inode", "own", "family")
+        (mark,) = description["markers"]
+        mark = [change.get(name, value) for name, value in zip(names, mark, strict=True)]
+        return compare({**far(description), "markers": [mark]}, str(target), live=True)
+
+
+@pytest.mark.usefixtures("on_nfs")
+def test_a_file_on_a_network_file_system_is_proved_to_be_the_same(disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "mnt").symlink_to(disk.parent)
+    assert known(disk, disk) is known(disk, tmp_path / "mnt" / "g1.img") is Sharing.SAME
+    assert known(disk, disk.with_name("g2.img")) is known(disk, tmp_path / "g1.img") is Sharing.APART
+    with pytest.raises(RefusedError, match="both hosts share it"):  # it is no target
+        look(disk, disk)
+
+
+@pytest.mark.usefixtures("on_nfs")
+@pytest.mark.parametrize("change", [{"inode": 1}, {"own": 1}, {"family": "ceph"}, {"family": ""}], ids=str)
+def test_what_is_not_proved_is_refused(disk: Path, change: dict[str, Any]) -> None:
+    """Another inode number: a copy of the folder, or of the whole disk of a host; another family: of the mount."""
+    with pytest.raises(RefusedError, match="both hosts share it") as info:
+        known(disk, disk, **change)
+    assert "shared = [" in (info.value.hint or "")
+
+
+def test_on_a_file_system_of_one_host_nothing_is_proved(disk: Path) -> None:
+    with pytest.raises(RefusedError, match="both hosts share it"):
+        known(disk, disk)
+    with pytest.raises(RefusedError, match="both hosts share it"):
+        known(disk, disk, family="nfs")  # here it is none
+
+
+@pytest.mark.usefixtures("on_nfs")
+@pytest.mark.root
+def test_another_file_that_is_mounted_over_the_name(disk: Path) -> None:
+    """Which may have the same inode number, on its own file system."""
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as other:
+        subprocess.run(["mount", "--bind", other.name, disk], check=True)
+        try:
+            assert disk.stat().st_dev != disk.parent.stat().st_dev
+            with pytest.raises(RefusedError, match="both hosts share it"):
+                known(disk, disk)
+        finally:
+            subprocess.run(["umount", disk], check=True)
+
+
+def declared(disk: Path, target: Path, size: int = 4) -> None:
+    with marked(str(disk), live=True, local=False, notice=pytest.fail) as description:
+        refuse_declared(far(description), str(target), size)
+
+
+def test_a_declared_file(disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "mnt").symlink_to(disk.parent)
+    declared(disk, tmp_path / "mnt" / "g1.img", size=5)  # it may have grown
+    copy = tmp_path / "copy" / "g1.img"
+    with pytest.raises(RefusedError, match="is not there"):
+        declared(disk, copy)
+    copy.parent.mkdir()
+    copy.write_bytes(b"disk")
+    with pytest.raises(RefusedError, match="another disk than the guest's: a file that was made beside it") as info:
+        declared(disk, copy)
+    assert "take it out of `shared`" in (info.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("own", "here", "size", "word"),
+    [
+        (["wwid naa.5000c500"], ["wwid naa.5000c500"], 4, ""),
+        (["wwid naa.5000c500"], ["wwid naa.5000c501"], 4, "this one is wwid naa.5000c501"),
+        (["wwid naa.5000c500"], ["serial 77"], 4, ""),  # nothing to compare
+        (["drbd r0/0", "serial 1"], ["drbd r0/0", "serial 2"], 4, "this one is serial 2"),
+        ([], [], 4, ""),
+        ([], [], 5, "4 bytes instead of 5"),
+    ],
+)
+def test_a_declared_device(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, own: list[str], here: list[str], size: int, word: str
+) -> None:
+    monkeypatch.setattr(shared_storage, "identify", lambda *_: identity.Identity(tuple(here), (), True))
+    description = {"own": own, "below": [], "device": True, "markers": []}
+    if not word:
+        refuse_declared(description, str(disk), size)
+        return
+    with pytest.raises(RefusedError, match=word):
+        refuse_declared(description, str(disk), size)
+
+
+def test_a_declared_device_that_is_a_file_there(disk: Path) -> None:
+    with pytest.raises(RefusedError, match="one of them is a file, the other a block device"):
+        refuse_declared({"own": [], "below": [], "device": True, "markers": []}, str(disk), 4)

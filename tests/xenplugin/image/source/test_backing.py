@@ -41,8 +41,8 @@ def wanted(image: Path) -> Backing:
     return Backing.of_json(found.as_json())
 
 
-def found(image: Path, there: Path, folders: tuple[str, ...] = ()) -> FoundBacking:
-    return find(wanted(image), [f"{there}/base.img"], f"{there}/top", folders)
+def found(image: Path, there: Path) -> FoundBacking:
+    return find(wanted(image), [f"{there}/base.img"], f"{there}/top", (str(there),))
 
 
 def opened(image: Path, target: Path, backing: FoundBacking) -> Sink:
@@ -82,7 +82,7 @@ def test_a_chain_may_be_the_backing_file(tmp_path: Path, top: Path, there: Path)
     (top.parent / "top").rename(top.parent / "middle")
     shutil.copyfile(top.parent / "middle", there / "middle")
     qemu_img("create", "-f", "qcow2", "-b", "middle", "-F", "qcow2", top)
-    with closing(find(wanted(top), [f"{there}/middle"], f"{there}/top", ())) as backing:
+    with closing(find(wanted(top), [f"{there}/middle"], f"{there}/top", (str(there),))) as backing:
         assert moved(top, there / "top", backing).data == 0
     assert backing_of(there / "top") == (f"{there}/middle", "qcow2")
     assert_same(top, there / "top")
@@ -107,7 +107,7 @@ def test_a_block_that_the_sample_missed_is_sent(tmp_path: Path, there: Path, top
 
 def why_not(image: Path, there: Path, target: str = "top") -> str:
     with pytest.raises((RefusedError, ImageError)) as caught:
-        find(wanted(image), [f"{there}/base.img"], f"{there}/{target}", ())
+        find(wanted(image), [f"{there}/base.img"], f"{there}/{target}", (str(there),))
     return str(caught.value)
 
 
@@ -120,25 +120,28 @@ def test_another_backing_file_is_not_used(tmp_path: Path, top: Path, there: Path
     data[4 * MIB] ^= 1
     base.write_bytes(data)
     assert "holds something else" in why_not(top, there)
+    with open(base, "r+b"):
+        assert "may be written to" in why_not(top, there)
     base.unlink()
     assert why_not(top, there) == f"there is no {base}"
     qemu_img("create", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", "-u", base, str(SIZE))
     qemu_img("rebase", "-u", "-b", "base.img", "-F", "qcow2", top)
     with pytest.raises(RefusedError, match="not allowed"):
-        find(Backing(str(base), "qcow2", SIZE, (), ""), [str(base)], f"{there}/top", ())
+        find(Backing(str(base), "qcow2", SIZE, (), ""), [str(base)], f"{there}/top", (str(there),))
 
 
 def test_a_backing_file_lies_where_it_may(tmp_path: Path, top: Path, there: Path) -> None:
+    """Not beside the target: there are the disks of other guests, which the source could ask for."""
     apart = tmp_path / "apart"
     apart.mkdir()
-    (there / "base.img").rename(apart / "base.img")
-    about, places = wanted(top), [f"{apart}/base.img", f"{there}/base.img"]
-    with pytest.raises(RefusedError, match="not allowed"):
-        find(about, places, f"{there}/top", ())
-    find(about, places, f"{there}/top", (str(apart),)).close()
-    shutil.copyfile(apart / "base.img", there / "base.img")
-    with closing(find(about, places, f"{there}/top", ())) as backing:
-        assert backing.chain[0].path == f"{there}/base.img"
+    shutil.copyfile(there / "base.img", apart / "base.img")
+    (apart / "link").symlink_to(there / "base.img")
+    about, places = wanted(top), [f"{there}/base.img", f"{apart}/link/../base.img", f"{apart}/base.img"]
+    for folders in ((), (str(tmp_path / "other"),)):
+        with pytest.raises(RefusedError, match="is in no folder of the setting"):
+            find(about, places, f"{there}/top", folders)
+    with closing(find(about, places, f"{there}/top", (str(apart),))) as backing:
+        assert backing.info.chain[0].path == f"{apart}/base.img"
 
 
 @pytest.mark.parametrize("change", ["written", "replaced", "removed"])

@@ -119,6 +119,15 @@ def test_it_says_what_opening_says(
         assert (seen is not None) is refused
 
 
+def test_a_part_of_a_sector_in_another_format(tmp_path: Path) -> None:
+    place, state, qcow2 = tmp_path / "g1.img", tmp_path / "state", Format("qcow2")
+    options: dict[str, Any] = {"state_dir": state, "attached": nobody, "format": qcow2}
+    seen = why(lambda: examine(str(place), SIZE + 1, larger_device=REFUSE, **options))
+    assert seen is not None and "no multiple of 512" in seen[1]
+    assert seen == why(lambda: open_sink(place, SIZE + 1, **options).close())
+    assert os.listdir(tmp_path) == ["state"] or os.listdir(tmp_path) == []
+
+
 def test_a_mount_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "g1.img"
     place.write_bytes(bytes(MIB))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.image_kit import put
 from tests.helpers.images import MIB, dense_image, noise
+from tests.helpers.overlays import overlay, qemu_img
 from xenplugin.errors import RefusedError
 from xenplugin.image.formats.create import create
 from xenplugin.image.formats.kinds import Format
@@ -16,7 +18,9 @@ from xenplugin.image.formats.node import open_node
 from xenplugin.image.formats.qemu import Link
 from xenplugin.image.index.digest import leaves
 from xenplugin.image.old import moving
-from xenplugin.image.target.base_index import IndexLeaves, IndexNone, IndexZeros
+from xenplugin.image.source.backing import describe, find
+from xenplugin.image.source.formatted import open_image
+from xenplugin.image.target.base_index import IndexItem, IndexLeaves, IndexNone, IndexZeros
 from xenplugin.image.target.present import PresentContent
 from xenplugin.image.target.sink import open_sink
 
@@ -108,3 +112,20 @@ def test_a_disk_that_fails_to_be_read_counts_as_nothing(tmp_path: Path, monkeypa
 def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="directory"):
         PresentContent(str(tmp_path), MIB, tmp_path / "state")
+
+
+def test_a_backing_file_is_the_base_of_an_image_on_it(tmp_path: Path) -> None:
+    folder, state = tmp_path / "there", tmp_path / "state"
+    with open_image(str(overlay(folder))) as source:
+        about = describe(source)
+        assert about is not None
+
+        def seen(index: int) -> IndexItem:
+            backing = find(about, [f"{folder}/base.img"], f"{folder}/new", (str(folder),))
+            with PresentContent(f"{folder}/new", source.size, state, QCOW2, backing) as there:
+                return there.describe(index)
+
+        assert seen(7) == IndexZeros(7, 1) and isinstance(seen(9), IndexLeaves)
+        shutil.copyfile(folder / "top", folder / "new")  # an image on the same backing file
+        qemu_img("rebase", "-u", "-b", folder / "base.img", "-F", "raw", folder / "new")
+        assert isinstance(seen(7), IndexLeaves) and isinstance(seen(9), IndexLeaves)

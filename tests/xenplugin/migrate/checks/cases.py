@@ -28,7 +28,8 @@ INTEL = CpuPolicy(((0, 0xFFFFFFFF, 0xD, 0x756E6547, 0x6C65746E, 0x49656E69), (7,
 AMD = CpuPolicy(((0, 0xFFFFFFFF, 0xD, 0x68747541, 0x444D4163, 0x69746E65),), 1 << 31)
 INFO = XenInfo(4, 17, ".5", ("pv", "hvm", "hap", "shadow"), 4 << 20, 8 << 20, 4, "dom0_mem=1G")
 XEN = XenFacts(INFO, INTEL, "", 1 << 20, False)
-CD = WantedFile("/srv/cd.iso", "the CD image of hdc", at_start=False, mapped=True)
+SCRIPT = WantedFile("/etc/xen/scripts/block-iscsi", "the script that attaches xvdc", at_start=False)
+TOOL = WantedFile("iscsiadm", "which block-iscsi needs for xvdc", at_start=False, package="open-iscsi")
 KERNEL = WantedFile("/srv/vmlinuz", "its kernel", at_start=True)
 MODEL = WantedFile("/usr/libexec/qemu", "the device model (QEMU)", at_start=False, elsewhere=True)
 BRIDGE = WantedBridge("xenbr0", "/etc/xen/scripts/vif-bridge")
@@ -41,9 +42,11 @@ DISK = WantedDisk(
     {"own": ["file x"], "below": [], "device": False, "markers": [["m", "g1.img", 7]]},
 )
 FOUND = FoundDisk("/srv/g1.img", False, None, "", 20 * GIB, 64769)
-GUEST = Candidate("g1", UUID, "pv", 2, 262144, 260000, 260000, False, False, (), (CD, KERNEL, MODEL), (BRIDGE,))
+GUEST = Candidate(
+    "g1", UUID, "pv", 2, 262144, 260000, 260000, False, False, (), (SCRIPT, TOOL, KERNEL, MODEL), (BRIDGE,)
+)
 REQUEST = SurveyRequest("g1", UUID, "pv", 0, "", 7, 2, GUEST.files, GUEST.bridges, (DISK,))
-FACTS = HostFacts(__version__, 1e9, XEN, "", "-b----", True, (), None, (), (), (), (FOUND,), 10 * GIB)
+FACTS = HostFacts(__version__, 1e9, XEN, "", "-b----", True, (), None, (), (), (), (FOUND,), 10 * GIB, None)
 REACHED = Reached(Listening(49300, ("192.0.2.7",), True), ("192.0.2.7",), "192.0.2.7", 0.04)
 CASE = Case(GUEST, REQUEST, replace(FACTS, disks=()), FarAnswer(FACTS, REACHED, 0.0), "hostb")
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests.xenplugin.migrate.checks.cases import (
     AMD,
     CASE,
-    CD,
     DISK,
     FACTS,
     FOUND,
@@ -24,6 +23,8 @@ from tests.xenplugin.migrate.checks.cases import (
     MODEL,
     REACHED,
     REQUEST,
+    SCRIPT,
+    TOOL,
     answer,
     far,
     guest,
@@ -35,6 +36,7 @@ from xenplugin.migrate.checks.candidate import Staying
 from xenplugin.migrate.checks.case import Case
 from xenplugin.migrate.checks.facts import HostFacts, Listening, Unusable
 from xenplugin.xen.cpu_policy import CpuPolicy
+from xenplugin.xen.guest import Disk
 
 SHADOWLESS = ("pv", "hvm", "hap")
 OTHER = Unusable("what is wrong", "what to do")
@@ -45,6 +47,13 @@ NO_FREE_PORT = replace(REACHED, listening=Listening(0, (), True), address="")
 
 def disks(**values: object) -> Case:
     return far(disks=(replace(FOUND, **values),))  # type: ignore[arg-type]
+
+
+def cd(path: str = "/srv/a.iso", ejects: bool = False, **values: object) -> Case:
+    """The case with a CD image in place of its disk."""
+    case = disks(path=path, **values)
+    wanted = replace(DISK, device="hdc", path=path, cd=True, sample="x")
+    return replace(case, request=replace(REQUEST, disks=(wanted,)), ejects=ejects)
 
 
 def two(first: int, second: int | None, free: int = 20 * GIB) -> Case:
@@ -79,12 +88,12 @@ TABLE = [
     ("version", far(version="0.0.9"), "warn", "xenplugin 0.0.9", False),
     ("xen-version", far(xen=xen(minor=16)), "refuse", "4.17.5 here, 4.16.5 on hostb.*older", True),
     ("xen-version", far(xen=xen(major=3, minor=20)), "refuse", "older", True),
-    ("xen-version", far(xen=None, xen_why="no xl"), "warn", "no xl", False),
+    ("xen-version", far(xen=None, xen_why="no xl"), "warn", "on hostb: no xl", False),
     ("cpu", far(xen=xen(policy=AMD)), "refuse", "GenuineIntel.*AuthenticAMD", True),
     ("cpu", near(xen=xen(policy=AVX512)), "refuse", "does not have: avx512f$", True),
     ("cpu", near(xen=xen(policy=HIGHER)), "refuse", "more CPUID leaves", True),
-    ("cpu", far(xen=xen(policy=None, policy_why="no xen-cpuid")), "warn", "no xen-cpuid", False),
-    ("cpu", near(xen=None, xen_why="xl failed"), "warn", "xl failed", False),
+    ("cpu", far(xen=xen(policy=None, policy_why="no xen-cpuid")), "warn", "on hostb: no xen-cpuid", False),
+    ("cpu", near(xen=None, xen_why="xl failed"), "warn", "on this host: xl failed", False),
     ("memory", far(xen=xen(free=262143)), "refuse", "256.0 MiB", True),
     ("memory", far(xen=xen(free=100000, dom0=1 << 20, takes_from_dom0=True)), "warn", "from dom0", False),
     ("memory", far(xen=xen(free=0, dom0=300000, takes_from_dom0=True)), "refuse", "165.0 MiB", True),
@@ -95,19 +104,23 @@ TABLE = [
     ("name", near(taken=(OTHER,)), "refuse", "this host: what is wrong", False),
     ("bridges", far(no_bridge=("xenbr0",)), "refuse", "no bridge xenbr0", False),
     ("bridges", far(no_script=("/etc/xen/scripts/vif-x",)), "refuse", "no network script .*vif-x", False),
-    ("files", far(missing=(CD.path,)), "refuse", "the CD image of hdc, /srv/cd.iso", False),
+    ("files", far(missing=(SCRIPT.path,)), "refuse", "the script that attaches xvdc, .*/block-iscsi", False),
+    ("files", far(missing=(TOOL.path,)), "refuse", "iscsiadm, which block-iscsi needs", False),
     ("files", far(missing=(KERNEL.path,)), "warn", "cannot be started again there", False),
     ("files", far(missing=(MODEL.path,)), "refuse", "device model", True),
     ("state-directory", far(state_free=1000), "refuse", "hostb has 1000 B", False),
     ("state-directory", near(state_free=(256 << 10) + 512 * 1024 - 1), "refuse", "this host", False),
+    ("state-directory", far(state_unusable=OTHER), "refuse", "hostb: what is wrong", False),
+    ("state-directory", near(state_unusable=OTHER), "refuse", "this host: what is wrong", False),
     ("state-directory", far(state_free=None), "warn", "hostb: it is not known", False),
     ("ports", answer(reached=replace(REACHED, address="")), "warn", "port 49300 of hostb cannot be reached", False),
     ("ports", answer(reached=NO_FREE_PORT), "warn", "no free port", False),
     ("clock", answer(ahead=7.25), "warn", "7.2 s ahead of", False),
     ("clock", answer(ahead=-3600.0), "warn", "1 h 00 min behind", False),
     ("disk", replace(CASE, unmovable=(OTHER,)), "refuse", "what is wrong", False),
+    ("disk", replace(CASE, remarks=(OTHER,)), "warn", "what is wrong", False),
     ("target", disks(unusable=OTHER), "refuse", "hostb: what is wrong", False),
-    ("target", disks(device=True, free=None, unsure=True), "warn", "whether both hosts share", False),
+    ("target", disks(device=True, free=None, unsure=True), "refuse", "whether both hosts share", False),
     ("room", disks(free=GIB - 1), "refuse", "hostb: 1024.0 MiB free", True),
     ("room", two(GIB, GIB, free=2 * GIB - 1), "refuse", "/srv/g1.img, /srv/other.img", True),
     ("room", two(GIB, None, free=2 * GIB), "warn", "up to 5.0 GiB", False),
@@ -123,6 +136,8 @@ def test_what_it_finds(name: str, case: Case, verdict: str, words: str, forcible
     assert (found[0].verdict, found[0].forcible) == (verdict, forcible), found
     assert re.search(words, found[0].text), found[0].text
     assert found[0].hint or verdict == "warn"
+    if "--force" in found[0].hint:  # which `xl migrate` does not have
+        assert f"xenplugin migrate --force {name}" in found[0].hint
 
 
 @pytest.mark.parametrize("case", [case for _, case, *_ in TABLE], ids=lambda case: "")
@@ -138,6 +153,20 @@ def test_a_disk_without_a_place_has_no_room_and_no_target() -> None:
     assert list(rules.RULES["room"](disks(unusable=OTHER, free=None))) == []
     case = replace(far(disks=()), request=replace(REQUEST, disks=()), unmovable=(OTHER,))
     assert list(rules.RULES["room"](case)) == [] == list(rules.RULES["target"](case))
+
+
+def test_a_record_that_cannot_be_read_is_said_once() -> None:
+    """It makes each disk's claims unknown as well."""
+    case = replace(near(migrating=OTHER), unmovable=(OTHER,))
+    assert not [check for check in rules.RULES["disk"](case) if check.refuses]
+    case = far(migrating=OTHER, disks=(replace(FOUND, unusable=OTHER),))
+    assert not [check for check in rules.RULES["target"](case) if check.refuses]
+    assert [check.name for check in rules.judge(case) if check.refuses] == ["migrating"]
+
+
+def test_the_command_in_a_hint_is_quoted() -> None:
+    (found,) = rules.RULES["bridges"](far(no_bridge=("br 0; reboot",)))
+    assert "ip link add 'br 0; reboot' type bridge" in found.hint
 
 
 def test_what_stays_is_detached_or_left_out() -> None:
@@ -176,6 +205,31 @@ def test_hvm_guests_need_hardware_virtualisation_there() -> None:
     shadow = replace(hvm, guest=replace(hvm.guest, hap=False))
     case = replace(shadow, far=replace(hvm.far, facts=replace(FACTS, xen=xen(caps=("hvm", "shadow")))))
     assert not [check for check in rules.RULES["guest-type"](case) if check.refuses]
+
+
+def test_what_becomes_of_each_disk_is_said() -> None:
+    script = Disk("xvdc", "iqn=x", True, "vbd", "phy", script="block-iscsi")
+    for case, said in (
+        (CASE, "xvda: /srv/g1.img, 4.0 GiB"),
+        (disks(stays="shared"), "xvda stays: both hosts share /srv/g1.img"),
+        (cd(), "hdc: the CD image moves along: /srv/a.iso, 4.0 GiB"),
+        (cd(stays="cd"), "hdc: hostb has the CD image /srv/a.iso"),
+        (cd(stays="cd", ejects=True), "hdc: hostb has the CD image /srv/a.iso"),
+        (cd(ejects=True), "hdc arrives empty: hostb does not have the CD image /srv/a.iso"),
+        (cd(ejects=True, unusable=OTHER), "hdc arrives empty: hostb does not have the CD image /srv/a.iso"),
+        (replace(CASE, scripts=(script,)), "xvdc stays: its block script attaches iqn=x on hostb"),
+    ):
+        found = rules.judge(case)
+        assert said in [check.text for check in found if check.name == "disk"] and not [
+            check for check in found if check.refuses
+        ], (said, found)
+
+
+def test_a_cd_in_a_drive_of_this_host_is_ejected_or_refused() -> None:
+    (found,) = rules.RULES["target"](cd("/dev/sr0", unusable=Unusable("no such device", "make a volume")))
+    assert found.refuses and "cds = " in found.hint
+    (found,) = rules.RULES["target"](cd("/srv/a.iso", unusable=OTHER))
+    assert found.refuses and found.hint == OTHER.hint
 
 
 @pytest.mark.parametrize("minor", [17, 18, 20])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,17 @@ import pytest
 from lab.fakexen.xenstored import Xenstored
 from tests.xenplugin.migrate.checks.cases import DISK, GIB, REQUEST, UUID
 from xenplugin.config import Config
+from xenplugin.errors import RefusedError
+from xenplugin.image.formats import installed
+from xenplugin.image.index.content_sample import sample
+from xenplugin.image.source.raw import open_source
 from xenplugin.migrate.checks import survey
 from xenplugin.migrate.checks.facts import HostFacts, SurveyRequest, WantedBridge, WantedFile
 from xenplugin.migrate.checks.survey import Survey
 from xenplugin.migrate.ownership import host_identity, records
-from xenplugin.migrate.ownership.records import DiskNote, PeerNote
+from xenplugin.migrate.ownership.records import CD, SHARED, DiskNote, PeerNote
 from xenplugin.migrate.ownership.states import OwnershipState, Role
-from xenplugin.xen import xen_tools
+from xenplugin.xen import xen_tools, xl
 
 NODES = {
     "/local/domain/0/name": "Domain-0",
@@ -196,19 +202,37 @@ def test_a_record_that_cannot_be_read(host: Xenstored, tmp_path: Path) -> None:
     assert there and "cannot be read" in there.text and there.hint
 
 
+def test_a_state_directory_that_cannot_be_written(
+    host: Xenstored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert found(tmp_path).state_unusable is None
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # as on a read-only file system
+    why = found(tmp_path).state_unusable
+    assert why and "cannot be made" in why.text and "state_dir" in why.hint
+    (tmp_path / "state" / "migrations").mkdir(parents=True)
+    why = found(tmp_path).state_unusable
+    assert why and why.text.endswith("migrations cannot be written")
+
+
+def test_without_xl_nothing_can_arrive(host: Xenstored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin" / "xl").unlink()
+    monkeypatch.setattr(xl, "STANDARD", "/nowhere")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin")
+    with pytest.raises(RefusedError, match="no xl"):
+        found(tmp_path)
+
+
 def test_files_and_paths(host: Xenstored, tmp_path: Path) -> None:
     (tmp_path / "there").write_text("")
     files = (
         WantedFile(str(tmp_path / "there"), "a", False),
-        WantedFile("/elsewhere/there", "b", False, mapped=True),
         WantedFile("/elsewhere/there2", "c", False),
-        WantedFile("/elsewhere/lost", "d", False, mapped=True),
         WantedFile("/elsewhere/there", "e", False, either=True),
         WantedFile(str(tmp_path / "there"), "f", False, either=True),
         WantedFile("/elsewhere/lost2", "g", False, either=True),
     )
     facts = found(tmp_path, replace(REQUEST, files=files, disks=()), paths=(("/elsewhere", str(tmp_path)),))
-    assert facts.missing == ("/elsewhere/there2", "/elsewhere/lost", "/elsewhere/lost2")
+    assert facts.missing == ("/elsewhere/there2", "/elsewhere/lost2")
 
 
 def test_bridges_and_scripts(host: Xenstored, tmp_path: Path) -> None:
@@ -274,13 +298,65 @@ def test_a_larger_file_and_one_in_use(host: Xenstored, tmp_path: Path) -> None:
         assert there.unusable and "in use" in there.unusable.text
 
 
-def test_a_disk_that_both_hosts_share(host: Xenstored, tmp_path: Path) -> None:
+def test_a_disk_that_seems_to_be_shared(host: Xenstored, tmp_path: Path) -> None:
     marker = ".xenplugin-" + "a" * 32
     (tmp_path / marker).touch()
-    shared = {"own": [f"file {marker}"], "below": [], "device": False, "markers": [[marker, "g1.img", 1]]}
+    mark = [marker, "g1.img", 1, 1, ""]
+    shared = {"own": [f"file {marker}"], "below": [], "device": False, "markers": [mark]}
     request = replace(REQUEST, disks=(replace(DISK, path=str(tmp_path / "g1.img"), shared=shared),))
     (there,) = found(tmp_path, request).disks
-    assert there.unusable and "both hosts share it" in there.unusable.text and UUID in there.unusable.hint
+    assert there.unusable and "both hosts share it" in there.unusable.text and "shared = [" in there.unusable.hint
     request = replace(REQUEST, disks=(replace(DISK, path=str(tmp_path / "g1.img"), shared=json.loads("{}")),))
     (there,) = found(tmp_path, request).disks
     assert there.unusable and "does not describe" in there.unusable.text
+
+
+def test_a_declared_disk_must_be_declared_here_as_well(host: Xenstored, tmp_path: Path) -> None:
+    image = tmp_path / "g1.img"
+    image.write_bytes(bytes(MIB))
+    request = disk(tmp_path, size=MIB, declared=True)
+    (there,) = found(tmp_path, request).disks
+    assert there.unusable and "not on this host" in there.unusable.text and str(image) in there.unusable.hint
+    (there,) = found(tmp_path, request, shared=(str(tmp_path),)).disks
+    assert there.unusable is None and there.stays == SHARED
+
+
+@pytest.mark.parametrize(
+    ("content", "stays", "words"),
+    [(b"x" * MIB, CD, ""), (b"y" * MIB, "", "is not replaced"), (b"x", "", "is not replaced"), (None, "", "")],
+    ids=["the same", "another", "another size", "none"],
+)
+def test_a_cd_image(host: Xenstored, tmp_path: Path, content: bytes | None, stays: str, words: str) -> None:
+    wanted, there = tmp_path / "wanted.iso", tmp_path / "cd" / "g1.img"
+    wanted.write_bytes(b"x" * MIB)
+    there.parent.mkdir()
+    if content is not None:
+        there.write_bytes(content)
+    with open_source(wanted) as source:
+        request = disk(there.parent, size=MIB, cd=True, writable=False, sample=sample(source))
+    with there.open("a") if content else nullcontext():  # other guests may read it
+        (found_one,) = found(tmp_path, request).disks
+    assert (found_one.stays, bool(found_one.unusable)) == (stays, bool(words))
+    assert not words or (found_one.unusable and words in found_one.unusable.text)
+
+
+def test_programs_are_looked_for_by_name(host: Xenstored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "_PROGRAMS", str(tmp_path / "bin"))
+    files = tuple(WantedFile(name, "which x needs", False, package="p") for name in ("xl", "iscsiadm"))
+    assert found(tmp_path, replace(REQUEST, files=files, disks=())).missing == ("iscsiadm",)
+
+
+def test_what_an_image_in_another_format_needs_here(
+    host: Xenstored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where it is stored in that format: `formats` may say otherwise."""
+
+    def missing() -> None:
+        raise RefusedError("images in other formats than raw need libnbd", hint="install it (Debian: libnbd0)")
+
+    monkeypatch.setattr(installed, "refuse_missing", missing)
+    request = disk(tmp_path, size=MIB, format={"name": "qcow2", "options": {}})
+    (there,) = found(tmp_path, request).disks
+    assert there.unusable and "need libnbd" in there.unusable.text and "libnbd0" in there.unusable.hint
+    for ready in (found(tmp_path, request, formats=(("qcow2", "raw"),)), found(tmp_path, disk(tmp_path, size=MIB))):
+        assert ready.disks[0].unusable is None

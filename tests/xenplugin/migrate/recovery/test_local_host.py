@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from dataclasses import replace
@@ -24,6 +25,8 @@ from tests.xenplugin.migrate.two_hosts import (
     S,
 )
 from xenplugin.errors import OwnershipError, RefusedError
+from xenplugin.image.formats.create import create
+from xenplugin.image.formats.kinds import Format
 from xenplugin.image.old import moving, old_disk
 from xenplugin.migrate.ownership import record_locks, records
 from xenplugin.migrate.ownership.records import DiskNote, PeerNote
@@ -125,6 +128,30 @@ def test_only_placeholders_are_removed(pair: HostPair, tmp_path: Path) -> None:
     pair.far.record(D, OwnershipState.RECEIVING, disks=tuple(disks))
     assert pair.far.recover() == 0
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "written", "replaced", "old"}
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2", "vpc"])
+def test_a_copy_that_was_renamed_but_not_noted_lies_aside(pair: HostPair, tmp_path: Path, format: str) -> None:
+    """The far side was killed between a disk's rename and the note of it; the size is what the guest sees."""
+    size = 1 << 20
+    disks = []
+    for name, made in (("g1.img", size), ("other.img", 2 * size), ("mine.img", size)):
+        path = tmp_path / name
+        path.touch()
+        inode = path.stat().st_ino
+        new = tmp_path / "new"
+        new.touch()
+        if format == "raw":
+            os.truncate(new, made)
+        else:
+            create(str(new), Format(format), made)
+        new.rename(path)
+        disks.append(DiskNote(str(path), size, None if name == "mine.img" else inode))
+    pair.far.record(D, OwnershipState.RECEIVING, disks=tuple(disks))
+    assert pair.far.recover() == 0
+    left = {path.name for path in tmp_path.iterdir()} - {"a", "b"}
+    assert {name.partition(".left-for-")[0] for name in left} == {"g1.img", "other.img", "mine.img"}
+    assert {name for name in left if ".left-for-" not in name} == {"other.img", "mine.img"}
 
 
 def test_two_domains_that_could_be_meant(pair: HostPair) -> None:

@@ -114,6 +114,7 @@ def test_a_host_must_not_run_anything(host: str) -> None:
         ("ssh -F $FILE hostb", [], None),
         ("ssh", [], None),
         ("ssh", [""], None),
+        ("ssh", [" "], None),
         ("ssh", ["-p", "2222"], None),
         ("ssh", ["--", "-h"], None),
         ("ssh hostb sudo", [], None),

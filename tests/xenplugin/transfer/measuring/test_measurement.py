@@ -41,7 +41,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
         command = [sys.executable, "-c", _FAR.format(change=change)]
         config = Config(state_dir=tmp_path / "state").with_values(settings)
         remote = PrestartedRemote(command, "far", lambda line: None, 60)
-        images = [MeasuredImage(str(tmp_path / "image"), SIZE, live=False, format={"name": "raw", "options": {}})]
+        images = [
+            MeasuredImage(
+                str(tmp_path / "image"), SIZE, live=False, format={"name": "raw", "options": {}}, backing={}
+            )
+        ]
         made.append(Measurement(None, images, config, lambda event: None, remote))
         made[-1].open()
         return made[-1]

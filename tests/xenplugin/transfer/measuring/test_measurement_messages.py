@@ -25,7 +25,7 @@ from xenplugin.transfer.measuring.measurement_messages import (
 from xenplugin.transfer.sessions.job import MeasuredImage
 
 SIZE = 3 * CHUNK + BLOCK + 100  # the last chunk has a block and a short one
-IMAGES = [MeasuredImage("/a", SIZE, False, {}), MeasuredImage("/b", 0, True, {})]
+IMAGES = [MeasuredImage("/a", SIZE, False, {}, {}), MeasuredImage("/b", 0, True, {}, {})]
 
 
 def leaf(number: int) -> bytes:

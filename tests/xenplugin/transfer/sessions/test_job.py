@@ -24,6 +24,7 @@ JOB: dict[str, Any] = {
     "local": False,
     "kind": "image",
     "live": False,
+    "new": False,
     "migration": "",
     "format": {"name": "raw", "options": {}},
     "backing": {},
@@ -48,6 +49,7 @@ WRONG: dict[str, list[Any]] = {
     "path": ["", "/a\0b", 5, None, ["/x"]],
     "whole": ["false", 0, None],
     "local": ["", 1],
+    "new": ["", 1, None],
     "larger_device": [None, 1, "", "grow", "Keep", ["keep"]],
     "migration": [None, 5, "x", KEY, KEY[:31], KEY[:32].upper(), KEY[:32] + "\n"],
 }

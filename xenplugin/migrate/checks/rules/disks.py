@@ -7,32 +7,50 @@ from collections.abc import Iterator
 
 from xenplugin.image.safety import shared_storage
 from xenplugin.migrate.checks.case import Case
-from xenplugin.migrate.checks.facts import FoundDisk, WantedDisk
+from xenplugin.migrate.checks.facts import FoundDisk
 from xenplugin.migrate.checks.rules.result import passes, refuses, warns
-from xenplugin.results import CheckResult
+from xenplugin.migrate.staying_disks import EJECT_IT
+from xenplugin.results import CheckResult, StayingDisk
 from xenplugin.ui import units
 
 
 def disk(case: Case) -> Iterator[CheckResult]:
-    """Whether each disk is of a kind that can move."""
+    """Whether each disk is of a kind that can move, and which of them do."""
     for one in case.unmovable:
+        if case.near.migrating is not None and one.text == case.near.migrating.text:
+            continue  # a record that cannot be read: `migrating` says it
         yield refuses("disk", one.text, one.hint)
-    for wanted in case.request.disks:
-        yield passes("disk", f"{wanted.device}: {wanted.path}, {units.size(wanted.size)}")
-    if not case.unmovable and not case.request.disks:
-        yield passes("disk", "it has no disks that move")
+    for one in case.remarks:
+        yield warns("disk", one.text, one.hint)
+    for wanted, found in case.disks:
+        if (why := case.why_staying(wanted, found)) is not None:
+            yield passes("disk", StayingDisk(wanted.device, wanted.path, why).text(case.host))
+        else:
+            what = "the CD image moves along: " if wanted.cd else ""
+            yield passes("disk", f"{wanted.device}: {what}{wanted.path}, {units.size(wanted.size)}")
+    for script in case.scripts:
+        yield passes("disk", StayingDisk(script.device, script.path, "script").text(case.host))
+    if not case.unmovable and not case.request.disks and not case.scripts:
+        yield passes("disk", "it has no disks")
 
 
 def target(case: Case) -> Iterator[CheckResult]:
     """Whether each disk's place on the far host can be used, and what is there."""
-    for wanted, found in _pairs(case):
+    far = case.far.facts
+    for wanted, found in case.moving:
         if found.unusable is not None:
-            yield refuses("target", f"{case.host}: {found.unusable.text}", found.unusable.hint)
-            continue
-        if found.unsure:
-            yield warns("target", f"{case.host}: {shared_storage.unknown(found.path)}")
-        yield passes("target", f"{wanted.device}: {case.host}:{found.path}, {_what(found)}")
-    if not case.request.disks and not case.unmovable:
+            if far.migrating is not None and found.unusable.text == far.migrating.text:
+                continue  # as above
+            device = wanted.cd and found.path.startswith("/dev/")  # such as /dev/sr0
+            hint = EJECT_IT if device else found.unusable.hint
+            yield refuses("target", f"{case.host}: {found.unusable.text}", hint)
+        elif found.unsure and not case.shared_known:
+            yield refuses(
+                "target", f"{case.host}: {shared_storage.unknown(found.path)}", shared_storage.ask(wanted.path)
+            )
+        else:
+            yield passes("target", f"{wanted.device}: {case.host}:{found.path}, {_what(found)}")
+    if not case.moving and not case.unmovable:
         yield passes("target", "it has no disks that move")
 
 
@@ -53,7 +71,7 @@ def room(case: Case) -> Iterator[CheckResult]:
     free: dict[int, int] = {}
     names: dict[int, list[str]] = defaultdict(list)
     at_most: set[int] = set()  # file systems that get a disk whose data is not known
-    for wanted, found in _pairs(case):
+    for wanted, found in case.moving:
         if found.free is None:
             continue
         if wanted.data is None:
@@ -76,13 +94,9 @@ def room(case: Case) -> Iterator[CheckResult]:
                 "room",
                 f"{case.host}: {text}, which takes {units.size(bytes_needed)}",
                 "free some space there (`xenplugin clean` removes old disks), or set `paths` there to another"
-                " folder; if much of it is zeros: --force room",
+                " folder; if much of it is zeros: xenplugin migrate --force room",
                 forcible=True,
             )
-    placed = all(found.unusable is None for found in case.far.facts.disks)
+    placed = all(found.unusable is None for _, found in case.moving)
     if not needs and placed and not case.unmovable:
         yield passes("room", "no disk goes into a file")
-
-
-def _pairs(case: Case) -> Iterator[tuple[WantedDisk, FoundDisk]]:
-    return zip(case.request.disks, case.far.facts.disks, strict=True)

@@ -40,7 +40,7 @@ def nomigrate(case: Case) -> Iterator[CheckResult]:
         yield refuses(
             "nomigrate",
             f"the configuration of {case.guest.name} says nomigrate=1: it may rely on this host's clock (TSC)",
-            "if it shall move nevertheless: --force nomigrate",
+            "if it shall move nevertheless: xenplugin migrate --force nomigrate",
             forcible=True,
         )
     else:
@@ -116,7 +116,7 @@ def devices(case: Case) -> Iterator[CheckResult]:
         yield refuses(
             "devices",
             f"{case.guest.name} cannot take everything along: {one.text}",
-            hint if one.sure else f"{hint}; to move it nevertheless: --force devices",
+            hint if one.sure else f"{hint}; to move it nevertheless: xenplugin migrate --force devices",
             forcible=not one.sure,
         )
     if not case.guest.staying:

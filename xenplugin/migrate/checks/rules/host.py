@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from xenplugin import __version__
@@ -45,7 +46,7 @@ def xen_version(case: Case) -> Iterator[CheckResult]:
         yield refuses(
             "xen-version",
             f"{text}: a guest does not move to an older release of Xen",
-            f"upgrade Xen on {case.host}; to try it nevertheless: --force xen-version",
+            f"upgrade Xen on {case.host}; to try it nevertheless: xenplugin migrate --force xen-version",
             forcible=True,
         )
     else:
@@ -57,18 +58,15 @@ def cpu(case: Case) -> Iterator[CheckResult]:
     near, far = case.near.xen, case.far.facts.xen
     guest, bound = near.policy if near else None, far.policy if far else None
     if near is None or far is None or guest is None or bound is None:
-        why = (near.policy_why if near else case.near.xen_why) or (
-            far.policy_why if far else case.far.facts.xen_why
-        )
         yield warns(
             "cpu",
-            f"it is not known whether {case.host} has all CPU features that the guest sees: {why}",
+            _unknown(case, f"whether {case.host} has all CPU features that the guest sees"),
             "compare them by `xen-cpuid -p DOMID` here and `xen-cpuid -p` there",
         )
         return
     hint = (
         "limit what the guest sees with cpuid= in its configuration, and restart it;"
-        " to try it nevertheless: --force cpu"
+        " to try it nevertheless: xenplugin migrate --force cpu"
     )
     if guest.vendor != bound.vendor:
         text = f"the guest sees a CPU of {guest.vendor}, and {case.host} has one of {bound.vendor}"
@@ -106,7 +104,8 @@ def memory(case: Case) -> Iterator[CheckResult]:
         yield refuses(
             "memory",
             f"{case.host} has {units.size(1024 * most)} of memory for {case.guest.name}, which needs {needs}",
-            "shut down or shrink (xl mem-set) a guest there; if some is about to be free: --force memory",
+            "shut down or shrink (xl mem-set) a guest there; if some is about to be free: xenplugin migrate"
+            " --force memory",
             forcible=True,
         )
 
@@ -144,7 +143,7 @@ def bridges(case: Case) -> Iterator[CheckResult]:
         yield refuses(
             "bridges",
             f"{case.host} has no bridge {bridge}",
-            f"make it there: ip link add {bridge} type bridge; to last, in the network configuration",
+            f"make it there: ip link add {shlex.quote(bridge)} type bridge; to last, in the network configuration",
         )
     for script in far.no_script:
         yield refuses("bridges", f"{case.host} has no network script {script}", "copy it there from this host")
@@ -154,16 +153,24 @@ def bridges(case: Case) -> Iterator[CheckResult]:
 
 
 def files(case: Case) -> Iterator[CheckResult]:
-    """Whether the far host has the files that the guest needs: CD images, kernel, firmware."""
+    """Whether the far host has the files and programs that the guest needs: kernel, firmware, block scripts."""
     lacking = [file for file in case.request.files if file.path in case.far.facts.missing]
     for file in lacking:
+        if file.package:
+            text = f"{case.host} does not have {file.path}, {file.what}"
+            yield refuses("files", text, f"install it there (Debian: {file.package})")
+            continue
         text = f"{case.host} does not have {file.what}, {file.path}"
         if file.at_start:
             yield warns("files", f"{text}: it cannot be started again there", "copy it there")
         else:
-            eject = "copy it there, or eject it (xl cd-eject)" if file.mapped else "copy it there"
+            hint = "copy it there"
             text += ", without which it cannot start there"
-            hint = f"{eject}; if it is there under another path: --force files" if file.elsewhere else eject
+            if file.elsewhere:
+                hint = (
+                    "install it there (Debian: qemu-system-xen); if it has another path there: xenplugin migrate"
+                    " --force files"
+                )
             yield refuses("files", text, hint, forcible=file.elsewhere)
     if not lacking:
         count = len(case.request.files)
@@ -171,10 +178,14 @@ def files(case: Case) -> Iterator[CheckResult]:
 
 
 def state_directory(case: Case) -> Iterator[CheckResult]:
-    """Whether both hosts have room for the records of the migration."""
-    data = sum(disk.size if disk.data is None else disk.data for disk in case.request.disks)
+    """Whether both hosts can write the records of the migration, and have room for them."""
+    data = sum(disk.size if disk.data is None else disk.data for disk, _ in case.moving)
     needs = {"this host": _RECORDS + _PER_MIB * (data >> 20), case.host: _RECORDS}
-    found = {"this host": case.near.state_free, case.host: case.far.facts.state_free}
+    facts = {"this host": case.near, case.host: case.far.facts}
+    unusable = {where: one.state_unusable for where, one in facts.items() if one.state_unusable is not None}
+    for where, why in unusable.items():
+        yield refuses("state-directory", f"{where}: {why.text}", why.hint)
+    found = {where: one.state_free for where, one in facts.items() if where not in unusable}
     short = [where for where, free in found.items() if free is not None and free < needs[where]]
     for where in short:
         yield refuses(
@@ -185,7 +196,7 @@ def state_directory(case: Case) -> Iterator[CheckResult]:
         )
     for where in [where for where, free in found.items() if free is None]:
         yield warns("state-directory", f"{where}: it is not known whether there is room for the records")
-    if not short and None not in found.values():
+    if not short and None not in found.values() and not unusable:
         yield passes("state-directory", "room for the records on both hosts")
 
 
@@ -226,4 +237,8 @@ def clock(case: Case) -> Iterator[CheckResult]:
 
 
 def _unknown(case: Case, what: str) -> str:
-    return f"it is not known {what}: {case.near.xen_why or case.far.facts.xen_why}"
+    """Return that `what` is not known, on which host, and why."""
+    for where, facts in (("this host", case.near), (case.host, case.far.facts)):
+        if why := facts.xen.policy_why if facts.xen else facts.xen_why:
+            return f"it is not known {what}; on {where}: {why}"
+    return f"it is not known {what}"
