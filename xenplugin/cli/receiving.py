@@ -58,8 +58,8 @@ def _receive(config: str | None) -> None:
             from xenplugin.migrate.ownership.claims import Claims
 
             claims = Claims(settings.state_dir, job.migration)
-            committed = claims.committed if job.migration else None
-            receiver = DiskReceiver(channel, random, settings, job, claims.attached, committed)
+            of_guest = (claims.committed, claims.placeholder) if job.migration else ()
+            receiver = DiskReceiver(channel, random, settings, job, claims.attached, *of_guest)
         try:
             receiver.run()
         except XenpluginError as exc:

@@ -302,6 +302,10 @@ def test_a_key_of_the_configuration_twice(world: World, key: str, value: Any, le
 _DIES = "import os, signal\ndie = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
 _AFTER = "def then_die(step):\n    def call(*words):\n        step(*words)\n        die()\n    return call\n"
 CRASHES = {
+    "before the empty file gets its name": "from xenplugin.image.target import placeholder\n"
+    "placeholder.rename_new = die\n",
+    "after the empty file has got its name": "from xenplugin.image.target import placeholder\n"
+    "placeholder.rename_new = then_die(placeholder.rename_new)\n",
     "before the disk is renamed": "from xenplugin.image.target import file\nfile.kept_closed = die\n",
     "after the rename, before `committed`": "from xenplugin.migrate.ownership.claims import Claims\n"
     "Claims.committed = die\n",

@@ -72,13 +72,23 @@ class Claims:
                 if any(wanted & _identities(disk) for disk in one.disks if not (reading and disk.stays == CD)):
                     raise _refused(path, one)
 
+    def placeholder(self, path: str, size: int, inode: int) -> None:
+        """Write into the own migration's record that an empty file with this inode is about to get the name `path`,
+        for a disk of `size` bytes; durable on return. Raises as `committed` does."""
+
+        def change(current: Record) -> Record:
+            _check_receiving(current, path)
+            others = (disk for disk in current.disks if disk.path != path)
+            return replace(current, disks=(*others, DiskNote(path, size, inode)))
+
+        records.amend(self._state_dir, self._receiving(path), change)
+
     def committed(self, path: str, image: CommittedImage) -> None:
         """Write into the own migration's record that its disk `path` is there, as `image`; durable on return.
         Raises RefusedError if the migration is over, or has no such disk; ImageError if it cannot be written."""
 
         def change(current: Record) -> Record:
-            if current.state is not OwnershipState.RECEIVING:
-                raise _over(path)
+            _check_receiving(current, path)
             if path not in [disk.path for disk in current.disks]:
                 raise RefusedError(f"the guest's migration has not announced the disk {path}")
             return replace(
@@ -92,8 +102,9 @@ class Claims:
 
     def _receiving(self, path: str) -> Record:
         one = records.read(self._state_dir, self._migration, Role.DESTINATION)
-        if one is None or one.state is not OwnershipState.RECEIVING:
+        if one is None:
             raise _over(path)
+        _check_receiving(one, path)
         return one
 
     def _counts(self, one: Record) -> bool:
@@ -125,6 +136,11 @@ def _refused(path: str, one: Record) -> RefusedError:
     return RefusedError(
         f"{disk}, whose migration from {host} was interrupted (migration {one.id})", hint="run `xenplugin recover`"
     )
+
+
+def _check_receiving(one: Record, path: str) -> None:
+    if one.state is not OwnershipState.RECEIVING:
+        raise _over(path)
 
 
 def _over(path: str) -> RefusedError:

@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from xenplugin.errors import OwnershipError, PeerError, RefusedError
+from xenplugin.image.beside import draft_name
 from xenplugin.image.files import os_errors, sync_directory
 from xenplugin.migrate import old_disks
 from xenplugin.migrate.guest_config import arriving_config, leaving_config
@@ -274,11 +275,13 @@ class LocalHost:
         for disk in one.disks:
             if disk.placeholder is None:
                 continue
-            with os_errors("remove", disk.path), suppress(FileNotFoundError):
-                there = os.lstat(disk.path)
-                if stat.S_ISREG(there.st_mode) and (there.st_ino, there.st_size) == (disk.placeholder, 0):
-                    os.unlink(disk.path)
-                    sync_directory(os.path.dirname(disk.path))
+            real = os.path.realpath(disk.path)
+            for name in (real, draft_name(real)):  # the empty file, also if it had not got its name yet
+                with os_errors("remove", name), suppress(FileNotFoundError):
+                    there = os.lstat(name)
+                    if stat.S_ISREG(there.st_mode) and (there.st_ino, there.st_size) == (disk.placeholder, 0):
+                        os.unlink(name)
+                        sync_directory(os.path.dirname(name))
 
     def close_down(self, one: Record, patience: float = peer.PATIENCE) -> bool:
         """Have the peer remove its record of a migration that is settled on this source, then remove the record

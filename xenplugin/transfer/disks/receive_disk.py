@@ -50,6 +50,8 @@ _ACK_EVERY = 4
 
 #: Called with the path and the identity of the image that was committed, before the source gets its receipt.
 OnCommitted = Callable[[str, CommittedImage], None]
+#: Called with the path, the bytes of the image and the inode of an empty file that is about to get that name.
+OnPlaceholder = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,10 @@ class DiskReceiver:
         job: Job,
         attached: Attached,
         on_committed: OnCommitted | None = None,
+        on_placeholder: OnPlaceholder = lambda path, size, inode: None,
         source: SourceProcess = STARTED_BY_SOURCE,
     ) -> None:
+        self._on_placeholder = on_placeholder
         self._source = source
         self._channel = channel
         self._random = random
@@ -107,7 +111,7 @@ class DiskReceiver:
                 moving.lend_volume(config.state_dir, path)
             told_apart = refuse_shared(job.disk, path, live=job.live)
             if job.live:  # a guest's disk: its toolstack wants to find a file there before the image is complete
-                placeholder = Placeholder.make(path)
+                placeholder = Placeholder.make(path, lambda inode: self._on_placeholder(path, job.size, inode))
             if job.new and placeholder is None and os.path.lexists(path):
                 raise RefusedError(
                     f"{path} is there by now, and is not replaced",
