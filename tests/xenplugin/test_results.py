@@ -6,7 +6,15 @@ import json
 from dataclasses import replace
 
 from xenplugin import events, results
-from xenplugin.results import DiskEstimate, Estimate, Expected, MigrationResult, StreamResult, TransferResult
+from xenplugin.results import (
+    DiskEstimate,
+    Estimate,
+    Expected,
+    MigrationResult,
+    StayingDisk,
+    StreamResult,
+    TransferResult,
+)
 
 DISK = TransferResult(
     seconds=2.00049,
@@ -28,6 +36,7 @@ GUEST = MigrationResult.combine(
     seconds=9.87654,
     downtime=0.40049,
     phases={"connect": 0.5, "memory": 3.3333},
+    staying=(StayingDisk("xvdb", "/nfs/b.img", "shared"), StayingDisk("hdc", "/srv/a.iso", "left")),
 )
 DISK_JSON = (
     '{"seconds": 2.0, "bytes_image": 100, "bytes_data": 40, "bytes_wire": 30,'
@@ -50,7 +59,9 @@ def test_the_json_of_a_guest_sums_its_disks() -> None:
         '{"seconds": 9.877, "bytes_image": 200, "bytes_data": 80, "bytes_memory": 1000, "bytes_wire": 360,'
         ' "phases": {"connect": 0.5, "memory": 3.333}, "downtime": 0.4, "cipher": "chacha20-poly1305", "level": 1,'
         ' "streams": 8, "resumed": 5, "sha256": ["tree1:ab", "tree1:cd"], "mode": "live",'
-        f' "disks": [{DISK_JSON}, {second}], "estimate": null}}'
+        f' "disks": [{DISK_JSON}, {second}],'
+        ' "staying": [{"device": "xvdb", "path": "/nfs/b.img", "why": "shared"},'
+        ' {"device": "hdc", "path": "/srv/a.iso", "why": "left"}], "estimate": null}'
     )
 
 

@@ -289,7 +289,9 @@ class RemoteProcess:
         reported = [line.removeprefix(ERROR) for line in self._last if line.startswith(ERROR)]
         hints = [line.removeprefix(HINT) for line in self._last if line.startswith(HINT)]
         if code in _OWN_FAILURES and reported:
-            return from_code(code, "\n".join([reported[-1], *hints[-1:]]))
+            error = from_code(code, "\n".join([reported[-1], *hints[-1:]]))
+            error.remote = not self._local
+            return error
         return None
 
     def _why_gone(self, code: int | None) -> str:

@@ -94,7 +94,7 @@ def test_a_copy_to_another_name_in_the_shared_folder(two: Two) -> None:
 def test_a_guests_disk_on_shared_storage(two: Two) -> None:
     with pytest.raises(RefusedError, match="both hosts share it") as info:
         two.live()
-    assert info.value.remote and "enabled 0" in (info.value.hint or "")
+    assert info.value.remote and "shared = [" in (info.value.hint or "")
     two.assert_untouched()
 
 

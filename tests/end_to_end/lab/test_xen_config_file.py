@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow]
 _FILE, _LINK = "/etc/xen/g1.cfg", "/etc/xen/auto/10-g1"
 _SET_UP = f"""
     mkdir -p /etc/xen/auto
-    {{ echo '# comments stay'; cat /srv/guests/g1.cfg; }} > {_FILE}
+    {{ echo '# comments stay'; cat /srv/guests/g1.cfg; echo "uuid = '$1'"; }} > {_FILE}
     chmod 640 {_FILE}
     ln -s ../g1.cfg {_LINK}
 """
@@ -26,11 +26,12 @@ _TAKE_DOWN = f"""
 
 @pytest.fixture(scope="module")
 def guest(xen_lab: Lab) -> Iterator[Guest]:
-    """g1 on host-a, with a configuration file in /etc/xen there."""
+    """g1 on host-a, with a configuration file in /etc/xen there. It has the guest's uuid: without one a restart
+    makes it another guest, whose way back leaves the old disk and the old file aside."""
     near, far = hosts(xen_lab)
     try:
-        near.check(["sh", "-c", _SET_UP])
         with started_to_leave(xen_lab) as made:
+            near.check(["sh", "-c", _SET_UP, "sh", made.home().domain.uuid])
             yield made
     finally:
         for node in (near, far):

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from xenplugin import events
 from xenplugin.codec.compress import STORE
-from xenplugin.results import TransferResult
+from xenplugin.results import MigrationResult, StayingDisk, StreamResult, TransferResult
 from xenplugin.ui import units
 from xenplugin.ui.jsonl import JsonLines
 from xenplugin.ui.text import TextUi
@@ -95,6 +95,14 @@ def test_verbose_names_the_phases() -> None:
 
 def test_a_resumed_transfer_is_reported() -> None:
     assert "2.0 GiB were there from an earlier try" in shown(events.Finished(replace(RESULT, resumed=2 << 30)))
+
+
+def test_disks_that_have_not_moved_are_named() -> None:
+    memory = StreamResult(bytes_stream=1000, bytes_wire=300, cipher="aes-128-gcm", level=1, streams=8)
+    staying = (StayingDisk("xvdb", "/nfs/b.img", "shared"), StayingDisk("hdc", "/srv/a.iso", "ejected"))
+    moved = MigrationResult.combine(memory, (), mode="live", seconds=9, downtime=0.4, phases={}, staying=staying)
+    assert "  stays    xvdb (shared), hdc (ejected)" in shown(events.Finished(moved)).splitlines()
+    assert "stays" not in shown(events.Finished(replace(moved, staying=())))
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from lab.fakexen.xenstored import Xenstored
 from tests.xenplugin.migrate.checks.cases import DISK, GIB, REQUEST, UUID
 from xenplugin.config import Config
 from xenplugin.errors import RefusedError
+from xenplugin.image.formats import installed
 from xenplugin.image.index.content_sample import sample
 from xenplugin.image.source.raw import open_source
 from xenplugin.migrate.checks import survey
@@ -343,3 +344,19 @@ def test_programs_are_looked_for_by_name(host: Xenstored, tmp_path: Path, monkey
     monkeypatch.setattr(survey, "_PROGRAMS", str(tmp_path / "bin"))
     files = tuple(WantedFile(name, "which x needs", False, package="p") for name in ("xl", "iscsiadm"))
     assert found(tmp_path, replace(REQUEST, files=files, disks=())).missing == ("iscsiadm",)
+
+
+def test_what_an_image_in_another_format_needs_here(
+    host: Xenstored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where it is stored in that format: `formats` may say otherwise."""
+
+    def missing() -> None:
+        raise RefusedError("images in other formats than raw need libnbd", hint="install it (Debian: libnbd0)")
+
+    monkeypatch.setattr(installed, "refuse_missing", missing)
+    request = disk(tmp_path, size=MIB, format={"name": "qcow2", "options": {}})
+    (there,) = found(tmp_path, request).disks
+    assert there.unusable and "need libnbd" in there.unusable.text and "libnbd0" in there.unusable.hint
+    for ready in (found(tmp_path, request, formats=(("qcow2", "raw"),)), found(tmp_path, disk(tmp_path, size=MIB))):
+        assert ready.disks[0].unusable is None
