@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -122,6 +123,24 @@ def test_writes_while_it_is_drained_are_not_lost(stand: GuestQemuStand) -> None:
     live.close()
     qemu.close()
     assert stand.process.poll() is None
+
+
+def test_two_disks_are_drained_at_the_same_time(stand: GuestQemuStand, tmp_path: Path) -> None:
+    """Each has a thread of its own, and all share the connection to QEMU."""
+    other = tmp_path / "other"
+    other.touch()
+    os.truncate(other, SIZE)
+    stand.execute(
+        "blockdev-add", driver="raw", node_name="xvdb-raw", file={"driver": "file", "filename": str(other)}
+    )
+    qemu = GuestQemu(stand.path)
+    second = Disk("xvdb", str(other), True, "qdisk", "qdisk", format="raw")
+    writes = [QemuWrites(qemu, qemu.node(disk)) for disk in (stand.disk, second)]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(20):
+            assert list(pool.map(QemuWrites.drain, writes)) == [set(), set()]
+    qemu.close()
+    assert names(stand) == set()
 
 
 def test_another_image_under_the_disks_name_is_not_taken(stand: GuestQemuStand) -> None:
