@@ -73,9 +73,10 @@ def test_damage_again_and_again_is_given_up_and_what_was_verified_stays(
     sides.target.write_bytes(b"old content")
     proxy = proxied(flip(5 * MIB if forward else 60, forward=forward))
     done = sides.copy(image, "--streams", "1", "--rate", "80mbit", code=12)
-    assert "3 data connections brought damaged records" in done.error and proxy.made == 3
+    assert "3 data connections brought damaged records" in done.error
     assert "TCP checksum" in done.hint and "run the same command again" in done.hint
-    assert done.notices().count("damaged record; opening another") == 2
+    # After the third, another may be opened before the side that counts has said that it was the last.
+    assert done.notices().count("damaged record; opening another") in (2, 3) and proxy.made in (3, 4)
     assert content(sides.target) == b"old content"
     sides.assert_kept()
     proxy.change = None

@@ -263,17 +263,17 @@ def test_a_move_that_fails(world: World, point: str, who: str) -> None:
 
 
 STEPS = [
-    ("a", "xenplugin.migrate", "leaving_config", "put_aside", False),
+    ("a", "xenplugin.migrate.guest_config", "leaving_config", "put_aside", False),
     ("a", "xenplugin.image.old", "moving", "rename_file", True),
-    ("b", "xenplugin.migrate", "arriving_config", "finish", False),
+    ("b", "xenplugin.migrate.guest_config", "arriving_config", "finish", False),
     ("b", "xenplugin.image.old", "config_file", "make_links", True),
 ]
 MORE_STEPS = [
     ("a", "xenplugin.image.old", "moving", "rename_file", False),
     ("a", "xenplugin.image.old", "config_file", "remove", True),
-    ("a", "xenplugin.migrate", "leaving_config", "put_aside", True),
-    ("b", "xenplugin.migrate", "arriving_config", "rename_new", True),
-    ("b", "xenplugin.migrate", "arriving_config", "finish", True),
+    ("a", "xenplugin.migrate.guest_config", "leaving_config", "put_aside", True),
+    ("b", "xenplugin.migrate.guest_config", "arriving_config", "rename_new", True),
+    ("b", "xenplugin.migrate.guest_config", "arriving_config", "finish", True),
 ]
 
 
