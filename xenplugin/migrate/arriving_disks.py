@@ -10,11 +10,11 @@ from typing import Any
 from xenplugin.config import Config
 from xenplugin.errors import PeerError, RefusedError
 from xenplugin.image.files import os_errors
-from xenplugin.image.index.content_sample import sample
 from xenplugin.image.index.unchanged import image_digest
 from xenplugin.image.safety import shared_storage
 from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.image.safety.shared_storage import Sharing
+from xenplugin.image.source.content_sample import sample
 from xenplugin.image.source.raw import Source, open_source
 from xenplugin.image.target.abstract import refuse_attached
 from xenplugin.migrate.ownership.claims import Claims

@@ -56,7 +56,7 @@ class Disk:
 
 @dataclass(frozen=True)
 class GuestDisks:
-    """What becomes of a guest's disks, as far as its own host can tell. `images`: their content moves, unless both
+    """A guest's disks by what its own host knows of them. `images`: their content moves, unless both
     hosts share it; `scripts`: a block script attaches them, on the far host as well; `cds`: CD images, which the
     guest only reads."""
 

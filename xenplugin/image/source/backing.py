@@ -7,7 +7,6 @@ any old content, block by block, and what differs is sent and written into the n
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -15,14 +14,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from xenplugin.errors import ImageError, PeerError, RefusedError
-from xenplugin.geometry import CHUNK, MAX_IMAGE, chunk_count
-from xenplugin.image.buffers import Buffer
+from xenplugin.geometry import MAX_IMAGE, chunk_count
 from xenplugin.image.files import os_errors
 from xenplugin.image.formats.inspect import ImageInfo, inspect
 from xenplugin.image.formats.kinds import KEPT, RAW, Format
 from xenplugin.image.formats.outside import in_folders
 from xenplugin.image.path_text import canonical
 from xenplugin.image.safety.written import refuse_written
+from xenplugin.image.source.content_sample import digest_of
 from xenplugin.image.source.content_state import Change
 from xenplugin.image.source.formatted import FormattedSource
 from xenplugin.image.source.raw import Source, open_source
@@ -81,7 +80,7 @@ def describe(source: Source) -> Backing | None:
         ]
         sample = tuple(indexes[:: -(-len(indexes) // _SAMPLE) or 1])
         path = os.path.abspath(chain[0].path)
-        return Backing(path, chain[0].format, held.size, sample, _digest(held, sample))
+        return Backing(path, chain[0].format, held.size, sample, digest_of(held, sample))
 
 
 class FoundBacking:
@@ -95,7 +94,7 @@ class FoundBacking:
             opened.pop_all()
 
     def refuse_written(self) -> None:
-        """Raise RefusedError if something may write to a file, as far as that can be known. Raises ImageError."""
+        """Raise RefusedError if this host knows of something that may write to a file. Raises ImageError."""
         for file in self._files:
             refuse_written(file.path, file.fileno(), lambda text: None)
 
@@ -141,17 +140,9 @@ def _found(wanted: Backing, place: str, target: str, folders: Sequence[str]) -> 
     try:
         found.refuse_written()
         with FormattedSource.open(info) as held:
-            if held.size != wanted.size or _digest(held, wanted.sample) != wanted.digest:
+            if held.size != wanted.size or digest_of(held, wanted.sample) != wanted.digest:
                 raise RefusedError(f"{place} holds something else")
     except BaseException:
         found.close()
         raise
     return found
-
-
-def _digest(source: Source, sample: Sequence[int]) -> str:
-    """Return the SHA-256 of the chunks `sample`, in hexadecimal."""
-    sha, buffer = hashlib.sha256(), Buffer(CHUNK)
-    for index in sample:
-        sha.update(source.read(index, buffer))
-    return sha.hexdigest()

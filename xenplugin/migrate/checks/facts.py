@@ -50,7 +50,7 @@ class WantedDisk:
     host, None if unknown; `format`: how it is stored, as image.formats.kinds.Format.as_json gives it; `shared`: its
     names that are the same on every host (image.safety.shared_storage); `writable`: the guest may write to it;
     `declared`: both hosts share it, as the administrator says; `cd`: it is a CD image, and `sample` what
-    image.index.content_sample returns for it ("": it cannot be read)."""
+    image.source.content_sample returns for it ("": it cannot be read)."""
 
     device: str
     path: str

@@ -12,8 +12,8 @@ from xenplugin.errors import ImageError, RefusedError
 from xenplugin.image.formats import installed, nbd
 from xenplugin.image.formats.inspect import inspect
 from xenplugin.image.formats.kinds import RAW, Format
-from xenplugin.image.index.content_sample import sample
 from xenplugin.image.safety.shared_storage import marked
+from xenplugin.image.source.content_sample import sample
 from xenplugin.image.source.raw import open_source
 from xenplugin.migrate.checks.facts import Unusable, WantedDisk, WantedFile
 from xenplugin.migrate.staying_disks import EJECT_IT, may_be_shared

@@ -18,7 +18,7 @@ from tests.xenplugin.migrate.checks.cases import DISK, GIB, REQUEST, UUID
 from xenplugin.config import Config
 from xenplugin.errors import RefusedError
 from xenplugin.image.formats import installed
-from xenplugin.image.index.content_sample import sample
+from xenplugin.image.source.content_sample import sample
 from xenplugin.image.source.raw import open_source
 from xenplugin.migrate.checks import survey
 from xenplugin.migrate.checks.facts import HostFacts, SurveyRequest, WantedBridge, WantedFile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 from xenplugin.geometry import CHUNK
 from xenplugin.image.buffers import Buffer
@@ -14,9 +15,14 @@ _CHUNKS = 48
 
 def sample(source: Source) -> str:
     """Return a digest of some chunks of `source`, in hex. Raises ImageError."""
-    digest = hashlib.sha256()
-    buffer = Buffer(CHUNK)
     last = source.chunks - 1
-    for index in sorted({number * last // (_CHUNKS - 1) for number in range(_CHUNKS)} if source.chunks else ()):
+    spread = {number * last // (_CHUNKS - 1) for number in range(_CHUNKS)} if source.chunks else ()
+    return digest_of(source, sorted(spread))
+
+
+def digest_of(source: Source, indexes: Iterable[int]) -> str:
+    """Return the SHA-256 of the chunks `indexes` of `source`, in hex. Raises ImageError."""
+    digest, buffer = hashlib.sha256(), Buffer(CHUNK)
+    for index in indexes:
         digest.update(source.read(index, buffer))
     return digest.hexdigest()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from xenplugin.geometry import CHUNK
-from xenplugin.image.index.content_sample import sample
+from xenplugin.image.source.content_sample import sample
 from xenplugin.image.source.raw import open_source
 
 
