@@ -19,6 +19,10 @@ from lab.hosts.lifecycle.lab import Lab
 from tests.helpers.xen_moves import ASK, MOVE, START, Guest, clean, hosts
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
+_CLEAN = f"""
+rm -f {image.CONFIG} {image.CONFIG}.* {image.DISK} {image.DISK}.*
+grep -lsF -e '"path": "{image.CONFIG}"' -e '"path": "{image.DISK}"' /var/lib/xen/xenplugin/left/*.json | xargs -r rm
+"""
 
 
 class Ledger(Guest):
@@ -70,17 +74,17 @@ def running(lab: Lab) -> Iterator[Ledger]:
     guest = Ledger(lab)
     try:
         guest.destroy()
-        image.install(near, image.obtain(print))
         for node in (near, far):
+            node.check(["sh", "-c", _CLEAN], timeout=ASK)
             node.check(["xenplugin", "enable"], timeout=ASK)
+        image.install(near, image.obtain(print))
         guest.boot(near)
         yield guest
     finally:
         guest.destroy()
         for node in (near, far):
             node.check(["xenplugin", "disable"], timeout=ASK)
-            guest.forget_disk(node)
-            node.check(["rm", "-f", image.CONFIG])
+            node.check(["sh", "-c", _CLEAN], timeout=ASK)
 
 
 def move(guest: Ledger, source: Node, target: Node) -> int:
