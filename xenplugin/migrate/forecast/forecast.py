@@ -38,11 +38,12 @@ _ANY_RATE = Expected(1.25e6, 12.5e6, 125e6)
 @dataclass(frozen=True)
 class DiskToMove:
     """A disk whose content is in `source` and that would go to the path `target` there. `name`: what the estimate
-    calls it."""
+    calls it; `data`: for how many bytes there must be room."""
 
     name: str
     source: Source
     target: str
+    data: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Forecast:
                 guest is not None,
                 disk.source.format.as_json(),
                 wanted_backing(disk.source, config),
+                disk.data,
             )
             for disk in disks
         ]
