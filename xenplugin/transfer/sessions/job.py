@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from xenplugin.codec.seal import SECRET_BYTES, cipher_named, new_secret
-from xenplugin.errors import ConfigError, PeerError
+from xenplugin.errors import ConfigError, PeerError, RefusedError
 from xenplugin.geometry import MAX_IMAGE
 from xenplugin.image.path_text import canonical
 from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
@@ -140,7 +140,7 @@ class Job:
         return job
 
     def line(self) -> bytes:
-        """Return the job as one line, with its line feed. Raises ValueError if the details are too long."""
+        """Return the job as one line, with its line feed. Raises RefusedError if it is too long."""
         values = {
             "protocol": VERSION,
             "secret": self.secret.hex(),
@@ -154,5 +154,8 @@ class Job:
             values["images"] = [asdict(image) for image in self.images]
         line = (json.dumps(values) + "\n").encode()
         if len(line) > MAX_LINE:
-            raise ValueError(f"a job of {len(line)} bytes")
+            raise RefusedError(
+                f"what the far side must know takes {len(line)} bytes, {MAX_LINE} are allowed",
+                hint="give the disks shorter paths",
+            )
         return line
