@@ -54,7 +54,7 @@ def test_target_is_no_device(sides: Sides, image: Path) -> None:
 
 def test_target_is_the_source(sides: Sides, image: Path) -> None:
     before = content(image)
-    refused(sides, image, "source disk itself", target=image)
+    refused(sides, image, "source disk itself", f"SRC and DST lead to {image}: name another DST", target=image)
     assert content(image) == before
 
 

@@ -75,6 +75,14 @@ def test_the_same_as_an_object(world: World) -> None:
     assert dry.code == 0 and json.loads(dry.out)["outcome"] == "planned" and calls(world) == []
 
 
+def test_an_address_that_cannot_be_reached_is_said_once(world: World) -> None:
+    world.create()
+    done = planned(world, "--json", "--address", "127.0.0.3")
+    assert list(checks(done, "warn")) == ["ports"] and "127.0.0.3" in checks(done, "warn")["ports"]
+    assert not done.err, done.err
+    assert json.loads(done.out)["estimate"]["streams"] == 0
+
+
 @pytest.mark.slow
 def test_warnings_stop_nothing(world: World) -> None:
     world.create()

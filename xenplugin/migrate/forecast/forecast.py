@@ -60,7 +60,8 @@ class GuestToMove:
 
 class Forecast:
     """The estimate of moving `disks`, and with them `guest`, to `host` with the settings `config`; None: on this
-    machine. `remote`: the far side's process, if it was started before. `run()` once."""
+    machine. `remote`: the far side's process, if it was started before; not `direct`: no data connection opens.
+    `run()` once."""
 
     def __init__(
         self,
@@ -71,7 +72,9 @@ class Forecast:
         guest: GuestToMove | None = None,
         *,
         remote: PrestartedRemote | None = None,
+        direct: bool = True,
     ) -> None:
+        self._direct = direct
         self._disks = disks
         self._config = config
         self._guest = guest
@@ -139,7 +142,7 @@ class Forecast:
 
     def _measure_path(self) -> None:
         try:
-            self._measurement.connect()
+            self._measurement.connect(direct=self._direct)
             if self._measurement.streams:
                 self._rate = self._measurement.probe()
         except Exception as exc:  # what ends this thread must end the forecast, not hang it
