@@ -135,7 +135,9 @@ def test_what_is_refused_here_is_this_sides_error(pull: Pull, image: Path) -> No
 @pytest.mark.root
 def test_a_full_disk(pull: Pull, image: Path, small_disk: Callable[[int], Path]) -> None:
     disk = small_disk(2)
-    done = pull.run(image, code=13, target=disk / "disk.img")
+    refused = pull.run(image, code=15, target=disk / "disk.img")
+    assert "free" in refused.error and "far side" not in refused.error and names_in(disk) == set()
+    done = pull.run(image, "--force", "room", code=13, target=disk / "disk.img")
     assert "No space left" in done.error and "far side" not in done.error
     assert names_in(disk) == set()
 

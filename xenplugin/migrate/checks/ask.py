@@ -25,7 +25,7 @@ from typing import TypeVar
 
 from xenplugin import events
 from xenplugin.config import Config
-from xenplugin.errors import PeerError
+from xenplugin.errors import PeerError, RefusedError
 from xenplugin.link import tcp
 from xenplugin.link.connector import candidates
 from xenplugin.link.ready_line import SAME_VERSION, SURVEY
@@ -94,8 +94,20 @@ class FarHost:
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     def ask(self, request: SurveyRequest) -> Future[FarAnswer]:
-        """Send the request, in the background. The result raises XenpluginError."""
-        return self._workers.submit(self._ask, request)
+        """Send the request, in the background. The result raises XenpluginError. Raises RefusedError for a request
+        that is larger than the far host reads."""
+        line = strict_fields.write(request)
+        what = strict_fields.excess(request)
+        if what is not None:
+            what = what.replace(" bridges,", " network interfaces,")  # each is attached to a bridge
+        if what is None and len(line) > LONGEST:
+            what = f"{len(line)} bytes of names and paths, more than the {LONGEST} allowed"
+        if what is not None:
+            raise RefusedError(
+                f"{request.name[:100]} cannot be checked for a move: its configuration has {what}",
+                hint="`xl list -l` shows it; detach what is too much, or shorten it and start the guest again",
+            )
+        return self._workers.submit(self._ask, request, line)
 
     def hold(self) -> str:
         """Keep the login open until the end of this context, after the answer. Returns its socket, "" if it is not
@@ -115,10 +127,10 @@ class FarHost:
                 hint=SAME_VERSION,
             ) from None
 
-    def _ask(self, request: SurveyRequest) -> FarAnswer:
+    def _ask(self, request: SurveyRequest, line: bytes) -> FarAnswer:
         self._ready.result()
         sent = time.time()
-        self._process.write(strict_fields.write(request) + b"\n")
+        self._process.write(line + b"\n")
         listening = self._read(Listening)
         named = self._process.address(self._config.ssh)
         reach = self._workers.submit(_reach, listening, named, self._config)
@@ -126,8 +138,8 @@ class FarHost:
         now = time.time()
         if len(facts.disks) != len(request.disks):
             raise PeerError(f"{self._host} answers about {len(facts.disks)} disks instead of {len(request.disks)}")
-        for line in self._said:  # had it failed, the error would say it
-            self._emit(events.Far(line))
+        for said in self._said:  # had it failed, the error would say it
+            self._emit(events.Far(said))
         self._answered = True
         ahead = max(0.0, facts.clock - now) or min(0.0, facts.clock - sent)
         return FarAnswer(facts, reach.result(), ahead)
