@@ -62,8 +62,15 @@ def test_rows_that_are_lost_or_changed(ledger: Any, path: Path, harm: str, rows:
     assert found == rows and verdict.startswith("WRONG: ") and what in verdict
 
 
-def test_a_damaged_file(ledger: Any, path: Path) -> None:
+@pytest.mark.parametrize(
+    ("offset", "content"),
+    [
+        (2 * 4096, bytes(4096)),  # a page with rows
+        (36, b"\0\0\0\5"),  # the number of free pages, which only integrity_check looks at
+    ],
+)
+def test_a_damaged_file(ledger: Any, path: Path, offset: int, content: bytes) -> None:
     with path.open("r+b") as file:
-        file.seek(2 * 4096)
-        file.write(bytes(4096))
+        file.seek(offset)
+        file.write(content)
     assert ledger.checked(path)[1].startswith("WRONG: ")
