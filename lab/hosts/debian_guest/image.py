@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shlex
 import shutil
+import time
 from pathlib import Path
 
-from lab.errors import BuildError
+from lab.errors import BuildError, MissingError
 from lab.hosts.image import build, ext4, isolated, recipe
 from lab.hosts.interface import Node, Say
 from lab.hosts.provider import vagrant_disk
@@ -25,6 +27,7 @@ CONFIG = "/etc/xen/debian.cfg"
 _SIZE = 1 << 30  # bytes, of the file system
 _SUITE = Xen.V4_17.debian
 _PACKAGES = "linux-image-cloud-amd64 initramfs-tools systemd-sysv udev kmod python3"
+_KEPT = 86400  # seconds: when a disk is made, older ones that were not used for so long are deleted
 _UNPACK = 'zstd -q -d -f "$1.zst" -o "$1" && rm "$1.zst"'
 
 
@@ -37,8 +40,11 @@ def obtain(say: Say) -> Path:
         with (build.home() / "debian-guest.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not packed.exists():
+                if os.geteuid() != 0:
+                    raise MissingError("the Debian guest is not built yet, and building it needs root")
                 for old in build.home().glob("debian-guest-*.zst"):
-                    old.unlink()
+                    if old.stat().st_mtime < time.time() - _KEPT:
+                        old.unlink()
                 work = build.home() / "building-debian-guest"
                 shutil.rmtree(work, ignore_errors=True)  # left by an interrupted command
                 work.mkdir()
@@ -46,6 +52,7 @@ def obtain(say: Say) -> Path:
                     _build(work, say, lock.fileno()).replace(packed)
                 finally:
                     shutil.rmtree(work, ignore_errors=True)
+        os.utime(packed)  # marks it as used
     except OSError as error:
         raise BuildError(f"building the Debian guest: {error}") from error
     return packed

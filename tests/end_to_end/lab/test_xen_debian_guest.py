@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from lab.errors import MissingError
 from lab.hosts.debian_guest import image
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
@@ -73,11 +74,15 @@ def running(lab: Lab) -> Iterator[Ledger]:
     near, far = hosts(lab)
     guest = Ledger(lab)
     try:
+        packed = image.obtain(print)
+    except MissingError as error:
+        pytest.skip(str(error))
+    try:
         guest.destroy()
         for node in (near, far):
             node.check(["sh", "-c", _CLEAN], timeout=ASK)
             node.check(["xenplugin", "enable"], timeout=ASK)
-        image.install(near, image.obtain(print))
+        image.install(near, packed)
         guest.boot(near)
         yield guest
     finally:
