@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.helpers.program import wait_until
 from tests.xenplugin.migrate.checks.cases import BRIDGE, DISK, FACTS, KERNEL, REQUEST
 from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import ConfigError, LinkError, PeerError, RefusedError, UsageError
+from xenplugin.link.remote_process import RemoteProcess
 from xenplugin.migrate.checks import ask, strict_fields
 from xenplugin.migrate.checks.ask import FarAnswer, FarHost
 from xenplugin.migrate.checks.facts import Listening, SurveyRequest, Unusable
@@ -144,6 +149,29 @@ def test_a_shared_login_is_held_until_the_end(far: Path) -> None:
         assert "ControlMaster=yes" in (far / "words").read_text()
         assert Path(path).parent.is_dir()
     assert (far / "end").read_text() == "hold\n" and not Path(path).parent.exists()
+
+
+def test_ctrl_c_while_it_starts_leaves_no_process(far: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[RemoteProcess] = []
+
+    class Slow(RemoteProcess):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.append(self)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)  # the signal arrives before this returns
+
+    monkeypatch.setattr(ask, "RemoteProcess", Slow)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            FarHost("hostb", Config(ssh=script(far, "exec sleep 1000")), list[events.Event]().append) as host,
+        ):
+            host.ask(REQUEST).result()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    wait_until(lambda: made[0]._process.poll() is not None, "its end")
 
 
 LONG = "/" + 5000 * "x"
