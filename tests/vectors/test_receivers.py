@@ -58,7 +58,14 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
     job = {**vector["job"], "protocol": 2, "secret": vector["secret"], "path": str(target)}
     disk = {"own": [], "below": [], "device": False, "markers": []}
     images = [
-        {"path": str(target), "size": SIZE, "live": False, "format": {"name": "raw", "options": {}}, "backing": {}}
+        {
+            "path": str(target),
+            "size": SIZE,
+            "live": False,
+            "format": {"name": "raw", "options": {}},
+            "backing": {},
+            "data": 0,
+        }
     ]
     job |= {
         "whole": False,
@@ -66,6 +73,7 @@ def receive(vector: dict[str, Any], target: Path) -> Any:
         "migration": "",
         "backing": {},
         "larger_device": "refuse",
+        "data": 0,
         "format": {"name": "raw", "options": {}},
         "local": True,
         "disk": disk,

@@ -58,9 +58,14 @@ def named_file(path: str, name: str, far: bool = False) -> str:
     "-N", "--dry-run", is_flag=True, help="Say what would be sent and how long it would take; move nothing."
 )
 @_format
+@click.option(
+    "--force",
+    type=click.Choice(["room"]),
+    help="Copy although DST's file system seems to have no room for SRC's data, much of which may be zeros.",
+)
 @click.argument("src")
 @click.argument("dst")
-def copy(src: str, dst: str, format: str | None, **values: Any) -> None:
+def copy(src: str, dst: str, format: str | None, force: str | None, **values: Any) -> None:
     """Copy the image or block device [HOST:]SRC to [HOST:]DST.
 
     Only what differs from DST's present content is sent. After an interruption the same command continues.
@@ -91,12 +96,14 @@ def copy(src: str, dst: str, format: str | None, **values: Any) -> None:
         if target_host is None:
             target = os.path.abspath(target)
         if source_host is not None:
-            _pull(verb, config, _for_ssh(source_host, command), source, target, format, (src, dst))
+            _pull(verb, config, _for_ssh(source_host, command), source, target, format, (src, dst), not force)
         else:
-            _push(verb, config, source, target_host and _for_ssh(target_host, command), target, format)
+            _push(verb, config, source, target_host and _for_ssh(target_host, command), target, format, not force)
 
 
-def _push(verb: Invocation, config: Config, src: str, host: str | None, path: str, format: str | None) -> None:
+def _push(
+    verb: Invocation, config: Config, src: str, host: str | None, path: str, format: str | None, room: bool
+) -> None:
     from xenplugin.image.safety.distinct import refuse_inputs, written
     from xenplugin.image.source.at_rest import open_at_rest
     from xenplugin.transfer.disks import send_disk
@@ -108,16 +115,23 @@ def _push(verb: Invocation, config: Config, src: str, host: str | None, path: st
         target = send_disk.RemotePath(host, path)
         verb.ui(events.Started("copy", src, str(target), source.size))
         if not verb.dry_run:
-            verb.finish(send_disk.copy(source, target, config, verb.ui))
+            verb.finish(send_disk.copy(source, target, config, verb.ui, data=None if room else 0))
             return
         from xenplugin.migrate.forecast.forecast import DiskToMove, Forecast
 
-        disk = DiskToMove(os.path.basename(src), source, path)
+        disk = DiskToMove(os.path.basename(src), source, path, (source.taken() or 0) if room else 0)
         verb.planned(Forecast([disk], host, config, verb.ui).run())
 
 
 def _pull(
-    verb: Invocation, config: Config, host: str, path: str, target: str, format: str | None, shown: tuple[str, str]
+    verb: Invocation,
+    config: Config,
+    host: str,
+    path: str,
+    target: str,
+    format: str | None,
+    shown: tuple[str, str],
+    room: bool,
 ) -> None:
     from xenplugin.image.safety.distinct import refuse_inputs, written
     from xenplugin.migrate.ownership.claims import Claims
@@ -128,7 +142,7 @@ def _pull(
         raise UsageError("-N is for a SRC on this host only", hint="run it on SRC's host")
     refuse_inputs(written(target), _settings(config))
     request = Request(path, target, format or "", verb.given(*OPTIONS))
-    verb.finish(pull(host, request, shown, config, Claims(config.state_dir).attached, verb.ui))
+    verb.finish(pull(host, request, shown, config, Claims(config.state_dir).attached, verb.ui, room=room))
 
 
 def _for_ssh(host: str, command: bool) -> str:

@@ -53,7 +53,8 @@ class _Move:
         ssh = SharedLogin(self.config.ssh, self.host, login).further if login else self.config.ssh
         disks = [LeavingDisk(disk.device, disk.path) for disk, _ in found.case.moving]
         config = replace(self.policy_applied(), ssh=ssh)
-        return PlannedMove(self.guest.uuid, 1024 * found.case.guest.memory, disks, self.host, config)
+        reached = bool(found.case.far.reached.address)
+        return PlannedMove(self.guest.uuid, 1024 * found.case.guest.memory, disks, self.host, config, reached)
 
 
 @dataclass(frozen=True)

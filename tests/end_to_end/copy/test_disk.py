@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -53,7 +54,7 @@ def test_target_is_no_device(sides: Sides, image: Path) -> None:
 
 def test_target_is_the_source(sides: Sides, image: Path) -> None:
     before = content(image)
-    refused(sides, image, "source disk itself", target=image)
+    refused(sides, image, "source disk itself", f"SRC and DST lead to {image}: name another DST", target=image)
     assert content(image) == before
 
 
@@ -154,7 +155,12 @@ def test_a_full_disk(sides: Sides, tmp_path: Path, small_disk: Callable[[int], P
     image = dense_image(tmp_path / "large.img", 8)
     disk = small_disk(5)
     (disk / "disk.img").write_bytes(b"old content")
-    done = sides.copy(image, code=13, target=disk / "disk.img")
+    before = sides.copy(image, code=15, target=disk / "disk.img")
+    assert f"the file system of {disk}" in before.error and "free" in before.error
+    assert "--force room" in before.hint and names_in(disk) == {"disk.img"}
+    estimate = sides.copy(image, "-N", code=15, target=disk / "disk.img")
+    assert estimate.error == before.error
+    done = sides.copy(image, "--force", "room", code=13, target=disk / "disk.img")
     assert "No space left" in done.error and "kept" not in done.error
     sides.program.await_none()
     assert names_in(disk) == {"disk.img"} and content(disk / "disk.img") == b"old content"
@@ -168,8 +174,22 @@ def test_a_disk_that_is_full_already(sides: Sides, image: Path, small_disk: Call
     with pytest.raises(OSError), open(filler, "wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
-    sides.copy(image, code=13, target=disk / "disk.img")
+    sides.copy(image, code=15, target=disk / "disk.img")
+    sides.copy(image, "--force", "room", code=13, target=disk / "disk.img")
     assert names_in(disk) == {"filler"}
+
+
+@pytest.mark.root
+def test_an_interrupted_copy_goes_on_although_little_is_free(
+    sides: Sides, tmp_path: Path, small_disk: Callable[[int], Path]
+) -> None:
+    image, disk = dense_image(tmp_path / "large.img", 8), small_disk(9)
+    running = sides.program.start(*sides.words(image, "--log-json", "--json", *HELD, target=disk / "disk.img"))
+    running.await_sent(2 * MIB)
+    running.signal(signal.SIGINT)
+    assert running.end(within=20).code == 130
+    sides.copy(image, target=disk / "disk.img")
+    assert content(disk / "disk.img") == content(image)
 
 
 # -- block devices -----------------------------------------------------------------------------------

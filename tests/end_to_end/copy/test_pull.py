@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -12,49 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Sides
+from tests.end_to_end.copy.conftest import HELD, Pull
 from tests.helpers.image_kit import digest_file
 from tests.helpers.images import MIB, content, dense_image, make_image, names_in
-from tests.helpers.program import ROOT, Done, Running, processes_with, wait_until
-
-HELD = ("--rate", "12mbit", "--streams", "2")
-
-
-class Pull:
-    """Copies from the far side of `sides` to its `target`, on this one."""
-
-    def __init__(self, sides: Sides) -> None:
-        self.sides = sides
-        sides.near["ports"] = sides.far["ports"]
-        sides.ssh_options.append("--local")
-        self.state = sides.folder / "near-state"
-
-    def words(self, source: Path | str, *options: str, target: Path | str | None = None) -> list[str | Path]:
-        words = self.sides.words(Path("unused"), *options)[:-2]
-        return [*words, f"far:{source}", target or self.sides.target]
-
-    def start(self, source: Path | str, *options: str) -> Running:
-        return self.sides.program.start(*self.words(source, "--log-json", "--json", *options))
-
-    def run(self, source: Path | str, *options: str, code: int = 0, target: Path | str | None = None) -> Done:
-        words = self.words(source, "--log-json", "--json", *options, target=target)
-        done = self.sides.program.run(*words, code=code)
-        self.sides.program.await_none()
-        return done
-
-    def far(self) -> int:
-        """The pid of the far side's program."""
-        running = processes_with(self.sides.program.token).items()
-        return next(pid for pid, words in running if "send" in words and "-m" in words)
-
-    def assert_clean(self) -> None:
-        self.sides.assert_clean()
-        assert not self.state.exists() or names_in(self.state) == set()
-
-
-@pytest.fixture
-def pull(sides: Sides) -> Pull:
-    return Pull(sides)
+from tests.helpers.program import wait_until
 
 
 def test_a_pulled_image_is_the_image_and_as_sparse(pull: Pull, tmp_path: Path) -> None:
@@ -135,7 +94,9 @@ def test_what_is_refused_here_is_this_sides_error(pull: Pull, image: Path) -> No
 @pytest.mark.root
 def test_a_full_disk(pull: Pull, image: Path, small_disk: Callable[[int], Path]) -> None:
     disk = small_disk(2)
-    done = pull.run(image, code=13, target=disk / "disk.img")
+    refused = pull.run(image, code=15, target=disk / "disk.img")
+    assert "free" in refused.error and "far side" not in refused.error and names_in(disk) == set()
+    done = pull.run(image, "--force", "room", code=13, target=disk / "disk.img")
     assert "No space left" in done.error and "far side" not in done.error
     assert names_in(disk) == set()
 
@@ -201,116 +162,6 @@ def test_a_source_that_changes_meanwhile(pull: Pull, image: Path) -> None:
     done = running.end()
     assert done.code == 13 and "far side" in done.error and "changed" in done.error
     pull.assert_clean()
-
-
-@pytest.mark.parametrize("byte", [40, 3000])  # before the image, and within it
-def test_a_changed_byte_is_found(pull: Pull, image: Path, byte: int) -> None:
-    pull.sides.near["ports"] = "0"
-    pull.sides.ssh_options += ["--flip-backward", str(byte)]
-    done = pull.run(image, code=12)
-    assert "far side" not in done.error
-    if byte == 40:
-        assert names_in(pull.sides.there) == set()
-    else:  # what was verified is kept
-        pull.sides.assert_kept()
-    pull.sides.ssh_options.clear()
-    pull.run(image)
-    assert content(pull.sides.target) == content(image)
-
-
-def test_a_far_side_can_write_to_the_target_only(pull: Pull, image: Path, tmp_path: Path) -> None:
-    """Its job names another file, a migration and a live image; its lines on standard error are hostile, too."""
-    evil = tmp_path / "evil"
-    lines = [
-        "\x1b[2J",
-        "xenplugin: error: forged",
-        '{"event": "progress", "bytes_done": NaN, "bytes_total": 1}',
-        '{"event": "failed", "code": 20, "error": "forged", "hint": null}',
-        '{"event": "finished", "result": {"bytes_wire": "many"}}',
-        '{"event": "phase", "name": "forged"}',
-        json.dumps({"event": "notice", "text": "\x1b]0;forged\x07"}),
-    ]
-    (tmp_path / "lines").write_text("\n".join(lines))
-    hostile = ROOT / "tests" / "helpers" / "hostile_source.py"
-    far = shlex.join([sys.executable, str(hostile), str(evil), str(tmp_path / "lines")])
-    pull.sides.ssh = shlex.join(["sh", "-c", f"exec {far}"])
-    pull.sides.target.write_bytes(b"old content")
-    done = pull.run(image)
-    assert not evil.exists() and content(pull.sides.target) == content(image)
-    assert done.result["sha256"] == digest_file(image)
-    assert [event["text"] for event in done.events if event["event"] == "notice"] == ["\x1b]0;forged\x07"]
-    assert not {"failed", "progress"} & {event["event"] for event in done.events}
-    shown = pull.sides.program.run(*pull.words(image))
-    assert "\x1b" not in shown.err
-    pull.assert_clean()
-
-
-CASES = {
-    "an older version": (
-        "echo \"xenplugin: error: No such command 'send'.\" >&2; exit 2",
-        11,
-        "No such command",
-        "same version",
-    ),
-    "another version": ("echo 'XENPLUGIN-SEND 1 {}'; cat >/dev/null", 11, "speaks version 1", "same version"),
-    "no JSON": ("echo 'XENPLUGIN-SEND 2 hello'", 11, "is malformed", "same version"),
-    "a destination": ("echo 'XENPLUGIN-RECEIVE 2 {}'", 11, "did not start", ""),
-    "ready and gone": ("echo 'XENPLUGIN-SEND 2 {}'", 14, "ended", "again"),
-    "ready, then an echo": ("echo 'XENPLUGIN-SEND 2 {}'; cat", 11, "job cannot be read", ""),
-    "a job without an end": ("echo 'XENPLUGIN-SEND 2 {}'; yes | tr -d '\\n'", 11, "longer than", ""),
-    "unreachable": ("echo 'ssh: connect: No route to host' >&2; exit 255", 14, "No route to host", ""),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_a_far_side_that_is_not_the_plugin(pull: Pull, case: str) -> None:
-    script, code, says, hint = CASES[case]
-    pull.sides.ssh = shlex.join(["sh", "-c", script])
-    done = pull.run("/source.img", code=code)
-    assert says in done.error and hint in done.hint
-    assert names_in(pull.sides.there) == set()
-
-
-@pytest.mark.slow
-def test_a_far_side_that_is_ready_and_says_nothing_more(pull: Pull) -> None:
-    pull.sides.near["patience"] = "1s"
-    pull.sides.ssh = shlex.join(["sh", "-c", "echo 'XENPLUGIN-SEND 2 {}'; cat >/dev/null"])
-    assert "nothing was received" in pull.run("/source.img", code=14).error
-
-
-def test_banners_are_skipped(pull: Pull, image: Path, tmp_path: Path) -> None:
-    banner = tmp_path / "banner"
-    banner.write_bytes(b"Welcome!\r\n\0\xff XENPLUGIN-SEN \x1b[1m" + 30000 * b"=-" + b"\n")
-    pull.sides.ssh_options += ["--banner", str(banner)]
-    pull.run(image)
-    assert content(pull.sides.target) == content(image)
-
-
-def test_a_request_that_cannot_be_read_is_refused(pull: Pull) -> None:
-    """The far side alone."""
-    random = 64 * "0"
-    good = {"path": "/x", "target": "/y", "format": "", "options": {}}
-    requests: list[object] = [
-        None,
-        [],
-        {},
-        {**good, "path": ""},
-        {**good, "path": "a\0"},
-        {**good, "format": 1},
-        {**good, "format": "luks"},
-    ]
-    requests += [{**good, "options": {"ssh": "sh"}}, {**good, "options": {"rate": 5}}, {**good, "more": 1}]
-    for request in requests:
-        line = f"XENPLUGIN-RECEIVE 2 {json.dumps({'random': random, 'request': request})}"
-        script = 'printf "%s\\n" "$LINE" | "$@"'
-        far = ["sh", "-c", script, "sh", sys.executable, "-m", "xenplugin", "send"]
-        done = pull.sides.program.spawn(far, env={"LINE": line}).end()
-        assert done.code == 11 and "request cannot be read" in done.error
-        assert done.out.startswith("XENPLUGIN-SEND 2 ") and len(done.out.splitlines()) == 1
-
-
-def test_a_destination_that_ends_at_once(pull: Pull) -> None:
-    assert "went away" in pull.sides.program.run("send", code=14).error
 
 
 def test_two_far_hosts_are_refused_with_the_way_to_do_it(pull: Pull) -> None:

@@ -16,7 +16,8 @@ refused, and so is a block device, whose names a clone may have as well: the adm
 (`declared`).
 
 A marker exists until the far side has looked for it, about the time that a connection takes to set up, and is
-locked meanwhile. Markers left by a crash are removed by a later session, after a day.
+locked meanwhile. Markers left by a crash are not: the next session in that folder removes them. On a network file
+system, whose locks other hosts may not see, it does so after a day.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from xenplugin.image.safety.identity import NAMES, Identity, identify, is_local,
 
 _MARKER = re.compile(r"\.xenplugin-[0-9a-f]{32}")
 _MARKERS = 16
-#: Seconds after which a marker that is not locked was left by a session that died.
+#: Seconds after which a marker on a network file system that is not locked was left by a session that died.
 _OLD = 86400.0
 #: What to do about a guest's disk that may be shared.
 _NAME_IT = "if both hosts share the disk, name it in xenplugin.conf of both, and it stays: shared ="
@@ -218,9 +219,12 @@ def _size(path: str) -> int:
 
 def _shared(path: str, name: str, *, same: bool, live: bool) -> RefusedError:
     text = f"{path} {'is the source disk itself' if same else 'overlaps the source disk'}"
+    other = f"SRC and DST lead to {os.path.realpath(path)}: name another DST"
+    if not same:
+        other = f"DST leads to {os.path.realpath(path)}, which has a part of SRC, or is one: name another DST"
     if is_local(name):
-        return RefusedError(text, hint="migrate it to another host" if live else "give another target")
-    hint = f'{_NAME_IT} ["{path}"]' if live and same else _ELSEWHERE if live else "give another target"
+        return RefusedError(text, hint="migrate it to another host" if live else other)
+    hint = f'{_NAME_IT} ["{path}"]' if live and same else _ELSEWHERE if live else other
     return RefusedError(f"{text}: both hosts share it ({name})", hint=hint)
 
 
@@ -261,34 +265,50 @@ def _parse(description: dict[str, Any]) -> tuple[Identity, list[_Mark]]:
 def _marker(folder: str) -> Iterator[tuple[str, int]]:
     """Create a marker in `folder`. Yields its name and its inode number. Raises OSError."""
     _sweep(folder)
-    name = f".xenplugin-{secrets.token_hex(16)}"
-    path = os.path.join(folder, name)
-    fd = os.open(path, _CREATE, 0o600)
+    path, fd = _locked_marker(folder)
     try:
-        with suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield name, os.fstat(fd).st_ino
+        yield os.path.basename(path), os.fstat(fd).st_ino
     finally:
         with suppress(OSError):
             remove(path)
         os.close(fd)
 
 
+def _locked_marker(folder: str) -> tuple[str, int]:
+    """Create a marker in `folder` and lock it, where that works. Returns its path and its descriptor. Raises
+    OSError."""
+    while True:
+        path = os.path.join(folder, f".xenplugin-{secrets.token_hex(16)}")
+        fd = os.open(path, _CREATE, 0o600)
+        try:
+            with suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_EX)  # nobody holds it for long
+            with suppress(FileNotFoundError):  # another session may have removed it, because it was not locked yet
+                if os.path.samestat(os.fstat(fd), os.lstat(path)):
+                    return path, fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
 def _sweep(folder: str) -> None:
     """Remove the markers that sessions which died have left in `folder`."""
     with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if _MARKER.fullmatch(entry.name):
-                with suppress(OSError):
-                    _remove_old(entry.path)
+        names = [entry.name for entry in entries if _MARKER.fullmatch(entry.name)]
+        age = _OLD if names and family(folder) else 0.0
+        for name in names:
+            with suppress(OSError):
+                _remove_old(os.path.join(folder, name), age)
 
 
-def _remove_old(path: str) -> None:
+def _remove_old(path: str, age: float) -> None:
+    """Remove the marker at `path` if it is older than `age` seconds and nobody holds its lock. Raises OSError."""
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(fd)
         empty = stat.S_ISREG(status.st_mode) and not status.st_size
-        if empty and time.time() - status.st_mtime > _OLD:
+        if empty and (not age or time.time() - status.st_mtime > age):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove(path)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 
@@ -26,6 +27,11 @@ class ExportedSource(Source):
         self.format = format
         self._file = file
         self._export = export
+
+    def taken(self) -> int | None:
+        if self.backing or self._file.device:  # of backing files only a part may count
+            return None
+        return min(self.size, 512 * os.fstat(self.fileno()).st_blocks)
 
     def runs(self, first: int = 0, stop: int | None = None) -> Iterator[Run]:
         with os_errors("find the data in", self.path):

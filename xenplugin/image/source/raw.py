@@ -72,6 +72,14 @@ class Source:
             os.close(self._fd)
             self._fd = -1
 
+    def taken(self) -> int | None:
+        """Return the bytes that a copy of the image takes, if its data has no zeros; None if that is not known, as
+        of a device. Raises ImageError."""
+        if self.device:
+            return None
+        data = CHUNK * sum(run.count for run in self.runs() if not run.hole)
+        return min(self.size, data, 512 * os.fstat(self._fd).st_blocks)
+
     def runs(self, first: int = 0, stop: int | None = None) -> Iterator[Run]:
         """Yield all chunks, or those from `first` to `stop`, as runs in order, found lazily. Raises ImageError."""
         stop = self.chunks if stop is None else stop

@@ -27,6 +27,7 @@ from xenplugin.image.target import journal
 from xenplugin.image.target.abstract import Attached, refuse_attached
 from xenplugin.image.target.device_size import refuse_size
 from xenplugin.image.target.partial import open_left, open_replaced
+from xenplugin.image.target.room import room_for
 from xenplugin.image.target.sink import refuse_place
 
 
@@ -106,13 +107,12 @@ def _file(path: str, size: int, format: Format, state_dir: Path) -> TargetFacts:
             aside = old.path
             old.close()
         with os_errors("examine", folder):
-            there = os.statvfs(folder)
             number = os.stat(folder).st_dev
     finally:
         if replaced is not None:
             replaced.close()
-    free = (there.f_bfree if os.geteuid() == 0 else there.f_bavail) * there.f_frsize + _partial(path)
-    return TargetFacts(False, replaced.size if replaced is not None else None, aside, free, number)
+    _refuse_writer(path)
+    return TargetFacts(False, replaced.size if replaced is not None else None, aside, room_for(path), number)
 
 
 @contextmanager
@@ -126,21 +126,19 @@ def _opened(folder: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _partial(path: str) -> int:
-    """Return the bytes that the partial of `path` takes already. Raises RefusedError if another copy writes to
-    it."""
+def _refuse_writer(path: str) -> None:
+    """Raise RefusedError if another copy writes to the partial of `path`."""
     part = partial_name(path)
     try:
         fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return 0
+        return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return 512 * os.fstat(fd).st_blocks
     except BlockingIOError:
         raise RefusedError(f"another copy to {path} is running", hint="wait for it, or stop it") from None
     except OSError:
-        return 0
+        pass
     finally:
         with suppress(OSError):
             os.close(fd)

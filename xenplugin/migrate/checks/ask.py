@@ -25,7 +25,7 @@ from typing import TypeVar
 
 from xenplugin import events
 from xenplugin.config import Config
-from xenplugin.errors import PeerError
+from xenplugin.errors import Interrupted, PeerError, RefusedError
 from xenplugin.link import tcp
 from xenplugin.link.connector import candidates
 from xenplugin.link.ready_line import SAME_VERSION, SURVEY
@@ -64,49 +64,79 @@ class FarAnswer:
 
 
 class FarHost:
-    """The far side on `host`, which is being started. A context manager. Raises UsageError, PeerError."""
+    """The far side on `host`. A context manager, which starts it in the background: ctrl-C, which may come at any
+    instant, is for another thread, so none comes between a process and what ends it. Raises UsageError."""
 
     def __init__(self, host: str, config: Config, emit: events.Emit) -> None:
         self._host, self._config, self._emit = host, config, emit
         self._login = SharedLogin(config.ssh, host)
         self._said: list[str] = []
-        self._answered = False
+        self._answered = self._over = False
+        self._process: RemoteProcess | None = None
+        self._starting = threading.Lock()
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="ask")
         try:
-            command = remote_command(self._login.first, host, config.remote_program, verb=SURVEY)
-            # ctrl-C during the move must not end the login that the move uses (migrate.supervisor).
-            self._process = RemoteProcess(command, host, self._said.append, SURVEY, stubborn=True)
+            self._command = remote_command(self._login.first, host, config.remote_program, verb=SURVEY)
         except BaseException:
             self._login.close()
             raise
-        self._ready = self._workers.submit(self._await_ready)
 
     def __enter__(self) -> FarHost:
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            if self._answered:
-                self._process.end(patience=1)
-            else:
-                self._process.kill()
+        with self._starting:
+            self._over = True
+        if self._process is not None:
+            with suppress(OSError):
+                if self._answered:
+                    self._process.end(patience=1)
+                else:
+                    self._process.kill()
         self._login.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
 
+    def start(self) -> None:
+        """Start it. `__exit__` must be certain to be called by now."""
+        try:
+            self._ready = self._workers.submit(self._await_ready)
+        except BaseException:
+            self.__exit__()
+            raise
+
     def ask(self, request: SurveyRequest) -> Future[FarAnswer]:
-        """Send the request, in the background. The result raises XenpluginError."""
-        return self._workers.submit(self._ask, request)
+        """Send the request, in the background. The result raises XenpluginError. Raises RefusedError for a request
+        that is larger than the far host reads."""
+        line = strict_fields.write(request)
+        what = strict_fields.excess(request)
+        if what is not None:
+            what = what.replace(" bridges,", " network interfaces,")  # each is attached to a bridge
+        if what is None and len(line) > LONGEST:
+            what = f"{len(line)} bytes of names and paths, more than the {LONGEST} allowed"
+        if what is not None:
+            raise RefusedError(
+                f"{request.name[:100]} cannot be checked for a move: its configuration has {what}",
+                hint="`xl list -l` shows it; detach what is too much, or shorten it and start the guest again",
+            )
+        return self._workers.submit(self._ask, request, line)
 
     def hold(self) -> str:
         """Keep the login open until the end of this context, after the answer. Returns its socket, "" if it is not
         shared; then the far side ends."""
         if self._login.path:
-            self._process.write(HOLD + b"\n")
+            self._ready.result().write(HOLD + b"\n")
         return self._login.path
 
-    def _await_ready(self) -> None:
+    def _await_ready(self) -> RemoteProcess:
+        with self._starting:
+            if self._over:
+                raise Interrupted("interrupted")
+            # ctrl-C during the move must not end the login that the move uses (migrate.supervisor).
+            process = RemoteProcess(self._command, self._host, self._said.append, SURVEY, stubborn=True)
+            self._process = process
         try:
-            self._process.await_ready(self._config.patience)
+            process.await_ready(self._config.patience)
         except PeerError as error:
             if _OLD not in error.message:
                 raise
@@ -114,26 +144,27 @@ class FarHost:
                 f"{self._host} has an older xenplugin, which cannot check whether the guest can arrive there",
                 hint=SAME_VERSION,
             ) from None
+        return process
 
-    def _ask(self, request: SurveyRequest) -> FarAnswer:
-        self._ready.result()
+    def _ask(self, request: SurveyRequest, line: bytes) -> FarAnswer:
+        process = self._ready.result()
         sent = time.time()
-        self._process.write(strict_fields.write(request) + b"\n")
-        listening = self._read(Listening)
-        named = self._process.address(self._config.ssh)
+        process.write(line + b"\n")
+        listening = self._read(process, Listening)
+        named = process.address(self._config.ssh)
         reach = self._workers.submit(_reach, listening, named, self._config)
-        facts = self._read(HostFacts)
+        facts = self._read(process, HostFacts)
         now = time.time()
         if len(facts.disks) != len(request.disks):
             raise PeerError(f"{self._host} answers about {len(facts.disks)} disks instead of {len(request.disks)}")
-        for line in self._said:  # had it failed, the error would say it
-            self._emit(events.Far(line))
+        for said in self._said:  # had it failed, the error would say it
+            self._emit(events.Far(said))
         self._answered = True
         ahead = max(0.0, facts.clock - now) or min(0.0, facts.clock - sent)
         return FarAnswer(facts, reach.result(), ahead)
 
-    def _read(self, kind: type[T]) -> T:
-        line = self._process.read_line(LONGEST, _ANSWER)
+    def _read(self, process: RemoteProcess, kind: type[T]) -> T:
+        line = process.read_line(LONGEST, _ANSWER)
         try:
             return strict_fields.read(kind, line)
         except ValueError as error:

@@ -54,7 +54,9 @@ def examined(
     """Examine the move of `guest` to `host`; `options` are those of `xl migrate`. The login at the far host is open
     inside. Raises XenpluginError if it cannot be examined, and nothing else has happened then."""
     with ExitStack() as stack:
-        far_host = stack.enter_context(FarHost(host, config, emit))
+        far_host = FarHost(host, config, emit)
+        stack.push(far_host)  # before it starts: ctrl-C may come at any instant
+        far_host.start()
         survey = stack.enter_context(Survey(config, guest.domid))
         fields = _configuration(guest, options)
         leaving = candidate.of_config(fields)

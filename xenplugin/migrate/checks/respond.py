@@ -30,7 +30,7 @@ def respond(config: Config, source: int, sink: int) -> None:
         sock = listener.bind(config.port_range, request.local)
         with closing(sock) if sock is not None else nullcontext():
             port = sock.getsockname()[1] if sock is not None else 0
-            listening = Listening(port, tuple(addresses), wanted=bool(config.port_range))
+            listening = Listening(port, tuple(addresses[: strict_fields.ITEMS]), wanted=bool(config.port_range))
             channel.send(strict_fields.write(listening) + b"\n")
             channel.send(strict_fields.write(survey.answer(request)) + b"\n")
             end = _line(source)

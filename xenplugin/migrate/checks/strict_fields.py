@@ -20,12 +20,38 @@ T = TypeVar("T")
 #: Most characters of a text, and most items of a list.
 TEXT, ITEMS = 4096, 1024
 _INT = 1 << 63
+#: Fields of text for the eye.
+_SHOWN = {"text", "hint", "xen_why", "policy_why"}
 
 
 def write(value: Any) -> bytes:
-    """Return the dataclass `value` as one line of JSON, without a line feed. Raises ValueError if its text cannot
-    be written."""
-    return strict_json.serialise(dataclasses.asdict(value))
+    """Return the dataclass `value` as one line of JSON, without a line feed. Text for the eye is cut if it is too
+    long. Raises ValueError if its text cannot be written."""
+    return strict_json.serialise(dataclasses.asdict(value, dict_factory=_cut))
+
+
+def _cut(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {
+        name: f"{value[: TEXT - 3]}..."
+        if name in _SHOWN and isinstance(value, str) and len(value) > TEXT
+        else value
+        for name, value in fields
+    }
+
+
+def excess(value: Any, name: str = "") -> str | None:
+    """Return what in the dataclass `value` is more than `read` accepts, as text; None if nothing is. `name`: what
+    the value is called."""
+    if isinstance(value, str) and len(value) > TEXT:
+        return f"a {name} of {len(value)} characters, more than the {TEXT} allowed ({value[:40]}...)"
+    if isinstance(value, tuple) and len(value) > ITEMS:
+        return f"{len(value)} {name}, more than the {ITEMS} allowed"
+    parts: list[tuple[str, Any]] = []
+    if dataclasses.is_dataclass(value):
+        parts = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    elif isinstance(value, tuple):
+        parts = [(name, one) for one in value]
+    return next(filter(None, (excess(one, called) for called, one in parts)), None)
 
 
 def read(kind: type[T], line: bytes) -> T:

@@ -26,6 +26,7 @@ from xenplugin.image.formats import installed
 from xenplugin.image.formats.kinds import Format
 from xenplugin.image.safety.shared_storage import Sharing
 from xenplugin.image.target import dry_run
+from xenplugin.image.target.room import free_bytes
 from xenplugin.migrate import arriving_disks
 from xenplugin.migrate.checks.facts import (
     FoundDisk,
@@ -312,6 +313,5 @@ def _free(state_dir: Path) -> int | None:
     """Return the bytes that are free for the state directory; None if unknown."""
     for folder in (state_dir, *state_dir.parents):
         with suppress(OSError):
-            there = os.statvfs(folder)
-            return there.f_frsize * (there.f_bfree if os.geteuid() == 0 else there.f_bavail)
+            return free_bytes(folder)
     return None

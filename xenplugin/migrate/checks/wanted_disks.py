@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -55,9 +53,9 @@ class WantedDisks:
                     self._need(disk, info.files[1:])
             elif disk.backend == "qdisk":
                 self._remark_compared(disk)
-            status = os.fstat(source.fileno())
-            known = files == 1 and not stat.S_ISBLK(status.st_mode)  # of backing files only a part may count
-            taken = min(512 * status.st_blocks, size) if known else None
+            taken = source.taken() if files == 1 else None  # of backing files only a part may count
+            if taken is not None:
+                taken = min(taken, size)
             names = self._markers.enter_context(
                 marked(disk.path, live=not declared, local=False, notice=lambda text: None)
             )
@@ -66,12 +64,11 @@ class WantedDisks:
     def _cd(self, disk: Disk) -> WantedDisk:
         try:
             with open_source(disk.path) as source:
-                size, content, status = source.size, sample(source), os.fstat(source.fileno())
+                size, content, taken = source.size, sample(source), source.taken()
         except (RefusedError, ImageError) as error:
             if not self._ejects:
                 raise RefusedError(f"the CD in {disk.device} cannot move: {error.message}", hint=EJECT_IT) from None
-            size, content, status = 0, "", None
-        taken = None if status is None or stat.S_ISBLK(status.st_mode) else min(512 * status.st_blocks, size)
+            size, content, taken = 0, "", None
         names = {"own": [], "below": [], "device": False, "markers": []}  # what is there is never replaced
         return WantedDisk(
             disk.device, disk.path, size, taken, Format().as_json(), names, False, False, True, content

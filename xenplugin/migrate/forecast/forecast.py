@@ -38,11 +38,12 @@ _ANY_RATE = Expected(1.25e6, 12.5e6, 125e6)
 @dataclass(frozen=True)
 class DiskToMove:
     """A disk whose content is in `source` and that would go to the path `target` there. `name`: what the estimate
-    calls it."""
+    calls it; `data`: for how many bytes there must be room."""
 
     name: str
     source: Source
     target: str
+    data: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class GuestToMove:
 
 class Forecast:
     """The estimate of moving `disks`, and with them `guest`, to `host` with the settings `config`; None: on this
-    machine. `remote`: the far side's process, if it was started before. `run()` once."""
+    machine. `remote`: the far side's process, if it was started before; not `direct`: no data connection opens.
+    `run()` once."""
 
     def __init__(
         self,
@@ -70,7 +72,9 @@ class Forecast:
         guest: GuestToMove | None = None,
         *,
         remote: PrestartedRemote | None = None,
+        direct: bool = True,
     ) -> None:
+        self._direct = direct
         self._disks = disks
         self._config = config
         self._guest = guest
@@ -85,6 +89,7 @@ class Forecast:
                 guest is not None,
                 disk.source.format.as_json(),
                 wanted_backing(disk.source, config),
+                disk.data,
             )
             for disk in disks
         ]
@@ -137,7 +142,7 @@ class Forecast:
 
     def _measure_path(self) -> None:
         try:
-            self._measurement.connect()
+            self._measurement.connect(direct=self._direct)
             if self._measurement.streams:
                 self._rate = self._measurement.probe()
         except Exception as exc:  # what ends this thread must end the forecast, not hang it

@@ -30,13 +30,14 @@ class LeavingDisk:
 @dataclass(frozen=True)
 class PlannedMove:
     """A guest with so many bytes of `memory` and these `disks`, to `host`. `config` has its policy applied, and its
-    ssh is the one to reach the host by."""
+    ssh is the one to reach the host by; not `direct`: it was seen that no data connection opens."""
 
     uuid: str
     memory: int
     disks: Sequence[LeavingDisk]
     host: str
     config: Config
+    direct: bool = True
 
 
 def estimate(move: PlannedMove, emit: events.Emit) -> Estimate:
@@ -60,7 +61,7 @@ def _forecast(move: PlannedMove, emit: events.Emit, sources: ExitStack) -> Forec
         DiskToMove(disk.device, sources.enter_context(open_source(disk.path)), disk.path) for disk in move.disks
     ]
     guest = GuestToMove(move.memory, config.mode == "live", known.steps, known.ratio, known.assumptions)
-    return Forecast(disks, move.host, config, emit, guest)
+    return Forecast(disks, move.host, config, emit, guest, direct=move.direct)
 
 
 class EstimateBeside:

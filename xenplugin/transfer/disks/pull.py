@@ -37,10 +37,18 @@ _KINDS = {"int": (int,), "float": (int, float), "str": (str,)}
 
 
 def pull(
-    host: str, request: Request, shown: tuple[str, str], config: Config, attached: Attached, emit: events.Emit
+    host: str,
+    request: Request,
+    shown: tuple[str, str],
+    config: Config,
+    attached: Attached,
+    emit: events.Emit,
+    *,
+    room: bool = True,
 ) -> TransferResult:
     """Fetch the image of `request` from `host`, to the request's target on this host. `shown`: SRC and DST as the
-    user wrote them; `attached(path)` names the guest that has `path` as a disk. Raises XenpluginError."""
+    user wrote them; `attached(path)` names the guest that has `path` as a disk; `room`: refuse an image
+    for which there is no room. Raises XenpluginError."""
     began = time.monotonic()
     real = os.path.realpath(request.target)
     refuse_place(request.target, real)  # before ssh asks for a password
@@ -52,7 +60,7 @@ def pull(
     try:
         remote.await_ready(config.patience)
         job, received = _receive(
-            remote, SourceProcess(host, remote.failure, RESUME_HINT), request, config, attached
+            remote, SourceProcess(host, remote.failure, RESUME_HINT), request, config, attached, room
         )
     except KeyboardInterrupt:
         raise Interrupted("interrupted", hint=RESUME_HINT) from None
@@ -64,7 +72,7 @@ def pull(
 
 
 def _receive(
-    remote: RemoteProcess, source: SourceProcess, request: Request, config: Config, attached: Attached
+    remote: RemoteProcess, source: SourceProcess, request: Request, config: Config, attached: Attached, room: bool
 ) -> tuple[Job, Received]:
     channel = remote.channel(None, max(config.patience, 3 * PING_EVERY))
     try:
@@ -79,6 +87,8 @@ def _receive(
         job = replace(job, path=request.target, whole=config.whole, live=False, migration="")
         kept = job.backing if config.backing == KEEP_BACKING else {}
         job = replace(job, larger_device=config.larger_device, backing=kept)
+        if not room:
+            job = replace(job, data=0)
         return job, DiskReceiver(channel, random, config, job, attached, source=source).run()
     except LinkError as exc:
         raise LinkError(exc.message, hint=exc.hint or RESUME_HINT, remote=exc.remote) from None

@@ -31,6 +31,7 @@ from xenplugin.image.safety.shared_storage import refuse_shared
 from xenplugin.image.source.backing import FoundBacking
 from xenplugin.image.target.abstract import Attached
 from xenplugin.image.target.placeholder import Placeholder
+from xenplugin.image.target.room import check_room
 from xenplugin.image.target.sink import Sink, open_sink
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.transfer.chunks.index_sender import IndexSender
@@ -121,6 +122,7 @@ class DiskReceiver:
             if not job.new:  # (a CD image has no other format than its own)
                 format = config.stored(format)
             backing, flattened = kept_backing(job.backing, format, path, config)
+            room = "" if backing else check_room(path, job.data)
             sink = open_sink(
                 path,
                 job.size,
@@ -138,6 +140,7 @@ class DiskReceiver:
                 placeholder=placeholder is not None,
                 unsure=not told_apart,
                 flattened=flattened,
+                room=room,
             )
             return Received(image.finish(), sink.resumed)
         except BaseException as exc:

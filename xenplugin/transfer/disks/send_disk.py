@@ -48,15 +48,22 @@ class RemotePath:
 
 
 def copy(
-    source: Source, target: RemotePath, config: Config, emit: events.Emit, remote: Starting | None = None
+    source: Source,
+    target: RemotePath,
+    config: Config,
+    emit: events.Emit,
+    remote: Starting | None = None,
+    *,
+    data: int | None = None,
 ) -> TransferResult:
-    """Send `source`, which nobody writes to meanwhile, to `target`. `remote`: as for DiskSender. Raises
-    XenpluginError."""
+    """Send `source`, which nobody writes to meanwhile, to `target`. `remote`: as for DiskSender; `data`: for how
+    many bytes the target must have room, None to find out. Raises XenpluginError."""
     index = RemoteIndex(source.size)
     tracker = SinglePassTracker(source.size, index)
     try:
         plan = Plan(source.runs())
-        return DiskSender(source, target, config, emit, index, tracker, plan, remote=remote).run()
+        data = source.taken() or 0 if data is None else data
+        return DiskSender(source, target, config, emit, index, tracker, plan, remote=remote, data=data).run()
     except XenpluginError as exc:
         if target.host is None:
             exc.remote = False  # the child process that found it is no other side to the user
@@ -66,7 +73,8 @@ def copy(
 class DiskSender:
     """Sends `source` to `target`, as `tracker` says: what `plan` hands out at first, and what is lost again.
     `index` is filled with what the target holds already; `new`: nothing there may be replaced; `migration`: the id
-    of the one that it belongs to, if any; `remote`: the destination's process, if it was started before.
+    of the one that it belongs to, if any; `data`: for how many bytes the target must have room; `remote`: the
+    destination's process, if it was started before.
 
     Every method raises the session's failure as XenpluginError, and is for one thread at a time, except `close`."""
 
@@ -83,6 +91,7 @@ class DiskSender:
         live: bool = False,
         new: bool = False,
         migration: str = "",
+        data: int = 0,
         pacer: Pacer | None = None,
         remote: Starting | None = None,
     ) -> None:
@@ -109,6 +118,7 @@ class DiskSender:
             format=source.format.as_json(),
             backing=wanted_backing(source, config),
             larger_device=config.larger_device,
+            data=data,
         )
         self._welcome = WelcomeFields()
         self._session: SourceSession | None = None
@@ -154,6 +164,8 @@ class DiskSender:
             self._judge_unsure()
         if why := self._welcome.flattened:
             self._notice(f"{job.path} arrives without its backing file: {why}")
+        if why := self._welcome.room:
+            self._notice(why)
 
     def _judge_unsure(self) -> None:
         """It is not known whether the target is the source's own disk: raise RefusedError for a guest's disk,

@@ -101,9 +101,9 @@ class Measurement:
         assert self._about is not None
         return self._about
 
-    def connect(self) -> None:
-        """Open the data connections, as many as a transfer would."""
-        welcome = self._opened.connect()
+    def connect(self, *, direct: bool = True) -> None:
+        """Open the data connections, as many as a transfer would; not `direct`: none can be opened."""
+        welcome = self._opened.connect(direct=direct)
         self.cores = welcome.cores
         self.rtt, self.streams = self._opened.rtt, self._opened.first_streams
 

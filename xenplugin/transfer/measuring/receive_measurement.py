@@ -21,6 +21,7 @@ from xenplugin.image.formats.kinds import Format
 from xenplugin.image.home import at_home
 from xenplugin.image.scan import ZEROS
 from xenplugin.image.target.present import PresentContent
+from xenplugin.image.target.room import check_room
 from xenplugin.link.endpoint import PipeEndpoint
 from xenplugin.transfer.disks.kept_backing import kept_backing
 from xenplugin.transfer.measuring.host_load import HostLoad, LoadWatch
@@ -85,6 +86,8 @@ class MeasurementReceiver:
         path = self._config.mapped(image.path) if image.live else at_home(image.path)
         format = self._config.stored(Format.of_json(image.format))
         backing, _ = kept_backing(image.backing, format, path, self._config)
+        if not backing:
+            check_room(path, image.data)
         return PresentContent(path, image.size, self._config.state_dir, format, backing)
 
     def _answer_all(self, session: DestinationSession, images: list[PresentContent]) -> None:

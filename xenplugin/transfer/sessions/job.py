@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from xenplugin.codec.seal import SECRET_BYTES, cipher_named, new_secret
-from xenplugin.errors import ConfigError, PeerError
+from xenplugin.errors import ConfigError, PeerError, RefusedError
 from xenplugin.geometry import MAX_IMAGE
 from xenplugin.image.path_text import canonical
 from xenplugin.image.target.device_size import LARGER_DEVICE, REFUSE
@@ -28,6 +28,7 @@ _FIELDS: dict[str, dict[str, type]] = {
         "format": dict,
         "backing": dict,
         "larger_device": str,
+        "data": int,
         "disk": dict,
     },
     DOMAIN: {"details": dict},
@@ -38,22 +39,30 @@ _FIELDS: dict[str, dict[str, type]] = {
 @dataclass(frozen=True)
 class MeasuredImage:
     """An image that a measurement asks about: `size` bytes that would go to `path`; `live`: as a guest's disk;
-    `format`: how the source stores it (image.formats.kinds); `backing`: as that of a job."""
+    `format`: how the source stores it (image.formats.kinds); `backing`, `data`: as those of a job."""
 
     path: str
     size: int
     live: bool
     format: dict[str, Any]
     backing: dict[str, Any]
+    data: int = 0
 
     @classmethod
     def of(cls, values: Any) -> MeasuredImage:
         """Return the image that `values`, from the network, describe. Raises ValueError, KeyError, TypeError."""
-        image = cls(canonical(values["path"]), values["size"], values["live"], values["format"], values["backing"])
-        kinds = (str, int, bool, dict, dict)
+        image = cls(
+            canonical(values["path"]),
+            values["size"],
+            values["live"],
+            values["format"],
+            values["backing"],
+            values["data"],
+        )
+        kinds = (str, int, bool, dict, dict, int)
         if (
             any(type(value) is not kind for value, kind in zip(vars(image).values(), kinds, strict=True))
-            or not 0 <= image.size <= MAX_IMAGE
+            or not 0 <= image.data <= image.size <= MAX_IMAGE
         ):
             raise ValueError("an image of a measurement is malformed")
         return image
@@ -61,13 +70,14 @@ class MeasuredImage:
 
 @dataclass(frozen=True)
 class Job:
-    """What to receive. `kind` IMAGE: `size` bytes go to `path`; `whole`: send all of it, whatever the target holds;
-    `live`: the image is written to meanwhile; `new`: nothing at `path` may be replaced; `migration`: the id of the
-    migration that it belongs to, "" for a copy; `format`: how the source stores it (image.formats.kinds);
+    """What to receive. `kind` IMAGE: `size` bytes go to `path`; `whole`: send all of it, whatever the target
+    holds; `live`: the image is written to meanwhile; `new`: nothing at `path` may be replaced; `migration`: the id
+    of the migration that it belongs to, "" for a copy; `format`: how the source stores it (image.formats.kinds);
     `backing`: the backing file that it is to keep (image.source.backing), empty if none; `larger_device`: what
     becomes of the rest of a larger device (of no meaning if `live`: the host that receives a guest decides that);
-    `disk`: its identity (image.safety.shared_storage). `kind` DOMAIN: a stream, described by `details`. `kind`
-    MEASUREMENT: nothing; the source asks what there is of `images`. `local`: both sides are on this machine."""
+    `data`: bytes of the image that are no holes, 0 if not known; `disk`: its identity
+    (image.safety.shared_storage). `kind` DOMAIN: a stream, described by `details`. `kind` MEASUREMENT: nothing;
+    the source asks what there is of `images`. `local`: both sides are on this machine."""
 
     secret: bytes = field(repr=False)
     session: bytes
@@ -83,6 +93,7 @@ class Job:
     format: dict[str, Any] = field(default_factory=dict)
     backing: dict[str, Any] = field(default_factory=dict)
     larger_device: str = REFUSE
+    data: int = 0
     disk: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     images: tuple[MeasuredImage, ...] = ()
@@ -121,7 +132,7 @@ class Job:
         if (
             any(type(values[name]) is not kind for name, kind in {**own, "local": bool}.items())
             or (len(job.secret), len(job.session)) != (SECRET_BYTES, 16)
-            or not 0 <= job.size <= MAX_IMAGE
+            or not 0 <= job.data <= job.size <= MAX_IMAGE
             or not _MIGRATION.fullmatch(job.migration)
             or job.larger_device not in LARGER_DEVICE
         ):
@@ -129,7 +140,7 @@ class Job:
         return job
 
     def line(self) -> bytes:
-        """Return the job as one line, with its line feed. Raises ValueError if the details are too long."""
+        """Return the job as one line, with its line feed. Raises RefusedError if it is too long."""
         values = {
             "protocol": VERSION,
             "secret": self.secret.hex(),
@@ -143,5 +154,8 @@ class Job:
             values["images"] = [asdict(image) for image in self.images]
         line = (json.dumps(values) + "\n").encode()
         if len(line) > MAX_LINE:
-            raise ValueError(f"a job of {len(line)} bytes")
+            raise RefusedError(
+                f"what the far side must know takes {len(line)} bytes, {MAX_LINE} are allowed",
+                hint="give the disks shorter paths",
+            )
         return line

@@ -140,8 +140,9 @@ class SourceSession(TransferSession):
         self.pool.queue.put(frame)
         self.gauge.read()
 
-    def connect(self) -> WelcomeFields:
-        """Await the destination's welcome and open the data connections. Raises XenpluginError."""
+    def connect(self, *, direct: bool = True) -> WelcomeFields:
+        """Await the destination's welcome and open the data connections; not `direct`: it is known that none opens,
+        so the control channel carries the data. Raises XenpluginError."""
         self.wait(lambda: self._welcome is not None)
         connector, config, welcome = self._connector, self._config, self._welcome
         assert welcome is not None
@@ -153,9 +154,11 @@ class SourceSession(TransferSession):
         def wanted(rtt: float) -> int:
             return config.streams or min(self._most_streams, tcp.choose_streams(rtt, cores))
 
-        first = connector.first(addresses, wanted) if connector.port and addresses else None
+        first = connector.first(addresses, wanted) if direct and connector.port and addresses else None
         if first is None:
-            if connector.port:
+            if not direct:
+                pass  # whoever knows it has said it
+            elif connector.port:
                 tried = ", ".join(addresses)
                 port = f"port {connector.port} of {tried}"
                 self.notice(f"no way to {port}: the data goes through {self._control_name}")

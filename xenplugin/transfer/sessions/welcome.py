@@ -18,7 +18,7 @@ class WelcomeFields:
     """`port`: where the destination listens, 0 if nowhere; `addresses`: of its host; `resumed`: bytes of an earlier
     try; `placeholder`: it has made an empty file under the final name; `cores`: of its host, 0 if not known;
     `unsure`: it cannot know whether the target is the source's own disk; `flattened`: why the image does not keep
-    its backing file, "" if it does or was not to."""
+    its backing file, "" if it does or was not to; `room`: why it may have no room for the image, "" if it has."""
 
     port: int = 0
     addresses: tuple[str, ...] = ()
@@ -27,6 +27,7 @@ class WelcomeFields:
     cores: int = 0
     unsure: bool = False
     flattened: str = ""
+    room: str = ""
 
     @classmethod
     def parse(cls, text: str) -> WelcomeFields:
@@ -40,7 +41,7 @@ class WelcomeFields:
             raise PeerError("the welcome cannot be read") from None
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         known |= {"unsure": bool(known["unsure"])}
-        kinds = {"addresses": list, "placeholder": bool, "unsure": bool, "flattened": str}
+        kinds = {"addresses": list, "placeholder": bool, "unsure": bool, "flattened": str, "room": str}
         if (
             any(type(value) is not kinds.get(name, int) for name, value in known.items())
             or not all(0 <= known.get(name, 0) <= most for name, most in _MOST.items())

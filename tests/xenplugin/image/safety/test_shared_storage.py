@@ -107,22 +107,44 @@ def test_the_marker_is_there_only_meanwhile(disk: Path) -> None:
     assert os.listdir(disk.parent) == ["g1.img"]
 
 
-def test_markers_of_sessions_that_died_are_removed_after_a_day(disk: Path) -> None:
+@pytest.mark.parametrize("kind", ["", "nfs"])
+def test_markers_of_sessions_that_died_are_removed(disk: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, or after a day where another host's lock may not be seen."""
+
     def left(digit: str, days: float, text: str = "") -> Path:
         path = disk.with_name(".xenplugin-" + digit * 32)
         path.write_text(text)
         os.utime(path, (time.time() - days * 86400,) * 2)
         return path
 
-    old, new, full, held = left("0", 2), left("1", 0.5), left("2", 2, "text"), left("3", 2)
+    old, new, full, held = left("0", 2), left("1", 0), left("2", 2, "text"), left("3", 2)
     odd = disk.with_name(".xenplugin-x")
     odd.write_text("")
     os.utime(odd, (0, 0))
+    monkeypatch.setattr(shared_storage, "family", lambda path: kind)
     with open(held) as marker:
         fcntl.flock(marker, fcntl.LOCK_EX)
         look(disk, disk.with_name("other.img"))
-    assert set(disk.parent.iterdir()) == {disk, new, full, held, odd}
+    assert set(disk.parent.iterdir()) == {disk, full, held, odd} | ({new} if kind else set())
     assert not old.exists()
+
+
+def test_a_marker_that_another_session_takes_before_it_is_locked_is_made_anew(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, removed = fcntl.flock, list[str]()
+
+    def late(fd: int, how: int) -> None:
+        if not removed:
+            removed.append(os.readlink(f"/proc/self/fd/{fd}"))
+            os.remove(removed[0])
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with marked(str(disk), live=True, local=False, notice=pytest.fail) as description:
+        [(name, *_)] = description["markers"]
+        assert name != os.path.basename(removed[0]) and disk.with_name(name).exists()
+    assert os.listdir(disk.parent) == ["g1.img"]
 
 
 def test_where_no_marker_can_be_made(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.xenplugin.migrate.checks.cases import FACTS, REQUEST
+from tests.helpers.program import wait_until
+from tests.xenplugin.migrate.checks.cases import BRIDGE, DISK, FACTS, KERNEL, REQUEST
 from xenplugin import events
 from xenplugin.config import Config
-from xenplugin.errors import ConfigError, LinkError, PeerError, UsageError
+from xenplugin.errors import ConfigError, LinkError, PeerError, RefusedError, UsageError
+from xenplugin.link.remote_process import RemoteProcess
 from xenplugin.migrate.checks import ask, strict_fields
 from xenplugin.migrate.checks.ask import FarAnswer, FarHost
-from xenplugin.migrate.checks.facts import Listening
+from xenplugin.migrate.checks.facts import Listening, SurveyRequest, Unusable
 
 READY = "echo 'XENPLUGIN-SURVEY 2 {}'"
 #: Reads the request and answers it; then says what it reads.
@@ -144,3 +149,56 @@ def test_a_shared_login_is_held_until_the_end(far: Path) -> None:
         assert "ControlMaster=yes" in (far / "words").read_text()
         assert Path(path).parent.is_dir()
     assert (far / "end").read_text() == "hold\n" and not Path(path).parent.exists()
+
+
+def test_ctrl_c_while_it_starts_leaves_no_process(far: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[RemoteProcess] = []
+
+    class Slow(RemoteProcess):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.append(self)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)  # the signal arrives before this returns
+
+    monkeypatch.setattr(ask, "RemoteProcess", Slow)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            FarHost("hostb", Config(ssh=script(far, "exec sleep 1000")), list[events.Event]().append) as host,
+        ):
+            host.ask(REQUEST).result()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    wait_until(lambda: made[0]._process.poll() is not None, "its end")
+
+
+LONG = "/" + 5000 * "x"
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (replace(REQUEST, bridges=1025 * (BRIDGE,)), "1025 network interfaces, more than the 1024"),
+        (replace(REQUEST, disks=1025 * (DISK,)), "1025 disks"),
+        (replace(REQUEST, files=1025 * (KERNEL,)), "1025 files"),
+        (replace(REQUEST, disks=(replace(DISK, path=LONG),)), "a path of 5001 characters"),
+        (replace(REQUEST, files=(replace(KERNEL, path=LONG),)), "a path of 5001 characters"),
+        (replace(REQUEST, bridges=(replace(BRIDGE, script=LONG),)), "a script of 5001 characters"),
+        (replace(REQUEST, name=LONG), "a name of 5001 characters"),
+        (replace(REQUEST, files=1000 * (replace(KERNEL, path="/" + 4000 * "x"),)), "bytes of names and paths"),
+    ],
+)
+def test_what_the_far_host_would_not_read_is_refused_here(far: Path, request_: SurveyRequest, words: str) -> None:
+    with FarHost("hostb", Config(ssh=script(far, "exec cat >/dev/null")), list[events.Event]().append) as host:
+        with pytest.raises(RefusedError, match=words) as caught:
+            host.ask(request_)
+    assert "xl list -l" in (caught.value.hint or "") and len(caught.value.message) < 300
+
+
+def test_a_long_reason_is_cut_and_read(far: Path) -> None:
+    why = Unusable(9000 * "x", 9000 * "y")
+    text = answering(far, Listening(0, (), False), replace(FACTS, migrating=why, xen=None, xen_why=9000 * "z"))
+    facts = asked(far, text).facts
+    assert facts.migrating and facts.migrating.text.endswith("x...") and facts.xen_why.endswith("z...")

@@ -29,6 +29,7 @@ JOB: dict[str, Any] = {
     "format": {"name": "raw", "options": {}},
     "backing": {},
     "larger_device": "refuse",
+    "data": 0,
     "disk": {},
 }
 
@@ -51,6 +52,7 @@ WRONG: dict[str, list[Any]] = {
     "local": ["", 1],
     "new": ["", 1, None],
     "larger_device": [None, 1, "", "grow", "Keep", ["keep"]],
+    "data": [-1, (1 << 30) + 1, "5", None, True],
     "migration": [None, 5, "x", KEY, KEY[:31], KEY[:32].upper(), KEY[:32] + "\n"],
 }
 

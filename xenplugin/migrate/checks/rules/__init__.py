@@ -1,7 +1,8 @@
 """The rules: what the facts of both hosts mean for the guest's move. Pure.
 
 Each rule yields at least one result for what it judges, also if it passes. A fact that is not known is a warning
-with the reason, never a pass. All rules are always asked.
+with the reason, never a pass, and a single one: the rules that lack the same fact leave it to one of them. All
+rules are always asked.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def guest_type(case: Case) -> Iterator[CheckResult]:
     kind, name = case.guest.kind, _KINDS[case.guest.kind]
     near, far = case.near.xen, case.far.facts.xen
     if near is None:
-        yield warns("guest-type", f"it is not known whether this host migrates {name} guests: {case.near.xen_why}")
+        pass  # `xen_version` says it
     elif (near.info.major, near.info.minor) < _TELLS:
         yield warns("guest-type", f"Xen {near.info.version} does not tell whether it migrates {name} guests")
     elif kind == "pv" and "shadow" not in near.info.caps:
@@ -64,10 +64,7 @@ def guest_type(case: Case) -> Iterator[CheckResult]:
     else:
         yield passes("guest-type", f"{name}: Xen {near.info.version} here can migrate it")
     if far is None:
-        yield warns(
-            "guest-type", f"it is not known whether {case.host} runs {name} guests: {case.far.facts.xen_why}"
-        )
-        return
+        return  # `xen_version` says it
     if lacks := _lacks(far.info, kind, case.guest.hap):
         yield refuses(
             "guest-type",
@@ -99,7 +96,7 @@ def suspend(case: Case) -> Iterator[CheckResult]:
         yield passes("suspend", "HVM: Xen can suspend it")
     elif case.near.suspends:
         yield passes("suspend", "the guest offers to be suspended")
-    else:
+    elif case.near.suspends is not None:  # else xenstore cannot be read, as `name` says
         yield warns(
             "suspend",
             f"{case.guest.name} does not offer to be suspended (control/feature-suspend in xenstore): it may be"

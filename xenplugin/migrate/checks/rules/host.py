@@ -36,10 +36,16 @@ def version(case: Case) -> Iterator[CheckResult]:
 
 
 def xen_version(case: Case) -> Iterator[CheckResult]:
-    """Whether the far Xen is at least as new: guests move to the same or a newer release."""
+    """Whether the far Xen is at least as new: guests move to the same or a newer release. What a host without this
+    fact leaves open in other checks is said here, once."""
     near, far = case.near.xen, case.far.facts.xen
+    if near is None:
+        open_here = "nor whether it can migrate this type of guest, nor which CPU the guest sees"
+        yield warns("xen-version", f"this host: its Xen is not known, {open_here}: {case.near.xen_why}")
+    if far is None:
+        open_there = "nor whether it has the type, CPU features, memory and CPUs for the guest"
+        yield warns("xen-version", f"{case.host}: its Xen is not known, {open_there}: {case.far.facts.xen_why}")
     if near is None or far is None:
-        yield warns("xen-version", _unknown(case, "whether both hosts have a fitting Xen"))
         return
     text = f"Xen {near.info.version} here, {far.info.version} on {case.host}"
     if (far.info.major, far.info.minor) < (near.info.major, near.info.minor):
@@ -56,11 +62,15 @@ def xen_version(case: Case) -> Iterator[CheckResult]:
 def cpu(case: Case) -> Iterator[CheckResult]:
     """Whether the far CPU and Xen have all features that the guest sees."""
     near, far = case.near.xen, case.far.facts.xen
-    guest, bound = near.policy if near else None, far.policy if far else None
-    if near is None or far is None or guest is None or bound is None:
+    if near is None or far is None:
+        return  # `xen_version` says it
+    guest, bound = near.policy, far.policy
+    if guest is None or bound is None:
+        where, why = ("this host", near.policy_why) if guest is None else (case.host, far.policy_why)
+        what = f"whether {case.host} has all CPU features that the guest sees"
         yield warns(
             "cpu",
-            _unknown(case, f"whether {case.host} has all CPU features that the guest sees"),
+            f"it is not known {what}; on {where}: {why}",
             "compare them by `xen-cpuid -p DOMID` here and `xen-cpuid -p` there",
         )
         return
@@ -87,9 +97,7 @@ def memory(case: Case) -> Iterator[CheckResult]:
     xen = case.far.facts.xen
     needs = units.size(1024 * case.guest.needs)
     if xen is None:
-        why = case.far.facts.xen_why
-        yield warns("memory", f"it is not known whether {case.host} has {needs} of memory: {why}")
-        return
+        return  # `xen_version` says it
     free, most = xen.info.free, _most(xen)
     if case.guest.needs <= free:
         yield passes("memory", f"{needs} of {units.size(1024 * free)} free")
@@ -119,8 +127,8 @@ def vcpus(case: Case) -> Iterator[CheckResult]:
     """Whether the far host has as many CPUs as the guest has virtual ones."""
     xen, count = case.far.facts.xen, case.guest.vcpus
     if xen is None:
-        yield warns("vcpus", f"it is not known how many CPUs {case.host} has: {case.far.facts.xen_why}")
-    elif count > xen.info.cpus:
+        return  # `xen_version` says it
+    if count > xen.info.cpus:
         yield warns("vcpus", f"{case.guest.name} has {count} virtual CPUs, {case.host} only {xen.info.cpus} CPUs")
     else:
         yield passes("vcpus", f"{count} of {xen.info.cpus}")
@@ -234,11 +242,3 @@ def clock(case: Case) -> Iterator[CheckResult]:
         )
     else:
         yield passes("clock", "both clocks agree")
-
-
-def _unknown(case: Case, what: str) -> str:
-    """Return that `what` is not known, on which host, and why."""
-    for where, facts in (("this host", case.near), (case.host, case.far.facts)):
-        if why := facts.xen.policy_why if facts.xen else facts.xen_why:
-            return f"it is not known {what}; on {where}: {why}"
-    return f"it is not known {what}"
