@@ -32,9 +32,9 @@ have() {
 vagrant_tools() {
     need vagrant vagrant "the Vagrantfile is not tested"
     have /usr/share/doc/vagrant-libvirt vagrant-libvirt "the Vagrantfile is not tested with libvirt"
-    need grub-mkimage grub-common "no Vagrant box can be made"
-    have /usr/lib/grub/i386-pc/boot.img grub-pc-bin "no Vagrant box can be made"
-    need qemu-img qemu-utils "no Vagrant box can be made"
+    need grub-mkimage grub-common "no Vagrant box and no Debian guest can be made"
+    have /usr/lib/grub/i386-pc/boot.img grub-pc-bin "no Vagrant box and no Debian guest can be made"
+    need qemu-img qemu-utils "no Vagrant box and no Debian guest can be made"
 }
 
 case "${1:-}" in

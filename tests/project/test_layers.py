@@ -54,7 +54,15 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "cli",
         "__main__",
     ),
-    "lab.hosts": ("topology spec", "interface", "guest machine", "image", "role", "provider", "lifecycle"),
+    "lab.hosts": (
+        "topology spec",
+        "interface",
+        "guest machine",
+        "image",
+        "role",
+        "provider",
+        "debian_guest lifecycle",
+    ),
     "lab.verify": ("capture tcp", "content", "judge"),
 }
 

@@ -305,7 +305,7 @@ def _disk(store: Store, at: str) -> Disk | None:
         writable=read("mode") == "w",
         backend=kind,
         type=read("type"),
-        format="raw" if image == "aio" else image,  # libxl's name for a raw file
+        format="raw" if image == "aio" else QEMU.get(image, image),  # aio is libxl's name for a raw file here
         script=script,
         cdrom=read("device-type") == "cdrom",
         backend_domid=int(match[1]),

@@ -28,7 +28,6 @@ import os
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -43,8 +42,6 @@ PREFIX = "xenplugin-"
 SOCKET = "/var/run/xen/qmp-libxenstat-{domid}"
 #: Seconds for QEMU to answer. A transaction waits for requests that are under way.
 _PATIENCE = 20.0
-#: Seconds between two looks at whether an export is gone.
-_TICK = 0.01
 _DIRTY = 1
 
 
@@ -134,15 +131,15 @@ class GuestQemu:
         """Remove an export, and end the connections to it. Returns when it is gone: until then its bitmaps are in
         use."""
         id = f"{PREFIX}{name}"
-        if id in self._exports():
-            self.execute("block-export-del", id=id, mode="hard")
-        with contextlib.suppress(QmpError):  # it has none of that name
-            self.execute("closefd", fdname=id)
-        deadline = time.monotonic() + _PATIENCE
-        while id in self._exports():
-            if time.monotonic() > deadline:
-                raise QmpError(f"QEMU does not remove the export {id}")
-            time.sleep(_TICK)
+        there = id in self._exports()
+        with self._lock:  # until it is gone: another command would take the event
+            self._qmp.forget_events()
+            if there:
+                self._qmp.execute("block-export-del", id=id, mode="hard")
+            with contextlib.suppress(QmpError):  # it has none of that name
+                self._qmp.execute("closefd", fdname=id)
+            if there:
+                self._qmp.await_event("BLOCK_EXPORT_DELETED", id=id)
 
     def close(self) -> None:
         """Take everything away, as far as QEMU is still there."""

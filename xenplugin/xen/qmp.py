@@ -1,6 +1,6 @@
 """A client of QEMU's machine protocol (QMP): one command at a time, bounded in time and in what is read.
 
-Source: QEMU's docs/interop/qmp-spec. Events are skipped.
+Source: QEMU's docs/interop/qmp-spec. The latest events are kept for `await_event`.
 """
 
 from __future__ import annotations
@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections import deque
 from typing import Any
 
 #: Bytes of one answer, at most: a description of all nodes of a guest with many disks has some 100 KB.
 _LONGEST = 8 << 20
+#: Events that are kept: those of a few commands.
+_EVENTS = 64
 
 
 class QmpError(Exception):
@@ -25,6 +28,7 @@ class Qmp:
     def __init__(self, path: str, patience: float) -> None:
         self._patience = patience
         self._received = b""
+        self._events: deque[dict[str, Any]] = deque(maxlen=_EVENTS)
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._socket.settimeout(patience)
@@ -47,6 +51,25 @@ class Qmp:
         """Give QEMU a duplicate of the descriptor `fd`, called `name` there, which `closefd` closes."""
         self._execute("getfd", {"fdname": name}, [fd])
 
+    def forget_events(self) -> None:
+        """Forget the events so far: `await_event` awaits one that comes from now on."""
+        self._events.clear()
+
+    def await_event(self, name: str, **data: Any) -> None:
+        """Wait until the event `name` with this `data` has come, between commands or with one."""
+        deadline = time.monotonic() + self._patience
+        try:
+            while not any(
+                each["event"] == name and each.get("data", {}).items() >= data.items() for each in self._events
+            ):
+                answer = self._next(deadline)
+                if "event" in answer:
+                    self._events.append(answer)
+        except OSError as error:
+            raise QmpError(f"{name}: {error.strerror or error}") from None
+        except (AttributeError, TypeError):
+            raise QmpError(f"{name}: QEMU's event cannot be read") from None
+
     def _execute(self, command: str, arguments: dict[str, Any], fds: list[int]) -> Any:
         message: dict[str, Any] = {"execute": command}
         if arguments:
@@ -63,6 +86,8 @@ class Qmp:
                     return answer["return"]
                 if "error" in answer:
                     raise QmpError(f"{command}: {answer['error'].get('desc', 'failed')}")
+                if "event" in answer:
+                    self._events.append(answer)
         except OSError as error:
             raise QmpError(f"{command}: {error.strerror or error}") from None
         except (AttributeError, TypeError):

@@ -51,10 +51,10 @@ class Disks:
         self.formats = {(VOLUME if name == "volume" else f"{_FOLDER}/{name}"): of for name, of in formats.items()}
 
     def words(self, *further: str) -> str:
-        """The line of a guest's configuration."""
+        """The line of a guest's configuration. xvdd is free: it would be hdd, the CD drive, to an HVM guest."""
         found = [
             f"format={format},vdev=xvd{letter},access=rw,target={path}"
-            for letter, (path, format) in zip("abcdef", self.formats.items(), strict=False)
+            for letter, (path, format) in zip("abcefg", self.formats.items(), strict=False)
         ]
         return f"disk={[*found, *further]!r}"
 
@@ -154,8 +154,9 @@ def test_several_disks_and_a_cd(xen_lab: Lab) -> None:
         there_and_back(guest, disks)
 
 
-def test_a_guest_that_is_booting_stays(xen_lab: Lab) -> None:
-    """Its driver takes the emulated disk away while this is read: the node that was read is out of date then."""
+def test_a_guest_that_is_booting_stays_or_arrives_whole(xen_lab: Lab) -> None:
+    """If its driver takes the emulated disk away while this is read, the node that was read is out of date: the
+    guest stays. If its driver was sooner, it moves."""
     disks = CELLS["qcow2"]
     near, far = hosts(xen_lab)
     with running(xen_lab, GuestType.HVM, disks) as guest:
@@ -165,7 +166,8 @@ def test_a_guest_that_is_booting_stays(xen_lab: Lab) -> None:
         move = migrate(near, far, guest.name, *FEW)
         code, _ = move.end()
         last = move.events()[-1]
-        assert code == 15 and "has taken the place of the emulated disk" in last["error"], last
+        assert code == 0 or (code == 15 and "has taken the place of the emulated disk" in last["error"]), last
         guest.await_trace(lambda seen: len(seen.ticks) >= 3, "it does not tick")
-        assert guest.home().node.name == near.name
+        guest.check_whole()
+        assert guest.home().node.name == (near if code else far).name
         assert clean(near) == clean(far) == []

@@ -84,6 +84,15 @@ def test_a_guest_is_found_by_name_number_and_uuid(serve: Serve) -> None:
     assert guests.by_uuid(store, "2" * 36) is None
 
 
+@pytest.mark.parametrize(
+    ("libxl", "format"), [("aio", "raw"), ("qcow2", "qcow2"), ("vhd", "vpc"), ("qed", "qed"), ("new", "new")]
+)
+def test_a_format_is_called_as_qemu_calls_it(serve: Serve, libxl: str, format: str) -> None:
+    store = serve({**domain(), **disk(kind="qdisk", params=f"{libxl}:/srv/g1", type="qdisk")})
+    (found,) = guests.find(store, "g1").disks
+    assert (found.path, found.format) == ("/srv/g1", format)
+
+
 def test_all_digits_are_a_domain_id_before_any_name(serve: Serve) -> None:
     """As in xl; a name of digits is found only for a configuration, which has names."""
     store = serve({**domain(2, "3", "1" * 8), **domain(3), **domain(4, "07", "2" * 8), **domain(7, "g7", "4" * 8)})

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,29 @@ def test_the_writes_and_the_content_of_a_disk(stand: GuestQemuStand) -> None:
     guest.close()
     qemu.close()
     assert names(stand) == set()
+
+
+def test_the_end_of_an_export_is_awaited_and_not_looked_for(
+    stand: GuestQemuStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qemu = GuestQemu(stand.path)
+    node = qemu.node(stand.disk)
+    live = qemu.export("content", node.name)
+    asked: list[str] = []
+    real = Qmp.execute
+
+    def counted(qmp: Qmp, command: str, **arguments: Any) -> Any:
+        asked.append(command)
+        return real(qmp, command, **arguments)
+
+    monkeypatch.setattr(Qmp, "execute", counted)
+    live.close()
+    assert asked == ["query-block-exports", "block-export-del", "closefd"]
+    assert qemu._exports() == []
+    again = qemu.export("content", node.name)  # its event is not the one before
+    again.close()
+    assert qemu._exports() == []
+    qemu.close()
 
 
 def test_what_a_killed_run_left_is_taken_away(stand: GuestQemuStand) -> None:
