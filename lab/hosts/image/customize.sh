@@ -7,7 +7,7 @@ dpkg -i /xenplugin.deb
 rm /xenplugin.deb
 
 # Identities must not be the same on all machines.
-rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id
+rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id /etc/iscsi/initiatorname.iscsi
 : >/etc/machine-id
 echo xenlab >/etc/hostname
 : >/etc/resolv.conf
@@ -30,7 +30,10 @@ systemctl -q mask \
     sys-kernel-debug.mount kmod-static-nodes.service \
     lvm2-monitor.service lvm2-lvmpolld.socket dm-event.socket blk-availability.service \
     xendomains.service rsync.service sudo.service ipsec.service strongswan-starter.service \
-    remote-fs.target hwclock.service
+    remote-fs.target hwclock.service \
+    nfs-server.service nfs-client.target nfs-blkmap.service nfsdcld.service rpcbind.service rpcbind.socket \
+    rpc-statd.service rpc-statd-notify.service rpc-gssd.service run-rpc_pipefs.mount proc-fs-nfsd.mount \
+    iscsid.socket iscsid.service open-iscsi.service
 systemctl -q enable systemd-networkd.service ssh.service xenlab-router.service
 systemctl -q disable systemd-networkd-wait-online.service systemd-timesyncd.service 2>/dev/null || true
 systemctl -q set-default multi-user.target

@@ -28,6 +28,7 @@ _PACKAGES = """
     linux-image-amd64 xen-hypervisor-{xen}-amd64 xen-utils-{xen} xenstore-utils
     qemu-system-xen qemu-system-common qemu-utils libnbd0
     iproute2 iputils-ping ethtool tcpdump openssh-server rsync socat zstd openssl
+    nfs-kernel-server nfs-common open-iscsi
     strongswan-charon strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins
     libstrongswan-extra-plugins
     python3-click python3-cryptography python3-pyxs python3-rich python3-zstandard
@@ -39,7 +40,7 @@ _NO_MODULES = """
     drivers/net/ethernet/mellanox drivers/net/ethernet/broadcom drivers/net/ethernet/chelsio
     drivers/net/ethernet/qlogic drivers/net/ethernet/cavium drivers/net/ethernet/netronome
     drivers/scsi/qla2xxx drivers/scsi/lpfc drivers/scsi/bnx2fc drivers/scsi/megaraid drivers/scsi/mpt3sas
-    fs/ocfs2 fs/gfs2 fs/smb fs/ceph fs/nfs fs/nfsd fs/reiserfs fs/jfs fs/afs
+    fs/ocfs2 fs/gfs2 fs/smb fs/ceph fs/reiserfs fs/jfs fs/afs
 """
 _NO_FILES = """
     /usr/share/doc/* /usr/share/man/* /usr/share/info/* /usr/share/locale/* /usr/share/lintian/*
