@@ -9,6 +9,8 @@ import json
 import socket
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 #: Bytes of one answer, at most: a description of all nodes of a guest with many disks has some 100 KB.
@@ -58,17 +60,11 @@ class Qmp:
     def await_event(self, name: str, **data: Any) -> None:
         """Wait until the event `name` with this `data` has come, between commands or with one."""
         deadline = time.monotonic() + self._patience
-        try:
+        with _naming(name, "event"):
             while not any(
                 each["event"] == name and each.get("data", {}).items() >= data.items() for each in self._events
             ):
-                answer = self._next(deadline)
-                if "event" in answer:
-                    self._events.append(answer)
-        except OSError as error:
-            raise QmpError(f"{name}: {error.strerror or error}") from None
-        except (AttributeError, TypeError):
-            raise QmpError(f"{name}: QEMU's event cannot be read") from None
+                self._next(deadline)
 
     def _execute(self, command: str, arguments: dict[str, Any], fds: list[int]) -> Any:
         message: dict[str, Any] = {"execute": command}
@@ -76,7 +72,7 @@ class Qmp:
             message["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
         data = json.dumps(message).encode() + b"\r\n"
         deadline = time.monotonic() + self._patience
-        try:
+        with _naming(command, "answer"):
             self._socket.settimeout(self._patience)
             sent = socket.send_fds(self._socket, [data], fds) if fds else 0
             self._socket.sendall(data[sent:])
@@ -86,12 +82,6 @@ class Qmp:
                     return answer["return"]
                 if "error" in answer:
                     raise QmpError(f"{command}: {answer['error'].get('desc', 'failed')}")
-                if "event" in answer:
-                    self._events.append(answer)
-        except OSError as error:
-            raise QmpError(f"{command}: {error.strerror or error}") from None
-        except (AttributeError, TypeError):
-            raise QmpError(f"{command}: QEMU's answer cannot be read") from None
 
     def close(self) -> None:
         """End the connection; may be called more than once."""
@@ -119,4 +109,18 @@ class Qmp:
             found = None
         if not isinstance(found, dict):
             raise QmpError("QEMU's answer cannot be read")
+        if "event" in found:
+            self._events.append(found)
         return found
+
+
+@contextmanager
+def _naming(what: str, kind: str) -> Iterator[None]:
+    """Raise QmpError, which names the command or event `what`, if QEMU cannot be reached or its answer or event,
+    `kind`, is not as it must be."""
+    try:
+        yield
+    except OSError as error:
+        raise QmpError(f"{what}: {error.strerror or error}") from None
+    except (AttributeError, TypeError):
+        raise QmpError(f"{what}: QEMU's {kind} cannot be read") from None

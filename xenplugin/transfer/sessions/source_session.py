@@ -157,7 +157,7 @@ class SourceSession(TransferSession):
         first = connector.first(addresses, wanted) if direct and connector.port and addresses else None
         if first is None:
             if not direct:
-                pass  # whoever knows it has said it
+                pass  # the caller has already said so
             elif connector.port:
                 tried = ", ".join(addresses)
                 port = f"port {connector.port} of {tried}"
