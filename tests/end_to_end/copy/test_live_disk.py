@@ -113,13 +113,15 @@ def test_connections_are_cut_again_and_again(bench: Bench) -> None:
 
 
 def test_bits_that_change_cost_connections(bench: Bench) -> None:
-    """One forward, one backward, while the guest writes."""
-    flipped: set[bool] = set()
+    """One forward, one backward, each on a connection of its own, while the guest writes."""
+    flipped: dict[bool, int] = {}  # forward -> the connection's number
+    one_at_a_time = threading.Lock()
 
-    def change(_number: int, forward: bool, place: int, piece: bytes) -> bytes:
-        if forward in flipped or place < (MIB if forward else 60):
-            return piece
-        flipped.add(forward)
+    def change(number: int, forward: bool, place: int, piece: bytes) -> bytes:
+        with one_at_a_time:
+            if forward in flipped or number in flipped.values() or place < (MIB if forward else 60):
+                return piece
+            flipped[forward] = number
         return bytes((piece[0] ^ 1,)) + piece[1:]
 
     bench.proxy = Proxy(bench.ports, change)
