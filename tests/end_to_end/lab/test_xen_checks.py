@@ -14,6 +14,7 @@ from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.topology import HOST_A
 from tests.helpers.xen_moves import ASK, START, Guest, Move, clean, domains, hosts, moved
+from tests.helpers.xen_settings import sh
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 _CD, _CONF = "/srv/guests/cd.iso", "/etc/xen/xenplugin.conf"
@@ -51,10 +52,6 @@ def planned(near: Node, far: Node, name: str = "g1") -> dict[str, Any]:
 
 def results(plan: dict[str, Any], verdict: str) -> dict[str, str]:
     return {check["name"]: check["text"] for check in plan["checks"] if check["verdict"] == verdict}
-
-
-def sh(node: Node, script: str) -> str:
-    return node.check(["sh", "-c", script], timeout=START)
 
 
 def paused(node: Node, name: str, memory: int, kind: str = "pvh") -> None:

@@ -20,6 +20,7 @@ from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import xenhost
 from tests.helpers.xen_moves import ASK, START, Guest, Move, clean, hosts, left_over, migrate, moved
+from tests.helpers.xen_settings import configured, sh
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 FEW = ("--streams", "2", "--level", "1")
@@ -109,14 +110,15 @@ def running(lab: Lab, kind: GuestType, disks: Disks, *further: str) -> Iterator[
             node.run(["sh", "-c", _CLEAN], timeout=START)
 
 
-def there_and_back(guest: Guest, disks: Disks) -> None:
-    """Move the guest as this module says. All of it, also the disks' writes, is live."""
+def there_and_back(guest: Guest, disks: Disks, there: Disks | None = None) -> None:
+    """Move the guest as this module says. All of it, also the disks' writes, is live. `there`: what its disks are
+    on the other host, if not the same."""
     near, far = hosts(guest.lab)
     move = Move(near, ["xl", "migrate", "-p", "-s", f"xenplugin transport {' '.join(FEW)}", guest.name, far.name])
     code, said = move.end()
     assert code == 0, (said, near.run(["cat", "/run/xenlab-migrate.jsonl"]).stdout)
     assert "cannot be tracked" not in near.run(["cat", "/run/xenlab-migrate.jsonl"], timeout=ASK).stdout
-    left, come = (disks.held(near, left=True), disks.held(far))
+    left, come = (disks.held(near, left=True), (there or disks).held(far))
     assert left == come
     far.check(["xl", "unpause", guest.name], timeout=ASK)
     guest.check_whole(rounds=3)
@@ -145,6 +147,47 @@ CELLS = {
 def test_there_and_back(xen_lab: Lab, disk: str, kind: GuestType) -> None:
     with running(xen_lab, kind, CELLS[disk]) as guest:
         there_and_back(guest, CELLS[disk])
+
+
+def test_a_qcow2_becomes_a_raw_file_and_a_qcow2_again(xen_lab: Lab) -> None:
+    near, far = hosts(xen_lab)
+    disks = Disks(disk="qcow2")
+    with (
+        configured([near], 'formats = { "raw" = "qcow2" }'),
+        configured([far], 'formats = { "qcow2" = "raw" }'),
+        running(xen_lab, GuestType.HVM, disks) as guest,
+    ):
+        there_and_back(guest, disks, Disks(disk="raw"))
+
+
+def test_a_qcow2_becomes_a_volume_and_a_qcow2_again(xen_lab: Lab) -> None:
+    near, far = hosts(xen_lab)
+    disks = CELLS["qcow2"]
+    (path,) = disks.formats
+    with (
+        configured([near], f'paths = {{ "{VOLUME}" = "{path}" }}\nformats = {{ "raw" = "qcow2" }}'),
+        configured([far], f'paths = {{ "{path}" = "{VOLUME}" }}'),
+        running(xen_lab, GuestType.PVH, disks) as guest,
+    ):
+        far.check(["xenlab-guest", "lvm"], timeout=START)
+        there_and_back(guest, disks, CELLS["volume"])
+
+
+def test_a_kept_backing_file(xen_lab: Lab) -> None:
+    """Both hosts have it: only what lies on it moves."""
+    near, far = hosts(xen_lab)
+    disks, base = Disks(disk="qcow2"), f"{_FOLDER}/base.qcow2"
+    (path,) = disks.formats
+    keep = f'backing = "keep"\nbacking_folders = ["{_FOLDER}"]'
+    with configured([near, far], keep), running(xen_lab, GuestType.PVH, disks) as guest:
+        guest.destroy()
+        near.check(["xenlab-guest", "image", "qcow2", base], timeout=START)
+        sh(near, f"ssh {far.name} 'mkdir -p {_FOLDER}; cat >{base}' <{base}")
+        near.check(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", path], timeout=START)
+        guest.create(near)
+        guest.say("disk 300")
+        there_and_back(guest, disks)
+        assert f"backing file: {base}" in sh(near, f"qemu-img info {path}")
 
 
 def test_several_disks_and_a_cd(xen_lab: Lab) -> None:

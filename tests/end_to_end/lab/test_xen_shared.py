@@ -7,7 +7,7 @@ while the guest stands still, and the disk's content, as each host sees it, of t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,11 +18,11 @@ from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import shared_storage
 from lab.hosts.role.shared_storage import FOLDER, MOUNT, PORTAL, Target
 from lab.hosts.topology import ROUTER
-from tests.helpers.xen_moves import ASK, START, Guest, Trap, clean, hosts, left_over, migrate, moved
+from tests.helpers.xen_moves import ASK, Guest, Trap, clean, hosts, left_over, migrate, moved
+from tests.helpers.xen_settings import configured, sh
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 FEW = ("--streams", "2", "--level", "1")
-_CONF = "/etc/xen/xenplugin.conf"
 #: The guest's stamps fill 8 MiB of each further disk.
 _SIZE = 16 << 20
 #: Both hosts are logged in at the first; at the other the block script logs in.
@@ -53,10 +53,6 @@ def storage(xen_lab: Lab) -> Iterator[Node]:
         shared_storage.end(router)
 
 
-def sh(node: Node, script: str) -> str:
-    return node.check(["sh", "-c", script], timeout=START).strip()
-
-
 @contextmanager
 def running(lab: Lab, *disks: str, own: str = "") -> Iterator[Guest]:
     """Start g1 with these disks on host-a; `own`: the path of its first, if it is not its file in /srv/guests."""
@@ -70,19 +66,6 @@ def running(lab: Lab, *disks: str, own: str = "") -> Iterator[Guest]:
         yield guest
     finally:
         guest.destroy()
-
-
-@contextmanager
-def configured(nodes: Sequence[Node], text: str) -> Iterator[None]:
-    """Have the hosts' settings be `text` for a while."""
-    for node in nodes:
-        sh(node, f"cp -a {_CONF} /run/conf.kept 2>/dev/null || :")
-        node.put(text.encode(), _CONF)
-    try:
-        yield
-    finally:
-        for node in nodes:
-            sh(node, f"rm {_CONF}; mv /run/conf.kept {_CONF} 2>/dev/null || :")
 
 
 def has(node: Node, path: str) -> bool:
