@@ -18,11 +18,13 @@ MOUNT = "/nfs"
 FOLDER, _IMAGES = "/srv/shared", "/srv/luns"
 _ADDRESS = ROUTER.nic(SITE_A).address
 PORTAL = f"{_ADDRESS}:3260"
+#: The process ids of what is started.
+_MOUNTD, _ISCSID = "/run/xenlab-mountd.pid", "/run/xenlab-iscsid.pid"
 _START = 120.0  # seconds of a quiet machine
 
 # Serves the folder $1 to the networks $2...; root of a host is root there. A short grace time: a new server has no
 # clients that could reclaim anything. Version 4 needs neither rpcbind nor statd.
-_SERVE_NFS = """
+_SERVE_NFS = f"""
 set -e
 folder=$1
 shift
@@ -30,13 +32,17 @@ mkdir -p "$folder"
 modprobe nfsd
 mountpoint -q /proc/fs/nfsd || mount -t nfsd nfsd /proc/fs/nfsd
 for network; do exportfs -i -o rw,sync,fsid=0,no_root_squash,no_subtree_check "$network:$folder"; done
-pgrep -x rpc.mountd >/dev/null || rpc.mountd -N 3
+if ! kill -0 "$(cat {_MOUNTD} 2>/dev/null)" 2>/dev/null; then
+    setsid rpc.mountd -F -N 3 </dev/null >/dev/null 2>&1 &
+    echo $! >{_MOUNTD}
+fi
 rpc.nfsd -N 3 -G 10 -L 30 4
 """
-_END_NFS = """
+_END_NFS = f"""
 rpc.nfsd 0
 exportfs -u -a
-pkill -x rpc.mountd
+kill "$(cat {_MOUNTD})"
+rm {_MOUNTD}
 umount /proc/fs/nfsd
 rm -rf "$1"
 """
@@ -87,7 +93,7 @@ set -e
 echo "InitiatorName=iqn.2026-11.lab.xen:$(hostname)" >/etc/iscsi/initiatorname.iscsi
 sed -i 's/^\\(node.conn\\[0\\].timeo.noop_out_[a-z]* = \\).*/\\10/' /etc/iscsi/iscsid.conf
 modprobe -a iscsi_tcp sd_mod
-pgrep -x iscsid >/dev/null || iscsid
+kill -0 "$(cat {_ISCSID} 2>/dev/null)" 2>/dev/null || iscsid -p {_ISCSID}
 iscsiadm -m discovery -t st -p {PORTAL}
 """
 _LOG_IN = f"""
@@ -105,7 +111,7 @@ _LEAVE = f"""
 if mountpoint -q {MOUNT}; then umount {MOUNT}; fi
 iscsiadm -m node --logoutall=all
 iscsiadm -m node -o delete
-pkill -x iscsid
+if [ -e {_ISCSID} ]; then kill "$(cat {_ISCSID})"; rm {_ISCSID}; fi
 :
 """
 

@@ -39,6 +39,12 @@ class Ledger(Guest):
         node.check(["xl", "create", "-q", image.CONFIG], timeout=START)
         self.go_on()
 
+    def reboot(self, node: Node) -> None:
+        """Have xl on `node` reboot it, and wait until it has opened its database again."""
+        before = len(self._verdicts("opened"))
+        node.check(["xl", "reboot", self.name], timeout=ASK)
+        self.await_trace(lambda _: len(self._verdicts("opened")) > before, "it does not come back")
+
     def committed(self) -> int:
         """Return the number of the last row that it said to be committed."""
         return max(map(int, re.findall(r"^ledger committed (\d+)\r?$", self.console(), re.MULTILINE)), default=0)
@@ -110,6 +116,10 @@ def test_a_database_moves_and_is_started_there_by_the_guests_own_boot_loader(xen
     near, far = hosts(xen_lab)
     with running(xen_lab) as guest:
         guest.check_database(move(guest, near, far))
+
+        least = guest.committed()
+        guest.reboot(far)  # by the xl there that has received it
+        guest.whole("opened", least)
 
         guest.go_on()
         far.check(["xl", "destroy", guest.name], timeout=ASK)  # as if its power were cut, while it writes
