@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,61 +77,67 @@ def copy(src: str, dst: str, format: str | None, force: str | None, **values: An
                 "copy does not write to standard output",
                 hint="seal SRC - writes a sealed stream there, and open FILE - an image; a file called - is ./-",
             )
-        src = _image(src)
         config = verb.config()
-        command = not config.ssh.strip()
-        target_host, target = split_target(dst, command)
-        source_host, source = split_source(src, command) if target_host is None or not command else (None, src)
-        if source_host is not None and target_host is not None:
-            by_hand = shlex.join(["xenplugin", "copy", source, dst])
-            raise UsageError(
-                f"SRC and DST are both on other hosts: {source_host} and {target_host}",
-                hint=f"run it on one of them: ssh {source_host} {shlex.quote(by_hand)}",
-            )
-        if source_host is not None and os.path.basename(source) in ("", ".", "..", "~"):
-            raise UsageError(f"SRC names no file on the far host: {src}")
-        target = named_file(target, os.path.basename(os.path.abspath(source)), far=target_host is not None)
-        if not target:
-            raise UsageError("DST is empty", hint="name the file or the block device to write")
-        if target_host is None:
-            target = os.path.abspath(target)
-        if source_host is not None:
-            _pull(verb, config, _for_ssh(source_host, command), source, target, format, (src, dst), not force)
+        ends = _ends(_image(src), dst, command=not config.ssh.strip())
+        if ends.source_host is not None:
+            _pull(verb, config, ends, format, (src, dst), room=not force)
         else:
-            _push(verb, config, source, target_host and _for_ssh(target_host, command), target, format, not force)
+            _push(verb, config, ends, format, room=not force)
 
 
-def _push(
-    verb: Invocation, config: Config, src: str, host: str | None, path: str, format: str | None, room: bool
-) -> None:
+@dataclass(frozen=True)
+class _Ends:
+    """Two images, each with the host that has it, as ssh takes its name (None: this one)."""
+
+    source_host: str | None
+    source: str
+    target_host: str | None
+    target: str
+
+
+def _ends(src: str, dst: str, command: bool) -> _Ends:
+    """Return what `copy` was told to copy; `command`: HOST is a whole command. Raises UsageError."""
+    target_host, target = split_target(dst, command)
+    source_host, source = split_source(src, command) if target_host is None or not command else (None, src)
+    if source_host is not None and target_host is not None:
+        by_hand = shlex.join(["xenplugin", "copy", source, dst])
+        raise UsageError(
+            f"SRC and DST are both on other hosts: {source_host} and {target_host}",
+            hint=f"run it on one of them: ssh {source_host} {shlex.quote(by_hand)}",
+        )
+    if source_host is not None and os.path.basename(source) in ("", ".", "..", "~"):
+        raise UsageError(f"SRC names no file on the far host: {src}")
+    target = named_file(target, os.path.basename(os.path.abspath(source)), far=target_host is not None)
+    if not target:
+        raise UsageError("DST is empty", hint="name the file or the block device to write")
+    if target_host is None:
+        target = os.path.abspath(target)
+    return _Ends(_for_ssh(source_host, command), source, _for_ssh(target_host, command), target)
+
+
+def _push(verb: Invocation, config: Config, ends: _Ends, format: str | None, room: bool) -> None:
     from xenplugin.image.safety.distinct import refuse_inputs, written
     from xenplugin.image.source.at_rest import open_at_rest
     from xenplugin.transfer.disks import send_disk
 
-    refuse_taken(src, config.state_dir)
-    if host is None:
-        refuse_inputs(written(path), {"SRC": src, **_settings(config)})
-    with open_at_rest(src, format, verb.notice, config.backing_folders) as source:
-        target = send_disk.RemotePath(host, path)
-        verb.ui(events.Started("copy", src, str(target), source.size))
+    refuse_taken(ends.source, config.state_dir)
+    if ends.target_host is None:
+        refuse_inputs(written(ends.target), {"SRC": ends.source, **_settings(config)})
+    with open_at_rest(ends.source, format, verb.notice, config.backing_folders) as source:
+        target = send_disk.RemotePath(ends.target_host, ends.target)
+        verb.ui(events.Started("copy", ends.source, str(target), source.size))
         if not verb.dry_run:
             verb.finish(send_disk.copy(source, target, config, verb.ui, data=None if room else 0))
             return
         from xenplugin.migrate.forecast.forecast import DiskToMove, Forecast
 
-        disk = DiskToMove(os.path.basename(src), source, path, (source.taken() or 0) if room else 0)
-        verb.planned(Forecast([disk], host, config, verb.ui).run())
+        data = (source.taken() or 0) if room else 0
+        disk = DiskToMove(os.path.basename(ends.source), source, ends.target, data)
+        verb.planned(Forecast([disk], ends.target_host, config, verb.ui).run())
 
 
 def _pull(
-    verb: Invocation,
-    config: Config,
-    host: str,
-    path: str,
-    target: str,
-    format: str | None,
-    shown: tuple[str, str],
-    room: bool,
+    verb: Invocation, config: Config, ends: _Ends, format: str | None, shown: tuple[str, str], room: bool
 ) -> None:
     from xenplugin.image.safety.distinct import refuse_inputs, written
     from xenplugin.migrate.ownership.claims import Claims
@@ -140,14 +146,16 @@ def _pull(
 
     if verb.dry_run:
         raise UsageError("-N is for a SRC on this host only", hint="run it on SRC's host")
-    refuse_inputs(written(target), _settings(config))
-    request = Request(path, target, format or "", verb.given(*OPTIONS))
-    verb.finish(pull(host, request, shown, config, Claims(config.state_dir).attached, verb.ui, room=room))
+    refuse_inputs(written(ends.target), _settings(config))
+    request = Request(ends.source, ends.target, format or "", verb.given(*OPTIONS))
+    attached = Claims(config.state_dir).attached
+    assert ends.source_host is not None
+    verb.finish(pull(ends.source_host, request, shown, config, attached, verb.ui, room=room))
 
 
-def _for_ssh(host: str, command: bool) -> str:
+def _for_ssh(host: str | None, command: bool) -> str | None:
     """Return `host` without brackets: ssh takes none, and host names have none."""
-    return host if command else host.replace("[", "").replace("]", "")
+    return host if command or host is None else host.replace("[", "").replace("]", "")
 
 
 @click.command()
