@@ -26,6 +26,10 @@ class Expected:
     middle: float
     high: float
 
+    def times(self, factor: float) -> Expected:
+        """Return the value and its range, `factor` times as large."""
+        return Expected(factor * self.low, factor * self.middle, factor * self.high)
+
     def as_json(self) -> dict[str, float]:
         """Return the JSON object."""
         return {"low": round(self.low, 3), "middle": round(self.middle, 3), "high": round(self.high, 3)}

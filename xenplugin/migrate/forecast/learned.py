@@ -36,6 +36,7 @@ UNKNOWN_STEPS = Steps(
     stopped=Expected(0.02, 0.1, 0.8),
     handover=Expected(0.1, 0.5, 3.0),
     downtime=Expected(0.02, 0.2, 2.5),
+    assumed=frozenset({"stopped", "handover", "downtime"}),
 )
 #: Range of what was seen once.
 _RATIO_ERROR, _STEP_ERROR = 1.25, 2.0
@@ -64,7 +65,8 @@ def look_up(state_dir: Path, uuid: str, host: str, mode: str) -> Learned:
     seen = known["hosts"].get(_key(host, mode))
     values = {name: _number(seen, name) for name in (*LIVE_STEPS, "downtime")}
     steps = {name: _about(value, _STEP_ERROR) for name, value in values.items() if value is not None}
-    return replace(learned, steps=replace(UNKNOWN_STEPS, **steps))
+    assumed = UNKNOWN_STEPS.assumed - set(steps)
+    return replace(learned, steps=replace(UNKNOWN_STEPS, **steps, assumed=assumed))
 
 
 def note(state_dir: Path, uuid: str, host: str, estimate: Estimate, result: MigrationResult) -> None:

@@ -94,12 +94,18 @@ class Memory:
 @dataclass(frozen=True)
 class Steps:
     """Seconds of steps that move nothing, for one kind of guest and host, beside the round trips: of the phases
-    `connect`, `stopped` and `handover`, and what of these is `downtime`."""
+    `connect`, `stopped` and `handover`, and what of these is `downtime`. `assumed` are the names of those that no
+    move to that host has shown: they are for a host of usual speed."""
 
     connect: Expected
     stopped: Expected
     handover: Expected
     downtime: Expected
+    assumed: frozenset[str] = frozenset()
+
+    def on(self, slowness: float) -> Steps:
+        """Return the steps on a host that is `slowness` times slower than a usual one."""
+        return replace(self, **{name: getattr(self, name).times(slowness) for name in self.assumed})
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,8 @@ class _Point:
 
 #: The phases of which xl's own steps are learnt, as Steps has them.
 LIVE_STEPS: tuple[PhaseName, ...] = ("connect", "stopped", "handover")
+#: Seconds in which a host of usual speed starts the far side's program.
+_USUAL_READY = 0.8
 #: Round trips of each phase, and starts of the far side's program.
 _TRIPS: Mapping[PhaseName, int] = {"connect": 16, "disks": 3, "stopped": 2, "handover": 3}
 _STARTS = 2
@@ -180,8 +188,15 @@ def _uncertain(move: Move) -> dict[str, Expected]:
     if move.memory is not None:
         found["memory_ratio"] = move.memory.ratio
     if move.steps is not None:
-        found |= {name: getattr(move.steps, name) for name in (*LIVE_STEPS, "downtime")}
+        steps = move.steps.on(_slowness(move))
+        found |= {name: getattr(steps, name) for name in (*LIVE_STEPS, "downtime")}
     return found
+
+
+def _slowness(move: Move) -> float:
+    """Return how many times slower than usual the far host is in what runs there, 1 at least. A slow start alone
+    may be the log-in's, and slow hashing the lack of an instruction; a host that is slow is slow in both."""
+    return max(1.0, min(move.path.ready / _USUAL_READY, move.machines.far_hash / _HASH))
 
 
 def _expect(

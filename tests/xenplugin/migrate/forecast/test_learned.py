@@ -48,6 +48,7 @@ def test_a_move_is_learnt_from(tmp_path: Path) -> None:
     assert found.steps.connect.middle == pytest.approx(5.0 - 2 * 1.0 - 16 * 0.1)
     assert found.steps.handover.middle == pytest.approx(1.0 - 3 * 0.1)
     assert found.steps.downtime.middle == pytest.approx(1.2 - 3 * 0.1)
+    assert found.steps.assumed == frozenset()
     assert found.assumptions == ()
 
 
@@ -65,6 +66,7 @@ def test_hosts_and_modes_are_learnt_apart_and_guests_by_themselves(tmp_path: Pat
     assert same.steps.handover.middle == pytest.approx(0.7)
     assert same.steps.stopped == learned.UNKNOWN_STEPS.stopped  # it has the disks in it
     assert same.steps.downtime == learned.UNKNOWN_STEPS.downtime
+    assert same.steps.assumed == {"stopped", "downtime"}
     assert learned.look_up(tmp_path, UUID, "hostb", "live").steps == learned.UNKNOWN_STEPS
     assert learned.look_up(tmp_path, UUID, "hostc", "static").steps == learned.UNKNOWN_STEPS
     assert learned.look_up(tmp_path, UUID, "hostc", "static").ratio == same.ratio

@@ -128,6 +128,27 @@ def test_a_guest_stands_still_for_its_disks_only_when_it_does_not_move_live() ->
     assert predict(a_move()).downtime is None
 
 
+def test_what_no_move_has_shown_takes_longer_on_a_slow_host() -> None:
+    """Only if it both starts and hashes slowly: a log-in may wait for a name server."""
+
+    def handover(ready: float, hash_seconds: float, assumed: str = "handover") -> float:
+        move = a_move(memory=1 << 30)
+        assert move.steps is not None
+        return predict(
+            replace(
+                move,
+                path=replace(move.path, ready=ready),
+                machines=replace(move.machines, far_hash=hash_seconds),
+                steps=replace(move.steps, assumed=frozenset({assumed})),
+            )
+        ).phases["handover"]
+
+    usual = handover(0.5, 0.5e-9)
+    assert handover(8.0, 20e-9) == pytest.approx(usual + 9 * 0.2)
+    assert handover(8.0, 20e-9, "stopped") == usual
+    assert handover(8.0, 0.5e-9) == handover(0.5, 20e-9) == usual
+
+
 def test_one_machine_for_both_hosts_has_less_for_each() -> None:
     move = a_move(100e9, 0.0, 10e9, level=3, cores=2)
     both = replace(move, machines=replace(move.machines, shared=True))
