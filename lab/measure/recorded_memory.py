@@ -105,7 +105,7 @@ def _run(image: HostImage, memory: int, load: str, work: Path, file: Path) -> No
         *(QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-object", f"memory-backend-file,id=ram,size={memory},mem-path={command.escaped(file)},share=on"),
         *("-machine", "q35,memory-backend=ram", "-accel", accelerator().value, "-cpu", command.CPU[accelerator()]),
-        *("-smp", "1", "-m", str(memory >> 20)),
+        *("-smp", command.CPUS, "-m", str(memory >> 20)),
         *("-chardev", command.mark(work, "guest"), "-serial", "chardev:console"),
         *("-drive", f"{command.drive(image.disk, 'raw')},if=virtio,snapshot=on"),
         *("-drive", f"{command.drive(work / 'unit.tar', 'raw')},if=virtio,readonly=on"),

@@ -22,7 +22,7 @@ CPU = {Accel.TCG: "max,-smap,-smep,-xsave,-avx,-avx2,-fma,-f16c", Accel.KVM: "ho
 #: One CPU, with room for another: QEMU before 8.1 leaves a guest's memory barriers out under TCG if there can be no
 #: other CPU, though virtio's devices run in other threads (its commit c914d46d0a). Without barriers a driver misses
 #: now and then that its device waits to be notified: a network device sends nothing any more, for ever.
-_CPUS = "1,maxcpus=2"
+CPUS = "1,maxcpus=2"
 _XEN = "dom0_mem=1024M,max:1024M com1=115200,8n1 console=com1"
 _DOM0 = "root=/dev/vda rw console=hvc0 net.ifnames=0 xenlab.role=xenhost"
 # Under software emulation a timer may be late without being broken.
@@ -79,7 +79,7 @@ def qemu_words(
     return [
         *(QEMU, "-name", f"xenlab {lab} {name}", "-nodefaults", "-no-user-config", "-display", "none"),
         "-no-reboot",  # a machine that panics ends, which is noticed
-        *("-machine", "q35", "-accel", accel.value, "-cpu", CPU[accel], "-smp", _CPUS, "-m", str(memory)),
+        *("-machine", "q35", "-accel", accel.value, "-cpu", CPU[accel], "-smp", CPUS, "-m", str(memory)),
         *("-qmp", f"unix:{name}.qmp,server=on,wait=off"),
         *("-chardev", mark(folder, name), "-serial", "chardev:console"),
         *(word for disk in disks for word in ("-drive", f"{disk},if=virtio,cache=unsafe")),
