@@ -132,7 +132,7 @@ def _push(verb: Invocation, config: Config, ends: _Ends, format: str | None, roo
         from xenplugin.migrate.forecast.forecast import DiskToMove, Forecast
 
         data = (source.taken() or 0) if room else 0
-        disk = DiskToMove(os.path.basename(ends.source), source, ends.target, data)
+        disk = DiskToMove(os.path.basename(ends.source), source, ends.target, source.size, data)
         verb.planned(Forecast([disk], ends.target_host, config, verb.ui).run())
 
 

@@ -51,7 +51,7 @@ class _Move:
     def planned(self, found: Examination, login: str) -> PlannedMove:
         """Return what is to be estimated, over the `login` of the examination. Raises ConfigError."""
         ssh = SharedLogin(self.config.ssh, self.host, login).further if login else self.config.ssh
-        disks = [LeavingDisk(disk.device, disk.path) for disk, _ in found.case.moving]
+        disks = [LeavingDisk(disk.device, disk.path, disk.size) for disk, _ in found.case.moving]
         config = replace(self.policy_applied(), ssh=ssh)
         reached = bool(found.case.far.reached.address)
         return PlannedMove(self.guest.uuid, 1024 * found.case.guest.memory, disks, self.host, config, reached)

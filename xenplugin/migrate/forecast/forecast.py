@@ -38,11 +38,13 @@ _ANY_RATE = Expected(1.25e6, 12.5e6, 125e6)
 @dataclass(frozen=True)
 class DiskToMove:
     """A disk whose content is in `source` and that would go to the path `target` there. `name`: what the estimate
-    calls it; `data`: for how many bytes there must be room."""
+    calls it; `size`: bytes that its reader sees, which are more than the file's if its format packs them; `data`:
+    for how many bytes there must be room."""
 
     name: str
     source: Source
     target: str
+    size: int
     data: int = 0
 
 
@@ -201,11 +203,11 @@ class Forecast:
             disks=tuple(
                 DiskEstimate(
                     name=disk.name,
-                    bytes_image=disk.source.size,
+                    bytes_image=planned.size,
                     bytes_to_send=sent,
                     bytes_known=disk.bytes_known,
                 )
-                for disk, sent in zip(compared, send, strict=True)
+                for planned, disk, sent in zip(self._disks, compared, send, strict=True)
             ),
             assumptions=tuple(assumptions),
         )

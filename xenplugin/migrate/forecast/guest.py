@@ -21,10 +21,11 @@ _PATIENCE = 5.0
 
 @dataclass(frozen=True)
 class LeavingDisk:
-    """A disk that moves: its name in the guest, and its path on both hosts."""
+    """A disk that moves: its name in the guest, its path on both hosts, and the bytes that the guest sees."""
 
     device: str
     path: str
+    size: int
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def _forecast(move: PlannedMove, emit: events.Emit, sources: ExitStack) -> Forec
         config = replace(config, whole=True, level=STORE)
     known = learned.look_up(config.state_dir, move.uuid, move.host, config.mode)
     disks = [
-        DiskToMove(disk.device, sources.enter_context(open_source(disk.path)), disk.path) for disk in move.disks
+        DiskToMove(disk.device, sources.enter_context(open_source(disk.path)), disk.path, disk.size)
+        for disk in move.disks
     ]
     guest = GuestToMove(move.memory, config.mode == "live", known.steps, known.ratio, known.assumptions)
     return Forecast(disks, move.host, config, emit, guest, direct=move.direct)

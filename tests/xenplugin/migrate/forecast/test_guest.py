@@ -13,6 +13,7 @@ from xenplugin import events
 from xenplugin.config import Config
 from xenplugin.errors import LinkError, RefusedError
 from xenplugin.migrate.forecast import guest, learned
+from xenplugin.migrate.forecast.forecast import DiskToMove
 from xenplugin.migrate.forecast.guest import EstimateBeside, LeavingDisk, PlannedMove
 from xenplugin.results import Estimate
 
@@ -38,8 +39,25 @@ class Measured:
 
 def planned(tmp_path: Path) -> Callable[[], PlannedMove]:
     config = Config(state_dir=tmp_path / "state")
-    disks = [LeavingDisk("xvda", str(tmp_path / "disk"))]
+    disks = [LeavingDisk("xvda", str(tmp_path / "disk"), 8 << 20)]
     return lambda: PlannedMove("uuid", 1 << 20, disks, "hostb", config)
+
+
+def test_a_disk_has_the_size_that_the_guest_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of its file, which may be a qcow2."""
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    taken: list[DiskToMove] = []
+
+    class Taken:
+        def __init__(self, disks: list[DiskToMove], *_: object, **__: object) -> None:
+            taken.extend(disks)
+
+        def run(self) -> Estimate:
+            return an_estimate()
+
+    monkeypatch.setattr(guest, "Forecast", Taken)
+    guest.estimate(planned(tmp_path)(), lambda event: None)
+    assert [(disk.size, disk.source.size) for disk in taken] == [(8 << 20, 1 << 20)]
 
 
 @pytest.mark.parametrize("phase", ["disks", "memory"])
