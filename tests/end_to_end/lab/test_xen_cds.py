@@ -19,6 +19,8 @@ from tests.helpers.xen_settings import configured, sh
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 CD = "/srv/guests/install.iso"
 DISK = Disks(qcow2="qcow2")
+#: QEMU's name of hdd, which libxl makes of its number, 22 << 8 | 64.
+HDD = "ide-5696"
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def drive(device: str) -> str:
 
 def inserted(node: Node, guest: Guest) -> bool:
     """Return whether QEMU has the image in the guest's drive; it must have that image or none."""
-    said = node.check(["xl", "qemu-monitor-command", guest.name, "info block ide1-cd1"], timeout=ASK)
+    said = node.check(["xl", "qemu-monitor-command", guest.name, f"info block {HDD}"], timeout=ASK)
     assert ("[not inserted]" in said) != (CD in said), said
     return CD in said
 
