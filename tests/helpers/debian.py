@@ -22,9 +22,12 @@ def install(node: Node, names: Sequence[str], folder: Path) -> None:
     (folder / "status").write_text(node.check(["cat", "/var/lib/dpkg/status"]), encoding="utf-8")
     (folder / "archives" / "partial").mkdir(parents=True)
     _fetch(folder, "--download-only", "--no-install-recommends", "install", *names)
+    packages = list((folder / "archives").glob("*.deb"))
+    if not packages:
+        return  # it has them all
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        for package in (folder / "archives").glob("*.deb"):
+        for package in packages:
             tar.add(package, package.name)
     node.put(packed.getvalue(), "/var/tmp/packages.tar")
     script = """
