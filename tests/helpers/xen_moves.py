@@ -11,6 +11,7 @@ that its disk and memory are intact.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -35,30 +36,36 @@ RECORDS = "/var/lib/xen/xenplugin/migrations"
 #: Seconds of a quiet machine; a lab multiplies them.
 START, MOVE, ASK = 300.0, 1200.0, 180.0
 
-# event REGEX COMMAND: a line of the migration's events; state ROLE STATE COMMAND: its record.
+# event REGEX COMMAND: a line of the migration's events; state ROLE STATE COMMAND: its record. The kernel says when
+# either changes (inotify): on an emulated host a point may have passed before one has looked again. Only programs
+# that began after the trap was set are looked at, since reading all of /proc takes as long there.
 _TRAP = f"""
-import glob, os, re, signal, subprocess, sys, time
+import ctypes, glob, os, re, select, signal, subprocess, sys
 *what, command = sys.argv[1:]
 verb = "receive" if what[:2] == ["state", "destination"] else "transport"
+libc, changed, renamed = ctypes.CDLL(None), 0x2 | 0x100, 0x80  # IN_MODIFY | IN_CREATE, IN_MOVED_TO
+folder, wanted = ({os.path.dirname(EVENTS)!r}, changed) if what[0] == "event" else ({RECORDS!r}, renamed)
+os.makedirs(folder, exist_ok=True)
+watch, before = libc.inotify_init1(os.O_CLOEXEC), set(os.listdir("/proc"))
+if watch < 0 or libc.inotify_add_watch(watch, folder.encode(), wanted) < 0:
+    sys.exit("inotify fails")
 def read(path):
     try:
         return open(path).read()
     except OSError:
         return ""
 def owners():
-    found = glob.glob("/proc/[0-9]*/cmdline")
-    return [int(path.split("/")[2]) for path in found if f"xenplugin\\0{{verb}}\\0" in read(path)]
+    begun = [int(name) for name in os.listdir("/proc") if name.isdigit() and name not in before]
+    return [pid for pid in begun if f"xenplugin\\0{{verb}}\\0" in read(f"/proc/{{pid}}/cmdline")]
 def send(pids, number):
     for pid in pids:
         try:
             os.kill(pid, number)
         except ProcessLookupError:
             pass
-seen, looked, held = len(read({EVENTS!r})), 0.0, []  # skips the events of the migration before
+seen = len(read({EVENTS!r}))  # skips the events of the migration before
 print("set", flush=True)
 while True:
-    if time.monotonic() - looked > 1:
-        held, looked = owners(), time.monotonic()
     if what[0] == "event":
         text = read({EVENTS!r})
         end = text.rfind("\\n") + 1
@@ -69,7 +76,10 @@ while True:
         seen = end
     elif any('"state": "%s"' % what[2] in read(path) for path in glob.glob("{RECORDS}/*.%s.json" % what[1])):
         break
-    time.sleep(0.005)
+    select.select([watch], [], [], 1)
+    if select.select([watch], [], [], 0)[0]:
+        os.read(watch, 1 << 16)
+held = owners()
 send(held, signal.SIGSTOP)
 print("sprung", flush=True)
 code = subprocess.run(["sh", "-c", command]).returncode
@@ -304,12 +314,13 @@ class Trap:
         self._process.stdin.flush()
 
     def end(self) -> str:
-        """Wait for its end and return the command's output. Raises CommandError if the point is not reached."""
+        """Wait for its end and return the command's output, after the migration has ended or reached the point.
+        Raises CommandError if the point was not reached."""
         try:
-            said, _ = self._process.communicate(timeout=MOVE * self._node.pace())
+            said, _ = self._process.communicate(timeout=ASK * self._node.pace())
         except subprocess.TimeoutExpired:
             self.close()
-            raise CommandError(f"{self._node.name}: the migration does not reach the trap's point") from None
+            raise CommandError(f"{self._node.name}: the migration did not reach the trap's point") from None
         text: str = said
         return text.removeprefix("sprung\n")
 
