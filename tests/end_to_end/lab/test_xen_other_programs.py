@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.topology import HOST_A
 from tests.helpers import debian
@@ -61,25 +62,45 @@ def stayed(guest: Guest) -> None:
     guest.check_whole(rounds=1)
 
 
+# Waits until QEMU's log of the guest $1 says that there is no file $2.
+_NO_FILE = """
+for try in $(seq 60); do
+    ! grep -F "Could not stat file '$2'" "/var/log/xen/qemu-dm-$1.log" || exit 0
+    sleep 1
+done
+cat "/var/log/xen/qemu-dm-$1.log" >&2
+exit 1
+"""
+
+
+def started_without_disk(near: Node, guest: Guest) -> None:
+    """Check that a domain was started on host-a whose disk QEMU cannot open, nor has made, and end it."""
+    print(near.check(["sh", "-c", _NO_FILE, "sh", guest.name, guest.disk], timeout=START))
+    near.check(["test", "!", "-e", guest.disk], timeout=ASK)
+    near.run(["virsh", "-q", "destroy", guest.name], timeout=START)  # it may have ended by itself
+    near.check(["rm", f"/var/log/xen/qemu-dm-{guest.name}.log"], timeout=ASK)
+    stayed(guest)
+
+
 def test_libvirt(xen_lab: Lab, guest: Guest, tmp_path: Path) -> None:
-    """By hand, and by itself when its daemon starts. It knows nothing of us: it finds no disk of that name."""
+    """By hand, and by itself when its daemon starts. It has QEMU serve the disk, which libxl then does not look at:
+    a domain starts that gets no disk."""
     near = hosts(xen_lab)[0]
     debian.install(near, LIBVIRT, tmp_path)
+    # An emulated CPU lacks vme, and so every model of libvirt's: its driver for Xen would not start.
+    near.check(["sed", "-i", "/'vme'/d", "/usr/share/libvirt/cpu_map/x86_486.xml"])
     near.check(["systemctl", "start", "libvirtd"], timeout=START)
     define = 'virsh domxml-from-native xen-xl "$1" >/run/guest.xml && virsh -q define /run/guest.xml'
     near.check(["sh", "-c", define, "sh", f"/srv/guests/{guest.name}.cfg"], timeout=START)
     try:
-        done = near.run(["virsh", "start", guest.name], timeout=START)
-        log = near.run(["sh", "-c", "cat /var/log/libvirt/libxl/libxl-driver.log"], timeout=ASK).stdout
-        print(done.error_text, log[-2000:])
-        assert done.code and guest.disk in done.error_text + log
-        stayed(guest)
+        near.check(["virsh", "start", guest.name], timeout=START)
+        started_without_disk(near, guest)
         near.check(["virsh", "-q", "autostart", guest.name], timeout=ASK)
         near.check(["systemctl", "restart", "libvirtd"], timeout=START)
-        listed = near.check(["virsh", "-q", "list", "--all"], timeout=START)  # answered after the autostart
-        assert "shut off" in listed, listed
-        stayed(guest)
+        near.check(["virsh", "-q", "list", "--all"], timeout=START)  # answered after the autostart
+        started_without_disk(near, guest)
     finally:
+        near.run(["virsh", "-q", "destroy", guest.name], timeout=START)
         near.run(["virsh", "-q", "undefine", guest.name], timeout=ASK)
         units = ["libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket", "libvirtd"]
         near.check(["systemctl", "stop", *units], timeout=START)
