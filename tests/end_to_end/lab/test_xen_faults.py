@@ -18,7 +18,7 @@ from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.topology import ROUTER, SITE_B
 from tests.helpers.xen_deaths import FAR, PIDS, settled
-from tests.helpers.xen_moves import ASK, Guest, Trap, clean, domains, hosts, migrate, moved, started
+from tests.helpers.xen_moves import ASK, START, Guest, Trap, clean, domains, hosts, migrate, moved, started
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 FEW = ("--streams", "2", "--level", "1")
@@ -144,7 +144,7 @@ def test_the_target_is_in_use(guest: Guest) -> None:
     """Another guest uses the disk at the target's path."""
     source, target = guest.sides()
     old_disk.name_again(target, guest.disk)
-    target.check(["sh", "-c", '[ -s "$1" ] || cp --sparse=always /srv/guests/g3.img "$1"', "sh", guest.disk])
+    target.check(["sh", "-c", '[ -s "$1" ] || xenlab-guest image raw "$1"', "sh", guest.disk], timeout=START)
     target.check(["xl", "create", "-q", f"/srv/guests/{guest.name}.cfg", 'name="other"', "memory=128"], timeout=300)
     try:
         code, said = refused(guest, source, target)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.hosts.guest import old_disk
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.topology import HOST_A
@@ -45,7 +46,8 @@ def guest(xen_lab: Lab) -> Iterator[Guest]:
     near, far = hosts(xen_lab)
     made = Guest(xen_lab, "g1", ["memory=128"])
     for node in (near, far):
-        node.check(["sh", "-c", '[ -s "$1" ] || cp --sparse=always /srv/guests/g3.img "$1"', "sh", made.disk])
+        old_disk.name_again(node, made.disk)
+        node.check(["sh", "-c", '[ -s "$1" ] || xenlab-guest image raw "$1"', "sh", made.disk], timeout=START)
     try:
         made.create(far)
         near.check(["python3", "-c", _ASIDE, made.disk, made.home().domain.uuid], timeout=ASK)
