@@ -12,8 +12,8 @@ import pytest
 from lab.hosts.guest.guest_type import GuestType
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
-from tests.end_to_end.lab.test_xen_formats import FEW, Disks, running
-from tests.helpers.xen_moves import ASK, Guest, clean, hosts, moved
+from tests.end_to_end.lab.test_xen_formats import Disks, running
+from tests.helpers.xen_moves import ASK, FEW, Guest, clean, hosts, moved
 from tests.helpers.xen_settings import configured, sh
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]

@@ -1,6 +1,6 @@
 """Migrations that fail on real Xen: afterwards exactly one guest runs, the right one, intact, and can be migrated.
 
-Each case sets a trap on a host (tests/helpers/xen_moves.py) that breaks something when the migration reaches a
+Each case sets a trap on a host (tests/helpers/xen_trap.py) that breaks something when the migration reaches a
 certain point, waits for the end of the migration, and runs `xenplugin recover` on both hosts, in either order, as
 an administrator would. The guest reports whether it ever ran twice, from an older state, or with a damaged disk. It
 stays where a case has left it, so the next case begins with a migration after a failure; the last test migrates it
@@ -18,10 +18,10 @@ from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.topology import ROUTER, SITE_B
 from tests.helpers.xen_deaths import FAR, PIDS, settled
-from tests.helpers.xen_moves import ASK, START, Guest, Trap, clean, domains, hosts, migrate, moved, started
+from tests.helpers.xen_moves import ASK, FEW, START, Guest, clean, domains, hosts, migrate, moved, started
+from tests.helpers.xen_trap import Trap
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
-FEW = ("--streams", "2", "--level", "1")
 
 #: Point -> how a trap on the source, or on the destination, knows it.
 MEMORY = ("event", '"name": "memory"')

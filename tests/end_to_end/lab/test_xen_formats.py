@@ -19,11 +19,10 @@ from lab.hosts.guest.guest_type import NO_PV, GuestType
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import xenhost
-from tests.helpers.xen_moves import ASK, START, Guest, Move, clean, hosts, left_over, migrate, moved
+from tests.helpers.xen_moves import ASK, FEW, START, Guest, Move, clean, hosts, left_over, migrate, moved
 from tests.helpers.xen_settings import configured, sh
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
-FEW = ("--streams", "2", "--level", "1")
 GUESTS = {GuestType.PV: "g1", GuestType.PVH: "g3", GuestType.HVM: "g4"}
 #: xl's format -> QEMU's.
 FORMATS = {"raw": "raw", "qcow2": "qcow2", "vhd": "vpc"}

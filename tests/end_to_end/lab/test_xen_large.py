@@ -1,6 +1,6 @@
 """An HVM guest with a disk of 20 GiB, 1 GiB of it data, moves on real Xen: as a qcow2, and as a logical volume.
 
-It prints how long the guest stands still with each; docs/migration.md says what was seen.
+It prints how long the guest stands still with each.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import pytest
 
 from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
-from tests.helpers.xen_moves import START, Guest, clean, hosts, moved
+from tests.helpers.xen_moves import FEW, START, Guest, clean, hosts, moved
 from tests.helpers.xen_settings import sh
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
-FEW = ("--streams", "2", "--level", "1")
 _FOLDER = "/srv/guests/large"
 VOLUME, QCOW2 = "/dev/xenlarge/disk", f"{_FOLDER}/disk.qcow2"
 _VOLUME = f"""

@@ -17,10 +17,9 @@ from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from lab.measure.ways import WAYS
 from lab.measure.xen.hosts import measure
-from tests.helpers.xen_moves import MOVE, Guest, Move, clean, hosts, left_over, migrate, moved, started
+from tests.helpers.xen_moves import FEW, MOVE, Guest, Move, clean, hosts, left_over, migrate, moved, started
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
-FEW = ("--streams", "2", "--level", "1")
 VERIFY = "PYTHONPATH=$(echo /usr/lib/xen-*/lib/python) /usr/lib/xen-*/bin/verify-stream-v2"
 # Prints the configuration that the stream $1 begins with (xl's header has 48 bytes, and its length 4), sorted, and
 # the digest of libxl's stream, which follows.

@@ -18,11 +18,11 @@ from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.role import shared_storage
 from lab.hosts.role.shared_storage import FOLDER, MOUNT, PORTAL, Target
 from lab.hosts.topology import ROUTER
-from tests.helpers.xen_moves import ASK, Guest, Trap, clean, hosts, left_over, migrate, moved
+from tests.helpers.xen_moves import ASK, FEW, Guest, clean, hosts, left_over, migrate, moved
 from tests.helpers.xen_settings import configured, sh
+from tests.helpers.xen_trap import Trap
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
-FEW = ("--streams", "2", "--level", "1")
 #: The guest's stamps fill 8 MiB of each further disk.
 _SIZE = 16 << 20
 #: Both hosts are logged in at the first; at the other the block script logs in.
