@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.helpers.images import LOSETUP, names_in
+from tests.helpers.images import LOSETUP, attached, names_in
 from tests.helpers.ordinary_user import open_directories
 from tests.helpers.program import SSH, Done, Program, Running, processes_with
 from tests.helpers.proxy import Change, Proxy, free_ports
@@ -159,15 +159,17 @@ def loop_device() -> Iterator[Callable[[Path], Path]]:
     reason = _missing("losetup")
     if reason or not os.path.exists("/dev/loop-control"):
         pytest.skip(reason or "no loop devices on this machine")
-    made: list[str] = []
+    made: list[tuple[Path, Path]] = []
 
     def attach(path: Path) -> Path:
-        made.append(_call(*LOSETUP, path))
-        return Path(made[-1])
+        device = Path(_call(*LOSETUP, path))
+        made.append((device, path.parent))
+        return device
 
     yield attach
-    for name in made:
-        subprocess.run(["losetup", "--detach", name], check=False, timeout=60)
+    for device, folder in made:
+        if attached(device, folder):
+            _call("losetup", "--detach", device)
 
 
 @pytest.fixture

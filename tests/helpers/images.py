@@ -12,6 +12,15 @@ MIB = 1 << 20
 LOSETUP = ["flock", "/dev/loop-control", "losetup", "--find", "--show"]
 
 
+def attached(device: Path, folder: Path) -> bool:
+    """Return whether the loop device has a file below `folder`, removed or not."""
+    try:
+        text = Path(f"/sys/block/{device.name}/loop/backing_file").read_text(errors="surrogateescape")
+    except OSError:
+        return False
+    return text.startswith(f"{folder}/")
+
+
 def noise(seed: int, count: int) -> bytes:
     return random.Random(seed).randbytes(count)
 

@@ -8,6 +8,10 @@ What is on disk at each instant, for a file NAME whose guest leaves:
    name back.
 4. The folder is fsynced: the new name is there for good. Only now may the guest run elsewhere.
 
+A guest has a file as a loop device. xl's block script detaches it when the domain is destroyed, but only if the
+file still has its name: for a file that lies aside, settle_aside does it. A loop device that stayed would hold the
+blocks of a file that is removed.
+
 Giving back goes the same way: rename, fsync of the folder, and the record is removed last. Each function may be
 called again after a crash at any point: it looks at the disk first. A guest that has a disk attached does not
 notice that it is renamed, because the kernel and QEMU hold it open.
@@ -32,6 +36,7 @@ from xenplugin.errors import ImageError, OwnershipError
 from xenplugin.image.files import os_errors, remove, rename_new, sync_directory
 from xenplugin.image.old import old_disk, volume
 from xenplugin.image.old.aside_name import aside_file, aside_volume
+from xenplugin.image.old.loop_devices import detach_loops
 from xenplugin.image.old.old_disk import DEVICE, FILE, VOLUME, OldDisk
 
 #: Why a file cannot be renamed though nothing is wrong with it: it is not there any more, it is mounted, its folder
@@ -123,8 +128,13 @@ def _rename_volume(state_dir: Path, old: OldDisk) -> str | None:
 
 
 def settle_aside(state_dir: Path, old: OldDisk) -> None:
-    """Deactivate a volume, once no domain has it. Raises ImageError if something else has it open."""
-    if old.storage == VOLUME and old.aside != old.path and (found := volume.find(old.volume)) is not None:
+    """Detach the loop devices of a file, or deactivate a volume, once no domain has it. Raises ImageError if
+    something else has the volume open."""
+    if old.aside == old.path:
+        return
+    if old.storage == FILE and old.is_at(old.aside):
+        detach_loops(old.aside)
+    elif old.storage == VOLUME and (found := volume.find(old.volume)) is not None:
         volume.deactivate(found)
 
 
@@ -230,6 +240,7 @@ def remove_old(state_dir: Path, old: OldDisk) -> None:
             if (found := volume.find(old.volume)) is not None:
                 volume.remove(found)
         elif old.is_at(old.aside):
+            detach_loops(old.aside)
             with os_errors("remove", old.aside):
                 remove(old.aside)
                 sync_directory(os.path.dirname(old.aside))

@@ -54,6 +54,11 @@ def loops_on(same: Callable[[os.stat_result], bool], *, but: int | None = None) 
         yield _use_through(text, directory)
 
 
+def loop_devices(status: os.stat_result) -> list[str]:
+    """Return the paths of the loop devices on the file of `status`."""
+    return [f"{_DEV}/{os.path.basename(found)}" for found in _loops(lambda other: os.path.samestat(other, status))]
+
+
 def openers(status: os.stat_result, own: int = -1) -> Iterator[Use]:
     """Yield the processes that have the file or device of `status` open, except for our descriptor `own`."""
     if stat.S_ISBLK(status.st_mode):

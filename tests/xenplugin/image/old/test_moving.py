@@ -14,6 +14,7 @@ import pytest
 
 from tests.fakes.lvm import UUID as VOLUME
 from tests.fakes.lvm import Lvm
+from tests.helpers.images import attached
 from xenplugin.errors import ImageError, OwnershipError
 from xenplugin.image.files import rename_new
 from xenplugin.image.old import moving, old_disk
@@ -185,6 +186,24 @@ def test_another_file_under_its_name_aside_is_not_removed(here: Here) -> None:
     Path(old.aside).write_bytes(b"mine")
     moving.remove_old(here.state, old)
     assert Path(old.aside).read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("end", [moving.settle_aside, moving.remove_old])
+def test_its_loop_device_is_detached_with_the_end_of_its_domain(
+    here: Here, loop_device: Callable[[Path], Path], end: Callable[[Path, OldDisk], None]
+) -> None:
+    device = loop_device(here.disk)
+    with open(device, "rb") as domain:
+        old = here.leave()
+        end(here.state, old)
+        assert domain.read(8) == b"x" * 8 and attached(device, here.disk.parent)
+    assert not attached(device, here.disk.parent)
+
+
+def test_its_loop_device_stays_while_its_domain_may_stay(here: Here, loop_device: Callable[[Path], Path]) -> None:
+    device = loop_device(here.disk)
+    moving.give_back(here.state, here.leave())
+    assert attached(device, here.disk.parent)
 
 
 def test_a_device_has_no_name_to_give_up(here: Here, loop_device: Callable[[Path], Path]) -> None:
