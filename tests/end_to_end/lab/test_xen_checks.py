@@ -14,10 +14,10 @@ from lab.hosts.interface import Node
 from lab.hosts.lifecycle.lab import Lab
 from lab.hosts.topology import HOST_A
 from tests.helpers.xen_moves import ASK, START, Guest, Move, clean, domains, hosts, moved
-from tests.helpers.xen_settings import sh
+from tests.helpers.xen_settings import configured, sh
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
-_CD, _CONF = "/srv/guests/cd.iso", "/etc/xen/xenplugin.conf"
+_CD = "/srv/guests/cd.iso"
 _DISK = "format=raw,vdev=xvda,access=rw,target=/srv/guests/g1.img"
 _DRIVE = f"format=raw,vdev=xvdz,access=ro,devtype=cdrom,target={_CD}"
 _KERNEL = 'kernel="/srv/guests/vmlinuz"\nramdisk="/srv/guests/initrd"\n'
@@ -120,13 +120,12 @@ def name_taken(near: Node, far: Node) -> Iterator[None]:
 
 @contextmanager
 def disk_full(near: Node, far: Node) -> Iterator[None]:
-    sh(far, f"cp -p {_CONF} /run/conf.away; mkdir -p /mnt/small; mount -t tmpfs -o size=2m none /mnt/small")
-    paths = 'paths = { "/srv/guests/g1.img" = "/mnt/small/g1.img" }\n'
-    far.check(["sh", "-c", f"cat >{_CONF}"], paths, timeout=ASK)
+    sh(far, "mkdir -p /mnt/small; mount -t tmpfs -o size=2m none /mnt/small")
     try:
-        yield
+        with configured((far,), 'paths = { "/srv/guests/g1.img" = "/mnt/small/g1.img" }\n'):
+            yield
     finally:
-        sh(far, f"umount /mnt/small; rm -f {_CONF}; [ ! -e /run/conf.away ] || mv /run/conf.away {_CONF}")
+        sh(far, "umount /mnt/small")
 
 
 Fault = Callable[[Node, Node], Any]
