@@ -253,14 +253,15 @@ def left_over(node: Node) -> list[dict[str, Any]]:
 
 def clean(node: Node) -> list[str]:
     """Return what a migration has wrongly left on `node`: records, xenstore nodes, processes, empty files in
-    the place of disks, and loop devices that no domain has."""
+    the place of disks, and loop devices that no domain and no volume group has."""
     script = f"""
         ls -A {RECORDS} 2>/dev/null | grep -Evx 'lock|busy|settling'
         xenstore-ls /tool/xenplugin/migration 2>/dev/null
         ps -eo pid=,args= | grep -E '[x]l migrate |[x]enplugin (receive|transport)|[l]ibxl-save-helper'
         find /srv/guests -name '*.img' -size 0
         losetup -n -O NAME,BACK-FILE | grep ' /srv/guests/' | while read -r loop file; do
-            xenstore-ls /local/domain/0/backend 2>/dev/null | grep -qw "$loop" || echo "$loop $file"
+            xenstore-ls /local/domain/0/backend 2>/dev/null | grep -qw "$loop" ||
+                [ "$(blkid -p -s TYPE -o value "$loop")" = LVM2_member ] || echo "$loop $file"
         done
         ls -d /sys/kernel/tracing/instances/xenplugin* 2>/dev/null
         :"""
