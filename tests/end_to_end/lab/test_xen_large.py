@@ -20,7 +20,6 @@ _FOLDER = "/srv/guests/large"
 VOLUME, QCOW2 = "/dev/xenlarge/disk", f"{_FOLDER}/disk.qcow2"
 _VOLUME = f"""
 set -e
-mkdir -p {_FOLDER}
 truncate -s 21G {_FOLDER}/volumes
 loop=$(losetup -f --show {_FOLDER}/volumes)
 pvcreate -q "$loop"
@@ -29,7 +28,6 @@ lvcreate -q -y -W n -L 20G -n disk xenlarge
 """
 _RAW = f"""
 set -e
-mkdir -p {_FOLDER}
 xenlab-guest image raw {_FOLDER}/raw
 truncate -s 20G {_FOLDER}/raw
 head -c 1G /dev/urandom | dd of={_FOLDER}/raw bs=1M seek=4096 iflag=fullblock conv=notrunc status=none
@@ -44,10 +42,10 @@ grep -lsF -e '"path": "{QCOW2}"' -e '"path": "{VOLUME}"' /var/lib/xen/xenplugin/
 
 @pytest.fixture
 def near_and_far(xen_lab: Lab) -> Iterator[tuple[Node, Node]]:
-    """host-a and host-b, without these disks before and afterwards."""
+    """host-a and host-b, with an empty folder for these disks."""
     both = hosts(xen_lab)
     for node in both:
-        sh(node, _CLEAN)
+        sh(node, f"{_CLEAN}\nmkdir {_FOLDER}")
     try:
         yield both
     finally:
