@@ -172,7 +172,7 @@ def _is_copy(disk: DiskNote) -> bool:
     if disk.stays:
         return False
     if disk.committed is not None:
-        return disk.committed.difference(disk.path) is None
+        return disk.committed.lies_at(disk.path)  # the guest may have run on it, on a host that died then
     with suppress(OSError):
         now = os.stat(disk.path)
         if disk.placeholder in (None, now.st_ino):

@@ -31,6 +31,17 @@ module = old_disk if {name!r} in ("write", "forget") else moving
 setattr(module, {name!r}, dying(getattr(module, {name!r}), {after}))
 """
 
+_DIE_WITH_A_DRAFT = """
+import os, signal
+from xenplugin.image import files
+rename = os.rename
+def dying(source, target):
+    if "/left/" in str(target):
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(source, target)
+files.os.rename = dying
+"""
+
 
 def aside(host: FakeHost) -> list[Path]:
     return sorted((host.root / "disks").glob("*.left-for-*"))
@@ -161,6 +172,41 @@ def test_killed_while_it_is_put_aside(world: World, name: str, after: bool, disk
     world.migrate().end()
     world.a.patch("")
     stays(world)
+
+
+def test_no_draft_of_a_record_stays(world: World) -> None:
+    """Killed when the record of an old disk is written, and has not got its name yet."""
+    world.create()
+    world.a.patch(_DIE_WITH_A_DRAFT)
+    assert world.migrate().end().code != 0
+    world.a.patch("")
+    world.await_quiet()
+    world.a.recover()
+    assert not list((world.a.root / "state" / "left").iterdir())
+    stays(world)
+
+
+def test_a_host_that_died_as_it_started_the_guest_keeps_no_disk_under_its_name(world: World) -> None:
+    """The guest has run there for a moment and written, before hosta could be told: it continues on hosta."""
+    world.create()
+    world.b.stall("r.started")
+    running = world.migrate()
+    wait_until(lambda: world.b.reached("r.started"), "the start there")
+    there = world.b.disk("g1-0.img")
+    begun = there.stat().st_mtime_ns
+    wait_until(lambda: there.stat().st_mtime_ns != begun, "a write there")
+    for who in ("receive-domain", "receive-disk", "far-xl", "transport", "supervisor"):
+        world.kill(who)
+    world.b.release("r.started")
+    running.end()
+    world.await_quiet()
+    world.b.run("xl", "destroy", str(world.b.domains()[0]["domid"]))
+    for host in (world.a, world.b):
+        host.recover()
+    wait_until(world.violations, "the guest's word that it has lost what it did there")
+    (world.folder / "violations").unlink()
+    assert world.home() is world.a and not there.exists() and len(aside(world.b)) == 1
+    world.assert_settled()
 
 
 @pytest.mark.slow

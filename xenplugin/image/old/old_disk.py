@@ -105,6 +105,13 @@ def forget(state_dir: Path, old: OldDisk) -> None:
             sync_directory(str(path.parent))
 
 
+def remove_drafts(state_dir: Path, migration: str) -> None:
+    """Remove what a killed process has left half-written of this migration's records. Raises ImageError."""
+    for path in (state_dir / FOLDER).glob(f".{migration}-*.json.new"):
+        with os_errors("remove", str(path)):
+            remove(str(path))
+
+
 def read_all(state_dir: Path) -> tuple[list[OldDisk], list[tuple[Path, str]]]:
     """Return all records, the oldest first, and each file there that is not a valid record, with the reason. Raises
     ImageError if the directory cannot be read."""

@@ -39,6 +39,14 @@ class CommittedImage:
         """What the file or device is on this host, whatever it is called."""
         return ("file", self.device, self.inode) if self.inode else ("device", self.device)
 
+    def lies_at(self, path: str) -> bool:
+        """Return whether `path` is this file, or a device if this is one, whatever has been written to it since.
+        The numbers of devices are left out: a restart may change them."""
+        try:
+            return CommittedImage.of(os.stat(path), b"").inode == self.inode
+        except OSError:
+            return False
+
     def difference(self, path: str) -> str | None:
         """Return why `path` is not this image, as it was committed; None if it is. Costs a stat."""
         try:

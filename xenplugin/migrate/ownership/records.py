@@ -24,6 +24,7 @@ from typing import Any
 from xenplugin.errors import OwnershipError, RefusedError, shortage
 from xenplugin.image.field_types import typed
 from xenplugin.image.files import os_errors, sync_directory
+from xenplugin.image.old import old_disk
 from xenplugin.image.reserved_file import remove_reserved, write_reserved
 from xenplugin.image.safety.committed import CommittedImage
 from xenplugin.image.small_file import read_small
@@ -227,13 +228,15 @@ def amend(state_dir: Path, record: Record, change: Callable[[Record], Record]) -
 
 
 def forget(state_dir: Path, record: Record) -> None:
-    """Remove a final record; does nothing if it is gone. Raises OwnershipError if it is not final."""
+    """Remove a final record, and drafts of its old disks' records; does nothing if it is gone. Raises
+    OwnershipError if it is not final, ImageError."""
     with locked(state_dir) as folder:
         current = read(state_dir, record.id, record.role)
         if current is None:
             return
         if current.state not in FINAL:
             raise OwnershipError(f"the record of {current.name} says {current.state}, so it is still needed")
+        old_disk.remove_drafts(state_dir, record.id)
         _remove(folder, record)
 
 

@@ -30,10 +30,13 @@ def test_a_file(tmp_path: Path) -> None:
     assert image.difference(str(path)) == "it was written to"
     os.truncate(path, 512)
     assert image.difference(str(path)) == "it has 512 bytes instead of 4096"
+    assert image.lies_at(str(path))
     path.rename(tmp_path / "moved")
     path.write_bytes(bytes(4096))
+    assert not image.lies_at(str(path)) and image.lies_at(str(tmp_path / "moved"))
     assert image.difference(str(path)) == "another file or device has its place"
     path.unlink()
+    assert not image.lies_at(str(path))
     assert image.difference(str(path)) == "it cannot be examined: No such file or directory"
 
 
