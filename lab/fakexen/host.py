@@ -116,7 +116,8 @@ class Host:
     # -- libxl ------------------------------------------------------------------------------------
 
     def make(self, config: dict[str, Any], name: str, domid: int = 0) -> Domain:
-        """Make a paused domain without devices or memory, as libxl__domain_make does."""
+        """Make a paused domain without devices or memory, as libxl__domain_make does: first the domain, then its
+        nodes."""
         with self.locked() as state:
             _free(state, name)
             if not domid or any(one["domid"] == domid for one in state["domains"]):
@@ -125,9 +126,9 @@ class Host:
             domain = {"domid": domid, "name": name, "uuid": uuid, "paused": True, "shutdown": False,
                       "config": config, "counter": None, "guest": None}  # fmt: skip
             state["domains"].append(domain)
-            self.put({f"/local/domain/{domid}/name": name, f"/local/domain/{domid}/vm": f"/vm/{uuid}",
-                      f"/vm/{uuid}/name": name, f"/vm/{uuid}/uuid": uuid,
-                      f"/local/domain/{domid}/control/feature-suspend": "1"})  # fmt: skip
+        self.put({f"/local/domain/{domid}/name": name, f"/local/domain/{domid}/vm": f"/vm/{uuid}",
+                  f"/vm/{uuid}/name": name, f"/vm/{uuid}/uuid": uuid,
+                  f"/local/domain/{domid}/control/feature-suspend": "1"})  # fmt: skip
         return domain
 
     def furnish(self, domid: int, counter: int) -> None:

@@ -25,8 +25,9 @@ def attached(path: Path) -> Iterator[str]:
     try:
         yield device
     finally:
-        with suppress(OSError):
-            subprocess.run(["losetup", "-d", device], check=False)
+        if path.exists():  # as the script does: the plugin detaches that of a disk which has lost its name
+            with suppress(OSError):
+                subprocess.run(["losetup", "-d", device], check=False)
 
 
 def detach_all(folder: Path) -> None:

@@ -230,6 +230,8 @@ class Trial:
                 host.patch("")
             self.world.await_quiet(200)
             if [one.code for one in done] == [0, 0]:
+                for host in order if self.plan.together else ():  # each may have found the other at work
+                    host.recover()
                 return
             assert all(one.code in (0, 20, -signal.SIGKILL) for one in done), rounds
         raise AssertionError(f"not settled: {rounds}")
