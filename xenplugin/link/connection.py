@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -93,13 +94,22 @@ class Connection:
     def delivered(self) -> int:
         """Bytes of frames with data that have arrived at the far host, acknowledged by it or by its kernel. Over a
         pipe: that were taken."""
-        arrived = self._written
+        return self._of_data(tcp.acknowledged)
+
+    @property
+    def arrived(self) -> int:
+        """The same, with those that have arrived after a gap."""
+        return self._of_data(tcp.arrived)
+
+    def _of_data(self, count: Callable[[socket.socket], int]) -> int:
+        """Return how many of the bytes that `count` tells of are of frames with data."""
+        found = self._written
         if isinstance(self.endpoint, SocketEndpoint):
             try:
-                arrived = tcp.acknowledged(self.endpoint.sock)
+                found = count(self.endpoint.sock)
             except OSError:  # it is closed
-                arrived = 0
-        return max(self.confirmed, min(arrived, self._data_to) - self._data_from)
+                found = 0
+        return max(self.confirmed, min(found, self._data_to) - self._data_from)
 
     @property
     def is_alive(self) -> bool:

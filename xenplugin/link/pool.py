@@ -106,6 +106,12 @@ class Pool:
             return self._past_confirmed + sum(connection.delivered for connection in self._connections)
 
     @property
+    def arrived(self) -> int:
+        """The same, with those that have arrived after a gap: they grow as evenly as the path carries them."""
+        with self._lock:
+            return self._past_confirmed + sum(connection.arrived for connection in self._connections)
+
+    @property
     def waiting(self) -> int:
         """Number of frames that wait to be sent or to be acknowledged."""
         with self._lock:

@@ -101,7 +101,7 @@ def _recover_one(here: LocalHost, one: Record, notify: Notify, declared: Declara
     one = settled
     notify(f"{one.name}: {_MEANING[one.state]}")
     if one.role is Role.SOURCE and not here.close_down(one):
-        notify(f"  {one.peer.host} did not answer; the next recover tries again")
+        notify(f"  {one.peer.host} has not confirmed this, so the record stays: run `xenplugin recover` again")
 
 
 def answer(host: LocalHost, id: str, uuid: str, *, settled: bool = False) -> str:

@@ -121,7 +121,7 @@ class Measurement:
         while not self._stop.wait(_LOOK):
             session.check()
             seconds = time.monotonic() - began
-            arrived = session.pool.delivered if self.streams else self._arrived
+            arrived = session.pool.arrived if self.streams else self._arrived
             samples.add(seconds, arrived)
             if seconds > PROBE_SECONDS or arrived >= PROBE_BYTES or samples.is_steady:
                 break

@@ -46,6 +46,7 @@ def test_the_peer_is_down(pair: HostPair, source: OwnershipState, code: int) -> 
     else:
         assert pair.near.rows == ([] if source is OwnershipState.GIVEN else ["7 g1 -b----"])
         assert pair.near.state(S) is OwnershipState.REMOVED  # a later recover notifies the peer
+        assert "run `xenplugin recover` again" in pair.near.said[-1]
         pair.reachable = True
         assert pair.near.recover() == 0
         assert pair.near.state(S) is None
