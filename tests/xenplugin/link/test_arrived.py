@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 
 from netem.profile import Profile
 from netem.two_hosts import TwoHosts
@@ -12,6 +13,7 @@ from xenplugin.link import tcp
 
 pytestmark = needs_namespaces
 SIZE = 2_000_000
+PATIENCE = 60.0  # seconds until it is taken for never
 
 
 def test_what_comes_after_a_gap_has_arrived() -> None:
@@ -26,9 +28,11 @@ def test_what_comes_after_a_gap_has_arrived() -> None:
             receiving = threading.Thread(target=far.recv, args=(SIZE, socket.MSG_WAITALL), daemon=True)
             receiving.start()
             after_gap = most = 0
+            until = time.monotonic() + PATIENCE
             while (arrived := tcp.arrived(near)) < SIZE or tcp.acknowledged(near) < SIZE:
                 after_gap += arrived > tcp.acknowledged(near)
                 most = max(most, arrived)
+                assert time.monotonic() < until, f"only {arrived} bytes arrived"
             sending.join()
             receiving.join()
             assert after_gap > 0
